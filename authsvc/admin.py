@@ -1,0 +1,48 @@
+"""Brokers, accounts and grants to manage; denials to read. Tokens and passwords come from the commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+
+from authsvc.models import Account, Broker, Denial, Grant
+
+
+@admin.register(Broker)
+class BrokerAdmin(ModelAdmin):  # type: ignore[misc]
+    list_display = ("name", "is_active", "dialects", "networks", "created_at")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # `manage.py create_broker` makes one, and shows its token once
+
+
+@admin.register(Account)
+class AccountAdmin(ModelAdmin):  # type: ignore[misc]
+    list_display = ("username", "is_active", "is_superuser", "created_at")
+    readonly_fields = ("username",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # `manage.py create_account` makes one, and shows its password once
+
+
+@admin.register(Grant)
+class GrantAdmin(ModelAdmin):  # type: ignore[misc]
+    list_display = ("subject", "effect", "actions", "filter", "note")
+    list_filter = ("effect", "actions")
+    search_fields = ("subject", "filter")
+
+
+@admin.register(Denial)
+class DenialAdmin(ModelAdmin):  # type: ignore[misc]
+    list_display = ("last_at", "username", "action", "topic", "reason", "count", "dialect")
+    list_filter = ("reason", "action", "dialect")
+    search_fields = ("username", "topic")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

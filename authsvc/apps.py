@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class AuthsvcConfig(AppConfig):
+    name = "authsvc"
+    verbose_name = "Authorization"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from authsvc import triggers  # its models exist only now
+
+        post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")

@@ -1,0 +1,111 @@
+"""The ASGI entrance: questions are answered in front of Django, everything else passes through to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from authsvc import gateway
+from authsvc.conf import options
+from authsvc.dialects.base import MAX_BODY, Reply, Request
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PREFIX = "/mqtt/"
+METHODS = frozenset({"POST", "PUT", "GET"})
+NOT_FOUND = Reply(404, b'{"error":"no such question"}')
+NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
+ALIVE = Reply(200, b'{"status":"alive"}')
+
+
+class Entrance:
+    """Wraps the ASGI application of the site."""
+
+    def __init__(self, site: Application) -> None:
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path.startswith(PREFIX):
+                await _send(send, await _answer(scope, receive, path))
+                return
+            if path == "/healthz":
+                await _body(receive)
+                await _send(send, ALIVE)
+                return
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        await self._site(scope, receive, send)
+
+
+async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
+    body = await _body(receive)  # all of it, always: an unread body breaks a kept-alive connection
+    found = gateway.find(path[len(PREFIX) :])
+    if found is None:
+        return NOT_FOUND
+    if scope["method"] not in METHODS:
+        return NOT_ALLOWED
+    dialect, question, path_token = found
+    client = scope.get("client")
+    return await gateway.answer(
+        Request(
+            method=scope["method"],
+            query=scope["query_string"].decode("latin-1"),
+            headers=_headers(scope["headers"]),
+            body=body or b"",
+            question=question,
+            peer=client[0] if client else "",
+            path_token=path_token,
+            options=options(),
+            oversized=body is None,
+        ),
+        dialect,
+    )
+
+
+def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By lower-case name. A header that comes twice is joined, so two different proofs are none."""
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
+    return headers
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; None when it is longer than MAX_BODY (the rest is read and thrown away)."""
+    message = await receive()
+    body = message.get("body", b"")
+    if not message.get("more_body"):
+        return body if len(body) <= MAX_BODY else None
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= MAX_BODY:
+            parts.append(part)
+    return b"".join(parts) if size <= MAX_BODY else None
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    headers = [
+        (b"content-type", reply.content_type.encode()),
+        (b"content-length", str(len(reply.body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Django's handler knows no lifespan. Nothing of ours waits for it either."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

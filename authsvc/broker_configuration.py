@@ -1,0 +1,85 @@
+"""The configuration that each broker needs to ask here, ready to paste."""
+
+from __future__ import annotations
+
+from string import Template
+from urllib.parse import urlsplit
+
+TEMPLATES = {
+    "go-auth": """\
+# mosquitto.conf, with mosquitto-go-auth 3.0 (see mosquitto/ and docs/how-to/mosquitto.md)
+listener 1883
+allow_anonymous false
+check_retain_source true
+auth_plugin /mosquitto/go-auth.so
+auth_opt_log_level info
+auth_opt_backends http
+auth_opt_retry_count 1
+auth_opt_disable_superuser true
+auth_opt_http_register user,acl
+auth_opt_http_host $host
+auth_opt_http_port $port
+auth_opt_http_method POST
+auth_opt_http_params_mode json
+auth_opt_http_response_mode json
+auth_opt_http_getuser_uri /mqtt/go-auth/user?k=$token
+auth_opt_http_aclcheck_uri /mqtt/go-auth/acl?k=$token
+auth_opt_http_timeout 5$tls_go_auth
+""",
+    "emqx": """\
+# emqx.conf, EMQX 5.7 and later (docs/how-to/emqx.md)
+authentication = [{
+  mechanism = password_based, backend = http, method = post
+  url = "$url/mqtt/emqx/authn"
+  headers { "content-type" = "application/json", authorization = "Bearer $token" }
+  body { username = "$${username}", password = "$${password}", clientid = "$${clientid}" }
+  enable_pipelining = 1, request_timeout = 5s
+}]
+authorization {
+  no_match = deny
+  sources = [{
+    type = http, enable = true, method = post
+    url = "$url/mqtt/emqx/authz"
+    headers { "content-type" = "application/json", authorization = "Bearer $token" }
+    body { username = "$${username}", clientid = "$${clientid}", action = "$${action}", topic = "$${topic}" }
+    enable_pipelining = 1, request_timeout = 5s
+  }]
+}
+authentication_settings.node_cache.enable = false
+authorization.node_cache.enable = false
+""",
+    "rabbitmq": """\
+# rabbitmq.conf, with the plugins rabbitmq_mqtt and rabbitmq_auth_backend_http (docs/how-to/rabbitmq.md)
+auth_backends.1 = http
+auth_http.http_method = post
+auth_http.user_path = $url/mqtt/rabbitmq/user?k=$token
+auth_http.vhost_path = $url/mqtt/rabbitmq/vhost?k=$token
+auth_http.resource_path = $url/mqtt/rabbitmq/resource?k=$token
+auth_http.topic_path = $url/mqtt/rabbitmq/topic?k=$token
+auth_http.request_timeout = 5000
+auth_http.connection_timeout = 5000
+mqtt.listeners.tcp.default = 1883
+mqtt.allow_anonymous = false
+mqtt.vhost = /
+mqtt.exchange = amq.topic
+# advanced.config: [{rabbitmq_mqtt, [{ignore_colons_in_username, true}]}].
+""",
+    "amqtt": """\
+# aMQTT is for development: it checks no wills. Keep the token out of the process list:
+AUTHSVC_TOKEN=$token python manage.py run_dev_broker --auth-url $url
+""",
+}
+
+
+def configuration(dialect: str, url: str, token: str) -> str:
+    """The configuration of a broker of *dialect* that reaches this service at *url*. KeyError for none."""
+    parts = urlsplit(url)
+    return Template(TEMPLATES[dialect]).substitute(
+        url=url.rstrip("/"),
+        host=parts.hostname or "localhost",
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        token=token,
+        tls_go_auth="\nauth_opt_http_with_tls true\nauth_opt_http_verify_peer true"
+        if parts.scheme == "https"
+        else "",
+    )

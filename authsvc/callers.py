@@ -1,0 +1,50 @@
+"""Which token the caller of a question presents. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from authsvc.core.access import MalformedRequest
+from authsvc.dialects.base import Dialect, Request
+
+
+def token(request: Request, dialect: Dialect) -> str | None:
+    """The one token of *request*, or None. Two that differ are no proof, and one that cannot be read neither.
+
+    It may come as `Authorization: Bearer`, as a Basic password, as `X-Broker-Secret`, as `?k=` or in the
+    path; where the Authorization header is the MQTT client's own, only the last two count.
+    """
+    presented = [value for name, value in _parameters(request) if name == "k"]
+    if request.path_token is not None:
+        presented.append(request.path_token)
+    if not dialect.authorization_is_the_clients:
+        if (secret := request.headers.get("x-broker-secret")) is not None:
+            presented.append(secret)
+        if (authorization := request.headers.get("authorization")) is not None:
+            presented.append(_from_authorization(authorization))
+    if not presented or len(set(presented)) > 1:
+        return None
+    return presented[0] or None
+
+
+def _parameters(request: Request) -> list[tuple[str, str]]:
+    if not request.query:
+        return []
+    try:
+        return request.parameters
+    except MalformedRequest:
+        return []
+
+
+def _from_authorization(header: str) -> str:
+    scheme, _, value = header.strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer":
+        return value
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+    return ""

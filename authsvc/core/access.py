@@ -1,0 +1,201 @@
+"""The words of an authorization question and of its answer. Pure: no Django, no I/O, no setting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from authsvc.core.grants import Grant
+
+# Identifiers that brokers send for "nobody", or that they log in with by themselves (RabbitMQ's guest).
+NOBODY = frozenset({"undefined", "null", "None", "guest"})
+_USERNAME = re.compile(r"[A-Za-z0-9_.@:=-]{1,128}")
+
+
+class Action(StrEnum):
+    """What a client wants to do with a topic (MQTT 5.0 words; *receive* is one delivery to it)."""
+
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+    RECEIVE = "receive"
+
+
+class Reason(StrEnum):
+    """Why a question was answered as it was. Shown by `explain` and in the denials, never on the wire."""
+
+    # allowed
+    CREDENTIALS = "credentials"
+    GRANT = "grant"
+    SUPERUSER = "superuser"
+    SHARED_RESOURCE = "shared_resource"
+    # refused before anything was looked up
+    UNKNOWN_CALLER = "unknown_caller"
+    MALFORMED = "malformed"
+    INVALID_USERNAME = "invalid_username"
+    # who it is
+    UNKNOWN_USERNAME = "unknown_username"
+    AMBIGUOUS_IDENTITY = "ambiguous_identity"
+    DISABLED = "disabled"
+    CLIENT_ID = "client_id"
+    # the password
+    PASSWORD_TOO_LONG = "password_too_long"  # noqa: S105 - a reason, not a secret
+    NO_PASSWORD = "no_password"  # noqa: S105
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105
+    EXPIRED_PASSWORD = "expired_password"  # noqa: S105
+    UNUSABLE_HASH = "unusable_hash"
+    # what it may do
+    NOT_SUPERUSER = "not_superuser"
+    MALFORMED_TOPIC = "malformed_topic"
+    WILDCARD_PUBLISH = "wildcard_publish"
+    RESERVED_TOPIC = "reserved_topic"
+    DENY_GRANT = "deny_grant"
+    NO_GRANT = "no_grant"
+    FOREIGN_RESOURCE = "foreign_resource"
+
+
+class Refused(Exception):
+    """The question is answered with a deny before anybody is looked up."""
+
+    reason = Reason.FOREIGN_RESOURCE
+
+
+class MalformedRequest(Refused):
+    """What the broker sent is no question of its dialect: a field missing, repeated, or of another type."""
+
+    reason = Reason.MALFORMED
+
+
+class AmbiguousIdentity(Exception):
+    """One username names two principals. Neither may connect until an operator has told them apart."""
+
+
+Clock = Callable[[], float]
+
+
+class Client(NamedTuple):
+    """Who asks, as the broker knows it. *client_id* is None where that broker does not say it."""
+
+    username: str
+    client_id: str | None
+
+
+class LoginQuestion(NamedTuple):
+    """May this client connect with this password? *wants_rules*: the broker can hold the rules itself."""
+
+    client: Client
+    password: str
+    wants_rules: bool = False
+
+
+class SuperuserQuestion(NamedTuple):
+    """Is this username one that no topic rule applies to?"""
+
+    client: Client
+
+
+class TopicQuestion(NamedTuple):
+    """May this client do *action* with each of *topics* (topic filters when subscribing)?"""
+
+    client: Client
+    action: Action
+    topics: list[str]
+
+
+class ResourceQuestion(NamedTuple):
+    """May this client use *resource*, something only this broker has (a virtual host, a queue)?
+
+    *shared*: every known client may; otherwise only a superuser.
+    """
+
+    client: Client
+    resource: str
+    shared: bool
+
+
+Question = LoginQuestion | SuperuserQuestion | TopicQuestion | ResourceQuestion
+
+
+class Secret(NamedTuple):
+    """One stored password hash and until when it counts (Unix seconds; None is for ever)."""
+
+    hash: str
+    valid_until: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Secret(valid_until={self.valid_until})"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a username is. *key* names it across tables: `weatherstation/STATION-001`, `account/ingest`.
+
+    *client_ids* are those it may connect as; an entry that ends in `*` is a prefix; None lifts the binding.
+    *attributes* fill the placeholders of grants.
+    """
+
+    key: str
+    username: str
+    secrets: tuple[Secret, ...] = field(default=(), repr=False)
+    active: bool = True
+    superuser: bool = False
+    client_ids: tuple[str, ...] | None = ()
+    grants: tuple[Grant, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def may_connect_as(self, client_id: str) -> bool:
+        if self.client_ids is None:
+            return True
+        return any(
+            client_id.startswith(known[:-1]) if known.endswith("*") else client_id == known
+            for known in self.client_ids
+        )
+
+
+class Decision(NamedTuple):
+    """The answer for one topic, or for the one thing that was asked. *rule* names the grant that decided."""
+
+    allowed: bool
+    reason: Reason
+    topic: str = ""
+    rule: str = ""
+
+
+class Verdict(NamedTuple):
+    """One Decision per asked topic, and who it was about (None: nobody known). *rules*: see LoginQuestion."""
+
+    decisions: tuple[Decision, ...]
+    principal: Principal | None = None
+    question: Question | None = None
+    rules: tuple[Grant, ...] | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether everything that was asked is allowed; nothing asked is nothing allowed."""
+        return bool(self.decisions) and all(decision.allowed for decision in self.decisions)
+
+
+def deny(
+    reason: Reason,
+    principal: Principal | None = None,
+    question: Question | None = None,
+) -> Verdict:
+    return Verdict((Decision(False, reason),), principal, question)
+
+
+class Directory(Protocol):
+    """Where principals come from."""
+
+    async def lookup(self, username: str) -> Principal | None:
+        """Who *username* is, or None. Raises AmbiguousIdentity for two; any other exception is a fault."""
+
+
+def is_username(name: str) -> bool:
+    """Whether *name* can be a username here: 1-128 of `[A-Za-z0-9_.@:=-]`, and no word for nobody.
+
+    >>> is_username("fleet-weatherstationdevice-STATION-001"), is_username("a/b"), is_username("guest")
+    (True, False, False)
+    """
+    return _USERNAME.fullmatch(name) is not None and name not in NOBODY

@@ -1,0 +1,179 @@
+"""The decision: who is it, is the password right, may it do that? Pure; it asks the directory alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from authsvc.core import grants, passwords, topics
+from authsvc.core.access import (
+    Action,
+    AmbiguousIdentity,
+    Client,
+    Clock,
+    Decision,
+    Directory,
+    LoginQuestion,
+    Principal,
+    Question,
+    Reason,
+    ResourceQuestion,
+    SuperuserQuestion,
+    TopicQuestion,
+    Verdict,
+    deny,
+    is_username,
+)
+from authsvc.core.grants import Grant
+
+CONTROL = "$CONTROL"  # mosquitto's and EMQX's control channel: for nobody that comes through here
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What all questions are judged by: operator grants by subject, and whether client ids are bound.
+
+    Subjects are `everyone`, `type:<type>` and `key:<key>`.
+    """
+
+    grants: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict)
+    bind_client_ids: bool = True
+
+    def of(self, principal: Principal) -> Iterator[Grant]:
+        """Every grant that speaks of *principal*, its own first, placeholders not yet filled."""
+        yield from principal.grants
+        if self.grants:
+            yield from self.grants.get("everyone", ())
+            yield from self.grants.get(f"type:{principal.attributes.get('type', '')}", ())
+            yield from self.grants.get(f"key:{principal.key}", ())
+
+
+async def decide(question: Question, rules: Rules, directory: Directory, clock: Clock = time.time) -> Verdict:
+    """The verdict on *question*. What *directory* raises, AmbiguousIdentity apart, is a fault and passes on."""
+    principal, stranger = await _identify(question.client.username, directory)
+    if isinstance(question, LoginQuestion):
+        return _login(question, principal, stranger, rules, clock())
+    if principal is None:
+        return deny(stranger, None, question)
+    if not principal.active:
+        return deny(Reason.DISABLED, principal, question)
+    if not _bound(principal, question.client, rules):
+        return deny(Reason.CLIENT_ID, principal, question)
+    if isinstance(question, TopicQuestion):
+        return Verdict(_topics(question, principal, rules), principal, question)
+    if isinstance(question, SuperuserQuestion):
+        decision = Decision(
+            principal.superuser, Reason.SUPERUSER if principal.superuser else Reason.NOT_SUPERUSER
+        )
+        return Verdict((decision,), principal, question)
+    return Verdict((_resource(question, principal),), principal, question)
+
+
+async def _identify(username: str, directory: Directory) -> tuple[Principal | None, Reason]:
+    """The principal, or None and why there is none."""
+    if not is_username(username):
+        return None, Reason.INVALID_USERNAME
+    try:
+        return await directory.lookup(username), Reason.UNKNOWN_USERNAME
+    except AmbiguousIdentity:
+        return None, Reason.AMBIGUOUS_IDENTITY
+
+
+def _bound(principal: Principal, client: Client, rules: Rules) -> bool:
+    if client.client_id is None or not rules.bind_client_ids:
+        return True
+    return principal.may_connect_as(client.client_id)
+
+
+def _login(
+    question: LoginQuestion, principal: Principal | None, stranger: Reason, rules: Rules, now: float
+) -> Verdict:
+    if passwords.too_long(question.password):
+        return deny(Reason.PASSWORD_TOO_LONG, principal, question)
+    # Unknown, disabled, without a hash, and wrong take one verification each: time tells nobody who exists.
+    if principal is None or not principal.active:
+        passwords.spend(question.password)
+        return deny(Reason.DISABLED if principal else stranger, principal, question)
+    refusal = _check_password(question.password, principal, now)
+    if refusal is not None:
+        return deny(refusal, principal, question)
+    if not _bound(principal, question.client, rules):
+        return deny(Reason.CLIENT_ID, principal, question)
+    held = None
+    if question.wants_rules and not principal.superuser:
+        held = _filled(principal, question.client, rules)
+    return Verdict((Decision(True, Reason.CREDENTIALS),), principal, question, held)
+
+
+def _check_password(password: str, principal: Principal, now: float) -> Reason | None:
+    """Why *password* is refused; None when it is right."""
+    refusal = Reason.NO_PASSWORD
+    for secret in principal.secrets:
+        try:
+            right = passwords.verify(password, secret.hash)
+        except passwords.UnusableHash:
+            passwords.spend(password)
+            refusal = Reason.UNUSABLE_HASH
+            continue
+        if right and (secret.valid_until is None or now < secret.valid_until):
+            return None
+        refusal = Reason.EXPIRED_PASSWORD if right else Reason.WRONG_PASSWORD
+        if right:
+            break
+    if not principal.secrets:
+        passwords.spend(password)
+    return refusal
+
+
+def _topics(question: TopicQuestion, principal: Principal, rules: Rules) -> tuple[Decision, ...]:
+    held = () if principal.superuser else _filled(principal, question.client, rules)
+    return tuple(_topic(principal, held, question.action, topic) for topic in question.topics)
+
+
+def _filled(principal: Principal, client: Client, rules: Rules) -> tuple[Grant, ...]:
+    """The grants of *principal* with their placeholders filled; those that cannot be filled do not match."""
+    values: dict[str, str] | None = None
+    filled: list[Grant] = []
+    for grant in rules.of(principal):
+        if "{" not in grant.filter:
+            filled.append(grant)
+            continue
+        if values is None:
+            values = {
+                **principal.attributes,
+                "username": principal.username,
+                "client_id": client.client_id or "",
+            }
+        concrete = grants.fill(grant.filter, values)
+        if concrete is not None:
+            filled.append(grant._replace(filter=concrete))
+    return tuple(filled)
+
+
+def _topic(principal: Principal, held: tuple[Grant, ...], action: Action, topic: str) -> Decision:
+    wanted: str | None = topic
+    if action is Action.SUBSCRIBE:
+        wanted = topics.inner_filter(topic)
+    elif not topics.is_topic(topic):
+        wanted = None
+        if action is Action.PUBLISH and topics.is_filter(topic):
+            return Decision(False, Reason.WILDCARD_PUBLISH, topic)
+    if wanted is None:
+        return Decision(False, Reason.MALFORMED_TOPIC, topic)
+    if wanted == CONTROL or wanted.startswith(CONTROL + "/"):
+        return Decision(False, Reason.RESERVED_TOPIC, topic)
+    if principal.superuser:
+        return Decision(True, Reason.SUPERUSER, topic)
+    grant = grants.decide(held, action, wanted)
+    if grant is None:
+        return Decision(False, Reason.NO_GRANT, topic)
+    return Decision(grant.allow, Reason.GRANT if grant.allow else Reason.DENY_GRANT, topic, grant.name)
+
+
+def _resource(question: ResourceQuestion, principal: Principal) -> Decision:
+    if question.shared:
+        return Decision(True, Reason.SHARED_RESOURCE, question.resource)
+    if principal.superuser:
+        return Decision(True, Reason.SUPERUSER, question.resource)
+    return Decision(False, Reason.FOREIGN_RESOURCE, question.resource)

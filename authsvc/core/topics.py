@@ -1,0 +1,124 @@
+"""Topics and topic filters (MQTT 5.0, 4.7): well-formedness, coverage, overlap. Linear in their length."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+SHARE: Final = "$share/"
+MAX_BYTES: Final = 65_535  # MQTT 5.0, 1.5.4: the longest UTF-8 string of the protocol
+# NUL must not occur (MQTT 5.0, 1.5.4); control characters, surrogates and non-characters should not, and
+# no topic of ours needs them.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def is_topic(text: str) -> bool:
+    """Whether *text* is a topic: not empty, no wildcard, nothing that must not be in an MQTT string.
+
+    >>> is_topic("plant/7/state"), is_topic("plant/+/state"), is_topic("")
+    (True, False, False)
+    """
+    return "+" not in text and "#" not in text and _is_text(text)
+
+
+def is_filter(text: str) -> bool:
+    """Whether *text* is a topic filter: `+` fills a level, `#` fills the last one (MQTT 5.0, 4.7.1).
+
+    >>> is_filter("plant/+/#"), is_filter("plant/#/state"), is_filter("plant/7+")
+    (True, False, False)
+    """
+    if not _is_text(text):
+        return False
+    if "+" not in text and "#" not in text:
+        return True
+    levels = text.split("/")
+    last = len(levels) - 1
+    for position, level in enumerate(levels):
+        if "#" in level and (level != "#" or position != last):
+            return False
+        if "+" in level and level != "+":
+            return False
+    return True
+
+
+def has_wildcard(text: str) -> bool:
+    return "+" in text or "#" in text
+
+
+def inner_filter(text: str) -> str | None:
+    """The filter that a subscription to *text* is judged by; None when it is no legal filter.
+
+    `$share/<group>/<filter>` is judged by its filter (MQTT 5.0, 4.8.2); a share of a share is not legal.
+
+    >>> inner_filter("$share/g/plant/+"), inner_filter("plant/7"), inner_filter("$share/g/$share/h/a")
+    ('plant/+', 'plant/7', None)
+    >>> inner_filter("$share//plant"), inner_filter("$share/g"), inner_filter("$share/+/a")
+    (None, None, None)
+    """
+    if not is_filter(text):
+        return None
+    if text == "$share":
+        return None
+    if not text.startswith(SHARE):
+        return text
+    group, separator, shared = text[len(SHARE) :].partition("/")
+    if not group or not separator or not shared or has_wildcard(group):
+        return None
+    if shared == "$share" or shared.startswith(SHARE):
+        return None
+    return shared
+
+
+def covers(granted: str, requested: str) -> bool:
+    """Whether every topic that filter *requested* can match is inside filter *granted*.
+
+    A leading wildcard never reaches topics that start with `$` (MQTT 5.0, 4.7.2).
+
+    >>> covers("plant/+/state", "plant/7/state"), covers("plant/7/#", "plant/+/state")
+    (True, False)
+    >>> covers("plant/#", "plant"), covers("#", "$SYS/#"), covers("+/#", "#")
+    (True, False, True)
+    """
+    if granted == requested:
+        return True
+    if requested.startswith("$") and granted[:1] in ("+", "#"):
+        return False
+    if granted == "+/#":
+        return True  # a topic has at least one level, so this is `#`
+    wanted = requested.split("/")
+    levels = granted.split("/")
+    for position, level in enumerate(levels):
+        if level == "#":
+            return True
+        if position == len(wanted) or wanted[position] == "#":
+            return False
+        if level not in ("+", wanted[position]):
+            return False
+    return len(wanted) == len(levels)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Whether a topic exists that both filters match.
+
+    >>> overlaps("plant/+/state", "plant/7/#"), overlaps("plant/7/#", "plant/8/#"), overlaps("#", "$SYS/a")
+    (True, False, False)
+    """
+    if (one.startswith("$") and other[:1] in ("+", "#")) or (other.startswith("$") and one[:1] in ("+", "#")):
+        return False
+    ours, theirs = one.split("/"), other.split("/")
+    for position in range(max(len(ours), len(theirs))):
+        our = ours[position] if position < len(ours) else None
+        their = theirs[position] if position < len(theirs) else None
+        if our == "#" or their == "#":
+            return True  # `#` also matches the level above it, so a filter that just ended is met
+        if our is None or their is None:
+            return False
+        if our != their and our != "+" and their != "+":
+            return False
+    return True
+
+
+def _is_text(text: str) -> bool:
+    if not text or _FORBIDDEN.search(text):
+        return False
+    return len(text) * 4 <= MAX_BYTES or len(text.encode()) <= MAX_BYTES

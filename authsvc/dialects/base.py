@@ -1,0 +1,167 @@
+"""What all dialects share: the request as it came, its fields read strictly, the reply as it goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from authsvc.core.access import Client, MalformedRequest, Question, Verdict
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+TEXT = "text/plain; charset=utf-8"
+MAX_BODY = 512 * 1024  # MQTT strings hold 64 KiB, and JSON may write a byte in six
+MAX_FIELDS = 64  # RabbitMQ sends the most, about a dozen
+# In the query beside the fields of a GET: the caller's token, and the response mode of go-auth.
+CONTROL_PARAMETERS = frozenset({"k", "format"})
+
+
+class Reply(NamedTuple):
+    """What goes back to the broker."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+
+
+def json_reply(status: int, document: Mapping[str, object]) -> Reply:
+    return Reply(status, json.dumps(document, separators=(",", ":")).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an operator configured of the dialects (settings AUTHSVC_*)."""
+
+    rabbitmq_vhost: str = "/"
+    rabbitmq_exchange: str = "amq.topic"
+    emqx_rules_ttl: int = 3600  # seconds that EMQX may hold the rules of its connect answer
+
+
+@dataclass
+class Request:
+    """One question as it came over HTTP. *headers* have lower-case names; *query* is not yet decoded."""
+
+    method: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    question: str = ""
+    peer: str = ""
+    path_token: str | None = None
+    oversized: bool = False
+    options: Options = field(default_factory=Options)
+
+    @cached_property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @cached_property
+    def is_form(self) -> bool:
+        """Whether the fields arrive as form text, where every value is a string."""
+        return self.content_type == FORM or (self.method == "GET" and not self.body)
+
+    @cached_property
+    def parameters(self) -> list[tuple[str, str]]:
+        """The decoded query, in order. Raises MalformedRequest."""
+        return _form(self.query)
+
+    @cached_property
+    def fields(self) -> Fields:
+        """The fields of the question, each of them once. Raises MalformedRequest."""
+        if self.oversized:
+            raise MalformedRequest(f"the body is over {MAX_BODY} bytes")
+        if self.method == "GET" and not self.body:
+            return Fields(_unique((k, v) for k, v in self.parameters if k not in CONTROL_PARAMETERS))
+        if self.content_type == FORM:
+            return Fields(_unique(_form(_utf8(self.body))))
+        if self.content_type == JSON:
+            return Fields(_json_object(self.body))
+        raise MalformedRequest(f"content type {self.content_type[:64]!r} is neither JSON nor a form")
+
+
+class Fields(dict[str, Any]):
+    """The fields of a question. A missing one is a MalformedRequest; text() also checks the type."""
+
+    def __missing__(self, name: str) -> Any:
+        raise MalformedRequest(f"the field {name} is missing")
+
+    def text(self, name: str) -> str:
+        value = self[name]
+        if type(value) is not str:
+            raise MalformedRequest(f"the field {name} is no text")
+        if "\x00" in value:
+            raise MalformedRequest(f"the field {name} holds a NUL")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise MalformedRequest(f"the field {name} holds half a character")
+        return value
+
+    def client(self, client_id: str) -> Client:
+        """The client, from `username` and the field that this dialect calls the client id."""
+        known = self.text(client_id)
+        if not known:  # EMQX: an empty text is an absent value
+            raise MalformedRequest(f"the field {client_id} is empty")
+        return Client(self.text("username"), known)
+
+
+class Dialect(NamedTuple):
+    """How one broker asks and what it understands. Each parser raises MalformedRequest for what is no question.
+
+    *render* shows a verdict so that a deny reads as a deny whatever part this broker looks at; *fault* says
+    that we could not decide. *authorization_is_the_clients*: the Authorization header belongs to the MQTT
+    client (go-auth's JWT mode), so it proves nothing about the caller.
+    """
+
+    name: str
+    questions: Mapping[str, Callable[[Request], Question]]
+    render: Callable[[Request, Verdict], Reply]
+    fault: Callable[[Request], Reply]
+    authorization_is_the_clients: bool = False
+
+
+def _utf8(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedRequest("the body is not UTF-8") from error
+
+
+def _form(text: str) -> list[tuple[str, str]]:
+    if not text:
+        return []
+    try:
+        return parse_qsl(
+            text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except ValueError as error:  # a field without `=`, too many fields, bytes that are not UTF-8
+        raise MalformedRequest("the form cannot be read") from error
+
+
+def _unique(pairs: Any) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in seen:
+            raise MalformedRequest(f"the field {name[:64]} comes twice")
+        seen[name] = value
+    return seen
+
+
+def _no_constant(name: str) -> Any:
+    raise MalformedRequest(f"{name} is not JSON")
+
+
+# orjson is faster but keeps the last of two equal keys without a word.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        document = _DECODER.decode(_utf8(body))
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest("the body is no JSON") from error
+    if type(document) is not dict:
+        raise MalformedRequest("the body is no JSON object")
+    return document

@@ -1,0 +1,103 @@
+"""EMQX 5 and 6, HTTP authenticator and HTTP authorizer.
+
+Only a 200 that says `deny` in words is a deny. Every other status means "ask the next one", and behind the
+last one stands `no_match`, which allowed until 6.0. Field names are the operator's; ours are in the how-to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from authsvc.core import topics
+from authsvc.core.access import (
+    Action,
+    LoginQuestion,
+    MalformedRequest,
+    TopicQuestion,
+    Verdict,
+)
+from authsvc.core.grants import Grant
+from authsvc.dialects.base import Dialect, Reply, Request, json_reply
+
+ACTIONS = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
+ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}  # EMQX 5.7.1; the opposite feel of mosquitto's numbers
+
+ALLOWED = json_reply(200, {"result": "allow"})
+DENIED = json_reply(200, {"result": "deny"})
+UNAVAILABLE = json_reply(503, {"result": "ignore"})
+# `#` and `+` do not reach topics that begin with `$`, so the known trees are named.
+NOTHING_ELSE = {"permission": "deny", "action": "all", "topics": ["#", "$SYS/#"]}
+
+
+def parse_authn(request: Request) -> LoginQuestion:
+    """Every value is a text; one that is absent arrives as an empty text, which is nobody's password."""
+    fields = request.fields
+    return LoginQuestion(fields.client("clientid"), fields.text("password"), wants_rules=True)
+
+
+def parse_authz(request: Request) -> TopicQuestion:
+    """`action` is the word, `access` the number of older templates; both together must say the same."""
+    fields = request.fields
+    spoken = (("action", ACTIONS), ("access", ACCESS))
+    actions = {words.get(fields.text(name)) for name, words in spoken if name in fields}
+    action = actions.pop() if len(actions) == 1 else None
+    if action is None:
+        raise MalformedRequest("action is none of publish, subscribe, and access none of 1, 2")
+    return TopicQuestion(fields.client("clientid"), action, [fields.text("topic")])
+
+
+def render(request: Request, verdict: Verdict) -> Reply:
+    if not verdict.allowed:
+        return DENIED
+    if request.question == "authz":
+        return ALLOWED
+    principal = verdict.principal
+    answer: dict[str, object] = {
+        "result": "allow",
+        "is_superuser": principal is not None and principal.superuser,
+    }
+    if verdict.rules is not None and (acl := expressed(verdict.rules)) is not None:
+        answer["acl"] = acl
+        answer["expire_at"] = int(time.time()) + request.options.emqx_rules_ttl
+    return json_reply(200, answer)
+
+
+def fault(request: Request) -> Reply:
+    """Authn: 503 is "not now". Authz: everything but a 200 would end in `no_match`, so it is a deny."""
+    return DENIED if request.question == "authz" else UNAVAILABLE
+
+
+def expressed(rules: Sequence[Grant]) -> list[dict[str, object]] | None:
+    """*rules* as EMQX's `acl`, or None where its first-match evaluation would not mean the same.
+
+    EMQX compares the words of a subscription with a rule as if they were plain levels, so a subscribe rule
+    with a wildcard allows filters that cover more than it. Exact topics, marked `eq`, do not.
+    """
+    publish_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.PUBLISH)]
+    subscribe_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.SUBSCRIBE)]
+    publish = [rule.filter for rule in rules if rule.allow and rule.speaks_of(Action.PUBLISH)]
+    subscribe = [rule.filter for rule in rules if rule.allow and rule.speaks_of(Action.SUBSCRIBE)]
+    spoken = [rule.filter for rule in rules]
+    if any("${" in text or text.startswith("eq ") for text in spoken):
+        return None  # EMQX would fill the first and cut the second
+    if any(topics.has_wildcard(text) for text in subscribe):
+        return None
+    acl: list[dict[str, object]] = []
+    if publish_denials:
+        denied = [_publish_topic(rule.filter) for rule in publish_denials]
+        acl.append({"permission": "deny", "action": "publish", "topics": denied})
+    if publish:
+        acl.append({"permission": "allow", "action": "publish", "topics": [_publish_topic(t) for t in publish]})
+    kept = [t for t in subscribe if not any(topics.overlaps(rule.filter, t) for rule in subscribe_denials)]
+    if kept:
+        acl.append({"permission": "allow", "action": "subscribe", "topics": [f"eq {t}" for t in kept]})
+    acl.append(NOTHING_ELSE)
+    return acl
+
+
+def _publish_topic(text: str) -> str:
+    return text if topics.has_wildcard(text) else f"eq {text}"
+
+
+DIALECT = Dialect("emqx", {"authn": parse_authn, "authz": parse_authz}, render, fault)

@@ -1,0 +1,73 @@
+"""Mosquitto with mosquitto-go-auth 3.0, `http` backend.
+
+In `status` mode any 2xx lets the client in and any 4xx keeps it out; in `json` mode `ok` decides; in `text`
+mode only the two bytes `ok` do. So status and body always say the same. A 5xx is an error: it disconnects.
+"""
+
+from __future__ import annotations
+
+from authsvc.core.access import (
+    Action,
+    Client,
+    LoginQuestion,
+    MalformedRequest,
+    SuperuserQuestion,
+    TopicQuestion,
+    Verdict,
+)
+from authsvc.dialects.base import TEXT, Dialect, Reply, Request, json_reply
+
+# 3 (read and write) and 8 (unsubscribe) exist in mosquitto and are never handed to this plugin.
+ACC = {1: Action.RECEIVE, 2: Action.PUBLISH, 4: Action.SUBSCRIBE}
+ACC_IN_FORMS = {str(number): action for number, action in ACC.items()}
+
+ALLOWED = json_reply(200, {"ok": True, "error": ""})
+DENIED = json_reply(403, {"ok": False, "error": "denied"})
+UNAVAILABLE = json_reply(503, {"ok": False, "error": "unavailable"})
+ALLOWED_TEXT = Reply(200, b"ok", TEXT)
+DENIED_TEXT = Reply(403, b"denied", TEXT)
+UNAVAILABLE_TEXT = Reply(503, b"unavailable", TEXT)
+
+
+def parse_user(request: Request) -> LoginQuestion:
+    fields = request.fields
+    return LoginQuestion(fields.client("clientid"), fields.text("password"))
+
+
+def parse_superuser(request: Request) -> SuperuserQuestion:
+    """This call carries the username and nothing else."""
+    return SuperuserQuestion(Client(request.fields.text("username"), None))
+
+
+def parse_acl(request: Request) -> TopicQuestion:
+    fields = request.fields
+    return TopicQuestion(fields.client("clientid"), parse_acc(request), [fields.text("topic")])
+
+
+def parse_acc(request: Request) -> Action:
+    acc = request.fields["acc"]
+    action = ACC_IN_FORMS.get(acc) if request.is_form else ACC.get(acc) if type(acc) is int else None
+    if action is None:  # also for true, 2.0 and "2" in JSON
+        raise MalformedRequest("acc is none of 1, 2, 4")
+    return action
+
+
+def render(request: Request, verdict: Verdict) -> Reply:
+    """What was decided never shows: unknown and wrong look the same. The reason is for explain."""
+    if _is_text(request):
+        return ALLOWED_TEXT if verdict.allowed else DENIED_TEXT
+    return ALLOWED if verdict.allowed else DENIED
+
+
+def fault(request: Request) -> Reply:
+    return UNAVAILABLE_TEXT if _is_text(request) else UNAVAILABLE
+
+
+def _is_text(request: Request) -> bool:
+    """The broker's response mode is part of the URL that its operator configured: `?format=text`."""
+    return "format=text" in request.query.split("&")
+
+
+DIALECT = Dialect(
+    "go-auth", {"user": parse_user, "superuser": parse_superuser, "acl": parse_acl}, render, fault
+)

@@ -1,0 +1,119 @@
+"""RabbitMQ 3.10 to 4.3 with rabbitmq_auth_backend_http and rabbitmq_mqtt.
+
+Always 200 and one word: any other status is an error, and `allowed` would be an allow with the tag `ed`.
+Topics arrive as routing keys: `/` became `.`, `+` became `*`. A `.` or `*` of the original cannot be told
+apart, which is why identifiers here hold neither.
+"""
+
+from __future__ import annotations
+
+from authsvc.core.access import (
+    Action,
+    Client,
+    LoginQuestion,
+    MalformedRequest,
+    Refused,
+    ResourceQuestion,
+    TopicQuestion,
+    Verdict,
+)
+from authsvc.dialects.base import TEXT, Dialect, Fields, Reply, Request
+
+ALLOWED = Reply(200, b"allow", TEXT)
+DENIED = Reply(200, b"deny", TEXT)
+UNAVAILABLE = Reply(503, b"unavailable", TEXT)
+
+ACTIONS = {"write": Action.PUBLISH, "read": Action.SUBSCRIBE}
+PERMISSIONS = frozenset({"configure", "write", "read"})
+
+
+def parse_user(request: Request) -> LoginQuestion:
+    fields = request.fields
+    if "vhost" in fields:  # logins of the management plugin name none
+        _check_vhost(request)
+    return LoginQuestion(_client(fields), fields.text("password"))
+
+
+def parse_vhost(request: Request) -> ResourceQuestion:
+    fields = request.fields
+    _check_vhost(request)
+    return ResourceQuestion(_client(fields), f"vhost {fields.text('vhost')}", shared=True)
+
+
+def parse_resource(request: Request) -> ResourceQuestion:
+    """A device uses the one exchange, and the queues that the MQTT plugin names after its client id."""
+    fields = request.fields
+    _check_vhost(request)
+    client = _client(fields)
+    kind, name, permission = fields.text("resource"), fields.text("name"), fields.text("permission")
+    if permission not in PERMISSIONS:
+        raise MalformedRequest("permission is none of configure, write, read")
+    if kind == "exchange":
+        shared = name == request.options.rabbitmq_exchange and permission != "configure"
+    else:
+        shared = kind == "queue" and name in _queues(client.client_id)
+    return ResourceQuestion(client, f"{kind} {name} {permission}", shared)
+
+
+def parse_topic(request: Request) -> TopicQuestion:
+    fields = request.fields
+    _check_vhost(request)
+    if fields.text("resource") != "topic":
+        raise MalformedRequest("resource is not topic")
+    if fields.text("name") != request.options.rabbitmq_exchange:
+        raise Refused(f"{fields.text('name')} is not the exchange of MQTT")
+    action = ACTIONS.get(fields.text("permission"))
+    if action is None:
+        raise MalformedRequest("permission is none of write, read")
+    return TopicQuestion(_client(fields), action, [_topic(fields.text("routing_key"))])
+
+
+def render(_request: Request, verdict: Verdict) -> Reply:
+    return ALLOWED if verdict.allowed else DENIED
+
+
+def fault(_request: Request) -> Reply:
+    return UNAVAILABLE
+
+
+def _client(fields: Fields) -> Client:
+    """RabbitMQ repeats both names in `variable_map`; before 3.x.y, and for AMQP, it sends no client id."""
+    username = fields.text("username")
+    known = [fields.text(n) for n in ("client_id", "variable_map.client_id") if n in fields]
+    if fields.get("variable_map.username", username) != username or len(set(known)) > 1:
+        raise MalformedRequest("variable_map names another client")
+    return Client(username, known[0] if known else None)
+
+
+def _check_vhost(request: Request) -> None:
+    """A client chooses its vhost by a username `vhost:name`, so it is checked in every call."""
+    vhost = request.fields.text("vhost")
+    if vhost != request.options.rabbitmq_vhost:
+        raise Refused(f"{vhost} is not the virtual host of MQTT")
+
+
+def _queues(client_id: str | None) -> tuple[str, ...]:
+    if not client_id:
+        return ()
+    subscription = f"mqtt-subscription-{client_id}qos"
+    return (f"{subscription}0", f"{subscription}1", f"mqtt-will-{client_id}")
+
+
+def _topic(routing_key: str) -> str:
+    """The MQTT topic or filter that a routing key came from.
+
+    >>> _topic("things.weatherstation.*.cmd"), _topic("things.#")
+    ('things/weatherstation/+/cmd', 'things/#')
+    """
+    words = routing_key.split(".")
+    if "/" in routing_key or "+" in routing_key or any("*" in word and word != "*" for word in words):
+        raise MalformedRequest("the routing key came from no MQTT topic")
+    return "/".join("+" if word == "*" else word for word in words)
+
+
+DIALECT = Dialect(
+    "rabbitmq",
+    {"user": parse_user, "vhost": parse_vhost, "resource": parse_resource, "topic": parse_topic},
+    render,
+    fault,
+)

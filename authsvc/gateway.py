@@ -1,0 +1,54 @@
+"""The one door for questions: translate, ask, translate.
+
+What cannot be read is a deny; a bug or a missing database is logged and answered as a fault, in the words of
+the broker that asked. Neither is ever an allow.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from authsvc import callers, denials, directory, policy
+from authsvc.core import authority
+from authsvc.core.access import Reason, Refused, Verdict, deny
+from authsvc.dialects import BY_NAME
+from authsvc.dialects.base import Dialect, Reply, Request
+
+log = structlog.get_logger(__name__)
+
+
+async def answer(request: Request, dialect: Dialect) -> Reply:
+    """The reply to *request*, in the words of *dialect*. Never raises."""
+    try:
+        verdict = await judge(request, dialect)
+    except Refused as refusal:
+        verdict = deny(refusal.reason)
+    except Exception:
+        log.exception("auth.fault", dialect=dialect.name, question=request.question)
+        return dialect.fault(request)
+    if not verdict.allowed:
+        denials.note(dialect.name, request.question, verdict)
+    return dialect.render(request, verdict)
+
+
+async def judge(request: Request, dialect: Dialect) -> Verdict:
+    """Strangers are turned away before anything is read or looked up; then the authority decides."""
+    now = await policy.current()
+    if not now.admits(callers.token(request, dialect), dialect.name, request.peer):
+        return deny(Reason.UNKNOWN_CALLER)
+    question = dialect.questions[request.question](request)
+    return await authority.decide(question, now.rules, directory.configured())
+
+
+def find(path: str) -> tuple[Dialect, str, str | None] | None:
+    """Dialect, question and path token of `<dialect>/<question>` or `k/<token>/<dialect>/<question>`."""
+    parts = path.split("/")
+    token = None
+    if len(parts) == 4 and parts[0] == "k":
+        token, parts = parts[1], parts[2:]
+    if len(parts) != 2:
+        return None
+    dialect = BY_NAME.get(parts[0])
+    if dialect is None or parts[1] not in dialect.questions:
+        return None
+    return dialect, parts[1], token

@@ -1,0 +1,200 @@
+"""Who may call, who is known that is no device, what operators granted, what was refused."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets as random
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from authsvc.core import access, grants, passwords
+from authsvc.core.access import Reason
+from authsvc.core.grants import ActionSet
+from authsvc.dialects import BY_NAME
+
+
+class InvalidUsername(ValidationError, ValueError):
+    """A text that cannot be an MQTT username here."""
+
+
+def validate_username(value: str) -> None:
+    if not access.is_username(value):
+        raise InvalidUsername(
+            "%(value)r cannot be a username: 1-128 of letters, digits and _ . @ : = - are, and no word for nobody.",
+            params={"value": value[:140]},
+            code="invalid_username",
+        )
+
+
+class UsernameField(models.CharField):  # type: ignore[type-arg]
+    """An MQTT username; refused on every way into the database, bulk writes and update() included."""
+
+    default_validators = [validate_username]
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        if isinstance(value, str):
+            validate_username(value)
+        return super().get_db_prep_save(value, connection)
+
+
+def digest(token: str) -> str:
+    """What is stored of a caller's token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def validate_dialects(value: list[str]) -> None:
+    unknown = [name for name in value if name not in BY_NAME]
+    if unknown:
+        raise ValidationError(f"Unknown dialect {unknown[0]}; known are {', '.join(sorted(BY_NAME))}.")
+
+
+def validate_networks(value: list[str]) -> None:
+    for network in value:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ValidationError(f"{network} is no network: write 10.0.0.0/8 or 2001:db8::/32.") from error
+
+
+class Broker(models.Model):
+    """A broker that may ask questions. Its token is shown once; only its digest is kept."""
+
+    name = models.CharField(max_length=100, unique=True)
+    token_digest = models.CharField(max_length=64, unique=True, editable=False)
+    is_active = models.BooleanField(default=True)
+    dialects = models.JSONField(default=list, blank=True, validators=[validate_dialects])
+    networks = models.JSONField(default=list, blank=True, validators=[validate_networks])
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def issue_token(self) -> str:
+        """A new token of 256 random bits, which replaces the old one; the caller saves, and shows it once."""
+        token = random.token_urlsafe(32)
+        self.token_digest = digest(token)
+        return token
+
+
+class Account(models.Model):
+    """Who a broker knows by this username and is no device: ingest, a backend, a dashboard."""
+
+    username = UsernameField(max_length=128, unique=True)
+    password_hash = models.CharField(max_length=256, blank=True, editable=False)
+    is_active = models.BooleanField(default=True)
+    is_superuser = models.BooleanField(default=False, help_text="No topic rule applies to a superuser.")
+    client_ids = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Client ids it may connect as besides its username; an entry may end in *.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["username"]
+
+    def __str__(self) -> str:
+        return self.username
+
+    @property
+    def key(self) -> str:
+        """Names this account across tables, as `weatherstation/STATION-001` names a device."""
+        return f"account/{self.username}"
+
+    def generate_password(self) -> str:
+        """A new password, shown once; the caller saves."""
+        password = passwords.generate()
+        self.password_hash = passwords.hash_generated(password)
+        return password
+
+
+class Grant(models.Model):
+    """An operator's rule. An allow must cover what is asked; a deny refuses whatever overlaps it, and wins."""
+
+    class Effect(models.TextChoices):
+        ALLOW = "allow", "Allow"
+        DENY = "deny", "Deny"
+
+    class Actions(models.TextChoices):
+        PUBLISH = ActionSet.PUBLISH.value, "Publish"
+        SUBSCRIBE = ActionSet.SUBSCRIBE.value, "Subscribe"
+        RECEIVE = ActionSet.RECEIVE.value, "Receive"
+        ALL = ActionSet.ALL.value, "All"
+
+    subject = models.CharField(
+        max_length=260, db_index=True, help_text="everyone, type:<type> or key:<key>, as key:account/ingest"
+    )
+    effect = models.CharField(max_length=5, choices=Effect, default=Effect.ALLOW)
+    actions = models.CharField(max_length=9, choices=Actions)
+    filter = models.CharField(max_length=512)
+    note = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["subject", "filter"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["subject", "effect", "actions", "filter"], name="authsvc_grant_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.effect} {self.subject} to {self.actions} {self.filter}"
+
+    def clean(self) -> None:
+        if not _SUBJECT_OK(self.subject):
+            raise ValidationError({"subject": "The subject is everyone, type:<type> or key:<key>."})
+        if sentence := grants.problem(self.filter):
+            raise ValidationError({"filter": sentence})
+
+
+def _SUBJECT_OK(subject: str) -> bool:  # noqa: N802
+    kind, _, name = subject.partition(":")
+    return subject == "everyone" or (kind in ("type", "key") and bool(name))
+
+
+class Denial(models.Model):
+    """What was refused, counted by who, what and why. Written off the path, bounded in number."""
+
+    dialect = models.CharField(max_length=20)
+    username = models.CharField(max_length=128, blank=True)
+    client_id = models.CharField(max_length=128, blank=True)
+    principal = models.CharField(max_length=260, blank=True, db_index=True)
+    action = models.CharField(max_length=20)
+    topic = models.CharField(max_length=256, blank=True)
+    reason = models.CharField(max_length=30, choices=[(r.value, r.value) for r in Reason])
+    rule = models.CharField(max_length=300, blank=True)
+    count = models.PositiveBigIntegerField(default=1)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-last_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["dialect", "username", "client_id", "action", "topic", "reason"],
+                name="authsvc_denial_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.username or 'somebody'} {self.action} {self.topic}: {self.reason}"
+
+
+class PolicyRevision(models.Model):
+    """One row that counts changes to brokers and grants, raised by triggers, so SQL is noticed too."""
+
+    id = models.SmallIntegerField(primary_key=True)
+    revision = models.BigIntegerField()
+
+    class Meta:
+        db_table = "authsvc_policy"
+
+    def __str__(self) -> str:
+        return f"revision {self.revision}"

@@ -1,0 +1,91 @@
+"""What all questions share, as one frozen object: the callers, the operators' grants, and their revision."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from authsvc import reader
+from authsvc.conf import settings
+from authsvc.core import grants
+from authsvc.core.authority import Rules
+from authsvc.core.grants import ActionSet
+from authsvc.models import Broker, Grant, PolicyRevision, digest
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+REVISION = f"SELECT revision FROM {PolicyRevision._meta.db_table}"  # noqa: S608 - names of our own tables
+BROKERS = f"SELECT token_digest, dialects, networks FROM {Broker._meta.db_table} WHERE is_active"  # noqa: S608
+GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_table} ORDER BY id"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An active broker: which dialects it may speak and where it may call from; empty is any."""
+
+    dialects: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
+
+    def admits(self, dialect: str, peer: str) -> bool:
+        if self.dialects and dialect not in self.dialects:
+            return False
+        if not self.networks:
+            return True
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Brokers by the digest of their token, and the operators' grants by subject."""
+
+    revision: int = -1
+    callers: Mapping[str, Caller] = field(default_factory=dict, repr=False)
+    grants: Mapping[str, tuple[grants.Grant, ...]] = field(default_factory=dict)
+
+    def admits(self, token: str | None, dialect: str, peer: str) -> bool:
+        """Whether *token* is one of an active broker that may ask in *dialect* from *peer*."""
+        caller = self.callers.get(digest(token)) if token else None
+        return caller is not None and caller.admits(dialect, peer)
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(self.grants, settings.bind_client_ids)
+
+
+_policy = Policy()
+
+
+async def current() -> Policy:
+    """The policy as the database has it now: read again only when its revision moved."""
+    global _policy
+    rows = await reader.fetch(REVISION)
+    if not rows:
+        return await _load(-1)  # no revision to compare with, so nothing may be kept
+    if rows[0][0] != _policy.revision:
+        # Revision first, tables second: a change in between is read now and read again next time.
+        _policy = await _load(rows[0][0])
+    return _policy
+
+
+async def _load(revision: int) -> Policy:
+    callers = {
+        token: Caller(frozenset(_list(dialects)), tuple(ipaddress.ip_network(n) for n in _list(networks)))
+        for token, dialects, networks in await reader.fetch(BROKERS)
+    }
+    by_subject: dict[str, list[grants.Grant]] = {}
+    for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
+        rule = grants.Grant(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
+        by_subject.setdefault(subject, []).append(rule)
+    return Policy(revision, callers, {subject: tuple(rules) for subject, rules in by_subject.items()})
+
+
+def _list(value: Any) -> list[str]:
+    """A JSON column: SQLite gives its text, PostgreSQL the list."""
+    return list(json.loads(value) if isinstance(value, str) else value)

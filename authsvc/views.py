@@ -1,0 +1,56 @@
+"""The Django entrance: the same answer as an async view, for projects that include `authsvc.urls`."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from authsvc import gateway
+from authsvc.conf import options
+from authsvc.dialects.base import MAX_BODY, Reply, Request
+
+
+@csrf_exempt
+async def question(request: HttpRequest, path: str) -> HttpResponse:
+    """Answer the question that *path* names."""
+    found = gateway.find(path)
+    body = _body(request)
+    if found is None:
+        return _response(Reply(404, b'{"error":"no such question"}'))
+    if request.method not in ("POST", "PUT", "GET"):
+        return _response(Reply(405, b'{"error":"ask with POST, PUT or GET"}'))
+    dialect, name, path_token = found
+    asked = Request(
+        method=request.method,
+        query=request.META.get("QUERY_STRING", ""),
+        headers={key.lower(): value for key, value in request.headers.items()},
+        body=body or b"",
+        question=name,
+        peer=request.META.get("REMOTE_ADDR", ""),
+        path_token=path_token,
+        options=options(),
+        oversized=body is None,
+    )
+    return _response(await gateway.answer(asked, dialect))
+
+
+async def alive(_request: HttpRequest) -> HttpResponse:
+    """The process answers; nothing else is touched."""
+    return _response(Reply(200, b'{"status":"alive"}'))
+
+
+def _body(request: HttpRequest) -> bytes | None:
+    """At most MAX_BODY bytes, the rest read and thrown away; `request.body` would raise instead."""
+    body = request.read(MAX_BODY + 1)
+    if len(body) <= MAX_BODY:
+        return body
+    while request.read(1 << 16):
+        pass
+    return None
+
+
+def _response(reply: Reply) -> HttpResponse:
+    response = HttpResponse(reply.body, status=reply.status, content_type=reply.content_type)
+    # Django logs every 4xx and 5xx with its path, and a path may hold a caller's token.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response

@@ -1,0 +1,184 @@
+"""The Django project. Everything an operator sets comes from the environment; docs/reference/settings.md."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import environ
+import structlog
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1"}
+
+env = environ.Env()
+
+
+def secret(name: str, default: str | None = None) -> str:
+    """A secret from NAME or from the file that NAME_FILE names; without either an error, never a default."""
+    if file := os.environ.get(f"{name}_FILE"):
+        return Path(file).read_text().strip()
+    value = os.environ.get(name, default)
+    if not value:
+        raise ImproperlyConfigured(f"Set {name}, or {name}_FILE to the path of a file that holds it")
+    return value
+
+
+def database(url: str) -> dict[str, Any]:
+    """DATABASE_URL as Django wants it; SQLite durable and private, relative paths from the project folder."""
+    config: dict[str, Any] = env.db_url_config(url)
+    if config["ENGINE"] != "django.db.backends.sqlite3":
+        return config | {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    path = BASE_DIR / config["NAME"]
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT, 0o600))
+    options = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+    }
+    return config | {"NAME": str(path), "OPTIONS": options, "CONN_MAX_AGE": None}
+
+
+def seconds(text: str) -> int:
+    """A duration: `90`, `90s`, `15m`, `1h`, `2d`."""
+    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    try:
+        return int(text[:-1]) * factor if factor else int(text)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{text!r} is no duration; write 90s, 15m, 1h or 2d") from error
+
+
+SECRET_KEY = secret("SECRET_KEY")
+DEBUG = env.bool("DEBUG", default=False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK - {"::1"}))
+
+INSTALLED_APPS = [
+    "fleet",
+    "devicehub",
+    "authsvc",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+WSGI_APPLICATION = "config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {"default": database(secret("DATABASE_URL", "sqlite:///var/devicehub.sqlite3"))}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "fleet"
+LOGOUT_REDIRECT_URL = "login"
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "var" / "static"
+STATIC_ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)  # whitenoise warns of a folder that is not there
+WHITENOISE_USE_FINDERS = True  # serves what the apps hold; `collectstatic` is not needed
+
+# https: on as soon as the site has a name that is not this machine's own.
+_https_default = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
+DEVICEHUB_HTTPS = env.bool("DEVICEHUB_HTTPS", default=_https_default)
+SECURE_SSL_REDIRECT = DEVICEHUB_HTTPS
+# Brokers follow redirects, and a redirect that ends in a page with status 200 would let everybody in.
+SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^healthz$"]
+SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+X_FRAME_OPTIONS = "DENY"
+# Whether subdomains and the browsers' preload list are included is a decision about the operator's domain.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+AUTHSVC_DIRECTORIES = env.list(
+    "AUTHSVC_DIRECTORIES",
+    default=["devicehub.directory.DeviceDirectory", "authsvc.directory.AccountDirectory"],
+)
+AUTHSVC_CLIENT_ID = env.str("AUTHSVC_CLIENT_ID", default="bound")
+AUTHSVC_EMQX_RULES_TTL = seconds(env.str("AUTHSVC_EMQX_RULES_TTL", default="1h"))
+AUTHSVC_RABBITMQ_VHOST = env.str("AUTHSVC_RABBITMQ_VHOST", default="/")
+AUTHSVC_RABBITMQ_EXCHANGE = env.str("AUTHSVC_RABBITMQ_EXCHANGE", default="amq.topic")
+
+MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")
+DEVICEHUB_TOPIC_PREFIX = env.str("DEVICEHUB_TOPIC_PREFIX", default="things")
+DEVICEHUB_MQTT_VERSION = env.str("DEVICEHUB_MQTT_VERSION", default="5")
+DEVICEHUB_MQTT_GROUP = env.str("DEVICEHUB_MQTT_GROUP", default="devicehub")
+
+UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "structlog": {
+            "()": structlog.stdlib.ProcessorFormatter,
+            "processors": [
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            "foreign_pre_chain": [
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,
+            ],
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="WARNING")},
+    "loggers": {"django": {"handlers": ["stderr"], "level": "WARNING", "propagate": False}},
+}
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=True,
+)

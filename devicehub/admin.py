@@ -1,0 +1,79 @@
+"""The admin of every registered kind and of what all kinds share. No secret and no hash is ever shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+
+from devicehub.models import QuarantinedMessage, SentCommand
+from devicehub.registry import Kind, registry
+
+HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
+SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
+
+
+class DeviceAdmin(ModelAdmin):  # type: ignore[misc]
+    list_display = ("device_id", "name", "status", "is_active", "site", "last_seen")
+    list_filter = ("status", "is_active", "site")
+    search_fields = ("device_id", "name", "mqtt_username")
+    exclude = HIDDEN
+    show_full_result_count = False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return (*SHOWN, "device_id") if obj else SHOWN
+
+
+class RecordAdmin(ModelAdmin):  # type: ignore[misc]
+    """What the system wrote: to read, not to change."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ReadingAdmin(RecordAdmin):
+    list_select_related = ("device",)
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        own = [f.name for f in self.model._meta.fields if f.name not in ("id", "device", "received_at")]
+        return ("device", *own)
+
+
+class MessageAdmin(RecordAdmin):
+    list_display = ("received_at", "device", "topic", "outcome", "processing_error")
+    list_filter = ("outcome",)
+    list_select_related = ("device",)
+
+
+@admin.register(QuarantinedMessage)
+class QuarantineAdmin(RecordAdmin):
+    list_display = ("received_at", "reason", "topic", "device_key", "detail")
+    list_filter = ("reason",)
+
+
+@admin.register(SentCommand)
+class SentCommandAdmin(RecordAdmin):
+    list_display = ("sent_at", "device_key", "name", "answered_at")
+    list_filter = ("name",)
+
+
+def register(kind: Kind) -> None:
+    """The three models of *kind*, unless the project registered its own admin for them."""
+    for model, model_admin in (
+        (kind.device_model, DeviceAdmin),
+        (kind.reading_model, ReadingAdmin),
+        (kind.message_model, MessageAdmin),
+    ):
+        if not admin.site.is_registered(model):
+            admin.site.register(model, model_admin)
+
+
+for _kind in registry:  # Django imports this module when every app's models, and so every kind, exist
+    register(_kind)

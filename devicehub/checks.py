@@ -1,0 +1,71 @@
+"""System checks: wrong configuration is an error with an id and a hint, not a surprise at the first login."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, register
+
+from authsvc.core import topics as filters
+from devicehub import topics
+from devicehub.conf import settings
+from devicehub.mqtt import BrokerAddress, InvalidAddress
+from devicehub.registry import registry
+
+
+@register()
+def check_topics(**_: Any) -> list[CheckMessage]:
+    """devicehub.E001 to E003: the prefix, the templates, and that no topic belongs to two kinds."""
+    errors: list[CheckMessage] = []
+    prefix = settings.topic_prefix
+    if not filters.is_topic(prefix) or "/" in prefix or prefix.startswith("$"):
+        errors.append(
+            Error(
+                f"DEVICEHUB_TOPIC_PREFIX is {prefix!r}, which is not one plain topic level.",
+                hint="Use a word such as things: no slash, no + # and no leading $.",
+                id="devicehub.E001",
+            )
+        )
+    broken = {kind.slug for kind in registry if topics.template_problem(kind.topic_template)}
+    errors += [
+        Error(
+            f"{kind.slug}: {topics.template_problem(kind.topic_template)}",
+            hint="Write Meta.topic_template as {prefix}/{type_name}/{device_id}/{message_type}.",
+            id="devicehub.E002",
+        )
+        for kind in registry
+        if kind.slug in broken
+    ]
+    sound = [(kind, text) for kind, text in topics.all_filters() if kind.slug not in broken]
+    errors += [
+        Error(
+            f"The topics of {one.slug} and {other.slug} cannot be told apart: {left} and {right}.",
+            hint="Put {type_name} or another fixed word into one Meta.topic_template.",
+            id="devicehub.E003",
+        )
+        for (one, left), (other, right) in combinations(sound, 2)
+        if filters.overlaps(left, right)
+    ]
+    return errors
+
+
+@register()
+def check_broker_address(**_: Any) -> list[CheckMessage]:
+    """devicehub.E004: MQTT_URL and DEVICEHUB_MQTT_VERSION can be used."""
+    errors: list[CheckMessage] = []
+    try:
+        BrokerAddress.parse(settings.mqtt_url)
+    except InvalidAddress as error:
+        errors.append(
+            Error(str(error), hint="Write MQTT_URL as mqtt://user:password@host:1883.", id="devicehub.E004")
+        )
+    if settings.mqtt_version not in ("5", "3.1.1"):
+        errors.append(
+            Error(
+                f"DEVICEHUB_MQTT_VERSION is {settings.mqtt_version!r}.",
+                hint="It is 5 or 3.1.1 (amqtt 0.12 and RabbitMQ 3.10 speak only 3.1.1).",
+                id="devicehub.E005",
+            )
+        )
+    return errors

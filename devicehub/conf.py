@@ -1,0 +1,32 @@
+"""The settings of devicehub: typed, read when they are needed, documented here."""
+
+from __future__ import annotations
+
+from django.conf import settings as django_settings
+
+
+class Settings:
+    """What an operator may set, as DEVICEHUB_* (and MQTT_URL) in the Django settings."""
+
+    @property
+    def topic_prefix(self) -> str:
+        """DEVICEHUB_TOPIC_PREFIX: first level of every device topic; one level without wildcards."""
+        return str(getattr(django_settings, "DEVICEHUB_TOPIC_PREFIX", "things"))
+
+    @property
+    def mqtt_url(self) -> str:
+        """MQTT_URL: the broker that ingest and commands use, as mqtt://user:password@host:port."""
+        return str(getattr(django_settings, "MQTT_URL", "mqtt://127.0.0.1:1883"))
+
+    @property
+    def mqtt_version(self) -> str:
+        """DEVICEHUB_MQTT_VERSION: `5` or `3.1.1`. Told, not guessed: see docs/reference/settings.md."""
+        return str(getattr(django_settings, "DEVICEHUB_MQTT_VERSION", "5"))
+
+    @property
+    def mqtt_group(self) -> str:
+        """DEVICEHUB_MQTT_GROUP: group of the shared subscription of the ingest workers; empty is plain."""
+        return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", "devicehub"))
+
+
+settings = Settings()

@@ -1,0 +1,65 @@
+"""Devices as principals for authsvc: the bridge. One statement for all kinds."""
+
+from __future__ import annotations
+
+from authsvc import reader
+from authsvc.core.access import AmbiguousIdentity, Principal, Secret
+from devicehub import topics
+from devicehub.conf import settings
+from devicehub.registry import Kind, registry
+
+COLUMNS = (
+    "device_id, mqtt_password_hash, password_expires_at, previous_password_hash, previous_valid_until, "
+    "mqtt_client_id, is_active"
+)
+
+
+class DeviceDirectory:
+    """Every registered kind's devices, by mqtt_username. Only the documented columns are needed for a login."""
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._statement = ""
+        self._kinds: list[Kind] = []
+
+    async def lookup(self, username: str) -> Principal | None:
+        statement = self._prepared()
+        if not statement:
+            return None
+        rows = await reader.fetch(statement, [username] * len(self._kinds))
+        if not rows:
+            return None
+        if len(rows) > 1:
+            raise AmbiguousIdentity(username)
+        return self._principal(username, rows[0])
+
+    def _prepared(self) -> str:
+        """The statement over all kinds, made anew when a kind was registered."""
+        if self._version != registry.version:
+            self._kinds = list(registry)
+            arms = [
+                f"SELECT {number}, {COLUMNS} FROM {kind.device_model._meta.db_table} WHERE mqtt_username = %s"  # noqa: S608
+                for number, kind in enumerate(self._kinds)
+            ]
+            self._statement = " UNION ALL ".join(arms)
+            self._version = registry.version
+        return self._statement
+
+    def _principal(self, username: str, row: reader.Row) -> Principal:
+        number, device_id, password_hash, expires_at, old_hash, old_until, client_id, active = row
+        kind = self._kinds[number]
+        secrets = []
+        if password_hash:
+            secrets.append(Secret(password_hash, reader.moment(expires_at)))
+        if old_hash and old_until is not None:
+            secrets.append(Secret(old_hash, reader.moment(old_until)))
+        known_as = (username, device_id, client_id) if client_id else (username, device_id)
+        return Principal(
+            key=kind.key(device_id),
+            username=username,
+            secrets=tuple(secrets),
+            active=bool(active),
+            client_ids=None if kind.client_id == "any" else known_as,
+            grants=topics.owned(kind, device_id),
+            attributes={"type": kind.slug, "device_id": device_id, "prefix": settings.topic_prefix},
+        )

@@ -1,0 +1,34 @@
+"""What a device id may be. Pure: comparison everywhere else is string equality."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+DEVICE_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}")
+MAX_USERNAME = 128
+
+
+def is_device_id(text: str) -> bool:
+    """Whether *text* can be a device id: 1-128 of letters, digits, `_`, `:` and `-`.
+
+    No `.` (RabbitMQ's level separator), none of `+ # / $`, no space, no control character, ASCII only.
+
+    >>> is_device_id("STATION-001"), is_device_id("ST.1"), is_device_id("+"), is_device_id("a\\n")
+    (True, False, False, False)
+    """
+    return DEVICE_ID.fullmatch(text) is not None
+
+
+def mqtt_username(app_label: str, model_name: str, device_id: str) -> str:
+    """The username of a device: `{app}-{model}-{device_id}`, at most 128 characters.
+
+    A longer one keeps its first 111 and ends in 16 hex digits of the id's SHA-256, so two never meet.
+
+    >>> mqtt_username("fleet", "weatherstationdevice", "STATION-001")
+    'fleet-weatherstationdevice-STATION-001'
+    """
+    username = f"{app_label.lower()}-{model_name.lower()}-{device_id}"
+    if len(username) <= MAX_USERNAME:
+        return username
+    return f"{username[:111]}-{hashlib.sha256(device_id.encode()).hexdigest()[:16]}"

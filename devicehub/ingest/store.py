@@ -1,0 +1,166 @@
+"""One batch into the database, in one transaction. Everything that reaches this module can be stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from devicehub.ingest.decode import Sample
+from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
+from devicehub.models import BaseDevice, BaseMessage, ProcessingStatus, QuarantinedMessage
+from devicehub.registry import Kind
+from devicehub.topics import MessageType
+
+
+@dataclass
+class Judged:
+    """A message with what was found out about it. *changes* are new values of the device's own columns."""
+
+    message: Message
+    kind: Kind | None = None
+    device: BaseDevice | None = None
+    device_id: str = ""
+    message_type: MessageType | None = None
+    outcome: Outcome = Outcome.STORED
+    reason: Reason | None = None
+    detail: str = ""
+    document: Any = None
+    samples: list[Sample] = field(default_factory=list)
+    changes: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    has_device_time: bool = False
+    row: BaseMessage | None = None
+
+    @property
+    def key(self) -> str:
+        return self.kind.key(self.device_id) if self.kind and self.device_id else ""
+
+    @property
+    def digest(self) -> str | None:
+        """The key of the message, which only a payload with a device time has."""
+        return hashlib.sha256(self.message.payload).hexdigest() if self.has_device_time else None
+
+    def fail(self, reason: Reason, detail: str) -> None:
+        self.outcome, self.reason, self.detail = Outcome.FAILED, reason, detail
+        self.samples, self.changes = [], {}
+
+
+def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], BaseDevice]:
+    """The devices by kind and id, one query for each kind."""
+    by_kind: dict[str, tuple[Kind, set[str]]] = {}
+    for kind, device_id in wanted:
+        by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
+    return {
+        (kind.slug, device.device_id): device
+        for kind, ids in by_kind.values()
+        for device in kind.device_model.objects.filter(device_id__in=ids)
+    }
+
+
+@transaction.atomic
+def write(batch: Sequence[Judged]) -> None:
+    """Store *batch*. Raises DatabaseError, and then nothing is stored."""
+    _mark_duplicates(batch)
+    by_kind: dict[str, list[Judged]] = defaultdict(list)
+    for item in batch:
+        if item.kind is not None and item.device is not None and _is_row(item):
+            by_kind[item.kind.slug].append(item)
+    for items in by_kind.values():
+        _write_kind(items)
+    QuarantinedMessage.objects.bulk_create(_quarantined(i) for i in batch if i.outcome is Outcome.FAILED)
+
+
+def _is_row(item: Judged) -> bool:
+    """A duplicate has its row already; the broker's retained copy without a time is no news."""
+    return item.outcome not in (Outcome.DUPLICATE, Outcome.RETAINED)
+
+
+def _mark_duplicates(batch: Sequence[Judged]) -> None:
+    """Messages whose key is stored already, or stands earlier in this batch."""
+    keyed: dict[str, list[Judged]] = defaultdict(list)
+    for item in batch:
+        if item.kind is not None and item.digest is not None and item.outcome is not Outcome.FAILED:
+            keyed[item.kind.slug].append(item)
+    for items in keyed.values():
+        kind = items[0].kind
+        assert kind is not None
+        stored = kind.message_model.objects.filter(
+            device_id__in={i.device.pk for i in items if i.device}, digest__in={i.digest for i in items}
+        )
+        seen = set(stored.values_list("device_id", "digest"))
+        for item in items:
+            assert item.device is not None
+            key = (item.device.pk, item.digest)
+            if key in seen:
+                item.outcome, item.samples, item.changes = Outcome.DUPLICATE, [], {}
+            seen.add(key)
+
+
+def _write_kind(items: list[Judged]) -> None:
+    kind = items[0].kind
+    assert kind is not None
+    now = timezone.now()
+    for item in items:
+        item.row = _message_row(item, now)
+    kind.message_model.objects.bulk_create([item.row for item in items])
+    kind.reading_model.objects.bulk_create(
+        kind.reading_model(
+            device=item.device, timestamp=sample.timestamp or item.message.received_at, **sample.values
+        )
+        for item in items
+        for sample in item.samples
+    )
+    changed: dict[int, tuple[BaseDevice, set[str]]] = {}
+    for item in items:
+        if item.device is not None and item.changes:
+            changed.setdefault(item.device.pk, (item.device, set()))[1].update(item.changes)
+    # In the order of their keys, so that two workers never wait for each other's rows.
+    for _, (device, fields) in sorted(changed.items()):
+        device.save(update_fields=[*sorted(fields), "updated_at"])
+
+
+def _message_row(item: Judged, now: datetime) -> BaseMessage:
+    assert item.kind is not None
+    failed = item.outcome is Outcome.FAILED
+    message = item.message
+    storable = item.document is not None and b"\\u0000" not in message.payload
+    row: BaseMessage = item.kind.message_model(
+        device=item.device,
+        topic=message.topic,
+        payload_json=item.document if storable else None,
+        payload_raw=None if storable else message.payload[:MAX_KEPT],
+        content_type=_text(message.content_type, 100),
+        correlation_id=_text(message.correlation_id, 256),
+        user_properties={_text(k, 256): _text(v, 1024) for k, v in message.user_properties[:32]},
+        processing_status=ProcessingStatus.FAILED if failed else ProcessingStatus.COMPLETED,
+        processing_error=f"{item.reason}: {item.detail}" if failed else "",
+        processed_at=now,
+        digest=None if failed else item.digest,
+        outcome=item.outcome,
+        notes=item.notes[:50],
+    )
+    return row
+
+
+def _quarantined(item: Judged) -> QuarantinedMessage:
+    return QuarantinedMessage(
+        reason=str(item.reason),
+        detail=_text(item.detail, 500),
+        topic=_text(item.message.topic, 512),
+        payload=item.message.payload[:MAX_KEPT],
+        content_type=_text(item.message.content_type, 100),
+        device_key=item.key[:260],
+        received_at=item.message.received_at,
+    )
+
+
+def _text(value: str, longest: int) -> str:
+    """What every database can hold of a text that a device chose."""
+    return value[:longest].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

@@ -1,0 +1,75 @@
+"""The loop of an ingest worker: take what is queued, store it, acknowledge it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+
+from devicehub.ingest.message import Message, Outcome
+from devicehub.ingest.pipeline import pipeline
+from devicehub.mqtt import Delivery, Listener
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500  # messages in one transaction at most
+PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot store
+
+
+class Worker:
+    """Stores what a listener receives until it is told to stop; counts what became of the messages."""
+
+    def __init__(self, listener: Listener, on_batch: Callable[[Counter[Outcome]], None] = lambda _: None) -> None:
+        self._listener = listener
+        self._on_batch = on_batch
+        self._stop = threading.Event()
+        self._failures = 0
+        self.outcomes: Counter[Outcome] = Counter()
+
+    def stop(self) -> None:
+        """Finish the batch at hand and return from run()."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
+        while not self._stop.is_set() and not self._listener.failure:
+            deliveries = self._listener.take(BATCH, timeout=0.2)
+            if deliveries:
+                self._store(deliveries)
+
+    def _store(self, deliveries: Sequence[Delivery]) -> None:
+        close_old_connections()
+        try:
+            outcomes = pipeline([_message(delivery) for delivery in deliveries])
+        except (DatabaseError, InterfaceError) as error:
+            self._wait(error)
+            return
+        self._failures = 0
+        self._listener.acknowledge(deliveries)
+        self.outcomes.update(outcomes)
+        self._on_batch(self.outcomes)
+
+    def _wait(self, error: Exception) -> None:
+        """Nothing is acknowledged: pause, drop the broken connection, and have it all sent again."""
+        pause = PAUSE[min(self._failures, len(PAUSE) - 1)]
+        self._failures += 1
+        log.error("ingest.not_stored", error=f"{type(error).__name__}: {error}", retry_in=pause)
+        connections.close_all()
+        self._stop.wait(pause)
+        self._listener.redeliver()
+
+
+def _message(delivery: Delivery) -> Message:
+    return Message(
+        topic=delivery.topic,
+        payload=delivery.payload,
+        received_at=datetime.fromtimestamp(delivery.received_at, UTC),
+        retain=delivery.retain,
+        content_type=delivery.content_type,
+        correlation_id=delivery.correlation_data.decode("utf-8", "replace"),
+        user_properties=delivery.user_properties,
+    )

@@ -1,0 +1,44 @@
+"""`manage.py create_account NAME`: an identity for a service, with a password that is shown once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from devicehub import provisioning
+
+
+class Command(BaseCommand):
+    help = "Create a service account and print its password, this once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", help="its MQTT username")
+        kind = parser.add_mutually_exclusive_group()
+        kind.add_argument("--superuser", action="store_true", help="no topic rule applies to it")
+        kind.add_argument(
+            "--ingest",
+            action="store_true",
+            help="it may receive all data, status and reply, publish all cmd, and nothing else",
+        )
+        parser.add_argument(
+            "--client-id", action="append", default=[], help="it may connect as this; may end in *"
+        )
+        parser.add_argument("--json", action="store_true", help="print username and password as JSON")
+
+    def handle(self, *, name: str, client_id: list[str], **options: Any) -> str:
+        # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
+        client_ids = [*client_id, f"{name}-*"] if options["ingest"] else client_id
+        try:
+            _, password = provisioning.create_account(
+                name, superuser=options["superuser"], ingest=options["ingest"], client_ids=client_ids
+            )
+        except provisioning.IdentityTaken as error:
+            raise CommandError(str(error)) from error
+        except ValidationError as error:
+            raise CommandError("; ".join(error.messages)) from error
+        if options["json"]:
+            return json.dumps({"username": name, "password": password})
+        return f"The account {name} has the password {password}\nIt is shown this once."

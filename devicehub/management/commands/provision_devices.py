@@ -1,0 +1,73 @@
+"""`manage.py provision_devices TYPE --count N --prefix P --output FILE|-`: devices with their credentials."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+from rich.console import Console
+from rich.progress import Progress
+
+from devicehub import provisioning
+from devicehub.registry import Kind
+
+
+class Command(BaseCommand):
+    help = "Create devices and write their credentials, once, to a new file that only its owner can read."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("type", help="the device type, such as weatherstation")
+        parser.add_argument("--count", type=int, required=True)
+        parser.add_argument("--prefix", required=True, help="ids are PREFIX001, PREFIX002, ...")
+        parser.add_argument("--output", required=True, help="a new file, or - for standard output")
+
+    def handle(self, *, count: int, prefix: str, output: str, **options: Any) -> None:
+        if count < 1:
+            raise CommandError("--count must be 1 or more")
+        try:
+            kind = provisioning.kind_of(options["type"])
+            with _opened(output) as file:
+                self._provision(kind, prefix, count, file)
+        except (provisioning.UnknownKind, provisioning.IdentityTaken) as error:
+            raise CommandError(str(error)) from error
+        except ValidationError as error:
+            raise CommandError("; ".join(error.messages)) from error
+        except FileExistsError as error:
+            raise CommandError(f"{output} exists; name a new file") from error
+        self.stderr.write(f"Provisioned {count} devices of type {kind.slug}")
+
+    def _provision(self, kind: Kind, prefix: str, count: int, file: IO[str]) -> None:
+        """Each line is on its way to the disk before its device exists: no crash leaves a device unknown."""
+        file.write("[")
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            ids = provisioning.next_ids(kind, prefix, count)
+            for number, device_id in enumerate(progress.track(ids, total=count, description=kind.slug)):
+                with transaction.atomic():
+                    device, credentials = provisioning.create(kind, device_id)
+                    line = json.dumps(provisioning.described(kind, device, credentials))
+                    file.write(f"{',' if number else ''}\n {line}")
+                    _flush(file)
+        file.write("\n]\n")
+
+
+@contextlib.contextmanager
+def _opened(output: str) -> Iterator[IO[str]]:
+    if output == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        yield file
+
+
+def _flush(file: IO[str]) -> None:
+    file.flush()
+    if file is not sys.stdout:
+        os.fsync(file.fileno())

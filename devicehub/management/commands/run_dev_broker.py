@@ -1,0 +1,72 @@
+"""`manage.py run_dev_broker`: aMQTT, a broker in Python, that asks this service. For development only."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+USER_PLUGIN = "amqtt.contrib.http.UserAuthHttpPlugin"
+TOPIC_PLUGIN = "amqtt.contrib.http.TopicAuthHttpPlugin"
+
+
+class Command(BaseCommand):
+    help = "Run aMQTT with its HTTP plugins. AUTHSVC_TOKEN holds the token of a broker of dialect amqtt."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--port", type=int, default=1883)
+        parser.add_argument("--bind", default="127.0.0.1")
+        parser.add_argument("--auth-url", default="http://127.0.0.1:8000", help="where this service answers")
+
+    def handle(self, *, port: int, bind: str, auth_url: str, **options: Any) -> str:
+        token = os.environ.get("AUTHSVC_TOKEN", "")
+        if not token:
+            raise CommandError("Set AUTHSVC_TOKEN to a token from `manage.py create_broker NAME amqtt`")
+        try:
+            plugins = importlib.import_module("amqtt.contrib.http")
+            broker_module = importlib.import_module("amqtt.broker")
+        except ImportError as error:
+            raise CommandError("aMQTT is not installed: run script/setup --demo") from error
+        config = _config(plugins, auth_url, token, f"{bind}:{port}")
+        try:
+            asyncio.run(_serve(broker_module.Broker, config))
+        except (OSError, broker_module.BrokerError) as error:
+            raise CommandError(f"The broker cannot listen on {bind}:{port}: {error}") from error
+        return "Stopped."
+
+
+def _config(plugins: Any, auth_url: str, token: str, listen: str) -> dict[str, Any]:
+    """In code, because aMQTT's YAML loader leaves the plugins' enums as text and then refuses them."""
+    parts = urlsplit(auth_url)
+    http = {
+        "host": parts.hostname,
+        "port": parts.port or 80,
+        "request_method": plugins.RequestMethod.POST,
+        "params_mode": plugins.ParamsMode.JSON,
+        "response_mode": plugins.ResponseMode.JSON,
+    }
+    return {
+        "listeners": {"default": {"type": "tcp", "bind": listen}},
+        "plugins": {
+            USER_PLUGIN: {**http, "user_uri": f"/mqtt/amqtt/user?k={token}"},
+            TOPIC_PLUGIN: {**http, "topic_uri": f"/mqtt/amqtt/acl?k={token}"},
+        },
+    }
+
+
+async def _serve(broker_class: Any, config: dict[str, Any]) -> None:
+    logging.getLogger("transitions").setLevel(logging.WARNING)
+    logging.getLogger("amqtt").setLevel(logging.ERROR)
+    broker = broker_class(config)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await broker.start()
+    await stop.wait()
+    await broker.shutdown()

@@ -1,0 +1,271 @@
+"""The abstract models that each device type gets its own three of, and what all types share."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils import timezone
+
+from authsvc.core import passwords
+from authsvc.models import UsernameField
+from devicehub import identifiers
+
+
+class InvalidDeviceId(ValidationError, ValueError):
+    """A text that cannot be a device id."""
+
+
+def validate_device_id(value: str) -> None:
+    if not isinstance(value, str) or not identifiers.is_device_id(value):
+        raise InvalidDeviceId(
+            "%(value)r cannot be a device id: use 1-128 letters, digits, _ : and -.",
+            params={"value": str(value)[:140]},
+            code="invalid_device_id",
+        )
+
+
+class DeviceIdField(models.CharField):  # type: ignore[type-arg]
+    """A device id; refused on every way into the database, bulk writes and update() included."""
+
+    default_validators = [validate_device_id]
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        if not hasattr(value, "resolve_expression"):
+            validate_device_id(value)
+        return super().get_db_prep_save(value, connection)
+
+
+class DeviceStatus(models.TextChoices):
+    ONLINE = "online", "Online"
+    OFFLINE = "offline", "Offline"
+    ERROR = "error", "Error"
+    MAINTENANCE = "maintenance", "Maintenance"
+    LOW_BATTERY = "low_battery", "Low Battery"
+    PROVISIONING = "provisioning", "Provisioning"
+
+
+# An operator sets these; a device cannot report them, and what it reports does not end them.
+OPERATOR_STATES = frozenset({DeviceStatus.MAINTENANCE, DeviceStatus.PROVISIONING})
+
+
+class ProcessingStatus(models.TextChoices):
+    PENDING = "pending", "Pending"
+    PROCESSING = "processing", "Processing"
+    COMPLETED = "completed", "Completed"
+    FAILED = "failed", "Failed"
+
+
+CommandSender = Callable[["BaseDevice", str, dict[str, Any], str], str]
+_command_sender: CommandSender | None = None
+
+
+def register_command_sender(sender: CommandSender) -> None:
+    """Tell BaseDevice.send_command() who sends; the app does it when it is ready."""
+    global _command_sender
+    _command_sender = sender
+
+
+class BaseDevice(models.Model):
+    """One device: who it is, how it logs in, and how it is. Concrete models come from create_models().
+
+    *api_key* holds the SHA-256 of the key, never the key. *mqtt_password_hash* is of a generated secret.
+    """
+
+    device_id = DeviceIdField(max_length=128, unique=True, db_index=True, verbose_name="Device ID")
+    name = models.CharField(max_length=255, blank=True)
+    status = models.CharField(
+        max_length=20, choices=DeviceStatus, default=DeviceStatus.OFFLINE, db_index=True
+    )
+    battery_level = models.FloatField(null=True, blank=True, verbose_name="Battery (%)")
+    last_seen = models.DateTimeField(null=True, blank=True)
+    firmware_version = models.CharField(max_length=50, blank=True)
+    is_active = models.BooleanField(default=True, db_index=True)
+
+    mqtt_username = UsernameField(max_length=128, unique=True, null=True, blank=True)
+    mqtt_password_hash = models.CharField(max_length=256, blank=True)
+    api_key = models.CharField(max_length=128, unique=True, null=True, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    mqtt_client_id = models.CharField(max_length=128, unique=True, null=True, blank=True)
+    previous_password_hash = models.CharField(max_length=256, blank=True, editable=False)
+    previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
+    password_expires_at = models.DateTimeField(null=True, blank=True)
+    credentials_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    connected = models.BooleanField(default=False, editable=False)
+    connected_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_message_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_reading_at = models.DateTimeField(null=True, blank=True, editable=False)
+    reported_status = models.CharField(max_length=20, blank=True, editable=False)
+    site = models.CharField(max_length=100, blank=True)
+
+    _device_type_cls: Any = None
+
+    class Meta:
+        abstract = True
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name or self.device_id} ({self.status})"
+
+    def generate_credentials(self) -> dict[str, str]:
+        """New MQTT credentials and API key in clear text, shown this once; the old ones end. Caller saves."""
+        validate_device_id(self.device_id)
+        password, api_key = passwords.generate(), secrets.token_hex(32)
+        self.mqtt_username = identifiers.mqtt_username(
+            self._meta.app_label, str(self._meta.model_name), self.device_id
+        )
+        self.mqtt_password_hash = passwords.hash_generated(password)
+        self.previous_password_hash = ""
+        self.previous_valid_until = self.password_expires_at = None
+        self.api_key = digest_api_key(api_key)
+        self.credentials_changed_at = timezone.now()
+        return {"mqtt_username": self.mqtt_username, "mqtt_password": password, "api_key": api_key}
+
+    def check_mqtt_password(self, raw: str) -> bool:
+        """Whether *raw* is the current MQTT password. False for an unusable hash."""
+        try:
+            return passwords.verify(raw, self.mqtt_password_hash)
+        except passwords.UnusableHash:
+            return False
+
+    def mark_online(self) -> None:
+        self.status = DeviceStatus.ONLINE
+        self.last_seen = timezone.now()
+        self.save(update_fields=["status", "last_seen", "updated_at"])
+
+    def mark_offline(self) -> None:
+        self.status = DeviceStatus.OFFLINE
+        self.save(update_fields=["status", "updated_at"])
+
+    def is_heartbeat_overdue(self, heartbeat_interval: float = 300, multiplier: float = 2.5) -> bool:
+        """Whether nothing was heard for *heartbeat_interval* seconds times *multiplier*, or ever."""
+        if self.last_seen is None:
+            return True
+        return bool(self.last_seen < timezone.now() - timedelta(seconds=heartbeat_interval * multiplier))
+
+    def send_command(
+        self, name: str, payload: dict[str, Any] | None = None, broker_name: str = "default"
+    ) -> str:
+        """Publish the command to the device's `cmd` topic and wait for the broker's ack; returns its id.
+
+        ValueError: no DeviceType, unknown command or broker, a parameter missing or unknown.
+        TypeError: a parameter of a wrong type. CommandNotSent: the broker did not take it.
+        """
+        device_type = type(self)._device_type_cls
+        if device_type is None:
+            raise ValueError(f"{type(self).__name__} was not made by a DeviceType, so it has no commands")
+        command = device_type._commands.get(name)
+        if command is None:
+            raise ValueError(f"{device_type.__name__} has no command {name!r}")
+        command.validate_payload(payload)
+        if _command_sender is None:
+            raise RuntimeError("Nobody sends commands: put devicehub into INSTALLED_APPS")
+        return _command_sender(self, name, dict(payload or {}), broker_name)
+
+
+def digest_api_key(key: str) -> str:
+    """What is stored of an API key, and looked up by."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class BaseReading(models.Model):
+    """What a device measured at one time: one nullable column per declared reading."""
+
+    timestamp = models.DateTimeField(db_index=True)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        abstract = True
+        ordering = ["-timestamp"]
+
+    def __str__(self) -> str:
+        return f"Reading at {self.timestamp}"
+
+
+class BaseMessage(models.Model):
+    """One message as it came, and what became of it.
+
+    *outcome* is one of stored, partial, failed, duplicate, retained; *notes* says what was dropped and why.
+    *digest* is set when the payload carries a device time: with the device it is the message's key.
+    """
+
+    topic = models.CharField(max_length=512)
+    payload_json = models.JSONField(null=True, blank=True)
+    payload_raw = models.BinaryField(null=True, blank=True)
+    content_type = models.CharField(max_length=100, blank=True)
+    correlation_id = models.CharField(max_length=256, blank=True)
+    user_properties = models.JSONField(default=dict, blank=True)
+    processing_status = models.CharField(
+        max_length=20, choices=ProcessingStatus, default=ProcessingStatus.PENDING, db_index=True
+    )
+    processing_error = models.TextField(blank=True)
+    received_at = models.DateTimeField(auto_now_add=True)
+    processed_at = models.DateTimeField(null=True, blank=True)
+    digest = models.CharField(max_length=64, null=True, blank=True, editable=False)  # noqa: DJ001 - NULL is no key
+    outcome = models.CharField(max_length=10, blank=True, editable=False)
+    notes = models.JSONField(default=list, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+        ordering = ["-received_at"]
+
+    def __str__(self) -> str:
+        return f"Message on {self.topic} ({self.processing_status})"
+
+    def mark_completed(self) -> None:
+        self.processing_status = ProcessingStatus.COMPLETED
+        self.processed_at = timezone.now()
+        self.save(update_fields=["processing_status", "processed_at"])
+
+    def mark_failed(self, error: object = "") -> None:
+        self.processing_status = ProcessingStatus.FAILED
+        self.processing_error = str(error)
+        self.processed_at = timezone.now()
+        self.save(update_fields=["processing_status", "processing_error", "processed_at"])
+
+
+class QuarantinedMessage(models.Model):
+    """A message that could not be stored, with the reason and its bytes, so that nothing is lost silently."""
+
+    reason = models.CharField(max_length=30, db_index=True)
+    detail = models.CharField(max_length=500, blank=True)
+    topic = models.CharField(max_length=512)
+    payload = models.BinaryField()
+    content_type = models.CharField(max_length=100, blank=True)
+    device_key = models.CharField(max_length=260, blank=True, db_index=True)
+    received_at = models.DateTimeField(db_index=True)
+    replayed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-received_at"]
+        db_table = "devicehub_quarantine"
+
+    def __str__(self) -> str:
+        return f"{self.reason} on {self.topic}"
+
+
+class SentCommand(models.Model):
+    """A command that the broker took for a device, and the device's reply when it came."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    device_key = models.CharField(max_length=260, db_index=True)
+    name = models.CharField(max_length=100)
+    payload = models.JSONField(default=dict)
+    sent_at = models.DateTimeField(db_index=True)
+    answered_at = models.DateTimeField(null=True, blank=True)
+    response = models.JSONField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-sent_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} to {self.device_key}"

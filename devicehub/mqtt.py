@@ -1,0 +1,330 @@
+"""MQTT transport: the only module that imports paho. It moves bytes and acks; it knows no device."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+CONNECT_TIMEOUT = 5.0  # seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT
+SESSION_EXPIRY = 7 * 24 * 3600  # seconds that the broker keeps an absent listener's messages
+RECEIVE_MAXIMUM = 500  # messages that may be unacknowledged; bounds the memory of a listener
+KEEPALIVE = 30
+VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
+
+
+class MqttError(Exception):
+    """The broker could not be reached, refused us, or did not acknowledge."""
+
+
+class InvalidAddress(ValueError):
+    """A text that is no address of a broker."""
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where a broker is and who we are there."""
+
+    host: str
+    port: int
+    username: str = ""
+    password: str = field(default="", repr=False)
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, url: str) -> BrokerAddress:
+        """From mqtt://[user:password@]host[:port] (mqtts:// for TLS), percent-decoded. Raises InvalidAddress."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise InvalidAddress("MQTT_URL cannot be read") from error
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise InvalidAddress("MQTT_URL is no mqtt:// or mqtts:// address")
+        return cls(
+            host=parts.hostname,
+            port=port or (8883 if parts.scheme == "mqtts" else 1883),
+            username=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            tls=parts.scheme == "mqtts",
+        )
+
+
+class Outgoing(NamedTuple):
+    """A message to publish. The last two are sent on MQTT 5 only."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    correlation_data: bytes = b""
+    response_topic: str = ""
+
+
+class Delivery(NamedTuple):
+    """A message that the broker handed over and waits to have acknowledged."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    duplicate: bool
+    received_at: float  # Unix seconds
+    content_type: str
+    correlation_data: bytes
+    user_properties: tuple[tuple[str, str], ...]
+    packet_id: int
+    generation: int  # of the connection: packet ids start again on the next one
+
+
+class Connection:
+    """A client that is connected by the time the constructor returns, with a network thread of its own.
+
+    *will* is published by the broker if the connection breaks. Raises MqttError.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        client_id: str,
+        *,
+        version: str = "5",
+        will: Outgoing | None = None,
+        on_message: Callable[[str, bytes], None] | None = None,
+        timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        self._client = _client(address, client_id, version, clean=True)
+        self._answered = threading.Event()
+        self._refusal = ""
+        self._client.on_connect = self._on_connect
+        if on_message is not None:
+            self._client.on_message = lambda _c, _u, m: on_message(m.topic, m.payload)
+        if will is not None:
+            self._client.will_set(will.topic, will.payload, will.qos, will.retain)
+        self._subscribed: dict[int, threading.Event] = {}
+        self._granted: dict[int, list[ReasonCode]] = {}
+        self._client.on_subscribe = self._on_subscribe
+        try:
+            self._client.connect(address.host, address.port, KEEPALIVE)
+        except OSError as error:
+            raise MqttError(f"no connection to {address.host}:{address.port} ({error})") from error
+        self._client.loop_start()
+        if not self._answered.wait(timeout):
+            self.close()
+            raise MqttError(
+                f"{address.host}:{address.port} did not answer within {timeout:g} s; "
+                f"is DEVICEHUB_MQTT_VERSION={version} what it speaks?"
+            )
+        if self._refusal:
+            self.close()
+            raise MqttError(f"{address.host}:{address.port} refused the connection: {self._refusal}")
+
+    def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+        self._refusal = str(reason) if reason.is_failure else ""
+        self._answered.set()
+
+    def _on_subscribe(self, _c: Any, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
+        self._granted[mid] = reasons
+        self._subscribed.setdefault(mid, threading.Event()).set()
+
+    def subscribe(self, topic_filter: str, qos: int = 1, timeout: float = CONNECT_TIMEOUT) -> None:
+        """Subscribe and wait for the broker's answer. Raises MqttError when it refuses."""
+        result, mid = self._client.subscribe(topic_filter, qos)
+        if result != paho.MQTT_ERR_SUCCESS or mid is None:
+            raise MqttError(f"no subscription to {topic_filter}: {paho.error_string(result)}")
+        if not self._subscribed.setdefault(mid, threading.Event()).wait(timeout):
+            raise MqttError(f"no answer to the subscription to {topic_filter}")
+        if any(reason.is_failure for reason in self._granted[mid]):
+            raise MqttError(f"the broker refused the subscription to {topic_filter}")
+
+    def publish(self, message: Outgoing, timeout: float = CONNECT_TIMEOUT) -> None:
+        """Publish and, at QoS 1 and 2, wait for the ack. Raises MqttError without one."""
+        properties = None
+        if message.correlation_data and self._client.protocol == paho.MQTTv5:
+            properties = Properties(PacketTypes.PUBLISH)
+            properties.CorrelationData = message.correlation_data
+            properties.ResponseTopic = message.response_topic
+        info = self._client.publish(
+            message.topic, message.payload, message.qos, message.retain, properties=properties
+        )
+        try:
+            info.wait_for_publish(timeout)
+        except (RuntimeError, ValueError) as error:
+            raise MqttError(f"not published to {message.topic}: {error}") from error
+        if not info.is_published():
+            raise MqttError(f"the broker did not acknowledge a message to {message.topic}")
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected()
+
+    def close(self) -> None:
+        """Say goodbye (no will is sent) and end the network thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def publish(
+    address: BrokerAddress, client_id: str, message: Outgoing, *, version: str = "5", timeout: float = 10
+) -> None:
+    """Connect, publish one message, wait for its ack, disconnect. Raises MqttError."""
+    connection = Connection(address, client_id, version=version, timeout=timeout)
+    try:
+        connection.publish(message, timeout)
+    finally:
+        connection.close()
+
+
+class Listener:
+    """A session of ours at the broker, with manual acks: what is not acknowledged comes again.
+
+    The network thread only queues. A reader takes what is queued, stores it, and then acknowledges it.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        client_id: str,
+        filters: Sequence[str],
+        *,
+        version: str = "5",
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._address, self._filters, self._version = address, list(filters), version
+        self._report = report
+        self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._generation = 0
+        self._ready = threading.Event()
+        self._failure = ""
+        self._client = _client(address, client_id, version, clean=False)
+        self._client.manual_ack_set(True)
+        self._client.reconnect_delay_set(1, 30)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+
+    def start(self, timeout: float = CONNECT_TIMEOUT) -> None:
+        """Connect and subscribe. Raises MqttError when the broker does not answer or refuses a filter."""
+        try:
+            self._connect()
+        except OSError as error:
+            raise MqttError(f"no connection to {self._address.host}:{self._address.port} ({error})") from error
+        self._client.loop_start()
+        if not self._ready.wait(timeout) and not self._failure:
+            self._failure = (
+                f"{self._address.host}:{self._address.port} did not answer within {timeout:g} s; "
+                f"is DEVICEHUB_MQTT_VERSION={self._version} what it speaks?"
+            )
+        if self._failure:
+            self.stop()
+            raise MqttError(self._failure)
+
+    def take(self, most: int, timeout: float) -> list[Delivery]:
+        """What is queued, at most *most*; waits *timeout* seconds for the first and never for a full batch."""
+        taken: list[Delivery] = []
+        with contextlib.suppress(queue.Empty):
+            taken.append(self._queue.get(timeout=timeout))
+            while len(taken) < most:
+                taken.append(self._queue.get_nowait())
+        return taken
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge in the order received. Those of an earlier connection come again by themselves."""
+        for delivery in deliveries:
+            if delivery.generation == self._generation:
+                self._client.ack(delivery.packet_id, delivery.qos)
+
+    def redeliver(self) -> None:
+        """Have everything that is not acknowledged sent again: a broker does that on a new connection only."""
+        self._drain()
+        with contextlib.suppress(OSError):
+            self._client.reconnect()
+
+    @property
+    def failure(self) -> str:
+        """Why this listener gets nothing any more, in a sentence; empty while it works or reconnects."""
+        return self._failure
+
+    def stop(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _connect(self) -> None:
+        if self._client.protocol == paho.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = SESSION_EXPIRY
+            properties.ReceiveMaximum = RECEIVE_MAXIMUM
+            self._client.connect(
+                self._address.host, self._address.port, KEEPALIVE, clean_start=False, properties=properties
+            )
+        else:
+            self._client.connect(self._address.host, self._address.port, KEEPALIVE)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+
+    def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+        self._generation += 1
+        if reason.is_failure:
+            self._failure = f"{self._address.host}:{self._address.port} refused the connection: {reason}"
+            self._ready.set()
+            return
+        self._report(f"connected to {self._address.host}:{self._address.port}")
+        self._client.subscribe([(text, 1) for text in self._filters])
+
+    def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+        if reason.is_failure and self._ready.is_set():
+            self._report(f"connection lost ({reason}), trying again")
+
+    def _on_subscribe(self, _c: Any, _u: Any, _mid: int, reasons: list[ReasonCode], _p: Any) -> None:
+        refused = [text for text, r in zip(self._filters, reasons, strict=False) if r.is_failure]
+        if refused:
+            self._failure = f"the broker refused the subscription to {', '.join(refused)}"
+        self._ready.set()
+
+    def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
+        properties = message.properties
+        self._queue.put(
+            Delivery(
+                topic=message.topic,
+                payload=bytes(message.payload),
+                qos=message.qos,
+                retain=message.retain,
+                duplicate=message.dup,
+                received_at=time.time(),
+                content_type=getattr(properties, "ContentType", ""),
+                correlation_data=getattr(properties, "CorrelationData", b""),
+                user_properties=tuple(getattr(properties, "UserProperty", ())),
+                packet_id=message.mid,
+                generation=self._generation,
+            )
+        )
+
+
+def _client(address: BrokerAddress, client_id: str, version: str, *, clean: bool) -> paho.Client:
+    protocol = VERSIONS[version]
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=protocol,
+        clean_session=None if protocol == paho.MQTTv5 else clean,
+    )
+    if address.username:
+        client.username_pw_set(address.username, address.password)
+    if address.tls:
+        client.tls_set()
+    return client

@@ -1,0 +1,137 @@
+"""Actions on identities: create devices with their credentials, issue new ones, revoke them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from django.db import transaction
+
+from authsvc.models import Account, Grant
+from authsvc.core.grants import ActionSet
+from devicehub import topics
+from devicehub.models import BaseDevice
+from devicehub.registry import Kind, registry
+from devicehub.signals import device_provisioned
+from devicehub.topics import MessageType
+
+CREDENTIAL_FIELDS = (
+    "mqtt_username",
+    "mqtt_password_hash",
+    "api_key",
+    "previous_password_hash",
+    "previous_valid_until",
+    "password_expires_at",
+    "credentials_changed_at",
+    "updated_at",
+)
+
+
+class UnknownKind(Exception):
+    """There is no device type of that name."""
+
+
+class IdentityTaken(Exception):
+    """A client id or username that the new identity would use already belongs to another one."""
+
+
+def kind_of(slug: str) -> Kind:
+    """The kind called *slug*. Raises UnknownKind, which names those that exist."""
+    kind = registry.get(slug)
+    if kind is None:
+        known = ", ".join(sorted(k.slug for k in registry)) or "none"
+        raise UnknownKind(f"There is no device type {slug!r}; known: {known}")
+    return kind
+
+
+@transaction.atomic
+def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[str, str]]:
+    """A new device and its credentials in clear text, shown this once. Raises InvalidDeviceId, IdentityTaken."""
+    device = kind.device_model(device_id=device_id, **fields)
+    credentials = device.generate_credentials()
+    _refuse_taken(kind, device)
+    device.save(force_insert=True)
+    transaction.on_commit(lambda: announce(kind, device))
+    return device, credentials
+
+
+def announce(kind: Kind, device: BaseDevice) -> None:
+    device_provisioned.send(sender=kind.device_type, device=device)
+
+
+def reissue(device: BaseDevice) -> dict[str, str]:
+    """New credentials for *device*, shown this once; the old ones end now."""
+    credentials: dict[str, str] = device.generate_credentials()
+    device.save(update_fields=CREDENTIAL_FIELDS)
+    return credentials
+
+
+def next_ids(kind: Kind, prefix: str, count: int) -> Iterator[str]:
+    """*count* ids `{prefix}{number:03d}`, continuing after the highest that exists."""
+    pattern = re.compile(re.escape(prefix) + r"(\d+)")
+    existing: Iterable[str] = kind.device_model.objects.filter(device_id__startswith=prefix).values_list(
+        "device_id", flat=True
+    )
+    numbers = (int(match[1]) for known in existing if (match := pattern.fullmatch(known)))
+    first = max(numbers, default=0) + 1
+    return (f"{prefix}{number:03d}" for number in range(first, first + count))
+
+
+def described(kind: Kind, device: BaseDevice, credentials: dict[str, str]) -> dict[str, Any]:
+    """What goes to the person or program that will configure the device."""
+    return {
+        "device_id": device.device_id,
+        **credentials,
+        "topics": {t.value: topics.build(kind, device.device_id, t) for t in MessageType},
+    }
+
+
+@transaction.atomic
+def create_account(
+    name: str, *, superuser: bool = False, ingest: bool = False, client_ids: Iterable[str] = ()
+) -> tuple[Account, str]:
+    """A service account and its password, shown this once. Raises IdentityTaken, InvalidUsername.
+
+    *ingest* grants what `listen_mqtt` and the sender of commands need and nothing else: receive and
+    subscribe to all data, status and reply, publish to all cmd.
+    """
+    if Account.objects.filter(username=name).exists():
+        raise IdentityTaken(f"There is an account {name} already")
+    account = Account(username=name, is_superuser=superuser, client_ids=list(client_ids))
+    password = account.generate_password()
+    account.save(force_insert=True)
+    if ingest:
+        grant_ingest(account)
+    return account, password
+
+
+def grant_ingest(account: Account) -> None:
+    """The grants of an ingest account, for the kinds that exist now. Running it again adds what is missing."""
+    wanted = [
+        (actions, text)
+        for text in topics.subscriptions()
+        for actions in (ActionSet.SUBSCRIBE, ActionSet.RECEIVE)
+    ] + [(ActionSet.PUBLISH, text) for text in topics.command_filters()]
+    for actions, text in wanted:
+        Grant.objects.get_or_create(
+            subject=f"key:{account.key}",
+            effect=Grant.Effect.ALLOW,
+            actions=actions.value,
+            filter=text,
+            defaults={"note": "create_account --ingest"},
+        )
+
+
+def _refuse_taken(kind: Kind, device: BaseDevice) -> None:
+    """No client id and no username may name two identities, or one could take over the other's session."""
+    names = [n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n]
+    for other in registry:
+        rows = other.device_model.objects.all()
+        for column in ("device_id", "mqtt_username", "mqtt_client_id"):
+            found = rows.filter(**{f"{column}__in": names}).values_list("device_id", flat=True).first()
+            if found is not None:
+                raise IdentityTaken(f"{other.key(found)} has {', '.join(names)} as a name already")
+    account = Account.objects.filter(username__in=names).first()
+    if account is not None:
+        raise IdentityTaken(f"The account {account.username} has that name already")

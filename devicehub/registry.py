@@ -1,0 +1,88 @@
+"""The kinds of devices that exist. Directory, topics, ingest, admin and pages ask here, never for types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from devicehub.declare import DEFAULT_TEMPLATE, DeviceType
+
+RESERVED = frozenset({"lwm2m"})
+
+
+class DuplicateKind(Exception):
+    """Two kinds of devices have one slug, or a type took a reserved one."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of device: its *slug* in topics and keys, its models, and the type that declared it.
+
+    *client_id* is `bound` or `any`; *reading_model* is where its readings go.
+    """
+
+    slug: str
+    device_model: type[Any]
+    message_model: type[Any]
+    reading_model: type[Any]
+    device_type: type[DeviceType]
+    topic_template: str = DEFAULT_TEMPLATE
+    client_id: str = "bound"
+    heartbeat_interval: float = 300
+
+    @property
+    def name(self) -> str:
+        """What people read: "Weather Station"."""
+        return str(self.device_model._meta.verbose_name)
+
+    def key(self, device_id: str) -> str:
+        """Names a device across tables: `weatherstation/STATION-001`."""
+        return f"{self.slug}/{device_id}"
+
+
+class Registry:
+    """Kinds by slug."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, Kind] = {}
+        self.version = 0  # raised by every registration: what was derived from the kinds is then made anew
+
+    def register(self, kind: Kind) -> None:
+        """Add *kind*. Raises DuplicateKind, which names both, for a slug that another type has."""
+        slug = kind.slug.lower()
+        if slug in RESERVED:
+            raise DuplicateKind(f"{_described(kind)} would be called {slug!r}, which is reserved")
+        known = self._kinds.get(slug)
+        if known is not None and _described(known) != _described(kind):
+            raise DuplicateKind(
+                f"Two device types are called {slug!r}: {_described(known)} and {_described(kind)}"
+            )
+        self._kinds[slug] = kind
+        self.version += 1
+
+    def unregister(self, slug: str) -> None:
+        """Forget a kind again; for tests that declare types of their own."""
+        if self._kinds.pop(slug, None) is not None:
+            self.version += 1
+
+    def get(self, slug: str) -> Kind | None:
+        return self._kinds.get(slug)
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(tuple(self._kinds.values()))
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def of(self, device: Any) -> Kind | None:
+        """The kind of *device*, an instance or a class of a device model."""
+        model = device if isinstance(device, type) else type(device)
+        return next((kind for kind in self if kind.device_model is model), None)
+
+
+def _described(kind: Kind) -> str:
+    return f"{kind.device_type.__module__}.{kind.device_type.__qualname__}"
+
+
+registry = Registry()

@@ -1,0 +1,136 @@
+"""The topic scheme, and the only place that knows it: build, parse, what to subscribe, what a device owns.
+
+`{prefix}/{type_name}/{device_id}/{message_type}`, unless a type's `Meta.topic_template` says otherwise; each
+placeholder fills a whole level, so that comparing levels is all there is to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from authsvc.core.grants import ActionSet, Grant
+from devicehub.conf import settings
+from devicehub.identifiers import is_device_id
+from devicehub.registry import Kind, registry
+
+PLACEHOLDERS = frozenset({"{prefix}", "{type_name}", "{device_id}", "{message_type}"})
+NEEDED = ("{device_id}", "{message_type}")
+
+
+class MessageType(StrEnum):
+    """The last word of a device topic: what a message is about, and who sends it."""
+
+    DATA = "data"
+    STATUS = "status"
+    CMD = "cmd"
+    REPLY = "reply"
+
+
+FROM_DEVICE = (MessageType.DATA, MessageType.STATUS, MessageType.REPLY)
+
+
+class Address(NamedTuple):
+    """What a topic says: the kind, the device and what the message is about."""
+
+    kind: Kind
+    device_id: str
+    message_type: MessageType
+
+
+def build(kind: Kind, device_id: str, message_type: str) -> str:
+    """The topic of one device and one type of message."""
+    return "/".join(
+        _fill(level, kind, device_id, message_type) for level in kind.topic_template.split("/")
+    )
+
+
+def parse(topic: str) -> Address | None:
+    """What *topic* says, or None when it is no topic of a device. Exact: no case folding, no trimming."""
+    levels = topic.split("/")
+    for kind in registry:
+        address = _match(kind, levels)
+        if address is not None:
+            return address
+    return None
+
+
+def subscriptions() -> list[str]:
+    """The topic filters that ingest subscribes to: what all devices of all kinds may publish."""
+    return [build(kind, "+", message_type) for kind in registry for message_type in FROM_DEVICE]
+
+
+def command_filters() -> list[str]:
+    """The topic filters of all commands to all devices."""
+    return [build(kind, "+", MessageType.CMD) for kind in registry]
+
+
+def owned(kind: Kind, device_id: str) -> tuple[Grant, ...]:
+    """What a device may do by being itself: publish what it says, subscribe to and receive its commands."""
+    commands = build(kind, device_id, MessageType.CMD)
+    publish = (
+        Grant(build(kind, device_id, message_type), ActionSet.PUBLISH, name=f"own {message_type}")
+        for message_type in FROM_DEVICE
+    )
+    return (
+        *publish,
+        Grant(commands, ActionSet.SUBSCRIBE, name="own cmd"),
+        Grant(commands, ActionSet.RECEIVE, name="own cmd"),
+    )
+
+
+def template_problem(template: str) -> str:
+    """Why *template* cannot be a topic template, in a sentence; empty when it can.
+
+    >>> template_problem("plant/{device_id}")
+    'A topic template needs a level {message_type}.'
+    """
+    levels = template.split("/")
+    for needed in NEEDED:
+        if levels.count(needed) != 1:
+            return f"A topic template needs a level {needed}."
+    for level in levels:
+        if level in PLACEHOLDERS:
+            continue
+        if not level or any(character in level for character in "{}+#$\x00"):
+            return f"The level {level!r} is no placeholder and no plain text."
+    return ""
+
+
+def _fill(level: str, kind: Kind, device_id: str, message_type: str) -> str:
+    if level == "{prefix}":
+        return settings.topic_prefix
+    if level == "{type_name}":
+        return kind.slug
+    if level == "{device_id}":
+        return device_id
+    if level == "{message_type}":
+        return message_type
+    return level
+
+
+def _match(kind: Kind, levels: list[str]) -> Address | None:
+    template = kind.topic_template.split("/")
+    if len(template) != len(levels):
+        return None
+    device_id = message_type = ""
+    for wanted, level in zip(template, levels, strict=True):
+        if wanted == "{device_id}":
+            device_id = level
+        elif wanted == "{message_type}":
+            message_type = level
+        elif level != _fill(wanted, kind, "", ""):
+            return None
+    if message_type not in _MESSAGE_TYPES or not is_device_id(device_id):
+        return None
+    return Address(kind, device_id, MessageType(message_type))
+
+
+_MESSAGE_TYPES = frozenset(MessageType)
+
+
+def all_filters() -> Iterator[tuple[Kind, str]]:
+    """Each kind with the filter that all of its topics match, for the check that tells kinds apart."""
+    for kind in registry:
+        yield kind, build(kind, "+", "+")

@@ -1,0 +1,17 @@
+"""The project's settings with a throw-away secret and a database file that raw readers can see."""
+
+import os
+import secrets
+import tempfile
+
+os.environ.setdefault("SECRET_KEY", secrets.token_urlsafe(50))
+_folder = tempfile.mkdtemp(prefix="devicehub-tests-")
+os.environ.setdefault("DATABASE_URL", f"sqlite:///{_folder}/devicehub.sqlite3")
+
+from config.settings import *  # noqa: E402, F403
+from config.settings import DATABASES  # noqa: E402
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Django's default for tests, a database in memory, cannot be read from outside the ORM.
+    DATABASES["default"]["TEST"] = {"NAME": f"{_folder}/test.sqlite3"}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # of admin logins in tests
