@@ -12,7 +12,7 @@ from authsvc.dialects.base import MAX_BODY, Reply, Request
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]  # each framework types its own messages
 
 PREFIX = "/mqtt/"
 METHODS = frozenset({"POST", "PUT", "GET"})

@@ -62,7 +62,12 @@ def note(dialect: str, asked: str, verdict: Verdict) -> None:
             if decision.allowed:
                 continue
             refusal = Refusal(
-                dialect, _text(username), _text(client_id), action, _text(decision.topic[:256]), decision.reason
+                dialect,
+                _text(username),
+                _text(client_id),
+                action,
+                _text(decision.topic[:256]),
+                decision.reason,
             )
             _count(refusal, key, decision.rule, now)
     _start_writer()

@@ -154,7 +154,7 @@ class Grant(models.Model):
             raise ValidationError({"filter": sentence})
 
 
-def _SUBJECT_OK(subject: str) -> bool:  # noqa: N802
+def _SUBJECT_OK(subject: str) -> bool:
     kind, _, name = subject.partition(":")
     return subject == "everyone" or (kind in ("type", "key") and bool(name))
 

@@ -83,7 +83,7 @@ class _PostgreSQL:
             for last in (False, True):
                 connection = await self._open(config)
                 try:
-                    cursor = await connection.execute(sql, parameters)  # type: ignore[call-overload]
+                    cursor = await connection.execute(sql, parameters)
                     return list(await cursor.fetchall())
                 except psycopg.Error:
                     if last or not connection.broken:

@@ -127,7 +127,9 @@ SECURE_SSL_REDIRECT = DEVICEHUB_HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^healthz$"]
 SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+)
 X_FRAME_OPTIONS = "DENY"
 # Whether subdomains and the browsers' preload list are included is a decision about the operator's domain.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]

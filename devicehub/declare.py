@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 
-class reading_types(StrEnum):  # noqa: N801 - the documented name: `Reading(type=reading_types.FLOAT)`
+class reading_types(StrEnum):
     """The types of a reading. An integer has 64 bits, a string 255 characters, binary is base64 in JSON."""
 
     FLOAT = "float"
@@ -20,7 +20,7 @@ class reading_types(StrEnum):  # noqa: N801 - the documented name: `Reading(type
     BINARY = "binary"
 
 
-class state_types(StrEnum):  # noqa: N801 - as reading_types
+class state_types(StrEnum):
     """The types of a state field."""
 
     STRING = "string"
@@ -232,7 +232,7 @@ class DeviceType:
         """*device* answered *command*; *response* is its reply: id, ok, and result or error."""
 
 
-def _one_of(kinds: type[Any], name: str) -> Any:
+def _one_of(kinds: type[StrEnum], name: str) -> Any:
     try:
         return kinds(name)
     except ValueError as error:

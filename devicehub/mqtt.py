@@ -109,7 +109,7 @@ class Connection:
         self._refusal = ""
         self._client.on_connect = self._on_connect
         if on_message is not None:
-            self._client.on_message = lambda _c, _u, m: on_message(m.topic, m.payload)
+            self._client.on_message = lambda _c, _u, m: on_message(m.topic, bytes(m.payload))
         if will is not None:
             self._client.will_set(will.topic, will.payload, will.qos, will.retain)
         self._subscribed: dict[int, threading.Event] = {}
@@ -152,7 +152,7 @@ class Connection:
         """Publish and, at QoS 1 and 2, wait for the ack. Raises MqttError without one."""
         properties = None
         if message.correlation_data and self._client.protocol == paho.MQTTv5:
-            properties = Properties(PacketTypes.PUBLISH)
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.CorrelationData = message.correlation_data
             properties.ResponseTopic = message.response_topic
         info = self._client.publish(
@@ -220,7 +220,9 @@ class Listener:
         try:
             self._connect()
         except OSError as error:
-            raise MqttError(f"no connection to {self._address.host}:{self._address.port} ({error})") from error
+            raise MqttError(
+                f"no connection to {self._address.host}:{self._address.port} ({error})"
+            ) from error
         self._client.loop_start()
         if not self._ready.wait(timeout) and not self._failure:
             self._failure = (
@@ -263,7 +265,7 @@ class Listener:
 
     def _connect(self) -> None:
         if self._client.protocol == paho.MQTTv5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_EXPIRY
             properties.ReceiveMaximum = RECEIVE_MAXIMUM
             self._client.connect(

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import transaction
 
-from authsvc.models import Account, Grant
 from authsvc.core.grants import ActionSet
+from authsvc.models import Account, Grant
 from devicehub import topics
 from devicehub.models import BaseDevice
 from devicehub.registry import Kind, registry

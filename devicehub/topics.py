@@ -41,9 +41,7 @@ class Address(NamedTuple):
 
 def build(kind: Kind, device_id: str, message_type: str) -> str:
     """The topic of one device and one type of message."""
-    return "/".join(
-        _fill(level, kind, device_id, message_type) for level in kind.topic_template.split("/")
-    )
+    return "/".join(_fill(level, kind, device_id, message_type) for level in kind.topic_template.split("/"))
 
 
 def parse(topic: str) -> Address | None:

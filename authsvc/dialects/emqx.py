@@ -27,7 +27,7 @@ ALLOWED = json_reply(200, {"result": "allow"})
 DENIED = json_reply(200, {"result": "deny"})
 UNAVAILABLE = json_reply(503, {"result": "ignore"})
 # `#` and `+` do not reach topics that begin with `$`, so the known trees are named.
-NOTHING_ELSE = {"permission": "deny", "action": "all", "topics": ["#", "$SYS/#"]}
+NOTHING_ELSE: dict[str, object] = {"permission": "deny", "action": "all", "topics": ["#", "$SYS/#"]}
 
 
 def parse_authn(request: Request) -> LoginQuestion:
@@ -88,7 +88,9 @@ def expressed(rules: Sequence[Grant]) -> list[dict[str, object]] | None:
         denied = [_publish_topic(rule.filter) for rule in publish_denials]
         acl.append({"permission": "deny", "action": "publish", "topics": denied})
     if publish:
-        acl.append({"permission": "allow", "action": "publish", "topics": [_publish_topic(t) for t in publish]})
+        acl.append(
+            {"permission": "allow", "action": "publish", "topics": [_publish_topic(t) for t in publish]}
+        )
     kept = [t for t in subscribe if not any(topics.overlaps(rule.filter, t) for rule in subscribe_denials)]
     if kept:
         acl.append({"permission": "allow", "action": "subscribe", "topics": [f"eq {t}" for t in kept]})

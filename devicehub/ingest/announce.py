@@ -9,7 +9,7 @@ import structlog
 
 from devicehub import commands, signals
 from devicehub.ingest.message import Outcome
-from devicehub.ingest.store import Judged
+from devicehub.ingest.store import Item, Judged
 from devicehub.models import BaseDevice
 from devicehub.topics import MessageType
 
@@ -23,11 +23,11 @@ class Known(Protocol):
     connected: bool
 
 
-def announce(batch: Sequence[Judged], before: Mapping[tuple[str, str], Known]) -> None:
+def announce(batch: Sequence[Item], before: Mapping[tuple[str, str], Known]) -> None:
     """Tell what each message brought, then what changed on each device."""
     changed: dict[tuple[str, str], Judged] = {}
     for item in batch:
-        if item.kind is None or item.device is None or item.outcome not in (Outcome.STORED, Outcome.PARTIAL):
+        if not isinstance(item, Judged) or item.outcome not in (Outcome.STORED, Outcome.PARTIAL):
             continue
         device_type = item.kind.device_type
         for sample in item.samples:
@@ -41,10 +41,8 @@ def announce(batch: Sequence[Judged], before: Mapping[tuple[str, str], Known]) -
             )
         if item.message_type is MessageType.REPLY:
             _tell(_deliver_reply, item)
-        changed[(item.kind.slug, item.device_id)] = item
+        changed[(item.kind.slug, item.device.device_id)] = item
     for key, item in changed.items():
-        assert item.kind is not None
-        assert item.device is not None
         _announce_changes(item.kind.device_type, item.device, before[key])
 
 
@@ -68,7 +66,6 @@ def _announce_changes(device_type: Any, device: BaseDevice, was: Known) -> None:
 
 
 def _deliver_reply(item: Judged) -> None:
-    assert item.kind is not None
     command = commands.answered(item.key, item.document)
     if command is None:
         log.info("ingest.reply_to_no_command", device=item.key)

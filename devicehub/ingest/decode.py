@@ -59,7 +59,9 @@ def samples(found: Any, now: datetime) -> Decoded:
             raise Unreadable(Reason.NOT_A_READING, f"entry {number} is {_kind(entry)}, not an object")
         for values, timestamp in _entries(entry, now, decoded.notes):
             sample = by_time.setdefault(timestamp, Sample(timestamp=timestamp))
-            decoded.notes += [f"{name}: given twice, the last counts" for name in sample.values if name in values]
+            decoded.notes += [
+                f"{name}: given twice, the last counts" for name in sample.values if name in values
+            ]
             sample.values |= values
     decoded.samples = list(by_time.values())
     return decoded

@@ -6,7 +6,7 @@ batch's; only a database that cannot store raises, and then nothing of the batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from devicehub import topics
 from devicehub.ingest import decode, store, validate
 from devicehub.ingest.announce import announce
 from devicehub.ingest.message import Message, Outcome, Reason, Unreadable
-from devicehub.ingest.store import Judged
+from devicehub.ingest.store import Item, Judged, Rejected
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 from devicehub.topics import Address, MessageType
 
@@ -29,9 +29,7 @@ def pipeline(messages: Sequence[Message]) -> list[Outcome]:
     addresses = [topics.parse(message.topic) for message in messages]
     devices = store.load_devices((a.kind, a.device_id) for a in addresses if a is not None)
     before = {key: Before(device) for key, device in devices.items()}
-    batch = [
-        judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)
-    ]
+    batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
     stored = _store(batch)
     announce(stored, before)
     return [item.outcome for item in stored]
@@ -47,45 +45,40 @@ class Before:
         self.connected = device.connected
 
 
-def judge(
-    message: Message, address: Address | None, devices: dict[tuple[str, str], BaseDevice]
-) -> Judged:
+def judge(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
     """What is in *message* and what it changes on its device, which is changed in memory. Never raises."""
-    item = Judged(message)
     if address is None:
-        item.fail(Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
-        return item
-    item.kind, item.device_id, item.message_type = address
-    item.device = devices.get((item.kind.slug, item.device_id))
-    if item.device is None:
-        item.fail(Reason.UNKNOWN_DEVICE, f"there is no {item.key}")
-        return item
-    if not item.device.is_active:
-        item.fail(Reason.DISABLED_DEVICE, f"{item.key} is disabled")
+        return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
+    kind, device_id, message_type = address
+    device = devices.get((kind.slug, device_id))
+    if device is None:
+        key = kind.key(device_id)
+        return Rejected(message, Reason.UNKNOWN_DEVICE, f"there is no {key}", key)
+    item = Judged(message, kind, device, message_type)
+    if not device.is_active:
+        item.end(Outcome.FAILED, Reason.DISABLED_DEVICE, f"{item.key} is disabled")
         return item
     try:
         item.document = decode.document(message.payload, message.content_type)
-        _READERS[item.message_type](item, item.device)
+        _READERS[message_type](item, device)
     except Unreadable as error:
-        item.fail(error.reason, error.detail)
+        item.end(Outcome.FAILED, error.reason, error.detail)
         return item
     except Exception as error:
         log.exception("ingest.bug", topic=message.topic)
-        item.fail(Reason.UNSTORABLE, type(error).__name__)
+        item.end(Outcome.FAILED, Reason.UNSTORABLE, type(error).__name__)
         return item
     if message.retain and not item.has_device_time:
         # The broker's stored copy of something said before: history without a date is not news.
-        item.outcome, item.samples, item.changes = Outcome.RETAINED, [], {}
-        return item
-    if item.notes:
+        item.end(Outcome.RETAINED)
+    elif item.notes:
         item.outcome = Outcome.PARTIAL
     for name, value in item.changes.items():
-        setattr(item.device, name, value)
+        setattr(device, name, value)
     return item
 
 
 def _read_data(item: Judged, device: BaseDevice) -> None:
-    assert item.kind is not None
     received = item.message.received_at
     decoded = decode.samples(item.document, received)
     item.notes, item.has_device_time = decoded.notes, decoded.has_device_time
@@ -108,7 +101,6 @@ def _read_data(item: Judged, device: BaseDevice) -> None:
 
 
 def _read_status(item: Judged, device: BaseDevice) -> None:
-    assert item.kind is not None
     if not isinstance(item.document, dict):
         raise Unreadable(Reason.NOT_A_READING, "a status is an object")
     received, states = item.message.received_at, item.kind.device_type._state_fields
@@ -183,7 +175,7 @@ def _later(known: datetime | None, new: datetime) -> datetime:
     return new if known is None or new > known else known
 
 
-def _store(batch: list[Judged]) -> list[Judged]:
+def _store(batch: list[Item]) -> list[Item]:
     """Write the batch. What the database refuses in it is found one by one and goes to the quarantine."""
     try:
         store.write(batch)
@@ -191,11 +183,15 @@ def _store(batch: list[Judged]) -> list[Judged]:
     except (DataError, IntegrityError):
         log.warning("ingest.batch_refused", messages=len(batch), exc_info=True)
     with transaction.atomic():
-        for item in batch:
-            try:
-                store.write([item])
-            except (DataError, IntegrityError) as error:
-                item.fail(Reason.UNSTORABLE, f"the database refuses it: {type(error).__name__}")
-                item.device = None
-                store.write([item])
-    return batch
+        return [_store_one(item) for item in batch]
+
+
+def _store_one(item: Item) -> Item:
+    try:
+        store.write([item])
+        return item
+    except (DataError, IntegrityError) as error:
+        detail = f"the database refuses it: {type(error).__name__}"
+        refused = Rejected(item.message, Reason.UNSTORABLE, detail, item.key)
+        store.write([refused])
+        return refused

@@ -20,14 +20,27 @@ from devicehub.topics import MessageType
 
 
 @dataclass
-class Judged:
-    """A message with what was found out about it. *changes* are new values of the device's own columns."""
+class Rejected:
+    """A message of no known device: it goes to the quarantine."""
 
     message: Message
-    kind: Kind | None = None
-    device: BaseDevice | None = None
-    device_id: str = ""
-    message_type: MessageType | None = None
+    reason: Reason
+    detail: str
+    key: str = ""
+    outcome: Outcome = Outcome.FAILED
+
+
+@dataclass
+class Judged:
+    """A message of a known device, with what was found out about it.
+
+    *changes* are new values of the device's own columns; *reason* and *detail* say why it failed.
+    """
+
+    message: Message
+    kind: Kind
+    device: BaseDevice
+    message_type: MessageType
     outcome: Outcome = Outcome.STORED
     reason: Reason | None = None
     detail: str = ""
@@ -40,16 +53,20 @@ class Judged:
 
     @property
     def key(self) -> str:
-        return self.kind.key(self.device_id) if self.kind and self.device_id else ""
+        return self.kind.key(self.device.device_id)
 
     @property
     def digest(self) -> str | None:
         """The key of the message, which only a payload with a device time has."""
         return hashlib.sha256(self.message.payload).hexdigest() if self.has_device_time else None
 
-    def fail(self, reason: Reason, detail: str) -> None:
-        self.outcome, self.reason, self.detail = Outcome.FAILED, reason, detail
+    def end(self, outcome: Outcome, reason: Reason | None = None, detail: str = "") -> None:
+        """This message brings no readings and changes nothing."""
+        self.outcome, self.reason, self.detail = outcome, reason, detail
         self.samples, self.changes = [], {}
+
+
+Item = Judged | Rejected
 
 
 def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], BaseDevice]:
@@ -65,48 +82,43 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], Ba
 
 
 @transaction.atomic
-def write(batch: Sequence[Judged]) -> None:
+def write(batch: Sequence[Item]) -> None:
     """Store *batch*. Raises DatabaseError, and then nothing is stored."""
-    _mark_duplicates(batch)
     by_kind: dict[str, list[Judged]] = defaultdict(list)
     for item in batch:
-        if item.kind is not None and item.device is not None and _is_row(item):
+        if isinstance(item, Judged):
             by_kind[item.kind.slug].append(item)
     for items in by_kind.values():
-        _write_kind(items)
+        _mark_duplicates(items)
+        _write_rows([item for item in items if item.outcome not in NO_ROW])
     QuarantinedMessage.objects.bulk_create(_quarantined(i) for i in batch if i.outcome is Outcome.FAILED)
 
 
-def _is_row(item: Judged) -> bool:
-    """A duplicate has its row already; the broker's retained copy without a time is no news."""
-    return item.outcome not in (Outcome.DUPLICATE, Outcome.RETAINED)
+# A duplicate has its row already; the broker's retained copy without a time is no news.
+NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
 
 
-def _mark_duplicates(batch: Sequence[Judged]) -> None:
-    """Messages whose key is stored already, or stands earlier in this batch."""
-    keyed: dict[str, list[Judged]] = defaultdict(list)
-    for item in batch:
-        if item.kind is not None and item.digest is not None and item.outcome is not Outcome.FAILED:
-            keyed[item.kind.slug].append(item)
-    for items in keyed.values():
-        kind = items[0].kind
-        assert kind is not None
-        stored = kind.message_model.objects.filter(
-            device_id__in={i.device.pk for i in items if i.device}, digest__in={i.digest for i in items}
-        )
-        seen = set(stored.values_list("device_id", "digest"))
-        for item in items:
-            assert item.device is not None
-            key = (item.device.pk, item.digest)
-            if key in seen:
-                item.outcome, item.samples, item.changes = Outcome.DUPLICATE, [], {}
-            seen.add(key)
+def _mark_duplicates(items: Sequence[Judged]) -> None:
+    """Of one kind: the messages whose key is stored already, or stands earlier in this batch."""
+    keyed = [item for item in items if item.digest is not None and item.outcome is not Outcome.FAILED]
+    if not keyed:
+        return
+    stored = keyed[0].kind.message_model.objects.filter(
+        device_id__in={item.device.pk for item in keyed}, digest__in={item.digest for item in keyed}
+    )
+    seen = set(stored.values_list("device_id", "digest"))
+    for item in keyed:
+        key = (item.device.pk, item.digest)
+        if key in seen:
+            item.end(Outcome.DUPLICATE)
+        seen.add(key)
 
 
-def _write_kind(items: list[Judged]) -> None:
-    kind = items[0].kind
-    assert kind is not None
-    now = timezone.now()
+def _write_rows(items: Sequence[Judged]) -> None:
+    """Of one kind: the raw messages, their readings, and what they change on their devices."""
+    if not items:
+        return
+    kind, now = items[0].kind, timezone.now()
     for item in items:
         item.row = _message_row(item, now)
     kind.message_model.objects.bulk_create([item.row for item in items])
@@ -119,7 +131,7 @@ def _write_kind(items: list[Judged]) -> None:
     )
     changed: dict[int, tuple[BaseDevice, set[str]]] = {}
     for item in items:
-        if item.device is not None and item.changes:
+        if item.changes:
             changed.setdefault(item.device.pk, (item.device, set()))[1].update(item.changes)
     # In the order of their keys, so that two workers never wait for each other's rows.
     for _, (device, fields) in sorted(changed.items()):
@@ -127,7 +139,6 @@ def _write_kind(items: list[Judged]) -> None:
 
 
 def _message_row(item: Judged, now: datetime) -> BaseMessage:
-    assert item.kind is not None
     failed = item.outcome is Outcome.FAILED
     message = item.message
     storable = item.document is not None and b"\\u0000" not in message.payload
@@ -149,7 +160,7 @@ def _message_row(item: Judged, now: datetime) -> BaseMessage:
     return row
 
 
-def _quarantined(item: Judged) -> QuarantinedMessage:
+def _quarantined(item: Item) -> QuarantinedMessage:
     return QuarantinedMessage(
         reason=str(item.reason),
         detail=_text(item.detail, 500),

@@ -19,9 +19,7 @@ class InvalidReading(ValueError):
     """A value does not fit its declaration, for example 9999 Cel on a -40..80 sensor."""
 
 
-def readings(
-    values: Mapping[str, Any], declared: Mapping[str, Reading]
-) -> tuple[dict[str, Any], list[str]]:
+def readings(values: Mapping[str, Any], declared: Mapping[str, Reading]) -> tuple[dict[str, Any], list[str]]:
     """The values that may be stored, and a note for each that may not. A null is an absent value."""
     accepted: dict[str, Any] = {}
     notes: list[str] = []
@@ -44,7 +42,9 @@ def check_reading(value: Any, reading: Reading) -> Any:
     if reading.range is not None:
         low, high = reading.range
         if (low is not None and checked < low) or (high is not None and checked > high):
-            raise InvalidReading(f"{checked:g} is outside {_bound(low)}..{_bound(high)} {reading.unit}".rstrip())
+            raise InvalidReading(
+                f"{checked:g} is outside {_bound(low)}..{_bound(high)} {reading.unit}".rstrip()
+            )
     return checked
 
 

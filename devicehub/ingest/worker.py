@@ -23,7 +23,9 @@ PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot
 class Worker:
     """Stores what a listener receives until it is told to stop; counts what became of the messages."""
 
-    def __init__(self, listener: Listener, on_batch: Callable[[Counter[Outcome]], None] = lambda _: None) -> None:
+    def __init__(
+        self, listener: Listener, on_batch: Callable[[Counter[Outcome]], None] = lambda _: None
+    ) -> None:
         self._listener = listener
         self._on_batch = on_batch
         self._stop = threading.Event()

@@ -38,5 +38,7 @@ class Command(BaseCommand):
             return json.dumps({"name": name, "dialect": dialect, "token": token})
         host = urlsplit(url).hostname or ""
         if host not in settings.ALLOWED_HOSTS and "*" not in settings.ALLOWED_HOSTS:
-            self.stderr.write(f"Note: where the site runs behind the Django entrance, ALLOWED_HOSTS needs {host}")
+            self.stderr.write(
+                f"Note: where the site runs behind the Django entrance, ALLOWED_HOSTS needs {host}"
+            )
         return f"# The token of {name}, shown this once: {token}\n\n{configuration(dialect, url, token)}"

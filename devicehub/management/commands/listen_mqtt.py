@@ -26,7 +26,9 @@ class Command(BaseCommand):
         if worker < 1:
             raise CommandError("--worker counts from 1")
         if worker > 1 and not group:
-            raise CommandError("--worker above 1 needs DEVICEHUB_MQTT_GROUP: without it each would get everything")
+            raise CommandError(
+                "--worker above 1 needs DEVICEHUB_MQTT_GROUP: without it each would get everything"
+            )
         try:
             address = BrokerAddress.parse(settings.mqtt_url)
         except InvalidAddress as error:

@@ -18,9 +18,13 @@ class Command(BaseCommand):
         parser.add_argument("type", help="the device type, such as weatherstation")
         parser.add_argument("--count", type=int, default=8)
         parser.add_argument("--prefix", default="SIM-", help="ids are PREFIX001, PREFIX002, ...")
-        parser.add_argument("--interval", type=float, default=5.0, help="seconds between two messages of a device")
+        parser.add_argument(
+            "--interval", type=float, default=5.0, help="seconds between two messages of a device"
+        )
         parser.add_argument("--duration", type=float, help="seconds to run; without it until ctrl-c")
-        parser.add_argument("--misbehave", action="store_true", help="the last one tries its neighbour's topic")
+        parser.add_argument(
+            "--misbehave", action="store_true", help="the last one tries its neighbour's topic"
+        )
 
     def handle(
         self, *, count: int, prefix: str, interval: float, duration: float | None, **options: Any
