@@ -169,16 +169,15 @@ def _flush_once() -> None:
         connection.close()
 
 
-def stop() -> None:
-    """Write what is left and end the writer: for the end of a process and of a test."""
+def stop_writer() -> None:
+    """End the writer and write what is left: at the end of the process, or of a test."""
     global _writer
-    writer = _writer
+    writer, _writer = _writer, None
     if writer is not None:
         _stop.set()
         writer.join(timeout=5)
-        _writer = None
         _stop.clear()
         _flush_once()
 
 
-atexit.register(stop)
+atexit.register(stop_writer)

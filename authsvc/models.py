@@ -100,7 +100,7 @@ class Account(models.Model):
         ordering = ["username"]
 
     def __str__(self) -> str:
-        return self.username
+        return str(self.username)
 
     @property
     def key(self) -> str:

@@ -41,6 +41,17 @@ async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     raise ImproperlyConfigured(f"DeviceHub runs on SQLite and PostgreSQL, not on {wrapper.vendor}")
 
 
+async def close() -> None:
+    """Let go of the connections of this thread and of the running event loop."""
+    held = getattr(_held, "sqlite", None)
+    if held is not None:
+        _held.sqlite = None
+        held[1].close()
+    pool = _pools.pop(asyncio.get_running_loop(), None)
+    if pool is not None:
+        await pool.close()
+
+
 def moment(value: Any) -> float | None:
     """A timestamp column as Unix seconds: SQLite holds text, PostgreSQL gives a datetime."""
     if value is None:
@@ -89,6 +100,11 @@ class _PostgreSQL:
                     if last or not connection.broken:
                         raise
         raise AssertionError("the loop above returns or raises")
+
+    async def close(self) -> None:
+        async with self._lock:
+            if self._connection is not None:
+                await self._connection.close()
 
     async def _open(self, config: dict[str, Any]) -> psycopg.AsyncConnection[Row]:
         if self._connection is not None and not self._connection.closed:

@@ -3,11 +3,13 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from devicehub.dashboard import views
+from devicehub.dashboard.views import fleet, live_events, strict
+
+login = LoginView.as_view(template_name="devicehub/login.html", redirect_authenticated_user=True)
 
 urlpatterns = [
-    path("", views.fleet, name="fleet"),
-    path("live", views.live, name="live"),
-    path("login/", LoginView.as_view(template_name="devicehub/login.html"), name="login"),
-    path("logout/", LogoutView.as_view(), name="logout"),
+    path("", fleet, name="fleet"),
+    path("live", live_events, name="live"),
+    path("login/", strict(login), name="login"),
+    path("logout/", strict(LogoutView.as_view()), name="logout"),
 ]

@@ -59,7 +59,8 @@ hostile_characters = st.one_of(
     st.sampled_from(NON_CHARACTERS),
     st.characters(exclude_categories=()),
 )
-hostile_text = st.text(hostile_characters, max_size=12)
+# Not st.text(): that makes one character set of the alphabet, where what means something is lost.
+hostile_text = st.lists(hostile_characters, max_size=12).map("".join)
 
 
 def somebody(*held: Grant, superuser: bool = False) -> Principal:
@@ -144,7 +145,7 @@ def test_an_allowed_subscription_reaches_nothing_that_was_not_granted(topic_filt
 @given(legal_filters, legal_filters)
 @example("#", "+/#")
 @example("a/#", "a/+/#")
-@example("/#", "/+/#")  # a topic is not empty, so `/#` has no level above it to match
+@example("/+/#", "/#")  # a topic is not empty, so `/#` has no level above it to match
 def test_one_grant_allows_every_subscription_inside_it(granted, requested):
     """Exact both ways: the alphabet has a word that no grant says, so enumeration leaves no doubt."""
     inside = all(naive.matches(granted, topic) for topic in naive.matched(requested, DEPTH))
@@ -276,9 +277,10 @@ def test_a_filter_covers_and_overlaps_itself(one):
 @st.composite
 def wider(draw: st.DrawFn, topic_filter: str) -> str:
     """A filter that is likely to cover *topic_filter*: some levels become `+`, the rest may become `#`."""
-    levels = [draw(st.sampled_from([level, level, "+"])) for level in topic_filter.split("/")]
-    levels = ["#" if level == "#" or theirs == "#" else level
-              for level, theirs in zip(levels, topic_filter.split("/"), strict=True)]  # fmt: skip
+    levels = [
+        level if level == "#" else draw(st.sampled_from([level, level, "+"]))
+        for level in topic_filter.split("/")
+    ]
     if draw(st.booleans()):
         levels = [*levels[: draw(st.integers(0, len(levels) - 1))], "#"]
     return "/".join(levels)
@@ -379,13 +381,15 @@ def test_the_longest_text_has_65535_bytes(character):
         assert not well_formed("a" + longest)
 
 
-@pytest.mark.parametrize(
-    "character", NON_CHARACTERS, ids=[f"U+{ord(character):X}" for character in NON_CHARACTERS]
-)
-def test_no_topic_holds_a_noncharacter(character):
-    """MQTT 5.0, 1.5.4 names them beside the control characters."""
-    assert not topics.is_topic(f"a/{character}")
-    assert not topics.is_filter(f"a/{character}/#")
+def test_no_topic_holds_a_noncharacter():
+    """MQTT 5.0, 1.5.4 names them, all 66, beside the control characters."""
+    accepted = [
+        f"U+{ord(character):04X}"
+        for character in NON_CHARACTERS
+        if topics.is_topic(f"a/{character}") or topics.is_filter(f"a/{character}/#")
+    ]
+
+    assert accepted == []
 
 
 def quickest(work: Callable[[], object]) -> float:
@@ -405,7 +409,7 @@ LONG = {
     "a wildcard too early": "#/" * 32_000,
     "shares of shares": "$share/a/" * 7_000 + "b",
     "one level": "a" * 65_535,
-    "too long": "a/" * 500_000,
+    "more than MQTT can carry": "a/" * 256 * 1024,  # as much as a request holds
 }
 
 
@@ -780,11 +784,9 @@ def test_a_station_owns_no_topic_with_one_wrong_character(owned, position, chara
     changed = head + (character if change != "cut" else "") + tail
     if naive.inner(changed) in {own for allowed, own in OWNED if allowed is action}:
         return  # only the group of a share was touched, or nothing at all
-    holder = Principal("station", "station", grants=tuple(
-        Grant(own, ActionSet(allowed.value)) for allowed, own in OWNED if not own.startswith("$")
-    ))  # fmt: skip
+    held = (Grant(own, ActionSet(allowed.value)) for allowed, own in OWNED if not own.startswith("$"))
 
-    assert not ask(holder, action, changed).allowed
+    assert not ask(somebody(*held), action, changed).allowed
 
 
 @pytest.mark.parametrize(

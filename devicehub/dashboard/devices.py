@@ -1,0 +1,188 @@
+"""The devices of one kind, a page at a time, each with the latest value of every declared reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from devicehub.dashboard import display
+from devicehub.dashboard.selection import Place, Selection
+from devicehub.models import BaseDevice, DeviceStatus
+from devicehub.registry import Kind
+
+PAGE = 50
+# A value is looked for in this many of a device's newest rows: a reading that a device never sends must not
+# cost a walk through all that it ever sent.
+NEWEST = 20
+LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
+SHOWN = ("device_id", "name", "status", "is_active", "connected", "last_seen")
+TONES = {
+    DeviceStatus.ONLINE: "good",
+    DeviceStatus.OFFLINE: "off",
+    DeviceStatus.ERROR: "bad",
+    DeviceStatus.MAINTENANCE: "busy",
+    DeviceStatus.LOW_BATTERY: "warn",
+    DeviceStatus.PROVISIONING: "busy",
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """What a pill says, and the colour that repeats it."""
+
+    text: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The latest value of one reading, and when it was measured."""
+
+    text: str
+    unit: str
+    measured_at: datetime | None
+    is_number: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One device in a table."""
+
+    key: str
+    device_id: str
+    name: str
+    state: State
+    last_seen: datetime | None
+    last_seen_ago: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a table: its rows, and the addresses of the pages beside it."""
+
+    kind: Kind
+    columns: list[str]
+    rows: list[Row]
+    pks: list[int]
+    previous: str
+    next: str
+
+
+def page(kind: Kind, selection: Selection) -> Page:
+    """The page of *kind* that *selection* asks for; the first one when that place holds nothing."""
+    place = selection.places.get(kind.slug)
+    found, more = _slice(kind, selection, place)
+    if not found and place is not None:
+        place = None
+        found, more = _slice(kind, selection, None)
+    forward = place is None or place.forward
+    has_previous = place is not None and (forward or more)
+    has_next = more if forward else True
+    slug = kind.slug
+    return Page(
+        kind=kind,
+        columns=[column(reading) for reading in kind.device_type._readings.values()],
+        rows=rows(kind, found),
+        pks=[device.pk for device in found],
+        previous=selection.at(slug, Place(False, found[0].device_id)).query if has_previous and found else "",
+        next=selection.at(slug, Place(True, found[-1].device_id)).query if has_next and found else "",
+    )
+
+
+def column(reading: Any) -> str:
+    return str(reading.verbose_name or reading.name.replace("_", " "))
+
+
+def _slice(kind: Kind, selection: Selection, place: Place | None) -> tuple[list[BaseDevice], bool]:
+    """At most PAGE devices in the order of their ids, and whether there are more in that direction."""
+    devices = shown(kind)
+    if selection.status:
+        devices = devices.filter(status=selection.status)
+    if selection.search:
+        devices = devices.filter(
+            Q(device_id__icontains=selection.search) | Q(name__icontains=selection.search)
+        )
+    if place is not None and not place.forward:
+        found = list(devices.filter(device_id__lt=place.device_id).order_by("-device_id")[: PAGE + 1])
+        return found[:PAGE][::-1], len(found) > PAGE
+    if place is not None:
+        devices = devices.filter(device_id__gt=place.device_id)
+    found = list(devices.order_by("device_id")[: PAGE + 1])
+    return found[:PAGE], len(found) > PAGE
+
+
+def shown(kind: Kind) -> QuerySet[Any]:
+    """The devices of *kind* with the columns that a row shows, and none that holds a secret."""
+    devices: QuerySet[Any] = kind.device_model.objects.only(*SHOWN)
+    return devices
+
+
+def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
+    """*devices* as rows, with their latest values: two queries however many they are."""
+    now = timezone.now()
+    latest = _latest(kind, [device.pk for device in devices])
+    declared = kind.device_type._readings
+    return [
+        Row(
+            key=kind.key(device.device_id),
+            device_id=device.device_id,
+            name=device.name,
+            state=state(kind, device),
+            last_seen=device.last_seen,
+            last_seen_ago=display.ago(device.last_seen, now),
+            cells=[
+                _cell(name, display.unit(reading.unit), latest.get((device.pk, name)))
+                for name, reading in declared.items()
+            ],
+        )
+        for device in devices
+    ]
+
+
+def state(kind: Kind, device: BaseDevice) -> State:
+    """What a device is, as an operator must know it: a disabled one cannot connect whatever it last said."""
+    if not device.is_active:
+        return State("Disabled", "off")
+    status = DeviceStatus(device.status) if device.status in DeviceStatus.values else None
+    if status is DeviceStatus.ONLINE and device.is_heartbeat_overdue(kind.heartbeat_interval):
+        return State("Online, overdue", "warn")
+    return State(status.label, TONES[status]) if status else State(device.status, "off")
+
+
+def _cell(name: str, unit: str, row: Any) -> Cell:
+    if row is None:
+        return Cell("–", "", None, is_number=False)
+    found = getattr(row, name)
+    is_number = isinstance(found, int | float)
+    return Cell(display.value(found), unit, row.timestamp, is_number)
+
+
+def _latest(kind: Kind, pks: Iterable[int]) -> dict[tuple[int, str], Any]:
+    """By device and reading the row that holds its latest value, by time of measurement."""
+    names = list(kind.device_type._readings)
+    devices = kind.device_model.objects.filter(pk__in=list(pks)).order_by()
+    readings = kind.reading_model.objects.filter(device=OuterRef("pk")).order_by("-timestamp", "-pk")
+    oldest = readings.values("timestamp")[NEWEST - 1 : NEWEST]
+    devices = devices.annotate(newest_since=Coalesce(Subquery(oldest), Value(LONG_AGO)))
+    devices = devices.annotate(
+        **{
+            f"newest_row_{number}": Subquery(
+                readings.filter(timestamp__gte=OuterRef("newest_since"), **{f"{name}__isnull": False}).values(
+                    "pk"
+                )[:1]
+            )
+            for number, name in enumerate(names)
+        }
+    )
+    wanted: dict[tuple[int, str], int] = {}
+    for pk, *found in devices.values_list("pk", *(f"newest_row_{number}" for number in range(len(names)))):
+        wanted |= {(pk, name): row for name, row in zip(names, found, strict=True) if row is not None}
+    by_pk = kind.reading_model.objects.in_bulk(list(set(wanted.values())))
+    return {where: by_pk[row] for where, row in wanted.items() if row in by_pk}

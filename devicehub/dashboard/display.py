@@ -1,0 +1,57 @@
+"""Values, units and times as people read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+LONGEST = 60
+# SenML units (RFC 8428, 12.1) that are usually written with another sign. Others are shown as they are.
+SIGNS: Mapping[str, str] = {"Cel": "°C", "%RH": "% RH", "Ohm": "Ω", "deg": "°", "count": ""}
+STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def unit(senml: str) -> str:
+    return SIGNS.get(senml, senml)
+
+
+def value(found: Any) -> str:
+    """A reading in at most LONGEST characters.
+
+    >>> value(21.375), value(101325.0), value(0.00042), value(12000), value(True), value(None)
+    ('21.38', '101,325', '0.00042', '12,000', 'yes', '–')
+    """
+    if found is None:
+        return "–"
+    if isinstance(found, bool):
+        return "yes" if found else "no"
+    if isinstance(found, int):
+        return f"{found:,}"
+    if isinstance(found, float):
+        return _number(found)
+    if isinstance(found, bytes | memoryview):
+        return f"{len(found)} bytes"
+    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _number(found: float) -> str:
+    size = abs(found)
+    if size >= 1e15 or 0 < size < 0.1:
+        return f"{found:.3g}"
+    return f"{found:,.0f}" if size >= 10_000 else f"{found:,.1f}" if size >= 1_000 else f"{found:.2f}"
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """How long before *now* that was. The page's script counts on in the same words (ago() in time.js)."""
+    if moment is None:
+        return "never"
+    seconds = int((now - moment).total_seconds())
+    if seconds < 2:
+        return "just now"
+    for size, name in STEPS:
+        if seconds >= size:
+            return f"{seconds // size} {name} ago"
+    return f"{seconds} s ago"

@@ -1,0 +1,173 @@
+"""What changes on an open page, as server-sent events, about one in a second.
+
+One thread with one connection to the database looks for all open pages of the process, so that a hundred of
+them take one connection and not a hundred.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+import structlog
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, close_old_connections, connections
+from django.template.loader import render_to_string
+from django.utils import timezone
+
+from devicehub.dashboard import devices, overview
+from devicehub.dashboard.chart import Chart, Tail
+from devicehub.dashboard.devices import Row, State
+from devicehub.dashboard.selection import Selection
+from devicehub.registry import Kind, registry
+
+log = structlog.get_logger(__name__)
+
+MAX_STREAMS = 100
+SECONDS = 1.0
+LIFETIME = 300  # seconds; then the browser comes back, and is asked again who it is
+RETRY = b"retry: 2000\n\n"
+
+_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live")
+_streams: set[object] = set()
+
+
+def is_full() -> bool:
+    return len(_streams) >= MAX_STREAMS
+
+
+class Table:
+    """The rows of one kind that a page shows, and what was last told of them."""
+
+    def __init__(self, kind: Kind, selection: Selection) -> None:
+        self.kind = kind
+        self.tail = Tail(kind)
+        page = devices.page(kind, selection)
+        self.pks = page.pks
+        self.rows = page.rows
+        self._told = {d.pk: self._signature(d) for d in devices.shown(kind).filter(pk__in=self.pks)}
+
+    def changed(self, heard: set[int]) -> list[Row]:
+        """The rows of devices that changed, or were *heard*."""
+        if not self.pks:
+            return []
+        now_shown = list(devices.shown(self.kind).filter(pk__in=self.pks).order_by())
+        now = {device.pk: self._signature(device) for device in now_shown}
+        dirty = [d for d in now_shown if d.pk in heard or now[d.pk] != self._told.get(d.pk)]
+        self._told = now
+        return devices.rows(self.kind, dirty) if dirty else []
+
+    def _signature(self, device: Any) -> tuple[str, State, datetime | None]:
+        return device.name, devices.state(self.kind, device), device.last_seen
+
+
+class Watch:
+    """One open page: what it shows, so that it is told only what is new."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._chart: Chart | None = None
+        self._tables: list[Table] = []
+        self._shared: dict[str, Any] = {}
+
+    def start(self) -> dict[str, Any]:
+        """Everything: a page that comes back after a pause catches up with this alone."""
+        now = timezone.now()
+        self._tables = [Table(kind, self._selection) for kind in registry]  # before the chart: nothing is missed
+        news = self._news(now, [row for table in self._tables for row in table.rows])
+        if self._selection.plotted is not None:
+            self._chart = Chart(self._selection.plotted, self._selection.seconds)
+            news["chart"] = self._chart.load(now)
+        return news
+
+    def look(self) -> dict[str, Any]:
+        """What is new since the last look."""
+        now = timezone.now()
+        rows: list[Row] = []
+        points: list[Any] = []
+        for table in self._tables:
+            chart = self._chart if self._chart and self._chart.kind is table.kind else None
+            of: set[int] | None = set(table.pks)
+            if chart is not None:
+                of = None if chart.has_room else {*table.pks, *chart.names}
+            stored = table.tail.look(of, *([chart.reading.name] if chart else []))
+            rows += table.changed({row[1] for row in stored})
+            if chart is not None and stored:
+                points = chart.add(stored, now)
+        news = self._news(now, rows)
+        if points:
+            news["points"] = points
+        return news
+
+    def _news(self, now: datetime, rows: list[Row]) -> dict[str, Any]:
+        """The time, the rows that changed, and what all pages share where this one does not know it yet."""
+        counts = overview.counter.counts(max_age=SECONDS * 0.9)
+        denials, quarantine = overview.denials(), overview.quarantine()
+        shared = {
+            "counts": counts,
+            "denials": [replace(denial, last_ago="") for denial in denials],
+            "quarantine": quarantine,
+        }
+        new = {name for name, value in shared.items() if value != self._shared.get(name)}
+        self._shared = shared
+        news: dict[str, Any] = {"now": now.timestamp()}
+        if rows:
+            news["rows"] = {row.key: render_to_string("devicehub/_device.html", {"row": row}) for row in rows}
+        if "counts" in new:
+            news["counts"] = {
+                name: f"{getattr(counts, name):,}" for name in ("devices", "connected", "readings", "denied")
+            }
+        if "denials" in new:
+            news["denials"] = render_to_string("devicehub/_denials.html", {"denials": denials})
+            news["denial"] = _spoken(denials)
+        if "quarantine" in new:
+            news["quarantine"] = render_to_string("devicehub/_quarantine.html", {"quarantine": quarantine})
+        return news
+
+
+def _spoken(denials: list[overview.Refused]) -> str:
+    if not denials:
+        return ""
+    latest = denials[0]
+    return f"Denied: {latest.who}, {latest.action} {latest.topic}. {latest.sentence}"
+
+
+async def events(selection: Selection) -> AsyncIterator[bytes]:
+    """The stream of one page, until its reader goes away or LIFETIME is over."""
+    stream = object()
+    _streams.add(stream)
+    watch = Watch(selection)
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + LIFETIME
+    try:
+        yield RETRY
+        yield _event("start", await _ask(watch.start))
+        while loop.time() < ends:
+            await asyncio.sleep(SECONDS)
+            yield _event("news", await _ask(watch.look))
+    except DatabaseError as error:
+        log.warning("live.database_away", error=type(error).__name__)  # the browser comes back by itself
+    finally:
+        _streams.discard(stream)
+        if not _streams:
+            _thread.submit(connections.close_all)
+
+
+async def _ask(question: Any) -> dict[str, Any]:
+    def answer() -> dict[str, Any]:
+        close_old_connections()
+        found: dict[str, Any] = question()
+        return found
+
+    news: dict[str, Any] = await sync_to_async(answer, thread_sensitive=False, executor=_thread)()
+    return news
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    """orjson writes no line break, and a number that JSON lacks as null."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data))

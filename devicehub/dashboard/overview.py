@@ -1,0 +1,124 @@
+"""What the page says of the whole fleet: numbers, denials, quarantine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Sum
+from django.utils import timezone
+
+from authsvc.core.access import Reason
+from authsvc.models import Denial
+from devicehub.dashboard import display, reasons
+from devicehub.models import QuarantinedMessage
+from devicehub.registry import registry
+
+DENIALS = 20
+QUARANTINED = 5
+DEAR = 0.05  # seconds that counting may take before the result is kept for longer
+KEPT = 20  # times as long as it took
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The numbers at the top of the page."""
+
+    devices: int
+    connected: int
+    readings: int
+    denied: int
+    by_kind: dict[str, int]
+
+
+class Counter:
+    """Counts on demand. Where the fleet is so large that counting is dear, it spends 5 % of its time on it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: Counts | None = None
+        self._counted_at = self._took = 0.0
+
+    def counts(self, max_age: float = 0) -> Counts:
+        """The counts, at most *max_age* seconds old unless counting is dear."""
+        with self._lock:
+            allowed = max(max_age, KEPT * self._took if self._took > DEAR else 0)
+            started = time.monotonic()
+            if self._known is None or started - self._counted_at >= allowed:
+                self._known = _count()
+                self._counted_at = time.monotonic()
+                self._took = self._counted_at - started
+            return self._known
+
+
+counter = Counter()
+
+
+def _count() -> Counts:
+    """Without a look at every reading: only at those of the last minute, through the index on their time."""
+    since = timezone.now() - timedelta(minutes=1)
+    by_kind = {kind.slug: kind.device_model.objects.count() for kind in registry}
+    return Counts(
+        devices=sum(by_kind.values()),
+        connected=sum(kind.device_model.objects.filter(connected=True).count() for kind in registry),
+        readings=sum(kind.reading_model.objects.filter(timestamp__gt=since).count() for kind in registry),
+        denied=_attempts().aggregate(total=Sum("count"))["total"] or 0,
+        by_kind=by_kind,
+    )
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One denial, in words."""
+
+    who: str
+    client_id: str
+    action: str
+    topic: str
+    reason: str
+    sentence: str
+    dialect: str
+    count: int
+    last_at: datetime
+    last_ago: str = ""
+
+
+def denials() -> list[Refused]:
+    """The latest denials, newest first."""
+    now = timezone.now()
+    return [
+        Refused(
+            who=denial.principal or denial.username or "somebody unknown",
+            client_id=denial.client_id,
+            action=denial.action,
+            topic=denial.topic,
+            reason=denial.reason,
+            sentence=reasons.sentence(denial),
+            dialect=denial.dialect,
+            count=denial.count,
+            last_at=denial.last_at,
+            last_ago=display.ago(denial.last_at, now),
+        )
+        for denial in _attempts().order_by("-last_at", "-pk")[:DENIALS]
+    ]
+
+
+def _attempts():  # type: ignore[no-untyped-def]
+    """Denials of something that somebody tried: whether it is a superuser a broker asks of every client."""
+    return Denial.objects.exclude(reason=Reason.NOT_SUPERUSER)
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """How much could not be stored in a day, and what came last."""
+
+    count: int
+    latest: list[QuarantinedMessage]
+
+
+def quarantine() -> Quarantine:
+    kept = QuarantinedMessage.objects.filter(received_at__gt=timezone.now() - timedelta(days=1))
+    latest = QuarantinedMessage.objects.defer("payload").order_by("-received_at", "-pk")[:QUARANTINED]
+    return Quarantine(kept.count(), list(latest))

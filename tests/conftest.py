@@ -1,0 +1,126 @@
+"""What all tests share: the cast, a broker that may ask, and both entrances to ask through."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from django.core.asgi import get_asgi_application
+from django.test.utils import setup_databases, teardown_databases
+
+from authsvc import denials, reader
+from authsvc.asgi import Entrance
+from authsvc.models import Broker
+from devicehub import provisioning
+from devicehub.models import BaseDevice
+from tests.servers import MissingServer
+
+SITE = get_asgi_application()
+ENTRANCES = {"asgi": Entrance(SITE), "django": SITE}
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
+    """The test database, also for modules that fill it once for all their tests and carry no mark."""
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
+        yield
+        denials.stop_writer()
+        teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture(scope="session")
+def needs_real() -> Callable[[MissingServer], None]:
+    """What to do about a server that is not installed: skip, or fail where REQUIRE_REAL=1."""
+
+    def decide(missing: MissingServer) -> None:
+        if os.environ.get("REQUIRE_REAL") == "1":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+    return decide
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[asyncio.Runner]:
+    """One event loop for all questions: connections to PostgreSQL belong to a loop."""
+    with asyncio.Runner() as runner:
+        yield runner
+        runner.run(reader.close())
+
+
+@pytest.fixture
+def token(transactional_db: None) -> str:
+    """The token of a broker that may ask in every dialect."""
+    broker = Broker(name="mosquitto-1")
+    token = broker.issue_token()
+    broker.save()
+    return token
+
+
+@pytest.fixture(autouse=True)
+def no_denials_left() -> Iterator[None]:
+    """The writer of denials ends with the test that started it."""
+    yield
+    denials.stop_writer()
+
+
+@pytest.fixture(params=sorted(ENTRANCES))
+def entrance(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def send(loop: asyncio.Runner) -> Callable[..., httpx.Response]:
+    """Send one HTTP request to an entrance."""
+
+    async def one(entrance: str, method: str, url: str, **options: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(ENTRANCES[entrance], client=("10.1.2.3", 40000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, url, **options)
+
+    return lambda *arguments, **options: loop.run(one(*arguments, **options))
+
+
+@pytest.fixture
+def ask(send: Callable[..., httpx.Response], entrance: str, token: str) -> Callable[..., httpx.Response]:
+    """Ask a question in JSON, as a broker that may: `ask("go-auth/acl", username=..., acc=2, ...)`."""
+
+    def question(path: str, *, proof: str | None = token, **fields: Any) -> httpx.Response:
+        query = "" if proof is None else f"?k={proof}"
+        return send(entrance, "POST", f"/mqtt/{path}{query}", json=fields)
+
+    return question
+
+
+class Cast:
+    """A device and the credentials it was given."""
+
+    def __init__(self, device: BaseDevice, credentials: dict[str, str]) -> None:
+        self.device = device
+        self.username = credentials["mqtt_username"]
+        self.password = credentials["mqtt_password"]
+        self.api_key = credentials["api_key"]
+
+    def topic(self, about: str) -> str:
+        return f"things/weatherstation/{self.device.device_id}/{about}"
+
+
+def provision(device_id: str, slug: str = "weatherstation", **fields: Any) -> Cast:
+    return Cast(*provisioning.create(provisioning.kind_of(slug), device_id, **fields))
+
+
+@pytest.fixture
+def station(transactional_db: None) -> Cast:
+    """Ours."""
+    return provision("STATION-001")
+
+
+@pytest.fixture
+def neighbour(transactional_db: None) -> Cast:
+    """Must stay out of reach."""
+    return provision("STATION-002")
