@@ -155,7 +155,7 @@ class DeviceType:
     or `any`). What a base declares is inherited; an attribute of another kind under its name takes it away.
     """
 
-    _declared: ClassVar[dict[str, Reading | Command | StateField]] = {}
+    _own: ClassVar[dict[str, Reading | Command | StateField | None]] = {}
     _readings: ClassVar[dict[str, Reading]] = {}
     _commands: ClassVar[dict[str, Command]] = {}
     _state_fields: ClassVar[dict[str, StateField]] = {}
@@ -168,17 +168,16 @@ class DeviceType:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if not name.startswith("_")}
+        # None under a name takes away what a base declared there, for this class and those below it.
+        cls._own = {n: v if isinstance(v, Reading | Command | StateField) else None for n, v in own.items()}
         declared: dict[str, Reading | Command | StateField] = {}
         for base in reversed(cls.__mro__):
-            declared |= base.__dict__.get("_declared", {})
-        own = {name: value for name, value in vars(cls).items() if not name.startswith("_")}
-        mine = {name: v for name, v in own.items() if isinstance(v, Reading | Command | StateField)}
-        for name in own.keys() - mine.keys():
-            declared.pop(name, None)
-        declared |= mine
-        for name, value in mine.items():
-            value.name = name
-        cls._declared = declared
+            for name, value in base.__dict__.get("_own", {}).items():
+                declared.pop(name, None)
+                if value is not None:
+                    value.name = name
+                    declared[name] = value
         cls._readings = {n: v for n, v in declared.items() if isinstance(v, Reading)}
         cls._commands = {n: v for n, v in declared.items() if isinstance(v, Command)}
         cls._state_fields = {n: v for n, v in declared.items() if isinstance(v, StateField)}

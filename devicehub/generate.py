@@ -23,14 +23,15 @@ FIELDS: dict[str, Callable[..., models.Field[Any, Any]]] = {
     "binary": models.BinaryField,
     "datetime": models.DateTimeField,
 }
-# Words of the payload forms: a reading with such a name could not be told from them.
-PAYLOAD_WORDS = frozenset({"timestamp", "readings"})
+# Words of the payload forms, and Django's name of the device's column: no reading can be called like them.
+PAYLOAD_WORDS = frozenset({"timestamp", "readings", "device_id"})
 
 
 def create_models(
     device_type: type[DeviceType], module: str
 ) -> tuple[type[BaseDevice], type[BaseReading], type[BaseMessage]]:
     """The three models of *device_type*, registered as a kind. Raises DuplicateKind, ImproperlyConfigured."""
+    registry.refuse_taken(device_type, module)  # before there are models, which nobody could take back
     name, words = device_type.__name__, _words(device_type.__name__)
     _refuse_clashes(device_type)
     device = _model(

@@ -48,17 +48,20 @@ class Registry:
         self._kinds: dict[str, Kind] = {}
         self.version = 0  # raised by every registration: what was derived from the kinds is then made anew
 
+    def refuse_taken(self, device_type: type[DeviceType], module: str) -> None:
+        """Raise DuplicateKind when models of *device_type* in *module* would have a slug that is taken."""
+        slug, wanted = device_type.get_slug(), _described(device_type, module)
+        if slug in RESERVED:
+            raise DuplicateKind(f"{wanted} would be called {slug!r}, which is reserved")
+        known = self._kinds.get(slug)
+        if known is not None:
+            other = _described(known.device_type, known.device_model.__module__)
+            raise DuplicateKind(f"Two device types are called {slug!r}: {other} and {wanted}")
+
     def register(self, kind: Kind) -> None:
         """Add *kind*. Raises DuplicateKind, which names both, for a slug that another type has."""
-        slug = kind.slug.lower()
-        if slug in RESERVED:
-            raise DuplicateKind(f"{_described(kind)} would be called {slug!r}, which is reserved")
-        known = self._kinds.get(slug)
-        if known is not None and _described(known) != _described(kind):
-            raise DuplicateKind(
-                f"Two device types are called {slug!r}: {_described(known)} and {_described(kind)}"
-            )
-        self._kinds[slug] = kind
+        self.refuse_taken(kind.device_type, kind.device_model.__module__)
+        self._kinds[kind.slug] = kind
         self.version += 1
 
     def unregister(self, slug: str) -> None:
@@ -81,8 +84,8 @@ class Registry:
         return next((kind for kind in self if kind.device_model is model), None)
 
 
-def _described(kind: Kind) -> str:
-    return f"{kind.device_type.__module__}.{kind.device_type.__qualname__}"
+def _described(device_type: type[DeviceType], module: str) -> str:
+    return f"{device_type.__module__}.{device_type.__qualname__} (models in {module})"
 
 
 registry = Registry()

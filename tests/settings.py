@@ -5,7 +5,8 @@ import secrets
 import tempfile
 
 os.environ.setdefault("SECRET_KEY", secrets.token_urlsafe(50))
-_folder = tempfile.mkdtemp(prefix="devicehub-tests-")
+_kept = tempfile.TemporaryDirectory(prefix="devicehub-tests-")  # removed when the process ends
+_folder = _kept.name
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{_folder}/devicehub.sqlite3")
 
 from config.settings import *  # noqa: E402, F403

@@ -544,6 +544,22 @@ def test_a_client_id_reaches_no_level_but_its_own(client_id):
         assert not decision.allowed or (client_id == "other" and reach == "rovers/other/x")
 
 
+def test_placeholders_are_filled_from_who_asks():
+    rover = Principal(
+        "account/rover",
+        "rover",
+        client_ids=None,
+        grants=(Grant("{username}/{type}/{client_id}"),),
+        attributes={"type": "car", "username": "other", "client_id": "other"},
+    )
+
+    assert ask(rover, Action.PUBLISH, "rover/car/c1", client_id="c1").allowed
+    assert not ask(rover, Action.PUBLISH, "other/car/c1", client_id="c1").allowed
+    assert not ask(rover, Action.PUBLISH, "rover/car/other", client_id="c1").allowed
+    for unknown in ("rover/car/", "rover/car/other", "rover/car/None", "rover/car/{client_id}"):
+        assert not ask(rover, Action.PUBLISH, unknown, client_id=None).allowed
+
+
 # Superusers.
 
 

@@ -177,12 +177,16 @@ class Verdict(NamedTuple):
         return bool(self.decisions) and all(decision.allowed for decision in self.decisions)
 
 
-def deny(
-    reason: Reason,
-    principal: Principal | None = None,
-    question: Question | None = None,
-) -> Verdict:
-    return Verdict((Decision(False, reason),), principal, question)
+def deny(reason: Reason, principal: Principal | None = None, question: Question | None = None) -> Verdict:
+    """A verdict that refuses everything *question* asked, for *reason*."""
+    match question:
+        case TopicQuestion(topics=topics) if topics:
+            decisions = tuple(Decision(False, reason, topic) for topic in topics)
+        case ResourceQuestion(resource=resource):
+            decisions = (Decision(False, reason, resource),)
+        case _:
+            decisions = (Decision(False, reason),)
+    return Verdict(decisions, principal, question)
 
 
 class Directory(Protocol):

@@ -27,8 +27,6 @@ from authsvc.core.access import (
 )
 from authsvc.core.grants import Grant
 
-CONTROL = "$CONTROL"  # mosquitto's and EMQX's control channel: for nobody that comes through here
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -152,6 +150,8 @@ def _filled(principal: Principal, client: Client, rules: Rules) -> tuple[Grant, 
 
 
 def _topic(principal: Principal, held: tuple[Grant, ...], action: Action, topic: str) -> Decision:
+    if type(action) is not Action:
+        return Decision(False, Reason.MALFORMED, topic)  # a word that no dialect here should let through
     wanted: str | None = topic
     if action is Action.SUBSCRIBE:
         wanted = topics.inner_filter(topic)
@@ -161,7 +161,7 @@ def _topic(principal: Principal, held: tuple[Grant, ...], action: Action, topic:
             return Decision(False, Reason.WILDCARD_PUBLISH, topic)
     if wanted is None:
         return Decision(False, Reason.MALFORMED_TOPIC, topic)
-    if wanted == CONTROL or wanted.startswith(CONTROL + "/"):
+    if topics.is_control(wanted):
         return Decision(False, Reason.RESERVED_TOPIC, topic)
     if principal.superuser:
         return Decision(True, Reason.SUPERUSER, topic)

@@ -52,7 +52,9 @@ def fill(template: str, values: Mapping[str, str]) -> str | None:
         parts += (template[end : match.start()], value)
         end = match.end()
     parts.append(template[end:])
-    return "".join(parts)
+    filled = "".join(parts)
+    # A client that calls itself $SYS must not reach the broker's own topics by that.
+    return None if filled.startswith("$") and not template.startswith("$") else filled
 
 
 def problem(template: str) -> str:
@@ -72,6 +74,8 @@ def problem(template: str) -> str:
         return "This is no topic filter: `+` fills one level, `#` the last one, and no level holds more."
     if bare.startswith(topics.SHARE):
         return "Grant the filter inside `$share/<group>/`: shared subscriptions are judged by it."
+    if topics.is_control(bare):
+        return "No grant opens $CONTROL: it is the broker's own."
     return ""
 
 

@@ -9,7 +9,12 @@ SHARE: Final = "$share/"
 MAX_BYTES: Final = 65_535  # MQTT 5.0, 1.5.4: the longest UTF-8 string of the protocol
 # NUL must not occur (MQTT 5.0, 1.5.4); control characters, surrogates and non-characters should not, and
 # no topic of ours needs them.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN_ASCII = re.compile("[\x00-\x1f\x7f]")
+_FORBIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
+    + "]"
+)
 
 
 def is_topic(text: str) -> bool:
@@ -69,6 +74,11 @@ def inner_filter(text: str) -> str | None:
     return shared
 
 
+def is_control(text: str) -> bool:
+    """Whether *text* is in `$CONTROL`, through which mosquitto and EMQX take orders: for nobody here."""
+    return text == "$CONTROL" or text.startswith("$CONTROL/")
+
+
 def covers(granted: str, requested: str) -> bool:
     """Whether every topic that filter *requested* can match is inside filter *granted*.
 
@@ -85,8 +95,7 @@ def covers(granted: str, requested: str) -> bool:
         return False
     if granted == "+/#":
         return True  # a topic has at least one level, so this is `#`
-    wanted = requested.split("/")
-    levels = granted.split("/")
+    wanted, levels = _levels(requested), _levels(granted)
     for position, level in enumerate(levels):
         if level == "#":
             return True
@@ -105,7 +114,7 @@ def overlaps(one: str, other: str) -> bool:
     """
     if (one.startswith("$") and other[:1] in ("+", "#")) or (other.startswith("$") and one[:1] in ("+", "#")):
         return False
-    ours, theirs = one.split("/"), other.split("/")
+    ours, theirs = _levels(one), _levels(other)
     for position in range(max(len(ours), len(theirs))):
         our = ours[position] if position < len(ours) else None
         their = theirs[position] if position < len(theirs) else None
@@ -119,6 +128,13 @@ def overlaps(one: str, other: str) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    if not text or _FORBIDDEN.search(text):
+    if not text or len(text) > MAX_BYTES:
         return False
-    return len(text) * 4 <= MAX_BYTES or len(text.encode()) <= MAX_BYTES
+    if text.isascii():
+        return _FORBIDDEN_ASCII.search(text) is None
+    return _FORBIDDEN.search(text) is None and len(text.encode()) <= MAX_BYTES
+
+
+def _levels(topic_filter: str) -> list[str]:
+    """The levels of a filter. `/#` also means the level above it, which here is a topic that cannot exist."""
+    return ["", "+", "#"] if topic_filter == "/#" else topic_filter.split("/")

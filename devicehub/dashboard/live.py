@@ -78,7 +78,9 @@ class Watch:
     def start(self) -> dict[str, Any]:
         """Everything: a page that comes back after a pause catches up with this alone."""
         now = timezone.now()
-        self._tables = [Table(kind, self._selection) for kind in registry]  # before the chart: nothing is missed
+        self._tables = [
+            Table(kind, self._selection) for kind in registry
+        ]  # before the chart: nothing is missed
         news = self._news(now, [row for table in self._tables for row in table.rows])
         if self._selection.plotted is not None:
             self._chart = Chart(self._selection.plotted, self._selection.seconds)
@@ -119,14 +121,13 @@ class Watch:
         if rows:
             news["rows"] = {row.key: render_to_string("devicehub/_device.html", {"row": row}) for row in rows}
         if "counts" in new:
-            news["counts"] = {
-                name: f"{getattr(counts, name):,}" for name in ("devices", "connected", "readings", "denied")
-            }
+            news["counts"] = counts.shown
         if "denials" in new:
             news["denials"] = render_to_string("devicehub/_denials.html", {"denials": denials})
             news["denial"] = _spoken(denials)
         if "quarantine" in new:
             news["quarantine"] = render_to_string("devicehub/_quarantine.html", {"quarantine": quarantine})
+            news["quarantined"] = quarantine.count
         return news
 
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from authsvc.core.access import Reason
@@ -31,6 +31,11 @@ class Counts:
     readings: int
     denied: int
     by_kind: dict[str, int]
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """As they stand on the page, by name."""
+        return {name: f"{getattr(self, name):,}" for name in ("devices", "connected", "readings", "denied")}
 
 
 class Counter:
@@ -92,7 +97,7 @@ def denials() -> list[Refused]:
         Refused(
             who=denial.principal or denial.username or "somebody unknown",
             client_id=denial.client_id,
-            action=denial.action,
+            action=reasons.action(denial),
             topic=denial.topic,
             reason=denial.reason,
             sentence=reasons.sentence(denial),
@@ -105,7 +110,7 @@ def denials() -> list[Refused]:
     ]
 
 
-def _attempts():  # type: ignore[no-untyped-def]
+def _attempts() -> QuerySet[Denial]:
     """Denials of something that somebody tried: whether it is a superuser a broker asks of every client."""
     return Denial.objects.exclude(reason=Reason.NOT_SUPERUSER)
 

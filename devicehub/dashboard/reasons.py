@@ -34,6 +34,14 @@ SENTENCES: Mapping[str, str] = {
     Reason.FOREIGN_RESOURCE: "It asked for something of the broker that is not its own.",
 }
 
+# How the dialects name the question that a login is; other questions are shown as they are called.
+LOGINS = frozenset({"user", "auth", "authn", "register"})
+
+
+def action(denial: Denial) -> str:
+    """What was tried, in the words of MQTT."""
+    return "connect" if denial.action in LOGINS else denial.action
+
 
 def sentence(denial: Denial) -> str:
     """Why *denial* happened; of somebody else's topic it names the owner."""

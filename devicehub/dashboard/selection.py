@@ -95,9 +95,7 @@ def parse(asked: Mapping[str, str]) -> Selection:
     return Selection(
         search=_text(asked.get("q", "")),
         status=status if status in DeviceStatus.values else "",
-        plotted=next(
-            (p for p in choices if p.name == asked.get("reading")), choices[0] if choices else None
-        ),
+        plotted=next((p for p in choices if p.name == asked.get("reading")), choices[0] if choices else None),
         range=range_name if range_name in RANGES else "15m",
         places=places,
     )

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_GET, require_safe
 
 from devicehub.dashboard import devices, live, overview
 from devicehub.dashboard.selection import RANGE_NAMES, parse, plottable
@@ -61,7 +61,9 @@ def fleet(request: HttpRequest) -> HttpResponse:
         {
             "selection": selection,
             "counts": counts,
-            "tables": [(devices.page(kind, selection), counts.by_kind.get(kind.slug, 0)) for kind in registry],
+            "tables": [
+                (devices.page(kind, selection), counts.by_kind.get(kind.slug, 0)) for kind in registry
+            ],
             "denials": overview.denials(),
             "quarantine": overview.quarantine(),
             "plottable": plottable(),
@@ -74,7 +76,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
     )
 
 
-@require_safe
+@require_GET
 async def live_events(request: HttpRequest) -> HttpResponseBase:
     """News for the page at the same query, as server-sent events. Never a redirect: no script follows one."""
     user = await request.auser()

@@ -1,0 +1,225 @@
+// The chart: one line for each device; with buckets also a band from the lowest to the highest value.
+
+const COLOURS = 8;
+const DASHED_FROM = 4; // from this series on lines are dashed, for those who cannot tell the colours apart
+const GAP = 4; // a pause of this many usual steps is a gap, and no line crosses it
+
+export class Chart {
+  constructor(box, legend, corner) {
+    this.box = box;
+    this.legend = legend;
+    this.corner = corner;
+    this.series = [];
+    this.hidden = new Set();
+    this.plot = null;
+    this.zoomed = false;
+    this.hovered = false;
+    new ResizeObserver(() => this.resize()).observe(box);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.build());
+  }
+
+  load(chart, now) {
+    this.about = chart;
+    this.now = now;
+    this.series = [];
+    this.corner.textContent = chart.step
+      ? `mean, lowest and highest of ${spell(chart.step)} · UTC` : "UTC";
+    this.merge(chart.series);
+    this.build();
+  }
+
+  // New points, or buckets computed anew: what stands at the same time is replaced.
+  add(points, now) {
+    if (!this.about) return;
+    this.now = now;
+    const known = this.series.length;
+    this.merge(points ?? []);
+    for (const one of this.series) forget(one, now - this.about.seconds);
+    if (this.series.length !== known || !this.plot) this.build();
+    else if (points?.length || !(this.hovered || this.zoomed)) this.draw();
+  }
+
+  merge(incoming) {
+    for (const part of incoming) {
+      let one = this.series.find((series) => series.device === part.device);
+      if (!one) {
+        if (this.series.length === COLOURS) continue;
+        one = { device: part.device, points: new Map() };
+        this.series.push(one);
+      }
+      part.t.forEach((time, i) => one.points.set(time, [part.v[i], part.low?.[i], part.high?.[i]]));
+      one.points = new Map([...one.points].sort((a, b) => a[0] - b[0]));
+    }
+  }
+
+  get isEmpty() {
+    return !this.series.some((one) => one.points.size);
+  }
+
+  columns() {
+    const gapsStay = this.series.map(() => [0, 2, 2, 2]); // a null spreads to the next value of its own line
+    return uPlot.join(this.series.map((one) => withGaps(one.points, this.about.step)), gapsStay);
+  }
+
+  build() {
+    if (!this.about) return;
+    this.plot?.destroy();
+    this.plot = null;
+    this.box.querySelector(".empty")?.remove();
+    if (this.isEmpty) {
+      this.legend.replaceChildren();
+      this.box.append(this.sayEmpty());
+      return;
+    }
+    const css = getComputedStyle(document.documentElement);
+    const colour = (name) => css.getPropertyValue(name).trim();
+    const axis = {
+      stroke: colour("--quiet"), font: `12px ${css.getPropertyValue("font-family") || "system-ui"}`,
+      grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false },
+    };
+    const series = [{}];
+    const bands = [];
+    this.series.forEach((one, i) => {
+      const stroke = colour(`--series-${i + 1}`);
+      const show = !this.hidden.has(one.device);
+      const dash = i >= DASHED_FROM ? [8, 3] : undefined;
+      series.push({ label: one.device, stroke, dash, width: 1.75, show, points: { size: 4, fill: stroke } });
+      const edge = { stroke: "transparent", width: 0, show, points: { show: false } };
+      series.push(edge, { ...edge });
+      bands.push({ series: [i * 3 + 3, i * 3 + 2], fill: `${stroke}26` });
+    });
+    this.plot = new uPlot({
+      width: this.box.clientWidth - 16,
+      height: this.box.clientHeight,
+      legend: { show: false },
+      padding: [8, 12, 0, 0],
+      cursor: { points: { size: 7 }, drag: { x: true, y: false } },
+      scales: { x: { time: true, range: (u, low, high) => this.zoomed ? [low, high] : this.window() } },
+      tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+      axes: [{ ...axis, size: 32, space: 70, values: (u, ticks) => ticks.map(clock) }, { ...axis, size: 58, label: this.about.unit || this.about.reading, labelSize: 20, labelGap: 0, labelFont: axis.font }],
+      series, bands,
+      hooks: {
+        setSelect: [(u) => { this.zoomed = u.select.width > 0; }],
+        setCursor: [() => this.label()],
+      },
+    }, this.columns(), this.box);
+    this.plot.over.addEventListener("mouseenter", () => { this.hovered = true; });
+    this.plot.over.addEventListener("mouseleave", () => { this.hovered = false; this.draw(); });
+    this.plot.over.addEventListener("dblclick", () => { this.zoomed = false; this.draw(); });
+    this.buildLegend();
+  }
+
+  window() {
+    return [this.now - this.about.seconds, this.now];
+  }
+
+  // While somebody looks closely the picture stands still; what came meanwhile shows afterwards.
+  draw() {
+    if (!this.plot || this.hovered) return;
+    const { min, max } = this.plot.scales.x;
+    this.plot.batch(() => {
+      this.plot.setData(this.columns(), false);
+      const [low, high] = this.zoomed ? [min, max] : this.window();
+      this.plot.setScale("x", { min: low, max: high });
+    });
+    this.label();
+  }
+
+  resize() {
+    this.plot?.setSize({ width: this.box.clientWidth - 16, height: this.box.clientHeight });
+  }
+
+  buildLegend() {
+    this.legend.replaceChildren(...this.series.map((one, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = `colour-${i + 1}${i >= DASHED_FROM ? " dashed" : ""}`;
+      button.setAttribute("aria-pressed", String(!this.hidden.has(one.device)));
+      button.title = `Show or hide ${one.device}`;
+      const name = document.createElement("span");
+      name.textContent = one.device;
+      button.append(document.createElement("i"), name, document.createElement("b"));
+      button.addEventListener("click", () => this.toggle(one.device, i, button));
+      return button;
+    }));
+    this.label();
+  }
+
+  toggle(device, i, button) {
+    const show = this.hidden.delete(device);
+    if (!show) this.hidden.add(device);
+    button.setAttribute("aria-pressed", String(show));
+    for (const offset of [1, 2, 3]) this.plot.setSeries(i * 3 + offset, { show });
+  }
+
+  // The values under the cursor, or the latest ones.
+  label() {
+    const at = this.plot?.cursor.idx;
+    const time = this.hovered && at != null ? this.plot.data[0][at] : Infinity;
+    this.series.forEach((one, i) => {
+      let value = null;
+      for (const [moment, point] of one.points) {
+        if (moment > time) break;
+        value = point[0];
+      }
+      const cell = this.legend.children[i]?.lastChild;
+      if (cell) cell.textContent = value == null ? "–" : format(value);
+    });
+  }
+
+  sayEmpty() {
+    const { reading, seconds, newest } = this.about;
+    const box = document.createElement("p");
+    box.className = "empty";
+    box.textContent = `No ${reading} in the last ${spell(seconds)}. `;
+    if (!newest) box.append("No device of this kind has sent a reading yet.");
+    else {
+      const time = document.createElement("time");
+      time.dateTime = newest;
+      time.title = newest;
+      box.append("The latest reading of this kind was measured ", time);
+    }
+    return box;
+  }
+}
+
+// [times, values, lows, highs] with a null where the device was silent.
+function withGaps(points, step) {
+  const times = [...points.keys()];
+  const pauses = times.slice(1).map((time, i) => time - times[i]).sort((a, b) => a - b);
+  const usual = Math.max(pauses[pauses.length >> 1] ?? 0, step);
+  const columns = [[], [], [], []];
+  const put = (...values) => values.forEach((value, i) => columns[i].push(value));
+  let last = null;
+  for (const [time, [value, low = null, high = null]] of points) {
+    if (last !== null && time - last > usual * GAP) put(last + usual, null, null, null);
+    put(time, value, low, high);
+    last = time;
+  }
+  return columns;
+}
+
+function forget(one, before) {
+  for (const time of one.points.keys()) {
+    if (time >= before) break;
+    one.points.delete(time);
+  }
+}
+
+function format(value) {
+  const size = Math.abs(value);
+  if (Number.isInteger(value)) return value.toLocaleString("en");
+  if (size < 0.1) return value.toPrecision(3);
+  const digits = size >= 10000 ? 0 : size >= 1000 ? 1 : 2;
+  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+function clock(seconds) {
+  const time = new Date(seconds * 1000).toISOString();
+  return seconds % 60 ? time.slice(11, 19) : time.slice(11, 16);
+}
+
+function spell(seconds) {
+  if (seconds % 3600 === 0) return seconds === 3600 ? "hour" : `${seconds / 3600} hours`;
+  return seconds % 60 === 0 && seconds > 60 ? `${seconds / 60} minutes` : `${seconds} seconds`;
+}
