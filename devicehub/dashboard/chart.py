@@ -32,7 +32,7 @@ class EpochSeconds(Func):
     output_field = IntegerField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        template = "CAST(strftime('%%s', %(expressions)s) AS INTEGER)"
+        template = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER)"  # %s, after two formattings
         return self.as_sql(compiler, connection, template=template, **context)
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
@@ -93,6 +93,7 @@ class Chart:
         newest = self.kind.reading_model.objects.order_by("-timestamp").values_list("timestamp", flat=True)
         return {
             "reading": devices.column(self.reading),
+            "whole": self.reading.type == "integer",
             "unit": display.unit(self.reading.unit),
             "seconds": self.seconds,
             "step": self.step,

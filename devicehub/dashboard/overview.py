@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -41,7 +42,8 @@ class Counts:
 class Counter:
     """Counts on demand. Where the fleet is so large that counting is dear, it spends 5 % of its time on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[], Counts], clock: Callable[[], float] = time.monotonic) -> None:
+        self._count, self._clock = count, clock
         self._lock = threading.Lock()
         self._known: Counts | None = None
         self._counted_at = self._took = 0.0
@@ -50,15 +52,12 @@ class Counter:
         """The counts, at most *max_age* seconds old unless counting is dear."""
         with self._lock:
             allowed = max(max_age, KEPT * self._took if self._took > DEAR else 0)
-            started = time.monotonic()
+            started = self._clock()
             if self._known is None or started - self._counted_at >= allowed:
-                self._known = _count()
-                self._counted_at = time.monotonic()
+                self._known = self._count()
+                self._counted_at = self._clock()
                 self._took = self._counted_at - started
             return self._known
-
-
-counter = Counter()
 
 
 def _count() -> Counts:
@@ -72,6 +71,9 @@ def _count() -> Counts:
         denied=_attempts().aggregate(total=Sum("count"))["total"] or 0,
         by_kind=by_kind,
     )
+
+
+counter = Counter(_count)
 
 
 @dataclass(frozen=True)

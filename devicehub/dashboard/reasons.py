@@ -29,8 +29,8 @@ SENTENCES: Mapping[str, str] = {
     Reason.MALFORMED_TOPIC: "This is no topic that MQTT allows.",
     Reason.WILDCARD_PUBLISH: "Nobody can publish to a topic with a wildcard.",
     Reason.RESERVED_TOPIC: "This topic controls the broker itself; nobody may use it.",
-    Reason.DENY_GRANT: "A rule forbids it.",
-    Reason.NO_GRANT: "No rule allows it.",
+    Reason.DENY_GRANT: "A rule forbids this.",
+    Reason.NO_GRANT: "No rule allows this.",
     Reason.FOREIGN_RESOURCE: "It asked for something of the broker that is not its own.",
 }
 
@@ -47,10 +47,10 @@ def sentence(denial: Denial) -> str:
     """Why *denial* happened; of somebody else's topic it names the owner."""
     known = SENTENCES.get(denial.reason, "Refused.")
     if denial.reason == Reason.DENY_GRANT and denial.rule:
-        return f"The rule “{denial.rule}” forbids it."
+        return f"The rule “{denial.rule}” forbids this."
     if denial.reason != Reason.NO_GRANT:
         return known
     address = topics.parse(denial.topic)
     if address is not None and address.kind.key(address.device_id) != denial.principal:
-        return f"This topic belongs to {address.device_id}; no rule shares it."
+        return f"This topic belongs to {address.device_id}."
     return known

@@ -163,7 +163,7 @@ export class Chart {
         value = point[0];
       }
       const cell = this.legend.children[i]?.lastChild;
-      if (cell) cell.textContent = value == null ? "–" : format(value);
+      if (cell) cell.textContent = value == null ? "–" : format(value, this.about.whole && !this.about.step);
     });
   }
 
@@ -206,10 +206,11 @@ function forget(one, before) {
   }
 }
 
-function format(value) {
+// As display.value() on the server.
+function format(value, whole) {
   const size = Math.abs(value);
-  if (Number.isInteger(value)) return value.toLocaleString("en");
-  if (size < 0.1) return value.toPrecision(3);
+  if (whole) return value.toLocaleString("en");
+  if (size > 0 && size < 0.1) return String(Number(value.toPrecision(3)));
   const digits = size >= 10000 ? 0 : size >= 1000 ? 1 : 2;
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }

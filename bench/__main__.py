@@ -1,0 +1,17 @@
+"""`script/bench auth`: what it measures is in bench/auth.py."""
+
+import argparse
+import sys
+
+from bench import auth
+
+parser = argparse.ArgumentParser(prog="script/bench")
+commands = parser.add_subparsers(dest="command", required=True)
+answers = commands.add_parser("auth", help="answers to brokers against a bare application")
+answers.add_argument("--seconds", type=float, default=3, help="of one round")
+answers.add_argument("--rounds", type=int, default=5)
+answers.add_argument("--json", action="store_true")
+
+if __name__ == "__main__":
+    arguments = parser.parse_args()
+    sys.exit(auth.run(seconds=arguments.seconds, rounds=arguments.rounds, as_json=arguments.json))

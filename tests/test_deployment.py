@@ -1,0 +1,160 @@
+"""What is shipped to run: the broker's configuration, the compose file, the settings, a project without fleet."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import servers
+from tests.hub import ROOT
+from tests.servers import MissingServer
+
+pytestmark = pytest.mark.sqlite_only
+PYTHON_FOLDER = str(Path(sys.executable).parent)
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG")}
+    return {
+        **kept,
+        "PATH": f"{PYTHON_FOLDER}:{os.environ['PATH']}",
+        "SECRET_KEY": "a secret of this test alone, and long enough for everybody",
+        "DATABASE_URL": f"sqlite:///{folder}/devicehub.sqlite3",
+        **more,
+    }
+
+
+def manage(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error::RuntimeWarning", "manage.py", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(folder, **more), capture_output=True, text=True, check=False
+    )
+
+
+def prepare(folder: Path) -> None:
+    subprocess.run(
+        ["sh", "mosquitto/prepare", str(folder), "http://web:8000", "mosquitto"],
+        cwd=ROOT,
+        env=environment(folder),
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_prepare_fills_the_brokers_configuration_once(tmp_path):
+    prepare(tmp_path)
+    first = {name: (tmp_path / name).read_text() for name in ("mosquitto.conf", "mqtt_url")}
+
+    prepare(tmp_path)
+
+    assert {name: (tmp_path / name).read_text() for name in first} == first
+    assert "auth_opt_http_host web\nauth_opt_http_port 8000" in first["mosquitto.conf"]
+    assert re.search(r"getuser_uri /mqtt/go-auth/user\?k=[\w-]{43}\n", first["mosquitto.conf"])
+    assert not re.search("@[A-Z]+@", first["mosquitto.conf"].partition("\nlistener")[2])
+    assert re.fullmatch(r"mqtt://ingest:[A-Za-z0-9]{43}@mosquitto:1883\n", first["mqtt_url"])
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in first} == {0o600}
+
+
+def test_mosquitto_takes_the_shipped_configuration(tmp_path, needs_real: Callable[[MissingServer], None]):
+    """Without the plugin, which Debian does not have; every other line is as shipped."""
+    try:
+        program = servers._program("mosquitto", package="mosquitto")
+    except MissingServer as missing:
+        needs_real(missing)
+    port = servers.free_port()
+    shipped = (ROOT / "mosquitto" / "mosquitto.conf").read_text()
+    lines = [line for line in shipped.splitlines() if not line.startswith("auth_")]
+    text = "\n".join(lines).replace("listener 1883", f"listener {port} 127.0.0.1")
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(text.replace("/mosquitto/data/", f"{tmp_path}/") + "\nuser root\n")
+
+    with servers.process(
+        [program, "-c", str(config)],
+        env=dict(os.environ),
+        log=tmp_path / "mosquitto.log",
+        ready=lambda: servers.accepts(port),
+    ) as broker:
+        assert broker.poll() is None
+
+
+def test_the_compose_file_starts_what_it_says():
+    document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+    assert set(document["services"]) == {"db", "setup", "web", "mosquitto", "ingest"}
+    for name, service in document["services"].items():
+        assert set(service.get("depends_on", ())) <= set(document["services"]), name
+        for volume in service.get("volumes", ()):
+            assert volume.split(":")[0] in document["volumes"], name
+    published = [port for s in document["services"].values() for port in s.get("ports", ())]
+    assert published == ["127.0.0.1:8000:8000", "1883:1883"]  # the site is for a proxy, MQTT for devices
+
+
+def test_three_settings_are_enough(tmp_path):
+    migrated = manage(tmp_path, "migrate", ALLOWED_HOSTS="hub.example.org")
+
+    assert migrated.returncode == 0, migrated.stderr
+    assert (tmp_path / "devicehub.sqlite3").stat().st_mode & 0o777 == 0o600
+
+
+def test_there_is_no_default_secret(tmp_path):
+    refused = manage(tmp_path, "check", SECRET_KEY="")
+
+    assert refused.returncode != 0
+    assert "Set SECRET_KEY, or SECRET_KEY_FILE" in refused.stderr
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path):
+    (tmp_path / "key").write_text("a secret from a file, and long enough for everybody\n")
+
+    checked = manage(tmp_path, "check", SECRET_KEY="", SECRET_KEY_FILE=str(tmp_path / "key"))
+
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_without_fleet_everything_still_starts(tmp_path):
+    """fleet is named in INSTALLED_APPS and nowhere else."""
+    (tmp_path / "bare.py").write_text(
+        "from config.settings import *\nINSTALLED_APPS = [app for app in INSTALLED_APPS if app != 'fleet']\n"
+    )
+    more = {"DJANGO_SETTINGS_MODULE": "bare", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+
+    for arguments in (["migrate"], ["check"], ["makemigrations", "--check"]):
+        done = manage(tmp_path, *arguments, **more)
+        assert done.returncode == 0, done.stderr
+
+    port = servers.free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "config/gunicorn.conf.py",
+        "--bind",
+        f"127.0.0.1:{port}",
+    ]
+    with servers.process(
+        [*command, "config.asgi:application"],
+        env=environment(tmp_path, **more),
+        cwd=ROOT,
+        log=tmp_path / "gunicorn.log",
+        ready=lambda: servers.accepts(port),
+    ) as server:
+        assert server.poll() is None
+
+
+def test_fleet_is_imported_by_nobody():
+    importers = [
+        path
+        for folder in ("authsvc", "devicehub", "config")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^\s*(from|import) fleet\b", path.read_text(), re.MULTILINE)
+    ]
+
+    assert importers == []
