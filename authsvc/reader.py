@@ -29,16 +29,17 @@ _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weak
 
 async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """All rows of *sql* (placeholders are `%s`). Raises what the driver raises when the database is away."""
-    wrapper = connections["default"]
-    if wrapper.vendor == "sqlite":
-        return _sqlite(str(wrapper.settings_dict["NAME"]), sql, parameters)
-    if wrapper.vendor == "postgresql":
+    config = connections.settings["default"]  # the same dict that the ORM's connection holds
+    engine = config["ENGINE"]
+    if engine == "django.db.backends.sqlite3":
+        return _sqlite(str(config["NAME"]), sql, parameters)
+    if engine == "django.db.backends.postgresql":
         loop = asyncio.get_running_loop()
         pool = _pools.get(loop)
         if pool is None:
             pool = _pools[loop] = _PostgreSQL()
-        return await pool.fetch(wrapper.settings_dict, sql, parameters)
-    raise ImproperlyConfigured(f"DeviceHub runs on SQLite and PostgreSQL, not on {wrapper.vendor}")
+        return await pool.fetch(config, sql, parameters)
+    raise ImproperlyConfigured(f"DeviceHub runs on SQLite and PostgreSQL, not on {engine}")
 
 
 async def close() -> None:

@@ -6,6 +6,7 @@ placeholder fills a whole level, so that comparing levels is all there is to do.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
@@ -66,15 +67,20 @@ def command_filters() -> list[str]:
 
 def owned(kind: Kind, device_id: str) -> tuple[Grant, ...]:
     """What a device may do by being itself: publish what it says, subscribe to and receive its commands."""
-    commands = build(kind, device_id, MessageType.CMD)
-    publish = (
-        Grant(build(kind, device_id, message_type), ActionSet.PUBLISH, name=f"own {message_type}")
-        for message_type in FROM_DEVICE
+    parts = _owned_parts(kind, settings.topic_prefix)
+    return tuple(
+        Grant(f"{before}{device_id}{after}", actions, True, name) for before, after, actions, name in parts
     )
-    return (
-        *publish,
-        Grant(commands, ActionSet.SUBSCRIBE, name="own cmd"),
-        Grant(commands, ActionSet.RECEIVE, name="own cmd"),
+
+
+@functools.lru_cache(maxsize=64)
+def _owned_parts(kind: Kind, _prefix: str) -> tuple[tuple[str, str, ActionSet, str], ...]:
+    """The text before and after the device id of each topic that a device owns; asked for every question."""
+    rights = [(message_type, ActionSet.PUBLISH) for message_type in FROM_DEVICE]
+    rights += [(MessageType.CMD, ActionSet.SUBSCRIBE), (MessageType.CMD, ActionSet.RECEIVE)]
+    return tuple(
+        (*build(kind, "\x00", message_type).split("\x00"), actions, f"own {message_type}")  # type: ignore[misc]
+        for message_type, actions in rights
     )
 
 

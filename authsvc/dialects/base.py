@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from authsvc.core.access import Client, MalformedRequest, Question, Verdict
 
+T = TypeVar("T")
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = "text/plain; charset=utf-8"
@@ -18,6 +18,21 @@ MAX_BODY = 512 * 1024  # MQTT strings hold 64 KiB, and JSON may write a byte in 
 MAX_FIELDS = 64  # RabbitMQ sends the most, about a dozen
 # In the query beside the fields of a GET: the caller's token, and the response mode of go-auth.
 CONTROL_PARAMETERS = frozenset({"k", "format"})
+
+
+class once(Generic[T]):
+    """A property that is computed once. functools.cached_property takes a lock each time (before 3.12)."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 class Reply(NamedTuple):
@@ -55,21 +70,21 @@ class Request:
     oversized: bool = False
     options: Options = field(default_factory=Options)
 
-    @cached_property
+    @once
     def content_type(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-    @cached_property
+    @once
     def is_form(self) -> bool:
         """Whether the fields arrive as form text, where every value is a string."""
         return self.content_type == FORM or (self.method == "GET" and not self.body)
 
-    @cached_property
+    @once
     def parameters(self) -> list[tuple[str, str]]:
         """The decoded query, in order. Raises MalformedRequest."""
         return _form(self.query)
 
-    @cached_property
+    @once
     def fields(self) -> Fields:
         """The fields of the question, each of them once. Raises MalformedRequest."""
         if self.oversized:
@@ -132,6 +147,12 @@ def _utf8(body: bytes) -> str:
 def _form(text: str) -> list[tuple[str, str]]:
     if not text:
         return []
+    if "%" not in text and "+" not in text and text.isascii():
+        # Nothing to decode, as in most tokens: the same rules, in a tenth of the time.
+        pairs = [part.partition("=") for part in text.split("&")]
+        if len(pairs) > MAX_FIELDS or not all(separator for _, separator, _ in pairs):
+            raise MalformedRequest("the form cannot be read")
+        return [(name, value) for name, _, value in pairs]
     try:
         return parse_qsl(
             text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FIELDS

@@ -1,0 +1,210 @@
+"""What operators type: provisioning, accounts, brokers, simulated devices."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
+
+from authsvc.broker_configuration import TEMPLATES
+from authsvc.core.passwords import verify
+from authsvc.dialects import BY_NAME
+from authsvc.models import Account, Broker, Grant
+from devicehub import provisioning, simulation
+from devicehub.commands import CommandNotSent
+from devicehub.models import SentCommand, digest_api_key
+from devicehub.signals import device_provisioned
+from fleet.models import IrrigationValveDevice, WeatherStationDevice
+from tests.servers import free_port
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out, stderr=OutputWrapper(StringIO()))
+    return out.getvalue()
+
+
+def provision(output: Path, *, count: int = 2, prefix: str = "STATION-") -> list[dict[str, object]]:
+    options = ["--count", str(count), "--prefix", prefix, "--output", str(output)]
+    run("provision_devices", "weatherstation", *options)
+    return json.loads(output.read_text())
+
+
+def test_provisioned_devices_come_with_all_that_a_firmware_needs(tmp_path):
+    devices = provision(tmp_path / "fleet.json")
+
+    assert [d["device_id"] for d in devices] == ["STATION-001", "STATION-002"]
+    assert devices[0].keys() == {"device_id", "mqtt_username", "mqtt_password", "api_key", "topics"}
+    prefix = "things/weatherstation/STATION-001"
+    assert devices[0]["topics"] == {
+        about: f"{prefix}/{about}" for about in ("data", "status", "cmd", "reply")
+    }
+    stored = WeatherStationDevice.objects.get(device_id="STATION-001")
+    assert stored.mqtt_username == devices[0]["mqtt_username"]
+    assert verify(devices[0]["mqtt_password"], stored.mqtt_password_hash)
+    assert stored.api_key == digest_api_key(devices[0]["api_key"])
+
+
+def test_the_file_of_credentials_is_private_and_never_overwritten(tmp_path):
+    provision(tmp_path / "fleet.json")
+
+    assert (tmp_path / "fleet.json").stat().st_mode & 0o777 == 0o600
+    before = (tmp_path / "fleet.json").read_text()
+    with pytest.raises(CommandError, match="exists; name a new file"):
+        provision(tmp_path / "fleet.json")
+    assert (tmp_path / "fleet.json").read_text() == before
+    assert WeatherStationDevice.objects.count() == 2
+
+
+def test_numbers_continue_after_the_highest(tmp_path):
+    WeatherStationDevice.objects.create(device_id="STATION-041")
+    WeatherStationDevice.objects.create(device_id="STATION-9x")
+
+    devices = provision(tmp_path / "fleet.json")
+
+    assert [d["device_id"] for d in devices] == ["STATION-042", "STATION-043"]
+
+
+def test_an_id_that_another_type_has_is_refused(tmp_path):
+    """Both would connect under it as their client id, and take over each other's session."""
+    IrrigationValveDevice.objects.create(device_id="STATION-002")
+
+    with pytest.raises(CommandError, match="irrigationvalve/STATION-002 has"):
+        provision(tmp_path / "fleet.json")
+
+    # What was made before is in the file, and nothing else was made.
+    assert [d.device_id for d in WeatherStationDevice.objects.all()] == ["STATION-001"]
+    assert "STATION-001" in (tmp_path / "fleet.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["weathrstation", "--count", "1", "--prefix", "A-"],
+            "There is no device type 'weathrstation'; known:",
+        ),
+        (["weatherstation", "--count", "0", "--prefix", "A-"], "--count must be 1 or more"),
+        (["weatherstation", "--count", "1", "--prefix", "a/b"], "cannot be a device id"),
+    ],
+)
+def test_what_cannot_be_provisioned_is_said_in_one_line(tmp_path, arguments, message):
+    with pytest.raises(CommandError, match=message):
+        run("provision_devices", *arguments, "--output", str(tmp_path / "fleet.json"))
+
+
+def test_provisioning_tells_who_listens_and_no_secret(tmp_path, django_capture_on_commit_callbacks):
+    heard: list[dict[str, object]] = []
+
+    def listen(**arguments: object) -> None:
+        heard.append(arguments)
+
+    device_provisioned.connect(listen)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
+    finally:
+        device_provisioned.disconnect(listen)
+
+    assert [(h["device"], set(h) - {"signal", "sender"}) for h in heard] == [(device, {"device"})]
+
+
+def test_an_ingest_account_may_do_its_work_and_nothing_else():
+    answer = json.loads(run("create_account", "ingest", "--ingest", "--json"))
+
+    account = Account.objects.get(username="ingest")
+    assert verify(answer["password"], account.password_hash)
+    assert not account.is_superuser
+    assert account.client_ids == ["ingest-*"]
+    granted = {
+        (g.actions, g.filter) for g in Grant.objects.filter(subject="key:account/ingest", effect="allow")
+    }
+    kinds = ("weatherstation", "irrigationvalve")
+    receive = {
+        (actions, f"things/{kind}/+/{about}")
+        for kind in kinds
+        for about in ("data", "status", "reply")
+        for actions in ("subscribe", "receive")
+    }
+    assert granted == receive | {("publish", f"things/{kind}/+/cmd") for kind in kinds}
+
+
+def test_an_account_needs_a_name_that_can_be_a_username():
+    with pytest.raises(CommandError, match="cannot be a username"):
+        run("create_account", "in gest")
+    run("create_account", "ingest")
+    with pytest.raises(CommandError, match="There is an account ingest already"):
+        run("create_account", "ingest")
+
+
+@pytest.mark.parametrize("dialect", sorted(TEMPLATES))
+def test_create_broker_prints_the_token_and_a_configuration_that_holds_it(dialect):
+    answer = run("create_broker", "broker-1", dialect, "--url", "http://auth:8000")
+
+    broker = Broker.objects.get(name="broker-1")
+    assert broker.dialects == [dialect]
+    token = answer.partition("shown this once: ")[2].split()[0]
+    assert len(token) == 43
+    configuration = answer.split("\n", 2)[2]
+    assert token in configuration
+    assert "auth" in configuration
+    assert "8000" in configuration
+    assert token not in repr(broker.__dict__)
+
+
+def test_every_dialect_has_a_configuration():
+    assert set(TEMPLATES) == set(BY_NAME)
+
+
+def test_a_broker_can_be_bound_to_networks():
+    run("create_broker", "broker-1", "go-auth", "--network", "10.0.0.0/8")
+    assert Broker.objects.get().networks == ["10.0.0.0/8"]
+
+    with pytest.raises(CommandError, match=r"10\.0\.0\.1/8 is no network"):
+        run("create_broker", "broker-2", "go-auth", "--network", "10.0.0.1/8")
+
+
+def test_a_simulation_never_takes_a_real_devices_credentials():
+    kind = provisioning.kind_of("weatherstation")
+    provisioning.create(kind, "SIM-001")
+
+    with pytest.raises(simulation.NotSimulated, match="weatherstation/SIM-001 is a real device"):
+        simulation.enlist(kind, "SIM-", 2)
+
+
+def test_a_simulation_issues_its_own_devices_credentials_anew():
+    kind = provisioning.kind_of("weatherstation")
+    first = simulation.enlist(kind, "SIM-", 1)[0]
+    second = simulation.enlist(kind, "SIM-", 1)[0]
+
+    device = WeatherStationDevice.objects.get(device_id="SIM-001")
+    assert device.check_mqtt_password(second.password)
+    assert not device.check_mqtt_password(first.password)
+
+
+@pytest.mark.parametrize("kind", ["weatherstation", "irrigationvalve"])
+def test_simulated_values_are_inside_their_ranges(kind):
+    for name, reading in provisioning.kind_of(kind).device_type._readings.items():
+        low, high = reading.range or (0, None)
+        for moment in range(0, 1000, 7):
+            value = simulation.value_at(reading, "SIM-001", float(moment))
+            assert value >= low, name
+            assert high is None or value <= high, name
+
+
+def test_a_command_that_no_broker_took_was_not_sent(settings):
+    settings.MQTT_URL = f"mqtt://127.0.0.1:{free_port()}"
+    device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
+
+    with pytest.raises(
+        CommandNotSent, match="reboot was not sent to weatherstation/STATION-001: no connection"
+    ):
+        device.send_command("reboot")
+
+    assert not SentCommand.objects.exists()
