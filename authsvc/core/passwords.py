@@ -1,10 +1,19 @@
-"""Passwords: made here with 256 random bits, kept as a hash, verified at equal cost for everybody."""
+"""Passwords: made here with 256 random bits, or brought along as another system's hash. Pure.
+
+A stored hash says how costly it is to verify. That cost is read and bounded before any work is done, because
+passlib's own limits do not hold for verify().
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
+import hmac
+import re
 import secrets
 import string
-from typing import Final
+from typing import Final, NamedTuple
 
 from passlib.context import CryptContext
 
@@ -14,11 +23,81 @@ ALPHABET: Final = string.ascii_letters + string.digits  # no `-`: go-auth joins 
 
 # A secret of 256 random bits cannot be guessed, so one salted SHA-256 is enough (NIST SP 800-63B, 5.1.2),
 # and a thousand devices that reconnect at once cost milliseconds.
-_CONTEXT = CryptContext(schemes=["ldap_salted_sha256"])
+_GENERATED = CryptContext(schemes=["ldap_salted_sha256"])
+_CHOSEN = CryptContext(schemes=["argon2"], argon2__type="ID")
+_IMPORTED = CryptContext(
+    schemes=[
+        "bcrypt",
+        "pbkdf2_sha256",
+        "pbkdf2_sha512",
+        "pbkdf2_sha1",
+        "django_pbkdf2_sha256",
+        "django_pbkdf2_sha1",
+    ]
+)
 
 
 class UnusableHash(ValueError):
-    """The stored text is no password hash of a scheme that is accepted here."""
+    """The stored text is no password hash that is accepted here: unknown, truncated, or too costly."""
+
+
+class Scheme(NamedTuple):
+    """A form of stored hash. *limits* bound the numbers that *pattern* names (cost, memory, lanes)."""
+
+    name: str
+    pattern: re.Pattern[str]
+    limits: dict[str, int]
+    fast: bool = False
+
+
+_B64 = r"[A-Za-z0-9+/]"
+_AB64 = r"[A-Za-z0-9./]"  # passlib's own alphabet, with `.` for `+`
+ROUNDS: Final = {"cost": 2_000_000}  # of PBKDF2: about half a second
+SCHEMES: Final = (
+    Scheme("generated", re.compile(rf"\{{SSHA256\}}{_B64}{{48,}}={{0,2}}"), {}, fast=True),
+    Scheme(
+        "argon2id",
+        re.compile(
+            r"\$argon2id\$v=19\$m=(?P<memory>\d+),t=(?P<cost>\d+),p=(?P<lanes>\d+)"
+            rf"\${_B64}{{11,86}}\${_B64}{{22,171}}"
+        ),
+        {"memory": 262_144, "cost": 16, "lanes": 16},  # KiB, passes, threads
+    ),
+    Scheme("bcrypt", re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}"), {"cost": 14}),
+    Scheme(
+        "passlib pbkdf2",
+        re.compile(
+            rf"\$pbkdf2(?:-sha256\$(?P<cost>\d+)\${_AB64}{{0,1366}}\${_AB64}{{43}}"
+            rf"|-sha512\$(?P<cost2>\d+)\${_AB64}{{0,1366}}\${_AB64}{{86}}"
+            rf"|\$(?P<cost3>\d+)\${_AB64}{{0,1366}}\${_AB64}{{27}})"
+        ),
+        {"cost": ROUNDS["cost"], "cost2": ROUNDS["cost"], "cost3": ROUNDS["cost"]},
+    ),
+    Scheme(
+        "django pbkdf2",
+        re.compile(
+            rf"pbkdf2_(?:sha256\$(?P<cost>\d+)\$[^$]{{1,64}}\${_B64}{{43}}="
+            rf"|sha1\$(?P<cost2>\d+)\$[^$]{{1,64}}\${_B64}{{27}}=)"
+        ),
+        {"cost": ROUNDS["cost"], "cost2": ROUNDS["cost"]},
+    ),
+    Scheme(
+        "mosquitto sha512", re.compile(rf"\$6\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"), {}, fast=True
+    ),
+    Scheme(
+        "mosquitto pbkdf2",
+        re.compile(rf"\$7\$(?P<cost>\d+)\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"),
+        ROUNDS,
+    ),
+    Scheme(
+        "go-auth pbkdf2",
+        re.compile(
+            rf"PBKDF2\$(?P<algorithm>sha1|sha256|sha512)\$(?P<cost>\d+)"
+            rf"\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{22,}}=*)"
+        ),
+        ROUNDS,
+    ),
+)
 
 
 def generate() -> str:
@@ -28,17 +107,47 @@ def generate() -> str:
 
 def hash_generated(secret: str) -> str:
     """The hash to store for a secret from generate(). Not for passwords that a person chose."""
-    return str(_CONTEXT.hash(secret))
+    return str(_GENERATED.hash(secret))
+
+
+def hash_chosen(secret: str) -> str:
+    """The hash to store for a password that a person chose (argon2id)."""
+    return str(_CHOSEN.hash(secret))
+
+
+def scheme_of(stored: str) -> Scheme:
+    """The scheme of a stored hash, its cost checked. Raises UnusableHash, which says what is wrong."""
+    for scheme in SCHEMES:
+        match = scheme.pattern.fullmatch(stored)
+        if match is None:
+            continue
+        for number, limit in scheme.limits.items():
+            found = match[number]
+            if found is not None and (len(found) > 9 or not 1 <= int(found) <= limit):
+                raise UnusableHash(f"{scheme.name}: {number.rstrip('23')} {found[:12]} is not in 1..{limit}")
+        return scheme
+    raise UnusableHash("the hash is of no accepted scheme, or not whole")
+
+
+def is_fast(stored: str) -> bool:
+    """Whether verifying *stored* takes microseconds. False for what cannot be verified."""
+    return stored.startswith("{SSHA256}") or stored.startswith("$6$")
 
 
 def verify(secret: str, stored: str) -> bool:
     """Whether *secret* is the one that *stored* was made from. Raises UnusableHash."""
     if not secret or too_long(secret):
         return False
-    try:
-        return bool(_CONTEXT.verify(secret, stored))
-    except (ValueError, TypeError) as error:  # passlib: unknown scheme, truncated or damaged hash
-        raise UnusableHash("The stored hash is of no accepted scheme") from error
+    if stored.startswith("{SSHA256}"):  # nearly always, so before the patterns
+        return _passlib(_GENERATED, secret, stored)
+    scheme = scheme_of(stored)
+    if scheme.name == "argon2id":
+        return _passlib(_CHOSEN, secret, stored)
+    if scheme.name in _OWN:
+        match = scheme.pattern.fullmatch(stored)
+        assert match is not None  # noqa: S101 - scheme_of() matched it
+        return _verify_own(secret.encode("utf-8", "surrogatepass"), scheme.name, match)
+    return _passlib(_IMPORTED, secret, stored)
 
 
 def too_long(secret: str) -> bool:
@@ -47,7 +156,40 @@ def too_long(secret: str) -> bool:
 
 def spend(secret: str) -> None:
     """Do the work of one verification for somebody who has nothing to verify against."""
-    _CONTEXT.verify(secret, _NOBODY)
+    _GENERATED.verify(secret, _NOBODY)
+
+
+def with_utf8_salt(stored: str) -> str:
+    """A go-auth hash whose salt is meant as text, with the salt in base64 as it is stored here.
+
+    go-auth's option `salt_encoding` is not in the hash: the operator says it at import.
+    """
+    kind, algorithm, cost, salt, digest = stored.split("$")
+    return "$".join((kind, algorithm, cost, base64.b64encode(salt.encode()).decode(), digest))
+
+
+def _passlib(context: CryptContext, secret: str, stored: str) -> bool:
+    try:
+        return bool(context.verify(secret, stored))
+    except (ValueError, TypeError) as error:  # also: bcrypt above 72 bytes, a NUL in the password
+        raise UnusableHash("the hash cannot be verified") from error
+
+
+_OWN: Final = frozenset({"mosquitto sha512", "mosquitto pbkdf2", "go-auth pbkdf2"})
+
+
+def _verify_own(secret: bytes, name: str, match: re.Match[str]) -> bool:
+    """mosquitto_passwd's `$6$` and `$7$`, which are not crypt's, and go-auth's `PBKDF2$`."""
+    try:
+        salt, digest = base64.b64decode(match["salt"]), base64.b64decode(match["digest"])
+    except binascii.Error as error:
+        raise UnusableHash("salt or digest is no base64") from error
+    if name == "mosquitto sha512":
+        made = hashlib.sha512(secret + salt).digest()
+    else:
+        algorithm = match["algorithm"] if name == "go-auth pbkdf2" else "sha512"
+        made = hashlib.pbkdf2_hmac(algorithm, secret, salt, int(match["cost"]), len(digest))
+    return hmac.compare_digest(made, digest)
 
 
 _NOBODY: Final = hash_generated(generate())
