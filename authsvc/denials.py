@@ -12,7 +12,7 @@ import structlog
 from django.db import DatabaseError, close_old_connections, connection, transaction
 from django.utils import timezone
 
-from authsvc.core.access import TopicQuestion, Verdict
+from authsvc.core.access import SuperuserQuestion, TopicQuestion, Verdict
 from authsvc.models import Denial
 
 log = structlog.get_logger(__name__)
@@ -50,8 +50,10 @@ dropped = 0  # denials that were not counted because MAX_PENDING different ones 
 
 
 def note(dialect: str, asked: str, verdict: Verdict) -> None:
-    """Count a refusal. No I/O, bounded memory."""
+    """Count a refusal. No I/O, bounded memory. That somebody is no superuser is an answer, not a refusal."""
     question, principal = verdict.question, verdict.principal
+    if isinstance(question, SuperuserQuestion) and principal is not None:
+        return
     username = question.client.username[:128] if question else ""
     client_id = (question.client.client_id or "")[:128] if question else ""
     action = question.action.value if isinstance(question, TopicQuestion) else asked

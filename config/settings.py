@@ -30,7 +30,7 @@ def database(url: str) -> dict[str, Any]:
     """DATABASE_URL as Django wants it; SQLite durable and private, relative paths from the project folder."""
     config: dict[str, Any] = env.db_url_config(url)
     if config["ENGINE"] != "django.db.backends.sqlite3":
-        return config | {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+        return config
     path = BASE_DIR / config["NAME"]
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT, 0o600))
@@ -39,7 +39,7 @@ def database(url: str) -> dict[str, Any]:
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     }
-    return config | {"NAME": str(path), "OPTIONS": options, "CONN_MAX_AGE": None}
+    return config | {"NAME": str(path), "OPTIONS": options}
 
 
 def seconds(text: str) -> int:

@@ -98,7 +98,7 @@ def test_the_demo_shows_readings_and_a_denial_and_starts_again(demo, checkout):
     assert eventually(lambda: "things/weatherstation/STATION-001/data" in demo.page(), 40)
     page = demo.page()
     assert "STATION-008" in page
-    assert "Cel" in page
+    assert "°C" in page
     first_login = demo.login()
     children = demo.children()
     assert len(children) >= 4, "web, broker, ingest and stations are processes of their own"

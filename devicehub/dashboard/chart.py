@@ -92,7 +92,7 @@ class Chart:
             self.step = next(step for step in STEPS if self.seconds / step <= BUCKETS)
         newest = self.kind.reading_model.objects.order_by("-timestamp").values_list("timestamp", flat=True)
         return {
-            "reading": devices.column(self.reading),
+            "reading": devices.title(self.reading),
             "whole": self.reading.type == "integer",
             "unit": display.unit(self.reading.unit),
             "seconds": self.seconds,

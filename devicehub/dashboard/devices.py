@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from devicehub.dashboard import display
 from devicehub.dashboard.selection import Place, Selection
+from devicehub.declare import NUMBERS, Reading
 from devicehub.models import BaseDevice, DeviceStatus
 from devicehub.registry import Kind
 
@@ -64,11 +65,19 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Column:
+    """The head of a column of readings."""
+
+    name: str
+    is_number: bool
+
+
+@dataclass(frozen=True)
 class Page:
     """One page of a table: its rows, and the addresses of the pages beside it."""
 
     kind: Kind
-    columns: list[str]
+    columns: list[Column]
     rows: list[Row]
     pks: list[int]
     previous: str
@@ -88,7 +97,9 @@ def page(kind: Kind, selection: Selection) -> Page:
     slug = kind.slug
     return Page(
         kind=kind,
-        columns=[column(reading) for reading in kind.device_type._readings.values()],
+        columns=[
+            Column(title(reading), reading.type in NUMBERS) for reading in kind.device_type._readings.values()
+        ],
         rows=rows(kind, found),
         pks=[device.pk for device in found],
         previous=selection.at(slug, Place(False, found[0].device_id)).query if has_previous and found else "",
@@ -96,7 +107,7 @@ def page(kind: Kind, selection: Selection) -> Page:
     )
 
 
-def column(reading: Any) -> str:
+def title(reading: Reading) -> str:
     return str(reading.verbose_name or reading.name.replace("_", " "))
 
 
@@ -137,10 +148,7 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             state=state(kind, device),
             last_seen=device.last_seen,
             last_seen_ago=display.ago(device.last_seen, now),
-            cells=[
-                _cell(name, display.unit(reading.unit), latest.get((device.pk, name)))
-                for name, reading in declared.items()
-            ],
+            cells=[_cell(reading, latest.get((device.pk, reading.name))) for reading in declared.values()],
         )
         for device in devices
     ]
@@ -156,12 +164,13 @@ def state(kind: Kind, device: BaseDevice) -> State:
     return State(status.label, TONES[status]) if status else State(device.status, "off")
 
 
-def _cell(name: str, unit: str, row: Any) -> Cell:
+def _cell(reading: Reading, row: Any) -> Cell:
+    is_number = reading.type in NUMBERS
     if row is None:
-        return Cell("–", "", None, is_number=False)
-    found = getattr(row, name)
-    is_number = isinstance(found, int | float)
-    return Cell(display.value(found), unit, row.timestamp, is_number)
+        return Cell("–", "", None, is_number)
+    return Cell(
+        display.value(getattr(row, reading.name)), display.unit(reading.unit), row.timestamp, is_number
+    )
 
 
 def _latest(kind: Kind, pks: Iterable[int]) -> dict[tuple[int, str], Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
@@ -44,7 +44,6 @@ class Worker:
                 self._store(deliveries)
 
     def _store(self, deliveries: Sequence[Delivery]) -> None:
-        close_old_connections()
         try:
             outcomes = pipeline([_message(delivery) for delivery in deliveries])
         except (DatabaseError, InterfaceError) as error:

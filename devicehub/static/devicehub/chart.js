@@ -22,8 +22,6 @@ export class Chart {
     this.about = chart;
     this.now = now;
     this.series = [];
-    this.corner.textContent = chart.step
-      ? `mean, lowest and highest of ${spell(chart.step)} · UTC` : "UTC";
     this.merge(chart.series);
     this.build();
   }
@@ -66,6 +64,9 @@ export class Chart {
     this.plot?.destroy();
     this.plot = null;
     this.box.querySelector(".empty")?.remove();
+    const { step } = this.about;
+    const thinned = step ? `mean, lowest and highest of ${spell(step)} · ` : "";
+    this.corner.textContent = this.isEmpty ? "" : `${thinned}UTC`;
     if (this.isEmpty) {
       this.legend.replaceChildren();
       this.box.append(this.sayEmpty());
