@@ -48,6 +48,90 @@ authorization {
 authentication_settings.node_cache.enable = false
 authorization.node_cache.enable = false
 """,
+    "jwt": """\
+# mosquitto.conf, with mosquitto-go-auth 3.0 in JWT remote mode: clients log in with a token as their username
+listener 1883
+allow_anonymous false
+check_retain_source true
+auth_plugin /mosquitto/go-auth.so
+auth_opt_log_level info
+auth_opt_backends jwt
+auth_opt_disable_superuser true
+auth_opt_jwt_mode remote
+auth_opt_jwt_host $host
+auth_opt_jwt_port $port
+auth_opt_jwt_getuser_uri /mqtt/jwt/user?k=$token
+auth_opt_jwt_aclcheck_uri /mqtt/jwt/acl?k=$token
+auth_opt_jwt_params_mode json
+auth_opt_jwt_response_mode json$tls_jwt
+""",
+    "emqx4": """\
+## emqx.conf, EMQX 4.3 and 4.4
+allow_anonymous = false
+acl_nomatch = deny
+acl_deny_action = ignore
+## plugins/emqx_auth_http.conf
+auth.http.auth_req.url = $url/mqtt/emqx4/auth
+auth.http.auth_req.method = post
+auth.http.auth_req.headers.content-type = application/x-www-form-urlencoded
+auth.http.auth_req.headers.authorization = Bearer $token
+auth.http.auth_req.params = clientid=%c,username=%u,password=%P
+auth.http.acl_req.url = $url/mqtt/emqx4/acl
+auth.http.acl_req.method = post
+auth.http.acl_req.headers.content-type = application/x-www-form-urlencoded
+auth.http.acl_req.headers.authorization = Bearer $token
+auth.http.acl_req.params = access=%A,username=%u,clientid=%c,topic=%t
+auth.http.timeout = 5s
+auth.http.connect_timeout = 5s
+""",
+    "nanomq": """\
+# nanomq.conf, NanoMQ 0.21.9 and later
+auth {
+  allow_anonymous = false
+  no_match = deny
+  deny_action = disconnect
+  http_auth = {
+    auth_req {
+      url = "$url/mqtt/nanomq/auth"
+      method = "POST"
+      headers.content-type = "application/json"
+      headers.x-broker-secret = "$token"
+      params = {clientid = "%c", username = "%u", password = "%P"}
+    }
+    acl_req {
+      url = "$url/mqtt/nanomq/acl"
+      method = "POST"
+      headers.content-type = "application/json"
+      headers.x-broker-secret = "$token"
+      params = {clientid = "%c", username = "%u", access = "%A", topic = "%t"}
+    }
+    timeout = 5s
+    connect_timeout = 5s
+    pool_size = 32
+  }
+}
+""",
+    "vernemq": """\
+# vernemq.conf, VerneMQ 1.12 and later
+allow_anonymous = off
+plugins.vmq_passwd = off
+plugins.vmq_acl = off
+plugins.vmq_webhooks = on
+vmq_webhooks.w1.hook = auth_on_register
+vmq_webhooks.w1.endpoint = $url/mqtt/k/$token/vernemq/register
+vmq_webhooks.w2.hook = auth_on_publish
+vmq_webhooks.w2.endpoint = $url/mqtt/k/$token/vernemq/publish
+vmq_webhooks.w2.no_payload = on
+vmq_webhooks.w3.hook = auth_on_subscribe
+vmq_webhooks.w3.endpoint = $url/mqtt/k/$token/vernemq/subscribe
+vmq_webhooks.w4.hook = auth_on_register_m5
+vmq_webhooks.w4.endpoint = $url/mqtt/k/$token/vernemq/register
+vmq_webhooks.w5.hook = auth_on_publish_m5
+vmq_webhooks.w5.endpoint = $url/mqtt/k/$token/vernemq/publish
+vmq_webhooks.w5.no_payload = on
+vmq_webhooks.w6.hook = auth_on_subscribe_m5
+vmq_webhooks.w6.endpoint = $url/mqtt/k/$token/vernemq/subscribe
+""",
     "rabbitmq": """\
 # rabbitmq.conf, with the plugins rabbitmq_mqtt and rabbitmq_auth_backend_http (docs/how-to/rabbitmq.md)
 auth_backends.1 = http
@@ -79,6 +163,9 @@ def configuration(dialect: str, url: str, token: str) -> str:
         host=parts.hostname or "localhost",
         port=parts.port or (443 if parts.scheme == "https" else 80),
         token=token,
+        tls_jwt="\nauth_opt_jwt_with_tls true\nauth_opt_jwt_verify_peer true"
+        if parts.scheme == "https"
+        else "",
         tls_go_auth="\nauth_opt_http_with_tls true\nauth_opt_http_verify_peer true"
         if parts.scheme == "https"
         else "",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hmac
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
+from authsvc.core.tokens import Key
 from authsvc.dialects.base import Options
 
 
@@ -40,6 +44,44 @@ class Settings:
         """AUTHSVC_RABBITMQ_EXCHANGE: the topic exchange of RabbitMQ's MQTT plugin (its `mqtt.exchange`)."""
         return str(getattr(django_settings, "AUTHSVC_RABBITMQ_EXCHANGE", "amq.topic"))
 
+    @property
+    def upgrade_hashes(self) -> bool:
+        """AUTHSVC_UPGRADE_HASHES: replace a brought-along slow hash by a quick one at its next login.
+
+        Only passwords of 22 characters and more that look generated: others keep the hash they need.
+        """
+        return bool(getattr(django_settings, "AUTHSVC_UPGRADE_HASHES", False))
+
+    @property
+    def jwt_keys(self) -> tuple[Key, ...]:
+        """AUTHSVC_JWT_KEYS: keys by id, the first signs; a secret is HS256, a PEM private key ES256.
+
+        Without it one HS256 key is derived from SECRET_KEY. Raises InvalidKeys.
+        """
+        configured = getattr(django_settings, "AUTHSVC_JWT_KEYS", None)
+        if not configured:
+            secret = hmac.digest(django_settings.SECRET_KEY.encode(), b"authsvc.jwt", "sha256")
+            return (Key("default", "HS256", secret, secret),)
+        return tuple(_key(kid, text) for kid, text in configured.items())
+
+
+class InvalidKeys(ValueError):
+    """AUTHSVC_JWT_KEYS holds something that is no key."""
+
+
+def _key(kid: str, text: str) -> Key:
+    if not text.lstrip().startswith("-----BEGIN"):
+        if len(text.encode()) < 32:
+            raise InvalidKeys(f"the key {kid} has less than 32 bytes")
+        return Key(kid, "HS256", text, text)
+    try:
+        private = load_pem_private_key(text.encode(), password=None)
+    except (ValueError, TypeError) as error:
+        raise InvalidKeys(f"the key {kid} is no PEM private key without a passphrase") from error
+    if not isinstance(private, EllipticCurvePrivateKey) or private.curve.name != "secp256r1":
+        raise InvalidKeys(f"the key {kid} is not on the curve P-256, which ES256 needs")
+    return Key(kid, "ES256", private, private.public_key())
+
 
 settings = Settings()
 
@@ -51,6 +93,7 @@ def options() -> Options:
         rabbitmq_vhost=settings.rabbitmq_vhost,
         rabbitmq_exchange=settings.rabbitmq_exchange,
         emqx_rules_ttl=settings.emqx_rules_ttl,
+        jwt_keys=settings.jwt_keys,
     )
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-import structlog
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
+from authsvc import background
 from authsvc.core.access import SuperuserQuestion, TopicQuestion, Verdict
 from authsvc.models import Denial
 
-log = structlog.get_logger(__name__)
-
-FLUSH_SECONDS = 1.0
 MAX_PENDING = 2_000  # different denials between two writes; a flood of made-up names ends here
 MAX_ROWS = 20_000  # in the table; the oldest go first
 
@@ -45,7 +41,6 @@ class _Tally:
 
 _pending: dict[Refusal, _Tally] = {}
 _lock = threading.Lock()
-_writer: threading.Thread | None = None
 dropped = 0  # denials that were not counted because MAX_PENDING different ones were waiting
 
 
@@ -72,7 +67,7 @@ def note(dialect: str, asked: str, verdict: Verdict) -> None:
                 decision.reason,
             )
             _count(refusal, key, decision.rule, now)
-    _start_writer()
+    background.wake()
 
 
 def _text(value: str) -> str:
@@ -106,6 +101,12 @@ def flush() -> int:
         _put_back(taken)
         raise
     return len(taken)
+
+
+def forget() -> None:
+    """Drop what is pending: for tests, whose denials are nobody else's."""
+    with _lock:
+        _pending.clear()
 
 
 def _put_back(taken: dict[Refusal, _Tally]) -> None:
@@ -143,43 +144,4 @@ def _write(items: Iterable[tuple[Refusal, _Tally]]) -> None:
         Denial.objects.filter(pk__in=list(oldest.values_list("pk", flat=True))).delete()
 
 
-def _start_writer() -> None:
-    """The writer starts with the first denial, in the process that has it: a fork has no threads."""
-    global _writer
-    if _writer is None or not _writer.is_alive():
-        with _lock:
-            if _writer is None or not _writer.is_alive():
-                _writer = threading.Thread(target=_write_every_second, name="denials", daemon=True)
-                _writer.start()
-
-
-_stop = threading.Event()
-
-
-def _write_every_second() -> None:
-    while not _stop.wait(FLUSH_SECONDS):
-        _flush_once()
-
-
-def _flush_once() -> None:
-    close_old_connections()
-    try:
-        flush()
-    except DatabaseError as error:
-        log.warning("denials.not_written", error=type(error).__name__, waiting=len(_pending))
-    finally:
-        connection.close()
-
-
-def stop_writer() -> None:
-    """End the writer and write what is left: at the end of the process, or of a test."""
-    global _writer
-    writer, _writer = _writer, None
-    if writer is not None:
-        _stop.set()
-        writer.join(timeout=5)
-        _stop.clear()
-        _flush_once()
-
-
-atexit.register(stop_writer)
+background.every_second(flush)

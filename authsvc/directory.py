@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+from datetime import UTC, datetime
+from typing import Any
 
 from django.core.signals import setting_changed
+from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 
 from authsvc import reader
@@ -14,9 +17,30 @@ from authsvc.core.access import AmbiguousIdentity, Directory, Principal, Secret
 from authsvc.models import Account
 
 SELECT_ACCOUNT = (
-    "SELECT password_hash, is_active, is_superuser, client_ids "  # noqa: S608 - names of our own table
+    "SELECT password_hash, password_expires_at, previous_password_hash, previous_valid_until, "  # noqa: S608
+    "credentials_changed_at, is_active, is_superuser, client_ids "
     f"FROM {Account._meta.db_table} WHERE username = %s"
 )
+# Until when a previous password is valid that ends with the first use of the new one.
+UNTIL_USED = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+def secrets_of(current: str, expires_at: Any, previous: str, previous_until: Any) -> tuple[Secret, ...]:
+    """The secrets in the four columns of a device or an account: the current one first."""
+    found = [Secret(current, reader.moment(expires_at))] if current else []
+    if previous and previous_until is not None:
+        found.append(Secret(previous, reader.moment(previous_until)))
+    return tuple(found)
+
+
+def version_of(changed_at: Any) -> int:
+    """credentials_changed_at as the number that tokens carry: microseconds since 1970; 0 for never."""
+    moment = reader.moment(changed_at)
+    return 0 if moment is None else round(moment * 1_000_000)
+
+
+def retires(previous: str, previous_until: Any) -> bool:
+    return bool(previous) and reader.moment(previous_until) == UNTIL_USED.timestamp()
 
 
 class AccountDirectory:
@@ -26,17 +50,32 @@ class AccountDirectory:
         rows = await reader.fetch(SELECT_ACCOUNT, [username])
         if not rows:
             return None
-        password_hash, active, superuser, client_ids = rows[0]
+        current, expires, previous, until, changed, active, superuser, client_ids = rows[0]
         if isinstance(client_ids, str):
             client_ids = json.loads(client_ids)
         return Principal(
             key=f"account/{username}",
             username=username,
-            secrets=(Secret(password_hash),) if password_hash else (),
+            secrets=secrets_of(current, expires, previous, until),
             active=bool(active),
             superuser=bool(superuser),
             client_ids=(username, *client_ids),
+            version=version_of(changed),
+            retires_previous=retires(previous, until),
+            keeper=self,
         )
+
+    def retire_previous(self, key: str) -> None:
+        retire_previous(Account.objects.filter(username=key.partition("/")[2]))
+
+    def renew_hash(self, key: str, stored: str, renewed: str) -> None:
+        rows = Account.objects.filter(username=key.partition("/")[2], password_hash=stored)
+        rows.update(password_hash=renewed)
+
+
+def retire_previous(rows: QuerySet[Any]) -> None:
+    """End the previous password of *rows*, where it was valid until the current one is used."""
+    rows.filter(previous_valid_until=UNTIL_USED).update(previous_password_hash="", previous_valid_until=None)
 
 
 class Chain:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import structlog
 
-from authsvc import callers, denials, directory, policy
+from authsvc import callers, denials, directory, policy, renewals, verifier
 from authsvc.core import authority
 from authsvc.core.access import Reason, Refused, Verdict, deny
 from authsvc.dialects import BY_NAME
@@ -26,7 +26,9 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
     except Exception:
         log.exception("auth.fault", dialect=dialect.name, question=request.question)
         return dialect.fault(request)
-    if not verdict.allowed:
+    if verdict.allowed:
+        renewals.note(verdict)
+    else:
         denials.note(dialect.name, request.question, verdict)
     return dialect.render(request, verdict)
 
@@ -37,7 +39,7 @@ async def judge(request: Request, dialect: Dialect) -> Verdict:
     if not now.admits(callers.token(request, dialect), dialect.name, request.peer):
         return deny(Reason.UNKNOWN_CALLER)
     question = dialect.questions[request.question](request)
-    return await authority.decide(question, now.rules, directory.configured())
+    return await authority.decide(question, now.rules, directory.configured(), verify=verifier.verify)
 
 
 def find(path: str) -> tuple[Dialect, str, str | None] | None:

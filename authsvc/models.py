@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils import timezone
 
 from authsvc.core import access, grants, passwords
 from authsvc.core.access import Reason
@@ -87,6 +88,10 @@ class Account(models.Model):
 
     username = UsernameField(max_length=128, unique=True)
     password_hash = models.CharField(max_length=256, blank=True, editable=False)
+    previous_password_hash = models.CharField(max_length=256, blank=True, editable=False)
+    previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
+    password_expires_at = models.DateTimeField(null=True, blank=True)
+    credentials_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
     is_active = models.BooleanField(default=True)
     is_superuser = models.BooleanField(default=False, help_text="No topic rule applies to a superuser.")
     client_ids = models.JSONField(
@@ -110,8 +115,55 @@ class Account(models.Model):
     def generate_password(self) -> str:
         """A new password, shown once; the caller saves."""
         password = passwords.generate()
-        self.password_hash = passwords.hash_generated(password)
+        self.set_hash(passwords.hash_generated(password))
         return password
+
+    def set_hash(self, stored: str) -> None:
+        """Log in by *stored* from now on, and by nothing that was valid before; the caller saves."""
+        self.password_hash = stored
+        self.previous_password_hash = ""
+        self.previous_valid_until = self.password_expires_at = None
+        self.credentials_changed_at = timezone.now()
+
+
+class InvalidGrant(ValidationError, ValueError):
+    """A rule that could never mean what its writer meant."""
+
+
+def validate_filter(value: str) -> None:
+    if sentence := grants.problem(value):
+        raise InvalidGrant(sentence, code="invalid_filter")
+
+
+def validate_subject(value: str) -> None:
+    kind, _, name = value.partition(":")
+    if value != "everyone" and (kind not in ("type", "key") or not name):
+        raise InvalidGrant(
+            "The subject is everyone, type:<type> or key:<key>, such as key:account/ingest.",
+            code="invalid_subject",
+        )
+
+
+class FilterField(models.CharField):  # type: ignore[type-arg]
+    """A topic filter with placeholders; refused on every way into the database."""
+
+    default_validators = [validate_filter]
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        if isinstance(value, str):
+            validate_filter(value)
+        return super().get_db_prep_save(value, connection)
+
+
+class SubjectField(models.CharField):  # type: ignore[type-arg]
+    """Whom a grant speaks of; refused on every way into the database."""
+
+    default_validators = [validate_subject]
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        if isinstance(value, str):
+            validate_subject(value)
+        return super().get_db_prep_save(value, connection)
 
 
 class Grant(models.Model):
@@ -127,12 +179,12 @@ class Grant(models.Model):
         RECEIVE = ActionSet.RECEIVE.value, "Receive"
         ALL = ActionSet.ALL.value, "All"
 
-    subject = models.CharField(
+    subject = SubjectField(
         max_length=260, db_index=True, help_text="everyone, type:<type> or key:<key>, as key:account/ingest"
     )
     effect = models.CharField(max_length=5, choices=Effect, default=Effect.ALLOW)
     actions = models.CharField(max_length=9, choices=Actions)
-    filter = models.CharField(max_length=512)
+    filter = FilterField(max_length=512)
     note = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -146,17 +198,6 @@ class Grant(models.Model):
 
     def __str__(self) -> str:
         return f"{self.effect} {self.subject} to {self.actions} {self.filter}"
-
-    def clean(self) -> None:
-        if not _SUBJECT_OK(self.subject):
-            raise ValidationError({"subject": "The subject is everyone, type:<type> or key:<key>."})
-        if sentence := grants.problem(self.filter):
-            raise ValidationError({"filter": sentence})
-
-
-def _SUBJECT_OK(subject: str) -> bool:
-    kind, _, name = subject.partition(":")
-    return subject == "everyone" or (kind in ("type", "key") and bool(name))
 
 
 class Denial(models.Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ env = environ.Env()
 
 
 def secret(name: str, default: str | None = None) -> str:
-    """A secret from NAME or from the file that NAME_FILE names; without either an error, never a default."""
+    """A secret from NAME or from the file that NAME_FILE names; without either, and a default, an error."""
     if file := os.environ.get(f"{name}_FILE"):
         return Path(file).read_text().strip()
     value = os.environ.get(name, default)
-    if not value:
+    if not value and default is None:
         raise ImproperlyConfigured(f"Set {name}, or {name}_FILE to the path of a file that holds it")
-    return value
+    return value or ""
 
 
 def database(url: str) -> dict[str, Any]:
@@ -40,6 +41,19 @@ def database(url: str) -> dict[str, Any]:
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     }
     return config | {"NAME": str(path), "OPTIONS": options}
+
+
+def keys(text: str) -> dict[str, str] | None:
+    """AUTHSVC_JWT_KEYS: a JSON object of keys by id."""
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is no JSON; write {"2026-11": "..."}') from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is no object of texts; write {"2026-11": "..."}')
+    return found
 
 
 def seconds(text: str) -> int:
@@ -142,6 +156,9 @@ AUTHSVC_CLIENT_ID = env.str("AUTHSVC_CLIENT_ID", default="bound")
 AUTHSVC_EMQX_RULES_TTL = seconds(env.str("AUTHSVC_EMQX_RULES_TTL", default="1h"))
 AUTHSVC_RABBITMQ_VHOST = env.str("AUTHSVC_RABBITMQ_VHOST", default="/")
 AUTHSVC_RABBITMQ_EXCHANGE = env.str("AUTHSVC_RABBITMQ_EXCHANGE", default="amq.topic")
+
+AUTHSVC_JWT_KEYS = keys(secret("AUTHSVC_JWT_KEYS", ""))
+AUTHSVC_UPGRADE_HASHES = env.bool("AUTHSVC_UPGRADE_HASHES", default=False)
 
 MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")
 DEVICEHUB_TOPIC_PREFIX = env.str("DEVICEHUB_TOPIC_PREFIX", default="things")

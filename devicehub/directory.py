@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.db.models import QuerySet
+
 from authsvc import reader
-from authsvc.core.access import AmbiguousIdentity, Principal, Secret
+from authsvc.core.access import AmbiguousIdentity, Principal
+from authsvc.directory import retire_previous, retires, secrets_of, version_of
 from devicehub import topics
 from devicehub.conf import settings
 from devicehub.registry import Kind, registry
 
 COLUMNS = (
     "device_id, mqtt_password_hash, password_expires_at, previous_password_hash, previous_valid_until, "
-    "mqtt_client_id, is_active"
+    "credentials_changed_at, mqtt_client_id, is_active"
 )
 
 
@@ -46,20 +51,33 @@ class DeviceDirectory:
         return self._statement
 
     def _principal(self, username: str, row: reader.Row) -> Principal:
-        number, device_id, password_hash, expires_at, old_hash, old_until, client_id, active = row
+        number, device_id, current, expires, previous, until, changed, client_id, active = row
         kind = self._kinds[number]
-        secrets = []
-        if password_hash:
-            secrets.append(Secret(password_hash, reader.moment(expires_at)))
-        if old_hash and old_until is not None:
-            secrets.append(Secret(old_hash, reader.moment(old_until)))
         known_as = (username, device_id, client_id) if client_id else (username, device_id)
         return Principal(
             key=kind.key(device_id),
             username=username,
-            secrets=tuple(secrets),
+            secrets=secrets_of(current, expires, previous, until),
             active=bool(active),
             client_ids=None if kind.client_id == "any" else known_as,
             grants=topics.owned(kind, device_id),
             attributes={"type": kind.slug, "device_id": device_id, "prefix": settings.topic_prefix},
+            version=version_of(changed),
+            retires_previous=retires(previous, until),
+            keeper=self,
         )
+
+    def retire_previous(self, key: str) -> None:
+        for rows in _rows(key):
+            retire_previous(rows)
+
+    def renew_hash(self, key: str, stored: str, renewed: str) -> None:
+        for rows in _rows(key):
+            rows.filter(mqtt_password_hash=stored).update(mqtt_password_hash=renewed)
+
+
+def _rows(key: str) -> list[QuerySet[Any]]:
+    """The row of the device called *key*, as a query set; none when its kind is gone."""
+    slug, _, device_id = key.partition("/")
+    kind = registry.get(slug)
+    return [kind.device_model.objects.filter(device_id=device_id)] if kind else []

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
+from authsvc.core import passwords
 from authsvc.core.grants import ActionSet
 from authsvc.models import Account, Grant
 from devicehub import topics
-from devicehub.models import BaseDevice
+from devicehub.identifiers import mqtt_username
+from devicehub.models import BaseDevice, digest_api_key
 from devicehub.registry import Kind, registry
 from devicehub.signals import device_provisioned
 from devicehub.topics import MessageType
 
+MIN_CHOSEN = 12  # characters of a password that a person chose
 CREDENTIAL_FIELDS = (
     "mqtt_username",
     "mqtt_password_hash",
@@ -30,6 +36,10 @@ CREDENTIAL_FIELDS = (
 
 class UnknownKind(Exception):
     """There is no device type of that name."""
+
+
+class UnknownDevice(Exception):
+    """There is no device of that id."""
 
 
 class IdentityTaken(Exception):
@@ -50,7 +60,7 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
     """A new device and its credentials in clear text, shown this once. Raises InvalidDeviceId, IdentityTaken."""
     device = kind.device_model(device_id=device_id, **fields)
     credentials = device.generate_credentials()
-    _refuse_taken(kind, device)
+    refuse_taken([n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n])
     device.save(force_insert=True)
     transaction.on_commit(lambda: announce(kind, device))
     return device, credentials
@@ -65,6 +75,63 @@ def reissue(device: BaseDevice) -> dict[str, str]:
     credentials: dict[str, str] = device.generate_credentials()
     device.save(update_fields=CREDENTIAL_FIELDS)
     return credentials
+
+
+def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
+    """Give *device* a new MQTT password, shown this once; the old one stays valid until *valid_until*.
+
+    None ends it now; authsvc.directory.UNTIL_USED ends it when the new one is first used.
+    """
+    password = passwords.generate()
+    keeps = valid_until is not None and device.mqtt_password_hash
+    device.previous_password_hash = device.mqtt_password_hash if keeps else ""
+    device.previous_valid_until = valid_until if keeps else None
+    _set_password_hash(device, passwords.hash_generated(password))
+    return password
+
+
+def choose_password(device: BaseDevice, password: str) -> None:
+    """Let *device* log in by a password that a person chose (argon2id); the old one ends now."""
+    if len(password) < MIN_CHOSEN:
+        raise ValueError(f"A password has at least {MIN_CHOSEN} characters")
+    if passwords.too_long(password) or "\x00" in password:
+        raise ValueError(f"A password has at most {passwords.MAX_BYTES} bytes and no NUL")
+    device.previous_password_hash, device.previous_valid_until = "", None
+    _set_password_hash(device, passwords.hash_chosen(password))
+
+
+def rotate_api_key(device: BaseDevice) -> str:
+    """Give *device* a new API key, shown this once; the old one ends now, and its tokens with it."""
+    key = secrets.token_hex(32)
+    device.api_key = digest_api_key(key)
+    device.credentials_changed_at = timezone.now()
+    device.save(update_fields=CREDENTIAL_FIELDS)
+    return key
+
+
+def revoke(device: BaseDevice) -> None:
+    """End password, API key and tokens of *device*: nobody logs in as it until new ones are issued."""
+    device.previous_password_hash, device.previous_valid_until = "", None
+    device.api_key = None
+    _set_password_hash(device, "")
+
+
+def _set_password_hash(device: BaseDevice, stored: str) -> None:
+    device.mqtt_password_hash = stored
+    device.password_expires_at = None
+    device.credentials_changed_at = timezone.now()
+    if device.mqtt_username is None and stored:
+        names = device._meta
+        device.mqtt_username = mqtt_username(names.app_label, str(names.model_name), device.device_id)
+    device.save(update_fields=CREDENTIAL_FIELDS)
+
+
+def find(kind: Kind, device_id: str) -> BaseDevice:
+    """The device. Raises UnknownDevice."""
+    device: BaseDevice | None = kind.device_model.objects.filter(device_id=device_id).first()
+    if device is None:
+        raise UnknownDevice(f"There is no {kind.key(device_id)}")
+    return device
 
 
 def next_ids(kind: Kind, prefix: str, count: int) -> Iterator[str]:
@@ -123,15 +190,19 @@ def grant_ingest(account: Account) -> None:
         )
 
 
-def _refuse_taken(kind: Kind, device: BaseDevice) -> None:
-    """No client id and no username may name two identities, or one could take over the other's session."""
-    names = [n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n]
-    for other in registry:
-        rows = other.device_model.objects.all()
+def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:
+    """Raise IdentityTaken when one of *names* is another identity's, or it could take over its session.
+
+    Usernames and client ids of devices (*but* apart) and accounts are one name space.
+    """
+    for kind in registry:
+        rows = kind.device_model.objects.all()
+        if but is not None and isinstance(but, kind.device_model):
+            rows = rows.exclude(pk=but.pk)
         for column in ("device_id", "mqtt_username", "mqtt_client_id"):
             found = rows.filter(**{f"{column}__in": names}).values_list("device_id", flat=True).first()
             if found is not None:
-                raise IdentityTaken(f"{other.key(found)} has {', '.join(names)} as a name already")
+                raise IdentityTaken(f"{kind.key(found)} has {', '.join(names)} as a name already")
     account = Account.objects.filter(username__in=names).first()
     if account is not None:
         raise IdentityTaken(f"The account {account.username} has that name already")

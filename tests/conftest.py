@@ -12,7 +12,7 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.test.utils import setup_databases, teardown_databases
 
-from authsvc import denials, reader
+from authsvc import background, denials, reader
 from authsvc.asgi import Entrance
 from authsvc.models import Broker
 from devicehub import provisioning
@@ -29,7 +29,6 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> It
     with django_db_blocker.unblock():
         made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
         yield
-        denials.stop_writer()
         teardown_databases(made, verbosity=0)
 
 
@@ -63,10 +62,11 @@ def token(transactional_db: None) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_denials_left() -> Iterator[None]:
-    """The writer of denials ends with the test that started it."""
+def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is due a second later is done when a test says so, by `background.stop()`: see test_brokers for the thread."""
+    monkeypatch.setattr(background, "wake", lambda: None)
     yield
-    denials.stop_writer()
+    denials.forget()
 
 
 @pytest.fixture(params=sorted(ENTRANCES))

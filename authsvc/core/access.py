@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -46,6 +46,10 @@ class Reason(StrEnum):
     WRONG_PASSWORD = "wrong_password"  # noqa: S105
     EXPIRED_PASSWORD = "expired_password"  # noqa: S105
     UNUSABLE_HASH = "unusable_hash"
+    # the token
+    INVALID_TOKEN = "invalid_token"  # noqa: S105
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105
+    REVOKED_TOKEN = "revoked_token"  # noqa: S105
     # what it may do
     NOT_SUPERUSER = "not_superuser"
     MALFORMED_TOPIC = "malformed_topic"
@@ -68,18 +72,35 @@ class MalformedRequest(Refused):
     reason = Reason.MALFORMED
 
 
+class InvalidToken(Refused):
+    """A token that we did not issue, or that says nothing we issue."""
+
+    reason = Reason.INVALID_TOKEN
+
+
+class ExpiredToken(Refused):
+    """A token of ours whose time is over."""
+
+    reason = Reason.EXPIRED_TOKEN
+
+
 class AmbiguousIdentity(Exception):
     """One username names two principals. Neither may connect until an operator has told them apart."""
 
 
 Clock = Callable[[], float]
+Verify = Callable[[str, str], Awaitable[bool]]  # password, stored hash; raises passwords.UnusableHash
 
 
 class Client(NamedTuple):
-    """Who asks, as the broker knows it. *client_id* is None where that broker does not say it."""
+    """Who asks, as the broker knows it. *client_id* is None where that broker does not say it.
+
+    *version* is set where a token stands for a password: the version of the credentials it was issued for.
+    """
 
     username: str
     client_id: str | None
+    version: int | None = None
 
 
 class LoginQuestion(NamedTuple):
@@ -128,12 +149,23 @@ class Secret(NamedTuple):
         return f"Secret(valid_until={self.valid_until})"
 
 
+class Keeper(Protocol):
+    """A directory that lets its principals be looked after. Both run off the path, in a thread."""
+
+    def retire_previous(self, key: str) -> None:
+        """The new password of *key* was used: the one before, kept until then, ends."""
+
+    def renew_hash(self, key: str, stored: str, renewed: str) -> None:
+        """Replace the hash *stored* of *key* by *renewed*, of the same password, unless it changed since."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who a username is. *key* names it across tables: `weatherstation/STATION-001`, `account/ingest`.
 
     *client_ids* are those it may connect as; an entry that ends in `*` is a prefix; None lifts the binding.
-    *attributes* fill the placeholders of grants.
+    *attributes* fill the placeholders of grants. *version* changes with every change of the credentials.
+    *retires_previous*: a previous password is among the secrets only until the current one is used.
     """
 
     key: str
@@ -144,6 +176,9 @@ class Principal:
     client_ids: tuple[str, ...] | None = ()
     grants: tuple[Grant, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
+    version: int = 0
+    retires_previous: bool = False
+    keeper: Keeper | None = field(default=None, repr=False, compare=False)
 
     def may_connect_as(self, client_id: str) -> bool:
         if self.client_ids is None:
@@ -164,12 +199,16 @@ class Decision(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """One Decision per asked topic, and who it was about (None: nobody known). *rules*: see LoginQuestion."""
+    """One Decision per asked topic, and who it was about (None: nobody known).
+
+    After a login *secret* is the one that was right, and *rules* what LoginQuestion.wants_rules asked for.
+    """
 
     decisions: tuple[Decision, ...]
     principal: Principal | None = None
     question: Question | None = None
     rules: tuple[Grant, ...] | None = None
+    secret: Secret | None = None
 
     @property
     def allowed(self) -> bool:

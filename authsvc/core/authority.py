@@ -19,9 +19,11 @@ from authsvc.core.access import (
     Question,
     Reason,
     ResourceQuestion,
+    Secret,
     SuperuserQuestion,
     TopicQuestion,
     Verdict,
+    Verify,
     deny,
     is_username,
 )
@@ -47,16 +49,30 @@ class Rules:
             yield from self.grants.get(f"key:{principal.key}", ())
 
 
-async def decide(question: Question, rules: Rules, directory: Directory, clock: Clock = time.time) -> Verdict:
+async def verify_here(password: str, stored: str) -> bool:
+    """Verify without a thread: for tests and tools. A server keeps slow hashes off its event loop."""
+    return passwords.verify(password, stored)
+
+
+async def decide(
+    question: Question,
+    rules: Rules,
+    directory: Directory,
+    clock: Clock = time.time,
+    verify: Verify = verify_here,
+) -> Verdict:
     """The verdict on *question*. What *directory* raises, AmbiguousIdentity apart, is a fault and passes on."""
-    principal, stranger = await _identify(question.client.username, directory)
+    client = question.client
+    principal, stranger = await _identify(client.username, directory)
     if isinstance(question, LoginQuestion):
-        return _login(question, principal, stranger, rules, clock())
+        return await _login(question, principal, stranger, rules, clock(), verify)
     if principal is None:
         return deny(stranger, None, question)
     if not principal.active:
         return deny(Reason.DISABLED, principal, question)
-    if not _bound(principal, question.client, rules):
+    if client.version is not None and client.version != principal.version:
+        return deny(Reason.REVOKED_TOKEN, principal, question)
+    if not _bound(principal, client, rules):
         return deny(Reason.CLIENT_ID, principal, question)
     if isinstance(question, TopicQuestion):
         return Verdict(_topics(question, principal, rules), principal, question)
@@ -84,8 +100,13 @@ def _bound(principal: Principal, client: Client, rules: Rules) -> bool:
     return principal.may_connect_as(client.client_id)
 
 
-def _login(
-    question: LoginQuestion, principal: Principal | None, stranger: Reason, rules: Rules, now: float
+async def _login(
+    question: LoginQuestion,
+    principal: Principal | None,
+    stranger: Reason,
+    rules: Rules,
+    now: float,
+    verify: Verify,
 ) -> Verdict:
     if passwords.too_long(question.password):
         return deny(Reason.PASSWORD_TOO_LONG, principal, question)
@@ -93,29 +114,29 @@ def _login(
     if principal is None or not principal.active:
         passwords.spend(question.password)
         return deny(Reason.DISABLED if principal else stranger, principal, question)
-    refusal = _check_password(question.password, principal, now)
-    if refusal is not None:
-        return deny(refusal, principal, question)
+    found = await _check_password(question.password, principal, now, verify)
+    if isinstance(found, Reason):
+        return deny(found, principal, question)
     if not _bound(principal, question.client, rules):
         return deny(Reason.CLIENT_ID, principal, question)
     held = None
     if question.wants_rules and not principal.superuser:
-        held = _filled(principal, question.client, rules)
-    return Verdict((Decision(True, Reason.CREDENTIALS),), principal, question, held)
+        held = filled(principal, question.client, rules)
+    return Verdict((Decision(True, Reason.CREDENTIALS),), principal, question, held, found)
 
 
-def _check_password(password: str, principal: Principal, now: float) -> Reason | None:
-    """Why *password* is refused; None when it is right."""
+async def _check_password(password: str, principal: Principal, now: float, verify: Verify) -> Secret | Reason:
+    """The secret that *password* is, or why it is refused."""
     refusal = Reason.NO_PASSWORD
     for secret in principal.secrets:
         try:
-            right = passwords.verify(password, secret.hash)
+            right = await verify(password, secret.hash)
         except passwords.UnusableHash:
             passwords.spend(password)
             refusal = Reason.UNUSABLE_HASH
             continue
         if right and (secret.valid_until is None or now < secret.valid_until):
-            return None
+            return secret
         refusal = Reason.EXPIRED_PASSWORD if right else Reason.WRONG_PASSWORD
         if right:
             break
@@ -125,11 +146,11 @@ def _check_password(password: str, principal: Principal, now: float) -> Reason |
 
 
 def _topics(question: TopicQuestion, principal: Principal, rules: Rules) -> tuple[Decision, ...]:
-    held = () if principal.superuser else _filled(principal, question.client, rules)
+    held = () if principal.superuser else filled(principal, question.client, rules)
     return tuple(_topic(principal, held, question.action, topic) for topic in question.topics)
 
 
-def _filled(principal: Principal, client: Client, rules: Rules) -> tuple[Grant, ...]:
+def filled(principal: Principal, client: Client, rules: Rules) -> tuple[Grant, ...]:
     """The grants of *principal* with their placeholders filled; those that cannot be filled do not match."""
     values: dict[str, str] | None = None
     filled: list[Grant] = []

@@ -42,7 +42,10 @@ class UnusableHash(ValueError):
 
 
 class Scheme(NamedTuple):
-    """A form of stored hash. *limits* bound the numbers that *pattern* names (cost, memory, lanes)."""
+    """A form of stored hash. *limits* bound the numbers that *pattern* names (cost, memory, lanes).
+
+    Patterns fix the length of the digest: a hash that lost its end must not pass for a whole one.
+    """
 
     name: str
     pattern: re.Pattern[str]
@@ -54,12 +57,12 @@ _B64 = r"[A-Za-z0-9+/]"
 _AB64 = r"[A-Za-z0-9./]"  # passlib's own alphabet, with `.` for `+`
 ROUNDS: Final = {"cost": 2_000_000}  # of PBKDF2: about half a second
 SCHEMES: Final = (
-    Scheme("generated", re.compile(rf"\{{SSHA256\}}{_B64}{{48,}}={{0,2}}"), {}, fast=True),
+    Scheme("generated", re.compile(rf"\{{SSHA256\}}{_B64}{{54}}=="), {}, fast=True),
     Scheme(
         "argon2id",
         re.compile(
             r"\$argon2id\$v=19\$m=(?P<memory>\d+),t=(?P<cost>\d+),p=(?P<lanes>\d+)"
-            rf"\${_B64}{{11,86}}\${_B64}{{22,171}}"
+            rf"\${_B64}{{11,86}}\$(?:{_B64}{{43}}|{_B64}{{86}})"
         ),
         {"memory": 262_144, "cost": 16, "lanes": 16},  # KiB, passes, threads
     ),
@@ -82,7 +85,10 @@ SCHEMES: Final = (
         {"cost": ROUNDS["cost"], "cost2": ROUNDS["cost"]},
     ),
     Scheme(
-        "mosquitto sha512", re.compile(rf"\$6\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"), {}, fast=True
+        "mosquitto sha512",
+        re.compile(rf"\$6\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"),
+        {},
+        fast=True,
     ),
     Scheme(
         "mosquitto pbkdf2",
@@ -93,7 +99,7 @@ SCHEMES: Final = (
         "go-auth pbkdf2",
         re.compile(
             rf"PBKDF2\$(?P<algorithm>sha1|sha256|sha512)\$(?P<cost>\d+)"
-            rf"\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{22,}}=*)"
+            rf"\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{43}}=|{_B64}{{86}}==)"
         ),
         ROUNDS,
     ),
@@ -131,7 +137,7 @@ def scheme_of(stored: str) -> Scheme:
 
 def is_fast(stored: str) -> bool:
     """Whether verifying *stored* takes microseconds. False for what cannot be verified."""
-    return stored.startswith("{SSHA256}") or stored.startswith("$6$")
+    return stored.startswith(("{SSHA256}", "$6$"))
 
 
 def verify(secret: str, stored: str) -> bool:

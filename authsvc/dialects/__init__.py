@@ -1,6 +1,15 @@
 """The dialects that are spoken here. A new broker is a module beside these and a line in this list."""
 
-from authsvc.dialects import amqtt, emqx, go_auth, rabbitmq
+from authsvc.dialects import amqtt, emqx, emqx4, go_auth, jwt, nanomq, rabbitmq, vernemq
 
-DIALECTS = (go_auth.DIALECT, emqx.DIALECT, amqtt.DIALECT, rabbitmq.DIALECT)
+DIALECTS = (
+    go_auth.DIALECT,
+    jwt.DIALECT,
+    emqx.DIALECT,
+    emqx4.DIALECT,
+    nanomq.DIALECT,
+    rabbitmq.DIALECT,
+    vernemq.DIALECT,
+    amqtt.DIALECT,
+)
 BY_NAME = {dialect.name: dialect for dialect in DIALECTS}

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from authsvc.core.access import Client, MalformedRequest, Question, Verdict
+from authsvc.core.tokens import Key
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -54,6 +55,7 @@ class Options:
     rabbitmq_vhost: str = "/"
     rabbitmq_exchange: str = "amq.topic"
     emqx_rules_ttl: int = 3600  # seconds that EMQX may hold the rules of its connect answer
+    jwt_keys: tuple[Key, ...] = ()  # the first signs
 
 
 @dataclass

@@ -57,9 +57,14 @@ def render(request: Request, verdict: Verdict) -> Reply:
         "result": "allow",
         "is_superuser": principal is not None and principal.superuser,
     }
+    if principal is not None and (attributes := {k: v for k, v in principal.attributes.items() if v}):
+        answer["client_attrs"] = attributes
+    ends = [int(verdict.secret.valid_until)] if verdict.secret and verdict.secret.valid_until else []
     if verdict.rules is not None and (acl := expressed(verdict.rules)) is not None:
         answer["acl"] = acl
-        answer["expire_at"] = int(time.time()) + request.options.emqx_rules_ttl
+        ends.append(int(time.time()) + request.options.emqx_rules_ttl)
+    if ends:  # never null: EMQX would take it for a wrong value, and deny
+        answer["expire_at"] = min(ends)
     return json_reply(200, answer)
 
 

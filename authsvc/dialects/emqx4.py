@@ -6,7 +6,14 @@ any other status keeps it out, so verdicts are statuses here. An absent name arr
 
 from __future__ import annotations
 
-from authsvc.core.access import Action, LoginQuestion, MalformedRequest, SuperuserQuestion, TopicQuestion, Verdict
+from authsvc.core.access import (
+    Action,
+    LoginQuestion,
+    MalformedRequest,
+    SuperuserQuestion,
+    TopicQuestion,
+    Verdict,
+)
 from authsvc.dialects.base import Dialect, Reply, Request, json_reply
 
 ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}  # the opposite feel of mosquitto's numbers

@@ -6,7 +6,14 @@ Before 0.25.2 a client could inject fields through its name, so a field that com
 
 from __future__ import annotations
 
-from authsvc.core.access import Action, LoginQuestion, MalformedRequest, SuperuserQuestion, TopicQuestion, Verdict
+from authsvc.core.access import (
+    Action,
+    LoginQuestion,
+    MalformedRequest,
+    SuperuserQuestion,
+    TopicQuestion,
+    Verdict,
+)
 from authsvc.dialects.base import Dialect, Reply, Request, json_reply
 
 ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}

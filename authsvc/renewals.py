@@ -1,0 +1,66 @@
+"""What a successful login brings about: a previous password retires, a brought-along hash becomes ours."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+
+import structlog
+from django.db import DatabaseError
+
+from authsvc import background
+from authsvc.conf import settings
+from authsvc.core import passwords
+from authsvc.core.access import LoginQuestion, Verdict
+
+log = structlog.get_logger(__name__)
+
+MAX_PENDING = 10_000
+STRONG = 22  # letters and digits that hold 128 random bits
+
+_pending: queue.Queue[Callable[[], None]] = queue.Queue(MAX_PENDING)
+
+
+def note(verdict: Verdict) -> None:
+    """Queue what the login in *verdict* brings about. No I/O; when too much waits, the next login does it."""
+    principal, secret, question = verdict.principal, verdict.secret, verdict.question
+    if secret is None or principal is None or principal.keeper is None:
+        return
+    keeper, key, current = principal.keeper, principal.key, principal.secrets[0]
+    if principal.retires_previous and secret is current:
+        _queue(lambda: keeper.retire_previous(key))
+    if settings.upgrade_hashes and secret is current and isinstance(question, LoginQuestion):
+        stored, password = secret.hash, question.password
+        if not stored.startswith("{SSHA256}") and _looks_generated(password):
+            _queue(lambda: keeper.renew_hash(key, stored, passwords.hash_generated(password)))
+
+
+def flush() -> int:
+    """Do what is queued; how much it was. Raises DatabaseError; the rest stays queued."""
+    done = 0
+    while not _pending.empty():
+        job = _pending.get_nowait()
+        try:
+            job()
+        except DatabaseError:
+            _queue(job)
+            raise
+        done += 1
+    return done
+
+
+def _looks_generated(password: str) -> bool:
+    """Whether one salted SHA-256 is enough: long, and of more than one class of characters."""
+    return len(password) >= STRONG and len(set(password)) >= STRONG // 2
+
+
+def _queue(job: Callable[[], None]) -> None:
+    try:
+        _pending.put_nowait(job)
+    except queue.Full:
+        log.warning("renewals.full")
+        return
+    background.wake()
+
+
+background.every_second(flush)

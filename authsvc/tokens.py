@@ -1,0 +1,26 @@
+"""Issue tokens for who is known and active."""
+
+from __future__ import annotations
+
+from authsvc import directory
+from authsvc.conf import options
+from authsvc.core import tokens
+from authsvc.core.access import is_username
+
+LONGEST = 30 * 24 * 3600  # seconds
+
+
+class NotIssued(Exception):
+    """Nobody of that name may have a token, or not for that long."""
+
+
+async def issue(username: str, ttl: int) -> str:
+    """A token for *username*, valid for *ttl* seconds. Raises NotIssued, AmbiguousIdentity."""
+    if not 0 < ttl <= LONGEST:
+        raise NotIssued(f"A token is valid for 1 second to {LONGEST // 86400} days")
+    principal = await directory.configured().lookup(username) if is_username(username) else None
+    if principal is None:
+        raise NotIssued(f"There is no {username}")
+    if not principal.active:
+        raise NotIssued(f"{principal.key} is disabled")
+    return tokens.issue(username, principal.version, options().jwt_keys, ttl)

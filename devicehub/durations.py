@@ -1,0 +1,20 @@
+"""Durations as people write them on a command line."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def duration(text: str) -> timedelta:
+    """Raises ValueError.
+
+    >>> duration("90s"), duration("24h")
+    (datetime.timedelta(seconds=90), datetime.timedelta(days=1))
+    """
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
+    return timedelta(**{UNITS[match[2]]: int(match[1])})

@@ -1,0 +1,79 @@
+"""`manage.py import_credentials FILE --type TYPE`: a fleet moves over without touching a device."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console
+from rich.table import Table
+
+from devicehub import credentials_file, provisioning
+from devicehub.credentials_file import Row, Verdict
+
+SHOWN = 50  # rows of the table; --json shows all
+
+
+class Command(BaseCommand):
+    help = (
+        "Read usernames and password hashes (mosquitto_passwd, go-auth, Django, passlib; a password file or "
+        "a CSV) and say what would become of each row. With --apply do it; refused rows are left out."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("file")
+        parser.add_argument("--type", required=True, help="the device type that the rows are of")
+        parser.add_argument("--apply", action="store_true", help="write; without it nothing changes")
+        parser.add_argument("--utf8-salt", action="store_true", help="go-auth ran with salt_encoding utf-8")
+        parser.add_argument("--json", action="store_true", help="print every row's verdict as JSON")
+
+    def handle(self, *, file: str, utf8_salt: bool, **options: Any) -> None:
+        try:
+            kind = provisioning.kind_of(options["type"])
+            rows = credentials_file.read(Path(file).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{file} cannot be read: {error}") from error
+        except (provisioning.UnknownKind, credentials_file.UnreadableFile) as error:
+            raise CommandError(str(error)) from error
+        credentials_file.judge(rows, kind, utf8_salt=utf8_salt)
+        written = credentials_file.write(rows, kind) if options["apply"] else None
+        if options["json"]:
+            self.stdout.write(json.dumps([_described(row) for row in rows]))
+        else:
+            self.stdout.write(_for_people(rows, written))
+        if any(row.verdict is Verdict.REFUSED for row in rows):
+            sys.exit(1)
+
+
+def _described(row: Row) -> dict[str, Any]:
+    """Never the hash."""
+    return {
+        "line": row.line,
+        "username": row.username,
+        "device_id": row.device_id,
+        "scheme": row.scheme,
+        "verdict": row.verdict.value,
+        "problem": row.problem,
+    }
+
+
+def _for_people(rows: list[Row], written: int | None) -> str:
+    table = Table()
+    for heading in ("line", "username", "device id", "scheme", "verdict"):
+        table.add_column(heading)
+    ordered = sorted(rows, key=lambda row: row.verdict is not Verdict.REFUSED)
+    for row in ordered[:SHOWN]:
+        verdict = f"{row.verdict}: {row.problem}" if row.problem else row.verdict.value
+        table.add_row(str(row.line), row.username[:40], row.device_id[:40], row.scheme, verdict)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    with console.capture() as capture:
+        console.print(table)
+    counts = Counter(row.verdict for row in rows)
+    summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
+    rest = f"({len(rows) - SHOWN} more rows; --json shows all)\n" if len(rows) > SHOWN else ""
+    end = "Nothing is written: run again with --apply." if written is None else f"{written} devices written."
+    return f"{capture.get()}{rest}{summary}. {end}"

@@ -1,0 +1,28 @@
+"""`manage.py revoke_credentials TYPE DEVICE_ID`: nobody logs in as this device until new ones are issued."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from devicehub import provisioning
+
+
+class Command(BaseCommand):
+    help = "End the password, the API key and the tokens of a device."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("type", help="the device type, such as weatherstation")
+        parser.add_argument("device_id")
+
+    def handle(self, *, device_id: str, **options: Any) -> str:
+        try:
+            kind = provisioning.kind_of(options["type"])
+            provisioning.revoke(provisioning.find(kind, device_id))
+        except (provisioning.UnknownKind, provisioning.UnknownDevice) as error:
+            raise CommandError(str(error)) from error
+        return (
+            f"The credentials of {kind.key(device_id)} have ended. A connection that is open stays open "
+            "where the broker does not ask again: see docs/how-to for yours."
+        )

@@ -1,0 +1,67 @@
+"""`manage.py rotate_credentials TYPE DEVICE_ID`: a new MQTT password or API key, shown once."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from authsvc.directory import UNTIL_USED
+from devicehub import provisioning
+from devicehub.durations import duration
+
+
+class Command(BaseCommand):
+    help = "Give a device a new MQTT password (or API key) and print it, this once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("type", help="the device type, such as weatherstation")
+        parser.add_argument("device_id")
+        until = parser.add_mutually_exclusive_group()
+        until.add_argument(
+            "--overlap", type=duration, default=duration("24h"), help="how long the old password stays valid"
+        )
+        until.add_argument(
+            "--until-used", action="store_true", help="the old one ends when the new one is used"
+        )
+        until.add_argument("--now", action="store_true", help="the old one ends now")
+        parser.add_argument(
+            "--api-key", action="store_true", help="the API key instead; the old one ends now"
+        )
+        parser.add_argument("--json", action="store_true")
+
+    def handle(self, **options: Any) -> str:
+        try:
+            device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
+        except (provisioning.UnknownKind, provisioning.UnknownDevice) as error:
+            raise CommandError(str(error)) from error
+        if options["api_key"]:
+            answer = {"api_key": provisioning.rotate_api_key(device)}
+            ends = "The old one has ended."
+        else:
+            until = _until(options)
+            password = provisioning.rotate_password(device, valid_until=until)
+            answer = {"mqtt_username": str(device.mqtt_username), "mqtt_password": password}
+            ends = _described(until)
+        if options["json"]:
+            return json.dumps(answer)
+        return "\n".join(
+            [*(f"{name}: {value}" for name, value in answer.items()), f"Shown this once. {ends}"]
+        )
+
+
+def _until(options: dict[str, Any]) -> datetime | None:
+    if options["now"]:
+        return None
+    return UNTIL_USED if options["until_used"] else timezone.now() + options["overlap"]
+
+
+def _described(until: datetime | None) -> str:
+    if until is None:
+        return "The old one has ended."
+    if until == UNTIL_USED:
+        return "The old one ends when this one is first used."
+    return f"The old one is valid until {until:%Y-%m-%d %H:%M} UTC."
