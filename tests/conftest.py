@@ -63,7 +63,7 @@ def token(transactional_db: None) -> str:
 
 @pytest.fixture(autouse=True)
 def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is due a second later is done when a test says so, by `background.stop()`: see test_brokers for the thread."""
+    """What is due a second later is done when a test calls background.stop(); test_brokers has the thread."""
     monkeypatch.setattr(background, "wake", lambda: None)
     yield
     denials.forget()

@@ -13,7 +13,7 @@ from django.core.management.base import OutputWrapper
 from authsvc.broker_configuration import TEMPLATES
 from authsvc.core.passwords import verify
 from authsvc.dialects import BY_NAME
-from authsvc.models import Account, Broker, Grant
+from authsvc.models import Account, Broker, Grant, digest
 from devicehub import provisioning, simulation
 from devicehub.commands import CommandNotSent
 from devicehub.models import SentCommand, digest_api_key
@@ -156,6 +156,18 @@ def test_create_broker_prints_the_token_and_a_configuration_that_holds_it(dialec
     assert "auth" in configuration
     assert "8000" in configuration
     assert token not in repr(broker.__dict__)
+
+
+def test_a_rotated_token_replaces_the_old_one():
+    first = json.loads(run("create_broker", "broker-1", "go-auth", "--json"))["token"]
+    with pytest.raises(CommandError, match="already; --rotate gives it a new token"):
+        run("create_broker", "broker-1", "go-auth")
+
+    second = json.loads(run("create_broker", "broker-1", "go-auth", "--rotate", "--json"))["token"]
+
+    assert Broker.objects.get().token_digest == digest(second) != digest(first)
+    with pytest.raises(CommandError, match="There is no broker broker-2"):
+        run("create_broker", "broker-2", "go-auth", "--rotate")
 
 
 def test_every_dialect_has_a_configuration():

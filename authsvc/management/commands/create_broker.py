@@ -22,12 +22,17 @@ class Command(BaseCommand):
         parser.add_argument("dialect", choices=sorted(TEMPLATES), help="how it asks")
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the broker reaches us")
         parser.add_argument("--network", action="append", default=[], help="accept it from here only")
+        parser.add_argument("--rotate", action="store_true", help="give a broker that exists a new token")
         parser.add_argument("--json", action="store_true", help="print name, dialect and token as JSON")
 
     def handle(self, *, name: str, dialect: str, url: str, network: list[str], **options: Any) -> str:
-        if Broker.objects.filter(name=name).exists():
-            raise CommandError(f"There is a broker {name} already")
-        broker = Broker(name=name, dialects=[dialect], networks=network)
+        broker = Broker.objects.filter(name=name).first()
+        if options["rotate"] and broker is None:
+            raise CommandError(f"There is no broker {name}")
+        if broker is None:
+            broker = Broker(name=name, dialects=[dialect], networks=network)
+        elif not options["rotate"]:
+            raise CommandError(f"There is a broker {name} already; --rotate gives it a new token")
         token = broker.issue_token()
         try:
             broker.full_clean()

@@ -1,0 +1,54 @@
+"""System checks: wrong configuration is an error with an id and a hint, not a surprise at the first login."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, register
+from django.utils.module_loading import import_string
+
+from authsvc.conf import InvalidKeys, settings
+
+CLIENT_ID_MODES = ("bound", "any")
+
+
+@register()
+def check_directories(**_: Any) -> list[CheckMessage]:
+    """authsvc.E001: every directory of AUTHSVC_DIRECTORIES exists and can look up."""
+    errors: list[CheckMessage] = []
+    hint = "Name classes with `async lookup(username)`, such as authsvc.directory.AccountDirectory."
+    if not settings.directories:
+        errors.append(
+            Error("AUTHSVC_DIRECTORIES is empty, so nobody is known.", hint=hint, id="authsvc.E001")
+        )
+    for path in settings.directories:
+        try:
+            found = import_string(path)
+        except ImportError as error:
+            errors.append(Error(f"AUTHSVC_DIRECTORIES: {error}", hint=hint, id="authsvc.E001"))
+            continue
+        if not callable(getattr(found, "lookup", None)):
+            errors.append(Error(f"AUTHSVC_DIRECTORIES: {path} has no lookup.", hint=hint, id="authsvc.E001"))
+    return errors
+
+
+@register()
+def check_keys(**_: Any) -> list[CheckMessage]:
+    """authsvc.E002: the keys of AUTHSVC_JWT_KEYS are keys."""
+    try:
+        keys = settings.jwt_keys
+    except InvalidKeys as error:
+        hint = "A text of 32 bytes and more is an HS256 secret; a PEM private key on P-256 is for ES256."
+        return [Error(f"AUTHSVC_JWT_KEYS: {error}.", hint=hint, id="authsvc.E002")]
+    return [] if keys else [Error("AUTHSVC_JWT_KEYS holds no key.", id="authsvc.E002")]
+
+
+@register()
+def check_client_ids(**_: Any) -> list[CheckMessage]:
+    """authsvc.E003: AUTHSVC_CLIENT_ID is one of its two words; a typo would be taken for `bound`."""
+    mode = getattr(django_settings, "AUTHSVC_CLIENT_ID", "bound")
+    if mode in CLIENT_ID_MODES:
+        return []
+    hint = "`bound`: a client connects under its own client ids; `any`: under every one."
+    return [Error(f"AUTHSVC_CLIENT_ID is {mode!r}.", hint=hint, id="authsvc.E003")]
