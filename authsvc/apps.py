@@ -8,6 +8,6 @@ class AuthsvcConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from authsvc import triggers  # its models exist only now
+        from authsvc import checks, triggers  # noqa: F401 - models exist only now
 
         post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")

@@ -1,0 +1,62 @@
+"""System checks: wrong configuration is an error with an id and a hint, not a surprise at the first login."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, register
+from django.utils.module_loading import import_string
+
+from authsvc.conf import settings
+
+CLIENT_ID_MODES = ("bound", "any")
+
+
+@register()
+def check_directories(**_: Any) -> list[CheckMessage]:
+    """authsvc.E001: every directory of AUTHSVC_DIRECTORIES exists and can look up."""
+    errors: list[CheckMessage] = []
+    hint = "Name classes with `async lookup(username)`, such as authsvc.directory.AccountDirectory."
+    if not settings.directories:
+        errors.append(
+            Error("AUTHSVC_DIRECTORIES is empty, so nobody is known.", hint=hint, id="authsvc.E001")
+        )
+    for path in settings.directories:
+        try:
+            found = import_string(path)
+        except ImportError as error:
+            errors.append(Error(f"AUTHSVC_DIRECTORIES: {error}", hint=hint, id="authsvc.E001"))
+            continue
+        if not callable(getattr(found, "lookup", None)):
+            errors.append(Error(f"AUTHSVC_DIRECTORIES: {path} has no lookup.", hint=hint, id="authsvc.E001"))
+    return errors
+
+
+@register()
+def check_client_ids(**_: Any) -> list[CheckMessage]:
+    """authsvc.E003: AUTHSVC_CLIENT_ID is one of its two words; a typo would be taken for `bound`."""
+    mode = getattr(django_settings, "AUTHSVC_CLIENT_ID", "bound")
+    if mode in CLIENT_ID_MODES:
+        return []
+    hint = "`bound`: a client connects under its own client ids; `any`: under every one."
+    return [Error(f"AUTHSVC_CLIENT_ID is {mode!r}.", hint=hint, id="authsvc.E003")]
+
+
+@register()
+def check_redirects(**_: Any) -> list[CheckMessage]:
+    """authsvc.E004: no redirect to https stands before the Django entrance.
+
+    mosquitto-go-auth follows redirects, and one that ends in any page with status 200 lets everybody in.
+    """
+    exempt = django_settings.SECURE_REDIRECT_EXEMPT
+    if not django_settings.SECURE_SSL_REDIRECT or any(re.search(p, "mqtt/go-auth/user") for p in exempt):
+        return []
+    return [
+        Error(
+            "SECURE_SSL_REDIRECT answers the questions of brokers with a redirect.",
+            hint='Set SECURE_REDIRECT_EXEMPT = [r"^mqtt/"], or whatever path includes authsvc.urls.',
+            id="authsvc.E004",
+        )
+    ]
