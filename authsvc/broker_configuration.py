@@ -149,7 +149,8 @@ mqtt.exchange = amq.topic
 # advanced.config: [{rabbitmq_mqtt, [{ignore_colons_in_username, true}]}].
 """,
     "amqtt": """\
-# aMQTT is for development: it checks no wills. Keep the token out of the process list:
+# aMQTT is for development: it checks no wills. It speaks MQTT 3.1.1 and no shared subscriptions, so
+# listen_mqtt needs DEVICEHUB_MQTT_VERSION=3.1.1 DEVICEHUB_MQTT_GROUP= beside it.
 AUTHSVC_TOKEN=$token python manage.py run_dev_broker --auth-url $url
 """,
 }

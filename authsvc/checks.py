@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -36,12 +37,12 @@ def check_directories(**_: Any) -> list[CheckMessage]:
 @register()
 def check_keys(**_: Any) -> list[CheckMessage]:
     """authsvc.E002: the keys of AUTHSVC_JWT_KEYS are keys."""
+    hint = "A text of 32 bytes and more is an HS256 secret; a PEM private key on P-256 is for ES256."
     try:
         keys = settings.jwt_keys
     except InvalidKeys as error:
-        hint = "A text of 32 bytes and more is an HS256 secret; a PEM private key on P-256 is for ES256."
         return [Error(f"AUTHSVC_JWT_KEYS: {error}.", hint=hint, id="authsvc.E002")]
-    return [] if keys else [Error("AUTHSVC_JWT_KEYS holds no key.", id="authsvc.E002")]
+    return [] if keys else [Error("AUTHSVC_JWT_KEYS holds no key.", hint=hint, id="authsvc.E002")]
 
 
 @register()
@@ -52,3 +53,21 @@ def check_client_ids(**_: Any) -> list[CheckMessage]:
         return []
     hint = "`bound`: a client connects under its own client ids; `any`: under every one."
     return [Error(f"AUTHSVC_CLIENT_ID is {mode!r}.", hint=hint, id="authsvc.E003")]
+
+
+@register()
+def check_redirects(**_: Any) -> list[CheckMessage]:
+    """authsvc.E004: no redirect to https stands before the Django entrance.
+
+    mosquitto-go-auth follows redirects, and one that ends in any page with status 200 lets everybody in.
+    """
+    exempt = django_settings.SECURE_REDIRECT_EXEMPT
+    if not django_settings.SECURE_SSL_REDIRECT or any(re.search(p, "mqtt/go-auth/user") for p in exempt):
+        return []
+    return [
+        Error(
+            "SECURE_SSL_REDIRECT answers the questions of brokers with a redirect.",
+            hint='Set SECURE_REDIRECT_EXEMPT = [r"^mqtt/"], or whatever path includes authsvc.urls.',
+            id="authsvc.E004",
+        )
+    ]

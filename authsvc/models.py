@@ -24,7 +24,7 @@ class InvalidUsername(ValidationError, ValueError):
 def validate_username(value: str) -> None:
     if not access.is_username(value):
         raise InvalidUsername(
-            "%(value)r cannot be a username: 1-128 of letters, digits and _ . @ : = - are, and no word for nobody.",
+            "%(value)r cannot be a username: use 1-128 letters, digits and _ . @ : = -, and not guest or null.",
             params={"value": value[:140]},
             code="invalid_username",
         )

@@ -30,10 +30,10 @@ _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weak
 async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """All rows of *sql* (placeholders are `%s`). Raises what the driver raises when the database is away."""
     config = connections.settings["default"]  # the same dict that the ORM's connection holds
-    engine = config["ENGINE"]
-    if engine == "django.db.backends.sqlite3":
+    engine = config["ENGINE"]  # by its name, so that PostGIS and instrumented engines count too
+    if "sqlite" in engine or "spatialite" in engine:
         return _sqlite(str(config["NAME"]), sql, parameters)
-    if engine == "django.db.backends.postgresql":
+    if "postg" in engine:
         loop = asyncio.get_running_loop()
         pool = _pools.get(loop)
         if pool is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -10,6 +11,7 @@ from authsvc.conf import options
 from authsvc.dialects.base import MAX_BODY, Reply, Request
 
 
+@login_not_required  # a broker follows the redirect to a login page, whose 200 would let everybody in
 @csrf_exempt
 async def question(request: HttpRequest, path: str) -> HttpResponse:
     """Answer the question that *path* names."""
@@ -34,6 +36,7 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
     return _response(await gateway.answer(asked, dialect))
 
 
+@login_not_required
 async def alive(_request: HttpRequest) -> HttpResponse:
     """The process answers; nothing else is touched."""
     return _response(Reply(200, b'{"status":"alive"}'))

@@ -27,13 +27,20 @@ def secret(name: str, default: str | None = None) -> str:
     return value or ""
 
 
+def private_folder(path: Path) -> None:
+    """Make *path* and what is missing above it, for its owner alone."""
+    for folder in reversed((path, *path.parents)):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def database(url: str) -> dict[str, Any]:
     """DATABASE_URL as Django wants it; SQLite durable and private, relative paths from the project folder."""
     config: dict[str, Any] = env.db_url_config(url)
     if config["ENGINE"] != "django.db.backends.sqlite3":
         return config
     path = BASE_DIR / config["NAME"]
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     os.close(os.open(path, os.O_CREAT, 0o600))
     options = {
         "transaction_mode": "IMMEDIATE",
@@ -130,7 +137,7 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "var" / "static"
-STATIC_ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)  # whitenoise warns of a folder that is not there
+private_folder(STATIC_ROOT)  # whitenoise warns of a folder that is not there
 WHITENOISE_USE_FINDERS = True  # serves what the apps hold; `collectstatic` is not needed
 
 # https: on as soon as the site has a name that is not this machine's own.

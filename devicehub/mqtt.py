@@ -295,7 +295,10 @@ class Listener:
     def _on_subscribe(self, _c: Any, _u: Any, _mid: int, reasons: list[ReasonCode], _p: Any) -> None:
         refused = [text for text, r in zip(self._filters, reasons, strict=False) if r.is_failure]
         if refused:
-            self._failure = f"the broker refused the subscription to {', '.join(refused)}"
+            self._failure = (
+                f"the broker refused the subscription to {', '.join(refused)}; after a new device type "
+                "the account needs `manage.py create_account NAME --ingest --grant-only`"
+            )
         self._ready.set()
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:

@@ -173,21 +173,24 @@ def create_account(
     return account, password
 
 
-def grant_ingest(account: Account) -> None:
-    """The grants of an ingest account, for the kinds that exist now. Running it again adds what is missing."""
+def grant_ingest(account: Account) -> int:
+    """Give *account* the grants of ingest for the kinds that exist now; how many were missing."""
     wanted = [
         (actions, text)
         for text in topics.subscriptions()
         for actions in (ActionSet.SUBSCRIBE, ActionSet.RECEIVE)
     ] + [(ActionSet.PUBLISH, text) for text in topics.command_filters()]
+    added = 0
     for actions, text in wanted:
-        Grant.objects.get_or_create(
+        _, made = Grant.objects.get_or_create(
             subject=f"key:{account.key}",
             effect=Grant.Effect.ALLOW,
             actions=actions.value,
             filter=text,
             defaults={"note": "create_account --ingest"},
         )
+        added += made
+    return added
 
 
 def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from authsvc import views
+from authsvc.checks import check_redirects
 from tests import servers
 from tests.hub import ROOT
 from tests.servers import MissingServer
@@ -158,3 +160,37 @@ def test_fleet_is_imported_by_nobody():
     ]
 
     assert importers == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "check"),
+    [
+        ("AUTHSVC_DIRECTORIES", "a.b.C", "authsvc.E001"),
+        ("AUTHSVC_DIRECTORIES", "authsvc.models.Broker", "authsvc.E001"),
+        ("AUTHSVC_CLIENT_ID", "anny", "authsvc.E003"),
+        ("DEVICEHUB_TOPIC_PREFIX", "a/b", "devicehub.E001"),
+        ("MQTT_URL", "http://broker", "devicehub.E004"),
+        ("DEVICEHUB_MQTT_VERSION", "4", "devicehub.E005"),
+    ],
+)
+def test_wrong_configuration_is_said_before_the_first_login(tmp_path, setting, value, check):
+    checked = manage(tmp_path, "check", **{setting: value})
+
+    assert checked.returncode == 1
+    assert f"({check})" in checked.stderr
+    assert "HINT:" in checked.stderr
+
+
+def test_a_redirect_before_the_django_entrance_is_an_error(settings):
+    """go-auth follows it, and a page with status 200 at its end would let everybody in."""
+    settings.SECURE_SSL_REDIRECT, settings.SECURE_REDIRECT_EXEMPT = True, []
+    assert [error.id for error in check_redirects()] == ["authsvc.E004"]
+
+    settings.SECURE_REDIRECT_EXEMPT = [r"^mqtt/"]
+    assert check_redirects() == []
+
+
+def test_login_middleware_does_not_redirect_a_question():
+    """Django's LoginRequiredMiddleware asks each view, and these say no."""
+    assert views.question.login_required is False
+    assert views.alive.login_required is False

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from authsvc.models import Account
 from devicehub import provisioning
 
 
@@ -24,11 +25,18 @@ class Command(BaseCommand):
             help="it may receive all data, status and reply, publish all cmd, and nothing else",
         )
         parser.add_argument(
+            "--grant-only",
+            action="store_true",
+            help="with --ingest: add the grants for new device types to an account that exists",
+        )
+        parser.add_argument(
             "--client-id", action="append", default=[], help="it may connect as this; may end in *"
         )
         parser.add_argument("--json", action="store_true", help="print username and password as JSON")
 
     def handle(self, *, name: str, client_id: list[str], **options: Any) -> str:
+        if options["grant_only"]:
+            return _grant(name, ingest=options["ingest"])
         # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
         client_ids = [*client_id, f"{name}-*"] if options["ingest"] else client_id
         try:
@@ -42,3 +50,11 @@ class Command(BaseCommand):
         if options["json"]:
             return json.dumps({"username": name, "password": password})
         return f"The account {name} has the password {password}\nIt is shown this once."
+
+
+def _grant(name: str, *, ingest: bool) -> str:
+    account = Account.objects.filter(username=name).first()
+    if account is None or not ingest:
+        raise CommandError(f"--grant-only needs --ingest, and an account {name} that exists")
+    added = provisioning.grant_ingest(account)
+    return f"{added} grants added to the account {name}"

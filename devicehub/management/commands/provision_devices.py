@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from devicehub import provisioning
+from devicehub.models import validate_device_id
 from devicehub.registry import Kind
 
 
@@ -33,6 +34,7 @@ class Command(BaseCommand):
             raise CommandError("--count must be 1 or more")
         try:
             kind = provisioning.kind_of(options["type"])
+            validate_device_id(f"{prefix}001")
             with _opened(output) as file:
                 self._provision(kind, prefix, count, file)
         except (provisioning.UnknownKind, provisioning.IdentityTaken) as error:
@@ -41,6 +43,8 @@ class Command(BaseCommand):
             raise CommandError("; ".join(error.messages)) from error
         except FileExistsError as error:
             raise CommandError(f"{output} exists; name a new file") from error
+        except OSError as error:
+            raise CommandError(f"{output} cannot be written: {error.strerror}") from error
         self.stderr.write(f"Provisioned {count} devices of type {kind.slug}")
 
     def _provision(self, kind: Kind, prefix: str, count: int, file: IO[str]) -> None:

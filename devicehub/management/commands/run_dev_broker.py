@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +36,9 @@ class Command(BaseCommand):
             raise CommandError("aMQTT is not installed: run script/setup --demo") from error
         config = _config(plugins, auth_url, token, f"{bind}:{port}")
         try:
-            asyncio.run(_serve(broker_module.Broker, config))
+            asyncio.run(
+                _serve(broker_module.Broker, config, lambda: self.stderr.write(f"listening on {bind}:{port}"))
+            )
         except (OSError, broker_module.BrokerError) as error:
             raise CommandError(f"The broker cannot listen on {bind}:{port}: {error}") from error
         return "Stopped."
@@ -60,7 +63,7 @@ def _config(plugins: Any, auth_url: str, token: str, listen: str) -> dict[str, A
     }
 
 
-async def _serve(broker_class: Any, config: dict[str, Any]) -> None:
+async def _serve(broker_class: Any, config: dict[str, Any], ready: Callable[[], object]) -> None:
     logging.getLogger("transitions").setLevel(logging.WARNING)
     logging.getLogger("amqtt").setLevel(logging.ERROR)
     broker = broker_class(config)
@@ -68,5 +71,6 @@ async def _serve(broker_class: Any, config: dict[str, Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await broker.start()
+    ready()
     await stop.wait()
     await broker.shutdown()

@@ -42,4 +42,6 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: simulation.stop())
         simulation.run(duration)
+        if not simulation.published:
+            raise CommandError("Nothing was published: see the refusals above, and MQTT_URL")
         return f"Published {simulation.published} messages as {count} devices"

@@ -1,0 +1,348 @@
+"""Docs can fail: everything that has a name in the code has its entry, links resolve, the quickstart runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
+from django.test.utils import isolate_apps
+from django.urls import URLPattern, get_resolver
+
+from authsvc.broker_configuration import configuration
+from authsvc.core import access
+from authsvc.dialects import DIALECTS
+from devicehub import registry
+from devicehub.ingest import message
+from tests.servers import free_port
+
+pytestmark = pytest.mark.sqlite_only
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *(p for p in DOCS.rglob("*.md") if p.parent.name != "decisions")])
+CODE = [
+    *(p for folder in ("authsvc", "devicehub", "config") for p in sorted((ROOT / folder).rglob("*.py"))),
+    *(p for p in sorted((ROOT / "script").iterdir()) if p.is_file()),
+    *ROOT.glob("docker-compose.yml"),
+]
+OF_OTHERS = {"DJANGO_SETTINGS_MODULE", "DEMO_BEGAN"}  # Django's own; how script/demo talks to itself
+
+GLOSSARY = {
+    *("topic", "topic filter", "client id", "username", "QoS", "retain", "will", "shared subscription"),
+    *("session", "publish", "subscribe", "receive"),
+    *("endpoint", "object", "object instance", "resource", "resource instance"),
+    *("read", "write", "execute", "observe"),
+    *("principal", "account", "grant", "decision", "verdict", "denial", "dialect", "directory"),
+    *("device type", "kind", "key", "reading", "outcome", "quarantine", "command"),
+}
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below *heading*, up to the next one of its level or above."""
+    level = heading.split(" ")[0]
+    found = re.search(
+        rf"^{re.escape(heading)}$\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    assert found, f"there is no {heading!r}"
+    return found[1]
+
+
+def rows(text: str) -> set[str]:
+    """What the tables of *text* have entries for: the code at the beginning of each row."""
+    return set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
+
+
+def blocks(text: str, language: str, mark: str = "") -> list[str]:
+    """The code blocks of *language*; with *mark*, those that stand below that comment."""
+    fenced = re.findall(r"^(?:<!-- ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for above, spoken, block in fenced if spoken == language and mark in ("", above)]
+
+
+# What the code has
+
+
+def settings_in_code() -> set[str]:
+    reads = re.compile(
+        r"""
+        (?:getattr\(django_settings,\ |\benv\.\w+\(|\bsecret\(|\bport\(|environ\.get\(|environ\[)
+        "([A-Z][A-Z0-9_]+)"
+        |\$\{([A-Z][A-Z0-9_]+):[-?]  # a shell script's, or docker compose's
+        """,
+        re.VERBOSE,
+    )
+    return {a or b for path in CODE for a, b in reads.findall(path.read_text())} - OF_OTHERS
+
+
+def secrets_in_code() -> set[str]:
+    return set(re.findall(r'\bsecret\("(\w+)"', (ROOT / "config" / "settings.py").read_text()))
+
+
+def commands_in_code() -> dict[str, BaseCommand]:
+    ours = {config.name for config in apps.get_app_configs() if (ROOT / config.name.split(".")[0]).is_dir()}
+    return {name: load_command_class(app, name) for name, app in get_commands().items() if app in ours}
+
+
+def arguments(command: BaseCommand, name: str) -> set[str]:
+    inherited = {a.dest for a in BaseCommand().create_parser("manage.py", name)._actions}
+    own = [a for a in command.create_parser("manage.py", name)._actions if a.dest not in inherited]
+    return {action.option_strings[-1] if action.option_strings else action.dest for action in own}
+
+
+def check_ids_in_code() -> set[str]:
+    found: set[str] = set()
+    for path in CODE:
+        found |= set(re.findall(r'id="((?:authsvc|devicehub)\.[EW]\d+)"', path.read_text()))
+    return found
+
+
+def paths(patterns: Iterable[Any], prefix: str = "") -> Iterator[str]:
+    """Every address of the site; of the admin only where it begins."""
+    for pattern in patterns:
+        path = f"{prefix}{pattern.pattern}"
+        if isinstance(pattern, URLPattern) or path == "admin/":
+            yield path
+        elif path != "mqtt/":
+            yield from paths(pattern.url_patterns, path)
+
+
+# Everything has its entry, and nothing else has one
+
+
+def test_every_setting_has_its_entry():
+    assert rows(page("reference/settings.md")) == settings_in_code()
+
+
+def test_every_secret_may_come_from_a_file_and_the_page_says_so():
+    text = page("reference/settings.md")
+
+    assert {name for name in secrets_in_code() if f"`{name}_FILE`" not in text} == set()
+
+
+def test_every_management_command_has_its_entry():
+    headings = re.findall(r"^## `manage\.py (\w+)`$", page("reference/commands.md"), re.MULTILINE)
+
+    assert sorted(headings) == sorted(commands_in_code())
+
+
+@pytest.mark.parametrize("name", sorted(commands_in_code()))
+def test_every_argument_of_a_command_has_its_entry(name):
+    text = section(page("reference/commands.md"), f"## `manage.py {name}`")
+
+    assert rows(text) == arguments(commands_in_code()[name], name)
+
+
+def test_every_script_has_its_entry():
+    headings = re.findall(r"^### `script/(\w+)`$", page("reference/commands.md"), re.MULTILINE)
+
+    assert sorted(headings) == sorted(path.name for path in (ROOT / "script").iterdir() if path.is_file())
+
+
+def test_every_question_of_every_dialect_has_its_entry():
+    asked = {f"/mqtt/{dialect.name}/{question}" for dialect in DIALECTS for question in dialect.questions}
+
+    assert rows(section(page("reference/urls.md"), "## Questions of brokers")) == asked
+
+
+def test_every_page_of_the_site_has_its_entry():
+    site = {f"/{path}" for path in paths(get_resolver().url_patterns)}
+
+    assert rows(section(page("reference/urls.md"), "## Pages")) == site
+
+
+def test_every_dialect_is_named_where_a_broker_is_chosen():
+    named = set(re.findall(r"^\| [^|]+ \| `([\w-]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    choices = section(page("reference/commands.md"), "## `manage.py create_broker`")
+
+    assert named == {dialect.name for dialect in DIALECTS}
+    assert {name for name in named if f"`{name}`" not in choices} == set()
+
+
+def test_every_reason_of_authorization_has_its_entry():
+    assert rows(page("reference/reasons.md")) == {reason.value for reason in access.Reason}
+
+
+def test_every_reason_and_outcome_of_ingest_has_its_entry():
+    text = page("reference/quarantine.md")
+
+    assert rows(section(text, "## Outcomes")) == {outcome.value for outcome in message.Outcome}
+    assert rows(section(text, "## Reasons of the quarantine")) == {r.value for r in message.Reason}
+
+
+def test_every_system_check_has_its_entry():
+    headings = re.findall(r"^### `([\w.]+)`$", page("reference/checks.md"), re.MULTILINE)
+
+    assert sorted(headings) == sorted(check_ids_in_code())
+
+
+def test_every_term_is_in_the_glossary():
+    terms = re.findall(r"^- \*\*([^*]+)\*\*: .+\.$", page("glossary.md"), re.MULTILINE)
+
+    assert sorted(terms) == sorted(GLOSSARY)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_names_only_what_exists(path):
+    text = path.read_text()
+    words = set(re.findall(r"\b(?:AUTHSVC|DEVICEHUB|DEMO)_[A-Z_]+[A-Z]", text))
+    commands = set(re.findall(r"manage\.py ([a-z_]+)", text))
+    scripts = set(re.findall(r"\bscript/([a-z]+)", text))
+    checks = set(re.findall(r"\b(?:authsvc|devicehub)\.[EW]\d+", text))
+
+    assert words <= settings_in_code()
+    assert commands <= set(get_commands())
+    assert {name for name in scripts if not (ROOT / "script" / name).exists()} == set()
+    assert checks <= check_ids_in_code()
+
+
+# Links
+
+
+def targets(path: Path) -> list[str]:
+    """The relative links and images of a page; what stands in code is none."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", t)]
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_images_resolve(path):
+    broken = []
+    for target in targets(path):
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path not in reached:
+            reached.add(path)
+            links = ((path.parent / target.partition("#")[0]).resolve() for target in targets(path))
+            waiting += [link for link in links if link.suffix == ".md" and link.exists()]
+
+    assert [path for path in PAGES if path not in reached] == []
+
+
+# Snippets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_snippets_can_be_read(path, tmp_path):
+    """Python compiles, and a shell takes every line of a shell block."""
+    text = path.read_text()
+    for number, block in enumerate(blocks(text, "python")):
+        compile(block, f"{path.name}, Python block {number}", "exec")
+    for block in blocks(text, "sh"):
+        read = subprocess.run(["sh", "-n"], input=block, text=True, capture_output=True, check=False)
+        assert read.returncode == 0, read.stderr
+
+
+@isolate_apps("fleet")
+def test_the_device_type_of_the_how_to_makes_its_models():
+    text = page("how-to/declare-a-device-type.md")
+    (declared,), (made,) = blocks(text, "python", "device type"), blocks(text, "python", "models")
+    module: dict[str, Any] = {"__name__": "fleet.models"}
+    try:
+        exec(declared + made, module)
+
+        columns = {field.name for field in module["GreenHouseReading"]._meta.get_fields()}
+        assert columns >= {"device", "timestamp", "temperature", "soil_moisture", "door_openings"}
+        assert module["GreenHouseDevice"]._meta.get_field("mode").default == "automatic"
+        module["GreenHouse"]().on_data("GH-001", {"temperature": 46})
+    finally:
+        registry.registry.unregister("greenhouse")
+
+
+def test_the_configuration_of_each_broker_is_the_printed_one():
+    """What a how-to page shows is what create_broker prints, line by line."""
+    for name, dialect in (("mosquitto", "go-auth"), ("emqx", "emqx"), ("rabbitmq", "rabbitmq")):
+        shown = {line for block in blocks(page(f"how-to/{name}.md"), "") for line in block.splitlines()}
+        printed = configuration(dialect, "http://127.0.0.1:8000", "TOKEN").splitlines()
+        wanted = [line for line in printed if line and not line.startswith("#")]
+        assert [line for line in wanted if line not in shown] == [], name
+
+
+# The quickstart runs
+
+LEFT_BEHIND = shutil.ignore_patterns(".*", "var", "tests", "docs", "bench", "__pycache__")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The project as it is cloned, with the installation of this one."""
+    folder = tmp_path / "devicehub"
+    shutil.copytree(ROOT, folder, ignore=LEFT_BEHIND)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+def test_the_quickstart_ends_with_a_stored_reading(clone):
+    steps = blocks(page("quickstart.md"), "sh", "run")
+    script = "set -eu\n" + "\n".join(steps)
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment |= {"HTTP_PORT": str(free_port()), "MQTT_PORT": str(free_port()), "PIP_NO_INDEX": "1"}
+
+    output = run_and_stop_all(script, cwd=clone, env=environment)
+
+    with closing(sqlite3.connect(clone / "var" / "devicehub.sqlite3")) as database:
+        stored = database.execute("SELECT temperature, humidity FROM fleet_weatherstationreading").fetchall()
+    logs = [f"{log.name}:\n{log.read_text()}" for log in sorted((clone / "var").glob("*.log"))]
+    assert stored == [(21.5, 40.0)], textwrap.indent("\n".join([output, *logs]), "  ")
+    assert (clone / "var" / "devices.json").stat().st_mode & 0o777 == 0o600
+
+
+def run_and_stop_all(script: str, *, cwd: Path, env: dict[str, str]) -> str:
+    """Run *script* and return its output; what it started and did not stop ends with it."""
+    with (cwd.parent / "output").open("w+") as output:
+        shell = subprocess.Popen(
+            ["sh", "-c", script], cwd=cwd, env=env, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            code: int | str = shell.wait(90)
+        except subprocess.TimeoutExpired:
+            code = "no end"
+        finally:
+            stopped = end_session(shell)
+        output.seek(0)
+        text = output.read()
+    assert code == 0, text
+    assert stopped, "the script left processes behind"
+    return text
+
+
+def end_session(shell: subprocess.Popen[bytes]) -> bool:
+    """Kill what is left of the session of *shell*; whether it had stopped all that it started."""
+    try:
+        os.killpg(shell.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    finally:
+        shell.wait()
+    return False
