@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from django.apps import apps
@@ -22,9 +22,9 @@ from django.test.utils import isolate_apps
 from django.urls import URLPattern, get_resolver
 
 from authsvc.broker_configuration import configuration
-from authsvc.core import access
+from authsvc.core import access, grants, passwords
 from authsvc.dialects import DIALECTS
-from devicehub import registry
+from devicehub import credentials_file, registry
 from devicehub.ingest import message
 from tests.servers import free_port
 
@@ -47,6 +47,7 @@ GLOSSARY = {
     *("read", "write", "execute", "observe"),
     *("principal", "account", "grant", "decision", "verdict", "denial", "dialect", "directory"),
     *("device type", "kind", "key", "reading", "outcome", "quarantine", "command"),
+    *("credentials", "API key", "token", "broker token", "overlap", "scheme"),
 }
 
 
@@ -64,15 +65,32 @@ def section(text: str, heading: str) -> str:
     return found[1]
 
 
+def table(text: str) -> dict[str, str]:
+    """The entries of the tables of *text*, each with the rest of its row."""
+    return dict(re.findall(r"^\| `([^`]+)` \|(.*)\|$", text, re.MULTILINE))
+
+
 def rows(text: str) -> set[str]:
     """What the tables of *text* have entries for: the code at the beginning of each row."""
     return set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
 
 
+class Block(NamedTuple):
+    """A code block of a page. *mark* is the comment above it: `run`, `printed`, `file NAME` and the like."""
+
+    mark: str
+    language: str
+    text: str
+
+
+def fenced(text: str) -> list[Block]:
+    found = re.findall(r"^(?:<!-- ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(*block) for block in found]
+
+
 def blocks(text: str, language: str, mark: str = "") -> list[str]:
     """The code blocks of *language*; with *mark*, those that stand below that comment."""
-    fenced = re.findall(r"^(?:<!-- ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [block for above, spoken, block in fenced if spoken == language and mark in ("", above)]
+    return [block.text for block in fenced(text) if block.language == language and mark in ("", block.mark)]
 
 
 # What the code has
@@ -178,6 +196,29 @@ def test_every_reason_of_authorization_has_its_entry():
     assert rows(page("reference/reasons.md")) == {reason.value for reason in access.Reason}
 
 
+def test_every_scheme_of_a_stored_hash_has_its_entry_with_its_bounds():
+    entries = table(section(page("how-to/move-a-fleet.md"), "## Hashes that are taken"))
+    bounds = {scheme.name: {f"{limit:,}" for limit in scheme.limits.values()} for scheme in passwords.SCHEMES}
+
+    said = {name: set(re.findall(r"[\d,]*\d", row.split("|")[-1])) for name, row in entries.items()}
+    assert said == bounds
+
+
+def test_every_column_and_verdict_of_an_import_has_its_entry():
+    text = page("how-to/move-a-fleet.md")
+
+    assert rows(section(text, "## 2. Write the file")) == set(credentials_file.COLUMNS)
+    assert rows(section(text, "## 3. See what would become of it")) == {
+        verdict.value for verdict in credentials_file.Verdict
+    }
+
+
+def test_every_placeholder_of_a_grant_has_its_entry():
+    names = {f"{{{name}}}" for name in grants.PLACEHOLDERS}
+
+    assert rows(section(page("how-to/grant-topics.md"), "## Placeholders")) == names
+
+
 def test_every_reason_and_outcome_of_ingest_has_its_entry():
     text = page("reference/quarantine.md")
 
@@ -205,7 +246,7 @@ def test_a_page_names_only_what_exists(path):
     scripts = set(re.findall(r"\bscript/([a-z]+)", text))
     checks = set(re.findall(r"\b(?:authsvc|devicehub)\.[EW]\d+", text))
 
-    assert words <= settings_in_code()
+    assert words <= settings_in_code() | {f"{name}_FILE" for name in secrets_in_code()}
     assert commands <= set(get_commands())
     assert {name for name in scripts if not (ROOT / "script" / name).exists()} == set()
     assert checks <= check_ids_in_code()
@@ -264,6 +305,19 @@ def test_snippets_can_be_read(path, tmp_path):
         assert read.returncode == 0, read.stderr
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_shown_command_has_the_options_it_is_shown_with(path):
+    ours = commands_in_code()
+    wrong = []
+    for block in blocks(path.read_text(), "sh"):
+        joined = block.replace("\\\n", " ")
+        for name, rest in re.findall(r"manage\.py (\w+)([^\n|>]*)", joined):
+            options = set(re.findall(r"(?<= )--[a-z][\w-]*", rest)) if name in ours else set()
+            wrong += [(name, option) for option in options - arguments(ours[name], name)] if options else []
+
+    assert wrong == []
+
+
 @isolate_apps("fleet")
 def test_the_device_type_of_the_how_to_makes_its_models():
     text = page("how-to/declare-a-device-type.md")
@@ -282,15 +336,25 @@ def test_the_device_type_of_the_how_to_makes_its_models():
 
 def test_the_configuration_of_each_broker_is_the_printed_one():
     """What a how-to page shows is what create_broker prints, line by line."""
-    for name, dialect in (("mosquitto", "go-auth"), ("emqx", "emqx"), ("rabbitmq", "rabbitmq")):
-        shown = {line for block in blocks(page(f"how-to/{name}.md"), "") for line in block.splitlines()}
+    readme = (ROOT / "README.md").read_text()
+    pages = re.findall(
+        r"^\| [^|]+ \| `([\w-]+)` \|.*\]\((docs/how-to/[\w-]+\.md)\) \|$", readme, re.MULTILINE
+    )
+    assert len(pages) == len(DIALECTS)
+    for dialect, name in pages:
+        if dialect == "amqtt":  # a command and no configuration
+            continue
+        shown = {line for block in blocks((ROOT / name).read_text(), "") for line in block.splitlines()}
         printed = configuration(dialect, "http://127.0.0.1:8000", "TOKEN").splitlines()
         wanted = [line for line in printed if line and not line.startswith("#")]
         assert [line for line in wanted if line not in shown] == [], name
 
 
-# The quickstart runs
+# The quickstart and the how-to pages run
 
+RUN = "run"
+RUN_TO_1 = "run, ends with 1"
+RUNNING = [path for path in PAGES if path.parent.name == "how-to" and blocks(path.read_text(), "sh", RUN)]
 LEFT_BEHIND = shutil.ignore_patterns(".*", "var", "tests", "docs", "bench", "__pycache__")
 
 
@@ -316,6 +380,56 @@ def test_the_quickstart_ends_with_a_stored_reading(clone):
     logs = [f"{log.name}:\n{log.read_text()}" for log in sorted((clone / "var").glob("*.log"))]
     assert stored == [(21.5, 40.0)], textwrap.indent("\n".join([output, *logs]), "  ")
     assert (clone / "var" / "devices.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture(scope="module")
+def two_stations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with STATION-001 and STATION-002, as the how-to pages have them."""
+    folder = tmp_path_factory.mktemp("two-stations")
+    manage = [ROOT / ".venv" / "bin" / "python", ROOT / "manage.py"]
+    environment = how_to_environment(folder)
+    for arguments in (
+        ["migrate", "-v", "0"],
+        ["provision_devices", "weatherstation", "--count", "2", "--prefix", "STATION-", "--output", "-"],
+    ):
+        done = subprocess.run(
+            [*manage, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return folder / "hub.sqlite3"
+
+
+def how_to_environment(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "SECRET_KEY": "of the how-to pages, and of nothing else in the world",
+        "DATABASE_URL": f"sqlite:///{folder / 'hub.sqlite3'}",
+    }
+
+
+@pytest.mark.parametrize("path", RUNNING, ids=lambda path: path.stem)
+def test_what_a_how_to_page_shows_runs_and_prints_what_it_says(path, clone, tmp_path, two_stations):
+    """Blocks marked `run` end with 0 or as the mark says, in one shell; `printed` is in what they printed."""
+    shutil.copy(two_stations, tmp_path / "hub.sqlite3")
+    (clone / "var").mkdir()
+    script = ["set -eu"]
+    for mark, _, text in fenced(path.read_text()):
+        if mark.startswith("file: "):
+            (clone / mark.removeprefix("file: ")).write_text(text)
+        elif mark == RUN:
+            script.append(text)
+        elif mark == RUN_TO_1:
+            script.append(f"code=0\n{text.rstrip()} || code=$?\ntest $code = 1")
+
+    output = run_and_stop_all("\n".join(script), cwd=clone, env=how_to_environment(tmp_path))
+
+    shown = [
+        line
+        for block in fenced(path.read_text())
+        if block.mark == "printed"
+        for line in block.text.splitlines()
+    ]
+    assert [line for line in shown if line not in output] == [], output
 
 
 def run_and_stop_all(script: str, *, cwd: Path, env: dict[str, str]) -> str:
