@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import structlog
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import Error, close_old_connections, connection, transaction
 from django.utils import timezone
 
 from authsvc.core.access import SuperuserQuestion, TopicQuestion, Verdict
@@ -93,7 +93,7 @@ def _count(refusal: Refusal, principal: str, rule: str, now: datetime) -> None:
 
 
 def flush() -> int:
-    """Write what is pending; the number of different denials written. Raises DatabaseError, losing nothing."""
+    """Write what is pending; the number of different denials written. Raises django.db.Error, losing nothing."""
     with _lock:
         taken = dict(_pending)
         _pending.clear()
@@ -102,7 +102,7 @@ def flush() -> int:
     try:
         with transaction.atomic():
             _write(taken.items())
-    except DatabaseError:
+    except BaseException:
         _put_back(taken)
         raise
     return len(taken)
@@ -165,7 +165,7 @@ def _flush_once() -> None:
     close_old_connections()
     try:
         flush()
-    except DatabaseError as error:
+    except Error as error:
         log.warning("denials.not_written", error=type(error).__name__, waiting=len(_pending))
     finally:
         connection.close()

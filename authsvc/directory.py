@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from typing import Any
 
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
@@ -19,6 +20,9 @@ SELECT_ACCOUNT = (
 )
 
 
+SELECT_NAME = f"SELECT username FROM {Account._meta.db_table} WHERE username = %s"  # noqa: S608
+
+
 class AccountDirectory:
     """Service accounts as principals. One indexed read."""
 
@@ -27,16 +31,30 @@ class AccountDirectory:
         if not rows:
             return None
         password_hash, active, superuser, client_ids = rows[0]
-        if isinstance(client_ids, str):
-            client_ids = json.loads(client_ids)
+        exact, prefixes = _client_ids(client_ids)
         return Principal(
             key=f"account/{username}",
             username=username,
             secrets=(Secret(password_hash),) if password_hash else (),
             active=bool(active),
             superuser=bool(superuser),
-            client_ids=(username, *client_ids),
+            client_ids=(username, *exact),
+            client_id_prefixes=prefixes,
         )
+
+    async def claimants(self, client_id: str) -> set[str]:
+        """By username; the further client ids of an account are what an operator let it share."""
+        rows = await reader.fetch(SELECT_NAME, [client_id])
+        return {f"account/{username}" for (username,) in rows}
+
+
+def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
+    """The exact client ids and the prefixes in a JSON column; what is no list of texts names none."""
+    found = json.loads(column) if isinstance(column, str) else column
+    if isinstance(found, str):  # PostgreSQL gave a JSON text, not a list
+        found = []
+    texts = [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else []
+    return [t for t in texts if not t.endswith("*")], tuple(t[:-1] for t in texts if t.endswith("*"))
 
 
 class Chain:
@@ -54,6 +72,12 @@ class Chain:
                     raise AmbiguousIdentity(username)
                 found = principal
         return found
+
+    async def claimants(self, client_id: str) -> set[str]:
+        claimed: set[str] = set()
+        for directory in self._directories:
+            claimed |= await directory.claimants(client_id)
+        return claimed
 
 
 @functools.cache

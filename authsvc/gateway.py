@@ -20,15 +20,24 @@ log = structlog.get_logger(__name__)
 async def answer(request: Request, dialect: Dialect) -> Reply:
     """The reply to *request*, in the words of *dialect*. Never raises."""
     try:
-        verdict = await judge(request, dialect)
-    except Refused as refusal:
-        verdict = deny(refusal.reason)
+        try:
+            verdict = await judge(request, dialect)
+        except Refused as refusal:
+            verdict = deny(refusal.reason)
+        reply = dialect.render(request, verdict)
     except Exception:
         log.exception("auth.fault", dialect=dialect.name, question=request.question)
         return dialect.fault(request)
     if not verdict.allowed:
+        _note(dialect, request, verdict)
+    return reply
+
+
+def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
+    try:
         denials.note(dialect.name, request.question, verdict)
-    return dialect.render(request, verdict)
+    except Exception:  # the answer does not depend on whether it could be counted
+        log.exception("auth.not_counted", dialect=dialect.name)
 
 
 async def judge(request: Request, dialect: Dialect) -> Verdict:

@@ -33,10 +33,11 @@ def hash_generated(secret: str) -> str:
 
 def verify(secret: str, stored: str) -> bool:
     """Whether *secret* is the one that *stored* was made from. Raises UnusableHash."""
-    if not secret or too_long(secret):
+    if too_long(secret):
         return False
     try:
-        return bool(_CONTEXT.verify(secret, stored))
+        # An empty one is nobody's, and costs as much as any other to refuse.
+        return bool(_CONTEXT.verify(secret, stored)) and bool(secret)
     except (ValueError, TypeError) as error:  # passlib: unknown scheme, truncated or damaged hash
         raise UnusableHash("The stored hash is of no accepted scheme") from error
 
