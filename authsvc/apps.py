@@ -1,3 +1,5 @@
+import logging
+
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
@@ -8,6 +10,8 @@ class AuthsvcConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from authsvc import checks, triggers  # noqa: F401 - models exist only now
+        from authsvc import checks, logs, triggers  # noqa: F401 - models exist only now
+
+        logging.getLogger("django.request").addFilter(logs.hide_token)
 
         post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 import structlog
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,7 @@ _thread: threading.Thread | None = None
 
 
 def every_second(job: Callable[[], object]) -> None:
-    """Run *job* from now on in each round. It raises DatabaseError when it must be run again."""
+    """Run *job* from now on in each round. It raises django.db.Error when it must be run again."""
     _jobs.append(job)
 
 
@@ -55,7 +55,7 @@ def _round() -> None:
         for job in _jobs:
             try:
                 job()
-            except DatabaseError as error:
+            except Error as error:
                 log.warning("background.not_written", job=job.__module__, error=type(error).__name__)
     finally:
         connection.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db import DatabaseError, connection, transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from authsvc import background
@@ -88,7 +88,7 @@ def _count(refusal: Refusal, principal: str, rule: str, now: datetime) -> None:
 
 
 def flush() -> int:
-    """Write what is pending; the number of different denials written. Raises DatabaseError, losing nothing."""
+    """Write what is pending; the number of different denials written. Raises django.db.Error, losing nothing."""
     with _lock:
         taken = dict(_pending)
         _pending.clear()
@@ -97,7 +97,7 @@ def flush() -> int:
     try:
         with transaction.atomic():
             _write(taken.items())
-    except DatabaseError:
+    except BaseException:
         _put_back(taken)
         raise
     return len(taken)

@@ -43,6 +43,9 @@ def retires(previous: str, previous_until: Any) -> bool:
     return bool(previous) and reader.moment(previous_until) == UNTIL_USED.timestamp()
 
 
+SELECT_NAME = f"SELECT username FROM {Account._meta.db_table} WHERE username = %s"  # noqa: S608
+
+
 class AccountDirectory:
     """Service accounts as principals. One indexed read."""
 
@@ -51,19 +54,24 @@ class AccountDirectory:
         if not rows:
             return None
         current, expires, previous, until, changed, active, superuser, client_ids = rows[0]
-        if isinstance(client_ids, str):
-            client_ids = json.loads(client_ids)
+        exact, prefixes = _client_ids(client_ids)
         return Principal(
             key=f"account/{username}",
             username=username,
             secrets=secrets_of(current, expires, previous, until),
             active=bool(active),
             superuser=bool(superuser),
-            client_ids=(username, *client_ids),
+            client_ids=(username, *exact),
+            client_id_prefixes=prefixes,
             version=version_of(changed),
             retires_previous=retires(previous, until),
             keeper=self,
         )
+
+    async def claimants(self, client_id: str) -> set[str]:
+        """By username; the further client ids of an account are what an operator let it share."""
+        rows = await reader.fetch(SELECT_NAME, [client_id])
+        return {f"account/{username}" for (username,) in rows}
 
     def retire_previous(self, key: str) -> None:
         retire_previous(Account.objects.filter(username=key.partition("/")[2]))
@@ -76,6 +84,15 @@ class AccountDirectory:
 def retire_previous(rows: QuerySet[Any]) -> None:
     """End the previous password of *rows*, where it was valid until the current one is used."""
     rows.filter(previous_valid_until=UNTIL_USED).update(previous_password_hash="", previous_valid_until=None)
+
+
+def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
+    """The exact client ids and the prefixes in a JSON column; what is no list of texts names none."""
+    found = json.loads(column) if isinstance(column, str) else column
+    if isinstance(found, str):  # PostgreSQL gave a JSON text, not a list
+        found = []
+    texts = [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else []
+    return [t for t in texts if not t.endswith("*")], tuple(t[:-1] for t in texts if t.endswith("*"))
 
 
 class Chain:
@@ -93,6 +110,12 @@ class Chain:
                     raise AmbiguousIdentity(username)
                 found = principal
         return found
+
+    async def claimants(self, client_id: str) -> set[str]:
+        claimed: set[str] = set()
+        for directory in self._directories:
+            claimed |= await directory.claimants(client_id)
+        return claimed
 
 
 @functools.cache

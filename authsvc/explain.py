@@ -10,22 +10,7 @@ from authsvc.core import authority, topics
 from authsvc.core.access import Action, Client, Principal, Reason, TopicQuestion
 from authsvc.core.authority import Rules
 from authsvc.core.grants import Grant
-
-SENTENCES = {
-    Reason.GRANT: "A rule allows it.",
-    Reason.SUPERUSER: "This account is a superuser: no topic rule applies to it.",
-    Reason.INVALID_USERNAME: "This cannot be a username here, so nobody was looked up.",
-    Reason.UNKNOWN_USERNAME: "Nobody has this username.",
-    Reason.AMBIGUOUS_IDENTITY: "Two identities have this username; rename or disable one.",
-    Reason.DISABLED: "This identity is disabled.",
-    Reason.CLIENT_ID: "This client id does not belong to this identity.",
-    Reason.MALFORMED: "The question itself is malformed.",
-    Reason.MALFORMED_TOPIC: "This is no legal topic or topic filter.",
-    Reason.WILDCARD_PUBLISH: "A topic that is published to holds no wildcard.",
-    Reason.RESERVED_TOPIC: "$CONTROL is the broker's own; nobody is let in.",
-    Reason.DENY_GRANT: "A deny rule overlaps it, and deny wins.",
-    Reason.NO_GRANT: "No rule of this identity covers it.",
-}
+from authsvc.reasons import SENTENCES
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ async def explain(username: str, action: Action, topic: str, client_id: str | No
         client_id=client_id,
         allowed=decision.allowed,
         reason=decision.reason.value,
-        sentence=SENTENCES.get(decision.reason, ""),
+        sentence=SENTENCES[decision.reason],
         rule=decision.rule,
         principal=principal.key if principal else "",
         nearest=nearest,

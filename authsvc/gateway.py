@@ -20,17 +20,27 @@ log = structlog.get_logger(__name__)
 async def answer(request: Request, dialect: Dialect) -> Reply:
     """The reply to *request*, in the words of *dialect*. Never raises."""
     try:
-        verdict = await judge(request, dialect)
-    except Refused as refusal:
-        verdict = deny(refusal.reason)
+        try:
+            verdict = await judge(request, dialect)
+        except Refused as refusal:
+            verdict = deny(refusal.reason)
+        reply = dialect.render(request, verdict)
     except Exception:
         log.exception("auth.fault", dialect=dialect.name, question=request.question)
         return dialect.fault(request)
-    if verdict.allowed:
-        renewals.note(verdict)
-    else:
-        denials.note(dialect.name, request.question, verdict)
-    return dialect.render(request, verdict)
+    _note(dialect, request, verdict)
+    return reply
+
+
+def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
+    """Remember what is written off the path. The answer does not depend on whether that succeeds."""
+    try:
+        if verdict.allowed:
+            renewals.note(verdict)
+        else:
+            denials.note(dialect.name, request.question, verdict)
+    except Exception:
+        log.exception("auth.not_noted", dialect=dialect.name)
 
 
 async def judge(request: Request, dialect: Dialect) -> Verdict:

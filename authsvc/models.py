@@ -12,7 +12,6 @@ from django.db import models
 from django.utils import timezone
 
 from authsvc.core import access, grants, passwords
-from authsvc.core.access import Reason
 from authsvc.core.grants import ActionSet
 from authsvc.dialects import BY_NAME
 
@@ -209,7 +208,7 @@ class Denial(models.Model):
     principal = models.CharField(max_length=260, blank=True, db_index=True)
     action = models.CharField(max_length=20)
     topic = models.CharField(max_length=256, blank=True)
-    reason = models.CharField(max_length=30, choices=[(r.value, r.value) for r in Reason])
+    reason = models.CharField(max_length=30)
     rule = models.CharField(max_length=300, blank=True)
     count = models.PositiveBigIntegerField(default=1)
     first_at = models.DateTimeField()

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from authsvc import reader
 from authsvc.conf import settings
 from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
 from authsvc.models import Broker, Grant, PolicyRevision, digest
+
+log = structlog.get_logger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -38,7 +42,8 @@ class Caller:
             address = ipaddress.ip_address(peer)
         except ValueError:
             return False
-        return any(address in network for network in self.networks)
+        mapped = getattr(address, "ipv4_mapped", None)  # an IPv4 caller of a dual-stack socket
+        return any((mapped or address) in network for network in self.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,12 @@ async def current() -> Policy:
 
 
 async def _load(revision: int) -> Policy:
-    callers = {
-        token: Caller(frozenset(_list(dialects)), tuple(ipaddress.ip_network(n) for n in _list(networks)))
-        for token, dialects, networks in await reader.fetch(BROKERS)
-    }
+    callers = {}
+    for token, dialects, networks in await reader.fetch(BROKERS):
+        try:
+            callers[token] = _caller(_list(dialects), _list(networks))
+        except ValueError:  # written past the model: this broker is shut out, and no other
+            log.exception("policy.broker_unreadable")
     by_subject: dict[str, list[grants.Grant]] = {}
     for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
         rule = grants.Grant(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
@@ -86,6 +93,13 @@ async def _load(revision: int) -> Policy:
     return Policy(revision, callers, {subject: tuple(rules) for subject, rules in by_subject.items()})
 
 
+def _caller(dialects: list[str], networks: list[str]) -> Caller:
+    return Caller(frozenset(dialects), tuple(ipaddress.ip_network(network) for network in networks))
+
+
 def _list(value: Any) -> list[str]:
-    """A JSON column: SQLite gives its text, PostgreSQL the list."""
-    return list(json.loads(value) if isinstance(value, str) else value)
+    """A JSON column: SQLite gives its text, PostgreSQL what it holds. Raises ValueError for no list of texts."""
+    found = json.loads(value) if isinstance(value, str) and value[:1] in '["{' else value
+    if not isinstance(found, list) or not all(isinstance(entry, str) for entry in found):
+        raise ValueError("no list of texts")
+    return found

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -66,7 +67,7 @@ def _sqlite(name: str, sql: str, parameters: Sequence[Any]) -> list[Row]:
     """Read without a thread: an indexed read takes less time than a switch to one."""
     held: tuple[str, sqlite3.Connection] | None = getattr(_held, "sqlite", None)
     if held is None or held[0] != name:
-        uri = name if name.startswith("file:") else f"file:{name}?mode=ro"
+        uri = name if name.startswith("file:") else f"{Path(name).absolute().as_uri()}?mode=ro"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
         held = _held.sqlite = (name, connection)
     try:

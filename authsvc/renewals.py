@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable
 
 import structlog
-from django.db import DatabaseError
+from django.db import Error
 
 from authsvc import background
 from authsvc.conf import settings
@@ -36,13 +36,13 @@ def note(verdict: Verdict) -> None:
 
 
 def flush() -> int:
-    """Do what is queued; how much it was. Raises DatabaseError; the rest stays queued."""
+    """Do what is queued; how much it was. Raises django.db.Error; the rest stays queued."""
     done = 0
     while not _pending.empty():
         job = _pending.get_nowait()
         try:
             job()
-        except DatabaseError:
+        except Error:
             _queue(job)
             raise
         done += 1

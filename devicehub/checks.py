@@ -69,3 +69,13 @@ def check_broker_address(**_: Any) -> list[CheckMessage]:
             )
         )
     return errors
+
+
+@register()
+def check_group(**_: Any) -> list[CheckMessage]:
+    """devicehub.E006: the group of the shared subscription is a share name (MQTT 5.0, 4.8.2), or empty."""
+    group = settings.mqtt_group
+    if not group or (filters.is_topic(group) and "/" not in group):
+        return []
+    hint = "Use a word without slash, + and #, or nothing for a plain subscription."
+    return [Error(f"DEVICEHUB_MQTT_GROUP is {group!r}.", hint=hint, id="devicehub.E006")]

@@ -19,12 +19,15 @@ COLUMNS = (
 )
 
 
+CLIENT_IDS = ("device_id", "mqtt_username", "mqtt_client_id")  # each has an index of its own
+
+
 class DeviceDirectory:
     """Every registered kind's devices, by mqtt_username. Only the documented columns are needed for a login."""
 
     def __init__(self) -> None:
         self._version = -1
-        self._statement = ""
+        self._statement = self._claims = ""
         self._kinds: list[Kind] = []
 
     async def lookup(self, username: str) -> Principal | None:
@@ -38,8 +41,15 @@ class DeviceDirectory:
             raise AmbiguousIdentity(username)
         return self._principal(username, rows[0])
 
+    async def claimants(self, client_id: str) -> set[str]:
+        self._prepared()
+        if not self._kinds:
+            return set()
+        rows = await reader.fetch(self._claims, [client_id] * len(self._kinds) * len(CLIENT_IDS))
+        return {self._kinds[number].key(device_id) for number, device_id in rows}
+
     def _prepared(self) -> str:
-        """The statement over all kinds, made anew when a kind was registered."""
+        """The statements over all kinds, made anew when a kind was registered."""
         if self._version != registry.version:
             self._kinds = list(registry)
             arms = [
@@ -47,6 +57,11 @@ class DeviceDirectory:
                 for number, kind in enumerate(self._kinds)
             ]
             self._statement = " UNION ALL ".join(arms)
+            self._claims = " UNION ALL ".join(
+                f"SELECT {number}, device_id FROM {kind.device_model._meta.db_table} WHERE {column} = %s"  # noqa: S608
+                for number, kind in enumerate(self._kinds)
+                for column in CLIENT_IDS
+            )
             self._version = registry.version
         return self._statement
 

@@ -20,6 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 CONNECT_TIMEOUT = 5.0  # seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT
 SESSION_EXPIRY = 7 * 24 * 3600  # seconds that the broker keeps an absent listener's messages
 RECEIVE_MAXIMUM = 500  # messages that may be unacknowledged; bounds the memory of a listener
+FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
 KEEPALIVE = 30
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
@@ -206,6 +207,7 @@ class Listener:
         self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._generation = 0
         self._ready = threading.Event()
+        self._flushed = threading.Event()
         self._failure = ""
         self._client = _client(address, client_id, version, clean=False)
         self._client.manual_ack_set(True)
@@ -214,6 +216,7 @@ class Listener:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
+        self._client.on_unsubscribe = lambda *_: self._flushed.set()
 
     def start(self, timeout: float = CONNECT_TIMEOUT) -> None:
         """Connect and subscribe. Raises MqttError when the broker does not answer or refuses a filter."""
@@ -225,22 +228,22 @@ class Listener:
             ) from error
         self._client.loop_start()
         if not self._ready.wait(timeout) and not self._failure:
-            self._failure = (
-                f"{self._address.host}:{self._address.port} did not answer within {timeout:g} s; "
-                f"is DEVICEHUB_MQTT_VERSION={self._version} what it speaks?"
-            )
+            self._failure = self._silence(timeout)
         if self._failure:
             self.stop()
             raise MqttError(self._failure)
 
     def take(self, most: int, timeout: float) -> list[Delivery]:
-        """What is queued, at most *most*; waits *timeout* seconds for the first and never for a full batch."""
+        """What is queued, at most *most*; waits *timeout* seconds for the first and never for a full batch.
+
+        What came over an earlier connection is left out: it was not acknowledged, so it comes again.
+        """
         taken: list[Delivery] = []
         with contextlib.suppress(queue.Empty):
             taken.append(self._queue.get(timeout=timeout))
             while len(taken) < most:
                 taken.append(self._queue.get_nowait())
-        return taken
+        return [delivery for delivery in taken if delivery.generation == self._generation]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge in the order received. Those of an earlier connection come again by themselves."""
@@ -260,8 +263,26 @@ class Listener:
         return self._failure
 
     def stop(self) -> None:
+        """Disconnect, once the broker has what was acknowledged.
+
+        Acks that are still on their way when a socket with unread input is closed are lost with it. The answer
+        to a request that was sent after them says that they arrived.
+        """
+        if self._client.is_connected():
+            result, _ = self._client.unsubscribe("devicehub/none")
+            if result == paho.MQTT_ERR_SUCCESS:
+                self._flushed.wait(FLUSH_TIMEOUT)
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _silence(self, timeout: float) -> str:
+        where = f"{self._address.host}:{self._address.port}"
+        if self._generation:
+            return f"{where} hung up on the subscription; may this account subscribe to {self._filters[0]}?"
+        return (
+            f"{where} did not answer within {timeout:g} s; "
+            f"is DEVICEHUB_MQTT_VERSION={self._version} what it speaks?"
+        )
 
     def _connect(self) -> None:
         if self._client.protocol == paho.MQTTv5:
@@ -282,14 +303,18 @@ class Listener:
     def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         self._generation += 1
         if reason.is_failure:
-            self._failure = f"{self._address.host}:{self._address.port} refused the connection: {reason}"
-            self._ready.set()
+            refusal = f"{self._address.host}:{self._address.port} refused the connection: {reason}"
+            if self._ready.is_set():  # it let us in before: its service may be away, so go on trying
+                self._report(refusal)
+            else:
+                self._failure = refusal
+                self._ready.set()
             return
         self._report(f"connected to {self._address.host}:{self._address.port}")
         self._client.subscribe([(text, 1) for text in self._filters])
 
     def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
-        if reason.is_failure and self._ready.is_set():
+        if reason.is_failure and self._ready.is_set() and not self._failure:
             self._report(f"connection lost ({reason}), trying again")
 
     def _on_subscribe(self, _c: Any, _u: Any, _mid: int, reasons: list[ReasonCode], _p: Any) -> None:

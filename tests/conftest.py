@@ -20,6 +20,7 @@ from devicehub.models import BaseDevice
 from tests.servers import MissingServer
 
 SITE = get_asgi_application()
+WAKE = background.wake
 ENTRANCES = {"asgi": Entrance(SITE), "django": SITE}
 
 

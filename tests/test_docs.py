@@ -56,7 +56,8 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below *heading*, up to the next one of its level or above."""
+    """What stands below *heading*, up to the next one of its level or above; no code blocks."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     level = heading.split(" ")[0]
     found = re.search(
         rf"^{re.escape(heading)}$\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     AMBIGUOUS_IDENTITY = "ambiguous_identity"
     DISABLED = "disabled"
     CLIENT_ID = "client_id"
+    AMBIGUOUS_CLIENT_ID = "ambiguous_client_id"
     # the password
     PASSWORD_TOO_LONG = "password_too_long"  # noqa: S105 - a reason, not a secret
     NO_PASSWORD = "no_password"  # noqa: S105
@@ -110,6 +111,9 @@ class LoginQuestion(NamedTuple):
     password: str
     wants_rules: bool = False
 
+    def __repr__(self) -> str:
+        return f"LoginQuestion({self.client!r})"
+
 
 class SuperuserQuestion(NamedTuple):
     """Is this username one that no topic rule applies to?"""
@@ -163,7 +167,7 @@ class Keeper(Protocol):
 class Principal:
     """Who a username is. *key* names it across tables: `weatherstation/STATION-001`, `account/ingest`.
 
-    *client_ids* are those it may connect as; an entry that ends in `*` is a prefix; None lifts the binding.
+    *client_ids* are those it may connect as, None lifts the binding; *client_id_prefixes* are how more may begin.
     *attributes* fill the placeholders of grants. *version* changes with every change of the credentials.
     *retires_previous*: a previous password is among the secrets only until the current one is used.
     """
@@ -174,6 +178,7 @@ class Principal:
     active: bool = True
     superuser: bool = False
     client_ids: tuple[str, ...] | None = ()
+    client_id_prefixes: tuple[str, ...] = ()
     grants: tuple[Grant, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
@@ -183,10 +188,7 @@ class Principal:
     def may_connect_as(self, client_id: str) -> bool:
         if self.client_ids is None:
             return True
-        return any(
-            client_id.startswith(known[:-1]) if known.endswith("*") else client_id == known
-            for known in self.client_ids
-        )
+        return client_id in self.client_ids or client_id.startswith(self.client_id_prefixes)
 
 
 class Decision(NamedTuple):
@@ -233,6 +235,9 @@ class Directory(Protocol):
 
     async def lookup(self, username: str) -> Principal | None:
         """Who *username* is, or None. Raises AmbiguousIdentity for two; any other exception is a fault."""
+
+    async def claimants(self, client_id: str) -> set[str]:
+        """The keys of all principals that *client_id* names exactly; asked once for each login."""
 
 
 def is_username(name: str) -> bool:

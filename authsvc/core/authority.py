@@ -45,7 +45,8 @@ class Rules:
         yield from principal.grants
         if self.grants:
             yield from self.grants.get("everyone", ())
-            yield from self.grants.get(f"type:{principal.attributes.get('type', '')}", ())
+            if kind := principal.attributes.get("type"):
+                yield from self.grants.get(f"type:{kind}", ())
             yield from self.grants.get(f"key:{principal.key}", ())
 
 
@@ -65,7 +66,8 @@ async def decide(
     client = question.client
     principal, stranger = await _identify(client.username, directory)
     if isinstance(question, LoginQuestion):
-        return await _login(question, principal, stranger, rules, clock(), verify)
+        verdict = await _login(question, principal, stranger, rules, clock(), verify)
+        return await _only_claimant(verdict, directory) if verdict.allowed else verdict
     if principal is None:
         return deny(stranger, None, question)
     if not principal.active:
@@ -98,6 +100,20 @@ def _bound(principal: Principal, client: Client, rules: Rules) -> bool:
     if client.client_id is None or not rules.bind_client_ids:
         return True
     return principal.may_connect_as(client.client_id)
+
+
+async def _only_claimant(verdict: Verdict, directory: Directory) -> Verdict:
+    """*verdict* on a login, unless its client id also names somebody else, whose session it would take over.
+
+    What writes identities refuses that; this is for what got round it.
+    """
+    principal, question = verdict.principal, verdict.question
+    if principal is None or question is None or question.client.client_id is None:
+        return verdict
+    claimants = await directory.claimants(question.client.client_id)
+    if claimants <= {principal.key}:
+        return verdict
+    return deny(Reason.AMBIGUOUS_CLIENT_ID, principal, question)
 
 
 async def _login(

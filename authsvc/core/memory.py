@@ -20,3 +20,11 @@ class MemoryDirectory:
         if len(found) > 1:
             raise AmbiguousIdentity(username)
         return found[0] if found else None
+
+    async def claimants(self, client_id: str) -> set[str]:
+        return {
+            principal.key
+            for principals in self._by_username.values()
+            for principal in principals
+            if client_id in (principal.client_ids or ())
+        }

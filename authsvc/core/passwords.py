@@ -142,7 +142,7 @@ def is_fast(stored: str) -> bool:
 
 def verify(secret: str, stored: str) -> bool:
     """Whether *secret* is the one that *stored* was made from. Raises UnusableHash."""
-    if not secret or too_long(secret):
+    if too_long(secret):
         return False
     if stored.startswith("{SSHA256}"):  # nearly always, so before the patterns
         return _passlib(_GENERATED, secret, stored)
@@ -176,7 +176,8 @@ def with_utf8_salt(stored: str) -> str:
 
 def _passlib(context: CryptContext, secret: str, stored: str) -> bool:
     try:
-        return bool(context.verify(secret, stored))
+        # An empty one is nobody's, and costs as much as any other to refuse.
+        return bool(context.verify(secret, stored)) and bool(secret)
     except (ValueError, TypeError) as error:  # also: bcrypt above 72 bytes, a NUL in the password
         raise UnusableHash("the hash cannot be verified") from error
 
@@ -195,7 +196,7 @@ def _verify_own(secret: bytes, name: str, match: re.Match[str]) -> bool:
     else:
         algorithm = match["algorithm"] if name == "go-auth pbkdf2" else "sha512"
         made = hashlib.pbkdf2_hmac(algorithm, secret, salt, int(match["cost"]), len(digest))
-    return hmac.compare_digest(made, digest)
+    return hmac.compare_digest(made, digest) and bool(secret)
 
 
 _NOBODY: Final = hash_generated(generate())

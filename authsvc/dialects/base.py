@@ -63,12 +63,12 @@ class Request:
     """One question as it came over HTTP. *headers* have lower-case names; *query* is not yet decoded."""
 
     method: str
-    query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    query: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
     question: str = ""
     peer: str = ""
-    path_token: str | None = None
+    path_token: str | None = field(default=None, repr=False)
     oversized: bool = False
     options: Options = field(default_factory=Options)
 

@@ -79,6 +79,9 @@ def expressed(rules: Sequence[Grant]) -> list[dict[str, object]] | None:
     EMQX compares the words of a subscription with a rule as if they were plain levels, so a subscribe rule
     with a wildcard allows filters that cover more than it. Exact topics, marked `eq`, do not.
     """
+    rules = [
+        rule for rule in rules if not (rule.allow and topics.is_control(rule.filter))
+    ]  # as the authority
     publish_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.PUBLISH)]
     subscribe_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.SUBSCRIBE)]
     publish = [rule.filter for rule in rules if rule.allow and rule.speaks_of(Action.PUBLISH)]

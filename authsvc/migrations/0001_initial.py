@@ -62,7 +62,7 @@ class Migration(migrations.Migration):
                 ('principal', models.CharField(blank=True, db_index=True, max_length=260)),
                 ('action', models.CharField(max_length=20)),
                 ('topic', models.CharField(blank=True, max_length=256)),
-                ('reason', models.CharField(choices=[('credentials', 'credentials'), ('grant', 'grant'), ('superuser', 'superuser'), ('shared_resource', 'shared_resource'), ('unknown_caller', 'unknown_caller'), ('malformed', 'malformed'), ('invalid_username', 'invalid_username'), ('unknown_username', 'unknown_username'), ('ambiguous_identity', 'ambiguous_identity'), ('disabled', 'disabled'), ('client_id', 'client_id'), ('password_too_long', 'password_too_long'), ('no_password', 'no_password'), ('wrong_password', 'wrong_password'), ('expired_password', 'expired_password'), ('unusable_hash', 'unusable_hash'), ('not_superuser', 'not_superuser'), ('malformed_topic', 'malformed_topic'), ('wildcard_publish', 'wildcard_publish'), ('reserved_topic', 'reserved_topic'), ('deny_grant', 'deny_grant'), ('no_grant', 'no_grant'), ('foreign_resource', 'foreign_resource')], max_length=30)),
+                ('reason', models.CharField(max_length=30)),
                 ('rule', models.CharField(blank=True, max_length=300)),
                 ('count', models.PositiveBigIntegerField(default=1)),
                 ('first_at', models.DateTimeField()),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
 from devicehub import commands, signals
+from devicehub.ingest import store, validate
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.store import Item, Judged
 from devicehub.models import BaseDevice
@@ -16,61 +17,72 @@ from devicehub.topics import MessageType
 log = structlog.get_logger(__name__)
 
 
-class Known(Protocol):
-    """What a device was before."""
-
-    status: str
-    connected: bool
-
-
-def announce(batch: Sequence[Item], before: Mapping[tuple[str, str], Known]) -> None:
+def announce(batch: Sequence[Item]) -> None:
     """Tell what each message brought, then what changed on each device."""
-    changed: dict[tuple[str, str], Judged] = {}
-    for item in batch:
-        if not isinstance(item, Judged) or item.outcome not in (Outcome.STORED, Outcome.PARTIAL):
-            continue
-        device_type = item.kind.device_type
-        for sample in item.samples:
-            _tell(device_type().on_data, item.device, sample.values)
-            _signal(
-                signals.device_data_received,
-                device_type,
-                device=item.device,
-                readings=sample.values,
-                message=item.row,
-            )
-        if item.message_type is MessageType.REPLY:
-            _tell(_deliver_reply, item)
-        changed[(item.kind.slug, item.device.device_id)] = item
-    for key, item in changed.items():
-        _announce_changes(item.kind.device_type, item.device, before[key])
+    told = [item for item in batch if isinstance(item, Judged) and item.outcome in NEWS]
+    before = {_key(item): (item.device.status, item.device.connected) for item in told}
+    by_kind: dict[str, list[Judged]] = {}
+    for item in told:
+        by_kind.setdefault(item.kind.slug, []).append(item)
+    for items in by_kind.values():
+        changes = store.changes(items)
+        for device in {item.device.pk: item.device for item in items}.values():
+            if device.pk in changes:
+                changes[device.pk].apply(device)
+    for item in told:
+        _announce_message(item)
+    for key, item in {_key(item): item for item in told}.items():
+        _announce_changes(item.kind.device_type, item.device, *before[key])
 
 
-def _announce_changes(device_type: Any, device: BaseDevice, was: Known) -> None:
+NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
+
+
+def _key(item: Judged) -> tuple[str, int]:
+    return item.kind.slug, item.device.pk
+
+
+def _announce_message(item: Judged) -> None:
+    device_type = item.kind.device_type
+    for sample in item.samples:
+        _tell(device_type().on_data, item.device, sample.values)
+        _signal(
+            signals.device_data_received,
+            device_type,
+            device=item.device,
+            readings=sample.values,
+            message=item.row,
+        )
+    if item.message_type is MessageType.REPLY:
+        _tell(_deliver_reply, item)
+
+
+def _announce_changes(device_type: Any, device: BaseDevice, old_status: str, was_connected: bool) -> None:
     hooks = device_type()
-    if device.connected and not was.connected:
+    if device.connected and not was_connected:
         _tell(hooks.on_connect, device)
         _signal(signals.device_connected, device_type, device=device)
-    if was.connected and not device.connected:
+    if was_connected and not device.connected:
         _tell(hooks.on_disconnect, device)
         _signal(signals.device_disconnected, device_type, device=device)
-    if device.status != was.status:
-        _tell(hooks.on_status_change, device, was.status, device.status)
+    if device.status != old_status:
+        _tell(hooks.on_status_change, device, old_status, device.status)
         _signal(
             signals.device_status_changed,
             device_type,
             device=device,
-            old_status=was.status,
+            old_status=old_status,
             new_status=device.status,
         )
 
 
 def _deliver_reply(item: Judged) -> None:
-    command = commands.answered(item.key, item.document)
+    reply = validate.without_nul(item.document)
+    command = commands.answered(item.key, reply)
     if command is None:
         log.info("ingest.reply_to_no_command", device=item.key)
         return
-    item.kind.device_type().on_command_response(item.device, command.name, item.document)
+    item.kind.device_type().on_command_response(item.device, command.name, reply)
 
 
 def _tell(hook: Callable[..., object], *arguments: Any) -> None:

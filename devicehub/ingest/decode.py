@@ -17,6 +17,7 @@ from devicehub.ingest.message import Reason, Unreadable
 
 OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
 NEWEST = timedelta(minutes=5)  # further ahead is a clock that is wrong
+MAX_DEPTH = 100  # levels of nesting
 MILLISECONDS = 100_000_000_000  # an epoch beyond this is in milliseconds (as seconds it is the year 5138)
 
 
@@ -58,6 +59,7 @@ def samples(found: Any, now: datetime) -> Decoded:
         if not isinstance(entry, dict):
             raise Unreadable(Reason.NOT_A_READING, f"entry {number} is {_kind(entry)}, not an object")
         for values, timestamp in _entries(entry, now, decoded.notes):
+            values = {name: value for name, value in values.items() if value is not None}  # null is absent
             sample = by_time.setdefault(timestamp, Sample(timestamp=timestamp))
             decoded.notes += [
                 f"{name}: given twice, the last counts" for name in sample.values if name in values
@@ -76,6 +78,9 @@ def _entries(
     listed = entry["readings"]
     if not isinstance(listed, list):
         raise Unreadable(Reason.NOT_A_READING, f"readings is {_kind(listed)}, not a list")
+    notes += [
+        f"{name[:64]}: stands beside readings" for name in entry if name not in ("readings", "timestamp")
+    ]
     found: list[tuple[dict[str, Any], datetime | None]] = []
     for number, item in enumerate(listed):
         if not isinstance(item, dict) or not isinstance(item.get("type"), str) or "value" not in item:
@@ -112,11 +117,29 @@ def _moment(value: Any) -> datetime:
 
 
 def json_document(payload: bytes) -> Any:
-    """Raises Unreadable for what is no JSON: also NaN, Infinity, a byte order mark, bytes that are not UTF-8."""
+    """Raises Unreadable for what is no JSON (also NaN, a byte order mark, bytes that are not UTF-8), or too deep."""
     try:
-        return orjson.loads(payload)
+        found = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise Unreadable(Reason.NOT_JSON, str(error)[:200]) from error
+    # The parser goes deeper than what must store it again; brackets in texts are counted only to look closer.
+    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and _depth(found) > MAX_DEPTH:
+        raise Unreadable(Reason.NOT_JSON, f"nested deeper than {MAX_DEPTH} levels")
+    return found
+
+
+def _depth(document: Any) -> int:
+    """Levels of nesting, counted without recursion; stops at one more than matters."""
+    level, depth = [document], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return depth
 
 
 def _kind(value: Any) -> str:

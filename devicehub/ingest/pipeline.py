@@ -1,4 +1,4 @@
-"""The one door for messages: topic -> device -> decode -> validate -> store -> announce.
+"""The one door for messages: topic -> device -> decode -> validate -> store -> acknowledge -> announce.
 
 Every message ends in exactly one Outcome. Whatever is wrong with a message is its own outcome and never the
 batch's; only a database that cannot store raises, and then nothing of the batch is stored or acknowledged.
@@ -6,17 +6,17 @@ batch's; only a database that cannot store raises, and then nothing of the batch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from django.db import DataError, IntegrityError, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
 from devicehub import topics
 from devicehub.ingest import decode, store, validate
 from devicehub.ingest.announce import announce
 from devicehub.ingest.message import Message, Outcome, Reason, Unreadable
+from devicehub.ingest.presence import Sign
 from devicehub.ingest.store import Item, Judged, Rejected
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 from devicehub.topics import Address, MessageType
@@ -24,29 +24,28 @@ from devicehub.topics import Address, MessageType
 log = structlog.get_logger(__name__)
 
 
-def pipeline(messages: Sequence[Message]) -> list[Outcome]:
-    """Store *messages*, in one transaction, and tell who listens. Raises DatabaseError with nothing stored."""
+def pipeline(messages: Sequence[Message], acknowledge: Callable[[], None] = lambda: None) -> list[Outcome]:
+    """Store *messages* in one transaction, call *acknowledge*, then tell who listens what happened.
+
+    Raises DatabaseError when the database cannot store; then nothing is stored, acknowledged or told.
+    """
     addresses = [topics.parse(message.topic) for message in messages]
     devices = store.load_devices((a.kind, a.device_id) for a in addresses if a is not None)
-    before = {key: Before(device) for key, device in devices.items()}
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
-    stored = _store(batch)
-    announce(stored, before)
-    return [item.outcome for item in stored]
-
-
-class Before:
-    """What a device was before a batch, to tell what changed."""
-
-    __slots__ = ("connected", "status")
-
-    def __init__(self, device: BaseDevice) -> None:
-        self.status = device.status
-        self.connected = device.connected
+    try:
+        store.write(batch)
+    except Exception as error:
+        if _cannot_store(error):
+            raise
+        log.warning("ingest.batch_refused", messages=len(batch), exc_info=True)
+        batch = _one_by_one(messages, addresses, devices)
+    acknowledge()
+    announce(batch)
+    return [item.outcome for item in batch]
 
 
 def judge(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
-    """What is in *message* and what it changes on its device, which is changed in memory. Never raises."""
+    """What is in *message*, and what it says about its device. Never raises."""
     if address is None:
         return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
@@ -60,7 +59,7 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
         return item
     try:
         item.document = decode.document(message.payload, message.content_type)
-        _READERS[message_type](item, device)
+        _READERS[message_type](item)
     except Unreadable as error:
         item.end(Outcome.FAILED, error.reason, error.detail)
         return item
@@ -73,12 +72,10 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
         item.end(Outcome.RETAINED)
     elif item.notes:
         item.outcome = Outcome.PARTIAL
-    for name, value in item.changes.items():
-        setattr(device, name, value)
     return item
 
 
-def _read_data(item: Judged, device: BaseDevice) -> None:
+def _read_data(item: Judged) -> None:
     received = item.message.received_at
     decoded = decode.samples(item.document, received)
     item.notes, item.has_device_time = decoded.notes, decoded.has_device_time
@@ -90,49 +87,44 @@ def _read_data(item: Judged, device: BaseDevice) -> None:
             item.samples.append(sample)
     if not item.samples:
         raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the payload holds no value")
-    item.changes = _seen(device, received)
-    item.changes["last_reading_at"] = _later(
-        device.last_reading_at, max(sample.timestamp or received for sample in item.samples)
-    )
-    if not device.connected:
-        item.changes |= {"connected": True, "connected_changed_at": received}
-    if device.status == DeviceStatus.OFFLINE:
-        item.changes["status"] = DeviceStatus.ONLINE
+    item.sign = Sign(received, reading_at=max(sample.timestamp or received for sample in item.samples))
 
 
-def _read_status(item: Judged, device: BaseDevice) -> None:
+def _read_status(item: Judged) -> None:
     if not isinstance(item.document, dict):
         raise Unreadable(Reason.NOT_A_READING, "a status is an object")
     received, states = item.message.received_at, item.kind.device_type._state_fields
-    accepted: dict[str, Any] = {}
+    sign = Sign(received)
     for name, value in item.document.items():
+        if value is None:
+            continue  # a null is an absent value, here as in data
         try:
             if name == "status":
-                accepted |= _reported(validate.check_text(value, 20), device, received)
+                sign.status = _reported(value)
             elif name == "battery_level":
-                accepted[name] = _percentage(value)
+                sign.columns[name] = _percentage(value)
             elif name == "firmware_version":
-                accepted[name] = validate.check_text(value, 50)
+                sign.columns[name] = validate.check_text(value, 50)
             elif name in states:
-                accepted[name] = validate.check_state(value, states[name])
+                sign.columns[name] = validate.check_state(value, states[name])
             elif name == "timestamp":
                 item.has_device_time = decode.parse_time(value, received, item.notes) is not None
             else:
                 item.notes.append(f"{name[:64]}: not declared")
         except validate.InvalidReading as error:
             item.notes.append(f"{name[:64]}: {error}")
-    if not accepted:
+    if sign.status is None and not sign.columns:
         raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the status says nothing")
-    item.changes = _seen(device, received) | accepted
+    item.sign = sign
 
 
-def _read_reply(item: Judged, device: BaseDevice) -> None:
+def _read_reply(item: Judged) -> None:
     if not isinstance(item.document, dict) or "id" not in item.document:
         raise Unreadable(Reason.NOT_A_READING, "a reply is an object with the id of its command")
-    item.changes = _seen(device, item.message.received_at)
+    item.sign = Sign(item.message.received_at)
 
 
-def _read_command(_item: Judged, _device: BaseDevice) -> None:
+def _read_command(_item: Judged) -> None:
     raise Unreadable(Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
 
 
@@ -144,24 +136,12 @@ _READERS = {
 }
 
 
-def _seen(device: BaseDevice, received: datetime) -> dict[str, Any]:
-    return {
-        "last_seen": _later(device.last_seen, received),
-        "last_message_at": _later(device.last_message_at, received),
-    }
-
-
-def _reported(status: str, device: BaseDevice, received: datetime) -> dict[str, Any]:
-    """What a device says of itself. It cannot set an operator's state, nor end one."""
+def _reported(value: Any) -> str:
+    """What a device says of itself. An operator's states are not its to set."""
+    status = validate.check_text(value, 20)
     if status not in DeviceStatus.values or status in OPERATOR_STATES:
         raise validate.InvalidReading(f"{status!r} is no status that a device can report")
-    changes: dict[str, Any] = {"reported_status": status}
-    connected = status != DeviceStatus.OFFLINE
-    if connected != device.connected:
-        changes |= {"connected": connected, "connected_changed_at": received}
-    if device.status not in OPERATOR_STATES:
-        changes["status"] = status
-    return changes
+    return status
 
 
 def _percentage(value: Any) -> float:
@@ -171,27 +151,42 @@ def _percentage(value: Any) -> float:
     return number
 
 
-def _later(known: datetime | None, new: datetime) -> datetime:
-    return new if known is None or new > known else known
-
-
-def _store(batch: list[Item]) -> list[Item]:
-    """Write the batch. What the database refuses in it is found one by one and goes to the quarantine."""
-    try:
-        store.write(batch)
-        return batch
-    except (DataError, IntegrityError):
-        log.warning("ingest.batch_refused", messages=len(batch), exc_info=True)
+def _one_by_one(
+    messages: Sequence[Message],
+    addresses: Sequence[Address | None],
+    devices: Mapping[tuple[str, str], BaseDevice],
+) -> list[Item]:
+    """Store each message by itself, in one transaction; what the database refuses goes to the quarantine."""
     with transaction.atomic():
-        return [_store_one(item) for item in batch]
+        return [
+            _store_one(judge(message, address, devices))
+            for message, address in zip(messages, addresses, strict=True)
+        ]
 
 
 def _store_one(item: Item) -> Item:
     try:
         store.write([item])
         return item
-    except (DataError, IntegrityError) as error:
-        detail = f"the database refuses it: {type(error).__name__}"
-        refused = Rejected(item.message, Reason.UNSTORABLE, detail, item.key)
-        store.write([refused])
-        return refused
+    except Exception as error:
+        if _cannot_store(error):
+            raise
+        detail = f"it cannot be stored: {type(error).__name__}"
+    if isinstance(item, Judged):
+        item.end(Outcome.FAILED, Reason.UNSTORABLE, detail)
+        item.document, item.notes = None, []
+        try:
+            store.write([item])
+            return item
+        except (DataError, IntegrityError):
+            log.exception("ingest.not_even_raw", topic=item.message.topic)
+    refused = Rejected(item.message, Reason.UNSTORABLE, detail, item.key)
+    store.write([refused])
+    return refused
+
+
+def _cannot_store(error: Exception) -> bool:
+    """Whether it is the database that cannot store, rather than a message that cannot be stored."""
+    return isinstance(error, DatabaseError | InterfaceError) and not isinstance(
+        error, DataError | IntegrityError
+    )

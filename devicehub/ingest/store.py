@@ -12,8 +12,10 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from devicehub.ingest import presence
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
+from devicehub.ingest.presence import Sign
 from devicehub.models import BaseDevice, BaseMessage, ProcessingStatus, QuarantinedMessage
 from devicehub.registry import Kind
 from devicehub.topics import MessageType
@@ -34,7 +36,7 @@ class Rejected:
 class Judged:
     """A message of a known device, with what was found out about it.
 
-    *changes* are new values of the device's own columns; *reason* and *detail* say why it failed.
+    *sign* is what it says about the device itself; *reason* and *detail* say why it failed.
     """
 
     message: Message
@@ -46,7 +48,7 @@ class Judged:
     detail: str = ""
     document: Any = None
     samples: list[Sample] = field(default_factory=list)
-    changes: dict[str, Any] = field(default_factory=dict)
+    sign: Sign | None = None
     notes: list[str] = field(default_factory=list)
     has_device_time: bool = False
     row: BaseMessage | None = None
@@ -63,7 +65,7 @@ class Judged:
     def end(self, outcome: Outcome, reason: Reason | None = None, detail: str = "") -> None:
         """This message brings no readings and changes nothing."""
         self.outcome, self.reason, self.detail = outcome, reason, detail
-        self.samples, self.changes = [], {}
+        self.samples, self.sign = [], None
 
 
 Item = Judged | Rejected
@@ -129,13 +131,18 @@ def _write_rows(items: Sequence[Judged]) -> None:
         for item in items
         for sample in item.samples
     )
-    changed: dict[int, tuple[BaseDevice, set[str]]] = {}
-    for item in items:
-        if item.changes:
-            changed.setdefault(item.device.pk, (item.device, set()))[1].update(item.changes)
     # In the order of their keys, so that two workers never wait for each other's rows.
-    for _, (device, fields) in sorted(changed.items()):
-        device.save(update_fields=[*sorted(fields), "updated_at"])
+    for pk, change in sorted(changes(items).items()):
+        kind.device_model.objects.filter(pk=pk).update(**change.expressions())
+
+
+def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
+    """What messages of one kind change on their devices, by primary key."""
+    signs: dict[int, list[Sign]] = defaultdict(list)
+    for item in items:
+        if item.sign is not None:
+            signs[item.device.pk].append(item.sign)
+    return {pk: presence.fold(said) for pk, said in signs.items()}
 
 
 def _message_row(item: Judged, now: datetime) -> BaseMessage:
@@ -151,11 +158,11 @@ def _message_row(item: Judged, now: datetime) -> BaseMessage:
         correlation_id=_text(message.correlation_id, 256),
         user_properties={_text(k, 256): _text(v, 1024) for k, v in message.user_properties[:32]},
         processing_status=ProcessingStatus.FAILED if failed else ProcessingStatus.COMPLETED,
-        processing_error=f"{item.reason}: {item.detail}" if failed else "",
+        processing_error=_text(f"{item.reason}: {item.detail}", 1000) if failed else "",
         processed_at=now,
         digest=None if failed else item.digest,
         outcome=item.outcome,
-        notes=item.notes[:50],
+        notes=[_text(note, 300) for note in item.notes[:50]],
     )
     return row
 

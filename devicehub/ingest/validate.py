@@ -79,6 +79,17 @@ def check_number(value: Any) -> float:
     return number
 
 
+def without_nul(value: Any) -> Any:
+    """*value* with every NUL in its texts replaced by U+FFFD: PostgreSQL stores none."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd")
+    if isinstance(value, dict):
+        return {name.replace("\x00", "\ufffd"): without_nul(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nul(inner) for inner in value]
+    return value
+
+
 def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidReading("is no integer")

@@ -45,12 +45,14 @@ class Worker:
 
     def _store(self, deliveries: Sequence[Delivery]) -> None:
         try:
-            outcomes = pipeline([_message(delivery) for delivery in deliveries])
+            outcomes = pipeline(
+                [_message(delivery) for delivery in deliveries],
+                acknowledge=lambda: self._listener.acknowledge(deliveries),
+            )
         except (DatabaseError, InterfaceError) as error:
             self._wait(error)
             return
         self._failures = 0
-        self._listener.acknowledge(deliveries)
         self.outcomes.update(outcomes)
         self._on_batch(self.outcomes)
 

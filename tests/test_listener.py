@@ -1,0 +1,594 @@
+"""`manage.py listen_mqtt` as it runs, against a real mosquitto: nothing is acknowledged before it is stored.
+
+Every worker talks through a `Wire`, which writes down the packets of both sides. MQTT 5 and a group, as by default.
+"""
+
+import itertools
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+from django.core.checks import run_checks
+from django.db import connection, transaction
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from devicehub.models import QuarantinedMessage
+from devicehub.mqtt import BrokerAddress, Connection, Outgoing
+from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
+from tests import servers
+from tests.hub import ROOT, environment, eventually
+
+CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, DISCONNECT = 1, 2, 3, 4, 8, 9, 14
+MESSAGES = WeatherStationMessage._meta.db_table
+STOP = 5  # seconds that a worker may take to stop
+
+
+class Wire:
+    """A way to the broker that writes down every packet: (whether the worker sent it, its type, its body)."""
+
+    def __init__(self, broker_port):
+        self._broker_port = broker_port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.packets = []
+        self._open = []
+        self._threads = []
+        self._start(self._accept)
+
+    def bodies(self, kind, *, of_worker):
+        return [body for sent, what, body in list(self.packets) if what == kind and sent is of_worker]
+
+    def published(self):
+        """The packet ids of what the broker handed over, in order."""
+        found = []
+        for body in self.bodies(PUBLISH, of_worker=False):
+            start = 2 + int.from_bytes(body[:2])
+            found.append(int.from_bytes(body[start : start + 2]))
+        return found
+
+    def acknowledged(self):
+        """The packet ids that the worker acknowledged, in order."""
+        return [int.from_bytes(body[:2]) for body in self.bodies(PUBACK, of_worker=True)]
+
+    def subscribed(self):
+        return len(self.bodies(SUBACK, of_worker=False))
+
+    def chatter(self, quiet):
+        """Send the worker messages that need no ack, faster than it reads, until *quiet*; at most 40,000."""
+        with suppress(OSError):
+            for _ in range(400):
+                if quiet.wait(0.001):
+                    return
+                self._open[0].sendall(b"\x30\x08\x00\x05noise\x00" * 100)
+
+    def close(self):
+        for one in [self._server, *self._open]:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _start(self, target, *arguments):
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                worker, _ = self._server.accept()
+                broker = socket.create_connection(("127.0.0.1", self._broker_port))
+                self._open += [worker, broker]
+                self._start(self._carry, worker, broker, True)
+                self._start(self._carry, broker, worker, False)
+
+    def _carry(self, source, target, of_worker):
+        """Either side may close first; what the other one said until then still arrives."""
+        buffer = b""
+        with suppress(OSError):
+            while chunk := source.recv(65536):
+                buffer += chunk
+                while packet := cut(buffer):
+                    kind, body, buffer = packet
+                    self.packets.append((of_worker, kind, body))
+                with suppress(OSError):
+                    target.sendall(chunk)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+def cut(buffer):
+    """The first packet in *buffer* as (type, body, rest); None when it is not whole yet."""
+    length = shift = 0
+    for position, byte in enumerate(buffer[1:5], start=2):
+        length |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            end = position + length
+            return (buffer[0] >> 4, buffer[position:end], buffer[end:]) if len(buffer) >= end else None
+    return None
+
+
+@pytest.fixture
+def broker(tmp_path, needs_real):
+    """The port of a mosquitto that knows nobody yet."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto"))
+        except servers.MissingServer as missing:
+            needs_real(missing)
+
+
+@pytest.fixture
+def listen(broker, transactional_db, tmp_path):
+    """Start a worker, subscribed: `with listen() as worker`. It is ended with the block or before."""
+    numbers = itertools.count(1)
+
+    @contextmanager
+    def start(*arguments, **settings):
+        log = tmp_path / f"listen_mqtt-{next(numbers)}.log"
+        wire = Wire(broker)
+        try:
+            with servers.process(
+                [sys.executable, "manage.py", "listen_mqtt", *arguments],
+                env=environment(MQTT_URL=f"mqtt://127.0.0.1:{wire.port}", **settings),
+                cwd=ROOT,
+                log=log,
+                ready=wire.subscribed,
+            ) as process:
+                process.wire, process.log = wire, log
+                yield process
+        finally:
+            wire.close()
+
+    return start
+
+
+@pytest.fixture
+def publish(broker, station):
+    """Publish a reading, or bytes, of our station and wait until the broker has it."""
+    device = Connection(BrokerAddress("127.0.0.1", broker), "device")
+
+    def one(payload, about="data", **options):
+        body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        device.publish(Outgoing(station.topic(about), body, **options))
+
+    one.connection = device
+    yield one
+    device.close()
+
+
+def temperatures():
+    return sorted(WeatherStationReading.objects.values_list("temperature", flat=True))
+
+
+@contextmanager
+def database_locked():
+    """Nobody else can store a message."""
+    with transaction.atomic():  # on SQLite the writer's lock, IMMEDIATE
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE {MESSAGES} IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@contextmanager
+def database_broken():
+    """The table of messages is not there."""
+    rename(MESSAGES, f"{MESSAGES}_away")
+    try:
+        yield
+    finally:
+        rename(f"{MESSAGES}_away", MESSAGES)
+
+
+def rename(old, new):
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+def kill(process):
+    process.kill()
+    process.wait(5)
+
+
+def stop(process, number=signal.SIGTERM):
+    """The exit code and how many seconds it took."""
+    began = time.monotonic()
+    process.send_signal(number)
+    return process.wait(30), time.monotonic() - began
+
+
+# --- Acknowledged after the commit
+
+
+def test_a_message_is_acknowledged_once_it_is_stored(listen, publish, station):
+    with listen() as worker:
+        publish({"temperature": 21.5, "humidity": 40})
+
+        assert eventually(worker.wire.acknowledged) == worker.wire.published()
+        # No waiting: what is acknowledged is stored.
+        row = WeatherStationMessage.objects.get()
+        assert row.payload_json == {"temperature": 21.5, "humidity": 40}
+        assert temperatures() == [21.5]
+        device = WeatherStationDevice.objects.get(pk=station.device.pk)
+        assert device.last_seen is not None
+        assert (device.connected, device.status) == (True, "online")
+
+
+def test_nothing_is_acknowledged_while_the_database_is_locked(listen, publish):
+    with listen() as worker:
+        with database_locked():
+            publish({"temperature": 1})
+            assert eventually(worker.wire.published)
+            time.sleep(1)
+            assert worker.wire.acknowledged() == []
+
+        assert eventually(worker.wire.acknowledged)
+        assert temperatures() == [1]
+
+
+@pytest.mark.parametrize("trouble", [database_locked, database_broken])
+def test_a_worker_killed_before_it_stored_loses_nothing(listen, publish, trouble):
+    with listen() as worker, trouble():
+        for number in range(5):
+            publish({"temperature": number})
+        assert eventually(worker.wire.published)
+        time.sleep(0.3)
+        kill(worker)
+        assert worker.wire.acknowledged() == []
+    assert temperatures() == []
+
+    with listen():
+        assert eventually(lambda: len(temperatures()) >= 5)
+        time.sleep(0.3)
+        assert temperatures() == [0, 1, 2, 3, 4]
+
+
+def test_a_worker_outlives_a_database_that_cannot_store(listen, publish):
+    """It asks for the messages again and stores each once, without help."""
+    with listen() as worker:
+        publish({"temperature": 0})
+        assert eventually(temperatures) == [0]
+        with database_broken():
+            for number in range(1, 30):
+                publish({"temperature": number})
+            assert eventually(lambda: "ingest.not_stored" in worker.log.read_text())
+            assert len(worker.wire.acknowledged()) == 1
+
+        assert eventually(lambda: len(temperatures()) >= 30)
+        time.sleep(0.5)
+        assert temperatures() == list(range(30))
+        assert worker.poll() is None
+        # And goes on.
+        publish({"temperature": 30})
+        assert eventually(lambda: len(temperatures()) == 31)
+
+
+def test_acks_come_in_the_order_of_the_messages(listen, publish):
+    with listen() as worker:
+        for number in range(60):
+            publish({"temperature": number})
+
+        assert eventually(lambda: len(worker.wire.acknowledged()) == 60)
+        assert worker.wire.acknowledged() == worker.wire.published()
+        assert temperatures() == list(range(60))
+
+
+def test_a_message_that_cannot_be_stored_is_acknowledged_and_kept(listen, publish, broker):
+    with listen() as worker:
+        publish(b"not JSON \xff\x00")
+        publish.connection.publish(Outgoing("things/weatherstation/STRANGER/data", b"{}"))
+        publish(b"", retain=True)
+        publish({"temperature": 1})
+
+        assert eventually(temperatures) == [1]
+        assert eventually(lambda: len(worker.wire.acknowledged()) == 4)
+        rows = QuarantinedMessage.objects.order_by("id").values_list("reason", flat=True)
+        assert list(rows) == ["not_json", "unknown_device", "not_json"]
+        assert bytes(QuarantinedMessage.objects.earliest("id").payload) == b"not JSON \xff\x00"
+
+
+def test_no_message_ends_the_worker(listen, publish):
+    """As deep as the parser goes, and deeper: a message that killed the worker would come again for ever."""
+    with listen() as worker:
+        for depth in (500, 950, 990, 1015, 5000):
+            publish(b'{"temperature": 1, "x": ' + b"[" * depth + b"]" * depth + b"}")
+        publish({"temperature": 2})
+
+        assert eventually(lambda: worker.poll() is not None or 2 in temperatures())
+        assert worker.poll() is None, worker.log.read_text()[-2000:]
+        assert eventually(lambda: len(worker.wire.acknowledged()) == 6)
+
+
+def test_properties_of_mqtt_5_reach_the_row(listen, publish, station):
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = "application/json"
+    properties.CorrelationData = b"c-\xff"
+    properties.UserProperty = ("trace", "t-1")
+    with listen():
+        publish.connection._client.publish(
+            station.topic("data"), b'{"temperature": 1}', 1, properties=properties
+        )
+
+        row = eventually(WeatherStationMessage.objects.first)
+        assert row.content_type == "application/json"
+        assert row.correlation_id == "c-\ufffd"
+        assert row.user_properties == {"trace": "t-1"}
+
+
+# --- Sessions
+
+PLAIN = {"DEVICEHUB_MQTT_GROUP": ""}
+OLD = {"DEVICEHUB_MQTT_VERSION": "3.1.1"}
+
+
+@pytest.mark.parametrize(
+    ("spoken", "end"),
+    [({}, kill), ({}, stop), (PLAIN, kill), (OLD | PLAIN, stop)],
+    ids=["MQTT 5 shared, killed", "MQTT 5 shared", "MQTT 5, killed", "MQTT 3.1.1"],
+)
+def test_what_is_published_while_the_worker_is_down_is_stored_after_its_start(listen, publish, spoken, end):
+    with listen(**spoken) as worker:
+        end(worker)
+    for number in range(5):
+        publish({"temperature": number})
+
+    with listen(**spoken):
+        assert eventually(lambda: len(temperatures()) >= 5)
+        publish({"temperature": 5})
+        assert eventually(lambda: len(temperatures()) >= 6)
+        assert temperatures() == [0, 1, 2, 3, 4, 5]
+
+
+def test_two_workers_share_the_messages(listen, publish):
+    with listen("--worker", "1") as one, listen("--worker", "2") as two:
+        for number in range(60):
+            publish({"temperature": number})
+
+        assert eventually(lambda: len(temperatures()) >= 60)
+        time.sleep(0.3)
+        assert temperatures() == list(range(60))
+        shares = [len(worker.wire.published()) for worker in (one, two)]
+        assert sum(shares) == 60
+        assert min(shares) > 0
+
+
+def test_what_a_killed_worker_of_two_held_is_stored_when_it_is_back(listen, publish):
+    with listen("--worker", "1") as one:
+        with listen("--worker", "2") as two:
+            with database_locked():
+                for number in range(20):
+                    publish({"temperature": number})
+                assert eventually(lambda: two.wire.published() and one.wire.published())
+                kill(two)
+            assert two.wire.acknowledged() == []
+        assert eventually(lambda: len(one.wire.acknowledged()) == len(one.wire.published()))
+
+        with listen("--worker", "2"):
+            assert eventually(lambda: len(temperatures()) >= 20)
+            time.sleep(0.3)
+            assert temperatures() == list(range(20))
+
+
+def test_a_retained_message_is_stored_when_it_comes_and_not_again_at_each_start(listen, publish):
+    with listen(**PLAIN):
+        publish({"temperature": 1}, retain=True)
+        assert eventually(temperatures) == [1]
+
+    with listen(**PLAIN) as worker:
+        assert eventually(worker.wire.acknowledged)
+        publish({"temperature": 2})
+        assert eventually(lambda: len(temperatures()) >= 2)
+        assert temperatures() == [1, 2]
+
+
+# --- Stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_an_idle_worker(listen, number):
+    with listen() as worker:
+        code, seconds = stop(worker, number)
+
+        log = worker.log.read_text()
+        assert (code, seconds < STOP) == (0, True), log
+        assert "Stopped. 0 stored" in log
+        assert "Traceback" not in log
+        assert eventually(lambda: worker.wire.bodies(DISCONNECT, of_worker=True))  # no will, no timeout
+
+
+def test_a_stop_finishes_the_batch_and_the_broker_knows(listen, publish):
+    """Else all of it is stored again, for no message has a time. More comes in all the while.
+
+    Who closes a socket with something unread in it resets the connection, and the acks still to be sent are lost.
+    """
+    total = 200
+    quiet = threading.Event()
+
+    def stored():
+        return WeatherStationReading.objects.count()
+
+    with listen() as worker:
+        chatter = threading.Thread(target=worker.wire.chatter, args=[quiet])
+        with database_locked():
+            for number in range(total):
+                publish({"rainfall": number})
+            assert eventually(lambda: len(worker.wire.published()) == total)
+            worker.send_signal(signal.SIGTERM)
+            chatter.start()
+            time.sleep(0.2)
+        assert worker.wait(STOP) == 0
+        quiet.set()
+        assert "Traceback" not in worker.log.read_text()
+        finished = stored()
+        assert finished > 0
+        assert eventually(lambda: len(worker.wire.acknowledged()) == finished, seconds=1), (
+            f"{finished} stored, {len(worker.wire.acknowledged())} acknowledged"
+        )
+    chatter.join()
+    with listen():
+        eventually(lambda: stored() >= total)
+        time.sleep(0.3)
+        assert sorted(WeatherStationReading.objects.values_list("rainfall", flat=True)) == list(range(total))
+
+
+def test_a_worker_stops_while_its_database_cannot_store(listen, publish):
+    with listen() as worker:
+        with database_broken():
+            publish({"temperature": 1})
+            assert eventually(lambda: worker.log.read_text().count("ingest.not_stored") >= 3)  # pauses of 2 s
+            code, seconds = stop(worker)
+            assert (code, seconds < STOP) == (0, True), worker.log.read_text()
+        assert worker.wire.acknowledged() == []
+
+
+# --- Settings that cannot be used
+
+
+def listen_and_fail(*arguments, **settings):
+    """What `listen_mqtt` says on its way out."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "listen_mqtt", *arguments],
+        env=environment(**settings),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def assert_one_line(said, *words):
+    lines = [line for line in said.splitlines() if not line.startswith("connected to")]
+    assert len(lines) == 1, said
+    for word in words:
+        assert word in lines[0], said
+
+
+NAMED = ("MQTT_URL", "DEVICEHUB_MQTT_VERSION", "DEVICEHUB_MQTT_GROUP")
+
+
+@contextmanager
+def pretender(*answers):
+    """A server that gives these answers, one for each packet, with the packet's id in place of `ID`; None hangs up."""
+    server = socket.create_server(("127.0.0.1", 0))
+    connections = []
+
+    def serve():
+        with suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                connections.append(client)
+                with suppress(OSError):
+                    converse(client)
+
+    def converse(client):
+        for answer in answers:
+            buffer = b""
+            while not (packet := cut(buffer)):
+                chunk = client.recv(4096)
+                if not chunk:
+                    return
+                buffer += chunk
+            if answer is None:
+                client.shutdown(socket.SHUT_RDWR)
+                return
+            client.sendall(answer.replace(b"ID", packet[1][:2]))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"mqtt://ingest:s3cret@127.0.0.1:{server.getsockname()[1]}"
+    for one in [server, *connections]:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+    thread.join(5)
+
+
+ACCEPTED = b"\x20\x03\x00\x00\x00"
+
+
+def suback(*reasons):
+    return bytes([0x90, 3 + len(reasons)]) + b"ID\x00" + bytes(reasons)
+
+
+@pytest.mark.sqlite_only
+def test_an_unreachable_broker_is_one_line():
+    port = servers.free_port()
+
+    said = listen_and_fail(MQTT_URL=f"mqtt://ingest:s3cret@127.0.0.1:{port}")
+
+    assert_one_line(said, f"127.0.0.1:{port}", *NAMED)
+    assert "s3cret" not in said
+
+
+@pytest.mark.sqlite_only
+def test_a_broker_that_does_not_answer_this_version_is_one_line():
+    """And one that hangs up on the subscription, as RabbitMQ 3.10 does when it refuses a filter."""
+    with (
+        pretender() as silent,
+        pretender(ACCEPTED, None) as rude,
+        ThreadPoolExecutor() as pool,
+    ):
+        began = time.monotonic()
+        said, too = pool.map(lambda url: listen_and_fail(MQTT_URL=url), (silent, rude))
+        assert time.monotonic() - began < 10
+
+    assert_one_line(said, "did not answer within 5 s", "DEVICEHUB_MQTT_VERSION=5", *NAMED)
+    assert_one_line(too, *NAMED)
+    assert "s3cret" not in said + too
+
+
+@pytest.mark.sqlite_only
+def test_a_refused_login_is_one_line():
+    with pretender(b"\x20\x03\x00\x87\x00") as url:
+        assert_one_line(listen_and_fail(MQTT_URL=url), "refused the connection", *NAMED)
+
+
+@pytest.mark.sqlite_only
+def test_a_refused_filter_is_one_line():
+    """One of six, the last; the others were granted."""
+    with pretender(ACCEPTED, suback(1, 1, 1, 1, 1, 0x87)) as url:
+        said = listen_and_fail(MQTT_URL=url)
+
+    assert_one_line(said, "refused the subscription", "$share/devicehub/things/", *NAMED)
+    assert said.count("$share/") == 1
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    ("arguments", "group", "word"),
+    [(["--worker", "2"], "", "DEVICEHUB_MQTT_GROUP"), (["--worker", "0"], "devicehub", "--worker")],
+)
+def test_a_worker_that_cannot_be_is_one_line(arguments, group, word):
+    assert_one_line(listen_and_fail(*arguments, DEVICEHUB_MQTT_GROUP=group), word)
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    "spoken", [{"DEVICEHUB_MQTT_VERSION": "4"}, {"MQTT_URL": "http://x"}, {"MQTT_URL": "mqtt://x:y"}]
+)
+def test_settings_that_cannot_be_read_are_named_by_a_check(spoken):
+    assert next(iter(spoken)) in listen_and_fail(**spoken)
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("group", ["a/b", "a+", "#"])
+def test_a_group_that_is_no_level_of_a_filter_is_named_by_a_check(settings, group):
+    """`$share/a/b/things/...` is the filter `b/things/...`, which matches nothing: all would be silent."""
+    settings.DEVICEHUB_MQTT_GROUP = group
+
+    assert [error for error in run_checks() if "DEVICEHUB_MQTT_GROUP" in error.msg]
