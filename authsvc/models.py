@@ -40,6 +40,11 @@ class UsernameField(models.CharField):  # type: ignore[type-arg]
         return super().get_db_prep_save(value, connection)
 
 
+def validate_client_ids(value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
+        raise ValidationError('Write a list of texts, such as ["ingest-*"].')
+
+
 def digest(token: str) -> str:
     """What is stored of a caller's token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
@@ -96,6 +101,7 @@ class Account(models.Model):
     client_ids = models.JSONField(
         default=list,
         blank=True,
+        validators=[validate_client_ids],
         help_text="Client ids it may connect as besides its username; an entry may end in *.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
@@ -192,7 +198,13 @@ class Grant(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["subject", "effect", "actions", "filter"], name="authsvc_grant_unique"
-            )
+            ),
+            # One row that cannot be read would have to stop every question: a deny must not be left out.
+            models.CheckConstraint(
+                condition=models.Q(effect__in=["allow", "deny"])
+                & models.Q(actions__in=["publish", "subscribe", "receive", "all"]),
+                name="authsvc_grant_words",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ SENTENCES: Mapping[str, str] = {
     Reason.UNKNOWN_USERNAME: "Nobody has this username.",
     Reason.AMBIGUOUS_IDENTITY: "Two identities share this username; neither may connect until they differ.",
     Reason.DISABLED: "This identity is disabled.",
+    Reason.REVOKED: "Its credentials were revoked and it has no new ones.",
     Reason.CLIENT_ID: "It may not connect under this client id.",
     Reason.AMBIGUOUS_CLIENT_ID: "Two identities share this client id; nobody may use it until they differ.",
     Reason.PASSWORD_TOO_LONG: "The password is longer than any that we check.",

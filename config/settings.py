@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+
+from authsvc.durations import duration
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1"}
@@ -64,12 +67,11 @@ def keys(text: str) -> dict[str, str] | None:
 
 
 def seconds(text: str) -> int:
-    """A duration: `90`, `90s`, `15m`, `1h`, `2d`."""
-    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    """A duration, such as 90s, 15m, 1h, 2d."""
     try:
-        return int(text[:-1]) * factor if factor else int(text)
-    except ValueError as error:
-        raise ImproperlyConfigured(f"{text!r} is no duration; write 90s, 15m, 1h or 2d") from error
+        return int(duration(text).total_seconds())
+    except ArgumentTypeError as error:
+        raise ImproperlyConfigured(str(error)) from error
 
 
 SECRET_KEY = secret("SECRET_KEY")

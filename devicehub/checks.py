@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import connection
 
 from authsvc.core import topics as filters
-from devicehub import topics
+from authsvc.models import Account
+from devicehub import provisioning, topics
 from devicehub.conf import settings
 from devicehub.mqtt import BrokerAddress, InvalidAddress
 from devicehub.registry import registry
@@ -79,3 +82,21 @@ def check_group(**_: Any) -> list[CheckMessage]:
         return []
     hint = "Use a word without slash, + and #, or nothing for a plain subscription."
     return [Error(f"DEVICEHUB_MQTT_GROUP is {group!r}.", hint=hint, id="devicehub.E006")]
+
+
+@register(Tags.database)
+def check_identities(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """devicehub.E007: no username and no client id names two identities (`check --database default`)."""
+    if not databases or "default" not in databases or not _migrated():
+        return []
+    hint = "Whoever connects under it could take over the other's session, so nobody may; rename one."
+    return [
+        Error(f"{name!r} names {' and '.join(keys)}.", hint=hint, id="devicehub.E007")
+        for name, keys in provisioning.shared_names()
+    ]
+
+
+def _migrated() -> bool:
+    """Whether all tables of identities exist: this check also runs before the first migrate."""
+    tables = {kind.device_model._meta.db_table for kind in registry} | {Account._meta.db_table}
+    return tables <= set(connection.introspection.table_names())

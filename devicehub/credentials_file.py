@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from django.db import transaction
 from django.utils import timezone
@@ -17,7 +18,6 @@ from devicehub.identifiers import is_device_id
 from devicehub.registry import Kind
 
 COLUMNS = ("username", "hash", "device_id", "client_id")
-MAX_ROWS = 1_000_000
 
 
 class Verdict(StrEnum):
@@ -60,8 +60,12 @@ def read(text: str) -> list[Row]:
     return rows
 
 
-def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False) -> None:
-    """Set the verdict of each row; nothing is written. *utf8_salt*: go-auth's salts are text, not base64."""
+def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False, replace: bool = False) -> None:
+    """Set the verdict of each row; nothing is written. *utf8_salt*: go-auth's salts are text, not base64.
+
+    Unless *replace*, a device that has credentials already is refused: a second run of an old file would undo
+    every rotation and revocation since.
+    """
     seen: set[str] = set()
     for row in rows:
         row.device_id = row.device_id or row.username
@@ -69,7 +73,7 @@ def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False) -> None:
         try:
             _check(row, utf8_salt)
             _refuse_second(row, seen)
-            row.verdict = _against_database(row, kind)
+            row.verdict = _against_database(row, kind, replace)
         except Refused as refused:
             row.problem = str(refused)
 
@@ -85,9 +89,12 @@ def write(rows: list[Row], kind: Kind) -> int:
         device = device or kind.device_model(device_id=row.device_id)
         device.mqtt_username, device.mqtt_password_hash = row.username, row.hash
         device.mqtt_client_id = row.client_id or device.mqtt_client_id
-        device.previous_password_hash, device.previous_valid_until = "", None
+        device.previous_password_hash = ""
+        device.previous_valid_until = device.password_expires_at = None
         device.credentials_changed_at = timezone.now()
         device.save()
+        if row.verdict is Verdict.NEW:
+            transaction.on_commit(partial(provisioning.announce, kind, device))
         written += 1
     return written
 
@@ -121,10 +128,10 @@ def _password_line(number: int, line: str) -> Row | None:
 def _check(row: Row, utf8_salt: bool) -> None:
     if not access.is_username(row.username):
         raise Refused("the username is not 1-128 of letters, digits and _ . @ : = -")
+    if not row.hash:
+        raise Refused("there is no hash, or it holds a comma and is not in quotes")
     if not is_device_id(row.device_id):
         raise Refused("the device id is not 1-128 of letters, digits and _ : -; give a column device_id")
-    if not row.hash:
-        raise Refused("there is no hash")
     if utf8_salt and row.hash.startswith("PBKDF2$") and row.hash.count("$") == 4:
         row.hash = passwords.with_utf8_salt(row.hash)
     if len(row.hash) > 256:
@@ -142,7 +149,7 @@ def _refuse_second(row: Row, seen: set[str]) -> None:
     seen |= names
 
 
-def _against_database(row: Row, kind: Kind) -> Verdict:
+def _against_database(row: Row, kind: Kind, replace: bool) -> Verdict:
     device = kind.device_model.objects.filter(device_id=row.device_id).first()
     names = [n for n in (row.username, row.device_id, row.client_id) if n]
     try:
@@ -152,4 +159,8 @@ def _against_database(row: Row, kind: Kind) -> Verdict:
     if device is None:
         return Verdict.NEW
     same = (device.mqtt_username, device.mqtt_password_hash) == (row.username, row.hash)
-    return Verdict.SAME if same and row.client_id in ("", device.mqtt_client_id) else Verdict.CHANGED
+    if same and row.client_id in ("", device.mqtt_client_id):
+        return Verdict.SAME
+    if not replace and (device.mqtt_password_hash or device.credentials_changed_at):
+        raise Refused("its credentials changed here since; --replace overwrites them")
+    return Verdict.CHANGED

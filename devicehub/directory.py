@@ -15,7 +15,7 @@ from devicehub.registry import Kind, registry
 
 COLUMNS = (
     "device_id, mqtt_password_hash, password_expires_at, previous_password_hash, previous_valid_until, "
-    "credentials_changed_at, mqtt_client_id, is_active"
+    "credentials_changed_at, mqtt_client_id, is_active, api_key IS NULL"
 )
 
 
@@ -66,7 +66,7 @@ class DeviceDirectory:
         return self._statement
 
     def _principal(self, username: str, row: reader.Row) -> Principal:
-        number, device_id, current, expires, previous, until, changed, client_id, active = row
+        number, device_id, current, expires, previous, until, changed, client_id, active, keyless = row
         kind = self._kinds[number]
         known_as = (username, device_id, client_id) if client_id else (username, device_id)
         return Principal(
@@ -78,6 +78,7 @@ class DeviceDirectory:
             grants=topics.owned(kind, device_id),
             attributes={"type": kind.slug, "device_id": device_id, "prefix": settings.topic_prefix},
             version=version_of(changed),
+            revoked=not current and bool(keyless),
             retires_previous=retires(previous, until),
             keeper=self,
         )

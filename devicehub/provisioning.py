@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from authsvc.core import passwords
@@ -21,6 +21,7 @@ from devicehub.registry import Kind, registry
 from devicehub.signals import device_provisioned
 from devicehub.topics import MessageType
 
+CLIENT_ID_COLUMNS = ("device_id", "mqtt_username", "mqtt_client_id")
 MIN_CHOSEN = 12  # characters of a password that a person chose
 CREDENTIAL_FIELDS = (
     "mqtt_username",
@@ -83,7 +84,9 @@ def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
     None ends it now; authsvc.directory.UNTIL_USED ends it when the new one is first used.
     """
     password = passwords.generate()
-    keeps = valid_until is not None and device.mqtt_password_hash
+    if valid_until is not None and device.password_expires_at is not None:
+        valid_until = min(valid_until, device.password_expires_at)  # an overlap revives no expired password
+    keeps = valid_until is not None and valid_until > timezone.now() and device.mqtt_password_hash
     device.previous_password_hash = device.mqtt_password_hash if keeps else ""
     device.previous_valid_until = valid_until if keeps else None
     _set_password_hash(device, passwords.hash_generated(password))
@@ -166,6 +169,7 @@ def create_account(
     if Account.objects.filter(username=name).exists():
         raise IdentityTaken(f"There is an account {name} already")
     account = Account(username=name, is_superuser=superuser, client_ids=list(client_ids))
+    refuse_taken([name, *(text for text in account.client_ids if not text.endswith("*"))])
     password = account.generate_password()
     account.save(force_insert=True)
     if ingest:
@@ -202,10 +206,32 @@ def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:
         rows = kind.device_model.objects.all()
         if but is not None and isinstance(but, kind.device_model):
             rows = rows.exclude(pk=but.pk)
-        for column in ("device_id", "mqtt_username", "mqtt_client_id"):
+        for column in CLIENT_ID_COLUMNS:
             found = rows.filter(**{f"{column}__in": names}).values_list("device_id", flat=True).first()
             if found is not None:
                 raise IdentityTaken(f"{kind.key(found)} has {', '.join(names)} as a name already")
     account = Account.objects.filter(username__in=names).first()
     if account is not None:
         raise IdentityTaken(f"The account {account.username} has that name already")
+
+
+def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
+    """Usernames and client ids that name more than one identity, with the keys of those; at most *most*."""
+    arms = [
+        f"SELECT {column} AS name, '{kind.slug}/' || device_id AS owner FROM {kind.device_model._meta.db_table}"  # noqa: S608
+        for kind in registry
+        for column in CLIENT_ID_COLUMNS
+    ]
+    arms.append(f"SELECT username, 'account/' || username FROM {Account._meta.db_table}")  # noqa: S608
+    pairs = (
+        f"SELECT DISTINCT name, owner FROM ({' UNION ALL '.join(arms)}) AS everybody WHERE name IS NOT NULL"  # noqa: S608
+    )
+    shared = (
+        f"SELECT name FROM ({pairs}) AS named GROUP BY name HAVING COUNT(*) > 1 ORDER BY name LIMIT {most}"  # noqa: S608
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT name, owner FROM ({pairs}) AS named WHERE name IN ({shared})")  # noqa: S608
+        found: dict[str, list[str]] = {}
+        for name, owner in cursor.fetchall():
+            found.setdefault(name, []).append(owner)
+    return [(name, sorted(owners)) for name, owners in sorted(found.items())]

@@ -773,7 +773,10 @@ class TestGrants:
     @pytest.fixture
     def grant(self, transactional_db):
         def one(subject, text, actions="all", effect="allow"):
-            return Grant.objects.create(subject=subject, filter=text, actions=actions, effect=effect)
+            made = Grant.objects.create(subject="key:x", filter=text, actions=actions, effect=effect)
+            # By SQL, because the model refuses some of the subjects that must mean nothing.
+            sql(f"UPDATE {Grant._meta.db_table} SET subject = %s WHERE id = %s", subject, made.pk)
+            return made
 
         return one
 
@@ -844,7 +847,7 @@ class TestGrants:
                 assert may(who, 2, topic) is (topic in topics), (who.username, topic)
 
     def test_a_subject_without_a_type_is_no_subject(self, may, grant):
-        """Grant.clean refuses it, create() does not; accounts have no type, and it is not theirs."""
+        """The model refuses it, SQL does not; accounts have no type, and it is not theirs."""
         account, _ = provisioning.create_account("backend")
         grant("type:", "a")
 

@@ -15,6 +15,7 @@ from authsvc.core.passwords import verify
 from authsvc.dialects import BY_NAME
 from authsvc.models import Account, Broker, Grant, digest
 from devicehub import provisioning, simulation
+from devicehub.checks import check_identities
 from devicehub.commands import CommandNotSent
 from devicehub.models import SentCommand, digest_api_key
 from devicehub.signals import device_provisioned
@@ -220,3 +221,55 @@ def test_a_command_that_no_broker_took_was_not_sent(settings):
         device.send_command("reboot")
 
     assert not SentCommand.objects.exists()
+
+
+def test_an_account_takes_no_name_of_a_device():
+    device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
+
+    for name in ("STATION-001", device.mqtt_username):
+        with pytest.raises(CommandError, match="weatherstation/STATION-001 has"):
+            run("create_account", name)
+    with pytest.raises(CommandError, match="weatherstation/STATION-001 has"):
+        run("create_account", "backend", "--client-id", "STATION-001")
+
+
+def test_a_database_check_finds_names_that_two_identities_share():
+    """What is written by commands is compared; what is written by code or SQL is found here."""
+    WeatherStationDevice.objects.create(device_id="A1", mqtt_client_id="radio")
+    IrrigationValveDevice.objects.create(device_id="A1")
+    IrrigationValveDevice.objects.create(device_id="V2", mqtt_client_id="radio", mqtt_username="backend")
+    Account.objects.create(username="backend")
+    WeatherStationDevice.objects.create(device_id="B1", mqtt_username="B1", mqtt_client_id="B1")
+
+    assert provisioning.shared_names() == [
+        ("A1", ["irrigationvalve/A1", "weatherstation/A1"]),
+        ("backend", ["account/backend", "irrigationvalve/V2"]),
+        ("radio", ["irrigationvalve/V2", "weatherstation/A1"]),
+    ]
+    found = [error for error in check_identities(databases=["default"]) if error.id == "devicehub.E007"]
+    assert [str(error.msg).split()[0] for error in found] == ["'A1'", "'backend'", "'radio'"]
+    assert check_identities(databases=None) == []
+
+
+def test_an_accounts_password_is_rotated_alone():
+    first = json.loads(run("create_account", "ingest", "--ingest", "--json"))["password"]
+    grants = Grant.objects.count()
+
+    second = json.loads(run("create_account", "ingest", "--rotate", "--json"))["password"]
+
+    stored = Account.objects.get().password_hash
+    assert verify(second, stored)
+    assert not verify(first, stored)
+    assert Grant.objects.count() == grants
+    with pytest.raises(CommandError, match="There is no account nobody"):
+        run("create_account", "nobody", "--rotate")
+
+
+def test_new_device_types_are_granted_to_an_ingest_account_that_exists():
+    run("create_account", "ingest", "--ingest")
+    Grant.objects.filter(filter__contains="irrigationvalve").delete()
+
+    assert "7 grants added" in run("create_account", "ingest", "--ingest", "--grant-only")
+    assert "0 grants added" in run("create_account", "ingest", "--ingest", "--grant-only")
+    with pytest.raises(CommandError, match="--grant-only needs --ingest"):
+        run("create_account", "ingest", "--grant-only")

@@ -171,6 +171,8 @@ def test_fleet_is_imported_by_nobody():
         ("DEVICEHUB_TOPIC_PREFIX", "a/b", "devicehub.E001"),
         ("MQTT_URL", "http://broker", "devicehub.E004"),
         ("DEVICEHUB_MQTT_VERSION", "4", "devicehub.E005"),
+        ("DEVICEHUB_MQTT_GROUP", "a/b", "devicehub.E006"),
+        ("AUTHSVC_JWT_KEYS", '{"k": "short"}', "authsvc.E002"),
     ],
 )
 def test_wrong_configuration_is_said_before_the_first_login(tmp_path, setting, value, check):

@@ -309,8 +309,8 @@ class TestDevices:
         WeatherStationDevice.objects.create(device_id="S1")
         sql(
             f"INSERT INTO {Account._meta.db_table} "
-            "(username, password_hash, is_active, is_superuser, client_ids, created_at) "
-            "VALUES (%s, %s, %s, %s, %s, %s)",
+            "(username, password_hash, previous_password_hash, is_active, is_superuser, client_ids, created_at) "
+            "VALUES (%s, %s, '', %s, %s, %s, %s)",
             "account",
             HASH,
             True,
@@ -338,8 +338,10 @@ BARE_COLUMNS = (
     "password_expires_at",
     "previous_password_hash",
     "previous_valid_until",
+    "credentials_changed_at",
     "mqtt_client_id",
     "is_active",
+    "api_key",
 )
 
 
@@ -374,6 +376,7 @@ _TYPES = {
     "is_active": "boolean",
     "password_expires_at": "timestamp with time zone",
     "previous_valid_until": "timestamp with time zone",
+    "credentials_changed_at": "timestamp with time zone",
 }
 
 

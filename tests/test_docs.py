@@ -11,6 +11,7 @@ import subprocess
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -333,6 +334,17 @@ def test_the_device_type_of_the_how_to_makes_its_models():
         module["GreenHouse"]().on_data("GH-001", {"temperature": 46})
     finally:
         registry.registry.unregister("greenhouse")
+
+
+def test_the_directory_of_the_how_to_is_one():
+    (example,) = blocks(page("how-to/include-in-your-project.md"), "python", "directory")
+    module: dict[str, Any] = {}
+    exec(example, module)
+
+    needed = {name for name in vars(access.Directory) if not name.startswith("_")}
+    assert {
+        name for name in needed if not iscoroutinefunction(vars(module["Greenhouses"]).get(name))
+    } == set()
 
 
 def test_the_configuration_of_each_broker_is_the_printed_one():

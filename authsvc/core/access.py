@@ -39,6 +39,7 @@ class Reason(StrEnum):
     UNKNOWN_USERNAME = "unknown_username"
     AMBIGUOUS_IDENTITY = "ambiguous_identity"
     DISABLED = "disabled"
+    REVOKED = "revoked"
     CLIENT_ID = "client_id"
     AMBIGUOUS_CLIENT_ID = "ambiguous_client_id"
     # the password
@@ -169,6 +170,7 @@ class Principal:
 
     *client_ids* are those it may connect as, None lifts the binding; *client_id_prefixes* are how more may begin.
     *attributes* fill the placeholders of grants. *version* changes with every change of the credentials.
+    *revoked*: it has no credentials at all, so what is connected as it should not be any more.
     *retires_previous*: a previous password is among the secrets only until the current one is used.
     """
 
@@ -182,6 +184,7 @@ class Principal:
     grants: tuple[Grant, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
+    revoked: bool = False
     retires_previous: bool = False
     keeper: Keeper | None = field(default=None, repr=False, compare=False)
 

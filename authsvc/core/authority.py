@@ -72,6 +72,8 @@ async def decide(
         return deny(stranger, None, question)
     if not principal.active:
         return deny(Reason.DISABLED, principal, question)
+    if principal.revoked:
+        return deny(Reason.REVOKED, principal, question)
     if client.version is not None and client.version != principal.version:
         return deny(Reason.REVOKED_TOKEN, principal, question)
     if not _bound(principal, client, rules):
@@ -126,7 +128,8 @@ async def _login(
 ) -> Verdict:
     if passwords.too_long(question.password):
         return deny(Reason.PASSWORD_TOO_LONG, principal, question)
-    # Unknown, disabled, without a hash, and wrong take one verification each: time tells nobody who exists.
+    # Unknown, disabled, without a hash, and wrong take one verification each: among generated passwords time
+    # tells nobody who exists. A slow hash, which a person's password needs, can be told apart.
     if principal is None or not principal.active:
         passwords.spend(question.password)
         return deny(Reason.DISABLED if principal else stranger, principal, question)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -16,6 +17,7 @@ TTL = 3600  # seconds, unless the device asks for less
 MAX_BODY = 1024
 
 
+@login_not_required
 @csrf_exempt
 async def token(request: HttpRequest) -> JsonResponse:
     """A token for the device whose key the header `Authorization: Api-Key <key>` holds; `{"ttl": 900}` shortens it."""

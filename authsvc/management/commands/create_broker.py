@@ -29,6 +29,10 @@ class Command(BaseCommand):
         broker = Broker.objects.filter(name=name).first()
         if options["rotate"] and broker is None:
             raise CommandError(f"There is no broker {name}")
+        if options["rotate"] and (network or (broker and dialect not in (broker.dialects or [dialect]))):
+            raise CommandError(
+                "--rotate changes the token alone: dialects and networks are changed in the admin"
+            )
         if broker is None:
             broker = Broker(name=name, dialects=[dialect], networks=network)
         elif not options["rotate"]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from authsvc import reader, tokens
 from authsvc.core.access import AmbiguousIdentity
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+from authsvc.durations import duration
 
 
 class Command(BaseCommand):
@@ -20,15 +19,12 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
         parser.add_argument(
-            "--ttl", default="1h", help="how long it is valid, such as 15m or 1h; at most 30d"
+            "--ttl", type=duration, default=duration("1h"), help="how long it is valid: 15m, 1h; at most 30d"
         )
 
-    def handle(self, *, username: str, ttl: str, **options: Any) -> str:
-        match = re.fullmatch(r"(\d{1,8})([smhd])", ttl)
-        if match is None:
-            raise CommandError(f"{ttl!r} is no duration; write 90s, 15m, 1h or 2d")
+    def handle(self, *, username: str, ttl: timedelta, **options: Any) -> str:
         try:
-            return asyncio.run(_issue(username, int(match[1]) * UNITS[match[2]]))
+            return asyncio.run(_issue(username, int(ttl.total_seconds())))
         except (tokens.NotIssued, AmbiguousIdentity) as error:
             raise CommandError(str(error)) from error
 

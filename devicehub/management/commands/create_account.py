@@ -25,6 +25,9 @@ class Command(BaseCommand):
             help="it may receive all data, status and reply, publish all cmd, and nothing else",
         )
         parser.add_argument(
+            "--rotate", action="store_true", help="give an account that exists a new password"
+        )
+        parser.add_argument(
             "--grant-only",
             action="store_true",
             help="with --ingest: add the grants for new device types to an account that exists",
@@ -35,6 +38,11 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print username and password as JSON")
 
     def handle(self, *, name: str, client_id: list[str], **options: Any) -> str:
+        if options["rotate"]:
+            password = _rotate(name)
+            if options["json"]:
+                return json.dumps({"username": name, "password": password})
+            return f"The account {name} has the new password {password}\nIt is shown this once; the old one has ended."
         if options["grant_only"]:
             return _grant(name, ingest=options["ingest"])
         # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
@@ -58,3 +66,12 @@ def _grant(name: str, *, ingest: bool) -> str:
         raise CommandError(f"--grant-only needs --ingest, and an account {name} that exists")
     added = provisioning.grant_ingest(account)
     return f"{added} grants added to the account {name}"
+
+
+def _rotate(name: str) -> str:
+    account = Account.objects.filter(username=name).first()
+    if account is None:
+        raise CommandError(f"There is no account {name}")
+    password = account.generate_password()
+    account.save()
+    return password

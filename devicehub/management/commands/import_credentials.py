@@ -28,6 +28,7 @@ class Command(BaseCommand):
         parser.add_argument("file")
         parser.add_argument("--type", required=True, help="the device type that the rows are of")
         parser.add_argument("--apply", action="store_true", help="write; without it nothing changes")
+        parser.add_argument("--replace", action="store_true", help="overwrite credentials that exist here")
         parser.add_argument("--utf8-salt", action="store_true", help="go-auth ran with salt_encoding utf-8")
         parser.add_argument("--json", action="store_true", help="print every row's verdict as JSON")
 
@@ -39,7 +40,7 @@ class Command(BaseCommand):
             raise CommandError(f"{file} cannot be read: {error}") from error
         except (provisioning.UnknownKind, credentials_file.UnreadableFile) as error:
             raise CommandError(str(error)) from error
-        credentials_file.judge(rows, kind, utf8_salt=utf8_salt)
+        credentials_file.judge(rows, kind, utf8_salt=utf8_salt, replace=options["replace"])
         written = credentials_file.write(rows, kind) if options["apply"] else None
         if options["json"]:
             self.stdout.write(json.dumps([_described(row) for row in rows]))

@@ -23,6 +23,6 @@ class Command(BaseCommand):
         except (provisioning.UnknownKind, provisioning.UnknownDevice) as error:
             raise CommandError(str(error)) from error
         return (
-            f"The credentials of {kind.key(device_id)} have ended. A connection that is open stays open "
-            "where the broker does not ask again: see docs/how-to for yours."
+            f"The credentials of {kind.key(device_id)} have ended: every further question is denied. "
+            "A broker that does not ask again keeps an open connection; docs/how-to/rotate-and-revoke.md."
         )

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from authsvc.directory import UNTIL_USED
+from authsvc.durations import duration
 from devicehub import provisioning
-from devicehub.durations import duration
 
 
 class Command(BaseCommand):
@@ -28,9 +28,7 @@ class Command(BaseCommand):
             "--until-used", action="store_true", help="the old one ends when the new one is used"
         )
         until.add_argument("--now", action="store_true", help="the old one ends now")
-        parser.add_argument(
-            "--api-key", action="store_true", help="the API key instead; the old one ends now"
-        )
+        until.add_argument("--api-key", action="store_true", help="the API key instead; the old one ends now")
         parser.add_argument("--json", action="store_true")
 
     def handle(self, **options: Any) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from datetime import timedelta
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def duration(text: str) -> timedelta:
-    """Raises ValueError.
+    """A duration of *text*; argparse shows the error as it is.
 
     >>> duration("90s"), duration("24h")
     (datetime.timedelta(seconds=90), datetime.timedelta(days=1))
     """
     match = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if match is None:
-        raise ValueError(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
+        raise ArgumentTypeError(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
     return timedelta(**{UNITS[match[2]]: int(match[1])})
