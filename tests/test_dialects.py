@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import re
@@ -36,7 +37,7 @@ from authsvc.core.access import (
 )
 from authsvc.core.grants import ActionSet, Grant
 from authsvc.core.memory import MemoryDirectory
-from authsvc.dialects import DIALECTS, emqx
+from authsvc.dialects import DIALECTS, emqx, vernemq
 from authsvc.dialects.base import FORM, JSON, MAX_BODY, Options, Reply, Request
 from authsvc.models import Account, Broker
 from fleet.models import WeatherStationDevice
@@ -47,10 +48,15 @@ from tests.contracts import emqx_rules
 by_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 QUESTIONS = [f"{dialect.name}/{question}" for dialect in DIALECTS for question in dialect.questions]
 by_question = pytest.mark.parametrize("path", QUESTIONS)
+by_access = pytest.mark.parametrize(
+    "access",
+    ["", "0", "3", "4", "12", "1 ", "+1", "01", "\u0661", "publish", 1, 2, True, None, ["2"]],
+    ids=repr,
+)
 in_sessions = settings(
     deadline=None,
     database=None,
-    max_examples=20,
+    max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -332,7 +338,7 @@ def question(post, entrance, world):
         url, sent = f"/mqtt/{path}", [*headers]
         if name == "jwt":
             if bearer is None:
-                known = (fields or {}).get("username") == world.station.username
+                known = dict(fields or {}).get("username") == world.station.username
                 bearer = world.bearers["root" if path in OF_A_SUPERUSER and not known else "station"]
             url = f"/mqtt/k/{world.token}/{path}"
             sent.append((b"authorization", b"Bearer " + bearer.encode()))
@@ -605,8 +611,9 @@ def asked(path, query=""):
 
 # fmt: off
 NAMES = [
-    "username", "password", "clientid", "client_id", "acc", "action", "access", "topic", "vhost", "resource",
-    "topics", "qos", "name", "permission", "routing_key", "tags", "variable_map.username", "variable_map.client_id", "k", "format",
+    "username", "password", "clientid", "client_id", "acc", "action", "access", "topic", "topics", "qos",
+    "vhost", "resource", "name", "permission", "routing_key", "tags", "k", "format",
+    "variable_map.username", "variable_map.client_id",
 ]
 # fmt: on
 hostile_text = st.one_of(
@@ -661,7 +668,11 @@ def test_garbage_is_denied(question, world, path, body, content_type, query, met
     reply = question(path, body=body, content_type=content_type, query=query, method=method, bearer=bearer)
 
     text_mode = path.startswith(("go-auth/", "jwt/")) and b"format=text" in query.split(b"&")
-    assert reads_as_deny(path, reply) or (text_mode and (reply.status, reply.body) == (403, b"denied"))
+    assert (
+        reads_as_deny(path, reply)
+        or (text_mode and (reply.status, reply.body) == (403, b"denied"))
+        or (path.startswith("vernemq/") and b"k=" in query and reply == vernemq.STRANGER)  # a second proof
+    )
 
 
 @by_question
@@ -1231,3 +1242,550 @@ class TestRabbitMQ:
 
         assert not may("topic", station)
         assert may("topic", station, vhost="iot", name="mqtt")
+
+
+# ---------------------------------------------------------------- EMQX 4
+
+
+class TestEMQX4:
+    @pytest.fixture
+    def unchecked(self, monkeypatch):
+        """Lets names into the table that only SQL could write."""
+        monkeypatch.setattr("authsvc.models.validate_username", lambda _name: None)
+
+    @pytest.fixture
+    def may(self, question):
+        """Whether a client may, by JSON and by form alike; None leaves a field out."""
+
+        def one(path, who, **more):
+            fields = {k: v for k, v in (good(f"emqx4/{path}", who) | more).items() if v is not None}
+            json_reply, form_reply = (question(f"emqx4/{path}", fields, content_type=t) for t in (JSON, FORM))
+            assert json_reply == form_reply
+            return reads_as_allow(f"emqx4/{path}", json_reply)
+
+        return one
+
+    @pytest.mark.parametrize("absent", ["undefined", "null", "None", "", None])
+    def test_who_gives_no_name_or_password_is_nobody(self, may, station, absent, unchecked):
+        """An absent value is the text `undefined`, or `null`; an account of that name must not match."""
+        Account.objects.bulk_create([Account(username=name) for name in ("undefined", "null", "None")])
+        try:
+            for path, name in itertools.product(("auth", "superuser", "acl"), ("username", "clientid")):
+                assert not may(path, station, **{name: absent}), (path, name)
+            assert not may("auth", station, password=absent)
+            assert not may("auth", station, username=absent, clientid=absent, password=absent)
+            assert not may("superuser", station, username=absent, clientid=absent)
+            assert not may("acl", station, username=absent, clientid=absent)
+        finally:
+            Account.objects.filter(username__in=("undefined", "null", "None")).delete()
+
+    @pytest.mark.parametrize("prefix", ["$", "$SYS/", "$share/g/"])
+    def test_a_name_with_a_dollar_is_refused_at_the_door(self, may, station, root, prefix):
+        """Such clients are never asked about again: what they want to do ends in acl_nomatch."""
+        for who in (station, root):
+            assert may("auth", who)
+            assert not may("auth", who, username=prefix + who.username)
+            assert not may("auth", who, clientid=prefix + who.username, username=prefix + who.username)
+
+    def test_an_account_with_a_dollar_is_refused_too(self, may, unchecked):
+        account = Account(username="$dollar", is_superuser=True)
+        who = Root("$dollar", account.generate_password())
+        Account.objects.bulk_create([account])
+        try:
+            assert not any(may(path, who) for path in ("auth", "superuser", "acl"))
+        finally:
+            Account.objects.filter(username="$dollar").delete()
+
+    @pytest.mark.parametrize(
+        "topic", ["$SYS/brokers", "$SYS/#", "$share/g/{}", "$queue/{}", "$CONTROL/x", "$"]
+    )
+    def test_a_device_gets_no_topic_with_a_dollar(self, may, station, topic):
+        """`$share/<group>/` and `$queue/` are taken off before, so to publish there is to publish there."""
+        assert may("acl", station)
+        assert not may("acl", station, topic=topic.format(station.topic("data")))
+        assert topic.startswith("$share") or not may(
+            "acl", station, access="1", topic=topic.format(station.topic("cmd"))
+        )
+
+    def test_access_1_subscribes_and_2_publishes(self, may, station):
+        assert may("acl", station, access="2", topic=station.topic("data"))
+        assert may("acl", station, access="1", topic=station.topic("cmd"))
+        assert not may("acl", station, access="1", topic=station.topic("data"))
+        assert not may("acl", station, access="2", topic=station.topic("cmd"))
+
+    @by_access
+    def test_any_other_access_is_denied(self, question, station, access):
+        assert reads_as_deny(
+            "emqx4/acl", question("emqx4/acl", good("emqx4/acl", station) | {"access": access})
+        )
+
+    def test_no_answer_is_the_word_that_passes_the_question_on(self, question, station):
+        for path in ("auth", "superuser", "acl"):
+            for name in (station.username, "stranger"):
+                fields = good(f"emqx4/{path}", station) | {"username": name}
+                assert question(f"emqx4/{path}", fields).body.strip() != b"ignore"
+
+
+# ---------------------------------------------------------------- NanoMQ
+
+
+class TestNanoMQ:
+    @pytest.fixture
+    def may(self, question, station):
+        """Whether the station may, by JSON and by form alike."""
+
+        def one(access, topic, **more):
+            fields = good("nanomq/acl", station) | {"access": access, "topic": topic} | more
+            json_reply, form_reply = (question("nanomq/acl", fields, content_type=t) for t in (JSON, FORM))
+            assert json_reply == form_reply
+            assert reads_as_allow("nanomq/acl", json_reply) or reads_as_deny("nanomq/acl", json_reply)
+            return reads_as_allow("nanomq/acl", json_reply)
+
+        return one
+
+    def test_every_filter_of_a_packet_must_be_allowed(self, may, station, neighbour):
+        own, shared = station.topic("cmd"), f"$share/g/{station.topic('cmd')}"
+
+        assert may("1", own)
+        assert may("1", f"{own},{own}")
+        assert may("1", f"{own},{shared}")
+        for other in (
+            neighbour.topic("cmd"),
+            "#",
+            "+/+/+/cmd",
+            "$SYS/#",
+            station.topic("data"),
+            f" {own}",
+            f"$share/g/{neighbour.topic('cmd')}",
+            "$share/g/#",
+        ):
+            for order in itertools.permutations([own, own, other]):
+                assert not may("1", ",".join(order)), order
+
+    @pytest.mark.parametrize("topic", ["", ",", ",,", "{},", ",{}", "{},,{}", "{},\x00", "{0}%2C#", "{0};#"])
+    def test_an_empty_part_is_no_filter(self, may, station, topic):
+        assert not may("1", topic.format(station.topic("cmd"), station.topic("cmd")))
+
+    def test_a_thousand_filters_and_no_more(self, may, station):
+        own = station.topic("cmd")
+
+        assert may("1", ",".join([own] * 1_000))
+        assert not may("1", ",".join([own] * 1_001))
+        assert not may("1", ",".join([own] * 999 + ["#"]))
+        assert not may("1", "," * 60_000)
+
+    def test_a_comma_in_a_published_topic_parts_it_too(self, may, station, neighbour):
+        """Nobody can tell the two apart, so each part must be allowed; a grant never reaches over a comma."""
+        own = station.topic("data")
+
+        assert may("2", own)
+        for topic in (
+            f"{own},x",
+            f"x,{own}",
+            f"{own},",
+            f",{own}",
+            f"{own},{neighbour.topic('data')}",
+            f"{own},#",
+            f"{station.topic('')},data",
+        ):
+            assert not may("2", topic), topic
+
+    def test_a_superuser_is_held_to_every_part_as_well(self, may, root):
+        who = {"username": root.username, "clientid": root.username}
+
+        assert may("1", "#,$SYS/#,a/+", **who)
+        assert not may("1", "#,$CONTROL/x", **who)
+        assert not may("1", "#,a/#/b", **who)
+        assert not may("2", "a,b/+", **who)
+
+    def test_injected_fields_are_a_deny(self, question, station, root):
+        """Before 0.25.2 values stood raw in a form, so a client could write fields behind its name."""
+        fields = good("nanomq/acl", station)
+        for name, value in {"username": root.username, "topic": "#", "access": "1", "clientid": "x"}.items():
+            body = f"clientid={station.username}&username={station.username}&{name}={value}&" + "&".join(
+                f"{k}={v}" for k, v in fields.items() if k not in ("clientid", "username")
+            )
+            assert reads_as_deny("nanomq/acl", question("nanomq/acl", body=body.encode(), content_type=FORM))
+
+    @by_access
+    def test_any_other_access_is_denied(self, question, station, access):
+        fields = good("nanomq/acl", station) | {"access": access}
+
+        assert reads_as_deny("nanomq/acl", question("nanomq/acl", fields))
+
+
+# ---------------------------------------------------------------- VerneMQ
+
+HOOK = b"vernemq-hook"
+
+
+class TestVerneMQ:
+    @pytest.fixture
+    def subscribe(self, question, station):
+        """The answer to one SUBSCRIBE of the station."""
+
+        def one(topics, hook="auth_on_subscribe", **more):
+            fields = good("vernemq/subscribe", station) | {"topics": topics} | more
+            return question("vernemq/subscribe", fields, headers=[(HOOK, hook.encode())])
+
+        return one
+
+    @pytest.fixture
+    def mixed(self, station, neighbour):
+        """What a client may ask in one packet: the filter, its QoS, and whether it is granted."""
+        own, shared = station.topic("cmd"), f"$share/g/{station.topic('cmd')}"
+        return [
+            (neighbour.topic("cmd"), 1, False),
+            (own, 2, True),
+            ("#", 0, False),
+            (own, 0, True),
+            (shared, 1, True),
+            ("a/#/b", 2, False),
+            ("", 0, False),
+            (station.topic("data"), 1, False),
+            ("$share/g/#", 1, False),
+        ]
+
+    def test_each_filter_is_answered_for_itself_in_mqtt_3(self, subscribe, mixed):
+        """In the order they came and none left out: the broker counts."""
+        reply = subscribe([{"topic": topic, "qos": qos} for topic, qos, _ in mixed])
+
+        assert reply.status == 200
+        assert json.loads(reply.body) == {
+            "result": "ok",
+            "topics": [{"topic": topic, "qos": qos if granted else 128} for topic, qos, granted in mixed],
+        }
+
+    def test_each_filter_is_answered_for_itself_in_mqtt_5(self, subscribe, mixed):
+        more = {"no_local": True, "rap": False, "retain_handling": "send_retain"}
+        topics = [{"topic": topic, "qos": qos} | more for topic, qos, _ in mixed]
+
+        reply = subscribe(topics, "auth_on_subscribe_m5", properties={"p_subscription_id": 1})
+
+        assert reply.status == 200
+        answered = [{"topic": topic, "qos": qos if granted else 135} for topic, qos, granted in mixed]
+        assert json.loads(reply.body) == {"result": "ok", "modifiers": {"topics": answered}}
+
+    @pytest.mark.parametrize("hook", ["auth_on_subscribe", "auth_on_subscribe_m5"])
+    def test_all_granted_and_all_refused_need_no_list(self, subscribe, station, neighbour, hook):
+        own, other = ({"topic": who.topic("cmd"), "qos": 1} for who in (station, neighbour))
+
+        assert json.loads(subscribe([own] * 3, hook).body) == {"result": "ok"}
+        assert reads_as_deny("vernemq/subscribe", subscribe([other] * 3, hook))
+        assert reads_as_deny("vernemq/subscribe", subscribe([other], hook))
+        assert reads_as_deny("vernemq/subscribe", subscribe([own, other], hook, username="stranger"))
+        assert reads_as_deny("vernemq/subscribe", subscribe([own, other], hook, client_id=neighbour.username))
+
+    @pytest.mark.parametrize("hook", ["auth_on_subscribe", "auth_on_subscribe_m5"])
+    def test_what_is_no_list_of_filters_is_denied_as_a_whole(self, subscribe, station, hook):
+        """An empty list in an answer would allow everything, so nothing like it is asked or answered."""
+        own = {"topic": station.topic("cmd"), "qos": 1}
+        for topics in (
+            [],
+            {},
+            None,
+            "",
+            station.topic("cmd"),
+            own,
+            [own, station.topic("cmd")],
+            [own, {}],
+            [own, []],
+            [own, None],
+            [own, {"qos": 1}],
+            [own, own | {"topic": None}],
+            [own, own | {"topic": ["a"]}],
+            [[own]],
+            [own] * 1_001,
+        ):
+            assert reads_as_deny("vernemq/subscribe", subscribe(topics, hook)), topics
+        assert json.loads(subscribe([own] * 1_000, hook).body) == {"result": "ok"}
+
+    @pytest.mark.parametrize("topic", ["\x00", "a\x00", "\ud800", "x\udfff"])
+    def test_a_text_that_is_none_is_never_granted(self, subscribe, station, topic):
+        own = {"topic": station.topic("cmd"), "qos": 1}
+
+        reply = subscribe([own, {"topic": topic, "qos": 1}])
+
+        assert reads_as_deny("vernemq/subscribe", reply) or [
+            entry["qos"] for entry in json.loads(reply.body)["topics"]
+        ] == [1, 128]
+
+    @pytest.mark.parametrize("qos", ["1", 1.0, True, False, None, -1, 3, 128, 135, [1], {}, 1e999])
+    def test_a_qos_that_is_none_is_denied(self, subscribe, station, qos):
+        own = {"topic": station.topic("cmd"), "qos": 1}
+
+        assert reads_as_allow("vernemq/subscribe", subscribe([own]))
+        assert reads_as_deny("vernemq/subscribe", subscribe([own, own | {"qos": qos}]))
+        assert reads_as_deny("vernemq/subscribe", subscribe([own, {"topic": own["topic"]}]))
+
+    @pytest.mark.parametrize("about", ["register", "publish", "subscribe"])
+    def test_the_header_names_the_hook_of_the_url(self, question, post, entrance, world, station, about):
+        path = f"vernemq/{about}"
+        fields = good(path, station)
+        wrong = {
+            "",
+            "auth_on_",
+            "x",
+            about,
+            f"auth_on_{about} x",
+            f"AUTH_ON_{about}",
+            f"auth_on_{about}_m5_m5",
+        }
+        wrong |= {f"auth_on_{other}" for other in ("register", "publish", "subscribe") if other != about}
+        wrong |= {f"{hook}_m5" for hook in wrong} | {f"on_{about}", f"auth_on_{about}_m6"}
+
+        for hook in (f"auth_on_{about}", f"auth_on_{about}_m5"):
+            assert reads_as_allow(path, question(path, fields, headers=[(HOOK, hook.encode())]))
+            twice = [(HOOK, hook.encode()), (HOOK, hook.encode())]
+            assert reads_as_deny(path, question(path, fields, headers=twice))
+        for hook in wrong - {f"auth_on_{about}_m5"}:
+            assert reads_as_deny(path, question(path, fields, headers=[(HOOK, hook.encode())])), hook
+        missing = post(
+            entrance,
+            f"/mqtt/k/{world.token}/{path}",
+            headers=[(b"content-type", JSON.encode())],
+            body=json.dumps(fields).encode(),
+        )
+        assert reads_as_deny(path, missing)
+
+    @pytest.mark.parametrize("about", ["register", "publish", "subscribe"])
+    def test_a_stranger_gets_what_is_no_answer(self, post, entrance, station, about):
+        path = f"vernemq/{about}"
+        headers = [(b"content-type", JSON.encode()), (HOOK, f"auth_on_{about}".encode())]
+        body = json.dumps(good(path, station)).encode()
+
+        for url in (f"/mqtt/{path}", f"/mqtt/k/x/{path}"):
+            reply = post(entrance, url, headers=headers, body=body)
+            assert (reply.status, json.loads(reply.body)) == (403, {"result": {"error": "not_allowed"}})
+
+    def test_no_answer_is_kept(self, post, entrance, world, station, neighbour, monkeypatch):
+        """The `post` fixture looks at every reply; here is one of each kind, a fault included."""
+        own, other = ({"topic": who.topic("cmd"), "qos": 1} for who in (station, neighbour))
+        headers = [(b"content-type", JSON.encode()), (HOOK, b"auth_on_subscribe")]
+        seen = []
+        for topics, proof in (
+            ([own], world.token),
+            ([own, other], world.token),
+            ([other], world.token),
+            ([], "x"),
+        ):
+            body = json.dumps(good("vernemq/subscribe", station) | {"topics": topics}).encode()
+            seen.append(
+                post(entrance, f"/mqtt/k/{proof}/vernemq/subscribe", headers=headers, body=body).status
+            )
+        monkeypatch.setattr(policy, "current", None)
+        seen.append(post(entrance, f"/mqtt/k/{world.token}/vernemq/subscribe", headers=headers).status)
+
+        assert seen == [200, 200, 200, 403, 503]
+
+    def test_absent_credentials_are_null(self, question, station):
+        fields = good("vernemq/register", station)
+        for absent in ({"username": None}, {"password": None}, {"username": None, "password": None}):
+            assert reads_as_deny("vernemq/register", question("vernemq/register", fields | absent))
+
+    def test_a_webhook_is_no_query(self, question, station):
+        """GET, with all that POST would have in its body."""
+        fields = {k: v for k, v in good("vernemq/register", station).items() if type(v) is str}
+
+        reply = question("vernemq/register", body=b"", method="GET", query=urlencode(fields).encode())
+
+        assert reads_as_deny("vernemq/register", reply)
+
+
+# ---------------------------------------------------------------- JWT: the username is a token
+
+
+class TestJWT:
+    @pytest.fixture
+    def ask_with(self, post, entrance, world):
+        """Ask with headers of one's own, and the broker's proof in the path unless said otherwise."""
+
+        def one(path, body=b"null", *, authorization=(), proof=None, **options):
+            url = f"/mqtt/k/{world.token}/jwt/{path}" if proof is None else f"/mqtt/{proof}jwt/{path}"
+            headers = [(b"content-type", JSON.encode())]
+            headers += [(b"authorization", value.encode("latin-1")) for value in authorization]
+            reply = post(entrance, url, headers=[*headers, *options.pop("headers", ())], body=body, **options)
+            assert reply.status == 200 or reads_as_deny(f"jwt/{path}", reply)
+            return reply.status == 200
+
+        return one
+
+    @pytest.fixture
+    def bearer(self, world):
+        return f"Bearer {world.bearers['station']}"
+
+    @pytest.mark.parametrize("about", ["user", "superuser", "acl"])
+    def test_a_body_that_names_somebody_else_is_denied(
+        self, question, world, station, neighbour, root, about
+    ):
+        """Whoever's token, whoever is named: the token says who asks, and the body may say it again."""
+        path = f"jwt/{about}"
+        cast = {"station": station, "neighbour": neighbour, "root": root}
+        for (holder, who), named in itertools.product(
+            cast.items(), [*cast.values(), Root("x", ""), Root("", "")]
+        ):
+            for content_type in (JSON, FORM):
+                fields = good(path, who) | {"username": named.username}
+                reply = question(path, fields, bearer=world.bearers[holder], content_type=content_type)
+                may = who is named and (about != "superuser" or who is root)
+                assert reads_as_allow(path, reply) if may else reads_as_deny(path, reply)
+
+    @pytest.mark.parametrize("body", [b"", b"null", b"{}", b" null\n"])
+    def test_a_user_call_needs_no_body(self, ask_with, world, bearer, body):
+        assert ask_with("user", body, authorization=[bearer])
+        assert ask_with("superuser", body, authorization=[f"Bearer {world.bearers['root']}"])
+        assert not ask_with("superuser", body, authorization=[bearer])
+        assert not ask_with("acl", body, authorization=[bearer])
+
+    @pytest.mark.parametrize("method", ["POST", "PUT"])
+    def test_a_body_that_cannot_be_read_is_denied(self, ask_with, bearer, method):
+        """It could have named somebody else."""
+        names_nobody = {b"", b"null", b"{} ", b'{"acc": -0}'}
+        for body in BODIES:
+            answer = ask_with("user", body, authorization=[bearer], method=method)
+            assert answer is (body in names_nobody), body[:40]
+
+    def test_a_body_that_is_too_long_is_denied(self, ask_with, bearer, neighbour):
+        """It is thrown away unread, so whom it names nobody knows."""
+        named = json.dumps({"username": neighbour.username}).encode()
+
+        assert not ask_with("user", named, authorization=[bearer])
+        assert not ask_with("user", named + b" " * MAX_BODY, authorization=[bearer])
+        assert not ask_with("user", b"null" + b" " * MAX_BODY, authorization=[bearer])
+
+    def test_a_query_of_a_get_names_nobody_else(self, ask_with, bearer, station, neighbour):
+        """There the fields are in the query, and `username` counts as it does in a body."""
+        for path in ("user", "acl"):
+            for who, may in ((station, True), (neighbour, False)):
+                fields = good(f"jwt/{path}", station) | {"username": who.username}
+                query = urlencode(fields).encode()
+                answer = ask_with(path, b"", authorization=[bearer], method="GET", query=query)
+                assert answer is may, (path, who.username)
+
+    def test_a_token_of_another_principal_opens_only_its_own(self, question, world, station, neighbour):
+        fields = {k: v for k, v in good("jwt/acl", station).items() if k != "username"}
+
+        assert reads_as_allow("jwt/acl", question("jwt/acl", fields, bearer=world.bearers["station"]))
+        for holder in ("neighbour", "stranger"):
+            assert reads_as_deny("jwt/acl", question("jwt/acl", fields, bearer=world.bearers[holder]))
+        for other in ({"clientid": neighbour.username}, {"topic": neighbour.topic("data")}):
+            theirs = fields | other
+            assert reads_as_deny("jwt/acl", question("jwt/acl", theirs, bearer=world.bearers["station"]))
+
+    def test_a_token_is_there_once(self, ask_with, world, bearer):
+        """Two headers are joined, and two tokens in one are none, be they the same or not."""
+        token, other = world.bearers["station"], f"Bearer {world.bearers['neighbour']}"
+
+        assert ask_with("user", authorization=[bearer])
+        for twice in ([bearer, bearer], [bearer, other], [other, bearer], [bearer, "x"], ["x", bearer]):
+            assert not ask_with("user", authorization=twice)
+        for joined in (f"{bearer} {token}", f"{bearer},{token}", f"{bearer}, {bearer}", f"Bearer {bearer}"):
+            assert not ask_with("user", authorization=[joined])
+
+    def test_only_the_bearer_header_holds_a_token(self, ask_with, world, bearer):
+        token = world.bearers["station"]
+        basic = base64.b64encode(f"x:{token}".encode()).decode()
+
+        for authorization in (
+            f"Basic {basic}",
+            f"Basic {token}",
+            f"Token {token}",
+            f"Digest {token}",
+            token,
+            f"Bearer{token}",
+            f"Bearer:{token}",
+            f"Bearer\t{token}",
+            "Bearer",
+            "Bearer ",
+            "",
+        ):
+            assert not ask_with("user", authorization=[authorization]), authorization
+        assert not ask_with("user")
+        for authorization in (f"bearer {token}", f"BEARER  {token} "):  # RFC 7235: the scheme has no case
+            assert ask_with("user", authorization=[authorization])
+
+    def test_a_token_elsewhere_than_in_the_header_counts_for_nothing(self, ask_with, world, station):
+        token = world.bearers["station"]
+
+        for name in ("access_token", "token", "jwt", "bearer", "authorization", "username", "password"):
+            query = f"{name}={token}".encode()
+            for method, body in (("POST", b"null"), ("GET", b"")):
+                assert not ask_with("user", body, query=query, method=method)
+            body = json.dumps({name: token}).encode()
+            assert not ask_with("user", body)
+        assert not ask_with("user", query=b"k=" + token.encode(), proof="")
+        for name in (b"x-broker-secret", b"x-authorization", b"proxy-authorization", b"cookie"):
+            assert not ask_with("user", headers=[(name, f"Bearer {token}".encode())])
+            assert not ask_with("user", headers=[(name, token.encode())])
+
+    @pytest.mark.parametrize("about", ["user", "acl"])
+    def test_the_token_of_somebody_disabled_is_worth_nothing(self, question, station, about):
+        path = f"jwt/{about}"
+        assert reads_as_allow(path, question(path, good(path, station)))
+
+        WeatherStationDevice.objects.filter(pk=station.device.pk).update(is_active=False)
+        refused = question(path, good(path, station))
+        WeatherStationDevice.objects.update(is_active=True)
+
+        assert reads_as_deny(path, refused)
+        assert reads_as_allow(path, question(path, good(path, station)))
+
+    def test_the_token_of_a_disabled_superuser_is_worth_nothing(self, question, root):
+        path = "jwt/superuser"
+        assert reads_as_allow(path, question(path, good(path, root)))
+
+        Account.objects.filter(username=root.username).update(is_active=False)
+        refused = question(path, good(path, root))
+        Account.objects.update(is_active=True)
+
+        assert reads_as_deny(path, refused)
+
+    @pytest.mark.parametrize(
+        "change", [{"version": 1}, {"ttl": -60}, {"username": "undefined"}, {"keys": "another"}], ids=str
+    )
+    def test_a_token_that_does_not_hold_is_denied_at_each_question(self, question, station, root, change):
+        keys = conf.options().jwt_keys
+        if "keys" in change:
+            secret = "a secret of more than 32 bytes, of somebody else"
+            keys = (keys[0]._replace(signing=secret, verifying=secret),)
+        for about, who in (("user", station), ("acl", station), ("superuser", root)):
+            principal = who.username
+            bearer = tokens.issue(
+                change.get("username", principal),
+                change.get("version", version(who)),
+                keys,
+                change.get("ttl", 60),
+            )
+            fields = {k: v for k, v in good(f"jwt/{about}", who).items() if k != "username"}
+            assert reads_as_deny(f"jwt/{about}", question(f"jwt/{about}", fields, bearer=bearer))
+            right = tokens.issue(principal, version(who), conf.options().jwt_keys, 60)
+            assert reads_as_allow(f"jwt/{about}", question(f"jwt/{about}", fields, bearer=right))
+
+    def test_only_the_query_and_the_path_prove_the_caller(self, ask_with, world, bearer):
+        secret = world.token
+        for proof, query in ((f"k/{secret}/", b""), ("", b"k=" + secret.encode())):
+            assert ask_with("user", authorization=[bearer], proof=proof, query=query)
+            assert not ask_with("user", authorization=[f"Bearer {secret}"], proof=proof, query=query)
+        for authorization in ([bearer], [f"Bearer {secret}"], [bearer, f"Bearer {secret}"]):
+            headers = [(b"x-broker-secret", secret.encode())]
+            assert not ask_with("user", authorization=authorization, proof="", headers=headers)
+            assert not ask_with("user", authorization=authorization, proof="")
+
+    def test_two_proofs_that_differ_are_none(self, ask_with, world, bearer):
+        right, wrong = b"k=" + world.token.encode(), b"k=" + b"x" * 43
+
+        for query in (right, b"%s&%s" % (right, right)):
+            assert ask_with("user", authorization=[bearer], query=query)
+        for query in (wrong, b"k=", b"%s&%s" % (right, wrong), b"%s&%s" % (wrong, right)):
+            assert not ask_with("user", authorization=[bearer], query=query)
+            assert not ask_with("user", authorization=[bearer], query=query, proof="")
+        assert not ask_with("user", authorization=[bearer], query=right, proof="k/x/")
+
+    def test_a_header_that_is_no_proof_is_no_second_one(self, ask_with, bearer):
+        """X-Broker-Secret does not count here, so a wrong one does no harm."""
+        assert ask_with("user", authorization=[bearer], headers=[(b"x-broker-secret", b"x")])
+
+
+def version(who):
+    """Of the credentials of *who*, as their tokens say it."""
+    return tokens.verify(token_of(who.username), conf.options().jwt_keys).version

@@ -45,8 +45,9 @@ def _client(request: Request) -> Client:
     if scheme.lower() != "bearer" or not token.strip():
         raise InvalidToken("there is no token")
     claims = tokens.verify(token.strip(), request.options.jwt_keys)
-    body = request.body.strip()
-    fields = Fields() if body in EMPTY_BODIES else request.fields
+    in_query = request.method == "GET" and not request.body
+    names_nobody = request.body.strip() in EMPTY_BODIES and not request.oversized and not in_query
+    fields = Fields() if names_nobody else request.fields
     if "username" in fields and fields.text("username") != claims.username:
         raise MalformedRequest("the body names somebody else than the token")
     return Client(claims.username, None, claims.version)

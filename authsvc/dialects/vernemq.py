@@ -42,7 +42,7 @@ def parse_subscribe(request: Request) -> TopicQuestion:
 def render(request: Request, verdict: Verdict) -> Reply:
     if verdict.allowed:
         return ALLOWED
-    if verdict.decisions[0].reason is Reason.UNKNOWN_CALLER:
+    if verdict.decisions and verdict.decisions[0].reason is Reason.UNKNOWN_CALLER:
         return STRANGER
     if request.question != "subscribe" or not any(decision.allowed for decision in verdict.decisions):
         return DENIED
