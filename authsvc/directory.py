@@ -64,7 +64,7 @@ class AccountDirectory:
             client_ids=(username, *exact),
             client_id_prefixes=prefixes,
             version=version_of(changed),
-            revoked=not current,
+            revoked=not current and changed is not None,
             retires_previous=retires(previous, until),
             keeper=self,
         )

@@ -19,6 +19,7 @@ COLUMNS = (
 )
 
 
+REMEMBERED = 20_000  # principals, about 2 KiB each
 CLIENT_IDS = ("device_id", "mqtt_username", "mqtt_client_id")  # each has an index of its own
 
 
@@ -29,6 +30,7 @@ class DeviceDirectory:
         self._version = -1
         self._statement = self._claims = ""
         self._kinds: list[Kind] = []
+        self._known: dict[str, tuple[reader.Row, Principal]] = {}
 
     async def lookup(self, username: str) -> Principal | None:
         statement = self._prepared()
@@ -39,7 +41,15 @@ class DeviceDirectory:
             return None
         if len(rows) > 1:
             raise AmbiguousIdentity(username)
-        return self._principal(username, rows[0])
+        # The row is read for every question; what follows from it is computed again only when it changed.
+        known = self._known.get(username)
+        if known is not None and known[0] == rows[0]:
+            return known[1]
+        principal = self._principal(username, rows[0])
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[username] = (rows[0], principal)
+        return principal
 
     async def claimants(self, client_id: str) -> set[str]:
         self._prepared()
@@ -52,6 +62,7 @@ class DeviceDirectory:
         """The statements over all kinds, made anew when a kind was registered."""
         if self._version != registry.version:
             self._kinds = list(registry)
+            self._known.clear()
             arms = [
                 f"SELECT {number}, {COLUMNS} FROM {kind.device_model._meta.db_table} WHERE mqtt_username = %s"  # noqa: S608
                 for number, kind in enumerate(self._kinds)
@@ -78,7 +89,7 @@ class DeviceDirectory:
             grants=topics.owned(kind, device_id),
             attributes={"type": kind.slug, "device_id": device_id, "prefix": settings.topic_prefix},
             version=version_of(changed),
-            revoked=not current and bool(keyless),
+            revoked=not current and bool(keyless) and changed is not None,
             retires_previous=retires(previous, until),
             keeper=self,
         )

@@ -483,6 +483,15 @@ class TestTwice:
         sql(f"DELETE FROM {IrrigationValveDevice._meta.db_table}")
         assert ask("go-auth/user", password=station.password, **good).status_code == 200
 
+    def test_where_client_ids_are_free_nobody_claims_one(self, ask, settings, station):
+        """`AUTHSVC_CLIENT_ID=any` lifts the binding: a foreign client id is then nobody's business."""
+        provision("V1", "irrigationvalve")
+        settings.AUTHSVC_CLIENT_ID = "any"
+
+        reply = ask("go-auth/user", username=station.username, password=station.password, clientid="V1")
+
+        assert reply.status_code == 200
+
     def test_a_client_id_of_two_devices_is_neithers(self, ask, entrance, station):
         """Whoever connects under another's client id takes over its session (design 4: denied where it is twice)."""
         valve = provision("V1", "irrigationvalve")

@@ -202,7 +202,7 @@ def forged(claims: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", 
 
 
 NOW = int(time.time())
-GOOD = {"sub": "STATION-001", "iat": NOW, "exp": NOW + 60, "ver": 7}
+GOOD = {"sub": "STATION-001", "iat": NOW, "exp": NOW + 3600, "ver": 7}
 
 
 @pytest.mark.sqlite_only

@@ -170,7 +170,7 @@ class Principal:
 
     *client_ids* are those it may connect as, None lifts the binding; *client_id_prefixes* are how more may begin.
     *attributes* fill the placeholders of grants. *version* changes with every change of the credentials.
-    *revoked*: it has no credentials at all, so what is connected as it should not be any more.
+    *revoked*: it had credentials and has none, so what is connected as it should not be any more.
     *retires_previous*: a previous password is among the secrets only until the current one is used.
     """
 

@@ -67,7 +67,8 @@ async def decide(
     principal, stranger = await _identify(client.username, directory)
     if isinstance(question, LoginQuestion):
         verdict = await _login(question, principal, stranger, rules, clock(), verify)
-        return await _only_claimant(verdict, directory) if verdict.allowed else verdict
+        bound = rules.bind_client_ids and principal is not None and principal.client_ids is not None
+        return await _only_claimant(verdict, directory) if verdict.allowed and bound else verdict
     if principal is None:
         return deny(stranger, None, question)
     if not principal.active:
