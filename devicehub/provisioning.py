@@ -94,13 +94,24 @@ def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
 
 
 def choose_password(device: BaseDevice, password: str) -> None:
-    """Let *device* log in by a password that a person chose (argon2id); the old one ends now."""
+    """Let *device* log in by a password that a person chose (argon2id); the old one ends now. ValueError."""
+    stored = _hash_chosen(password)
+    device.previous_password_hash, device.previous_valid_until = "", None
+    _set_password_hash(device, stored)
+
+
+def choose_account_password(account: Account, password: str) -> None:
+    """The same for a service account."""
+    account.set_hash(_hash_chosen(password))
+    account.save()
+
+
+def _hash_chosen(password: str) -> str:
     if len(password) < MIN_CHOSEN:
         raise ValueError(f"A password has at least {MIN_CHOSEN} characters")
     if passwords.too_long(password) or "\x00" in password:
         raise ValueError(f"A password has at most {passwords.MAX_BYTES} bytes and no NUL")
-    device.previous_password_hash, device.previous_valid_until = "", None
-    _set_password_hash(device, passwords.hash_chosen(password))
+    return passwords.hash_chosen(password)
 
 
 def rotate_api_key(device: BaseDevice) -> str:

@@ -257,6 +257,29 @@ def test_a_chosen_password_is_kept_by_argon2id(station: Cast, login):
         provisioning.choose_password(station.device, "short")
 
 
+def test_a_chosen_password_is_asked_for_and_never_an_argument(station: Cast, login, monkeypatch):
+    monkeypatch.setattr("sys.stdin", StringIO("correct horse battery\n"))
+    run("rotate_credentials", "weatherstation", "STATION-001", "--ask")
+    assert login(station.username, "correct horse battery")
+
+    monkeypatch.setattr("sys.stdin", StringIO("short\n"))
+    with pytest.raises(CommandError, match="at least 12 characters"):
+        run("rotate_credentials", "weatherstation", "STATION-001", "--ask")
+    assert login(station.username, "correct horse battery")
+
+
+def test_an_account_may_have_a_chosen_password_too(login, monkeypatch, transactional_db):
+    run("create_account", "backend")
+    with pytest.raises(CommandError, match="--ask needs --rotate"):
+        run("create_account", "other", "--ask")
+    monkeypatch.setattr("sys.stdin", StringIO("correct horse battery\n"))
+
+    run("create_account", "backend", "--rotate", "--ask")
+
+    assert Account.objects.get(username="backend").password_hash.startswith("$argon2id$")
+    assert login("backend", "correct horse battery")
+
+
 def test_a_slow_hash_is_verified_once_for_each_password(station: Cast, login, monkeypatch):
     WeatherStationDevice.objects.update(mqtt_password_hash=brought_along("s3cret")["bcrypt"])
     done: list[str] = []

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from authsvc.models import Account
 from devicehub import provisioning
+from devicehub.management.asking import ask_password
 
 
 class Command(BaseCommand):
@@ -28,6 +29,9 @@ class Command(BaseCommand):
             "--rotate", action="store_true", help="give an account that exists a new password"
         )
         parser.add_argument(
+            "--ask", action="store_true", help="with --rotate: a password of your choice, asked for"
+        )
+        parser.add_argument(
             "--grant-only",
             action="store_true",
             help="with --ingest: add the grants for new device types to an account that exists",
@@ -38,11 +42,10 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print username and password as JSON")
 
     def handle(self, *, name: str, client_id: list[str], **options: Any) -> str:
+        if options["ask"] and not options["rotate"]:
+            raise CommandError("--ask needs --rotate: make the account first")
         if options["rotate"]:
-            password = _rotate(name)
-            if options["json"]:
-                return json.dumps({"username": name, "password": password})
-            return f"The account {name} has the new password {password}\nIt is shown this once; the old one has ended."
+            return _rotate(name, ask=options["ask"], as_json=options["json"])
         if options["grant_only"]:
             return _grant(name, ingest=options["ingest"])
         # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
@@ -68,10 +71,20 @@ def _grant(name: str, *, ingest: bool) -> str:
     return f"{added} grants added to the account {name}"
 
 
-def _rotate(name: str) -> str:
+def _rotate(name: str, *, ask: bool, as_json: bool) -> str:
     account = Account.objects.filter(username=name).first()
     if account is None:
         raise CommandError(f"There is no account {name}")
+    if ask:
+        try:
+            provisioning.choose_account_password(account, ask_password())
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        return f"The account {name} has the password you chose; the old one has ended."
     password = account.generate_password()
     account.save()
-    return password
+    if as_json:
+        return json.dumps({"username": name, "password": password})
+    return (
+        f"The account {name} has the new password {password}\nIt is shown this once; the old one has ended."
+    )

@@ -12,6 +12,7 @@ from django.utils import timezone
 from authsvc.directory import UNTIL_USED
 from authsvc.durations import duration
 from devicehub import provisioning
+from devicehub.management.asking import ask_password
 
 
 class Command(BaseCommand):
@@ -29,6 +30,9 @@ class Command(BaseCommand):
         )
         until.add_argument("--now", action="store_true", help="the old one ends now")
         until.add_argument("--api-key", action="store_true", help="the API key instead; the old one ends now")
+        until.add_argument(
+            "--ask", action="store_true", help="a password of your choice, asked for; the old one ends now"
+        )
         parser.add_argument("--json", action="store_true")
 
     def handle(self, **options: Any) -> str:
@@ -36,6 +40,12 @@ class Command(BaseCommand):
             device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
         except (provisioning.UnknownKind, provisioning.UnknownDevice) as error:
             raise CommandError(str(error)) from error
+        if options["ask"]:
+            try:
+                provisioning.choose_password(device, ask_password())
+            except ValueError as error:
+                raise CommandError(str(error)) from error
+            return f"{device.mqtt_username} has the password you chose. The old one has ended."
         if options["api_key"]:
             answer = {"api_key": provisioning.rotate_api_key(device)}
             ends = "The old one has ended."
