@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import connection
 from django.utils.module_loading import import_string
 
+from authsvc import triggers
 from authsvc.conf import InvalidKeys, settings
 
 CLIENT_ID_MODES = ("bound", "any")
@@ -70,4 +73,17 @@ def check_redirects(**_: Any) -> list[CheckMessage]:
             hint='Set SECURE_REDIRECT_EXEMPT = [r"^mqtt/"], or whatever path includes authsvc.urls.',
             id="authsvc.E004",
         )
+    ]
+
+
+@register(Tags.database)
+def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """authsvc.E005: the triggers that make a change of brokers and grants noticed are there."""
+    if not databases or "default" not in databases:
+        return []
+    if not set(triggers.TABLES) <= set(connection.introspection.table_names()):
+        return []  # before the first migrate
+    hint = "Run `manage.py migrate`: it makes them again. Until then a removed grant may stay in force."
+    return [
+        Error(f"The trigger {name} is missing.", hint=hint, id="authsvc.E005") for name in triggers.missing()
     ]

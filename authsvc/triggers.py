@@ -10,20 +10,39 @@ from django.db import connections
 from authsvc.models import Broker, Grant, PolicyRevision
 
 RAISE = "UPDATE authsvc_policy SET revision = revision + 1"
+TABLES = (Broker._meta.db_table, Grant._meta.db_table)
 
 
 def install(using: str = "default", **_: Any) -> None:
     """Make the revision row and the triggers. Run after every migrate; running it again changes nothing."""
     connection = connections[using]
-    tables = [Broker._meta.db_table, Grant._meta.db_table]
-    if not {*tables, PolicyRevision._meta.db_table} <= set(connection.introspection.table_names()):
+    if not {*TABLES, PolicyRevision._meta.db_table} <= set(connection.introspection.table_names()):
         return  # migrated back to before they existed
     # A revision that was never used before: a process that outlived a flush must not take it for its own.
     PolicyRevision.objects.using(using).get_or_create(id=1, defaults={"revision": time.time_ns() // 1000})
     with connection.cursor() as cursor:
-        for table in tables:
+        for table in TABLES:
             for statement in _STATEMENTS[connection.vendor](table):
                 cursor.execute(statement)
+
+
+def missing(using: str = "default") -> list[str]:
+    """The triggers that should be there and are not: without them a change would go unnoticed."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        cursor.execute(_EXISTING[connection.vendor])
+        existing = {name for (name,) in cursor.fetchall()}
+    return sorted({name for table in TABLES for name in NAMES[connection.vendor](table)} - existing)
+
+
+_EXISTING = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'",
+}
+NAMES = {
+    "sqlite": lambda table: [f"{table}_{event}_policy" for event in ("insert", "update", "delete")],
+    "postgresql": lambda table: [f"{table}_policy"],
+}
 
 
 def _sqlite(table: str) -> list[str]:

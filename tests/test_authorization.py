@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from passlib.context import CryptContext
 
-from authsvc import background, denials, gateway, policy, reader
+from authsvc import background, denials, gateway, policy, reader, triggers
+from authsvc.checks import check_triggers
 from authsvc.core import authority, passwords
 from authsvc.core.access import (
     Action,
@@ -1297,3 +1298,17 @@ def test_the_reader_opens_the_file_that_the_orm_writes(loop, tmp_path, monkeypat
     finally:
         loop.run(reader.close())
         assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_missing_trigger_is_found_and_made_again(transactional_db):
+    """Without it a change of a broker or a grant goes unnoticed: a restore or a table remade can lose it."""
+    assert check_triggers(databases=["default"]) == []
+    name = triggers.NAMES[connection.vendor](Grant._meta.db_table)[0]
+    where = f" ON {Grant._meta.db_table}" if connection.vendor == "postgresql" else ""
+    sql(f"DROP TRIGGER {name}{where}")
+
+    found = check_triggers(databases=["default"])
+    assert [(error.id, error.msg) for error in found] == [("authsvc.E005", f"The trigger {name} is missing.")]
+
+    triggers.install()
+    assert check_triggers(databases=["default"]) == []
