@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 from django.db import connection
 from django.utils.module_loading import import_string
 
@@ -78,12 +78,13 @@ def check_redirects(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """authsvc.E005: the triggers that make a change of brokers and grants noticed are there."""
+    """authsvc.W005: the triggers that make a change of brokers and grants noticed are there."""
     if not databases or "default" not in databases:
         return []
     if not set(triggers.TABLES) <= set(connection.introspection.table_names()):
         return []  # before the first migrate
     hint = "Run `manage.py migrate`: it makes them again. Until then a removed grant may stay in force."
     return [
-        Error(f"The trigger {name} is missing.", hint=hint, id="authsvc.E005") for name in triggers.missing()
+        Warning(f"The trigger {name} is missing.", hint=hint, id="authsvc.W005")
+        for name in triggers.missing()
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 from django.db import connection
 
 from authsvc.core import topics as filters
@@ -86,12 +86,12 @@ def check_group(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_identities(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """devicehub.E007: no username and no client id names two identities (`check --database default`)."""
+    """devicehub.W007: no username and no client id names two identities (`check --database default`)."""
     if not databases or "default" not in databases or not _migrated():
         return []
     hint = "Whoever connects under it could take over the other's session, so nobody may; rename one."
     return [
-        Error(f"{name!r} names {' and '.join(keys)}.", hint=hint, id="devicehub.E007")
+        Warning(f"{name!r} names {' and '.join(keys)}.", hint=hint, id="devicehub.W007")
         for name, keys in provisioning.shared_names()
     ]
 

@@ -1308,7 +1308,7 @@ def test_a_missing_trigger_is_found_and_made_again(transactional_db):
     sql(f"DROP TRIGGER {name}{where}")
 
     found = check_triggers(databases=["default"])
-    assert [(error.id, error.msg) for error in found] == [("authsvc.E005", f"The trigger {name} is missing.")]
+    assert [(error.id, error.msg) for error in found] == [("authsvc.W005", f"The trigger {name} is missing.")]
 
     triggers.install()
     assert check_triggers(databases=["default"]) == []

@@ -246,7 +246,7 @@ def test_a_database_check_finds_names_that_two_identities_share():
         ("backend", ["account/backend", "irrigationvalve/V2"]),
         ("radio", ["irrigationvalve/V2", "weatherstation/A1"]),
     ]
-    found = [error for error in check_identities(databases=["default"]) if error.id == "devicehub.E007"]
+    found = [error for error in check_identities(databases=["default"]) if error.id == "devicehub.W007"]
     assert [str(error.msg).split()[0] for error in found] == ["'A1'", "'backend'", "'radio'"]
     assert check_identities(databases=None) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -196,3 +197,17 @@ def test_login_middleware_does_not_redirect_a_question():
     """Django's LoginRequiredMiddleware asks each view, and these say no."""
     assert views.question.login_required is False
     assert views.alive.login_required is False
+
+
+def test_migrate_makes_a_lost_trigger_again(tmp_path):
+    """What only a database can show is a warning, or migrate could not mend it."""
+    manage(tmp_path, "migrate")
+    with sqlite3.connect(tmp_path / "devicehub.sqlite3") as database:
+        database.execute("DROP TRIGGER authsvc_grant_update_policy")
+    database.close()
+    assert "authsvc.W005" in manage(tmp_path, "check", "--database", "default").stderr
+
+    mended = manage(tmp_path, "migrate")
+
+    assert mended.returncode == 0, mended.stderr
+    assert "authsvc.W005" not in manage(tmp_path, "check", "--database", "default").stderr
