@@ -27,7 +27,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file")
         parser.add_argument("--type", required=True, help="the device type that the rows are of")
-        parser.add_argument("--apply", action="store_true", help="write; without it nothing changes")
+        write = parser.add_mutually_exclusive_group()
+        write.add_argument(
+            "--dry-run", action="store_true", help="only say what would become of each row (default)"
+        )
+        write.add_argument("--apply", action="store_true", help="write; without it nothing changes")
         parser.add_argument("--replace", action="store_true", help="overwrite credentials that exist here")
         parser.add_argument("--utf8-salt", action="store_true", help="go-auth ran with salt_encoding utf-8")
         parser.add_argument("--json", action="store_true", help="print every row's verdict as JSON")
