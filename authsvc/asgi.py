@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from authsvc import gateway
-from authsvc.conf import options
 from authsvc.dialects.base import MAX_BODY, Reply, Request
 
 Scope = MutableMapping[str, Any]
@@ -61,7 +60,6 @@ async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
             question=question,
             peer=client[0] if client else "",
             path_token=path_token,
-            options=options(),
             oversized=body is None,
         ),
         dialect,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import structlog
 
 from authsvc import callers, denials, directory, policy, renewals, verifier
+from authsvc.conf import options
 from authsvc.core import authority
 from authsvc.core.access import Reason, Refused, Verdict, deny
 from authsvc.dialects import BY_NAME
@@ -20,6 +21,7 @@ log = structlog.get_logger(__name__)
 async def answer(request: Request, dialect: Dialect) -> Reply:
     """The reply to *request*, in the words of *dialect*. Never raises."""
     try:
+        request.options = options()  # here, because a wrong setting is a fault of ours too
         try:
             verdict = await judge(request, dialect)
         except Refused as refusal:

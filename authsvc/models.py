@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import secrets as random
 from typing import Any
 
@@ -41,8 +42,9 @@ class UsernameField(models.CharField):  # type: ignore[type-arg]
 
 
 def validate_client_ids(value: Any) -> None:
-    if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
-        raise ValidationError('Write a list of texts, such as ["ingest-*"].')
+    validate_texts(value)
+    if "*" in value:
+        raise ValidationError("A * alone would be every client id; write how they begin, such as ingest-*.")
 
 
 def digest(token: str) -> str:
@@ -50,13 +52,20 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def validate_dialects(value: list[str]) -> None:
+def validate_texts(value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
+        raise ValidationError('Write a list of texts, such as ["one", "two"].')
+
+
+def validate_dialects(value: Any) -> None:
+    validate_texts(value)
     unknown = [name for name in value if name not in BY_NAME]
     if unknown:
         raise ValidationError(f"Unknown dialect {unknown[0]}; known are {', '.join(sorted(BY_NAME))}.")
 
 
-def validate_networks(value: list[str]) -> None:
+def validate_networks(value: Any) -> None:
+    validate_texts(value)
     for network in value:
         try:
             ipaddress.ip_network(network)
@@ -79,6 +88,12 @@ class Broker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Django validates no empty value, and a null is one."""
+        for field in ("dialects", "networks"):
+            if getattr(self, field) is None:
+                raise ValidationError({field: "Write a list of texts, or [] for all."})
 
     def issue_token(self) -> str:
         """A new token of 256 random bits, which replaces the old one; the caller saves, and shows it once."""
@@ -131,6 +146,10 @@ class Account(models.Model):
         self.credentials_changed_at = timezone.now()
 
 
+# Types and kinds are lower case: what is not could never match.
+_SUBJECT = re.compile(r"everyone|type:[a-z0-9_]+|key:[a-z0-9_]+/[A-Za-z0-9_.@:=-]+")
+
+
 class InvalidGrant(ValidationError, ValueError):
     """A rule that could never mean what its writer meant."""
 
@@ -141,10 +160,9 @@ def validate_filter(value: str) -> None:
 
 
 def validate_subject(value: str) -> None:
-    kind, _, name = value.partition(":")
-    if value != "everyone" and (kind not in ("type", "key") or not name):
+    if not _SUBJECT.fullmatch(value):
         raise InvalidGrant(
-            "The subject is everyone, type:<type> or key:<key>, such as key:account/ingest.",
+            "The subject is everyone, type:<type> or key:<kind>/<id>, such as key:account/ingest.",
             code="invalid_subject",
         )
 

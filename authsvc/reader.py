@@ -23,6 +23,8 @@ from django.db import connections
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT = 2  # seconds; a broker gives up after five
+# In OPTIONS for Django, not for libpq.
+OF_DJANGO = frozenset({"assume_role", "isolation_level", "pool", "server_side_binding"})
 RETRY_PAUSE = 0.5  # seconds without another attempt after a connection was refused
 _held = threading.local()
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weakref.WeakKeyDictionary()
@@ -61,6 +63,22 @@ def moment(value: Any) -> float | None:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return float((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+
+
+def connection_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """What libpq is told: all that DATABASE_URL says (TLS, service, ...), and our own limits."""
+    options = {name: v for name, v in config.get("OPTIONS", {}).items() if name not in OF_DJANGO}
+    return {
+        "connect_timeout": CONNECT_TIMEOUT,
+        **options,
+        "dbname": config["NAME"],
+        "user": config["USER"] or None,
+        "password": config["PASSWORD"] or None,
+        "host": config["HOST"] or None,
+        "port": config["PORT"] or None,
+        "options": f"{options.get('options', '')} -c statement_timeout=2000".strip(),
+        "application_name": "devicehub authsvc",
+    }
 
 
 def _sqlite(name: str, sql: str, parameters: Sequence[Any]) -> list[Row]:
@@ -115,16 +133,7 @@ class _PostgreSQL:
             raise psycopg.OperationalError("the database refused a connection a moment ago")
         try:
             self._connection = await psycopg.AsyncConnection.connect(
-                dbname=config["NAME"],
-                user=config["USER"] or None,
-                password=config["PASSWORD"] or None,
-                host=config["HOST"] or None,
-                port=config["PORT"] or None,
-                connect_timeout=CONNECT_TIMEOUT,
-                autocommit=True,
-                prepare_threshold=1,
-                options="-c statement_timeout=2000",
-                application_name="devicehub authsvc",
+                **connection_arguments(config), autocommit=True, prepare_threshold=1
             )
         except psycopg.Error:
             self._refused_until = time.monotonic() + RETRY_PAUSE

@@ -23,4 +23,6 @@ async def issue(username: str, ttl: int) -> str:
         raise NotIssued(f"There is no {username}")
     if not principal.active:
         raise NotIssued(f"{principal.key} is disabled")
+    if principal.revoked:
+        raise NotIssued(f"The credentials of {principal.key} are revoked: issue new ones first")
     return tokens.issue(username, principal.version, options().jwt_keys, ttl)

@@ -7,7 +7,6 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from authsvc import gateway
-from authsvc.conf import options
 from authsvc.dialects.base import MAX_BODY, Reply, Request
 
 
@@ -30,7 +29,6 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
         question=name,
         peer=request.META.get("REMOTE_ADDR", ""),
         path_token=path_token,
-        options=options(),
         oversized=body is None,
     )
     return _response(await gateway.answer(asked, dialect))

@@ -23,7 +23,10 @@ env = environ.Env()
 def secret(name: str, default: str | None = None) -> str:
     """A secret from NAME or from the file that NAME_FILE names; without either, and a default, an error."""
     if file := os.environ.get(f"{name}_FILE"):
-        return Path(file).read_text().strip()
+        try:
+            return Path(file).read_text().strip()
+        except OSError as error:
+            raise ImproperlyConfigured(f"{name}_FILE: {file} cannot be read ({error.strerror})") from error
     value = os.environ.get(name, default)
     if not value and default is None:
         raise ImproperlyConfigured(f"Set {name}, or {name}_FILE to the path of a file that holds it")
@@ -66,12 +69,12 @@ def keys(text: str) -> dict[str, str] | None:
     return found
 
 
-def seconds(text: str) -> int:
-    """A duration, such as 90s, 15m, 1h, 2d."""
+def seconds(name: str, default: str) -> int:
+    """A setting that is a duration, such as 90s, 15m, 1h, 2d."""
     try:
-        return int(duration(text).total_seconds())
+        return int(duration(env.str(name, default=default)).total_seconds())
     except ArgumentTypeError as error:
-        raise ImproperlyConfigured(str(error)) from error
+        raise ImproperlyConfigured(f"{name}: {error}") from error
 
 
 SECRET_KEY = secret("SECRET_KEY")
@@ -162,7 +165,7 @@ AUTHSVC_DIRECTORIES = env.list(
     default=["devicehub.directory.DeviceDirectory", "authsvc.directory.AccountDirectory"],
 )
 AUTHSVC_CLIENT_ID = env.str("AUTHSVC_CLIENT_ID", default="bound")
-AUTHSVC_EMQX_RULES_TTL = seconds(env.str("AUTHSVC_EMQX_RULES_TTL", default="1h"))
+AUTHSVC_EMQX_RULES_TTL = seconds("AUTHSVC_EMQX_RULES_TTL", default="1h")
 AUTHSVC_RABBITMQ_VHOST = env.str("AUTHSVC_RABBITMQ_VHOST", default="/")
 AUTHSVC_RABBITMQ_EXCHANGE = env.str("AUTHSVC_RABBITMQ_EXCHANGE", default="amq.topic")
 

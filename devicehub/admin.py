@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.forms import ModelForm
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
+from devicehub import provisioning
 from devicehub.models import QuarantinedMessage, SentCommand
 from devicehub.registry import Kind, registry
 
@@ -15,7 +18,27 @@ HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
 SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
 
 
+class DeviceForm(ModelForm):  # type: ignore[type-arg]
+    """Refuses names of another identity, which would shut both out."""
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        device = self.instance
+        given = self.cleaned_data
+        names = [given.get(n, getattr(device, n)) for n in provisioning.CLIENT_ID_COLUMNS]
+        try:
+            provisioning.refuse_taken([n for n in names if n], but=device if device.pk else None)
+        except provisioning.IdentityTaken as error:
+            raise ValidationError(str(error)) from error
+        return cleaned
+
+    def clean_mqtt_client_id(self) -> str | None:
+        """Empty is none: it is unique, and a second empty one would not be."""
+        return self.cleaned_data["mqtt_client_id"] or None
+
+
 class DeviceAdmin(ModelAdmin):  # type: ignore[misc]
+    form = DeviceForm
     list_display = ("device_id", "name", "status", "is_active", "site", "last_seen")
     list_filter = ("status", "is_active", "site")
     search_fields = ("device_id", "name", "mqtt_username")

@@ -21,11 +21,18 @@ TIMEOUT = 10.0  # seconds for connect, publish and ack together
 
 
 class CommandNotSent(Exception):
-    """The broker did not take the command, so the device will not get it."""
+    """The broker did not take the command."""
+
+
+class CommandUnconfirmed(CommandNotSent):
+    """The command went out and the broker did not confirm it: the device may get it, and its reply counts."""
 
 
 def send(device: BaseDevice, name: str, payload: dict[str, Any], broker_name: str = "default") -> str:
-    """Publish a validated command and wait for the broker's ack; returns its id. Raises CommandNotSent."""
+    """Publish a validated command and wait for the broker's ack; returns its id.
+
+    Raises CommandNotSent, and CommandUnconfirmed where it may have been sent all the same.
+    """
     if broker_name != "default":
         raise ValueError(f"There is no broker {broker_name!r}; commands go over MQTT_URL, which is 'default'")
     kind = registry.of(device)
@@ -49,6 +56,8 @@ def send(device: BaseDevice, name: str, payload: dict[str, Any], broker_name: st
                 response_topic=topics.build(kind, device.device_id, MessageType.REPLY),
             )
         )
+    except mqtt.Unacknowledged as error:
+        raise CommandUnconfirmed(f"{name} may have reached {kind.key(device.device_id)}: {error}") from error
     except mqtt.MqttError as error:
         command.delete()
         raise CommandNotSent(f"{name} was not sent to {kind.key(device.device_id)}: {error}") from error

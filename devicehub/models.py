@@ -254,7 +254,7 @@ class QuarantinedMessage(models.Model):
 
 
 class SentCommand(models.Model):
-    """A command that the broker took for a device, and the device's reply when it came."""
+    """A command that went out to a device, and the device's reply when it came."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     device_key = models.CharField(max_length=260, db_index=True)

@@ -29,6 +29,10 @@ class MqttError(Exception):
     """The broker could not be reached, refused us, or did not acknowledge."""
 
 
+class Unacknowledged(MqttError):
+    """A message was sent and the broker did not say that it has it: it may arrive, or not."""
+
+
 class InvalidAddress(ValueError):
     """A text that is no address of a broker."""
 
@@ -164,7 +168,7 @@ class Connection:
         except (RuntimeError, ValueError) as error:
             raise MqttError(f"not published to {message.topic}: {error}") from error
         if not info.is_published():
-            raise MqttError(f"the broker did not acknowledge a message to {message.topic}")
+            raise Unacknowledged(f"the broker did not acknowledge a message to {message.topic}")
 
     @property
     def connected(self) -> bool:

@@ -100,6 +100,18 @@ def choose_password(device: BaseDevice, password: str) -> None:
     _set_password_hash(device, stored)
 
 
+def rotate_account(account: Account, *, valid_until: datetime | None) -> str:
+    """A new password for *account*, shown this once; the old one as for rotate_password()."""
+    if valid_until is not None and account.password_expires_at is not None:
+        valid_until = min(valid_until, account.password_expires_at)
+    old = account.password_hash if valid_until is not None and valid_until > timezone.now() else ""
+    password = account.generate_password()
+    account.previous_password_hash = old
+    account.previous_valid_until = valid_until if old else None
+    account.save()
+    return password
+
+
 def choose_account_password(account: Account, password: str) -> None:
     """The same for a service account."""
     account.set_hash(_hash_chosen(password))
@@ -218,12 +230,14 @@ def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:
         if but is not None and isinstance(but, kind.device_model):
             rows = rows.exclude(pk=but.pk)
         for column in CLIENT_ID_COLUMNS:
-            found = rows.filter(**{f"{column}__in": names}).values_list("device_id", flat=True).first()
+            found = rows.filter(**{f"{column}__in": names}).values_list(column, "device_id").first()
             if found is not None:
-                raise IdentityTaken(f"{kind.key(found)} has {', '.join(names)} as a name already")
+                raise IdentityTaken(
+                    f"{kind.key(found[1])} has the name {found[0]} already; choose another one"
+                )
     account = Account.objects.filter(username__in=names).first()
     if account is not None:
-        raise IdentityTaken(f"The account {account.username} has that name already")
+        raise IdentityTaken(f"The account {account.username} has that name already; choose another one")
 
 
 def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:

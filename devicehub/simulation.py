@@ -86,6 +86,7 @@ class Simulation:
         self._stop = threading.Event()
         self._connections: dict[str, Connection] = {}
         self._broken: set[str] = set()
+        self._greeted: set[str] = set()
         self.published = 0
 
     def stop(self) -> None:
@@ -95,6 +96,8 @@ class Simulation:
         """Publish in rounds; every device says goodbye in the end. A lost connection is made again."""
         end = None if duration is None else time.monotonic() + duration
         with ThreadPoolExecutor(THREADS) as pool:
+            # All connect before the first one speaks: aMQTT 0.12 loses a message while clients subscribe.
+            list(pool.map(self._arrive, self._logins))
             number = 0
             while not self._stop.is_set() and (end is None or time.monotonic() < end):
                 began = time.monotonic()
@@ -105,11 +108,20 @@ class Simulation:
                 self._stop.wait(max(0.0, self._interval - (time.monotonic() - began)))
             list(pool.map(self._leave, self._logins))
 
+    def _arrive(self, login: Login) -> None:
+        try:
+            self._connect(login)
+        except MqttError as error:
+            self._report(f"{login.device_id}: {error}")
+            self._broken.add(login.device_id)
+
     def _turn(self, login: Login) -> None:
         try:
             connection = self._connections.get(login.device_id)
             if connection is None or not connection.connected:
                 connection = self._connect(login)
+            if login.device_id not in self._greeted:
+                self._greet(connection, login)
             self._publish(connection, login, MessageType.DATA, self._sample(login, time.time()))
             self._broken.discard(login.device_id)
         except MqttError as error:
@@ -119,7 +131,6 @@ class Simulation:
             self._close(login)
 
     def _connect(self, login: Login) -> Connection:
-        first = login.device_id not in self._connections
         self._close(login)
         base = BrokerAddress.parse(settings.mqtt_url)
         address = BrokerAddress(base.host, base.port, login.username, login.password, base.tls)
@@ -133,14 +144,16 @@ class Simulation:
         )
         self._connections[login.device_id] = connection
         connection.subscribe(self._topic(login, MessageType.CMD))
+        return connection
+
+    def _greet(self, connection: Connection, login: Login) -> None:
+        """Say that it is there, and send what was measured while it was not."""
         status = {"status": "online", "battery_level": round(60 + _spread(login.device_id) * 40, 1)}
         self._publish(connection, login, MessageType.STATUS, status)
-        if first:
-            now = time.time()
-            history = range(int(now) - HISTORY, int(now), HISTORY_STEP)
-            buffered = [self._sample(login, moment) for moment in history]
-            self._publish(connection, login, MessageType.DATA, buffered)
-        return connection
+        now = int(time.time())
+        buffered = [self._sample(login, moment) for moment in range(now - HISTORY, now, HISTORY_STEP)]
+        self._publish(connection, login, MessageType.DATA, buffered)
+        self._greeted.add(login.device_id)
 
     def _leave(self, login: Login) -> None:
         connection = self._connections.get(login.device_id)

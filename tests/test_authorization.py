@@ -35,6 +35,7 @@ from authsvc.core.access import (
 from authsvc.dialects import BY_NAME, DIALECTS
 from authsvc.dialects.base import MAX_BODY, Request
 from authsvc.models import Account, Broker, Denial, Grant
+from config.settings import database
 from devicehub import provisioning
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from tests.conftest import WAKE, provision
@@ -774,7 +775,7 @@ class TestGrants:
     @pytest.fixture
     def grant(self, transactional_db):
         def one(subject, text, actions="all", effect="allow"):
-            made = Grant.objects.create(subject="key:x", filter=text, actions=actions, effect=effect)
+            made = Grant.objects.create(subject="key:x/x", filter=text, actions=actions, effect=effect)
             # By SQL, because the model refuses some of the subjects that must mean nothing.
             sql(f"UPDATE {Grant._meta.db_table} SET subject = %s WHERE id = %s", subject, made.pk)
             return made
@@ -1312,3 +1313,21 @@ def test_a_missing_trigger_is_found_and_made_again(transactional_db):
 
     triggers.install()
     assert check_triggers(databases=["default"]) == []
+
+
+@pytest.mark.sqlite_only
+def test_the_reader_connects_as_the_orm_does():
+    """TLS and all else that DATABASE_URL says is libpq's; what is Django's own is left out."""
+    config = database("postgres://hub:s%40@db:5433/hub?sslmode=verify-full&sslrootcert=/ca.pem") | {
+        "PORT": 5433
+    }
+    config["OPTIONS"] |= {"pool": True, "options": "-c search_path=hub"}
+
+    told = reader.connection_arguments(config)
+
+    assert (told["sslmode"], told["sslrootcert"]) == ("verify-full", "/ca.pem")
+    assert (told["host"], told["port"], told["user"], told["password"], told["dbname"]) == (
+        "db", 5433, "hub", "s@", "hub",
+    )  # fmt: skip
+    assert told["options"] == "-c search_path=hub -c statement_timeout=2000"
+    assert "pool" not in told

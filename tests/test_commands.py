@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
 
@@ -14,9 +15,9 @@ from authsvc.broker_configuration import TEMPLATES
 from authsvc.core.passwords import verify
 from authsvc.dialects import BY_NAME
 from authsvc.models import Account, Broker, Grant, digest
-from devicehub import provisioning, simulation
+from devicehub import mqtt, provisioning, simulation
 from devicehub.checks import check_identities
-from devicehub.commands import CommandNotSent
+from devicehub.commands import CommandNotSent, CommandUnconfirmed
 from devicehub.models import SentCommand, digest_api_key
 from devicehub.signals import device_provisioned
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
@@ -273,3 +274,51 @@ def test_new_device_types_are_granted_to_an_ingest_account_that_exists():
     assert "0 grants added" in run("create_account", "ingest", "--ingest", "--grant-only")
     with pytest.raises(CommandError, match="--grant-only needs --ingest"):
         run("create_account", "ingest", "--grant-only")
+
+
+@pytest.mark.parametrize("url", ["hub.example.org:8000", "mqtt://hub", "http://", ""])
+def test_an_address_that_is_none_makes_no_broker(url):
+    with pytest.raises(CommandError, match="is no address; write http://host:8000"):
+        run("create_broker", "broker-1", "go-auth", "--url", url)
+
+    assert not Broker.objects.exists()
+
+
+@pytest.mark.parametrize("field", ["dialects", "networks"])
+@pytest.mark.parametrize("value", [5, None, "go-auth", [5], [""], {"a": 1}])
+def test_what_is_no_list_of_texts_limits_no_broker(field, value):
+    broker = Broker(name="broker-1", **{field: value})
+    broker.issue_token()
+
+    with pytest.raises(ValidationError):
+        broker.full_clean()
+
+
+def test_the_admin_refuses_a_name_of_another_device(admin_client):
+    """Both would be shut out as ambiguous."""
+    provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
+    page = "/admin/fleet/irrigationvalvedevice/add/"
+    form = {"device_id": "V1", "status": "offline", "metadata": "{}", "mode": "manual", "opening": "0"}
+
+    refused = admin_client.post(page, form | {"mqtt_client_id": "fleet-weatherstationdevice-STATION-001"})
+    assert "weatherstation/STATION-001 has the name" in refused.content.decode()
+    assert not IrrigationValveDevice.objects.exists()
+
+    assert admin_client.post(page, form).status_code == 302
+    assert admin_client.post(page, form | {"device_id": "V2"}).status_code == 302
+    assert list(IrrigationValveDevice.objects.values_list("mqtt_client_id", flat=True)) == [None, None]
+
+
+def test_a_command_that_no_broker_confirmed_is_kept(monkeypatch):
+    """It may have arrived: its reply must find it."""
+
+    def unconfirmed(*_: object, **__: object) -> None:
+        raise mqtt.Unacknowledged("no ack")
+
+    monkeypatch.setattr(mqtt, "publish", unconfirmed)
+    device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
+
+    with pytest.raises(CommandUnconfirmed, match="reboot may have reached weatherstation/STATION-001"):
+        device.send_command("reboot")
+
+    assert SentCommand.objects.get().name == "reboot"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -270,7 +273,7 @@ def test_a_chosen_password_is_asked_for_and_never_an_argument(station: Cast, log
 
 def test_an_account_may_have_a_chosen_password_too(login, monkeypatch, transactional_db):
     run("create_account", "backend")
-    with pytest.raises(CommandError, match="--ask needs --rotate"):
+    with pytest.raises(CommandError, match="--ask and --overlap need --rotate"):
         run("create_account", "other", "--ask")
     monkeypatch.setattr("sys.stdin", StringIO("correct horse battery\n"))
 
@@ -456,3 +459,52 @@ def test_a_file_that_is_none_is_refused_whole(tmp_path: Path, db, content, messa
 
     with pytest.raises(CommandError, match=message):
         run("import_credentials", str(tmp_path / "passwd"), "--type", "weatherstation")
+
+
+def test_an_accounts_old_password_may_overlap(login, transactional_db):
+    old = json.loads(run("create_account", "backend", "--json"))["password"]
+    new = json.loads(run("create_account", "backend", "--rotate", "--overlap", "15m", "--json"))["password"]
+
+    assert login("backend", new)
+    assert login("backend", old)
+    Account.objects.update(previous_valid_until=timezone.now() - timedelta(seconds=1))
+    assert not login("backend", old)
+    with pytest.raises(CommandError, match="--rotate changes the password alone"):
+        run("create_account", "backend", "--rotate", "--superuser")
+
+
+def test_guesses_at_one_slow_hash_hold_up_nobody_else(loop, monkeypatch):
+    """Two run for one stored hash; a third is a fault at once, and another name's login goes on."""
+    held = threading.Event()
+    real = passwords.verify
+
+    def slow(secret: str, stored: str) -> bool:
+        if stored == HASHES["bcrypt"]:
+            held.wait(5)
+        return real(secret, stored)
+
+    monkeypatch.setattr(passwords, "verify", slow)
+    monkeypatch.setattr(verifier, "_threads", ThreadPoolExecutor(4))
+
+    async def storm() -> list[object]:
+        guesses = [asyncio.ensure_future(verifier.verify(f"guess {n}", HASHES["bcrypt"])) for n in range(20)]
+        await asyncio.sleep(0.05)
+        other = await verifier.verify("s3cret +%41é", HASHES["mosquitto pbkdf2"])
+        held.set()
+        return [other, *await asyncio.gather(*guesses, return_exceptions=True)]
+
+    other, *guesses = loop.run(storm())
+
+    assert other is True
+    assert [type(g) for g in guesses].count(verifier.Overloaded) == 18
+    assert guesses.count(False) == 2
+    assert verifier._running == {}
+
+
+def test_a_login_over_the_budget_is_a_fault_and_no_deny(station: Cast, ask, monkeypatch):
+    WeatherStationDevice.objects.update(mqtt_password_hash=HASHES["bcrypt"])
+    monkeypatch.setattr(verifier, "MAX_WAITING", 0)
+
+    reply = ask("go-auth/user", username=station.username, clientid=station.username, password="anything")
+
+    assert (reply.status_code, reply.json()["ok"]) == (503, False)

@@ -37,7 +37,7 @@ from authsvc.core.access import (
 )
 from authsvc.core.grants import ActionSet, Grant
 from authsvc.core.memory import MemoryDirectory
-from authsvc.dialects import DIALECTS, emqx, vernemq
+from authsvc.dialects import BY_NAME, DIALECTS, emqx, vernemq
 from authsvc.dialects.base import FORM, JSON, MAX_BODY, Options, Reply, Request
 from authsvc.models import Account, Broker
 from fleet.models import WeatherStationDevice
@@ -1789,3 +1789,14 @@ class TestJWT:
 def version(who):
     """Of the credentials of *who*, as their tokens say it."""
     return tokens.verify(token_of(who.username), conf.options().jwt_keys).version
+
+
+@pytest.mark.parametrize("path", ["go-auth/user", "emqx/authz", "rabbitmq/user", "vernemq/publish"])
+def test_a_wrong_setting_is_a_fault_in_the_words_of_the_broker(question, station, settings, path):
+    """A 500 of the server would mean "ask the next one" to EMQX."""
+    settings.AUTHSVC_JWT_KEYS = {"k": "too short"}
+
+    reply = question(path, good(path, station))
+
+    assert not reads_as_allow(path, reply)
+    assert reply == BY_NAME[path.partition("/")[0]].fault(Request("POST", question=path.partition("/")[2]))

@@ -154,6 +154,13 @@ def test_a_disabled_device_gets_none(station: Cast):
         issue(station.username)
 
 
+def test_who_is_revoked_gets_none(station: Cast):
+    provisioning.revoke(station.device)
+
+    with pytest.raises(CommandError, match="weatherstation/STATION-001 are revoked: issue new ones first"):
+        issue(station.username)
+
+
 def test_a_device_gets_a_token_for_its_api_key(station: Cast, exchange, present):
     reply = exchange(station.api_key)
 

@@ -50,14 +50,13 @@ class Scheme(NamedTuple):
     name: str
     pattern: re.Pattern[str]
     limits: dict[str, int]
-    fast: bool = False
 
 
 _B64 = r"[A-Za-z0-9+/]"
 _AB64 = r"[A-Za-z0-9./]"  # passlib's own alphabet, with `.` for `+`
 ROUNDS: Final = {"cost": 2_000_000}  # of PBKDF2: about half a second
 SCHEMES: Final = (
-    Scheme("generated", re.compile(rf"\{{SSHA256\}}{_B64}{{54}}=="), {}, fast=True),
+    Scheme("generated", re.compile(rf"\{{SSHA256\}}{_B64}{{54}}=="), {}),
     Scheme(
         "argon2id",
         re.compile(
@@ -88,7 +87,6 @@ SCHEMES: Final = (
         "mosquitto sha512",
         re.compile(rf"\$6\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"),
         {},
-        fast=True,
     ),
     Scheme(
         "mosquitto pbkdf2",

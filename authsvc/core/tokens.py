@@ -52,7 +52,7 @@ def verify(token: str, keys: Sequence[Key]) -> Claims:
     try:
         header = jwt.get_unverified_header(token)
         key = next((k for k in keys if k.kid == header.get("kid")), None)
-        if key is None or header.get("alg") != key.algorithm:
+        if key is None or key.algorithm not in ALGORITHMS or header.get("alg") != key.algorithm:
             raise InvalidToken("no key of ours signed the token")
         claims = jwt.decode(
             token,

@@ -77,7 +77,7 @@ def fault(_request: Request) -> Reply:
 
 
 def _client(fields: Fields) -> Client:
-    """RabbitMQ repeats both names in `variable_map`; before 3.x.y, and for AMQP, it sends no client id."""
+    """RabbitMQ repeats both names in `variable_map`; older 3.x releases, and AMQP, send no client id."""
     username = fields.text("username")
     known = [fields.text(n) for n in ("client_id", "variable_map.client_id") if n in fields]
     if fields.get("variable_map.username", username) != username or len(set(known)) > 1:

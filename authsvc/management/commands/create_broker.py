@@ -26,6 +26,9 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print name, dialect and token as JSON")
 
     def handle(self, *, name: str, dialect: str, url: str, network: list[str], **options: Any) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CommandError(f"--url {url} is no address; write http://host:8000")
         broker = Broker.objects.filter(name=name).first()
         if options["rotate"] and broker is None:
             raise CommandError(f"There is no broker {name}")

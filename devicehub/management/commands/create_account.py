@@ -7,7 +7,9 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
+from authsvc.durations import duration
 from authsvc.models import Account
 from devicehub import provisioning
 from devicehub.management.asking import ask_password
@@ -29,6 +31,11 @@ class Command(BaseCommand):
             "--rotate", action="store_true", help="give an account that exists a new password"
         )
         parser.add_argument(
+            "--overlap",
+            type=duration,
+            help="with --rotate: how long the old password stays valid; now if not given",
+        )
+        parser.add_argument(
             "--ask", action="store_true", help="with --rotate: a password of your choice, asked for"
         )
         parser.add_argument(
@@ -42,10 +49,14 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print username and password as JSON")
 
     def handle(self, *, name: str, client_id: list[str], **options: Any) -> str:
-        if options["ask"] and not options["rotate"]:
-            raise CommandError("--ask needs --rotate: make the account first")
+        if (options["ask"] or options["overlap"]) and not options["rotate"]:
+            raise CommandError("--ask and --overlap need --rotate: make the account first")
+        if options["ask"] and options["overlap"]:
+            raise CommandError("--ask ends the old password now: leave --overlap out")
+        if options["rotate"] and (options["superuser"] or options["ingest"] or client_id):
+            raise CommandError("--rotate changes the password alone: the rest is changed in the admin")
         if options["rotate"]:
-            return _rotate(name, ask=options["ask"], as_json=options["json"])
+            return _rotate(name, options)
         if options["grant_only"]:
             return _grant(name, ingest=options["ingest"])
         # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
@@ -71,20 +82,19 @@ def _grant(name: str, *, ingest: bool) -> str:
     return f"{added} grants added to the account {name}"
 
 
-def _rotate(name: str, *, ask: bool, as_json: bool) -> str:
+def _rotate(name: str, options: dict[str, Any]) -> str:
     account = Account.objects.filter(username=name).first()
     if account is None:
         raise CommandError(f"There is no account {name}")
-    if ask:
+    if options["ask"]:
         try:
             provisioning.choose_account_password(account, ask_password())
         except ValueError as error:
             raise CommandError(str(error)) from error
         return f"The account {name} has the password you chose; the old one has ended."
-    password = account.generate_password()
-    account.save()
-    if as_json:
+    until = timezone.now() + options["overlap"] if options["overlap"] else None
+    password = provisioning.rotate_account(account, valid_until=until)
+    if options["json"]:
         return json.dumps({"username": name, "password": password})
-    return (
-        f"The account {name} has the new password {password}\nIt is shown this once; the old one has ended."
-    )
+    ends = f"is valid until {until:%Y-%m-%d %H:%M} UTC" if until else "has ended"
+    return f"The account {name} has the new password {password}\nIt is shown this once; the old one {ends}."

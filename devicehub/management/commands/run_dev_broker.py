@@ -34,6 +34,10 @@ class Command(BaseCommand):
             broker_module = importlib.import_module("amqtt.broker")
         except ImportError as error:
             raise CommandError("aMQTT is not installed: run script/setup --demo") from error
+        if urlsplit(auth_url).scheme != "http" or not urlsplit(auth_url).hostname:
+            raise CommandError(
+                f"--auth-url {auth_url}: this broker asks over plain http; write http://127.0.0.1:8000"
+            )
         config = _config(plugins, auth_url, token, f"{bind}:{port}")
         try:
             asyncio.run(
