@@ -71,6 +71,9 @@ class Demo:
         return found - {self.process.pid}
 
     def interrupt(self) -> int:
+        """ctrl-c, and again by somebody impatient."""
+        self.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(30)
 
