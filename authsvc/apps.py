@@ -1,7 +1,7 @@
 import logging
 
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class AuthsvcConfig(AppConfig):
@@ -14,4 +14,5 @@ class AuthsvcConfig(AppConfig):
 
         logging.getLogger("django.request").addFilter(logs.hide_token)
 
+        pre_migrate.connect(triggers.remove, sender=self, dispatch_uid="authsvc.triggers.remove")
         post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")

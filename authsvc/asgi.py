@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
 from typing import Any
 
-from authsvc import gateway
+from authsvc import changes, gateway
 from authsvc.dialects.base import MAX_BODY, Reply, Request
 
 Scope = MutableMapping[str, Any]
@@ -55,7 +56,7 @@ async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
         Request(
             method=scope["method"],
             query=scope["query_string"].decode("latin-1"),
-            headers=_headers(scope["headers"]),
+            pairs=tuple(map(tuple, scope["headers"])),
             body=body or b"",
             question=question,
             peer=client[0] if client else "",
@@ -64,15 +65,6 @@ async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
         ),
         dialect,
     )
-
-
-def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """By lower-case name. A header that comes twice is joined, so two different proofs are none."""
-    headers: dict[str, str] = {}
-    for name, value in pairs:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]},{text}" if key in headers else text
-    return headers
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -92,18 +84,24 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 async def _send(send: Send, reply: Reply) -> None:
-    headers = [
-        (b"content-type", reply.content_type.encode()),
-        (b"content-length", str(len(reply.body)).encode()),
-    ]
+    headers = _reply_headers(reply.content_type, len(reply.body))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 
 
+@cache
+def _reply_headers(content_type: str, length: int) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", content_type.encode()), (b"content-length", b"%d" % length)]
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Django's handler knows no lifespan. Nothing of ours waits for it either."""
+    """Django's handler knows no lifespan. A server without it is as right, and reads more."""
     while True:
         message = await receive()
+        if message["type"] == "lifespan.startup":
+            changes.start()
+        else:
+            await changes.stop()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hmac
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -13,6 +13,8 @@ from django.core.signals import setting_changed
 
 from authsvc.core.tokens import Key
 from authsvc.dialects.base import Options
+
+REFRESH_SECONDS = 150.0
 
 
 class Settings:
@@ -43,6 +45,21 @@ class Settings:
     def rabbitmq_exchange(self) -> str:
         """AUTHSVC_RABBITMQ_EXCHANGE: the topic exchange of RabbitMQ's MQTT plugin (its `mqtt.exchange`)."""
         return str(getattr(django_settings, "AUTHSVC_RABBITMQ_EXCHANGE", "amq.topic"))
+
+    @property
+    def stale_seconds(self) -> int:
+        """AUTHSVC_STALE_SECONDS: while PostgreSQL is away, what was read less long ago is answered from memory."""
+        return int(getattr(django_settings, "AUTHSVC_STALE_SECONDS", 300))
+
+    @property
+    def cache_size(self) -> int:
+        """AUTHSVC_CACHE_SIZE: principals that one process remembers, about 3 KiB each."""
+        return int(getattr(django_settings, "AUTHSVC_CACHE_SIZE", 20_000))
+
+    @property
+    def listen_dsn(self) -> str:
+        """AUTHSVC_LISTEN_DSN: how to reach PostgreSQL itself, where DATABASE_URL leads to a pooler. A secret."""
+        return str(getattr(django_settings, "AUTHSVC_LISTEN_DSN", ""))
 
     @property
     def upgrade_hashes(self) -> bool:
@@ -97,8 +114,26 @@ def options() -> Options:
     )
 
 
+class Limits(NamedTuple):
+    """What bounds the memory of what was read: seconds, seconds, entries."""
+
+    stale_seconds: int
+    refresh_seconds: float
+    cache_size: int
+
+
+@functools.cache
+def limits() -> Limits:
+    """The limits, kept until a setting changes. What is asked for is read again at half its time:
+    so that an outage finds it young enough, and a change that no trigger told of lasts no longer.
+    """
+    stale = settings.stale_seconds
+    return Limits(stale, stale / 2 if stale > 0 else REFRESH_SECONDS, settings.cache_size)
+
+
 def _forget(**_: Any) -> None:
     options.cache_clear()
+    limits.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="authsvc.conf.options")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,12 +16,14 @@ from authsvc import reader
 from authsvc.conf import settings
 from authsvc.core.access import AmbiguousIdentity, Directory, Principal, Secret
 from authsvc.models import Account
+from authsvc.remembered import Remembered, Stamp
+from authsvc.sources import Source
 
-SELECT_ACCOUNT = (
-    "SELECT password_hash, password_expires_at, previous_password_hash, previous_valid_until, "  # noqa: S608
-    "credentials_changed_at, is_active, is_superuser, client_ids "
-    f"FROM {Account._meta.db_table} WHERE username = %s"
+DECIDE = (
+    *("password_hash", "password_expires_at", "previous_password_hash", "previous_valid_until"),
+    *("credentials_changed_at", "is_active", "is_superuser", "client_ids"),
 )
+SELECT_ACCOUNT = f"SELECT {', '.join(DECIDE)} FROM {Account._meta.db_table} WHERE username = %s"  # noqa: S608
 # Until when a previous password is valid that ends with the first use of the new one.
 UNTIL_USED = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -48,6 +51,9 @@ SELECT_NAME = f"SELECT username FROM {Account._meta.db_table} WHERE username = %
 
 class AccountDirectory:
     """Service accounts as principals. One indexed read."""
+
+    def sources(self) -> list[Source]:
+        return [Source(Account._meta.db_table, ("username",), DECIDE)]
 
     async def lookup(self, username: str) -> Principal | None:
         rows = await reader.fetch(SELECT_ACCOUNT, [username])
@@ -119,15 +125,69 @@ class Chain:
                 claimed |= await directory.claimants(client_id)
         return claimed
 
+    def sources(self) -> list[Source]:
+        """The tables that its directories read."""
+        return [source for directory in self._directories for source in getattr(directory, "sources", list)()]
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a change in any of its directories is noticed: each of them names its tables."""
+        return all(hasattr(directory, "sources") for directory in self._directories)
+
+
+class Memory:
+    """A chain that remembers whom it found, for as long as that is noticed to be so."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.principals = Remembered(chain.lookup)
+        self.claimants = Remembered(chain.claimants)
+
+
+class View:
+    """The directories as one question sees them: a principal from memory where memory is still true.
+
+    Memory answers a login only when *recognised* says that this password was right before. Whoever is refused is
+    refused on what the database says, so a name that exists takes as long as one that does not.
+    """
+
+    __slots__ = ("_memory", "_recognised", "_stamp")
+
+    def __init__(self, stamp: Stamp | None, recognised: Callable[[Principal], bool] | None = None) -> None:
+        self._memory = remembering()
+        self._stamp = stamp
+        self._recognised = recognised
+
+    async def lookup(self, username: str) -> Principal | None:
+        memory = self._memory
+        if memory is None:
+            return await configured().lookup(username)
+        principal = memory.principals.peek(username, self._stamp)
+        if principal is not None and (self._recognised is None or self._recognised(principal)):
+            return principal
+        return await memory.principals.read(username, self._stamp)
+
+    async def claimants(self, client_id: str) -> set[str]:
+        if self._memory is None:
+            return await configured().claimants(client_id)
+        return await self._memory.claimants.get(client_id, self._stamp) or set()
+
 
 @functools.cache
 def configured() -> Chain:
-    """The directories that AUTHSVC_DIRECTORIES names, in its order."""
+    """The directories that AUTHSVC_DIRECTORIES names, in its order. What they say is read."""
     return Chain([import_string(path)() for path in settings.directories])
+
+
+@functools.cache
+def remembering() -> Memory | None:
+    """The memory of the configured directories; None where one of them cannot tell of its changes."""
+    return Memory(configured()) if configured().is_watched else None
 
 
 def _forget(**_: object) -> None:
     configured.cache_clear()
+    remembering.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="authsvc.directory.configured")

@@ -6,14 +6,18 @@ the broker that asked. Neither is ever an allow.
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 
-from authsvc import callers, denials, directory, policy, renewals, verifier
+from authsvc import answers, callers, changes, denials, directory, policy, renewals, verifier
 from authsvc.conf import options
 from authsvc.core import authority
-from authsvc.core.access import Reason, Refused, Verdict, deny
+from authsvc.core.access import LoginQuestion, Reason, Refused, Verdict, deny
 from authsvc.dialects import BY_NAME
 from authsvc.dialects.base import Dialect, Reply, Request
+from authsvc.policy import Policy
+from authsvc.remembered import Stamp
 
 log = structlog.get_logger(__name__)
 
@@ -22,11 +26,18 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
     """The reply to *request*, in the words of *dialect*. Never raises."""
     try:
         request.options = options()  # here, because a wrong setting is a fault of ours too
-        try:
-            verdict = await judge(request, dialect)
-        except Refused as refusal:
-            verdict = deny(refusal.reason)
-        reply = dialect.render(request, verdict)
+        stamp = changes.stamp()
+        now = await policy.current(stamp)
+        kept = answers.recall(request, dialect, now, stamp)
+        if kept is not None:
+            verdict, reply = kept.verdict, kept.reply
+        else:
+            try:
+                verdict = await judge(request, dialect, now, stamp)
+            except Refused as refusal:
+                verdict = deny(refusal.reason)
+            reply = dialect.render(request, verdict)
+            answers.keep(request, dialect, now, verdict, reply)
     except Exception:
         log.exception("auth.fault", dialect=dialect.name, question=request.question)
         return dialect.fault(request)
@@ -45,13 +56,14 @@ def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
         log.exception("auth.not_noted", dialect=dialect.name)
 
 
-async def judge(request: Request, dialect: Dialect) -> Verdict:
+async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | None) -> Verdict:
     """Strangers are turned away before anything is read or looked up; then the authority decides."""
-    now = await policy.current()
     if not now.admits(callers.token(request, dialect), dialect.name, request.peer):
         return deny(Reason.UNKNOWN_CALLER)
     question = dialect.questions[request.question](request)
-    return await authority.decide(question, now.rules, directory.configured(), verify=verifier.verify)
+    recognised = partial(verifier.recognises, question.password) if type(question) is LoginQuestion else None
+    view = directory.View(stamp, recognised)
+    return await authority.decide(question, now.rules, view, verify=verifier.verify)
 
 
 def find(path: str) -> tuple[Dialect, str, str | None] | None:

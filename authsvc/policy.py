@@ -16,6 +16,10 @@ from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
 from authsvc.models import Broker, Grant, PolicyRevision, digest
+from authsvc.remembered import Remembered, Stamp
+
+POLICY = "policy"  # the name by which a change of brokers and grants is told
+ADMITTED = 1_000  # callers (token, dialect, address) whose token was looked up already
 
 log = structlog.get_logger(__name__)
 
@@ -46,37 +50,53 @@ class Caller:
         return any((mapped or address) in network for network in self.networks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Policy:
-    """Brokers by the digest of their token, and the operators' grants by subject."""
+    """Brokers by the digest of their token, and the rules that all questions are judged by."""
 
     revision: int = -1
     callers: Mapping[str, Caller] = field(default_factory=dict, repr=False)
-    grants: Mapping[str, tuple[grants.Grant, ...]] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    _admitted: dict[tuple[str, str, str], bool] = field(default_factory=dict, repr=False)
 
     def admits(self, token: str | None, dialect: str, peer: str) -> bool:
         """Whether *token* is one of an active broker that may ask in *dialect* from *peer*."""
-        caller = self.callers.get(digest(token)) if token else None
-        return caller is not None and caller.admits(dialect, peer)
+        if not token:
+            return False
+        known = (token, dialect, peer)
+        if known in self._admitted:
+            return True
+        caller = self.callers.get(digest(token))
+        if caller is None or not caller.admits(dialect, peer):
+            return False
+        if len(self._admitted) < ADMITTED:  # brokers call from few addresses, and strangers are not kept
+            self._admitted[known] = True
+        return True
 
-    @property
-    def rules(self) -> Rules:
-        return Rules(self.grants, settings.bind_client_ids)
+
+_kept = Policy()
 
 
-_policy = Policy()
+async def current(stamp: Stamp | None = None) -> Policy:
+    """The policy as the database has it now; from memory where *stamp* tells that it is the same."""
+    policy = await _policies.get(POLICY, stamp)
+    assert policy is not None  # noqa: S101 - _read() returns one or raises
+    return policy
 
 
-async def current() -> Policy:
-    """The policy as the database has it now: read again only when its revision moved."""
-    global _policy
+async def _read(_: str) -> Policy:
+    """The policy as the database has it: all of it is read only when its revision moved."""
+    global _kept
     rows = await reader.fetch(REVISION)
     if not rows:
         return await _load(-1)  # no revision to compare with, so nothing may be kept
-    if rows[0][0] != _policy.revision:
+    if rows[0][0] != _kept.revision or settings.bind_client_ids != _kept.rules.bind_client_ids:
         # Revision first, tables second: a change in between is read now and read again next time.
-        _policy = await _load(rows[0][0])
-    return _policy
+        _kept = await _load(rows[0][0])
+    return _kept
+
+
+_policies: Remembered[Policy] = Remembered(_read)
 
 
 async def _load(revision: int) -> Policy:
@@ -90,7 +110,8 @@ async def _load(revision: int) -> Policy:
     for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
         rule = grants.Grant(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
         by_subject.setdefault(subject, []).append(rule)
-    return Policy(revision, callers, {subject: tuple(rules) for subject, rules in by_subject.items()})
+    rules = Rules({subject: tuple(found) for subject, found in by_subject.items()}, settings.bind_client_ids)
+    return Policy(revision, callers, rules)
 
 
 def _caller(dialects: list[str], networks: list[str]) -> Caller:

@@ -7,42 +7,69 @@ connection of their own, in autocommit, to the database that Django calls `defau
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT = 2  # seconds; a broker gives up after five
+READ_SECONDS = 1.0  # for one read, a new connection included: mosquitto asks on its only network thread
 # In OPTIONS for Django, not for libpq.
 OF_DJANGO = frozenset({"assume_role", "isolation_level", "pool", "server_side_binding"})
-RETRY_PAUSE = 0.5  # seconds without another attempt after a connection was refused
+RETRY_PAUSE = 0.5  # seconds without another attempt after the database did not answer
 _held = threading.local()
+_serials = count(1)
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weakref.WeakKeyDictionary()
 
 
+class DatabaseAway(Exception):
+    """PostgreSQL refused, broke off, or did not answer in time. What it would have said is not known."""
+
+
 async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-    """All rows of *sql* (placeholders are `%s`). Raises what the driver raises when the database is away."""
+    """All rows of *sql* (placeholders are `%s`). Raises DatabaseAway, or what the driver raises."""
     config = connections.settings["default"]  # the same dict that the ORM's connection holds
-    engine = config["ENGINE"]  # by its name, so that PostGIS and instrumented engines count too
-    if "sqlite" in engine or "spatialite" in engine:
-        return _sqlite(str(config["NAME"]), sql, parameters)
-    if "postg" in engine:
+    if is_sqlite(config["ENGINE"]):
+        return _sqlite(str(config["NAME"])).fetch(sql, parameters)
+    if is_postgresql(config["ENGINE"]):
         loop = asyncio.get_running_loop()
         pool = _pools.get(loop)
         if pool is None:
             pool = _pools[loop] = _PostgreSQL()
         return await pool.fetch(config, sql, parameters)
-    raise ImproperlyConfigured(f"DeviceHub runs on SQLite and PostgreSQL, not on {engine}")
+    raise ImproperlyConfigured(f"DeviceHub runs on SQLite and PostgreSQL, not on {config['ENGINE']}")
+
+
+def sqlite_version() -> tuple[int, int]:
+    """What is another pair after each commit to the SQLite database, by whatever program; about 2 us.
+
+    Raises sqlite3.Error when the database is not there.
+    """
+    return _sqlite(str(connections.settings["default"]["NAME"])).version()
+
+
+@cache
+def is_sqlite(engine: str) -> bool:
+    """By the engine's name, so that SpatiaLite, PostGIS and instrumented engines count too."""
+    return "sqlite" in engine or "spatialite" in engine
+
+
+@cache
+def is_postgresql(engine: str) -> bool:
+    return "postg" in engine
 
 
 async def close() -> None:
@@ -50,7 +77,7 @@ async def close() -> None:
     held = getattr(_held, "sqlite", None)
     if held is not None:
         _held.sqlite = None
-        held[1].close()
+        held.close()
     pool = _pools.pop(asyncio.get_running_loop(), None)
     if pool is not None:
         await pool.close()
@@ -81,19 +108,89 @@ def connection_arguments(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sqlite(name: str, sql: str, parameters: Sequence[Any]) -> list[Row]:
-    """Read without a thread: an indexed read takes less time than a switch to one."""
-    held: tuple[str, sqlite3.Connection] | None = getattr(_held, "sqlite", None)
-    if held is None or held[0] != name:
-        uri = name if name.startswith("file:") else f"{Path(name).absolute().as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
-        held = _held.sqlite = (name, connection)
+async def in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """The result of *work*; DatabaseAway after *seconds*.
+
+    The work is left behind then and ends by itself: psycopg waits for the server even when it is cancelled, and
+    a server that stopped answering does not answer that either.
+    """
+    task = asyncio.ensure_future(work)
     try:
-        return held[1].execute(_qmarks(sql), tuple(parameters)).fetchall()
-    except sqlite3.Error:
-        _held.sqlite = None
-        held[1].close()
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        _leave(task)
         raise
+    if not done:
+        _leave(task)
+        raise DatabaseAway(f"no answer within {seconds} s")
+    return task.result()
+
+
+_left_behind: set[asyncio.Future[Any]] = set()
+
+
+def _leave(task: asyncio.Future[Any]) -> None:
+    def seen(task: asyncio.Future[Any]) -> None:
+        _left_behind.discard(task)
+        if not task.cancelled():
+            task.exception()  # the asker was told; asyncio would log it as never retrieved
+
+    _left_behind.add(task)
+    task.add_done_callback(seen)
+    task.cancel()
+
+
+def _sqlite(name: str) -> _SQLite:
+    held: _SQLite | None = getattr(_held, "sqlite", None)
+    if held is None or held.name != name or held.closed:
+        held = _held.sqlite = _SQLite(name)
+    return held
+
+
+class _SQLite:
+    """The connection of one thread. It reads without a thread: an indexed read takes less time than a switch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.closed = False
+        self._serial = next(_serials)
+        in_uri = name.startswith("file:")
+        self._path = None if in_uri else name
+        uri = name if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
+        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
+        self._file = self._identity()
+
+    def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        try:
+            return self._connection.execute(_qmarks(sql), tuple(parameters)).fetchall()
+        except sqlite3.Error:
+            self.close()
+            raise
+
+    def version(self) -> tuple[int, int]:
+        """This connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version)."""
+        if self._identity() != self._file:  # a backup was moved here: what is open is a file without a name
+            self.close()
+            return _sqlite(self.name).version()
+        try:
+            return self._serial, self._connection.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.closed = True
+        self._connection.close()
+
+    def _identity(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            found = os.stat(self._path)
+        except OSError as error:
+            self.close()
+            raise sqlite3.OperationalError(f"{self._path}: {error.strerror}") from error
+        return found.st_dev, found.st_ino
 
 
 @cache
@@ -111,31 +208,44 @@ class _PostgreSQL:
 
     async def fetch(self, config: dict[str, Any], sql: str, parameters: Sequence[Any]) -> list[Row]:
         async with self._lock:
-            for last in (False, True):
-                connection = await self._open(config)
-                try:
-                    cursor = await connection.execute(sql, parameters)
-                    return list(await cursor.fetchall())
-                except psycopg.Error:
-                    if last or not connection.broken:
-                        raise
-        raise AssertionError("the loop above returns or raises")
+            if time.monotonic() < self._refused_until:
+                raise DatabaseAway("the database did not answer a moment ago")
+            try:
+                return await in_time(self._fetch(config, sql, parameters), READ_SECONDS)
+            except (psycopg.OperationalError, psycopg.InterfaceError, DatabaseAway) as error:
+                if self._connection is not None and not isinstance(error, DatabaseAway):
+                    await self._connection.close()
+                self._connection = None
+                self._refused_until = time.monotonic() + RETRY_PAUSE
+                raise DatabaseAway(type(error).__name__) from error
 
     async def close(self) -> None:
         async with self._lock:
             if self._connection is not None:
                 await self._connection.close()
 
-    async def _open(self, config: dict[str, Any]) -> psycopg.AsyncConnection[Row]:
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
-        if time.monotonic() < self._refused_until:
-            raise psycopg.OperationalError("the database refused a connection a moment ago")
-        try:
-            self._connection = await psycopg.AsyncConnection.connect(
-                **connection_arguments(config), autocommit=True, prepare_threshold=1
-            )
-        except psycopg.Error:
-            self._refused_until = time.monotonic() + RETRY_PAUSE
-            raise
-        return self._connection
+    async def _fetch(self, config: dict[str, Any], sql: str, parameters: Sequence[Any]) -> list[Row]:
+        """Once more over a new connection when the one at hand turns out to be broken."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            try:
+                return await rows(connection, sql, parameters)
+            except (psycopg.OperationalError, psycopg.InterfaceError):
+                if not connection.closed:
+                    raise
+        self._connection = connection = await psycopg.AsyncConnection.connect(
+            **connection_arguments(config), autocommit=True, prepare_threshold=1
+        )
+        return await rows(connection, sql, parameters)
+
+
+async def rows(
+    connection: psycopg.AsyncConnection[Row], sql: str, parameters: Sequence[Any] = ()
+) -> list[Row]:
+    """What *sql* returns over *connection*, which is closed when the asker does not wait for it any more."""
+    try:
+        cursor = await connection.execute(sql, parameters)
+        return list(await cursor.fetchall()) if cursor.description else []
+    except asyncio.CancelledError:
+        connection.pgconn.finish()
+        raise

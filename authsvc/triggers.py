@@ -1,29 +1,93 @@
-"""Database triggers that raise the policy revision when a broker or a grant changes, whoever changes it."""
+"""Database triggers that tell of every change that decides, whoever makes it.
+
+On both databases a change of a broker or a grant raises the policy revision. On PostgreSQL, where processes keep
+principals in memory, a change of a directory's tables also notifies them (`authsvc.changes`); SQLite needs no
+more, because there every question asks whether anything was committed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from django.db import connections
 
+from authsvc.directory import configured
 from authsvc.models import Broker, Grant, PolicyRevision
+from authsvc.policy import POLICY
+from authsvc.sources import Source
 
-RAISE = "UPDATE authsvc_policy SET revision = revision + 1"
+CHANNEL = "authsvc_changed"
 TABLES = (Broker._meta.db_table, Grant._meta.db_table)
+OF_SOURCE = ("authsvc_rows", "authsvc_update", "authsvc_truncate")
+MANY = 1_000  # changes in one transaction after which it says "everything" once
+RAISE = "UPDATE authsvc_policy SET revision = revision + 1"
+
+# The backend's own number, whether it listens, and the triggers (of a list of [table, name]) it does not find.
+PROOF = """
+SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()), ARRAY(
+    SELECT wanted ->> 0 || '.' || (wanted ->> 1) FROM json_array_elements(%s::json) AS wanted
+    WHERE NOT EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(wanted ->> 0)) AND tgname = wanted ->> 1
+        AND tgenabled IN ('O', 'A')))
+"""
+
+
+class Trigger(NamedTuple):
+    table: str
+    name: str
 
 
 def install(using: str = "default", **_: Any) -> None:
     """Make the revision row and the triggers. Run after every migrate; running it again changes nothing."""
     connection = connections[using]
-    if not {*TABLES, PolicyRevision._meta.db_table} <= set(connection.introspection.table_names()):
+    tables = set(connection.introspection.table_names())
+    if not {*TABLES, PolicyRevision._meta.db_table} <= tables:
         return  # migrated back to before they existed
     # A revision that was never used before: a process that outlived a flush must not take it for its own.
     PolicyRevision.objects.using(using).get_or_create(id=1, defaults={"revision": time.time_ns() // 1000})
+    statements = [statement for table in TABLES for statement in _OF_POLICY[connection.vendor](table)]
+    if connection.vendor == "postgresql":
+        found = [source for source in configured().sources() if source.table in tables]
+        statements += [statement for source in found for statement in _of_source(source)]
+        statements = _unless_done(connection, statements, missing(using))
     with connection.cursor() as cursor:
-        for table in TABLES:
-            for statement in _STATEMENTS[connection.vendor](table):
-                cursor.execute(statement)
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def _unless_done(connection: Any, statements: list[str], missing: list[str]) -> list[str]:
+    """*statements*, or none where they were run already: they lock the tables that devices are read from.
+
+    The comment of a function says which statements made it and its like.
+    """
+    mark = hashlib.sha256("\n".join(statements).encode()).hexdigest()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT obj_description(to_regproc('authsvc_raise_policy'), 'pg_proc')")
+        if not missing and cursor.fetchone() == (mark,):
+            return []
+    return [*statements, f"COMMENT ON FUNCTION authsvc_raise_policy() IS '{mark}'"]
+
+
+def remove(using: str = "default", plan: Sequence[Any] = (), **_: Any) -> None:
+    """Before a migration changes tables: PostgreSQL alters no column that a trigger names. install() follows."""
+    connection = connections[using]
+    if not plan or connection.vendor != "postgresql":
+        return
+    tables = set(connection.introspection.table_names())
+    with connection.cursor() as cursor:
+        for source in configured().sources():
+            if source.table in tables:
+                for name in OF_SOURCE:
+                    cursor.execute(f'DROP TRIGGER IF EXISTS {name} ON "{source.table}"')
+
+
+def wanted() -> list[str]:
+    """The triggers that PostgreSQL should have, as the one parameter of PROOF."""
+    return [json.dumps(expected("postgresql"))]
 
 
 def missing(using: str = "default") -> list[str]:
@@ -31,34 +95,71 @@ def missing(using: str = "default") -> list[str]:
     connection = connections[using]
     with connection.cursor() as cursor:
         cursor.execute(_EXISTING[connection.vendor])
-        existing = {name for (name,) in cursor.fetchall()}
-    return sorted({name for table in TABLES for name in NAMES[connection.vendor](table)} - existing)
+        existing = {Trigger(*row) for row in cursor.fetchall()}
+    tables = set(connection.introspection.table_names())
+    present = [trigger for trigger in expected(connection.vendor) if trigger.table in tables]
+    return sorted(f"{trigger.table}.{trigger.name}" for trigger in present if trigger not in existing)
+
+
+def expected(vendor: str) -> list[Trigger]:
+    if vendor == "sqlite":
+        events = ("insert", "update", "delete")
+        return [Trigger(table, f"{table}_{event}_policy") for table in TABLES for event in events]
+    found = [Trigger(table, f"{table}_policy") for table in TABLES]
+    return found + [Trigger(source.table, name) for source in configured().sources() for name in OF_SOURCE]
 
 
 _EXISTING = {
-    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
-    "postgresql": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'",
-}
-NAMES = {
-    "sqlite": lambda table: [f"{table}_{event}_policy" for event in ("insert", "update", "delete")],
-    "postgresql": lambda table: [f"{table}_policy"],
+    "sqlite": "SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": (
+        "SELECT relname, tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
+    ),
 }
 
 
-def _sqlite(table: str) -> list[str]:
+def _policy_sqlite(table: str) -> list[str]:
     return [
         f"CREATE TRIGGER IF NOT EXISTS {table}_{event.lower()}_policy AFTER {event} ON {table} BEGIN {RAISE}; END"
         for event in ("INSERT", "UPDATE", "DELETE")
     ]
 
 
-def _postgresql(table: str) -> list[str]:
+def _policy_postgresql(table: str) -> list[str]:
     return [
         "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN {RAISE}; RETURN NULL; END $$",
+        f"$$ BEGIN {RAISE}; PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'); RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER {table}_policy AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
         "FOR EACH STATEMENT EXECUTE FUNCTION authsvc_raise_policy()",
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_policy",
     ]
 
 
-_STATEMENTS = {"sqlite": _sqlite, "postgresql": _postgresql}
+_OF_POLICY = {"sqlite": _policy_sqlite, "postgresql": _policy_postgresql}
+
+
+def _of_source(source: Source) -> list[str]:
+    """A function that names the row before and after, and what calls it.
+
+    ENABLE ALWAYS: also where replication or a restore switched ordinary triggers off for its session.
+    """
+    table, function = f'"{source.table}"', f'"{source.table[:50]}_authsvc"'
+    names = ", ".join(f"{row}.{column}" for row in ("OLD", "NEW") for column in source.names)
+    columns = (*source.names, *source.decides)
+    changed = " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns)
+    counter = "coalesce(nullif(current_setting('authsvc.changes', true), ''), '0')::int"
+    return [
+        f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ "
+        f"DECLARE already int := {counter}; BEGIN "
+        f"IF TG_OP = 'TRUNCATE' OR already = {MANY} THEN PERFORM pg_notify('{CHANNEL}', '*'); "
+        f"ELSIF already < {MANY} THEN PERFORM pg_notify('{CHANNEL}', json_build_array({names})::text); END IF; "
+        f"IF already <= {MANY} THEN PERFORM set_config('authsvc.changes', (already + 1)::text, true); END IF; "
+        "RETURN NULL; END $$",
+        f"CREATE OR REPLACE TRIGGER authsvc_rows AFTER INSERT OR DELETE ON {table} "
+        f"FOR EACH ROW EXECUTE FUNCTION {function}()",
+        f"CREATE OR REPLACE TRIGGER authsvc_update AFTER UPDATE OF {', '.join(columns)} ON {table} "
+        f"FOR EACH ROW WHEN ({changed}) EXECUTE FUNCTION {function}()",
+        f"CREATE OR REPLACE TRIGGER authsvc_truncate AFTER TRUNCATE ON {table} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
+        *(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}" for name in OF_SOURCE),
+    ]

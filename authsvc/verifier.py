@@ -10,21 +10,25 @@ import asyncio
 import hashlib
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from authsvc.conf import limits
 from authsvc.core import passwords
+from authsvc.core.access import Principal
 
 Entry = tuple[str, bytes]  # the stored hash, a keyed digest of the password
 
 THREADS = 2  # slow verifications at once in one process
-REMEMBERED = 20_000  # passwords; about 200 bytes each
-
 MAX_WAITING = 64  # verifications that run or wait in this process
 MAX_OF_ONE = 2  # of them against one stored hash: guesses at one name hold up nobody else
+MAX_A_MINUTE = 20  # passwords never seen before, against one stored hash
 
 _key = secrets.token_bytes(32)  # of this process: what is remembered means nothing outside it
-_known: OrderedDict[Entry, None] = OrderedDict()
+_right: OrderedDict[Entry, None] = OrderedDict()
+_wrong: OrderedDict[Entry, None] = OrderedDict()  # of slow hashes: who repeats a mistake costs nothing
+_budgets: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by stored hash: since when, how many
 _running: dict[Entry, Future[bool]] = {}
 _lock = threading.Lock()
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="verify")
@@ -34,23 +38,50 @@ class Overloaded(Exception):
     """Too many slow verifications wait. A fault and no deny: the password may be right."""
 
 
+def recognises(password: str, principal: Principal) -> bool:
+    """Whether *password* was right before for a hash that *principal* still has. No hashing, no I/O."""
+    if passwords.too_long(password):
+        return False
+    digest = _digest(password)
+    return any((secret.hash, digest) in _right for secret in principal.secrets)
+
+
 async def verify(password: str, stored: str) -> bool:
     """Whether *password* is the one of *stored*. Raises passwords.UnusableHash, Overloaded."""
-    if passwords.is_fast(stored):
-        return passwords.verify(password, stored)
-    passwords.scheme_of(stored)  # refuses what is too costly before any work
-    if not password or passwords.too_long(password):
+    if passwords.too_long(password):
         return False
-    entry = (stored, hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=_key).digest())
-    if entry in _known:
-        _known.move_to_end(entry)
+    entry = (stored, _digest(password))
+    if entry in _right:
+        _right.move_to_end(entry)
         return True
-    right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
+    if passwords.is_fast(stored):
+        right = passwords.verify(password, stored)
+    elif not password or entry in _wrong:
+        return False
+    else:
+        passwords.scheme_of(stored)  # refuses what is too costly before any work
+        right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
+        if not right:
+            _remember(_wrong, entry)
     if right:
-        _known[entry] = None
-        if len(_known) > REMEMBERED:
-            _known.popitem(last=False)
+        _remember(_right, entry)
     return right
+
+
+def forget() -> None:
+    """Recognise nobody any more, and start all budgets anew: for tests."""
+    for entries in (_right, _wrong, _budgets):
+        entries.clear()
+
+
+def _digest(password: str) -> bytes:
+    return hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=_key).digest()
+
+
+def _remember(entries: OrderedDict[Entry, None], entry: Entry) -> None:
+    entries[entry] = None
+    if len(entries) > limits().cache_size:
+        entries.popitem(last=False)
 
 
 def _submit(entry: Entry, password: str) -> Future[bool]:
@@ -60,8 +91,23 @@ def _submit(entry: Entry, password: str) -> Future[bool]:
         if (running := _running.get(entry)) is not None:
             return running
         of_one = sum(other == stored for other, _ in _running)
-        if len(_running) >= MAX_WAITING or of_one >= MAX_OF_ONE:
+        if len(_running) >= MAX_WAITING or of_one >= MAX_OF_ONE or not _within_budget(stored):
             raise Overloaded
         future = _running[entry] = _threads.submit(passwords.verify, password, stored)
     future.add_done_callback(lambda _: _running.pop(entry, None))
     return future
+
+
+def _within_budget(stored: str) -> bool:
+    """Count one verification against *stored*; False when this minute's are used up."""
+    now = time.monotonic()
+    since, used = _budgets.get(stored, (now, 0))
+    if now - since >= 60:
+        since, used = now, 0
+    if used >= MAX_A_MINUTE:
+        return False
+    _budgets[stored] = (since, used + 1)
+    _budgets.move_to_end(stored)
+    if len(_budgets) > limits().cache_size:
+        _budgets.popitem(last=False)
+    return True

@@ -7,8 +7,10 @@ from typing import Any
 from django.db.models import QuerySet
 
 from authsvc import reader
+from authsvc.conf import limits
 from authsvc.core.access import AmbiguousIdentity, Principal
 from authsvc.directory import retire_previous, retires, secrets_of, version_of
+from authsvc.sources import Source
 from devicehub import topics
 from devicehub.conf import settings
 from devicehub.registry import Kind, registry
@@ -17,9 +19,11 @@ COLUMNS = (
     "device_id, mqtt_password_hash, password_expires_at, previous_password_hash, previous_valid_until, "
     "credentials_changed_at, mqtt_client_id, is_active, api_key IS NULL"
 )
+DECIDE = (
+    *("mqtt_password_hash", "password_expires_at", "previous_password_hash", "previous_valid_until"),
+    *("credentials_changed_at", "is_active", "api_key"),
+)
 
-
-REMEMBERED = 20_000  # principals, about 2 KiB each
 CLIENT_IDS = ("device_id", "mqtt_username", "mqtt_client_id")  # each has an index of its own
 
 
@@ -46,7 +50,7 @@ class DeviceDirectory:
         if known is not None and known[0] == rows[0]:
             return known[1]
         principal = self._principal(username, rows[0])
-        if len(self._known) >= REMEMBERED:
+        if len(self._known) >= limits().cache_size:
             self._known.clear()
         self._known[username] = (rows[0], principal)
         return principal
@@ -57,6 +61,9 @@ class DeviceDirectory:
             return set()
         rows = await reader.fetch(self._claims, [client_id] * len(self._kinds) * len(CLIENT_IDS))
         return {self._kinds[number].key(device_id) for number, device_id in rows}
+
+    def sources(self) -> list[Source]:
+        return [Source(kind.device_model._meta.db_table, CLIENT_IDS, DECIDE) for kind in registry]
 
     def _prepared(self) -> str:
         """The statements over all kinds, made anew when a kind was registered."""

@@ -12,7 +12,7 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.test.utils import setup_databases, teardown_databases
 
-from authsvc import background, denials, reader
+from authsvc import background, denials, reader, verifier
 from authsvc.asgi import Entrance
 from authsvc.models import Broker
 from devicehub import provisioning
@@ -68,6 +68,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(background, "wake", lambda: None)
     yield
     denials.forget()
+    verifier.forget()
 
 
 @pytest.fixture(params=sorted(ENTRANCES))

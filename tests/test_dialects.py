@@ -20,7 +20,7 @@ from django.core.management import call_command
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from authsvc import background, conf, directory, policy, reader
+from authsvc import background, conf, directory, policy, reader, verifier
 from authsvc.core import authority, passwords, tokens
 from authsvc.core.access import (
     Action,
@@ -729,17 +729,18 @@ def fault(monkeypatch, loop):
     def broken_too(*_arguments, **_options):
         raise RuntimeError("provoked")
 
-    class BrokenDirectory:
-        lookup = staticmethod(broken)
-
     places = {
-        "the database": lambda: monkeypatch.setattr(reader, "fetch", broken),
+        "the database": lambda: (
+            monkeypatch.setattr(reader, "fetch", broken),
+            monkeypatch.setattr(reader, "sqlite_version", broken_too),
+        ),
         "the policy": lambda: monkeypatch.setattr(policy, "current", broken),
-        "a directory": lambda: monkeypatch.setattr(directory, "configured", BrokenDirectory),
+        "a directory": lambda: monkeypatch.setattr(directory.View, "lookup", broken),
         "the decision": lambda: monkeypatch.setattr(authority, "decide", broken),
         "the password hashing": lambda: (
             monkeypatch.setattr(passwords, "verify", broken_too),
             monkeypatch.setattr(passwords, "spend", broken_too),
+            verifier.forget(),
         ),
         "the count of denials": lambda: monkeypatch.setattr(background, "wake", broken_too),
         "the rendering of rules": lambda: monkeypatch.setattr(emqx, "expressed", broken_too),

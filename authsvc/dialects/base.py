@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
@@ -12,6 +12,7 @@ from authsvc.core.access import Client, MalformedRequest, Question, Verdict
 from authsvc.core.tokens import Key
 
 T = TypeVar("T")
+Pairs = tuple[tuple[bytes, bytes], ...]
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = "text/plain; charset=utf-8"
@@ -58,19 +59,50 @@ class Options:
     jwt_keys: tuple[Key, ...] = ()  # the first signs
 
 
-@dataclass
-class Request:
-    """One question as it came over HTTP. *headers* have lower-case names; *query* is not yet decoded."""
+_OPTIONS = Options()
 
-    method: str
-    query: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes = field(default=b"", repr=False)
-    question: str = ""
-    peer: str = ""
-    path_token: str | None = field(default=None, repr=False)
-    oversized: bool = False
-    options: Options = field(default_factory=Options)
+
+class Request:
+    """One question as it came over HTTP. *query* is not yet decoded.
+
+    Its headers come as *pairs* of bytes, names in lower case as ASGI has them, or as a mapping.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        question: str = "",
+        peer: str = "",
+        path_token: str | None = None,
+        oversized: bool = False,
+        pairs: Pairs | None = None,
+    ) -> None:
+        self.method = method
+        self.query = query
+        self.body = body
+        self.question = question
+        self.peer = peer
+        self.path_token = path_token
+        self.oversized = oversized
+        self.pairs = pairs
+        self.options = _OPTIONS
+        if headers is not None:
+            self.__dict__["headers"] = headers
+
+    def __repr__(self) -> str:
+        return f"Request({self.method!r}, question={self.question!r}, peer={self.peer!r})"
+
+    @once
+    def headers(self) -> Mapping[str, str]:
+        """By lower-case name. A header that comes twice is joined, so two different proofs are none."""
+        headers: dict[str, str] = {}
+        for name, value in self.pairs or ():
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]},{text}" if key in headers else text
+        return headers
 
     @once
     def content_type(self) -> str:
