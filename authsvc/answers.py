@@ -1,12 +1,15 @@
-"""Answers to questions about topics, kept for as long as what they follow from is the same.
+"""Answers that were given, kept for as long as all that they follow from is the same.
 
-A broker asks the same about each message of a device. The answer follows from the bytes of the request, the
-policy and the principal alone, not from the time; so it is kept with these two, and given again only while
-both are the very objects that the database still stands for. Logins are never kept.
+A broker asks the same about each message of a device, and a device logs in with the same words after each
+interruption. Such an answer follows from the bytes of the request, the policy, the principal and whom its client
+id names, not from the time; so it is kept with these, and given again only while they are the very objects that
+the database still stands for. A refused login is never kept, nor is a password: a login is known by a keyed digest.
 """
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, NamedTuple
@@ -24,49 +27,83 @@ MAX_BYTES = 2_048  # of a body and query that are kept
 
 
 class Answer(NamedTuple):
-    """A verdict, its words, and what they follow from."""
+    """A verdict, its words, and what they follow from. *client_id* is set where its claimants were asked for."""
 
     verdict: Verdict
     reply: Reply
     policy: Policy
     principal: Principal
+    client_id: str | None
+    claimants: set[str] | None
 
 
+_secret = secrets.token_bytes(32)  # of this process: a digest of a login means nothing outside it
 _kept: OrderedDict[Hashable, Answer] = OrderedDict()
 
 
 def recall(request: Request, dialect: Dialect, policy: Policy, stamp: Stamp | None) -> Answer | None:
     """The answer that this very request got, if it would get it again."""
     key = _key(request, dialect)
-    answer = _kept.get(key) if key is not None else None
+    answer = _kept.get(key)
     if answer is None or answer.policy is not policy:
         return None
     memory = directory.remembering()
     if memory is None or memory.principals.peek(answer.principal.username, stamp) is not answer.principal:
         return None
+    client_id = answer.client_id
+    if client_id is not None and memory.claimants.peek(client_id, stamp) is not answer.claimants:
+        return None
     _kept.move_to_end(key)
     return answer
 
 
-def keep(request: Request, dialect: Dialect, policy: Policy, verdict: Verdict, reply: Reply) -> None:
-    """Keep *reply* for the next request of the same bytes."""
-    question, principal = verdict.question, verdict.principal
-    if principal is None or question is None or isinstance(question, LoginQuestion):
+def keep(
+    request: Request, dialect: Dialect, policy: Policy, stamp: Stamp | None, verdict: Verdict, reply: Reply
+) -> None:
+    """Keep *reply* for the next request of the same bytes, unless it follows from more than they and memory."""
+    question, principal, memory = verdict.question, verdict.principal, directory.remembering()
+    if principal is None or question is None or memory is None or stamp is None:
         return
     if dialect.authorization_is_the_clients:  # its tokens end by the clock
         return
-    key = _key(request, dialect)
-    if key is None or len(request.body) + len(request.query) > MAX_BYTES:
+    if len(request.body) + len(request.query) > MAX_BYTES:
         return
-    _kept[key] = Answer(verdict, reply, policy, principal)
+    client_id = claimants = None
+    if isinstance(question, LoginQuestion):
+        if not _holds(verdict) or request.method != "POST" or request.question != dialect.login:
+            return
+        if principal.client_ids is not None and policy.rules.bind_client_ids:
+            client_id = question.client.client_id
+        verdict = verdict._replace(question=None)  # which holds the password
+    if client_id is not None:
+        claimants = memory.claimants.peek(client_id, stamp)
+        if claimants is None:
+            return
+    _kept[_key(request, dialect)] = Answer(verdict, reply, policy, principal, client_id, claimants)
     if len(_kept) > limits().cache_size:
         _kept.popitem(last=False)
 
 
-def _key(request: Request, dialect: Dialect) -> Hashable | None:
+def forget() -> None:
+    """Keep nothing of what was answered: for tests, and when a setting changes."""
+    _kept.clear()
+
+
+def _holds(login: Verdict) -> bool:
+    """Whether a login is allowed by more than the hour, and its answer says no time either."""
+    return (
+        login.allowed
+        and login.secret is not None
+        and login.secret.valid_until is None
+        and login.rules is None
+    )
+
+
+def _key(request: Request, dialect: Dialect) -> Hashable:
     """All that a dialect, and the check of who calls, may read of a request."""
-    if request.pairs is None:
-        return None
+    body = request.body
+    if request.question == dialect.login:
+        body = hashlib.blake2b(body, key=_secret).digest()
     return (
         dialect.name,
         request.question,
@@ -74,13 +111,13 @@ def _key(request: Request, dialect: Dialect) -> Hashable | None:
         request.query,
         request.path_token,
         request.peer,
-        request.body,
-        request.pairs,
+        body,
+        request.headers,
     )
 
 
 def _forget(**_: Any) -> None:
-    _kept.clear()
+    forget()
 
 
 setting_changed.connect(_forget, dispatch_uid="authsvc.answers")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
 from typing import Any
 
-from authsvc import changes, gateway
+from authsvc import background, changes, gateway, metrics, readiness
 from authsvc.dialects.base import MAX_BODY, Reply, Request
 
 Scope = MutableMapping[str, Any]
@@ -18,7 +18,9 @@ PREFIX = "/mqtt/"
 METHODS = frozenset({"POST", "PUT", "GET"})
 NOT_FOUND = Reply(404, b'{"error":"no such question"}')
 NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
-ALIVE = Reply(200, b'{"status":"alive"}')
+
+# What operators and their probes ask, by path.
+OPERATION = {"/healthz": readiness.alive, "/readyz": readiness.report, "/metrics": metrics.report}
 
 
 class Entrance:
@@ -33,9 +35,9 @@ class Entrance:
             if path.startswith(PREFIX):
                 await _send(send, await _answer(scope, receive, path))
                 return
-            if path == "/healthz":
+            if path in OPERATION:
                 await _body(receive)
-                await _send(send, ALIVE)
+                await _send(send, await OPERATION[path]())
                 return
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
@@ -56,7 +58,7 @@ async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
         Request(
             method=scope["method"],
             query=scope["query_string"].decode("latin-1"),
-            pairs=tuple(map(tuple, scope["headers"])),
+            headers=tuple(map(tuple, scope["headers"])),
             body=body or b"",
             question=question,
             peer=client[0] if client else "",
@@ -100,6 +102,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             changes.start()
+            background.wake()
         else:
             await changes.stop()
         await send({"type": f"{message['type']}.complete"})

@@ -55,7 +55,7 @@ def _round() -> None:
         for job in _jobs:
             try:
                 job()
-            except Error as error:
+            except (Error, OSError) as error:
                 log.warning("background.not_written", job=job.__module__, error=type(error).__name__)
     finally:
         connection.close()

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Hashable
 
 from authsvc.core.access import MalformedRequest
 from authsvc.dialects.base import Dialect, Request
+
+
+def proof(request: Request, dialect: Dialect) -> Hashable:
+    """All that the caller's standing follows from, unread."""
+    return (
+        dialect.name,
+        request.peer,
+        request.path_token,
+        request.query,
+        request.header(b"authorization"),
+        request.header(b"x-broker-secret"),
+    )
 
 
 def token(request: Request, dialect: Dialect) -> str | None:
@@ -18,9 +31,9 @@ def token(request: Request, dialect: Dialect) -> str | None:
     if request.path_token is not None:
         presented.append(request.path_token)
     if not dialect.authorization_is_the_clients:
-        if (secret := request.headers.get("x-broker-secret")) is not None:
+        if (secret := request.header(b"x-broker-secret")) is not None:
             presented.append(secret)
-        if (authorization := request.headers.get("authorization")) is not None:
+        if (authorization := request.header(b"authorization")) is not None:
             presented.append(_from_authorization(authorization))
     if not presented or len(set(presented)) > 1:
         return None

@@ -6,11 +6,11 @@ the broker that asked. Neither is ever an allow.
 
 from __future__ import annotations
 
-from functools import partial
+import time
 
 import structlog
 
-from authsvc import answers, callers, changes, denials, directory, policy, renewals, verifier
+from authsvc import answers, changes, denials, directory, metrics, policy, renewals, verifier
 from authsvc.conf import options
 from authsvc.core import authority
 from authsvc.core.access import LoginQuestion, Reason, Refused, Verdict, deny
@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 async def answer(request: Request, dialect: Dialect) -> Reply:
     """The reply to *request*, in the words of *dialect*. Never raises."""
+    since = time.perf_counter()
     try:
         request.options = options()  # here, because a wrong setting is a fault of ours too
         stamp = changes.stamp()
@@ -37,11 +38,13 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
             except Refused as refusal:
                 verdict = deny(refusal.reason)
             reply = dialect.render(request, verdict)
-            answers.keep(request, dialect, now, verdict, reply)
+            answers.keep(request, dialect, now, stamp, verdict, reply)
     except Exception:
         log.exception("auth.fault", dialect=dialect.name, question=request.question)
+        metrics.count(dialect.name, request.question, None, time.perf_counter() - since)
         return dialect.fault(request)
     _note(dialect, request, verdict)
+    metrics.count(dialect.name, request.question, verdict, time.perf_counter() - since)
     return reply
 
 
@@ -58,12 +61,14 @@ def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
 
 async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | None) -> Verdict:
     """Strangers are turned away before anything is read or looked up; then the authority decides."""
-    if not now.admits(callers.token(request, dialect), dialect.name, request.peer):
+    if not now.admits(request, dialect):
         return deny(Reason.UNKNOWN_CALLER)
     question = dialect.questions[request.question](request)
-    recognised = partial(verifier.recognises, question.password) if type(question) is LoginQuestion else None
-    view = directory.View(stamp, recognised)
-    return await authority.decide(question, now.rules, view, verify=verifier.verify)
+    if type(question) is LoginQuestion:
+        attempt = verifier.Attempt(question.password)
+        view = directory.View(stamp, attempt.is_known_of)
+        return await authority.decide(question, now.rules, view, verify=attempt.verify)
+    return await authority.decide(question, now.rules, directory.View(stamp), verify=verifier.verify)
 
 
 def find(path: str) -> tuple[Dialect, str, str | None] | None:

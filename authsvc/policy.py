@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from authsvc import reader
+from authsvc import callers, reader
 from authsvc.conf import settings
 from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
+from authsvc.dialects.base import Dialect, Request
 from authsvc.models import Broker, Grant, PolicyRevision, digest
 from authsvc.remembered import Remembered, Stamp
 
 POLICY = "policy"  # the name by which a change of brokers and grants is told
-ADMITTED = 1_000  # callers (token, dialect, address) whose token was looked up already
+ADMITTED = 1_000  # proofs whose token was looked up already; brokers have few, and strangers are not kept
 
 log = structlog.get_logger(__name__)
 
@@ -57,20 +58,19 @@ class Policy:
     revision: int = -1
     callers: Mapping[str, Caller] = field(default_factory=dict, repr=False)
     rules: Rules = field(default_factory=Rules)
-    _admitted: dict[tuple[str, str, str], bool] = field(default_factory=dict, repr=False)
+    _admitted: set[Hashable] = field(default_factory=set, repr=False)
 
-    def admits(self, token: str | None, dialect: str, peer: str) -> bool:
-        """Whether *token* is one of an active broker that may ask in *dialect* from *peer*."""
-        if not token:
-            return False
-        known = (token, dialect, peer)
-        if known in self._admitted:
+    def admits(self, request: Request, dialect: Dialect) -> bool:
+        """Whether *request* comes from an active broker that may ask in *dialect* from where it does."""
+        proof = callers.proof(request, dialect)
+        if proof in self._admitted:
             return True
-        caller = self.callers.get(digest(token))
-        if caller is None or not caller.admits(dialect, peer):
+        token = callers.token(request, dialect)
+        caller = self.callers.get(digest(token)) if token else None
+        if caller is None or not caller.admits(dialect.name, request.peer):
             return False
-        if len(self._admitted) < ADMITTED:  # brokers call from few addresses, and strangers are not kept
-            self._admitted[known] = True
+        if request.method == "POST" and len(self._admitted) < ADMITTED:  # the query of a GET holds more
+            self._admitted.add(proof)
         return True
 
 

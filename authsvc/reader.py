@@ -30,7 +30,6 @@ READ_SECONDS = 1.0  # for one read, a new connection included: mosquitto asks on
 # In OPTIONS for Django, not for libpq.
 OF_DJANGO = frozenset({"assume_role", "isolation_level", "pool", "server_side_binding"})
 RETRY_PAUSE = 0.5  # seconds without another attempt after the database did not answer
-_held = threading.local()
 _serials = count(1)
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weakref.WeakKeyDictionary()
 
@@ -43,7 +42,7 @@ async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """All rows of *sql* (placeholders are `%s`). Raises DatabaseAway, or what the driver raises."""
     config = connections.settings["default"]  # the same dict that the ORM's connection holds
     if is_sqlite(config["ENGINE"]):
-        return _sqlite(str(config["NAME"])).fetch(sql, parameters)
+        return _sqlite(config["NAME"]).fetch(sql, parameters)
     if is_postgresql(config["ENGINE"]):
         loop = asyncio.get_running_loop()
         pool = _pools.get(loop)
@@ -58,7 +57,7 @@ def sqlite_version() -> tuple[int, int]:
 
     Raises sqlite3.Error when the database is not there.
     """
-    return _sqlite(str(connections.settings["default"]["NAME"])).version()
+    return _sqlite(connections.settings["default"]["NAME"]).version()
 
 
 @cache
@@ -74,10 +73,9 @@ def is_postgresql(engine: str) -> bool:
 
 async def close() -> None:
     """Let go of the connections of this thread and of the running event loop."""
-    held = getattr(_held, "sqlite", None)
-    if held is not None:
+    if _held.sqlite is not None:
+        _held.sqlite.close()
         _held.sqlite = None
-        held.close()
     pool = _pools.pop(asyncio.get_running_loop(), None)
     if pool is not None:
         await pool.close()
@@ -140,8 +138,15 @@ def _leave(task: asyncio.Future[Any]) -> None:
     task.cancel()
 
 
-def _sqlite(name: str) -> _SQLite:
-    held: _SQLite | None = getattr(_held, "sqlite", None)
+class _Held(threading.local):
+    sqlite: _SQLite | None = None
+
+
+_held = _Held()
+
+
+def _sqlite(name: str | Path) -> _SQLite:
+    held = _held.sqlite
     if held is None or held.name != name or held.closed:
         held = _held.sqlite = _SQLite(name)
     return held
@@ -150,14 +155,15 @@ def _sqlite(name: str) -> _SQLite:
 class _SQLite:
     """The connection of one thread. It reads without a thread: an indexed read takes less time than a switch."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | Path) -> None:
         self.name = name
         self.closed = False
         self._serial = next(_serials)
-        in_uri = name.startswith("file:")
+        in_uri = str(name).startswith("file:")
         self._path = None if in_uri else name
-        uri = name if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
+        uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
         self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
+        self._cursor = self._connection.cursor()
         self._file = self._identity()
 
     def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
@@ -173,7 +179,7 @@ class _SQLite:
             self.close()
             return _sqlite(self.name).version()
         try:
-            return self._serial, self._connection.execute("PRAGMA data_version").fetchone()[0]
+            return self._serial, self._cursor.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
             self.close()
             raise

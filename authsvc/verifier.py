@@ -34,48 +34,66 @@ _lock = threading.Lock()
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="verify")
 
 
+overloaded = 0  # how often there was no room
+
+
+def waiting() -> int:
+    """How many slow verifications run or wait."""
+    return len(_running)
+
+
 class Overloaded(Exception):
     """Too many slow verifications wait. A fault and no deny: the password may be right."""
 
 
-def recognises(password: str, principal: Principal) -> bool:
-    """Whether *password* was right before for a hash that *principal* still has. No hashing, no I/O."""
-    if passwords.too_long(password):
-        return False
-    digest = _digest(password)
-    return any((secret.hash, digest) in _right for secret in principal.secrets)
+class Attempt:
+    """One password that somebody presents."""
+
+    __slots__ = ("_digest", "_password", "_refused")
+
+    def __init__(self, password: str) -> None:
+        self._password = password
+        self._refused = passwords.too_long(password)
+        text = b"" if self._refused else password.encode("utf-8", "surrogatepass")
+        self._digest = hashlib.blake2b(text, key=_key).digest()
+
+    def is_known_of(self, principal: Principal) -> bool:
+        """Whether it was right before for a hash that *principal* still has. No hashing, no I/O."""
+        return any((secret.hash, self._digest) in _right for secret in principal.secrets)
+
+    async def verify(self, password: str, stored: str) -> bool:
+        """Whether *password*, which is this one, is that of *stored*. Raises passwords.UnusableHash, Overloaded."""
+        if password is not self._password:
+            return await Attempt(password).verify(password, stored)
+        if self._refused:
+            return False
+        entry = (stored, self._digest)
+        if entry in _right:
+            _right.move_to_end(entry)
+            return True
+        if passwords.is_fast(stored):
+            right = passwords.verify(password, stored)
+        elif not password or entry in _wrong:
+            return False
+        else:
+            passwords.scheme_of(stored)  # refuses what is too costly before any work
+            right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
+            if not right:
+                _remember(_wrong, entry)
+        if right:
+            _remember(_right, entry)
+        return right
 
 
 async def verify(password: str, stored: str) -> bool:
     """Whether *password* is the one of *stored*. Raises passwords.UnusableHash, Overloaded."""
-    if passwords.too_long(password):
-        return False
-    entry = (stored, _digest(password))
-    if entry in _right:
-        _right.move_to_end(entry)
-        return True
-    if passwords.is_fast(stored):
-        right = passwords.verify(password, stored)
-    elif not password or entry in _wrong:
-        return False
-    else:
-        passwords.scheme_of(stored)  # refuses what is too costly before any work
-        right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
-        if not right:
-            _remember(_wrong, entry)
-    if right:
-        _remember(_right, entry)
-    return right
+    return await Attempt(password).verify(password, stored)
 
 
 def forget() -> None:
     """Recognise nobody any more, and start all budgets anew: for tests."""
     for entries in (_right, _wrong, _budgets):
         entries.clear()
-
-
-def _digest(password: str) -> bytes:
-    return hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=_key).digest()
 
 
 def _remember(entries: OrderedDict[Entry, None], entry: Entry) -> None:
@@ -86,12 +104,14 @@ def _remember(entries: OrderedDict[Entry, None], entry: Entry) -> None:
 
 def _submit(entry: Entry, password: str) -> Future[bool]:
     """The verification of *entry*: the one that runs already, or a new one if there is room."""
+    global overloaded
     stored = entry[0]
     with _lock:
         if (running := _running.get(entry)) is not None:
             return running
         of_one = sum(other == stored for other, _ in _running)
         if len(_running) >= MAX_WAITING or of_one >= MAX_OF_ONE or not _within_budget(stored):
+            overloaded += 1
             raise Overloaded
         future = _running[entry] = _threads.submit(passwords.verify, password, stored)
     future.add_done_callback(lambda _: _running.pop(entry, None))

@@ -6,7 +6,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from authsvc import gateway
+from authsvc import gateway, metrics, readiness
 from authsvc.dialects.base import MAX_BODY, Reply, Request
 
 
@@ -24,7 +24,10 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
     asked = Request(
         method=request.method,
         query=request.META.get("QUERY_STRING", ""),
-        headers={key.lower(): value for key, value in request.headers.items()},
+        headers=tuple(
+            (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+            for name, value in request.headers.items()
+        ),
         body=body or b"",
         question=name,
         peer=request.META.get("REMOTE_ADDR", ""),
@@ -36,8 +39,17 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
 
 @login_not_required
 async def alive(_request: HttpRequest) -> HttpResponse:
-    """The process answers; nothing else is touched."""
-    return _response(Reply(200, b'{"status":"alive"}'))
+    return _response(await readiness.alive())
+
+
+@login_not_required
+async def ready(_request: HttpRequest) -> HttpResponse:
+    return _response(await readiness.report())
+
+
+@login_not_required
+async def measured(_request: HttpRequest) -> HttpResponse:
+    return _response(await metrics.report())
 
 
 def _body(request: HttpRequest) -> bytes | None:

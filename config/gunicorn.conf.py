@@ -1,6 +1,13 @@
 """`gunicorn -c config/gunicorn.conf.py config.asgi:application` serves everything."""
 
+import os
+import shutil
+import tempfile
+
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
+
+METRICS = "AUTHSVC_METRICS_DIR"
 
 worker_class = "asgi"
 asgi_lifespan = "on"
@@ -16,3 +23,14 @@ loglevel = "warning"
 def post_fork(_server: object, worker: Worker) -> None:
     """Idle broker connections would hold a stopping worker until it is killed; it lets go of them after 2 s."""
     worker.cfg.set("graceful_timeout", 2)
+
+
+def on_starting(server: Arbiter) -> None:
+    """The workers count each for itself; through this folder whichever is scraped answers for all of them."""
+    if METRICS not in os.environ:
+        server.devicehub_metrics = os.environ[METRICS] = tempfile.mkdtemp(prefix="devicehub-metrics-")
+
+
+def on_exit(server: Arbiter) -> None:
+    if folder := getattr(server, "devicehub_metrics", None):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -150,7 +150,7 @@ _https_default = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
 DEVICEHUB_HTTPS = env.bool("DEVICEHUB_HTTPS", default=_https_default)
 SECURE_SSL_REDIRECT = DEVICEHUB_HTTPS
 # Brokers follow redirects, and a redirect that ends in a page with status 200 would let everybody in.
-SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^healthz$"]
+SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
 SECURE_PROXY_SSL_HEADER = (

@@ -45,8 +45,8 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def gunicorn(folder: Path) -> Iterator[str]:
-    """The whole site as it is served; yields its URL."""
+def gunicorn(folder: Path, **variables: str) -> Iterator[str]:
+    """The whole site as it is served; yields its URL. *variables* are added to its environment."""
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -60,7 +60,7 @@ def gunicorn(folder: Path) -> Iterator[str]:
     ]
     with servers.process(
         [*command, "config.asgi:application"],
-        env=environment(),
+        env=environment(**variables),
         cwd=ROOT,
         log=folder / "gunicorn.log",
         ready=lambda: urllib.request.urlopen(f"{url}/healthz", timeout=1).status == 200,

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -129,9 +129,56 @@ def process(
         _stop(server, stop_signal)
 
 
+class Cluster:
+    """A PostgreSQL cluster that can be stopped, paused and started again. *url* is a DATABASE_URL."""
+
+    def __init__(self, url: str, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]) -> None:
+        self.url = url
+        self._run = run
+        self._stack = ExitStack()
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._server = self._stack.enter_context(self._run())
+
+    def stop(self) -> None:
+        """PostgreSQL's fast shutdown: connections are broken off."""
+        self._stack.close()
+        self._server = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """All its processes stop as they are: connections stay open, and nobody answers."""
+        assert self._server is not None
+        stopped = [self._server.pid, *_children(self._server.pid)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(status.parent.name))
+    return found
+
+
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """A new PostgreSQL cluster; yields the DATABASE_URL of a role that may create databases, and no more."""
+    with postgresql_cluster(folder) as cluster:
+        yield cluster.url
+
+
+@contextmanager
+def postgresql_cluster(folder: Path) -> Iterator[Cluster]:
+    """A new PostgreSQL cluster, started."""
     initdb, postgres = _postgresql_program("initdb"), _postgresql_program("postgres")
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "postgresql.log"
@@ -160,21 +207,8 @@ def postgresql(folder: Path) -> Iterator[str]:
             if done.returncode:
                 raise ServerFailed(f"{command[0]} ended with {done.returncode}\n{done.stdout.decode()}")
 
-        run(
-            [
-                initdb,
-                "-D",
-                str(data),
-                "-U",
-                "postgres",
-                "-A",
-                "reject",
-                "-E",
-                "UTF8",
-                "--locale=C.UTF-8",
-                "-N",
-            ]
-        )
+        options = ["-U", "postgres", "-A", "reject", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+        run([initdb, "-D", str(data), *options])
         run(
             [postgres, "--single", "-j", "-c", "exit_on_error=on", "-D", str(data), "postgres"],
             f"CREATE ROLE devicehub LOGIN CREATEDB PASSWORD '{password}';\n\n"
@@ -189,8 +223,17 @@ def postgresql(folder: Path) -> Iterator[str]:
         command = [postgres, "-D", str(data), "-p", str(port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         stop = signal.SIGINT  # PostgreSQL's fast shutdown: SIGTERM would wait for the last client to leave
-        with process(command, env=env, log=log, ready=ready, stop_signal=stop, cwd=Path(home), user=user):
-            yield f"postgres://devicehub:{password}@127.0.0.1:{port}/devicehub"
+        cluster = Cluster(
+            f"postgres://devicehub:{password}@127.0.0.1:{port}/devicehub",
+            lambda: process(
+                command, env=env, log=log, ready=ready, stop_signal=stop, cwd=Path(home), user=user
+            ),
+        )
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 @contextmanager

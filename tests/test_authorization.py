@@ -1221,7 +1221,7 @@ class TestSecrets:
         name = next(iter(BY_NAME[dialect].questions))
         request = Request(
             "POST",
-            headers={"content-type": "application/json"},
+            headers=((b"content-type", b"application/json"),),
             body=json.dumps(fields).encode(),
             question=name,
         )
@@ -1236,8 +1236,8 @@ class TestSecrets:
         for request in (
             Request("POST", query=f"k={self.SECRET}"),
             Request("POST", path_token=self.SECRET),
-            Request("POST", headers={"authorization": f"Bearer {self.SECRET}"}),
-            Request("POST", headers={"x-broker-secret": self.SECRET}),
+            Request("POST", headers=((b"authorization", f"Bearer {self.SECRET}".encode()),)),
+            Request("POST", headers=((b"x-broker-secret", self.SECRET.encode()),)),
             Request("POST", body=json.dumps({"password": self.SECRET}).encode()),
         ):
             assert self.SECRET not in repr(request)

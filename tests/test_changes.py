@@ -1,0 +1,529 @@
+"""Nothing stale: what a process remembers on PostgreSQL is true, however it was changed, and without a database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+import psycopg.sql
+import pytest
+
+from authsvc import remembered
+from authsvc.reader import DatabaseAway
+from authsvc.remembered import Remembered
+from fleet.models import IrrigationValveDevice, WeatherStationDevice
+from tests import hub, servers
+from tests.hub import ROOT, eventually
+
+pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
+BOUND = 1.0  # seconds from the commit
+DEVICES = WeatherStationDevice._meta.db_table
+VALVES = IrrigationValveDevice._meta.db_table  # of which there are none
+OK, DENIED, FAULT = 200, 403, 503
+
+
+@dataclass
+class Site:
+    """PostgreSQL, and two processes that answer questions about what is in it."""
+
+    cluster: servers.Cluster
+    token: str
+    devices: list[dict[str, Any]]
+    account: str
+    urls: list[str]
+
+    def sql(self, statement: str, **values: Any) -> None:
+        """Change what is in the database, as any program could."""
+        with psycopg.connect(self.cluster.url, autocommit=True) as connection:
+            connection.execute(statement, values)
+
+    def all_say(self, wanted: int, ask: Callable[[str], int]) -> bool:
+        """Whether all processes answer *wanted* within BOUND, from now on."""
+        end = time.monotonic() + BOUND
+        return all(
+            eventually(lambda url=url: ask(url) == wanted, end - time.monotonic()) for url in self.urls
+        )
+
+    def ask(self, url: str, question: str, **fields: Any) -> int:
+        asked = httpx.post(f"{url}/mqtt/go-auth/{question}?k={self.token}", json=fields, timeout=5)
+        return asked.status_code
+
+    def login(self, url: str, device: dict[str, Any], password: str | None = None) -> int:
+        name = device["mqtt_username"]
+        password = password or device["mqtt_password"]
+        return self.ask(url, "user", username=name, clientid=name, password=password)
+
+    def publish(self, url: str, device: dict[str, Any], topic: str | None = None) -> int:
+        name = device["mqtt_username"]
+        topic = topic or device["topics"]["data"]
+        return self.ask(url, "acl", username=name, clientid=name, topic=topic, acc=2)
+
+    def ready(self, url: str) -> tuple[int, dict[str, Any]]:
+        answer = httpx.get(f"{url}/readyz", timeout=5)
+        return answer.status_code, answer.json()
+
+    def memory(self, url: str, event: str) -> float:
+        wanted = f'devicehub_auth_memory_total{{event="{event}"}} '
+        [line] = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(wanted)]
+        return float(line.removeprefix(wanted))
+
+
+def listens(site: Site, url: str) -> bool:
+    code, said = site.ready(url)
+    return code == 200 and said["notes"] == []
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, needs_real) -> Iterator[servers.Cluster]:
+    try:
+        with servers.postgresql_cluster(tmp_path_factory.mktemp("postgresql")) as cluster:
+            yield cluster
+    except servers.MissingServer as missing:
+        needs_real(missing)
+
+
+@pytest.fixture(scope="module")
+def site(cluster, tmp_path_factory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    variables = {"DATABASE_URL": cluster.url, "AUTHSVC_STALE_SECONDS": "6"}
+
+    def manage(*arguments: str) -> str:
+        command = [sys.executable, "manage.py", *arguments]
+        env = hub.environment(**variables)
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    manage("migrate")
+    token = json.loads(manage("create_broker", "mosquitto", "go-auth", "--json"))["token"]
+    fleet = ["--count", "40", "--prefix", "S-", "--output", "-"]
+    devices = json.loads(manage("provision_devices", "weatherstation", *fleet))
+    manage("create_account", "ingest", "--ingest")
+    with ExitStack() as stack:
+        urls = [
+            stack.enter_context(hub.gunicorn(folder / str(number), **variables, WEB_CONCURRENCY="1"))
+            for number in range(2)
+        ]
+        yield Site(cluster, token, devices, "ingest", urls)
+
+
+@pytest.fixture
+def ours(site) -> Site:
+    """The site, listening; what a test does to its devices is undone by using other devices."""
+    for url in site.urls:
+        assert eventually(lambda url=url: listens(site, url)), site.ready(url)
+    return site
+
+
+@pytest.fixture
+def station(site) -> dict[str, Any]:
+    """A device that no other test touched."""
+    return site.devices.pop()
+
+
+# Changes behind the back of the product, each of which ends a login that was right.
+CHANGES = {
+    "disabled": f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s",
+    "another hash": f"UPDATE {DEVICES} SET mqtt_password_hash = 'gone' WHERE device_id = %(id)s",
+    "expired": f"UPDATE {DEVICES} SET password_expires_at = now() - interval '1 h' WHERE device_id = %(id)s",
+    "another username": f"UPDATE {DEVICES} SET mqtt_username = 'not-it' WHERE device_id = %(id)s",
+    "deleted": f"DELETE FROM {DEVICES} WHERE device_id = %(id)s",
+    "an account of that name": (
+        "INSERT INTO authsvc_account (username, password_hash, previous_password_hash, is_active, is_superuser, "
+        "client_ids, created_at) VALUES (%(username)s, '', '', true, false, '[]', now())"
+    ),
+    "a device of that client id": f"UPDATE {DEVICES} SET mqtt_client_id = %(username)s WHERE device_id = %(other)s",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_in_force_in_every_process(ours, station, change):
+    for url in ours.urls * 2:
+        assert ours.login(url, station) == OK
+    other = ours.devices.pop()["device_id"]
+
+    ours.sql(CHANGES[change], id=station["device_id"], username=station["mqtt_username"], other=other)
+
+    assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+
+
+def test_a_grant_is_in_force_and_out_of_force_in_every_process(ours, station):
+    topic = "plant/7/state"
+    key = f"key:weatherstation/{station['device_id']}"
+    for url in ours.urls * 2:
+        assert ours.publish(url, station, topic) == DENIED
+
+    ours.sql(
+        "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
+        "VALUES (%(key)s, 'allow', 'publish', 'plant/+/state', '', now())",
+        key=key,
+    )
+    assert ours.all_say(OK, lambda url: ours.publish(url, station, topic))
+
+    ours.sql("DELETE FROM authsvc_grant WHERE subject = %(key)s", key=key)
+    assert ours.all_say(DENIED, lambda url: ours.publish(url, station, topic))
+
+
+def test_a_broker_that_was_shut_out_is_a_stranger_in_every_process(ours, station):
+    for url in ours.urls * 2:
+        assert ours.login(url, station) == OK
+
+    ours.sql("UPDATE authsvc_broker SET is_active = false")
+    try:
+        assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    finally:
+        ours.sql("UPDATE authsvc_broker SET is_active = true")
+    assert ours.all_say(OK, lambda url: ours.login(url, station))
+
+
+def test_a_disabled_account_is_out_in_every_process(ours):
+    def connect(url: str) -> int:
+        return ours.ask(
+            url, "acl", username="ingest", clientid="ingest", topic="things/weatherstation/+/data", acc=4
+        )
+
+    for url in ours.urls * 2:
+        assert connect(url) == OK
+
+    ours.sql("UPDATE authsvc_account SET is_active = false WHERE username = 'ingest'")
+    assert ours.all_say(DENIED, connect)
+    ours.sql("UPDATE authsvc_account SET is_active = true WHERE username = 'ingest'")
+    assert ours.all_say(OK, connect)
+
+
+def test_what_is_remembered_is_not_read(ours, station):
+    url = ours.urls[0]
+    for _ in range(2):
+        assert ours.login(url, station) == OK
+    before = ours.memory(url, "reads")
+
+    for _ in range(10):
+        assert ours.login(url, station) == OK
+
+    assert ours.memory(url, "reads") == before
+
+
+def test_a_wrong_password_is_refused_on_what_is_read(ours, station):
+    """As an unknown name is: what a refusal costs tells nobody who exists."""
+    url = ours.urls[0]
+    for _ in range(2):
+        assert ours.login(url, station) == OK
+
+    def reads(device: dict[str, Any]) -> float:
+        before = ours.memory(url, "reads")
+        assert ours.login(url, device, "wrong") == DENIED
+        return ours.memory(url, "reads") - before
+
+    assert reads(station) == reads(station | {"mqtt_username": "stranger"}) == 1
+
+
+def test_unknown_names_are_not_remembered(ours):
+    url, stranger = ours.urls[0], {"mqtt_username": "stranger", "mqtt_password": "x"}
+    assert ours.login(url, stranger) == DENIED
+    before = ours.memory(url, "reads")
+
+    for _ in range(5):
+        assert ours.login(url, stranger) == DENIED
+
+    assert ours.memory(url, "reads") == before + 5
+
+
+@pytest.fixture
+def heard(cluster, site) -> Callable[[str, Any], list[str]]:
+    """What is notified while a statement runs."""
+
+    def during(*statements: str) -> list[str]:
+        with psycopg.connect(cluster.url, autocommit=True) as listening:
+            listening.execute("LISTEN authsvc_changed")
+            with psycopg.connect(cluster.url) as writing:
+                for statement in statements:
+                    writing.execute(statement)
+            found = list(listening.notifies(timeout=0.2))
+        return [message.payload for message in found if "proof" not in message.payload]
+
+    return during
+
+
+def test_only_what_decides_is_notified(heard, station):
+    here = f"WHERE device_id = '{station['device_id']}'"
+    telemetry = (
+        "last_seen = now(), status = 'online', battery_level = 3, connected = true, last_message_at = now()"
+    )
+
+    assert heard(f"UPDATE {DEVICES} SET {telemetry}") == []
+    assert heard(f"UPDATE {DEVICES} SET is_active = is_active, mqtt_username = mqtt_username") == []
+    assert heard("UPDATE authsvc_account SET is_superuser = is_superuser") == []
+    [told] = heard(f"UPDATE {DEVICES} SET api_key = 'k' {here}")
+    assert {station["device_id"], station["mqtt_username"]} <= set(json.loads(told))
+
+
+def test_a_rename_is_told_by_both_names(heard, station):
+    [told] = heard(
+        f"UPDATE {DEVICES} SET mqtt_username = 'after' WHERE mqtt_username = '{station['mqtt_username']}'"
+    )
+
+    assert {station["mqtt_username"], "after"} <= set(json.loads(told))
+
+
+def test_many_changes_are_told_as_everything(heard):
+    """A million rows in one transaction must not become a million messages to each process."""
+    rows = (
+        f"INSERT INTO {DEVICES} (device_id, name, status, firmware_version, is_active, mqtt_password_hash, metadata, "
+        "created_at, updated_at, previous_password_hash, connected, reported_status, site) "
+        "SELECT 'BULK-' || n, '', 'offline', '', true, '', '{}', now(), now(), '', false, '', '' "
+        "FROM generate_series(1, 5000) AS n"
+    )
+    told = heard(rows)
+    assert len(told) == 1_001
+    assert told[-1] == "*"
+    assert heard(f"TRUNCATE {VALVES} CASCADE") == ["*"]
+
+
+def test_a_name_that_sql_wrote_is_told_whatever_it_holds(heard, station):
+    odd = 'a\n"b\\\u00e4\u2028\U0001f600' * 10
+
+    [told] = heard(
+        psycopg.sql.SQL("UPDATE {} SET mqtt_client_id = {} WHERE device_id = {}")
+        .format(psycopg.sql.Identifier(DEVICES), odd, station["device_id"])
+        .as_string()
+    )
+
+    assert odd in json.loads(told)
+
+
+def test_a_process_that_lost_its_ear_reads_until_it_listens_again(ours, station):
+    for url in ours.urls * 2:
+        assert ours.login(url, station) == OK
+
+    ours.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'devicehub changes'"
+    )
+    ours.sql(f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s", id=station["device_id"])
+
+    assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    for url in ours.urls:
+        assert eventually(lambda url=url: listens(ours, url))
+
+
+def test_a_missing_trigger_ends_the_memory(ours, station):
+    ours.sql(f"ALTER TABLE {DEVICES} DISABLE TRIGGER authsvc_update")
+    try:
+        for url in ours.urls:
+            assert eventually(lambda url=url: not listens(ours, url))
+            code, said = ours.ready(url)
+            assert code == OK
+            assert said["notes"] == [
+                f"The trigger {DEVICES}.authsvc_update is missing; run manage.py migrate."
+            ]
+            assert ours.login(url, station) == OK
+        ours.sql(f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s", id=station["device_id"])
+        assert [ours.login(url, station) for url in ours.urls] == [DENIED, DENIED]
+    finally:
+        ours.sql(f"ALTER TABLE {DEVICES} ENABLE ALWAYS TRIGGER authsvc_update")
+
+
+def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, station):
+    dsn = f"{ours.cluster.url.rpartition('/')[0]}/other"
+    ours.sql("CREATE DATABASE other")
+    variables = {"DATABASE_URL": ours.cluster.url, "AUTHSVC_LISTEN_DSN": dsn, "WEB_CONCURRENCY": "1"}
+    with hub.gunicorn(tmp_path, **variables) as url:
+        assert eventually(lambda: "not heard" in str(ours.ready(url)[1]["notes"]))
+        assert ours.ready(url)[0] == OK
+        assert ours.login(url, station) == OK
+        ours.sql(f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s", id=station["device_id"])
+        assert ours.login(url, station) == DENIED
+
+
+class TestWithoutItsDatabase:
+    @pytest.mark.parametrize("how", ["stopped", "paused"])
+    def test_who_was_read_lately_is_answered_from_memory(self, ours, station, how):
+        """For AUTHSVC_STALE_SECONDS, which is 6 here. Nobody else is, and nobody is let in by it who was not."""
+        url = ours.urls[0]
+        assert ours.login(url, station) == OK
+        with ExitStack() as stack:
+            if how == "paused":
+                stack.enter_context(ours.cluster.paused())
+            else:
+                ours.cluster.stop()
+                stack.callback(ours.cluster.start)
+            read = time.monotonic()
+
+            assert eventually(lambda: ours.ready(url)[0] == FAULT, 3)
+            assert ours.login(url, station) == OK
+            assert ours.publish(url, station) == OK
+            assert ours.publish(url, station, "things/weatherstation/S-001/cmd") == DENIED
+            assert ours.login(url, station, "wrong") == DENIED
+            assert ours.login(url, {"mqtt_username": "stranger", "mqtt_password": "x"}) == FAULT
+            assert ours.login(url, ours.devices[0]) == FAULT
+            code, said = ours.ready(url)
+            assert code == FAULT
+            assert said["reasons"] == [
+                "The database does not answer. Who was read within 6 s is answered from memory."
+            ]
+            assert said["stale_answers"] > 0
+            assert httpx.get(f"{url}/healthz").status_code == OK
+            time.sleep(max(0, read + 6 - time.monotonic()))
+            assert ours.login(url, station) == FAULT
+
+        for url in ours.urls:  # without a restart
+            assert eventually(lambda url=url: ours.login(url, station) == OK)
+            assert eventually(lambda url=url: listens(ours, url))
+
+    def test_a_process_starts_and_recovers(self, ours, station, tmp_path):
+        ours.cluster.stop()
+        try:
+            server = hub.gunicorn(tmp_path, DATABASE_URL=ours.cluster.url, WEB_CONCURRENCY="1")
+            url = server.__enter__()
+            assert ours.login(url, station) == FAULT
+            assert ours.ready(url)[0] == FAULT
+        finally:
+            ours.cluster.start()
+        try:
+            assert eventually(lambda: ours.login(url, station) == OK)
+            assert eventually(lambda: listens(ours, url))
+        finally:
+            server.__exit__(None, None, None)
+
+
+class TestRemembered:
+    """The memory by itself."""
+
+    @pytest.fixture
+    def run(self) -> Iterator[Callable[..., Any]]:
+        with asyncio.Runner() as runner:
+            yield runner.run
+
+    def test_a_read_that_overlaps_a_change_is_not_kept(self, run):
+        """By force: the change is told while the read is under way, by its name or as everything."""
+        for told in ("station", None):
+            answers = iter(["before", "after"])
+
+            async def read(name: str, told: str | None = told, answers: Iterator[str] = answers) -> str:
+                value = next(answers)
+                if value == "before":
+                    remembered.forget("neighbour")
+                    remembered.forget(told)
+                return value
+
+            memory = Remembered(read)
+            assert run(memory.get("station", "now")) == "before"
+            assert memory.peek("station", "now") is None
+            assert run(memory.get("station", "now")) == "after"
+            assert memory.peek("station", "now") == "after"
+
+    def test_a_change_of_another_spoils_nothing(self, run):
+        async def read(name: str) -> str:
+            remembered.forget("neighbour")
+            return name
+
+        memory = Remembered(read)
+        run(memory.get("station", "now"))
+
+        assert memory.peek("station", "now") == "station"
+
+    def test_it_is_true_under_one_stamp(self, run):
+        memory = Remembered(self.echo)
+        run(memory.get("station", "then"))
+
+        assert memory.peek("station", "then") == "station"
+        assert memory.peek("station", "now") is None
+        assert memory.peek("station", None) is None
+
+    def test_without_a_stamp_everything_is_read(self, run):
+        reads = []
+
+        async def read(name: str) -> str:
+            reads.append(name)
+            return name
+
+        memory = Remembered(read)
+        for _ in range(3):
+            run(memory.get("station", None))
+
+        assert reads == ["station"] * 3
+
+    def test_nobody_is_not_kept(self, run):
+        async def nobody(name: str) -> None:
+            return None
+
+        memory: Remembered[str] = Remembered(nobody)
+        assert run(memory.get("stranger", "now")) is None
+        assert len(memory) == 0
+
+    def test_it_is_bounded_and_drops_who_was_asked_for_longest_ago(self, run, settings):
+        settings.AUTHSVC_CACHE_SIZE = 3
+        memory = Remembered(self.echo)
+        for name in ("a", "b", "c"):
+            run(memory.get(name, "now"))
+        assert memory.peek("a", "now") == "a"
+        run(memory.get("d", "now"))
+
+        assert [name for name in "abcd" if memory.peek(name, "now")] == ["a", "c", "d"]
+
+    def test_what_is_asked_for_is_read_again_in_time(self, run, settings, monkeypatch):
+        settings.AUTHSVC_STALE_SECONDS = 300
+        clock = [1000.0]
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        memory = Remembered(self.echo)
+        run(memory.get("station", "now"))
+
+        clock[0] += 149
+        assert memory.peek("station", "now") == "station"
+        clock[0] += 2
+        assert memory.peek("station", "now") is None
+
+    @pytest.mark.parametrize(("age", "answered"), [(0, True), (299, True), (300, False), (10_000, False)])
+    def test_a_database_that_is_away_makes_it_stale_for_a_time(
+        self, run, settings, monkeypatch, age, answered
+    ):
+        settings.AUTHSVC_STALE_SECONDS = 300
+        clock = [1000.0]
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        away = []
+
+        async def read(name: str) -> str:
+            if away:
+                raise DatabaseAway
+            return name
+
+        memory = Remembered(read)
+        run(memory.get("station", "now"))
+        away.append(True)
+        clock[0] += age
+
+        if answered:
+            assert run(memory.read("station", None)) == "station"
+        else:
+            with pytest.raises(DatabaseAway):
+                run(memory.read("station", None))
+        with pytest.raises(DatabaseAway):
+            run(memory.read("stranger", None))
+
+    def test_what_changed_is_not_answered_when_the_database_is_away(self, run):
+        away = []
+
+        async def read(name: str) -> str:
+            if away:
+                raise DatabaseAway
+            return name
+
+        memory = Remembered(read)
+        run(memory.get("station", "now"))
+        away.append(True)
+        remembered.forget("station")
+
+        with pytest.raises(DatabaseAway):
+            run(memory.get("station", None))
+
+    @staticmethod
+    async def echo(name: str) -> str:
+        return name

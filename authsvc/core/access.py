@@ -218,7 +218,10 @@ class Verdict(NamedTuple):
     @property
     def allowed(self) -> bool:
         """Whether everything that was asked is allowed; nothing asked is nothing allowed."""
-        return bool(self.decisions) and all(decision.allowed for decision in self.decisions)
+        for decision in self.decisions:
+            if not decision.allowed:
+                return False
+        return bool(self.decisions)
 
 
 def deny(reason: Reason, principal: Principal | None = None, question: Question | None = None) -> Verdict:

@@ -40,4 +40,4 @@ def fault(_request: Request) -> Reply:
     return UNAVAILABLE
 
 
-DIALECT = Dialect("amqtt", {"user": parse_user, "acl": parse_acl}, render, fault)
+DIALECT = Dialect("amqtt", {"user": parse_user, "acl": parse_acl}, render, fault, "user")

@@ -12,7 +12,7 @@ from authsvc.core.access import Client, MalformedRequest, Question, Verdict
 from authsvc.core.tokens import Key
 
 T = TypeVar("T")
-Pairs = tuple[tuple[bytes, bytes], ...]
+Headers = tuple[tuple[bytes, bytes], ...]
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = "text/plain; charset=utf-8"
@@ -59,54 +59,55 @@ class Options:
     jwt_keys: tuple[Key, ...] = ()  # the first signs
 
 
-_OPTIONS = Options()
+DEFAULT = Options()
 
 
 class Request:
-    """One question as it came over HTTP. *query* is not yet decoded.
+    """One question as it came over HTTP: *query* not yet decoded, *headers* as ASGI has them.
 
-    Its headers come as *pairs* of bytes, names in lower case as ASGI has them, or as a mapping.
+    Header names are in lower case. One that comes twice is joined, so two different proofs are none.
     """
 
     def __init__(
         self,
         method: str,
         query: str = "",
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = (),
         body: bytes = b"",
         question: str = "",
         peer: str = "",
         path_token: str | None = None,
         oversized: bool = False,
-        pairs: Pairs | None = None,
+        options: Options = DEFAULT,
     ) -> None:
         self.method = method
         self.query = query
+        self.headers = headers
         self.body = body
         self.question = question
         self.peer = peer
         self.path_token = path_token
         self.oversized = oversized
-        self.pairs = pairs
-        self.options = _OPTIONS
-        if headers is not None:
-            self.__dict__["headers"] = headers
+        self.options = options
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, question={self.question!r}, peer={self.peer!r})"
 
+    def header(self, name: bytes) -> str | None:
+        value = self._values.get(name)
+        return None if value is None else value.decode("latin-1")
+
     @once
-    def headers(self) -> Mapping[str, str]:
-        """By lower-case name. A header that comes twice is joined, so two different proofs are none."""
-        headers: dict[str, str] = {}
-        for name, value in self.pairs or ():
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-            headers[key] = f"{headers[key]},{text}" if key in headers else text
-        return headers
+    def _values(self) -> dict[bytes, bytes]:
+        values = dict(self.headers)
+        if len(values) < len(self.headers):
+            for name in values:
+                values[name] = b",".join(value for other, value in self.headers if other == name)
+        return values
 
     @once
     def content_type(self) -> str:
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
 
     @once
     def is_form(self) -> bool:
@@ -161,13 +162,15 @@ class Dialect(NamedTuple):
 
     *render* shows a verdict so that a deny reads as a deny whatever part this broker looks at; *fault* says
     that we could not decide. *authorization_is_the_clients*: the Authorization header belongs to the MQTT
-    client (go-auth's JWT mode), so it proves nothing about the caller.
+    client (go-auth's JWT mode), so it proves nothing about the caller. *login* names the question that carries
+    a password.
     """
 
     name: str
     questions: Mapping[str, Callable[[Request], Question]]
     render: Callable[[Request, Verdict], Reply]
     fault: Callable[[Request], Reply]
+    login: str
     authorization_is_the_clients: bool = False
 
 

@@ -110,4 +110,4 @@ def _publish_topic(text: str) -> str:
     return text if topics.has_wildcard(text) else f"eq {text}"
 
 
-DIALECT = Dialect("emqx", {"authn": parse_authn, "authz": parse_authz}, render, fault)
+DIALECT = Dialect("emqx", {"authn": parse_authn, "authz": parse_authz}, render, fault, "authn")

@@ -51,5 +51,5 @@ def fault(_request: Request) -> Reply:
 
 
 DIALECT = Dialect(
-    "emqx4", {"auth": parse_auth, "superuser": parse_superuser, "acl": parse_acl}, render, fault
+    "emqx4", {"auth": parse_auth, "superuser": parse_superuser, "acl": parse_acl}, render, fault, "auth"
 )

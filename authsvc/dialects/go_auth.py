@@ -69,5 +69,5 @@ def _is_text(request: Request) -> bool:
 
 
 DIALECT = Dialect(
-    "go-auth", {"user": parse_user, "superuser": parse_superuser, "acl": parse_acl}, render, fault
+    "go-auth", {"user": parse_user, "superuser": parse_superuser, "acl": parse_acl}, render, fault, "user"
 )

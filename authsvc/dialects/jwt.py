@@ -41,7 +41,7 @@ def parse_acl(request: Request) -> TopicQuestion:
 
 def _client(request: Request) -> Client:
     """Who the token says. A username in the body (`jwt_parse_token`) must say the same."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = (request.header(b"authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise InvalidToken("there is no token")
     claims = tokens.verify(token.strip(), request.options.jwt_keys)
@@ -58,5 +58,6 @@ DIALECT = Dialect(
     {"user": parse_user, "superuser": parse_superuser, "acl": parse_acl},
     render,
     fault,
+    "user",
     authorization_is_the_clients=True,
 )

@@ -54,5 +54,5 @@ def fault(_request: Request) -> Reply:
 
 
 DIALECT = Dialect(
-    "nanomq", {"auth": parse_auth, "superuser": parse_superuser, "acl": parse_acl}, render, fault
+    "nanomq", {"auth": parse_auth, "superuser": parse_superuser, "acl": parse_acl}, render, fault, "auth"
 )

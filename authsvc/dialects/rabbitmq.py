@@ -116,4 +116,5 @@ DIALECT = Dialect(
     {"user": parse_user, "vhost": parse_vhost, "resource": parse_resource, "topic": parse_topic},
     render,
     fault,
+    "user",
 )

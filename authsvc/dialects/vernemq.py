@@ -55,7 +55,7 @@ def fault(_request: Request) -> Reply:
 
 def _each(request: Request, verdict: Verdict) -> Reply:
     """Some filters are granted: all of them go back, in the order they came, each with its QoS or refusal."""
-    is_v5 = request.headers.get("vernemq-hook", "").endswith("_m5")
+    is_v5 = (request.header(b"vernemq-hook") or "").endswith("_m5")
     refused = DENIED_V5 if is_v5 else DENIED_V3
     topics = [
         {"topic": entry["topic"], "qos": entry["qos"] if decision.allowed else refused}
@@ -67,7 +67,7 @@ def _each(request: Request, verdict: Verdict) -> Reply:
 
 def _fields(request: Request) -> Any:
     """The fields, once the header names the hook of this URL; one that disagrees is a wrong configuration."""
-    hook = request.headers.get("vernemq-hook", "").removesuffix("_m5")
+    hook = (request.header(b"vernemq-hook") or "").removesuffix("_m5")
     if hook != HOOKS[request.question]:
         raise MalformedRequest("the header vernemq-hook names another hook")
     if request.is_form:
@@ -91,4 +91,5 @@ DIALECT = Dialect(
     {"register": parse_register, "publish": parse_publish, "subscribe": parse_subscribe},
     render,
     fault,
+    "register",
 )
