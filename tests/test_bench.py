@@ -1,0 +1,89 @@
+"""The benches run and report what they measured. Figures are never judged here: machines differ."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import auth
+from bench.__main__ import arguments, main
+from tests import servers
+
+pytestmark = pytest.mark.sqlite_only
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., Any]:
+    """The report of a run of `script/bench ... --database sqlite --json`, without its set-up."""
+    try:
+        servers.wrk()
+    except servers.MissingServer as missing:
+        needs_real(missing)
+
+    def run(*given: str) -> Any:
+        command = [sys.executable, "-m", "bench", *given, "--database", "sqlite", "--json"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode in (0, 1), done.stderr
+        report = json.loads(done.stdout)
+        assert done.returncode == (0 if report["met"] else 1)
+        return report
+
+    return run
+
+
+def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
+    report = bench("auth", "--devices", "20", "--connections", "1", "--seconds", "1", "--rounds", "1")
+
+    assert [(row["question"], row["database"], row["devices"]) for row in report["rows"]] == [
+        ("acl", "bare", None),
+        ("acl", "sqlite", 20),
+        ("acl, cold", "sqlite", 20),
+        ("login", "bare", None),
+        ("login", "sqlite", 20),
+    ]
+    for row in report["rows"]:
+        assert 0 < row["median_us"] <= row["p99_us"]
+        assert min(row["per_second"], row["median_ratio"], row["rate_ratio"]) > 0
+    [worker] = report["memory"]
+    assert worker["rss_mib"] > worker["pss_mib"] > 10
+    assert report["databases"][0].startswith("SQLite 3")
+    assert "gunicorn" in report["server"]
+    assert len(report["targets"]) == 2  # those of rate and growth need more connections and devices
+
+    auth.show(report)
+
+    assert "Target, median at 1 connection" in capsys.readouterr().out
+
+
+def test_figures_are_compared_with_the_bare_application_and_the_fewest_devices():
+    def measured(median: float, rate: float) -> list[auth.Measured]:
+        return [auth.Measured(median * slow, median * 2 * slow, rate / slow) for slow in (1, 9, 1)]
+
+    results = {
+        (("bare", None, "login"), 16): measured(100, 10_000),
+        (("sqlite", 20, "login"), 16): measured(150, 8_000),
+        (("sqlite", 90, "login"), 16): measured(300, 5_000),
+    }
+
+    bare, few, many = auth._rows(results)
+
+    assert (bare["median_ratio"], few["median_ratio"], many["median_ratio"]) == (1, 1.5, 3)
+    assert (bare["rate_ratio"], few["rate_ratio"], many["rate_ratio"]) == (1, 0.8, 0.5)
+    assert (bare["growth"], few["growth"], many["growth"]) == (None, None, 2)
+    assert [target["met"] for target in auth._targets([bare, few, many], [])] == [False, False]
+    assert [target["met"] for target in auth._targets([bare, few], [{"rss_mib": 80}])] == [True, True]
+
+
+def test_a_bench_that_cannot_run_says_why_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(servers, "SEARCH_PATH", "/nowhere")
+
+    assert main(**vars(arguments(["auth"]))) == 2
+    assert capsys.readouterr().err == "script/bench auth: wrk is not installed: apt-get install wrk\n"
