@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from bench import auth
+from bench import auth, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -42,6 +42,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--seconds", type=positive, default=3, help="of one round, 3")
     one.add_argument("--rounds", type=positive, default=5, help="5")
     one.set_defaults(module=auth)
+
+    one = benches.add_parser("storm", help="a fleet that comes back at once")
+    one.add_argument("--devices", dest="count", type=positive, default=10_000, help="10000")
+    one.add_argument("--imported", type=positive, default=1_000, help="devices with bcrypt hashes, 1000")
+    one.add_argument("--rounds", type=positive, default=5, help="how often the imported ones come back, 5")
+    one.set_defaults(module=storm)
 
     for one in benches.choices.values():
         one.add_argument(

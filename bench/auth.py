@@ -267,7 +267,7 @@ def show(report: dict[str, Any]) -> None:
             heading, justify="left" if name in ("question", "database") else "right", no_wrap=True
         )
     for row in report["rows"]:
-        table.add_row(*(_text(row[name]) for name in HEADINGS))
+        table.add_row(*(shown(row[name]) for name in HEADINGS))
     console.print(table)
     for worker in report["memory"]:
         console.print(
@@ -284,7 +284,7 @@ def show_targets(console: Console, report: dict[str, Any]) -> None:
         console.print(f"Target, {target['target']}: {outcome} (worst: {target['worst']})", highlight=False)
 
 
-def _text(value: object) -> str:
+def shown(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Fills a new database with weather stations: `python -m bench.devices` in the environment of that database.
+"""Makes the tables of a new database and fills them: `python -m bench.devices` in its environment.
 
 The known ones get real credentials, which it prints as JSON; the others a hash of the same form that nobody
 has a password for. Everything else is as provision_devices would write it, indexes and triggers included.
@@ -19,6 +19,7 @@ from typing import Any
 
 import bcrypt
 import django
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.utils import timezone
 from rich.console import Console
@@ -41,6 +42,7 @@ def fill(count: int, known: int, imported: list[tuple[str, str]], advance: Calla
 
     *known* of the devices, drawn at random, have passwords.
     """
+    from authsvc.models import Broker
     from devicehub import topics
     from devicehub.provisioning import kind_of
 
@@ -88,8 +90,12 @@ def fill(count: int, known: int, imported: list[tuple[str, str]], advance: Calla
 
     columns = ", ".join(f'"{field.column}"' for field in fields)
     _WRITERS[connection.vendor](model._meta.db_table, columns, len(fields), rows(), advance)
+    broker = Broker(name="bench")
+    token = broker.issue_token()
+    broker.save()
     return {
         "database": _version(),
+        "token": token,
         "generated": [described(DEVICE_ID.format(number), password) for number, password in given.items()],
         "imported": [
             described(IMPORTED_ID.format(number), password)
@@ -167,6 +173,7 @@ def main() -> None:
     arguments = parser.parse_args()
     imported = json.loads(arguments.imported.read_text()) if arguments.imported else []
     django.setup()
+    call_command("migrate", verbosity=0)
     console = Console(stderr=True)
     total = arguments.count + len(imported)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -63,13 +63,16 @@ class Connection(asyncio.Protocol):
     """One kept-alive connection: one question at a time."""
 
     transport: asyncio.Transport
+    closed: asyncio.Future[None]
     storm: Storm | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self.closed = asyncio.get_running_loop().create_future()
         self._received = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(None)
         if self.storm is not None:
             self.storm.fail(f"a connection was closed: {exc or 'by the server'}")
 
@@ -83,7 +86,8 @@ class Connection(asyncio.Protocol):
         self.transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        assert self.storm is not None
+        if self.storm is None:
+            return  # the answer to a question of a storm that failed
         self._received += data
         head, found, body = self._received.partition(b"\r\n\r\n")
         if not found or len(body) < _length(head):
@@ -104,21 +108,25 @@ async def ask_all(port: int, connections: int, storms: list[list[str]]) -> list[
     """Ask the *storms* one after the other over the same connections."""
     loop = asyncio.get_running_loop()
     opened = [(await loop.create_connection(Connection, "127.0.0.1", port))[1] for _ in range(connections)]
-    reports = []
-    for requests in storms:
-        waiting: deque[tuple[bytes, float | None]] = deque((request.encode(), None) for request in requests)
-        storm = Storm(waiting, len(requests), loop.create_future())
-        began = time.perf_counter()
+    try:
+        return [await _ask(opened, requests) for requests in storms]
+    finally:
         for connection in opened:
-            connection.storm = storm
-            connection.ask()
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            await storm.done
-        reports.append(_report(storm, time.perf_counter() - began))
+            connection.storm = None
+            connection.transport.close()
+        await asyncio.gather(*(connection.closed for connection in opened))
+
+
+async def _ask(opened: list[Connection], requests: list[str]) -> dict[str, Any]:
+    waiting: deque[tuple[bytes, float | None]] = deque((request.encode(), None) for request in requests)
+    storm = Storm(waiting, len(requests), asyncio.get_running_loop().create_future())
+    began = time.perf_counter()
     for connection in opened:
-        connection.storm = None
-        connection.transport.close()
-    return reports
+        connection.storm = storm
+        connection.ask()
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await storm.done
+    return _report(storm, time.perf_counter() - began)
 
 
 def _report(storm: Storm, seconds: float) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def _report(storm: Storm, seconds: float) -> dict[str, Any]:
     in_order = sorted(storm.latencies)
     return {
         "questions": len(in_order),
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds, 4),
         "per_second": round(len(in_order) / seconds),
         "p50_ms": round(statistics.median(in_order) * 1e3, 2),
         "p99_ms": round(in_order[int(len(in_order) * 0.99)] * 1e3, 2),

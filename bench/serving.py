@@ -104,9 +104,6 @@ def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None 
         "SECRET_KEY": secrets.token_urlsafe(50),
         "DATABASE_URL": url,
     }
-    manage = [sys.executable, "manage.py"]
-    _run([*manage, "migrate", "--verbosity", "0"], environment)
-    token = json.loads(_run([*manage, "create_broker", "bench", "go-auth", "--json"], environment))["token"]
     more = [] if imported is None else ["--imported", str(imported)]
     filling = [sys.executable, "-m", "bench.devices", "--count", str(count), "--known", str(known), *more]
     made = json.loads(_run(filling, environment))
@@ -114,7 +111,7 @@ def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None 
         vendor,
         made["database"],
         environment,
-        token,
+        made["token"],
         [Device(**fields) for fields in made["generated"]],
         [Device(**fields) for fields in made["imported"]],
     )

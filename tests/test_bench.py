@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench import auth
+from bench import auth, load, storm
 from bench.__main__ import arguments, main
 from tests import servers
 
@@ -61,6 +62,68 @@ def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
     auth.show(report)
 
     assert "Target, median at 1 connection" in capsys.readouterr().out
+
+
+def test_storm_reports_first_and_second_logins_of_imported_devices(bench, capsys):
+    report = bench("storm", "--devices", "30", "--imported", "4", "--rounds", "1")
+
+    assert [(row["storm"], row["workers"], row["questions"]) for row in report["rows"]] == [
+        ("bare", 2, 30),
+        ("generated", 2, 30),
+        ("imported, first", 1, 4),
+        ("imported, again", 1, 4),
+        ("generated, 4", 1, 4),
+        ("imported, first", 2, 4),
+        ("imported, again", 2, 4),
+        ("generated, 4", 2, 4),
+    ]
+    for row in report["rows"]:
+        assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"] < row["seconds"] * 1_000 + 1
+        assert row["refused"] == 0
+    assert report["rows"][2]["seconds"] > report["rows"][3]["seconds"]
+    assert len(report["targets"]) == 2
+
+    storm.show(report)
+
+    assert "Target, 99 % of the logins" in capsys.readouterr().out
+
+
+def test_a_storm_asks_again_where_the_server_is_busy_and_counts_it(monkeypatch):
+    monkeypatch.setattr(load, "AGAIN_SECONDS", 0.01)
+
+    [report] = asked([(503, "{}"), (200, '{"ok": true}')] * 3, questions=3)
+
+    assert (report["questions"], report["refused"]) == (3, 3)
+
+
+@pytest.mark.parametrize("reply", [(403, '{"ok": false}'), (200, '{"ok": false}'), (500, "")])
+def test_a_storm_takes_no_refusal_for_an_answer(reply):
+    with pytest.raises(ConnectionError, match=f"answered with {reply[0]}"):
+        asked([reply], questions=1)
+
+
+def asked(replies: list[tuple[int, str]], questions: int) -> list[dict[str, Any]]:
+    """What load.ask_all() reports of a server that answers so, one reply after the other."""
+    remaining = iter(replies)
+    served = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.current_task())
+        while await reader.readline():
+            status, body = next(remaining)
+            writer.write(f"HTTP/1.1 {status} -\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+        await writer.wait_closed()
+
+    async def run() -> list[dict[str, Any]]:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            try:
+                return await load.ask_all(port, 2, [[f"question {number}\n" for number in range(questions)]])
+            finally:
+                await asyncio.gather(*served)
+
+    return asyncio.run(run())
 
 
 def test_figures_are_compared_with_the_bare_application_and_the_fewest_devices():
