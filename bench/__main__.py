@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from typing import Any
 
@@ -64,9 +65,12 @@ def main(*, bench: str, module: Any, as_json: bool, **options: Any) -> int:
     except (CannotMeasure, MissingServer, ServerFailed) as error:
         print(f"script/bench {bench}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     print(json.dumps(report, indent=2)) if as_json else module.show(report)
     return 0 if report["met"] else 1
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started and wrote goes with it
     sys.exit(main(**vars(arguments())))

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench import devices, load, questions
+from bench import devices, load, placement, questions
 from bench.serving import CannotMeasure, Hub, Server, databases, hub, served, software
 from tests.servers import wrk
 
@@ -115,17 +115,19 @@ def run(
         subjects = _subjects(bare, ours, hubs)
         for subject in subjects:  # every device once: imports, connections, caches
             load.storms(subject.port, WARM_UP_CONNECTIONS, [subject.requests])
-        results = _measure(program, subjects, connections, seconds, rounds, folder)
+        workers = {pid for server in (bare, *ours.values()) for pid in server.workers()}
+        results = _measure(program, subjects, workers, connections, seconds, rounds, folder)
         memory = [
             {"database": vendor, "devices": count, **worker}
             for (vendor, count), server in ours.items()
-            for worker in server.workers()
+            for worker in server.memory()
         ]
     rows = _rows(results)
     targets = _targets(rows, memory)
     return {
         "server": software(),
         "databases": sorted({made.version for made in hubs.values()}),
+        "cores": placement.said(),
         "seconds": seconds,
         "rounds": rounds,
         "rows": rows,
@@ -159,6 +161,7 @@ def _subjects(
 def _measure(
     program: str,
     subjects: list[Subject],
+    workers: set[int],
     connections: Sequence[int],
     seconds: int,
     rounds: int,
@@ -173,6 +176,7 @@ def _measure(
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         for subject, many in progress.track(steps, description="auth"):
             if subject.cold is None or many == min(connections):
+                placement.place(workers, together=many == 1)
                 results[subject.key, many].append(_ask(program, subject, many, seconds, folder))
     return results
 
@@ -180,7 +184,8 @@ def _measure(
 def _ask(program: str, subject: Subject, connections: int, seconds: int, folder: Path) -> Measured:
     script = folder / "questions.lua"
     script.write_text(subject.script())
-    command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    command = [*placement.beside(together=connections == 1), program, *options]
     url = f"http://127.0.0.1:{subject.port}/"
     done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
     if done.returncode or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
@@ -259,7 +264,7 @@ def _targets(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[d
 
 def show(report: dict[str, Any]) -> None:
     console = Console()
-    console.print(f"{report['server']}; {', '.join(report['databases'])}", highlight=False)
+    console.print(f"{report['server']}; {', '.join(report['databases'])}; {report['cores']}", highlight=False)
     title = f"Answers to a broker: medians of {report['rounds']} rounds of {report['seconds']} s"
     table = Table(title=title, caption=CAPTION, box=None, padding=(0, 1, 0, 0))
     for name, heading in HEADINGS.items():

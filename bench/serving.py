@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from bench import placement
 from tests import servers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,18 +58,18 @@ class Server:
     port: int
     pid: int
 
-    def workers(self) -> list[dict[str, float | None]]:
-        """The resident memory of each worker in MiB: all of its pages, and its share of them. Linux only."""
-        try:
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        except OSError:
-            return []
+    def workers(self) -> list[int]:
+        """The processes that answer. Linux only."""
+        return list(placement.children(self.pid))
+
+    def memory(self) -> list[dict[str, float | None]]:
+        """The resident memory of each worker in MiB: all of its pages, and its share of them."""
         return [
             {
                 "rss_mib": _memory(f"/proc/{pid}/status", "VmRSS:"),
                 "pss_mib": _memory(f"/proc/{pid}/smaps_rollup", "Pss:"),
             }
-            for pid in children
+            for pid in self.workers()
         ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench import auth, load, storm
+from bench import auth, load, placement, storm
 from bench.__main__ import arguments, main
 from tests import servers
 
@@ -57,6 +58,7 @@ def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
     assert worker["rss_mib"] > worker["pss_mib"] > 10
     assert report["databases"][0].startswith("SQLite 3")
     assert "gunicorn" in report["server"]
+    assert report["cores"]
     assert len(report["targets"]) == 2  # those of rate and growth need more connections and devices
 
     auth.show(report)
@@ -124,6 +126,25 @@ def asked(replies: list[tuple[int, str]], questions: int) -> list[dict[str, Any]
                 await asyncio.gather(*served)
 
     return asyncio.run(run())
+
+
+@pytest.mark.skipif(not placement.fixed(), reason="needs Linux and two cores")
+def test_workers_have_a_core_of_their_own_or_share_one_with_all():
+    idle = [sys.executable, "-c", "input()"]
+    with (
+        subprocess.Popen(idle, stdin=subprocess.PIPE) as worker,
+        subprocess.Popen(idle, stdin=subprocess.PIPE) as database,
+    ):
+        placement.place({worker.pid}, together=False)
+        apart = os.sched_getaffinity(worker.pid), os.sched_getaffinity(database.pid)
+        placement.place({worker.pid}, together=True)
+        together = os.sched_getaffinity(worker.pid), os.sched_getaffinity(database.pid)
+        for process in (worker, database):
+            process.kill()
+
+    assert [len(cores) for cores in (*apart, *together)] == [1, 1, 1, 1]
+    assert apart[0] != apart[1]
+    assert together[0] == together[1] == apart[0]
 
 
 def test_figures_are_compared_with_the_bare_application_and_the_fewest_devices():
