@@ -194,11 +194,7 @@ def _ask(program: str, subject: Subject, connections: int, seconds: int, folder:
 
 
 def read(printed: str) -> Measured:
-    """The figures in what wrk --latency printed. Raises CannotMeasure.
-
-    >>> read("  50%  105.00us\\n  99%    1.20ms\\nRequests/sec:  8431.7")
-    Measured(median=105.0, p99=1200.0, rate=8431.7)
-    """
+    """The figures in what wrk --latency printed. Raises CannotMeasure."""
     percentiles = {
         name: float(value) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
         for name, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)\b", printed)

@@ -15,6 +15,7 @@ import pytest
 
 from bench import auth, load, placement, storm
 from bench.__main__ import arguments, main
+from bench.serving import CannotMeasure
 from tests import servers
 
 pytestmark = pytest.mark.sqlite_only
@@ -145,6 +146,14 @@ def test_workers_have_a_core_of_their_own_or_share_one_with_all():
     assert [len(cores) for cores in (*apart, *together)] == [1, 1, 1, 1]
     assert apart[0] != apart[1]
     assert together[0] == together[1] == apart[0]
+
+
+def test_figures_of_wrk_are_read_in_any_unit():
+    printed = "  50%  105.00us\n  75%    0.90ms\n  99%    1.20s\nRequests/sec:  8431.7"
+
+    assert auth.read(printed) == auth.Measured(median=105, p99=1_200_000, rate=8431.7)
+    with pytest.raises(CannotMeasure, match="something else"):
+        auth.read("no figures")
 
 
 def test_figures_are_compared_with_the_bare_application_and_the_fewest_devices():
