@@ -1,17 +1,76 @@
-"""`script/bench auth`: what it measures is in bench/auth.py."""
+"""`script/bench auth` and `script/bench storm`: what they measure is in the modules of those names."""
+
+from __future__ import annotations
 
 import argparse
+import json
+import signal
 import sys
+from typing import Any
 
-from bench import auth
+from bench import auth, storm
+from bench.serving import VENDORS, CannotMeasure
+from tests.servers import MissingServer, ServerFailed
 
-parser = argparse.ArgumentParser(prog="script/bench")
-commands = parser.add_subparsers(dest="command", required=True)
-answers = commands.add_parser("auth", help="answers to brokers against a bare application")
-answers.add_argument("--seconds", type=float, default=3, help="of one round")
-answers.add_argument("--rounds", type=int, default=5)
-answers.add_argument("--json", action="store_true")
+
+def vendors(text: str) -> list[str]:
+    """The databases that --database means."""
+    if text not in (*VENDORS, "all"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(VENDORS)}, all")
+    return list(VENDORS) if text == "all" else [text]
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
+    return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """Positive whole numbers with commas between, smallest first."""
+    return sorted({positive(part) for part in text.split(",")})
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="script/bench")
+    benches = parser.add_subparsers(dest="bench", required=True)
+
+    one = benches.add_parser("auth", help="answers to brokers against a bare application")
+    one.add_argument(
+        "--devices", dest="counts", type=numbers, default=[1_000, 1_000_000], help="1000,1000000"
+    )
+    one.add_argument("--connections", type=numbers, default=[1, 16], help="1,16")
+    one.add_argument("--seconds", type=positive, default=3, help="of one round, 3")
+    one.add_argument("--rounds", type=positive, default=5, help="5")
+    one.set_defaults(module=auth)
+
+    one = benches.add_parser("storm", help="a fleet that comes back at once")
+    one.add_argument("--devices", dest="count", type=positive, default=10_000, help="10000")
+    one.add_argument("--imported", type=positive, default=1_000, help="devices with bcrypt hashes, 1000")
+    one.add_argument("--rounds", type=positive, default=5, help="how often the imported ones come back, 5")
+    one.set_defaults(module=storm)
+
+    for one in benches.choices.values():
+        one.add_argument(
+            "--database", dest="vendors", type=vendors, default="all", help="sqlite, postgresql, all"
+        )
+        one.add_argument("--json", dest="as_json", action="store_true", help="the report as JSON")
+    return parser.parse_args(given)
+
+
+def main(*, bench: str, module: Any, as_json: bool, **options: Any) -> int:
+    """0 when the targets are met, 1 when not, 2 when it cannot be measured."""
+    try:
+        report = module.run(**options)
+    except (CannotMeasure, MissingServer, ServerFailed) as error:
+        print(f"script/bench {bench}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(report, indent=2)) if as_json else module.show(report)
+    return 0 if report["met"] else 1
+
 
 if __name__ == "__main__":
-    arguments = parser.parse_args()
-    sys.exit(auth.run(seconds=arguments.seconds, rounds=arguments.rounds, as_json=arguments.json))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started and wrote goes with it
+    sys.exit(main(**vars(arguments())))

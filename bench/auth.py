@@ -1,23 +1,19 @@
-"""Answers to brokers, side by side with a bare application on the same server, loop and parser.
+"""`script/bench auth`: answers to brokers beside a bare application on the same server, loop and parser.
 
-Rounds alternate between the two, so that a busy machine slows both; what counts is the ratio of medians.
+All servers run at once, one of them is asked at a time. A round asks each once, the next begins with another
+one, so that a busy machine slows all alike; what counts are ratios of medians over the rounds.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
+import random
 import re
-import secrets
-import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,197 +22,272 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-CONNECTIONS = (1, 16)
-TARGET_MEDIAN, TARGET_RATE = 1.7, 0.55
-SCRIPT = """\
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = [[{body}]]
-"""
+from bench import devices, load, placement, questions
+from bench.serving import CannotMeasure, Hub, Server, databases, hub, served, software
+from tests.servers import wrk
+
+KNOWN = 1_000  # devices that are asked about, however many there are
+WARM_UP_CONNECTIONS = 4
+COLD = "acl, cold"
+MEDIAN, RATE, GROWTH, MEMORY = 1.7, 0.55, 1.2, 400
+TARGETS = {
+    "median": f"median at 1 connection at most {MEDIAN} times bare",
+    "rate": f"answers per second at more connections at least {RATE:.0%} of bare",
+    "growth": f"median at most {GROWTH} times the one with the fewest devices",
+    "memory": f"at most {MEMORY} MiB resident per worker",
+}
 
 
-@dataclass
+HEADINGS = {
+    "question": "question",
+    "connections": "conn.",
+    "database": "database",
+    "devices": "devices",
+    "median_us": "us",
+    "median_ratio": "/ bare",
+    "growth": "/ few",
+    "p99_us": "p99 us",
+    "per_second": "per s",
+    "rate_ratio": "/ bare",
+}
+
+CAPTION = "/ bare, / few: the figure before it, by the bare application's and by that with the fewest devices"
+
+
+@dataclass(frozen=True)
 class Subject:
-    """Something to ask: its name in the table, and the URL and body of the question."""
+    """Something to ask: its place in the report, and what wrk asks it."""
 
-    name: str
-    url: str
-    body: str
+    database: str
+    devices: int | None
+    question: str
+    port: int
+    requests: list[str]
+    cold: tuple[str, int] | None = None  # ask for all devices at random: one's id, and how many there are
+
+    @property
+    def key(self) -> tuple[str, int | None, str]:
+        return self.database, self.devices, self.question
+
+    def script(self) -> str:
+        if self.cold is None:
+            return questions.in_turn(self.requests)
+        device_id, count = self.cold
+        template = devices.DEVICE_ID.replace("{:07d}", "%07d")
+        return questions.at_random(self.requests[0], device_id, template, count, random.randrange(2**31))
 
 
 @dataclass
 class Measured:
-    """One round of wrk: the median in microseconds, and answers per second."""
+    """One round of wrk: median and 99th percentile in microseconds, and answers per second."""
 
     median: float
+    p99: float
     rate: float
 
 
-def run(*, seconds: float, rounds: int, as_json: bool) -> int:
-    """Measure and print; 0 when both targets are met, 1 when not, 2 when it cannot be measured."""
-    if shutil.which("wrk") is None:
-        print("script/bench auth needs wrk; on Debian: apt-get install wrk", file=sys.stderr)
-        return 2
+Results = dict[tuple[tuple[str, int | None, str], int], list[Measured]]
+
+
+def run(
+    *, vendors: Sequence[str], counts: Sequence[int], connections: Sequence[int], seconds: int, rounds: int
+) -> dict[str, Any]:
+    """The report. Raises CannotMeasure."""
+    program = wrk()
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        environment = _environment(folder)
-        token, login = _prepare(environment)
-        bare = stack.enter_context(_served("bench.bare:application", environment, folder))
-        ours = stack.enter_context(_served("config.asgi:application", environment, folder))
-        subjects = _subjects(bare, ours, token, login)
-        results = _measure(subjects, seconds, rounds, folder)
-    report = _report(results)
-    print(json.dumps(report, indent=2)) if as_json else _show(report)
-    return 0 if report["met"] else 1
-
-
-def _environment(folder: Path) -> dict[str, str]:
+        hubs: dict[tuple[str, int], Hub] = {}
+        for vendor in vendors:
+            create = stack.enter_context(databases(vendor, folder))
+            for count in counts:
+                hubs[vendor, count] = hub(vendor, create(f"devices_{count}"), count=count, known=KNOWN)
+        bare = stack.enter_context(served("bench.bare:application", folder / "bare.log"))
+        ours = {
+            (vendor, count): stack.enter_context(
+                served(
+                    "config.asgi:application",
+                    folder / f"{vendor}-{count}.log",
+                    environment=made.environment,
+                )
+            )
+            for (vendor, count), made in hubs.items()
+        }
+        subjects = _subjects(bare, ours, hubs)
+        for subject in subjects:  # every device once: imports, connections, caches
+            load.storms(subject.port, WARM_UP_CONNECTIONS, [subject.requests])
+        workers = {pid for server in (bare, *ours.values()) for pid in server.workers()}
+        results = _measure(program, subjects, workers, connections, seconds, rounds, folder)
+        memory = [
+            {"database": vendor, "devices": count, **worker}
+            for (vendor, count), server in ours.items()
+            for worker in server.memory()
+        ]
+    rows = _rows(results)
+    targets = _targets(rows, memory)
     return {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "config.settings",
-        "SECRET_KEY": secrets.token_urlsafe(50),
-        "DATABASE_URL": f"sqlite:///{folder}/bench.sqlite3",
+        "server": software(),
+        "databases": sorted({made.version for made in hubs.values()}),
+        "cores": placement.said(),
+        "seconds": seconds,
+        "rounds": rounds,
+        "rows": rows,
+        "memory": memory,
+        "targets": targets,
+        "met": all(target["met"] for target in targets),
     }
 
 
-def _prepare(environment: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    def manage(*arguments: str) -> str:
-        command = [sys.executable, "manage.py", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
-        ).stdout
-
-    manage("migrate", "--verbosity", "0")
-    token = json.loads(manage("create_broker", "bench", "go-auth", "--json"))["token"]
-    fleet = ["--count", "1", "--prefix", "STATION-", "--output", "-"]
-    devices = json.loads(manage("provision_devices", "weatherstation", *fleet))
-    return token, devices[0]
-
-
-@contextmanager
-def _served(application: str, environment: dict[str, str], folder: Path) -> Iterator[str]:
-    """*application* on gunicorn with the project's own configuration and one worker, on a free port."""
-    log = folder / f"{application.partition(':')[0]}.log"
-    command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--workers", "1"]
-    with log.open("wb") as out:
-        server = subprocess.Popen(
-            [*command, "--bind", "127.0.0.1:0", "--log-level", "info", application],
-            cwd=ROOT,
-            env=environment,
-            stdout=out,
-            stderr=out,
-        )
-    try:
-        yield _address(server, log)
-    finally:
-        server.terminate()
-        server.wait(15)
-
-
-def _address(server: subprocess.Popen[bytes], log: Path) -> str:
-    """Where it listens: it chose a free port and says which."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end and server.poll() is None:
-        text = log.read_text()
-        found = re.search(r"Listening at: (http://[\d.:]+)", text)
-        if found and "ASGI server listening" in text:
-            return found[1]
-        time.sleep(0.05)
-    raise SystemExit(f"The server did not start:\n{log.read_text()}")
-
-
-def _subjects(bare: str, ours: str, token: str, device: dict[str, Any]) -> list[Subject]:
-    who = {"clientid": device["mqtt_username"], "username": device["mqtt_username"]}
-    login = json.dumps({**who, "password": device["mqtt_password"]})
-    acl = json.dumps({**who, "acc": 2, "topic": device["topics"]["data"]})
-    return [
-        Subject("bare", f"{bare}/mqtt/go-auth/user?k={token}", login),
-        Subject("login", f"{ours}/mqtt/go-auth/user?k={token}", login),
-        Subject("acl", f"{ours}/mqtt/go-auth/acl?k={token}", acl),
-    ]
+def _subjects(
+    bare: Server, ours: dict[tuple[str, int], Server], hubs: dict[tuple[str, int], Hub]
+) -> list[Subject]:
+    """For each question the bare application first, then ours; the same bytes, tokens and ids apart."""
+    subjects = []
+    for question, asked in questions.QUESTIONS.items():
+        for number, ((vendor, count), made) in enumerate(hubs.items()):
+            requests = [asked(made.token, device) for device in made.generated]
+            if number == 0:
+                subjects.append(Subject("bare", None, question, bare.port, requests))
+            subjects.append(Subject(vendor, count, question, ours[vendor, count].port, requests))
+    largest = max(count for _, count in hubs)
+    for (vendor, count), made in hubs.items():
+        if count == largest:
+            device = made.generated[0]
+            request = questions.acl(made.token, device)
+            cold = (device.device_id, count)
+            subjects.append(Subject(vendor, count, COLD, ours[vendor, count].port, [request], cold))
+    return subjects
 
 
 def _measure(
-    subjects: list[Subject], seconds: float, rounds: int, folder: Path
-) -> dict[tuple[str, int], list[Measured]]:
-    results: dict[tuple[str, int], list[Measured]] = {}
-    for subject in subjects:
-        (folder / f"{subject.name}.lua").write_text(SCRIPT.format(body=subject.body))
-        for connections in CONNECTIONS:  # warm up: imports, connections, caches
-            _wrk(subject, connections, 0.5, folder)
-    steps = [(s, c) for _ in range(rounds) for c in CONNECTIONS for s in subjects]
+    program: str,
+    subjects: list[Subject],
+    workers: set[int],
+    connections: Sequence[int],
+    seconds: int,
+    rounds: int,
+    folder: Path,
+) -> Results:
+    results: Results = defaultdict(list)
+    steps = []
+    for number in range(rounds):
+        turned = subjects[number % len(subjects) :] + subjects[: number % len(subjects)]
+        steps += [(subject, many) for many in connections for subject in turned]
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        for subject, connections in progress.track(steps, description="auth"):
-            measured = _wrk(subject, connections, seconds, folder)
-            results.setdefault((subject.name, connections), []).append(measured)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        for subject, many in progress.track(steps, description="auth"):
+            if subject.cold is None or many == min(connections):
+                placement.place(workers, together=many == 1)
+                results[subject.key, many].append(_ask(program, subject, many, seconds, folder))
     return results
 
 
-def _wrk(subject: Subject, connections: int, seconds: float, folder: Path) -> Measured:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
-    script = str(folder / f"{subject.name}.lua")
-    done = subprocess.run(
-        [*command, "-s", script, subject.url], check=True, capture_output=True, text=True
-    ).stdout
-    if "Non-2xx" in done or "Socket errors" in done:
-        raise SystemExit(f"{subject.name} was not answered as it should be:\n{done}")
-    median = re.search(r"50%\s+([\d.]+)(us|ms|s)", done)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", done)
-    if median is None or rate is None:
-        raise SystemExit(f"wrk printed something else than expected:\n{done}")
-    factor = {"us": 1, "ms": 1e3, "s": 1e6}[median[2]]
-    return Measured(float(median[1]) * factor, float(rate[1]))
+def _ask(program: str, subject: Subject, connections: int, seconds: int, folder: Path) -> Measured:
+    script = folder / "questions.lua"
+    script.write_text(subject.script())
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    command = [*placement.beside(together=connections == 1), program, *options]
+    url = f"http://127.0.0.1:{subject.port}/"
+    done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
+    if done.returncode or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise CannotMeasure(f"{subject.key} was not answered as it should be:\n{done.stdout}{done.stderr}")
+    return read(done.stdout)
 
 
-def _report(results: dict[tuple[str, int], list[Measured]]) -> dict[str, Any]:
-    medians = {
+def read(printed: str) -> Measured:
+    """The figures in what wrk --latency printed. Raises CannotMeasure."""
+    percentiles = {
+        name: float(value) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
+        for name, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)\b", printed)
+    }
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    if len(percentiles) != 2 or rate is None:
+        raise CannotMeasure(f"wrk printed something else than expected:\n{printed}")
+    return Measured(percentiles["50"], percentiles["99"], float(rate[1]))
+
+
+def _rows(results: Results) -> list[dict[str, Any]]:
+    middle = {
         key: Measured(
-            statistics.median(m.median for m in measured), statistics.median(m.rate for m in measured)
+            statistics.median(m.median for m in measured),
+            statistics.median(m.p99 for m in measured),
+            statistics.median(m.rate for m in measured),
         )
         for key, measured in results.items()
     }
-    rows: list[dict[str, Any]] = []
-    for (name, connections), measured in medians.items():
-        reference = medians["bare", connections]
+    fewest = min(count for (_, count, _), _ in middle if count is not None)
+    rows = []
+    for ((database, count, question), connections), figures in middle.items():
+        reference = middle[("bare", None, question.partition(",")[0]), connections]
+        few = middle.get(((database, fewest, question), connections)) if count != fewest else None
         rows.append(
             {
-                "question": name,
+                "database": database,
+                "devices": count,
+                "question": question,
                 "connections": connections,
-                "median_us": round(measured.median, 1),
-                "per_second": round(measured.rate),
-                "median_ratio": round(measured.median / reference.median, 2),
-                "rate_ratio": round(measured.rate / reference.rate, 2),
+                "median_us": round(figures.median, 1),
+                "p99_us": round(figures.p99, 1),
+                "per_second": round(figures.rate),
+                "median_ratio": round(figures.median / reference.median, 2),
+                "rate_ratio": round(figures.rate / reference.rate, 2),
+                "growth": round(figures.median / few.median, 2) if few and count else None,
             }
         )
-    asked = [row for row in rows if row["question"] != "bare"]
-    met = all(
-        row["median_ratio"] <= TARGET_MEDIAN if row["connections"] == 1 else row["rate_ratio"] >= TARGET_RATE
-        for row in asked
+    return sorted(rows, key=lambda row: (row["question"], row["connections"], row["database"] != "bare"))
+
+
+def _targets(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each target with its worst figure. Cold questions are reported and have none."""
+    asked = [row for row in rows if row["database"] != "bare" and row["question"] != COLD]
+    alone = [row["median_ratio"] for row in asked if row["connections"] == 1]
+    many = [row["rate_ratio"] for row in asked if row["connections"] > 1]
+    growth = [row["growth"] for row in asked if row["growth"] is not None]
+    resident = [worker["rss_mib"] for worker in memory if worker["rss_mib"] is not None]
+    found = (
+        (TARGETS["median"], max(alone, default=None), MEDIAN),
+        (TARGETS["growth"], max(growth, default=None), GROWTH),
+        (TARGETS["memory"], max(resident, default=None), MEMORY),
     )
-    return {"server": _server(), "database": "sqlite", "devices": 1, "rows": rows, "met": met}
+    targets = [
+        {"target": text, "worst": worst, "met": worst <= limit}
+        for text, worst, limit in found
+        if worst is not None
+    ]
+    if many:
+        targets.append({"target": TARGETS["rate"], "worst": min(many), "met": min(many) >= RATE})
+    return targets
 
 
-def _server() -> str:
-    def version(package: str) -> str:
-        module = importlib.import_module(package)
-        return str(getattr(module, "__version__", "?"))
-
-    parser = "C parser" if importlib.util.find_spec("gunicorn_h1c") else "Python parser"
-    python = ".".join(map(str, sys.version_info[:3]))
-    return f"Python {python}, gunicorn {version('gunicorn')}, uvloop {version('uvloop')}, {parser}"
-
-
-def _show(report: dict[str, Any]) -> None:
-    table = Table(title=f"Answers to a broker ({report['server']}, {report['database']})")
-    for heading in ("question", "connections", "median us", "per second", "median / bare", "rate / bare"):
-        table.add_column(heading, justify="left" if heading == "question" else "right")
-    for row in report["rows"]:
-        table.add_row(*(str(value) for value in row.values()))
+def show(report: dict[str, Any]) -> None:
     console = Console()
+    console.print(f"{report['server']}; {', '.join(report['databases'])}; {report['cores']}", highlight=False)
+    title = f"Answers to a broker: medians of {report['rounds']} rounds of {report['seconds']} s"
+    table = Table(title=title, caption=CAPTION, box=None, padding=(0, 1, 0, 0))
+    for name, heading in HEADINGS.items():
+        table.add_column(
+            heading, justify="left" if name in ("question", "database") else "right", no_wrap=True
+        )
+    for row in report["rows"]:
+        table.add_row(*(shown(row[name]) for name in HEADINGS))
     console.print(table)
-    target = (
-        f"median at 1 connection at most {TARGET_MEDIAN} times bare, rate at 16 at least {TARGET_RATE:.0%}"
-    )
-    console.print(f"Target, {target}: {'met' if report['met'] else 'NOT met'}")
+    for worker in report["memory"]:
+        console.print(
+            f"Worker on {worker['database']} with {worker['devices']:,} devices: {worker['rss_mib']} MiB resident, "
+            f"{worker['pss_mib']} MiB its share",
+            highlight=False,
+        )
+    show_targets(console, report)
+
+
+def show_targets(console: Console, report: dict[str, Any]) -> None:
+    for target in report["targets"]:
+        outcome = "met" if target["met"] else "NOT met"
+        console.print(f"Target, {target['target']}: {outcome} (worst: {target['worst']})", highlight=False)
+
+
+def shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -312,6 +312,11 @@ def chromium() -> str:
     return _program("chromium", package="chromium")
 
 
+def wrk() -> str:
+    """The path of the load generator wrk."""
+    return _program("wrk", package="wrk")
+
+
 def _environment(**variables: str) -> dict[str, str]:
     """A small environment, so that nobody's RABBITMQ_* or PG* variables reach a test server."""
     return {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", **variables}

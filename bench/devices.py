@@ -1,0 +1,186 @@
+"""Makes the tables of a new database and fills them: `python -m bench.devices` in its environment.
+
+The known ones get real credentials, which it prints as JSON; the others a hash of the same form that nobody
+has a password for. Everything else is as provision_devices would write it, indexes and triggers included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import multiprocessing
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import django
+from django.core.management import call_command
+from django.db import connection, transaction
+from django.utils import timezone
+from rich.console import Console
+from rich.progress import Progress
+
+from authsvc.core import passwords
+from devicehub import identifiers
+
+DEVICE_ID = "STATION-{:07d}"  # all of one length, so that questions are as well
+IMPORTED_ID = "IMPORT-{:07d}"
+BATCH = 10_000
+SSHA256_BYTES = 40  # the digest and a salt of 8
+BCRYPT_COST = 10
+SQLITE_PRAGMAS = ("synchronous = OFF", "cache_size = -1000000")  # only while it is filled
+POSTGRESQL_SETTINGS = ("synchronous_commit = off", "maintenance_work_mem = '512MB'")
+
+
+def fill(count: int, known: int, imported: list[tuple[str, str]], advance: Callable[[int], Any]) -> Any:
+    """Make *count* devices, and one for each of *imported* (password and hash); what a bench must know of them.
+
+    *known* of the devices, drawn at random, have passwords.
+    """
+    from authsvc.models import Broker
+    from devicehub import topics
+    from devicehub.provisioning import kind_of
+
+    kind = kind_of("weatherstation")
+    model = kind.device_model
+    drawn = random.sample(range(1, count + 1), min(known, count))
+    given = {number: passwords.generate() for number in drawn}
+
+    def described(device_id: str, password: str) -> dict[str, str]:
+        return {
+            "device_id": device_id,
+            "username": _username(device_id),
+            "password": password,
+            "topic": topics.build(kind, device_id, topics.MessageType.DATA),
+        }
+
+    def stored() -> Iterator[tuple[str, str]]:
+        for number in range(1, count + 1):
+            password = given.get(number)
+            yield (
+                DEVICE_ID.format(number),
+                passwords.hash_generated(password) if password else _nobodys_hash(),
+            )
+        for number, (_, hashed) in enumerate(imported, 1):
+            yield IMPORTED_ID.format(number), hashed
+
+    def _username(device_id: str) -> str:
+        return identifiers.mqtt_username(model._meta.app_label, str(model._meta.model_name), device_id)
+
+    fields = model._meta.concrete_fields[1:]  # the first is the key, which the database gives
+    blank = model(credentials_changed_at=timezone.now())
+    row = [
+        None if field.name == "device_id" else field.get_db_prep_save(field.pre_save(blank, True), connection)
+        for field in fields
+    ]
+    names = [field.name for field in fields]
+    places = [names.index(name) for name in ("device_id", "mqtt_username", "mqtt_password_hash", "api_key")]
+
+    def rows() -> Iterator[list[Any]]:
+        for device_id, hashed in stored():
+            values = (device_id, _username(device_id), hashed, random.randbytes(32).hex())
+            for place, value in zip(places, values, strict=True):
+                row[place] = value
+            yield row.copy()
+
+    columns = ", ".join(f'"{field.column}"' for field in fields)
+    _WRITERS[connection.vendor](model._meta.db_table, columns, len(fields), rows(), advance)
+    broker = Broker(name="bench")
+    token = broker.issue_token()
+    broker.save()
+    return {
+        "database": _version(),
+        "token": token,
+        "generated": [described(DEVICE_ID.format(number), password) for number, password in given.items()],
+        "imported": [
+            described(IMPORTED_ID.format(number), password)
+            for number, (password, _) in enumerate(imported, 1)
+        ],
+    }
+
+
+def bcrypted(count: int, advance: Callable[[int], Any]) -> list[tuple[str, str]]:
+    """*count* passwords, each with a bcrypt hash of its own; a twentieth of a second each on every core."""
+    made = []
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for pair in pool.imap_unordered(_bcrypted, [BCRYPT_COST] * count, chunksize=8):
+            made.append(pair)
+            advance(1)
+    return made
+
+
+def _bcrypted(cost: int) -> tuple[str, str]:
+    password = passwords.generate()
+    return password, bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()
+
+
+def _nobodys_hash() -> str:
+    return "{SSHA256}" + base64.b64encode(random.randbytes(SSHA256_BYTES)).decode()
+
+
+def _to_sqlite(
+    table: str, columns: str, width: int, rows: Iterable[list[Any]], advance: Callable[[int], Any]
+) -> None:
+    statement = f"INSERT INTO {table} ({columns}) VALUES ({', '.join(['%s'] * width)})"
+    remaining = iter(rows)
+    with connection.cursor() as cursor:
+        for pragma in SQLITE_PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        with transaction.atomic():
+            while batch := list(islice(remaining, BATCH)):
+                cursor.executemany(statement, batch)
+                advance(len(batch))
+        cursor.execute("ANALYZE")
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _to_postgresql(
+    table: str, columns: str, width: int, rows: Iterable[list[Any]], advance: Callable[[int], Any]
+) -> None:
+    with connection.cursor() as cursor:
+        for setting in POSTGRESQL_SETTINGS:
+            cursor.execute(f"SET {setting}")
+        with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+            for number, row in enumerate(rows, 1):
+                copy.write_row(row)
+                if number % BATCH == 0:
+                    advance(BATCH)
+        cursor.execute(f"VACUUM ANALYZE {table}")
+
+
+_WRITERS = {"sqlite": _to_sqlite, "postgresql": _to_postgresql}
+
+
+def _version() -> str:
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("SELECT sqlite_version()")
+            return f"SQLite {cursor.fetchone()[0]}"
+        cursor.execute("SHOW server_version")
+        return f"PostgreSQL {cursor.fetchone()[0]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.devices", description=__doc__)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--known", type=int, required=True)
+    parser.add_argument("--imported", type=Path, help="a JSON file: pairs of password and hash")
+    arguments = parser.parse_args()
+    imported = json.loads(arguments.imported.read_text()) if arguments.imported else []
+    django.setup()
+    call_command("migrate", verbosity=0)
+    console = Console(stderr=True)
+    total = arguments.count + len(imported)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(f"{total:,} devices, {connection.vendor}", total=total)
+        made = fill(arguments.count, arguments.known, imported, lambda done: progress.advance(task, done))
+    json.dump(made, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

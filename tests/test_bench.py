@@ -1,0 +1,182 @@
+"""The benches run and report what they measured. Figures are never judged here: machines differ."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import auth, load, placement, storm
+from bench.__main__ import arguments, main
+from bench.serving import CannotMeasure
+from tests import servers
+
+pytestmark = pytest.mark.sqlite_only
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., Any]:
+    """The report of a run of `script/bench ... --database sqlite --json`, without its set-up."""
+    try:
+        servers.wrk()
+    except servers.MissingServer as missing:
+        needs_real(missing)
+
+    def run(*given: str) -> Any:
+        command = [sys.executable, "-m", "bench", *given, "--database", "sqlite", "--json"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode in (0, 1), done.stderr
+        report = json.loads(done.stdout)
+        assert done.returncode == (0 if report["met"] else 1)
+        return report
+
+    return run
+
+
+def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
+    report = bench("auth", "--devices", "20", "--connections", "1", "--seconds", "1", "--rounds", "1")
+
+    assert [(row["question"], row["database"], row["devices"]) for row in report["rows"]] == [
+        ("acl", "bare", None),
+        ("acl", "sqlite", 20),
+        ("acl, cold", "sqlite", 20),
+        ("login", "bare", None),
+        ("login", "sqlite", 20),
+    ]
+    for row in report["rows"]:
+        assert 0 < row["median_us"] <= row["p99_us"]
+        assert min(row["per_second"], row["median_ratio"], row["rate_ratio"]) > 0
+    [worker] = report["memory"]
+    assert worker["rss_mib"] > worker["pss_mib"] > 10
+    assert report["databases"][0].startswith("SQLite 3")
+    assert "gunicorn" in report["server"]
+    assert report["cores"]
+    assert len(report["targets"]) == 2  # those of rate and growth need more connections and devices
+
+    auth.show(report)
+
+    assert "Target, median at 1 connection" in capsys.readouterr().out
+
+
+def test_storm_reports_first_and_second_logins_of_imported_devices(bench, capsys):
+    report = bench("storm", "--devices", "30", "--imported", "4", "--rounds", "1")
+
+    assert [(row["storm"], row["workers"], row["questions"]) for row in report["rows"]] == [
+        ("bare", 2, 30),
+        ("generated", 2, 30),
+        ("imported, first", 1, 4),
+        ("imported, again", 1, 4),
+        ("generated, 4", 1, 4),
+        ("imported, first", 2, 4),
+        ("imported, again", 2, 4),
+        ("generated, 4", 2, 4),
+    ]
+    for row in report["rows"]:
+        assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"] < row["seconds"] * 1_000 + 1
+        assert row["refused"] == 0
+    assert report["rows"][2]["seconds"] > report["rows"][3]["seconds"]
+    assert len(report["targets"]) == 2
+
+    storm.show(report)
+
+    assert "Target, 99 % of the logins" in capsys.readouterr().out
+
+
+def test_a_storm_asks_again_where_the_server_is_busy_and_counts_it(monkeypatch):
+    monkeypatch.setattr(load, "AGAIN_SECONDS", 0.01)
+
+    [report] = asked([(503, "{}"), (200, '{"ok": true}')] * 3, questions=3)
+
+    assert (report["questions"], report["refused"]) == (3, 3)
+
+
+@pytest.mark.parametrize("reply", [(403, '{"ok": false}'), (200, '{"ok": false}'), (500, "")])
+def test_a_storm_takes_no_refusal_for_an_answer(reply):
+    with pytest.raises(ConnectionError, match=f"answered with {reply[0]}"):
+        asked([reply], questions=1)
+
+
+def asked(replies: list[tuple[int, str]], questions: int) -> list[dict[str, Any]]:
+    """What load.ask_all() reports of a server that answers so, one reply after the other."""
+    remaining = iter(replies)
+    served = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.current_task())
+        while await reader.readline():
+            status, body = next(remaining)
+            writer.write(f"HTTP/1.1 {status} -\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+        await writer.wait_closed()
+
+    async def run() -> list[dict[str, Any]]:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            try:
+                return await load.ask_all(port, 2, [[f"question {number}\n" for number in range(questions)]])
+            finally:
+                await asyncio.gather(*served)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.skipif(not placement.fixed(), reason="needs Linux and two cores")
+def test_workers_have_a_core_of_their_own_or_share_one_with_all():
+    idle = [sys.executable, "-c", "input()"]
+    with (
+        subprocess.Popen(idle, stdin=subprocess.PIPE) as worker,
+        subprocess.Popen(idle, stdin=subprocess.PIPE) as database,
+    ):
+        placement.place({worker.pid}, together=False)
+        apart = os.sched_getaffinity(worker.pid), os.sched_getaffinity(database.pid)
+        placement.place({worker.pid}, together=True)
+        together = os.sched_getaffinity(worker.pid), os.sched_getaffinity(database.pid)
+        for process in (worker, database):
+            process.kill()
+
+    assert [len(cores) for cores in (*apart, *together)] == [1, 1, 1, 1]
+    assert apart[0] != apart[1]
+    assert together[0] == together[1] == apart[0]
+
+
+def test_figures_of_wrk_are_read_in_any_unit():
+    printed = "  50%  105.00us\n  75%    0.90ms\n  99%    1.20s\nRequests/sec:  8431.7"
+
+    assert auth.read(printed) == auth.Measured(median=105, p99=1_200_000, rate=8431.7)
+    with pytest.raises(CannotMeasure, match="something else"):
+        auth.read("no figures")
+
+
+def test_figures_are_compared_with_the_bare_application_and_the_fewest_devices():
+    def measured(median: float, rate: float) -> list[auth.Measured]:
+        return [auth.Measured(median * slow, median * 2 * slow, rate / slow) for slow in (1, 9, 1)]
+
+    results = {
+        (("bare", None, "login"), 16): measured(100, 10_000),
+        (("sqlite", 20, "login"), 16): measured(150, 8_000),
+        (("sqlite", 90, "login"), 16): measured(300, 5_000),
+    }
+
+    bare, few, many = auth._rows(results)
+
+    assert (bare["median_ratio"], few["median_ratio"], many["median_ratio"]) == (1, 1.5, 3)
+    assert (bare["rate_ratio"], few["rate_ratio"], many["rate_ratio"]) == (1, 0.8, 0.5)
+    assert (bare["growth"], few["growth"], many["growth"]) == (None, None, 2)
+    assert [target["met"] for target in auth._targets([bare, few, many], [])] == [False, False]
+    assert [target["met"] for target in auth._targets([bare, few], [{"rss_mib": 80}])] == [True, True]
+
+
+def test_a_bench_that_cannot_run_says_why_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(servers, "SEARCH_PATH", "/nowhere")
+
+    assert main(**vars(arguments(["auth"]))) == 2
+    assert capsys.readouterr().err == "script/bench auth: wrk is not installed: apt-get install wrk\n"
