@@ -20,6 +20,7 @@ from authsvc import directory
 from authsvc.conf import limits
 from authsvc.core.access import LoginQuestion, Principal, Verdict
 from authsvc.dialects.base import Dialect, Reply, Request
+from authsvc.metrics import Tally
 from authsvc.policy import Policy
 from authsvc.remembered import Stamp
 
@@ -27,10 +28,14 @@ MAX_BYTES = 2_048  # of a body and query that are kept
 
 
 class Answer(NamedTuple):
-    """A verdict, its words, and what they follow from. *client_id* is set where its claimants were asked for."""
+    """A reply, what is noted of it and where it is counted, and what it follows from.
 
-    verdict: Verdict
+    *verdict* is None where there is nothing to note. *client_id* is set where its claimants were asked for.
+    """
+
     reply: Reply
+    verdict: Verdict | None
+    tally: Tally
     policy: Policy
     principal: Principal
     client_id: str | None
@@ -58,7 +63,13 @@ def recall(request: Request, dialect: Dialect, policy: Policy, stamp: Stamp | No
 
 
 def keep(
-    request: Request, dialect: Dialect, policy: Policy, stamp: Stamp | None, verdict: Verdict, reply: Reply
+    request: Request,
+    dialect: Dialect,
+    policy: Policy,
+    stamp: Stamp | None,
+    verdict: Verdict,
+    reply: Reply,
+    tally: Tally,
 ) -> None:
     """Keep *reply* for the next request of the same bytes, unless it follows from more than they and memory."""
     question, principal, memory = verdict.question, verdict.principal, directory.remembering()
@@ -74,12 +85,12 @@ def keep(
             return
         if principal.client_ids is not None and policy.rules.bind_client_ids:
             client_id = question.client.client_id
-        verdict = verdict._replace(question=None)  # which holds the password
     if client_id is not None:
         claimants = memory.claimants.peek(client_id, stamp)
         if claimants is None:
             return
-    _kept[_key(request, dialect)] = Answer(verdict, reply, policy, principal, client_id, claimants)
+    noted = None if verdict.allowed else verdict  # a login that renews something changes its principal
+    _kept[_key(request, dialect)] = Answer(reply, noted, tally, policy, principal, client_id, claimants)
     if len(_kept) > limits().cache_size:
         _kept.popitem(last=False)
 
@@ -90,13 +101,10 @@ def forget() -> None:
 
 
 def _holds(login: Verdict) -> bool:
-    """Whether a login is allowed by more than the hour, and its answer says no time either."""
-    return (
-        login.allowed
-        and login.secret is not None
-        and login.secret.valid_until is None
-        and login.rules is None
-    )
+    """Whether a login is allowed by more than the hour, and brings nothing about; its answer names no hour."""
+    if not login.allowed or login.secret is None or login.principal is None:
+        return False
+    return login.secret.valid_until is None and login.rules is None and not login.principal.retires_previous
 
 
 def _key(request: Request, dialect: Dialect) -> Hashable:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import Any
 
 from authsvc import background, changes, gateway, metrics, readiness
-from authsvc.dialects.base import MAX_BODY, Reply, Request
+from authsvc.dialects.base import MAX_BODY, Headers, Reply, Request
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -58,7 +58,7 @@ async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
         Request(
             method=scope["method"],
             query=scope["query_string"].decode("latin-1"),
-            headers=tuple(map(tuple, scope["headers"])),
+            headers=_headers(scope["headers"]),
             body=body or b"",
             question=question,
             peer=client[0] if client else "",
@@ -66,6 +66,14 @@ async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
             oversized=body is None,
         ),
         dialect,
+    )
+
+
+def _headers(pairs: Iterable[Any]) -> Headers:
+    """As they are; daphne gives lists where others give tuples."""
+    headers = tuple(pairs)
+    return (
+        headers if headers and type(headers[0]) is tuple else tuple((name, value) for name, value in headers)
     )
 
 
@@ -86,14 +94,14 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 async def _send(send: Send, reply: Reply) -> None:
-    headers = _reply_headers(reply.content_type, len(reply.body))
+    headers = list(_reply_headers(reply.content_type, len(reply.body)))  # its own: middleware may add to it
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 
 
 @cache
-def _reply_headers(content_type: str, length: int) -> list[tuple[bytes, bytes]]:
-    return [(b"content-type", content_type.encode()), (b"content-length", b"%d" % length)]
+def _reply_headers(content_type: str, length: int) -> Headers:
+    return ((b"content-type", content_type.encode()), (b"content-length", b"%d" % length))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from authsvc import answers, changes, denials, directory, metrics, policy, renew
 from authsvc.conf import options
 from authsvc.core import authority
 from authsvc.core.access import LoginQuestion, Reason, Refused, Verdict, deny
-from authsvc.dialects import BY_NAME
+from authsvc.dialects import DIALECTS
 from authsvc.dialects.base import Dialect, Reply, Request
 from authsvc.policy import Policy
 from authsvc.remembered import Stamp
@@ -25,26 +25,26 @@ log = structlog.get_logger(__name__)
 async def answer(request: Request, dialect: Dialect) -> Reply:
     """The reply to *request*, in the words of *dialect*. Never raises."""
     since = time.perf_counter()
+    verdict: Verdict | None = None
     try:
         request.options = options()  # here, because a wrong setting is a fault of ours too
         stamp = changes.stamp()
-        now = await policy.current(stamp)
+        now = policy.known(stamp) or await policy.current(stamp)
         kept = answers.recall(request, dialect, now, stamp)
         if kept is not None:
-            verdict, reply = kept.verdict, kept.reply
+            reply, verdict, tally = kept.reply, kept.verdict, kept.tally
         else:
-            try:
-                verdict = await judge(request, dialect, now, stamp)
-            except Refused as refusal:
-                verdict = deny(refusal.reason)
+            verdict = await judge(request, dialect, now, stamp)
             reply = dialect.render(request, verdict)
-            answers.keep(request, dialect, now, stamp, verdict, reply)
+            tally = metrics.tally(dialect.name, request.question, verdict)
+            answers.keep(request, dialect, now, stamp, verdict, reply, tally)
     except Exception:
         log.exception("auth.fault", dialect=dialect.name, question=request.question)
-        metrics.count(dialect.name, request.question, None, time.perf_counter() - since)
-        return dialect.fault(request)
-    _note(dialect, request, verdict)
-    metrics.count(dialect.name, request.question, verdict, time.perf_counter() - since)
+        verdict, reply = None, dialect.fault(request)
+        tally = metrics.tally(dialect.name, request.question, None)
+    if verdict is not None:
+        _note(dialect, request, verdict)
+    tally.add(time.perf_counter() - since)
     return reply
 
 
@@ -63,7 +63,10 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
     """Strangers are turned away before anything is read or looked up; then the authority decides."""
     if not now.admits(request, dialect):
         return deny(Reason.UNKNOWN_CALLER)
-    question = dialect.questions[request.question](request)
+    try:
+        question = dialect.questions[request.question](request)
+    except Refused as refusal:
+        return deny(refusal.reason)
     if type(question) is LoginQuestion:
         attempt = verifier.Attempt(question.password)
         view = directory.View(stamp, attempt.is_known_of)
@@ -76,10 +79,13 @@ def find(path: str) -> tuple[Dialect, str, str | None] | None:
     parts = path.split("/")
     token = None
     if len(parts) == 4 and parts[0] == "k":
-        token, parts = parts[1], parts[2:]
-    if len(parts) != 2:
-        return None
-    dialect = BY_NAME.get(parts[0])
-    if dialect is None or parts[1] not in dialect.questions:
-        return None
-    return dialect, parts[1], token
+        token, path = parts[1], f"{parts[2]}/{parts[3]}"
+    found = QUESTIONS.get(path)
+    return None if found is None else (*found, token)
+
+
+QUESTIONS = {
+    f"{dialect.name}/{question}": (dialect, question)
+    for dialect in DIALECTS
+    for question in dialect.questions
+}

@@ -27,7 +27,7 @@ FAULT = "fault"  # the verdict, and the reason, of a question that could not be 
 Key = tuple[str, str, str, str]  # dialect, question, verdict, reason
 
 
-class _Tally:
+class Tally:
     """How often, how many seconds together, and how many in each interval that BOUNDS cut."""
 
     __slots__ = ("count", "intervals", "seconds")
@@ -37,22 +37,25 @@ class _Tally:
         self.seconds = 0.0
         self.intervals = [0] * (len(BOUNDS) + 1)
 
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.seconds += seconds
+        self.intervals[bisect_left(BOUNDS, seconds)] += 1
 
-_questions: dict[Key, _Tally] = {}
+
+_questions: dict[Key, Tally] = {}
 
 
-def count(dialect: str, question: str, verdict: Verdict | None, seconds: float) -> None:
-    """Count one answered question; without a verdict it was a fault. No I/O."""
+def tally(dialect: str, question: str, verdict: Verdict | None) -> Tally:
+    """Where questions that end so are counted; without a verdict it was a fault."""
     if verdict is None:
         key = (dialect, question, FAULT, FAULT)
     else:
         key = (dialect, question, "allow" if verdict.allowed else "deny", _reason(verdict))
-    tally = _questions.get(key)
-    if tally is None:
-        tally = _questions[key] = _Tally()
-    tally.count += 1
-    tally.seconds += seconds
-    tally.intervals[bisect_left(BOUNDS, seconds)] += 1
+    found = _questions.get(key)
+    if found is None:
+        found = _questions[key] = Tally()
+    return found
 
 
 def _reason(verdict: Verdict) -> str:

@@ -77,6 +77,11 @@ class Policy:
 _kept = Policy()
 
 
+def known(stamp: Stamp | None) -> Policy | None:
+    """The policy as the database has it now, if memory can tell."""
+    return _policies.peek(POLICY, stamp)
+
+
 async def current(stamp: Stamp | None = None) -> Policy:
     """The policy as the database has it now; from memory where *stamp* tells that it is the same."""
     policy = await _policies.get(POLICY, stamp)

@@ -57,7 +57,11 @@ def sqlite_version() -> tuple[int, int]:
 
     Raises sqlite3.Error when the database is not there.
     """
-    return _sqlite(connections.settings["default"]["NAME"]).version()
+    name = connections.settings["default"]["NAME"]
+    held = _held.sqlite
+    if held is None or held.closed or held.name is not name:
+        held = _sqlite(name)
+    return held.version()
 
 
 @cache
@@ -164,7 +168,7 @@ class _SQLite:
         uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
         self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
         self._cursor = self._connection.cursor()
-        self._file = self._identity()
+        self._file = os.stat(self._path) if self._path is not None else os.stat_result(range(10))
 
     def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         try:
@@ -175,9 +179,15 @@ class _SQLite:
 
     def version(self) -> tuple[int, int]:
         """This connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version)."""
-        if self._identity() != self._file:  # a backup was moved here: what is open is a file without a name
-            self.close()
-            return _sqlite(self.name).version()
+        if self._path is not None:
+            try:
+                found = os.stat(self._path)
+            except OSError as error:
+                self.close()
+                raise sqlite3.OperationalError(f"{self._path}: {error.strerror}") from error
+            if found.st_ino != self._file.st_ino or found.st_dev != self._file.st_dev:
+                self.close()  # a backup was moved here: what is open is a file without a name
+                return _sqlite(self.name).version()
         try:
             return self._serial, self._cursor.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
@@ -187,16 +197,6 @@ class _SQLite:
     def close(self) -> None:
         self.closed = True
         self._connection.close()
-
-    def _identity(self) -> tuple[int, int] | None:
-        if self._path is None:
-            return None
-        try:
-            found = os.stat(self._path)
-        except OSError as error:
-            self.close()
-            raise sqlite3.OperationalError(f"{self._path}: {error.strerror}") from error
-        return found.st_dev, found.st_ino
 
 
 @cache
