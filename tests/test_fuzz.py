@@ -11,8 +11,11 @@ import hmac
 import itertools
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -35,6 +38,8 @@ from tests.oracles import PEOPLE, QUESTIONS, TOKENS, judge_body, judge_hash, jud
 from tests.seeds import HASHES, PASSWORD, SEEDS, questions
 
 pytestmark = pytest.mark.sqlite_only  # the parsers need no database, and the entrance reads one row of it
+
+ROOT = Path(__file__).parent.parent
 
 quick = settings(deadline=None, database=None)
 by_question = pytest.mark.parametrize("path", QUESTIONS)
@@ -317,6 +322,20 @@ def test_a_question_survives_as_bytes():
         assert (found, request.method, request.query) == (path, right.method, right.query)
         assert request.body == right.body
         assert oracles.permitted(path, request) or not oracles.permitted(path, right) or right.oversized
+
+
+def test_an_input_is_replayed_without_atheris(tmp_path):
+    seed = tmp_path / "seed"
+    seed.write_bytes(next(SEEDS["body"]()))
+
+    def replay(file: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bench", "fuzz", "body", "--replay", str(file)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    done, missing = replay(seed), replay(tmp_path / "nothing")
+
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "POST go-auth/user?")
+    assert (missing.returncode, missing.stdout) == (2, "")
 
 
 # Hashes.
