@@ -277,6 +277,24 @@ def test_a_right_question_with_one_thing_wrong_is_answered_right(case):
 
 
 @by_question
+@settings(quick, max_examples=25)
+@given(st.data())
+def test_a_permitted_question_in_other_words_is_answered_right(path, data):
+    """One or two fields say something else that is said somewhere, or are said beside what was asked."""
+    right = data.draw(st.sampled_from([r for p, r in RIGHT if p == path and oracles.permitted(p, r)]))
+    body = right.body
+    for _ in range(data.draw(st.integers(1, 2))):
+        body = _with_field(
+            body,
+            data.draw(st.sampled_from(NAMES)),
+            data.draw(st.one_of(st.sampled_from([1, 2, 4, True, 2.0]), st.sampled_from(WORDS))),
+            twice=False,
+        )
+
+    judge_body(path, Request(right.method, right.query, right.headers, body))
+
+
+@by_question
 @pytest.mark.parametrize(
     "hostile_id", ["+", "#", "a/b", "x\x00", "\u202eSTATION-001", "STATION-001\u200b", "\ufffd"]
 )
@@ -288,6 +306,15 @@ def test_a_hostile_name_is_nobody(path, hostile_id):
             body = _with_field(right.body, name, hostile_id, twice=False)
             judge_body(path, Request(right.method, right.query, right.headers, body))
     assert rights or path in ("jwt/user", "jwt/superuser")  # which may come without a body
+
+
+def test_two_words_for_the_action_must_agree():
+    rights = [r for p, r in RIGHT if p == "emqx/authz" and oracles.permitted(p, r)]
+    for right, name in itertools.product(rights, ("action", "access")):
+        for word in ("publish", "subscribe", "1", "2", "3"):
+            body = _with_field(right.body, name, word, twice=False)
+            judge_body("emqx/authz", Request(right.method, right.query, right.headers, body))
+    assert rights
 
 
 def test_the_oracle_notices_a_wrong_answer():
@@ -572,7 +599,7 @@ def knock(loop, broker, settings, django_db_blocker):
 
 def in_pieces(body: bytes, cuts: list[int]) -> list[dict[str, Any]]:
     """*body* as the messages of a server, cut at *cuts*; a message may leave out what has a default."""
-    places = sorted({0, *(cut % (len(body) + 1) for cut in cuts), len(body)})
+    places = sorted([0, *(cut % (len(body) + 1) for cut in cuts), len(body)])  # some are empty
     parts = [body[a:b] for a, b in itertools.pairwise(places)] or [b""]
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": p, "more_body": True} for p in parts]
     messages[-1].pop("more_body")
@@ -592,7 +619,7 @@ odd_headers = st.lists(
                 b"",
             ]
         ),
-        st.binary(max_size=12),
+        st.one_of(st.binary(max_size=12), st.sampled_from([JSON.encode(), FORM.encode(), b"Bearer x"])),
     ),
     max_size=2,
 )
@@ -630,6 +657,18 @@ def test_the_entrance_answers_as_the_oracle_says(knock, broker, case, cuts, odd,
 
 
 PROOFS = (b"authorization", b"x-broker-secret")
+
+
+def test_a_header_that_comes_twice_is_neither(knock, broker):
+    """A proxy and we would not agree which one counts."""
+    path, right = next((p, r) for p, r in RIGHT if p == "go-auth/user" and oracles.permitted(p, r))
+    kind, url = (b"content-type", JSON.encode()), f"/mqtt/k/{broker}/{path}"
+
+    once = knock(in_pieces(right.body, []), path=url, headers=[kind])
+    twice = knock(in_pieces(right.body, []), path=url, headers=[kind, kind])
+
+    assert oracles.reads_as_allow(path, once)
+    assert oracles.reads_as_deny(path, twice)
 
 
 @settings(in_sessions, max_examples=60)
