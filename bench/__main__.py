@@ -1,4 +1,4 @@
-"""`script/bench auth` and `script/bench storm`: what they measure is in the modules of those names."""
+"""`script/bench auth`, `storm` and `fuzz`: what they do is in the modules of those names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, storm
+from bench import auth, fuzz, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -55,6 +55,8 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
             "--database", dest="vendors", type=vendors, default="all", help="sqlite, postgresql, all"
         )
         one.add_argument("--json", dest="as_json", action="store_true", help="the report as JSON")
+
+    fuzz.add_arguments(benches.add_parser("fuzz", help="the parsers of questions, fed with anything"))
     return parser.parse_args(given)
 
 
@@ -73,4 +75,5 @@ def main(*, bench: str, module: Any, as_json: bool, **options: Any) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started and wrote goes with it
-    sys.exit(main(**vars(arguments())))
+    chosen = arguments()
+    sys.exit(fuzz.main(chosen) if chosen.bench == "fuzz" else main(**vars(chosen)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
 import threading
@@ -19,11 +18,7 @@ from django.utils import timezone
 from passlib.hash import (
     argon2,
     bcrypt,
-    django_pbkdf2_sha1,
-    django_pbkdf2_sha256,
-    pbkdf2_sha1,
     pbkdf2_sha256,
-    pbkdf2_sha512,
 )
 
 from authsvc import background, verifier
@@ -34,38 +29,10 @@ from devicehub import provisioning
 from devicehub.models import digest_api_key
 from fleet.models import WeatherStationDevice
 from tests.conftest import Cast
+from tests.seeds import PASSWORD, SALT, b64, brought_along
 from tests.servers import MissingServer, _program
 
-SALT = bytes(range(12))
-
-
-def pbkdf2(algorithm: str, password: str, rounds: int = 101) -> bytes:
-    return hashlib.pbkdf2_hmac(algorithm, password.encode(), SALT, rounds)
-
-
-def b64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
-
-
-def brought_along(password: str) -> dict[str, str]:
-    """One hash of *password* in each form that other systems keep."""
-    return {
-        "mosquitto sha512": f"$6${b64(SALT)}${b64(hashlib.sha512(password.encode() + SALT).digest())}",
-        "mosquitto pbkdf2": f"$7$101${b64(SALT)}${b64(pbkdf2('sha512', password))}",
-        "go-auth pbkdf2": f"PBKDF2$sha512$101${b64(SALT)}${b64(pbkdf2('sha512', password))}",
-        "go-auth pbkdf2 sha256": f"PBKDF2$sha256$101${b64(SALT)}${b64(pbkdf2('sha256', password))}",
-        "bcrypt": bcrypt.using(rounds=4).hash(password),
-        "bcrypt 2a": bcrypt.using(rounds=4, ident="2a").hash(password),
-        "argon2id": argon2.using(type="ID", rounds=1, memory_cost=64, parallelism=1).hash(password),
-        "passlib pbkdf2 sha256": pbkdf2_sha256.using(rounds=100).hash(password),
-        "passlib pbkdf2 sha512": pbkdf2_sha512.using(rounds=100).hash(password),
-        "passlib pbkdf2 sha1": pbkdf2_sha1.using(rounds=100).hash(password),
-        "django pbkdf2 sha256": django_pbkdf2_sha256.using(rounds=100).hash(password),
-        "django pbkdf2 sha1": django_pbkdf2_sha1.using(rounds=100).hash(password),
-    }
-
-
-HASHES = brought_along("s3cret +%41é")
+HASHES = brought_along(PASSWORD)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ from fleet.models import WeatherStationDevice
 from tests import hub
 from tests.conftest import ENTRANCES, Cast, provision
 from tests.contracts import emqx_rules
+from tests.oracles import GO_AUTHS, reads_as_allow, reads_as_deny
 
 by_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 QUESTIONS = [f"{dialect.name}/{question}" for dialect in DIALECTS for question in dialect.questions]
@@ -62,7 +63,6 @@ in_sessions = settings(
 
 
 OF_A_SUPERUSER = [path for path in QUESTIONS if path.endswith("/superuser")]
-GO_AUTHS = ("go-auth", "jwt")  # one plugin reads the answers of both
 # What brokers send beside a question, and we do not look at.
 BESIDE = frozenset(
     [
@@ -78,59 +78,6 @@ BESIDE = frozenset(
         "retain",
     ]
 )
-
-
-def reads_as_allow(path: str, reply: Reply) -> bool:
-    """Whether this broker would let the client in, in any of its response modes or with its shipped defaults."""
-    text = reply.body.decode()
-    name, _, question = path.partition("/")
-    if name in ("emqx4", "nanomq"):
-        return reply.status == 200  # whatever the body says
-    if name == "vernemq":
-        return reply.status == 200 and _vernemq_lets_in(_json(text))
-    if 300 <= reply.status < 400:
-        return True  # go-auth, aMQTT and RabbitMQ follow it, to who knows where
-    if name in (*GO_AUTHS, "amqtt"):
-        return reply.status // 100 == 2 or text.lower() == "ok" or bool(_json(text).get("ok"))
-    if name == "rabbitmq":
-        return reply.status in (200, 201) and text.strip().lower().startswith("allow")
-    assert name == "emqx", f"say here how {name} reads an answer"
-    if question == "authz" and (reply.status != 200 or _json(text).get("result") != "deny"):
-        return True  # "ask the next one", which ends in no_match: allow until 6.0
-    return reply.status == 204 or _json(text).get("result") not in ("deny", "ignore")
-
-
-def reads_as_deny(path: str, reply: Reply) -> bool:
-    """Whether every part that this broker looks at says no, in so many words."""
-    text, json_type = reply.body.decode(), reply.content_type.startswith("application/json")
-    name = path.partition("/")[0]
-    if name in (*GO_AUTHS, "amqtt"):
-        return reply.status == 403 and (text == "denied" or (json_type and _json(text).get("ok") is False))
-    if name in ("emqx4", "nanomq"):
-        return reply.status == 403 and json_type and _json(text) == {"result": "deny"}
-    if name == "rabbitmq":
-        return reply.status == 200 and text == "deny"
-    if name == "vernemq":
-        return reply.status == 200 and json_type and _json(text) == {"result": {"error": "not_allowed"}}
-    assert name == "emqx", f"say here how {name} reads an answer"
-    return reply.status == 200 and json_type and _json(text) == {"result": "deny"}
-
-
-def _vernemq_lets_in(document: dict[str, object]) -> bool:
-    """An answer with status 200; of several filters one that is granted is enough, and no filters are all."""
-    if document.get("result") != "ok":
-        return document.get("result") == "next"  # the plugins that are on by default decide
-    modifiers = document.get("modifiers", {})
-    topics = document.get("topics") or (isinstance(modifiers, dict) and modifiers.get("topics"))
-    return not isinstance(topics, list) or any(entry["qos"] <= 2 for entry in topics)
-
-
-def _json(text: str) -> dict[str, object]:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def good(path, who):

@@ -60,26 +60,33 @@ SCHEMES: Final = (
     Scheme(
         "argon2id",
         re.compile(
-            r"\$argon2id\$v=19\$m=(?P<memory>\d+),t=(?P<cost>\d+),p=(?P<lanes>\d+)"
+            r"\$argon2id\$v=19\$m=(?P<memory>[0-9]+),t=(?P<cost>[0-9]+),p=(?P<lanes>[0-9]+)"
             rf"\${_B64}{{11,86}}\$(?:{_B64}{{43}}|{_B64}{{86}})"
         ),
         {"memory": 262_144, "cost": 16, "lanes": 16},  # KiB, passes, threads
     ),
-    Scheme("bcrypt", re.compile(r"\$2[aby]\$(?P<cost>\d\d)\$[./A-Za-z0-9]{53}"), {"cost": 14}),
+    # Salt and digest each end in a letter with spare bits. They are zero; passlib would mend others, and warn.
+    Scheme(
+        "bcrypt",
+        re.compile(
+            r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"
+        ),
+        {"cost": 14},
+    ),
     Scheme(
         "passlib pbkdf2",
         re.compile(
-            rf"\$pbkdf2(?:-sha256\$(?P<cost>\d+)\${_AB64}{{0,1366}}\${_AB64}{{43}}"
-            rf"|-sha512\$(?P<cost2>\d+)\${_AB64}{{0,1366}}\${_AB64}{{86}}"
-            rf"|\$(?P<cost3>\d+)\${_AB64}{{0,1366}}\${_AB64}{{27}})"
+            rf"\$pbkdf2(?:-sha256\$(?P<cost>[0-9]+)\${_AB64}{{0,1366}}\${_AB64}{{43}}"
+            rf"|-sha512\$(?P<cost2>[0-9]+)\${_AB64}{{0,1366}}\${_AB64}{{86}}"
+            rf"|\$(?P<cost3>[0-9]+)\${_AB64}{{0,1366}}\${_AB64}{{27}})"
         ),
         {"cost": ROUNDS["cost"], "cost2": ROUNDS["cost"], "cost3": ROUNDS["cost"]},
     ),
     Scheme(
         "django pbkdf2",
         re.compile(
-            rf"pbkdf2_(?:sha256\$(?P<cost>\d+)\$[^$]{{1,64}}\${_B64}{{43}}="
-            rf"|sha1\$(?P<cost2>\d+)\$[^$]{{1,64}}\${_B64}{{27}}=)"
+            rf"pbkdf2_(?:sha256\$(?P<cost>[0-9]+)\$[^$]{{1,64}}\${_B64}{{43}}="
+            rf"|sha1\$(?P<cost2>[0-9]+)\$[^$]{{1,64}}\${_B64}{{27}}=)"
         ),
         {"cost": ROUNDS["cost"], "cost2": ROUNDS["cost"]},
     ),
@@ -90,13 +97,13 @@ SCHEMES: Final = (
     ),
     Scheme(
         "mosquitto pbkdf2",
-        re.compile(rf"\$7\$(?P<cost>\d+)\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"),
+        re.compile(rf"\$7\$(?P<cost>[0-9]+)\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"),
         ROUNDS,
     ),
     Scheme(
         "go-auth pbkdf2",
         re.compile(
-            rf"PBKDF2\$(?P<algorithm>sha1|sha256|sha512)\$(?P<cost>\d+)"
+            rf"PBKDF2\$(?P<algorithm>sha1|sha256|sha512)\$(?P<cost>[0-9]+)"
             rf"\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{43}}=|{_B64}{{86}}==)"
         ),
         ROUNDS,
@@ -142,27 +149,29 @@ def verify(secret: str, stored: str) -> bool:
     """Whether *secret* is the one that *stored* was made from. Raises UnusableHash."""
     if too_long(secret):
         return False
-    if stored.startswith("{SSHA256}"):  # nearly always, so before the patterns
-        return _passlib(_GENERATED, secret, stored)
+    encoded = _bytes(secret)
     scheme = scheme_of(stored)
-    if scheme.name == "argon2id":
-        return _passlib(_CHOSEN, secret, stored)
     if scheme.name in _OWN:
         match = scheme.pattern.fullmatch(stored)
         assert match is not None  # noqa: S101 - scheme_of() matched it
-        return _verify_own(secret.encode("utf-8", "surrogatepass"), scheme.name, match)
-    return _passlib(_IMPORTED, secret, stored)
+        right = _verify_own(encoded, scheme.name, match)
+    else:
+        context = {"generated": _GENERATED, "argon2id": _CHOSEN}.get(scheme.name, _IMPORTED)
+        right = _passlib(context, encoded, stored)
+    # Said after the work, because neither may be told by time. HMAC, and so PBKDF2, fills up its key with NUL:
+    # to it a password and the same with a NUL behind it are one.
+    return right and bool(secret) and "\x00" not in secret
 
 
 def too_long(secret: str) -> bool:
     if len(secret) * 4 <= MAX_BYTES:
         return False
-    return len(secret) > MAX_BYTES or len(secret.encode("utf-8", "surrogatepass")) > MAX_BYTES
+    return len(secret) > MAX_BYTES or len(_bytes(secret)) > MAX_BYTES
 
 
 def spend(secret: str) -> None:
     """Do the work of one verification for somebody who has nothing to verify against."""
-    _GENERATED.verify(secret, _NOBODY)
+    _GENERATED.verify(_bytes(secret), _NOBODY)
 
 
 def with_utf8_salt(stored: str) -> str:
@@ -174,10 +183,14 @@ def with_utf8_salt(stored: str) -> str:
     return "$".join((kind, algorithm, cost, base64.b64encode(salt.encode()).decode(), digest))
 
 
-def _passlib(context: CryptContext, secret: str, stored: str) -> bool:
+def _bytes(secret: str) -> bytes:
+    """What is hashed: half a character is no reason to fail, and matches nothing."""
+    return secret.encode("utf-8", "surrogatepass")
+
+
+def _passlib(context: CryptContext, secret: bytes, stored: str) -> bool:
     try:
-        # An empty one is nobody's, and costs as much as any other to refuse.
-        return bool(context.verify(secret, stored)) and bool(secret)
+        return bool(context.verify(secret, stored))
     except (ValueError, TypeError) as error:  # also: bcrypt above 72 bytes, a NUL in the password
         raise UnusableHash("the hash cannot be verified") from error
 
@@ -196,7 +209,7 @@ def _verify_own(secret: bytes, name: str, match: re.Match[str]) -> bool:
     else:
         algorithm = match["algorithm"] if name == "go-auth pbkdf2" else "sha512"
         made = hashlib.pbkdf2_hmac(algorithm, secret, salt, int(match["cost"]), len(digest))
-    return hmac.compare_digest(made, digest) and bool(secret)
+    return hmac.compare_digest(made, digest)
 
 
 _NOBODY: Final = hash_generated(generate())

@@ -63,7 +63,7 @@ def verify(token: str, keys: Sequence[Key]) -> Claims:
         )
     except jwt.ExpiredSignatureError as error:
         raise ExpiredToken("the token has expired") from error
-    except (jwt.PyJWTError, ValueError, TypeError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
         raise InvalidToken("the token is not one of ours") from error
     version = claims["ver"]
     if not is_username(claims["sub"]) or type(version) is not int:

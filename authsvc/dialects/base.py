@@ -65,7 +65,7 @@ DEFAULT = Options()
 class Request:
     """One question as it came over HTTP: *query* not yet decoded, *headers* as ASGI has them.
 
-    Header names are in lower case. One that comes twice is joined, so two different proofs are none.
+    A header that comes twice is joined, so two different proofs are none.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class Request:
 
     @once
     def _values(self) -> dict[bytes, bytes]:
-        values = dict(self.headers)
-        if len(values) < len(self.headers):
-            for name in values:
-                values[name] = b",".join(value for other, value in self.headers if other == name)
+        values: dict[bytes, bytes] = {}
+        for name, value in self.headers:
+            key = name.lower()  # ASGI: names should be, and need not be
+            values[key] = b"%b,%b" % (values[key], value) if key in values else value
         return values
 
     @once

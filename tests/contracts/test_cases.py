@@ -23,9 +23,9 @@ from authsvc.core.tokens import Key
 from authsvc.models import Account, Broker
 from fleet.models import WeatherStationDevice
 from tests.contracts import emqx_rules
+from tests.seeds import DOCUMENT, body_of
 from tests.servers import free_port
 
-DOCUMENT = json.loads((Path(__file__).parent / "cases.json").read_text())
 CASES = DOCUMENT["cases"]
 
 
@@ -91,7 +91,7 @@ def test_case(
             case["method"],
             _filled(case["endpoint"], world),
             headers=_headers(case, world),
-            content=_body(case["body"]),
+            content=body_of(case["body"]),
         )
 
     _expect(case["expect"], reply, case["why"])
@@ -127,19 +127,6 @@ def _headers(case: dict[str, Any], token: str) -> dict[str, str]:
     if case["content_type"] is not None:
         headers["content-type"] = case["content_type"]
     return headers
-
-
-def _body(body: Any) -> bytes:
-    if body is None:
-        return b""
-    if isinstance(body, str):
-        return body.encode()
-    if "$base64" in body:
-        return base64.b64decode(body["$base64"])
-    if "$fill" in body:
-        fill = body["$fill"]
-        return (fill["prefix"] + fill["char"] * fill["count"] + fill["suffix"]).encode()
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _expect(expect: dict[str, Any], reply: httpx.Response, why: str) -> None:

@@ -1,0 +1,244 @@
+"""The parsers of the authorization half under coverage-guided fuzzing: topic, body, hash.
+
+What must hold is in tests/oracles.py, which the tests of the suite ask too: bench may import tests, never the
+reverse, and the product neither. Each target runs in a process of its own, because libFuzzer ends the process
+it runs in; `python -m bench.fuzz TARGET ...` is that process.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = ("topic", "body", "hash")
+INSTRUMENTED = ["authsvc", "jwt", "passlib"]  # whose branches guide the search
+LIMITS = ["-timeout=10", "-rss_limit_mb=2048", "-max_len=4096"]
+WORDS = {  # what random bytes would take long to spell
+    "topic": [
+        "$share/",
+        "$SYS",
+        "$CONTROL",
+        "/+/",
+        "/#",
+        "{username}",
+        "{client_id}",
+        "{device_id}",
+        "\u202e",
+    ],
+    "body": [
+        *(
+            "username",
+            "password",
+            "clientid",
+            "client_id",
+            "acc",
+            "access",
+            "action",
+            "topic",
+            "topics",
+            "qos",
+        ),
+        *("vhost", "resource", "name", "permission", "routing_key", "variable_map.username", "format=text"),
+        *(
+            "STATION-001",
+            "STATION-002",
+            "ingest",
+            "s3cretOne",
+            "publish",
+            "subscribe",
+            "amq.topic",
+            "Bearer ",
+        ),
+        *("things/weatherstation/STATION-001/data", "application/json", "application/x-www-form-urlencoded"),
+        *("vernemq-hook: auth_on_", "authorization: ", "content-type: ", '\\"', "%2F", "\\u0000", "\ufffd"),
+    ],
+    "hash": [
+        "{SSHA256}",
+        "$argon2id$v=19$m=",
+        ",t=",
+        ",p=",
+        "$2b$",
+        "$pbkdf2-sha256$",
+        "pbkdf2_sha256$",
+        "$7$",
+        "$6$",
+    ],
+}
+
+
+@dataclass
+class Outcome:
+    """What became of one target. *findings* are files with an input that broke a promise."""
+
+    target: str
+    executions: int = 0
+    per_second: int = 0
+    coverage: int = 0
+    findings: list[str] = field(default_factory=list)
+    failed: str = ""  # why it could not run
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("target", nargs="?", choices=(*TARGETS, "all"), default="all")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--replay", metavar="FILE", type=Path, help="judge one input again, without atheris")
+
+
+def main(arguments: Namespace) -> int:
+    if arguments.replay is not None:
+        if arguments.target == "all":
+            print("--replay needs the target that the file is an input of", file=sys.stderr)
+            return 2
+        return replay(arguments.target, arguments.replay)
+    if arguments.seconds < 1:
+        print("--seconds is 1 or more", file=sys.stderr)
+        return 2
+    targets = list(TARGETS) if arguments.target == "all" else [arguments.target]
+    return run(targets=targets, seconds=arguments.seconds, as_json=arguments.json)
+
+
+def run(*, targets: list[str], seconds: int, as_json: bool) -> int:
+    """Fuzz and print; 0 when nothing was found, 1 for a finding, 2 when it cannot run."""
+    if find_spec("atheris") is None:
+        print(
+            "script/bench fuzz needs atheris: .venv/bin/pip install -c constraints.txt atheris",
+            file=sys.stderr,
+        )
+        return 2
+    folder = Path(tempfile.mkdtemp(prefix="devicehub-fuzz-"))
+    outcomes = [_fuzz(target, seconds, folder) for target in targets]
+    found = [outcome for outcome in outcomes if outcome.findings]
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    if as_json:
+        print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
+    else:
+        _show(outcomes)
+    for outcome in found:
+        for file in outcome.findings:
+            print(f"Replay it: script/bench fuzz {outcome.target} --replay {file}", file=sys.stderr)
+    for outcome in failed:
+        print(f"{outcome.target} did not run: {outcome.failed}", file=sys.stderr)
+    if not found and not failed:
+        shutil.rmtree(folder)
+    return 1 if found else 2 if failed else 0
+
+
+def replay(target: str, file: Path) -> int:
+    """Judge one input again; 0 when the promise holds, 1 when not, 2 when the file cannot be read."""
+    from tests import oracles  # here, because the process of a target instruments it while it imports
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        print(f"script/bench fuzz cannot read {file}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(oracles.shown(target, data))
+    try:
+        oracles.TARGETS[target](data)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    print("The promise holds.")
+    return 0
+
+
+def _fuzz(target: str, seconds: int, folder: Path) -> Outcome:
+    """Run *target* in a process of its own, and read what libFuzzer says about it."""
+    corpus, found, log = folder / f"{target}-corpus", folder / f"{target}-found", folder / f"{target}.log"
+    for each in (corpus, found):
+        each.mkdir()
+    words = folder / f"{target}.dict"
+    words.write_text("".join(f'"{_quoted(word)}"\n' for word in WORDS[target]))
+    command = [sys.executable, "-W", "error", "-m", "bench.fuzz", target, str(corpus), *LIMITS]
+    command += [f"-dict={words}", f"-max_total_time={seconds}", f"-artifact_prefix={found}/"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
+        try:
+            _follow(process, target, seconds, log)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(15)
+    outcome = _read(target, log.read_text(errors="replace"))
+    outcome.findings = sorted(map(str, found.iterdir()))
+    if process.returncode and not outcome.findings:
+        outcome.failed = f"it ended with {process.returncode}; see {log}"
+    return outcome
+
+
+def _quoted(word: str) -> str:
+    """A word as libFuzzer's dictionaries spell it."""
+    return "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02X}" for byte in word.encode()
+    )
+
+
+def _follow(process: subprocess.Popen[bytes], target: str, seconds: int, log: Path) -> None:
+    """Wait for the end, with progress where somebody looks."""
+    console = Console(stderr=True)
+    began = time.monotonic()
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(target, total=seconds)
+        while process.poll() is None:
+            time.sleep(0.5)
+            state = _read(target, log.read_text(errors="replace"))
+            about = f"{target}: {state.executions:,} executions, coverage {state.coverage}"
+            progress.update(task, completed=time.monotonic() - began, description=about)
+
+
+def _read(target: str, log: str) -> Outcome:
+    """The figures in libFuzzer's lines, such as `#4096 pulse cov: 812 ft: 2931 corp: 190/23Kb exec/s: 1365`."""
+    executions = [int(number) for number in re.findall(r"^#(\d+)\t", log, re.MULTILINE)]
+    coverage = re.findall(r"cov: (\d+)", log)
+    done = re.search(r"^Done (\d+) runs in (\d+) second", log, re.MULTILINE)
+    rate = re.findall(r"exec/s: (\d+)", log)
+    outcome = Outcome(target, max(executions, default=0))
+    outcome.coverage = int(coverage[-1]) if coverage else 0
+    outcome.per_second = int(rate[-1]) if rate else 0
+    if done:
+        outcome.executions = int(done[1])
+        outcome.per_second = outcome.executions // max(1, int(done[2]))
+    return outcome
+
+
+def _show(outcomes: list[Outcome]) -> None:
+    table = Table(title="Fuzzing of the authorization half")
+    table.add_column("target")
+    for heading in ("executions", "per second", "coverage", "findings"):
+        table.add_column(heading, justify="right")
+    for outcome in outcomes:
+        figures = (outcome.executions, outcome.per_second, outcome.coverage, len(outcome.findings))
+        table.add_row(outcome.target, *(f"{figure:,}" for figure in figures))
+    Console().print(table)
+
+
+def _target(name: str, corpus: Path, options: list[str]) -> None:
+    """Be the process of one target: import with instruments, write the seeds, hand over to libFuzzer."""
+    import atheris
+
+    with atheris.instrument_imports(include=INSTRUMENTED):
+        from tests import oracles, seeds
+    for number, seed in enumerate(seeds.SEEDS[name]()):
+        (corpus / f"seed-{number:03d}").write_bytes(seed)
+    atheris.Setup([sys.argv[0], *options, str(corpus)], oracles.TARGETS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    _target(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
