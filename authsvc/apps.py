@@ -1,5 +1,3 @@
-import logging
-
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
@@ -12,6 +10,5 @@ class AuthsvcConfig(AppConfig):
     def ready(self) -> None:
         from authsvc import checks, logs, triggers  # noqa: F401 - models exist only now
 
-        logging.getLogger("django.request").addFilter(logs.hide_token)
-
+        logs.install()
         post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")
