@@ -16,7 +16,7 @@ def forms_of(secret: str) -> set[str]:
     for before in range(3):
         # The characters at both ends also hold bits of what stands beside it.
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            found.add(encode(b"x" * before + raw).decode().rstrip("=")[2 if before else 0 : -2])
+            found.add(encode(b"x" * before + raw).decode().rstrip("=")[(0, 2, 3)[before] : -1])
     return found
 
 
