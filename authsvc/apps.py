@@ -1,5 +1,3 @@
-import logging
-
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate, pre_migrate
 
@@ -12,7 +10,7 @@ class AuthsvcConfig(AppConfig):
     def ready(self) -> None:
         from authsvc import checks, logs, triggers  # noqa: F401 - models exist only now
 
-        logging.getLogger("django.request").addFilter(logs.hide_token)
+        logs.install()
 
         pre_migrate.connect(triggers.remove, sender=self, dispatch_uid="authsvc.triggers.remove")
         post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")

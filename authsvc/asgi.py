@@ -78,10 +78,10 @@ def _headers(pairs: Iterable[Any]) -> Headers:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None when it is longer than MAX_BODY (the rest is read and thrown away)."""
+    """The whole body; None when it is longer than MAX_BODY (the rest is read and thrown away) or broke off."""
     message = await receive()
-    body = message.get("body", b"")
-    if not message.get("more_body"):
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body"):
         return body if len(body) <= MAX_BODY else None
     parts, size = [body], len(body)
     while message.get("more_body"):
@@ -90,7 +90,8 @@ async def _body(receive: Receive) -> bytes | None:
         size += len(part)
         if size <= MAX_BODY:
             parts.append(part)
-    return b"".join(parts) if size <= MAX_BODY else None
+    whole = message["type"] == "http.request" and size <= MAX_BODY
+    return b"".join(parts) if whole else None
 
 
 async def _send(send: Send, reply: Reply) -> None:
@@ -101,7 +102,11 @@ async def _send(send: Send, reply: Reply) -> None:
 
 @cache
 def _reply_headers(content_type: str, length: int) -> Headers:
-    return ((b"content-type", content_type.encode()), (b"content-length", b"%d" % length))
+    return (
+        (b"content-type", content_type.encode()),
+        (b"content-length", b"%d" % length),
+        (b"cache-control", b"no-store"),  # RabbitMQ may ask by GET, and a proxy would keep an allow
+    )
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -16,7 +16,7 @@ import psycopg
 import structlog
 from django.db import connections
 
-from authsvc import reader, remembered, triggers
+from authsvc import logs, reader, remembered, triggers
 from authsvc.conf import settings
 from authsvc.reader import DatabaseAway, Row
 from authsvc.remembered import Stamp
@@ -94,7 +94,7 @@ class Listener:
             except (Deaf, DatabaseAway, psycopg.Error, OSError) as error:
                 self.reason = _sentence(error)
             except Exception as error:
-                log.exception("changes.failed")
+                logs.error(log, "changes.failed")
                 self.reason = f"Listening for changes failed ({type(error).__name__})."
             finally:
                 self._doubt()

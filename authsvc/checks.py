@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
-from django.db import connection
+from django.db import connection, connections, router
+from django.middleware.common import CommonMiddleware
+from django.urls import URLResolver, get_resolver
+from django.urls.resolvers import LocalePrefixPattern
 from django.utils.module_loading import import_string
 
-from authsvc import triggers
+from authsvc import triggers, views
 from authsvc.conf import InvalidKeys, settings
 
 CLIENT_ID_MODES = ("bound", "any")
+# As what brokers introduce themselves, where they do.
+USER_AGENTS = {
+    "Go-http-client/1.1": "mosquitto-go-auth",
+    "mosquitto-2.0.22": "mosquitto-go-auth",
+    "hackney/1.20.1": "VerneMQ",
+    "amqtt": "aMQTT",
+}
+# Middleware that sends strangers away, by the names that people give it.
+LOGIN = re.compile(
+    r"(?i)(log_?in|auth|authentication|sso|otp|mfa|2fa|two_?factor|password)_?\w*"
+    r"(require|enforce|force|wall|gate|only|mandatory|protect)"
+    r"|(require|enforce|force|mandatory|protect|only)\w*(log_?in|auth|sso|otp|mfa|2fa|two_?factor|password)"
+    r"|private|restrict|staff_?only|lock_?down|maintenance"
+)
+ASK_THE_VIEW = frozenset(
+    {
+        "django.contrib.auth.middleware.LoginRequiredMiddleware",
+        "login_required.middleware.LoginRequiredMiddleware",
+        "stronghold.middleware.LoginRequiredMiddleware",
+        "login_required_all.middleware.LoginRequiredMiddleware",
+    }
+)
 
 
 @register()
@@ -64,16 +91,148 @@ def check_redirects(**_: Any) -> list[CheckMessage]:
 
     mosquitto-go-auth follows redirects, and one that ends in any page with status 200 lets everybody in.
     """
-    exempt = django_settings.SECURE_REDIRECT_EXEMPT
-    if not django_settings.SECURE_SSL_REDIRECT or any(re.search(p, "mqtt/go-auth/user") for p in exempt):
+    if not django_settings.SECURE_SSL_REDIRECT:
         return []
+    script = (django_settings.FORCE_SCRIPT_NAME or "").strip("/")
+    exempt = django_settings.SECURE_REDIRECT_EXEMPT
+    errors: list[CheckMessage] = []
+    for entrance in _entrances():
+        prefix = f"{script}/{entrance.path}" if script else entrance.path
+        if not any(re.search(pattern, f"{prefix}go-auth/user") for pattern in exempt):
+            errors.append(
+                Error(
+                    f"SECURE_SSL_REDIRECT answers the questions of brokers at /{prefix} with a redirect.",
+                    hint=f'Add r"^{re.escape(prefix)}" to SECURE_REDIRECT_EXEMPT.',
+                    id="authsvc.E004",
+                )
+            )
+    return errors
+
+
+@register()
+def check_host_redirects(**_: Any) -> list[CheckMessage]:
+    """authsvc.E006: PREPEND_WWW redirects every question that was not asked at a name with www."""
+    if not (django_settings.PREPEND_WWW and _entrances() and _has_middleware(CommonMiddleware)):
+        return []
+    hint = "Leave the redirect to the web server in front, or use the ASGI entrance (authsvc.asgi.Entrance)."
+    return [
+        Error("PREPEND_WWW answers the questions of brokers with a redirect.", hint=hint, id="authsvc.E006")
+    ]
+
+
+@register()
+def check_languages(**_: Any) -> list[CheckMessage]:
+    """authsvc.E007: the questions are not below i18n_patterns(), which moves them to a path with a language."""
+    hint = 'Take path("mqtt/", include("authsvc.urls")) out of i18n_patterns() into urlpatterns itself.'
     return [
         Error(
-            "SECURE_SSL_REDIRECT answers the questions of brokers with a redirect.",
-            hint='Set SECURE_REDIRECT_EXEMPT = [r"^mqtt/"], or whatever path includes authsvc.urls.',
-            id="authsvc.E004",
+            f"authsvc.urls is included below i18n_patterns(), at /{entrance.path}: LocaleMiddleware redirects.",
+            hint=hint,
+            id="authsvc.E007",
+        )
+        for entrance in _entrances()
+        if entrance.below_a_language
+    ]
+
+
+@register()
+def check_hosts(**_: Any) -> list[CheckMessage]:
+    """authsvc.E008: there is a host name by which a broker may call."""
+    if django_settings.ALLOWED_HOSTS or django_settings.DEBUG:
+        return []
+    if not (_entrances() and _has_middleware(CommonMiddleware)):
+        return []
+    hint = "Add the host name in the URL that the broker was given, without port."
+    return [
+        Error("ALLOWED_HOSTS is empty: every question is answered with 400.", hint=hint, id="authsvc.E008")
+    ]
+
+
+@register()
+def check_user_agents(**_: Any) -> list[CheckMessage]:
+    """authsvc.E009: DISALLOWED_USER_AGENTS lets the HTTP clients of brokers through."""
+    if not (_entrances() and _has_middleware(CommonMiddleware)):
+        return []
+    hint = "Write patterns that leave them out; of EMQX a 403 is no deny, it asks whoever is next."
+    return [
+        Error(
+            f"DISALLOWED_USER_AGENTS refuses {agent!r}, as which {broker} asks.",
+            hint=hint,
+            id="authsvc.E009",
+        )
+        for agent, broker in USER_AGENTS.items()
+        if any(pattern.search(agent) for pattern in django_settings.DISALLOWED_USER_AGENTS)
+    ]
+
+
+@register()
+def check_login_middleware(**_: Any) -> list[CheckMessage]:
+    """authsvc.W010: no middleware asks brokers to log in, going by its name.
+
+    Django's own, django-stronghold and django-login-required-middleware ask each view, and ours say no.
+    """
+    if not _entrances():
+        return []
+    hint = (
+        "Ask as a broker would: curl -i -X POST https://<site>/mqtt/go-auth/user must say 403 and "
+        '{"ok":false,"error":"denied"}. If it redirects, exempt the path or use the ASGI entrance; '
+        "if not, add authsvc.W010 to SILENCED_SYSTEM_CHECKS."
+    )
+    return [
+        Warning(
+            f"{path} may answer brokers itself, for example with a login page.", hint=hint, id="authsvc.W010"
+        )
+        for path in django_settings.MIDDLEWARE
+        if LOGIN.search(path.rpartition(".")[2]) and not _asks_the_view(path)
+    ]
+
+
+@register()
+def check_engine(**_: Any) -> list[CheckMessage]:
+    """authsvc.E011: the database called `default` is one that questions can be answered from."""
+    engine = str(connections.settings["default"]["ENGINE"])
+    if any(name in engine for name in ("sqlite", "spatialite", "postg")):
+        return []
+    hint = "Make a SQLite or PostgreSQL database `default`, and route your own models to the other one."
+    return [
+        Error(
+            f"DATABASES['default'] has the ENGINE {engine}: no question can be answered from it.",
+            hint=hint,
+            id="authsvc.E011",
         )
     ]
+
+
+@register()
+def check_routers(**_: Any) -> list[CheckMessage]:
+    """authsvc.E012: what is written about brokers, accounts and grants is what questions read."""
+    elsewhere = {
+        model._meta.label: alias
+        for model in apps.get_app_config("authsvc").get_models()
+        if (alias := router.db_for_write(model)) != "default"
+    }
+    hint = "Let them leave the models of authsvc to `default`: questions are answered from there."
+    return [
+        Error(f"DATABASE_ROUTERS write {label} to {alias!r}.", hint=hint, id="authsvc.E012")
+        for label, alias in elsewhere.items()
+    ]
+
+
+@register()
+def check_time(**_: Any) -> list[CheckMessage]:
+    """authsvc.E013: a stored time is read as the moment that was meant, or passwords live too long."""
+    errors: list[CheckMessage] = []
+    if not django_settings.USE_TZ:
+        hint = "Set USE_TZ = True. TIME_ZONE may be any: it is how times are shown."
+        errors.append(
+            Error("USE_TZ is False: the ends of passwords have no zone.", hint=hint, id="authsvc.E013")
+        )
+    default = connections.settings["default"]
+    zone = default.get("TIME_ZONE")
+    if zone not in (None, "UTC") and "lite" in str(default["ENGINE"]):
+        hint = "Remove it; for SQLite it shifts every time that questions read."
+        errors.append(Error(f"DATABASES['default'] has the TIME_ZONE {zone}.", hint=hint, id="authsvc.E013"))
+    return errors
 
 
 @register(Tags.database)
@@ -88,3 +247,47 @@ def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[Che
         Warning(f"The trigger {name} is missing.", hint=hint, id="authsvc.W005")
         for name in triggers.missing()
     ]
+
+
+class Entrance(NamedTuple):
+    """Where a project includes authsvc.urls: a path such as `mqtt/`."""
+
+    path: str
+    below_a_language: bool = False
+
+
+def _entrances() -> list[Entrance]:
+    """Every place where the Django entrance answers; none when only the ASGI entrance does."""
+    if not hasattr(django_settings, "ROOT_URLCONF"):
+        return []
+    return list(_below(get_resolver(), Entrance("")))
+
+
+def _below(resolver: URLResolver, place: Entrance) -> Iterator[Entrance]:
+    for entry in resolver.url_patterns:
+        if isinstance(entry, URLResolver):
+            by_language = isinstance(entry.pattern, LocalePrefixPattern)
+            # What a project fills in, such as a tenant, is some level here.
+            text = re.sub(r"<[^<>]*>", "x", str(entry.pattern).removeprefix("^"))
+            yield from _below(entry, Entrance(place.path + text, place.below_a_language or by_language))
+        elif entry.callback is views.question:
+            yield place
+
+
+def _middleware() -> Iterator[tuple[str, Any]]:
+    for path in django_settings.MIDDLEWARE:
+        with suppress(ImportError):  # Django says so itself, and does not start
+            yield path, import_string(path)
+
+
+def _has_middleware(kind: type) -> bool:
+    return any(isinstance(found, type) and issubclass(found, kind) for _, found in _middleware())
+
+
+def _asks_the_view(path: str) -> bool:
+    """Whether this middleware is known to leave alone views that say so, as ours do."""
+    if path in ASK_THE_VIEW:
+        return True
+    process_view = getattr(dict(_middleware()).get(path), "process_view", None)
+    # By its module: importing that one takes `django.contrib.auth` in INSTALLED_APPS.
+    return getattr(process_view, "__module__", "") == "django.contrib.auth.middleware"

@@ -10,7 +10,7 @@ import time
 
 import structlog
 
-from authsvc import answers, changes, denials, directory, metrics, policy, renewals, verifier
+from authsvc import answers, changes, denials, directory, logs, metrics, policy, renewals, verifier
 from authsvc.conf import options
 from authsvc.core import authority
 from authsvc.core.access import LoginQuestion, Reason, Refused, Verdict, deny
@@ -39,7 +39,7 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
             tally = metrics.tally(dialect.name, request.question, verdict)
             answers.keep(request, dialect, now, stamp, verdict, reply, tally)
     except Exception:
-        log.exception("auth.fault", dialect=dialect.name, question=request.question)
+        logs.error(log, "auth.fault", dialect=dialect.name, question=request.question)
         verdict, reply = None, dialect.fault(request)
         tally = metrics.tally(dialect.name, request.question, None)
     if verdict is not None:
@@ -56,7 +56,7 @@ def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
         else:
             denials.note(dialect.name, request.question, verdict)
     except Exception:
-        log.exception("auth.not_noted", dialect=dialect.name)
+        logs.error(log, "auth.not_noted", dialect=dialect.name)
 
 
 async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | None) -> Verdict:

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from authsvc import callers, reader
+from authsvc import callers, logs, reader
 from authsvc.conf import settings
 from authsvc.core import grants
 from authsvc.core.authority import Rules
@@ -110,7 +110,7 @@ async def _load(revision: int) -> Policy:
         try:
             callers[token] = _caller(_list(dialects), _list(networks))
         except ValueError:  # written past the model: this broker is shut out, and no other
-            log.exception("policy.broker_unreadable")
+            logs.error(log, "policy.broker_unreadable")
     by_subject: dict[str, list[grants.Grant]] = {}
     for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
         rule = grants.Grant(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from authsvc import changes, policy, reader, remembered, verifier
+from authsvc import changes, logs, policy, reader, remembered, verifier
 from authsvc.conf import limits
 from authsvc.dialects.base import Reply
 from authsvc.reader import DatabaseAway
@@ -49,6 +49,6 @@ async def _reasons() -> list[str]:
         kept = f" Who was read within {seconds} s is answered from memory." if from_memory else ""
         return [f"The database does not answer.{kept}"]
     except Exception:
-        log.exception("ready.failed")
+        logs.error(log, "ready.failed")
         return ["The tables cannot be read; run manage.py migrate."]
     return [] if rows else ["The policy revision is missing; run manage.py migrate."]

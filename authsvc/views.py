@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from django.contrib.auth.decorators import login_not_required
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
 
 from authsvc import gateway, metrics, readiness
 from authsvc.dialects.base import MAX_BODY, Reply, Request
 
+View = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
-@login_not_required  # a broker follows the redirect to a login page, whose 200 would let everybody in
-@csrf_exempt
+
+def for_brokers(view: View) -> View:
+    """*view* marked for the middleware of any project: nobody logs in, nothing is redirected or rolled back.
+
+    A broker follows the redirect to a login page, whose 200 would let everybody in.
+    """
+    view = login_not_required(csrf_exempt(no_append_slash(view)))
+    view.STRONGHOLD_IS_PUBLIC = True  # type: ignore[attr-defined] # what django-stronghold looks for
+    for alias in connections:  # with ATOMIC_REQUESTS Django refuses every other asynchronous view
+        view = transaction.non_atomic_requests(alias)(view)
+    return view
+
+
+@for_brokers
 async def question(request: HttpRequest, path: str) -> HttpResponse:
     """Answer the question that *path* names."""
+    # LocaleMiddleware sends what was not found to the same path below a language, where a page may be.
+    request.urlconf = "authsvc.urls"
+    request._cache_update_cache = False  # type: ignore[attr-defined] # older releases of 5.2 keep a no-store
     found = gateway.find(path)
     body = _body(request)
     if found is None:
@@ -37,7 +58,7 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
     return _response(await gateway.answer(asked, dialect))
 
 
-@login_not_required
+@for_brokers
 async def alive(_request: HttpRequest) -> HttpResponse:
     return _response(await readiness.alive())
 
@@ -64,6 +85,9 @@ def _body(request: HttpRequest) -> bytes | None:
 
 def _response(reply: Reply) -> HttpResponse:
     response = HttpResponse(reply.body, status=reply.status, content_type=reply.content_type)
+    # No cache on the way keeps an allow, and no middleware makes a 304 of it. Never `max-age`, not even 0:
+    # VerneMQ would keep the allow itself.
+    response["Cache-Control"] = "no-store"
     # Django logs every 4xx and 5xx with its path, and a path may hold a caller's token.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response

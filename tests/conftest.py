@@ -46,8 +46,11 @@ def needs_real() -> Callable[[MissingServer], None]:
 
 
 @pytest.fixture(scope="session")
-def loop() -> Iterator[asyncio.Runner]:
-    """One event loop for all questions: connections to PostgreSQL belong to a loop."""
+def loop(django_db_setup: None) -> Iterator[asyncio.Runner]:
+    """One event loop for all questions: connections to PostgreSQL belong to a loop.
+
+    It ends before the test database does, which cannot be dropped while one is open.
+    """
     with asyncio.Runner() as runner:
         yield runner
         runner.run(reader.close())

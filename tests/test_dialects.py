@@ -267,7 +267,8 @@ def post(loop):
         kept = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
         content = b"".join(message.get("body", b"") for message in sent[1:])
         assert "location" not in kept
-        assert "cache-control" not in kept  # VerneMQ would keep an allow, even with max-age=0
+        # VerneMQ would keep an allow, even with max-age=0.
+        assert kept.get("cache-control", "no-store") == "no-store"
         return Reply(sent[0]["status"], content, kept.get("content-type", ""))
 
     return lambda *arguments, **options: loop.run(one(*arguments, **options))
@@ -681,7 +682,10 @@ def fault(monkeypatch, loop):
             monkeypatch.setattr(reader, "fetch", broken),
             monkeypatch.setattr(reader, "sqlite_version", broken_too),
         ),
-        "the policy": lambda: monkeypatch.setattr(policy, "current", broken),
+        "the policy": lambda: (
+            monkeypatch.setattr(policy, "known", broken_too),
+            monkeypatch.setattr(policy, "current", broken),
+        ),
         "a directory": lambda: monkeypatch.setattr(directory.View, "lookup", broken),
         "the decision": lambda: monkeypatch.setattr(authority, "decide", broken),
         "the password hashing": lambda: (

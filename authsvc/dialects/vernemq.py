@@ -1,7 +1,7 @@
 """VerneMQ 1.x and 2.x webhooks, the three hooks and their MQTT 5 twins (`_m5`).
 
 Only a 200 with an object that it knows is an answer; a text such as `deny` crashes the session. A deny is an
-error object. No Cache-Control is ever sent: `max-age` would keep an allow alive after a revocation.
+error object. No `max-age` is ever sent: it would keep an allow alive after a revocation.
 """
 
 from __future__ import annotations
