@@ -10,56 +10,81 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.core.signals import setting_changed
 
 from authsvc import directory
+from authsvc import policy as policies
 from authsvc.conf import limits
 from authsvc.core.access import LoginQuestion, Principal, Verdict
 from authsvc.dialects.base import Dialect, Reply, Request
 from authsvc.metrics import Tally
 from authsvc.policy import Policy
-from authsvc.remembered import Stamp
+from authsvc.remembered import Stamp, counts
 
 MAX_BYTES = 2_048  # of a body and query that are kept
 
 
-class Answer(NamedTuple):
+CHECKED_SECONDS = 1.0  # for which nothing having changed is enough; then its parts show their age
+
+
+class Answer:
     """A reply, what is noted of it and where it is counted, and what it follows from.
 
     *verdict* is None where there is nothing to note. *client_id* is set where its claimants were asked for.
     """
 
-    reply: Reply
-    verdict: Verdict | None
-    tally: Tally
-    policy: Policy
-    principal: Principal
-    client_id: str | None
-    claimants: set[str] | None
+    __slots__ = ("_checked", "claimants", "client_id", "policy", "principal", "reply", "tally", "verdict")
+
+    def __init__(
+        self,
+        reply: Reply,
+        verdict: Verdict | None,
+        tally: Tally,
+        policy: Policy,
+        principal: Principal,
+        client_id: str | None,
+        claimants: set[str] | None,
+    ) -> None:
+        self.reply = reply
+        self.verdict = verdict
+        self.tally = tally
+        self.policy = policy
+        self.principal = principal
+        self.client_id = client_id
+        self.claimants = claimants
+        self._checked: tuple[Stamp | None, int, float] = (None, 0, 0.0)
+
+    def holds(self, stamp: Stamp | None) -> bool:
+        """Whether it would be given again, as far as memory can tell."""
+        stamp_then, forgotten_then, until = self._checked
+        now = time.monotonic()
+        if stamp == stamp_then and counts.forgotten == forgotten_then and now < until:
+            return stamp is not None
+        forgotten = counts.forgotten
+        memory = directory.remembering()
+        if memory is None or policies.known(stamp) is not self.policy:
+            return False
+        if memory.principals.peek(self.principal.username, stamp) is not self.principal:
+            return False
+        if self.client_id is not None and memory.claimants.peek(self.client_id, stamp) is not self.claimants:
+            return False
+        self._checked = (stamp, forgotten, now + CHECKED_SECONDS)
+        return True
 
 
-_secret = secrets.token_bytes(32)  # of this process: a digest of a login means nothing outside it
+_KEYED = hashlib.blake2b(key=secrets.token_bytes(32))  # of this process: its digests mean nothing outside it
 _kept: OrderedDict[Hashable, Answer] = OrderedDict()
 
 
-def recall(request: Request, dialect: Dialect, policy: Policy, stamp: Stamp | None) -> Answer | None:
+def recall(request: Request, dialect: Dialect, stamp: Stamp | None) -> Answer | None:
     """The answer that this very request got, if it would get it again."""
-    key = _key(request, dialect)
-    answer = _kept.get(key)
-    if answer is None or answer.policy is not policy:
-        return None
-    memory = directory.remembering()
-    if memory is None or memory.principals.peek(answer.principal.username, stamp) is not answer.principal:
-        return None
-    client_id = answer.client_id
-    if client_id is not None and memory.claimants.peek(client_id, stamp) is not answer.claimants:
-        return None
-    _kept.move_to_end(key)
-    return answer
+    answer = _kept.get(_key(request, dialect))
+    return answer if answer is not None and answer.holds(stamp) else None
 
 
 def keep(
@@ -90,8 +115,10 @@ def keep(
         if claimants is None:
             return
     noted = None if verdict.allowed else verdict  # a login that renews something changes its principal
-    _kept[_key(request, dialect)] = Answer(reply, noted, tally, policy, principal, client_id, claimants)
-    if len(_kept) > limits().cache_size:
+    key = _key(request, dialect)
+    _kept[key] = Answer(reply, noted, tally, policy, principal, client_id, claimants)
+    _kept.move_to_end(key)
+    if len(_kept) > limits().cache_size:  # whatever was given longest ago; what is asked still is kept again
         _kept.popitem(last=False)
 
 
@@ -111,7 +138,9 @@ def _key(request: Request, dialect: Dialect) -> Hashable:
     """All that a dialect, and the check of who calls, may read of a request."""
     body = request.body
     if request.question == dialect.login:
-        body = hashlib.blake2b(body, key=_secret).digest()
+        keyed = _KEYED.copy()
+        keyed.update(body)
+        body = keyed.digest()
     return (
         dialect.name,
         request.question,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -30,14 +31,38 @@ BOUND = 1.0  # seconds after which memory is not believed without a new proof
 PAUSE = 0.5  # seconds before the next attempt to listen
 
 
+class _Turn(threading.local):
+    """The stamp of this turn of the event loop, and which loop."""
+
+    stamp: Stamp | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def end(self) -> None:
+        self.stamp = None
+
+
+_turn = _Turn()
+
+
 def stamp() -> Stamp | None:
     """What stands for "nothing changed since"; None when nobody can say, so that everything is read.
 
-    Raises sqlite3.Error when the SQLite database is not there.
+    Asked of SQLite once in a turn of the event loop. All questions of a turn were received before its first is
+    answered, and the end of the turn is queued before those that come later: none is answered by an older stamp
+    than itself. Raises sqlite3.Error when the SQLite database is not there.
     """
-    if reader.is_sqlite(connections.settings["default"]["ENGINE"]):
-        return reader.sqlite_version()
-    return _listener.stamp() if _listener is not None else None
+    if _listener is not None:
+        return _listener.stamp()
+    config = connections.settings["default"]
+    if not reader.is_sqlite(config["ENGINE"]):
+        return None
+    loop = asyncio.get_running_loop()
+    if _turn.stamp is not None and _turn.loop is loop:
+        return _turn.stamp
+    found = reader.sqlite_version(config["NAME"])
+    _turn.stamp, _turn.loop = found, loop
+    loop.call_soon(_turn.end)
+    return found
 
 
 def reason() -> str:

@@ -27,13 +27,13 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
     since = time.perf_counter()
     verdict: Verdict | None = None
     try:
-        request.options = options()  # here, because a wrong setting is a fault of ours too
         stamp = changes.stamp()
-        now = policy.known(stamp) or await policy.current(stamp)
-        kept = answers.recall(request, dialect, now, stamp)
+        kept = answers.recall(request, dialect, stamp)
         if kept is not None:
             reply, verdict, tally = kept.reply, kept.verdict, kept.tally
         else:
+            request.options = options()  # here, because a wrong setting is a fault of ours too
+            now = policy.known(stamp) or await policy.current(stamp)
             verdict = await judge(request, dialect, now, stamp)
             reply = dialect.render(request, verdict)
             tally = metrics.tally(dialect.name, request.question, verdict)

@@ -52,12 +52,11 @@ async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     raise ImproperlyConfigured(f"DeviceHub runs on SQLite and PostgreSQL, not on {config['ENGINE']}")
 
 
-def sqlite_version() -> tuple[int, int]:
-    """What is another pair after each commit to the SQLite database, by whatever program; about 2 us.
+def sqlite_version(name: str | Path) -> tuple[int, int]:
+    """What is another pair after each commit to the SQLite database *name*, by whatever program; about 2 us.
 
     Raises sqlite3.Error when the database is not there.
     """
-    name = connections.settings["default"]["NAME"]
     held = _held.sqlite
     if held is None or held.closed or held.name is not name:
         held = _sqlite(name)

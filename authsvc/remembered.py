@@ -24,10 +24,13 @@ _all: weakref.WeakSet[Remembered[Any]] = weakref.WeakSet()
 
 
 class Counts:
-    """What all memories of this process did since it started, for /metrics and /readyz."""
+    """What all memories of this process did since it started, for /metrics and /readyz.
+
+    *forgotten* counts the changes that were told of: while it stays, what was true under a stamp still is.
+    """
 
     def __init__(self) -> None:
-        self.hits = self.reads = self.stale = self.spoiled = 0
+        self.hits = self.reads = self.stale = self.spoiled = self.forgotten = 0
 
 
 counts = Counts()
@@ -132,6 +135,7 @@ class Remembered(Generic[T]):
 
 def forget(name: str | None) -> None:
     """Drop *name*, or everything (None), from all memories of this process."""
+    counts.forgotten += 1
     for memory in _all:
         memory.forget(name)
 
