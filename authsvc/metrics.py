@@ -91,6 +91,7 @@ def _numbers() -> dict[str, Any]:
         "memory": vars(remembered.counts),
         "dropped": denials.dropped,
         "overloaded": verifier.overloaded,
+        "verified": verifier.verified,
         "waiting": verifier.waiting(),
         "deaf": bool(changes.reason()),
     }
@@ -142,8 +143,13 @@ class _Collector(Collector):
             "Slow verifications refused, over the budget.",
             self._sum("overloaded"),
         )
+        yield CounterMetricFamily(
+            "devicehub_auth_slow_verifications", "Slow hashes that were computed.", self._sum("verified")
+        )
         yield GaugeMetricFamily(
-            "devicehub_auth_slow_verifications", "Slow verifications that run or wait.", self._sum("waiting")
+            "devicehub_auth_slow_verifications_waiting",
+            "Slow verifications that run or wait.",
+            self._sum("waiting"),
         )
         yield GaugeMetricFamily(
             "devicehub_auth_deaf_processes",

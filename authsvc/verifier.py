@@ -1,7 +1,8 @@
 """Password verification for a server: quick hashes at once, slow ones in a few threads and once per password.
 
 A slow hash (argon2id, bcrypt, PBKDF2) costs a tenth of a second of a core. What was right once is remembered
-by the stored hash and a keyed digest of the password, so a reconnect storm costs one verification a device.
+by the stored hash and a keyed digest of the password, so a reconnect storm costs one verification a device, and
+the processes of one server tell each other (`authsvc.shared`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from authsvc import shared
 from authsvc.conf import limits
 from authsvc.core import passwords
 from authsvc.core.access import Principal
@@ -35,6 +37,7 @@ _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="verify")
 
 
 overloaded = 0  # how often there was no room
+verified = 0  # how often a slow hash was computed
 
 
 def waiting() -> int:
@@ -75,10 +78,14 @@ class Attempt:
             right = passwords.verify(password, stored)
         elif not password or entry in _wrong:
             return False
+        elif shared.holds(stored, password):  # it was right in another process of this server
+            right = True
         else:
             passwords.scheme_of(stored)  # refuses what is too costly before any work
             right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
-            if not right:
+            if right:
+                shared.add(stored, password)
+            else:
                 _remember(_wrong, entry)
         if right:
             _remember(_right, entry)
@@ -104,7 +111,7 @@ def _remember(entries: OrderedDict[Entry, None], entry: Entry) -> None:
 
 def _submit(entry: Entry, password: str) -> Future[bool]:
     """The verification of *entry*: the one that runs already, or a new one if there is room."""
-    global overloaded
+    global overloaded, verified
     stored = entry[0]
     with _lock:
         if (running := _running.get(entry)) is not None:
@@ -113,6 +120,7 @@ def _submit(entry: Entry, password: str) -> Future[bool]:
         if len(_running) >= MAX_WAITING or of_one >= MAX_OF_ONE or not _within_budget(stored):
             overloaded += 1
             raise Overloaded
+        verified += 1
         future = _running[entry] = _threads.submit(passwords.verify, password, stored)
     future.add_done_callback(lambda _: _running.pop(entry, None))
     return future

@@ -26,7 +26,10 @@ def post_fork(_server: object, worker: Worker) -> None:
 
 
 def on_starting(server: Arbiter) -> None:
-    """The workers count each for itself; through this folder whichever is scraped answers for all of them."""
+    """What the workers share: the passwords that were right, and a folder through which one answers for all metrics."""
+    from authsvc import shared  # only by now has gunicorn's own command put the project on the path
+
+    shared.make()
     if METRICS not in os.environ:
         server.devicehub_metrics = os.environ[METRICS] = tempfile.mkdtemp(prefix="devicehub-metrics-")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from django.db.models import QuerySet
@@ -34,7 +35,7 @@ class DeviceDirectory:
         self._version = -1
         self._statement = self._claims = ""
         self._kinds: list[Kind] = []
-        self._known: dict[str, tuple[reader.Row, Principal]] = {}
+        self._known: OrderedDict[str, tuple[reader.Row, Principal]] = OrderedDict()
 
     async def lookup(self, username: str) -> Principal | None:
         statement = self._prepared()
@@ -50,9 +51,9 @@ class DeviceDirectory:
         if known is not None and known[0] == rows[0]:
             return known[1]
         principal = self._principal(username, rows[0])
-        if len(self._known) >= limits().cache_size:
-            self._known.clear()
         self._known[username] = (rows[0], principal)
+        if len(self._known) > limits().cache_size:
+            self._known.popitem(last=False)
         return principal
 
     async def claimants(self, client_id: str) -> set[str]:

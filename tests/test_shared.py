@@ -1,0 +1,115 @@
+"""What the processes of one server know together: which slow passwords were right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from passlib.hash import bcrypt
+
+from authsvc import shared
+from fleet.models import WeatherStationDevice
+from tests import hub
+from tests.conftest import Cast
+from tests.hub import ROOT
+
+STORED = "$2b$04$" + "a" * 53
+IN_ANOTHER_PROCESS = """
+import json, sys
+from authsvc import shared
+stored, password, *wanted = json.loads(sys.argv[1])
+shared.add(stored, password)
+print(json.dumps([shared.holds(*pair) for pair in wanted]))
+"""
+
+
+@pytest.fixture
+def block(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A block as the parent of the processes makes it."""
+    monkeypatch.delenv(shared.VARIABLE, raising=False)
+    shared._block.cache_clear()
+    shared.make()
+    number = int(os.environ[shared.VARIABLE])
+    yield number
+    monkeypatch.delenv(shared.VARIABLE)
+    shared._block.cache_clear()
+    os.close(number)
+
+
+def elsewhere(block: int, *what: object) -> list[bool]:
+    """Add a pair in another process, and ask there for others."""
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(what)]
+    done = subprocess.run(
+        command, cwd=ROOT, pass_fds=[block], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_was_right_in_one_process_is_known_in_the_others(block):
+    shared.add(STORED, "ours")
+
+    known = elsewhere(block, STORED, "theirs", [STORED, "ours"], [STORED, "other"], [f"{STORED}x", "ours"])
+
+    assert known == [True, False, False]
+    assert shared.holds(STORED, "theirs")
+    assert not shared.holds(STORED, "nobody's")
+
+
+def test_a_pair_is_no_other_pair_that_reads_alike(block):
+    shared.add("ab", "c")
+
+    assert shared.holds("ab", "c")
+    assert not shared.holds("a", "bc")
+    assert not shared.holds("abc", "")
+
+
+def test_it_holds_no_password_and_no_hash(block):
+    shared.add(STORED, "a password that is long enough to be found")
+
+    held = os.pread(block, shared.SIZE, 0)
+    assert b"a password that" not in held
+    assert STORED.encode() not in held
+
+
+def test_a_full_row_loses_one_of_its_own_and_lets_nobody_in(block, monkeypatch):
+    monkeypatch.setattr(shared, "SLOTS", 16)
+    for number in range(200):
+        shared.add(STORED, f"password {number}")
+        assert shared.holds(STORED, f"password {number}")
+
+    assert not any(shared.holds(STORED, f"stranger {number}") for number in range(500))
+    assert 1 <= sum(shared.holds(STORED, f"password {number}") for number in range(200)) <= 16
+
+
+def test_without_a_block_each_process_knows_its_own(monkeypatch):
+    monkeypatch.delenv(shared.VARIABLE, raising=False)
+    shared._block.cache_clear()
+
+    shared.add(STORED, "ours")
+
+    assert not shared.holds(STORED, "ours")
+
+
+def test_a_slow_hash_costs_one_verification_in_all_workers(station: Cast, token, tmp_path):
+    """The second reconnect storm of an imported fleet is as cheap as one of generated passwords."""
+    WeatherStationDevice.objects.update(mqtt_password_hash=bcrypt.using(rounds=4).hash("brought along"))
+    asked = {"username": station.username, "clientid": station.username, "password": "brought along"}
+    with hub.gunicorn(tmp_path, WEB_CONCURRENCY="2") as url:
+        answers = {
+            httpx.post(f"{url}/mqtt/go-auth/user?k={token}", json=asked).status_code for _ in range(40)
+        }
+        hub.eventually(lambda: computed(url) == 1, 3)  # the other worker tells its numbers once a second
+
+        assert answers == {200}
+        assert computed(url) == 1
+
+
+def computed(url: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return float(next(x for x in lines if x.startswith("devicehub_auth_slow_verifications_total")).split()[1])
