@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
-from django.db import connection
+from django.db import connection, router
 
 from authsvc.core import topics as filters
 from authsvc.models import Account
@@ -82,6 +82,21 @@ def check_group(**_: Any) -> list[CheckMessage]:
         return []
     hint = "Use a word without slash, + and #, or nothing for a plain subscription."
     return [Error(f"DEVICEHUB_MQTT_GROUP is {group!r}.", hint=hint, id="devicehub.E006")]
+
+
+@register()
+def check_routers(**_: Any) -> list[CheckMessage]:
+    """devicehub.E008: devices are written where questions read them."""
+    elsewhere = {
+        kind.device_model._meta.label: alias
+        for kind in registry
+        if (alias := router.db_for_write(kind.device_model)) != "default"
+    }
+    hint = "Let them leave the models of devices to `default`: a device disabled elsewhere stays in force."
+    return [
+        Error(f"DATABASE_ROUTERS write {label} to {alias!r}.", hint=hint, id="devicehub.E008")
+        for label, alias in elsewhere.items()
+    ]
 
 
 @register(Tags.database)

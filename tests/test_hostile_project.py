@@ -349,7 +349,7 @@ def agent(pattern):
 
 class Elsewhere:
     def db_for_write(self, model, **_hints):
-        return "archive" if model._meta.app_label == "authsvc" else None
+        return "archive" if model._meta.app_label in ("authsvc", "fleet") else None
 
     def db_for_read(self, model, **_hints):
         return "default" if model._meta.app_label == "authsvc" else None
@@ -378,6 +378,15 @@ def test_a_setting_that_stands_in_the_way_is_named(settings, check):
     assert name in message.msg
     assert message.hint
     assert message.is_serious() == check.startswith("authsvc.E")
+
+
+def test_devices_that_are_written_elsewhere_are_named(settings):
+    assert "devicehub.E008" not in {message.id for message in run_checks()}
+
+    settings.DATABASE_ROUTERS = [f"{HERE}.Elsewhere"]
+
+    messages = [message.msg for message in run_checks() if message.id == "devicehub.E008"]
+    assert any("fleet.WeatherStationDevice" in message for message in messages)
 
 
 def test_an_ordinary_project_is_told_nothing():
