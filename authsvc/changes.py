@@ -114,17 +114,18 @@ class Listener:
     async def _run(self) -> None:
         told = ""
         while True:
+            failure = ""
             try:
                 await self._listen()
             except (Deaf, DatabaseAway, psycopg.Error, OSError) as error:
-                self.reason = _sentence(error)
+                self.reason, failure = _sentence(error), type(error).__name__
             except Exception as error:
                 logs.error(log, "changes.failed")
                 self.reason = f"Listening for changes failed ({type(error).__name__})."
             finally:
                 self._doubt()
             if self.reason != told:  # once, not twice a second through a long outage
-                log.warning("changes.deaf", reason=self.reason)
+                log.warning("changes.deaf", reason=self.reason, error=failure)
                 told = self.reason
             await asyncio.sleep(PAUSE)
 

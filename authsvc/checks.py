@@ -235,6 +235,20 @@ def check_time(**_: Any) -> list[CheckMessage]:
     return errors
 
 
+@register()
+def check_memory(**_: Any) -> list[CheckMessage]:
+    """authsvc.E014: the bounds of what is remembered are numbers that bound something."""
+    errors: list[CheckMessage] = []
+    for name, value, least in (
+        ("AUTHSVC_STALE_SECONDS", settings.stale_seconds, 0),
+        ("AUTHSVC_CACHE_SIZE", settings.cache_size, 1),
+    ):
+        if value < least:
+            hint = f"Use {least} or more."
+            errors.append(Error(f"{name} is {value}.", hint=hint, id="authsvc.E014"))
+    return errors
+
+
 @register(Tags.database)
 def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
     """authsvc.W005: the triggers that make a change of brokers and grants noticed are there."""

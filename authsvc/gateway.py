@@ -67,25 +67,33 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
         question = dialect.questions[request.question](request)
     except Refused as refusal:
         return deny(refusal.reason)
-    if type(question) is LoginQuestion:
-        attempt = verifier.Attempt(question.password)
+    if type(question) is not LoginQuestion:
+        return await authority.decide(question, now.rules, directory.View(stamp))
+    attempt = verifier.Attempt(question.password)
+    verdict = await authority.decide(
+        question, now.rules, directory.View(stamp, attempt.is_known_of), verify=attempt.verify
+    )
+    if verdict.allowed and attempt.waited:  # for a slow hash, and meanwhile the device may have been revoked
+        stamp = changes.stamp()
+        now = await policy.current(stamp)
         view = directory.View(stamp, attempt.is_known_of)
-        return await authority.decide(question, now.rules, view, verify=attempt.verify)
-    return await authority.decide(question, now.rules, directory.View(stamp), verify=verifier.verify)
+        verdict = await authority.decide(question, now.rules, view, verify=attempt.verify)
+    return verdict
 
 
 def find(path: str) -> tuple[Dialect, str, str | None] | None:
     """Dialect, question and path token of `<dialect>/<question>` or `k/<token>/<dialect>/<question>`."""
+    if (found := QUESTIONS.get(path)) is not None:
+        return found
     parts = path.split("/")
-    token = None
-    if len(parts) == 4 and parts[0] == "k":
-        token, path = parts[1], f"{parts[2]}/{parts[3]}"
-    found = QUESTIONS.get(path)
-    return None if found is None else (*found, token)
+    if len(parts) != 4 or parts[0] != "k":
+        return None
+    found = QUESTIONS.get(f"{parts[2]}/{parts[3]}")
+    return None if found is None else (found[0], found[1], parts[1])
 
 
-QUESTIONS = {
-    f"{dialect.name}/{question}": (dialect, question)
+QUESTIONS: dict[str, tuple[Dialect, str, str | None]] = {
+    f"{dialect.name}/{question}": (dialect, question, None)
     for dialect in DIALECTS
     for question in dialect.questions
 }

@@ -50,15 +50,16 @@ class Overloaded(Exception):
 
 
 class Attempt:
-    """One password that somebody presents."""
+    """One password that somebody presents. *waited*: a slow hash was computed for it, which took its time."""
 
-    __slots__ = ("_digest", "_password", "_refused")
+    __slots__ = ("_digest", "_password", "_refused", "waited")
 
     def __init__(self, password: str) -> None:
         self._password = password
         self._refused = passwords.too_long(password)
         text = b"" if self._refused else password.encode("utf-8", "surrogatepass")
         self._digest = hashlib.blake2b(text, key=_key).digest()
+        self.waited = False
 
     def is_known_of(self, principal: Principal) -> bool:
         """Whether it was right before for a hash that *principal* still has. No hashing, no I/O."""
@@ -82,6 +83,7 @@ class Attempt:
             right = True
         else:
             passwords.scheme_of(stored)  # refuses what is too costly before any work
+            self.waited = True
             right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
             if right:
                 shared.add(stored, password)

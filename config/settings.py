@@ -77,6 +77,15 @@ def seconds(name: str, default: str) -> int:
         raise ImproperlyConfigured(f"{name}: {error}") from error
 
 
+def number(name: str, default: int) -> int:
+    """A setting that is a whole number."""
+    text = env.str(name, default=str(default))
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is {text!r}; write a whole number, such as {default}") from error
+
+
 SECRET_KEY = secret("SECRET_KEY")
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK - {"::1"}))
@@ -171,8 +180,8 @@ AUTHSVC_RABBITMQ_EXCHANGE = env.str("AUTHSVC_RABBITMQ_EXCHANGE", default="amq.to
 
 AUTHSVC_JWT_KEYS = keys(secret("AUTHSVC_JWT_KEYS", ""))
 AUTHSVC_UPGRADE_HASHES = env.bool("AUTHSVC_UPGRADE_HASHES", default=False)
-AUTHSVC_STALE_SECONDS = env.int("AUTHSVC_STALE_SECONDS", default=300)
-AUTHSVC_CACHE_SIZE = env.int("AUTHSVC_CACHE_SIZE", default=20_000)
+AUTHSVC_STALE_SECONDS = number("AUTHSVC_STALE_SECONDS", default=300)
+AUTHSVC_CACHE_SIZE = number("AUTHSVC_CACHE_SIZE", default=20_000)
 AUTHSVC_LISTEN_DSN = secret("AUTHSVC_LISTEN_DSN", "")
 
 MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 from passlib.hash import (
     argon2,
@@ -475,3 +476,18 @@ def test_a_login_over_the_budget_is_a_fault_and_no_deny(station: Cast, ask, monk
     reply = ask("go-auth/user", username=station.username, clientid=station.username, password="anything")
 
     assert (reply.status_code, reply.json()["ok"]) == (503, False)
+
+
+def test_who_is_revoked_while_a_slow_hash_is_computed_stays_out(station: Cast, login, monkeypatch):
+    WeatherStationDevice.objects.update(mqtt_password_hash=brought_along("s3cret")["bcrypt"])
+    real = passwords.verify
+
+    def verify_and_disable(secret: str, stored: str) -> bool:
+        right = real(secret, stored)
+        WeatherStationDevice.objects.update(is_active=False)
+        connection.close()
+        return right
+
+    monkeypatch.setattr(passwords, "verify", verify_and_disable)
+
+    assert not login(station.username, "s3cret")

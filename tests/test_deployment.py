@@ -174,6 +174,8 @@ def test_fleet_is_imported_by_nobody():
         ("DEVICEHUB_MQTT_VERSION", "4", "devicehub.E005"),
         ("DEVICEHUB_MQTT_GROUP", "a/b", "devicehub.E006"),
         ("AUTHSVC_JWT_KEYS", '{"k": "short"}', "authsvc.E002"),
+        ("AUTHSVC_STALE_SECONDS", "-1", "authsvc.E014"),
+        ("AUTHSVC_CACHE_SIZE", "0", "authsvc.E014"),
     ],
 )
 def test_wrong_configuration_is_said_before_the_first_login(tmp_path, setting, value, check):
@@ -182,6 +184,13 @@ def test_wrong_configuration_is_said_before_the_first_login(tmp_path, setting, v
     assert checked.returncode == 1
     assert f"({check})" in checked.stderr
     assert "HINT:" in checked.stderr
+
+
+def test_a_number_that_is_none_is_said_in_a_sentence(tmp_path):
+    checked = manage(tmp_path, "check", AUTHSVC_CACHE_SIZE="many")
+
+    assert checked.returncode == 1
+    assert "AUTHSVC_CACHE_SIZE is 'many'; write a whole number, such as 20000" in checked.stderr
 
 
 def test_a_redirect_before_the_django_entrance_is_an_error(settings):
