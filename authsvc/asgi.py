@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from authsvc import background, changes, gateway, metrics, readiness
-from authsvc.dialects.base import MAX_BODY, Headers, Reply, Request
+from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, Headers, Reply, Request
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -33,11 +33,11 @@ class Entrance:
         if scope["type"] == "http":
             path = scope["path"]
             if path.startswith(PREFIX):
-                await _send(send, await _answer(scope, receive, path))
+                await _send(scope, send, await _answer(scope, receive, path))
                 return
             if path in OPERATION:
                 await _body(receive)
-                await _send(send, await OPERATION[path]())
+                await _send(scope, send, await OPERATION[path]())
                 return
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
@@ -94,19 +94,17 @@ async def _body(receive: Receive) -> bytes | None:
     return b"".join(parts) if whole else None
 
 
-async def _send(send: Send, reply: Reply) -> None:
+async def _send(scope: Scope, send: Send, reply: Reply) -> None:
     headers = list(_reply_headers(reply.content_type, len(reply.body)))  # its own: middleware may add to it
+    if scope["method"] in KEPT_BY_CACHES:
+        headers.append((b"cache-control", b"no-store"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 
 
 @cache
 def _reply_headers(content_type: str, length: int) -> Headers:
-    return (
-        (b"content-type", content_type.encode()),
-        (b"content-length", b"%d" % length),
-        (b"cache-control", b"no-store"),  # RabbitMQ may ask by GET, and a proxy would keep an allow
-    )
+    return ((b"content-type", content_type.encode()), (b"content-length", b"%d" % length))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
 
 from authsvc import gateway, metrics, readiness
-from authsvc.dialects.base import MAX_BODY, Reply, Request
+from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, Reply, Request
 
 View = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
@@ -38,9 +38,9 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
     found = gateway.find(path)
     body = _body(request)
     if found is None:
-        return _response(Reply(404, b'{"error":"no such question"}'))
+        return _response(request, Reply(404, b'{"error":"no such question"}'))
     if request.method not in ("POST", "PUT", "GET"):
-        return _response(Reply(405, b'{"error":"ask with POST, PUT or GET"}'))
+        return _response(request, Reply(405, b'{"error":"ask with POST, PUT or GET"}'))
     dialect, name, path_token = found
     asked = Request(
         method=request.method,
@@ -55,22 +55,22 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
         path_token=path_token,
         oversized=body is None,
     )
-    return _response(await gateway.answer(asked, dialect))
+    return _response(request, await gateway.answer(asked, dialect))
 
 
 @for_brokers
-async def alive(_request: HttpRequest) -> HttpResponse:
-    return _response(await readiness.alive())
+async def alive(request: HttpRequest) -> HttpResponse:
+    return _response(request, await readiness.alive())
 
 
 @login_not_required
-async def ready(_request: HttpRequest) -> HttpResponse:
-    return _response(await readiness.report())
+async def ready(request: HttpRequest) -> HttpResponse:
+    return _response(request, await readiness.report())
 
 
 @login_not_required
-async def measured(_request: HttpRequest) -> HttpResponse:
-    return _response(await metrics.report())
+async def measured(request: HttpRequest) -> HttpResponse:
+    return _response(request, await metrics.report())
 
 
 def _body(request: HttpRequest) -> bytes | None:
@@ -83,11 +83,10 @@ def _body(request: HttpRequest) -> bytes | None:
     return None
 
 
-def _response(reply: Reply) -> HttpResponse:
+def _response(request: HttpRequest, reply: Reply) -> HttpResponse:
     response = HttpResponse(reply.body, status=reply.status, content_type=reply.content_type)
-    # No cache on the way keeps an allow, and no middleware makes a 304 of it. Never `max-age`, not even 0:
-    # VerneMQ would keep the allow itself.
-    response["Cache-Control"] = "no-store"
+    if request.method in KEPT_BY_CACHES:
+        response["Cache-Control"] = "no-store"  # and no middleware makes a 304 of it
     # Django logs every 4xx and 5xx with its path, and a path may hold a caller's token.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response

@@ -17,6 +17,9 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = "text/plain; charset=utf-8"
 MAX_BODY = 512 * 1024  # MQTT strings hold 64 KiB, and JSON may write a byte in six
+# RabbitMQ may ask by GET, and a cache on the way would keep an allow. Answers to others say nothing of caches:
+# VerneMQ keeps an allow itself where it reads `max-age`.
+KEPT_BY_CACHES = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 64  # RabbitMQ sends the most, about a dozen
 # In the query beside the fields of a GET: the caller's token, and the response mode of go-auth.
 CONTROL_PARAMETERS = frozenset({"k", "format"})
