@@ -149,6 +149,7 @@ def _key(request: Request, dialect: Dialect) -> Hashable:
         request.path_token,
         request.peer,
         body,
+        request.oversized,
         request.headers,
     )
 

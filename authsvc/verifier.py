@@ -63,6 +63,8 @@ class Attempt:
 
     def is_known_of(self, principal: Principal) -> bool:
         """Whether it was right before for a hash that *principal* still has. No hashing, no I/O."""
+        if self._refused:
+            return False
         return any((secret.hash, self._digest) in _right for secret in principal.secrets)
 
     async def verify(self, password: str, stored: str) -> bool:
