@@ -26,6 +26,7 @@ from authsvc import metrics
 from authsvc.broker_configuration import configuration
 from authsvc.core import access, grants, passwords
 from authsvc.dialects import DIALECTS
+from authsvc.directory import Chain
 from devicehub import credentials_file, registry
 from devicehub.ingest import message
 from tests.servers import free_port
@@ -375,6 +376,18 @@ def test_the_directory_of_the_how_to_is_one():
     assert {
         name for name in needed if not iscoroutinefunction(vars(module["Greenhouses"]).get(name))
     } == set()
+
+
+def test_the_remembered_directory_of_the_how_to_is_one():
+    (example,) = blocks(page("how-to/include-in-your-project.md"), "python", "remembered directory")
+    module: dict[str, Any] = {}
+    exec(example, module)
+    directory = module["Pumps"]()
+
+    assert Chain([directory]).is_watched
+    assert [source.table for source in directory.sources()] == ["plant_pump"]
+    assert iscoroutinefunction(directory.lookup)
+    assert iscoroutinefunction(directory.claimants)
 
 
 def test_the_configuration_of_each_broker_is_the_printed_one():
