@@ -12,11 +12,24 @@ from django.db import Error, connection
 log = structlog.get_logger(__name__)
 
 SECONDS = 1.0
+STOP_SECONDS = 0.5  # for the last round: a database that is locked or away holds up no stop
 
 _jobs: list[Callable[[], object]] = []
 _lock = threading.Lock()
-_stop = threading.Event()
-_thread: threading.Thread | None = None
+
+
+class _Rounds(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="authsvc background", daemon=True)
+        self.last = threading.Event()
+
+    def run(self) -> None:
+        while not self.last.wait(SECONDS):
+            _round()
+        _round()
+
+
+_thread: _Rounds | None = None
 
 
 def every_second(job: Callable[[], object]) -> None:
@@ -30,24 +43,24 @@ def wake() -> None:
     if _thread is None or not _thread.is_alive():
         with _lock:
             if _thread is None or not _thread.is_alive():
-                _thread = threading.Thread(target=_rounds, name="authsvc background", daemon=True)
+                _thread = _Rounds()
                 _thread.start()
 
 
 def stop() -> None:
-    """End the thread and do what is left: at the end of the process, or of a test."""
+    """Do what is left, and end the thread: at the end of the process, or of a test.
+
+    What the thread cannot write within STOP_SECONDS is given up.
+    """
     global _thread
     thread, _thread = _thread, None
-    if thread is not None:
-        _stop.set()
-        thread.join(timeout=5)
-        _stop.clear()
-    _round()
-
-
-def _rounds() -> None:
-    while not _stop.wait(SECONDS):
+    if thread is None or not thread.is_alive():
         _round()
+        return
+    thread.last.set()
+    thread.join(STOP_SECONDS)
+    if thread.is_alive():
+        log.warning("background.given_up")
 
 
 def _round() -> None:

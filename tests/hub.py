@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 import urllib.request
@@ -47,6 +48,13 @@ def environment(**more: str) -> dict[str, str]:
 @contextmanager
 def gunicorn(folder: Path, **variables: str) -> Iterator[str]:
     """The whole site as it is served; yields its URL. *variables* are added to its environment."""
+    with gunicorn_process(folder, **variables) as (url, _):
+        yield url
+
+
+@contextmanager
+def gunicorn_process(folder: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same; yields its URL and the process that its workers are children of."""
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -64,8 +72,8 @@ def gunicorn(folder: Path, **variables: str) -> Iterator[str]:
         cwd=ROOT,
         log=folder / "gunicorn.log",
         ready=lambda: urllib.request.urlopen(f"{url}/healthz", timeout=1).status == 200,
-    ):
-        yield url
+    ) as server:
+        yield url, server
 
 
 @contextmanager

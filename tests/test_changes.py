@@ -331,6 +331,25 @@ def test_a_missing_trigger_ends_the_memory(ours, station):
         ours.sql(f"ALTER TABLE {DEVICES} ENABLE ALWAYS TRIGGER authsvc_update")
 
 
+@pytest.mark.xfail(strict=True, reason="without a stamp the policy is still compared by the revision alone")
+def test_a_missing_trigger_of_grants_ends_their_memory(ours, station):
+    topic = "plant/8/state"
+    ours.sql(
+        "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
+        "VALUES ('everyone', 'allow', 'publish', 'plant/8/state', '', now())"
+    )
+    assert ours.all_say(OK, lambda url: ours.publish(url, station, topic))
+    ours.sql("ALTER TABLE authsvc_grant DISABLE TRIGGER authsvc_grant_policy")
+    try:
+        for url in ours.urls:
+            assert eventually(lambda url=url: not listens(ours, url))
+        ours.sql("DELETE FROM authsvc_grant")
+        assert [ours.publish(url, station, topic) for url in ours.urls] == [DENIED, DENIED]
+    finally:
+        ours.sql("ALTER TABLE authsvc_grant ENABLE ALWAYS TRIGGER authsvc_grant_policy")
+        ours.sql("DELETE FROM authsvc_grant; UPDATE authsvc_policy SET revision = revision + 1")
+
+
 def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, station):
     dsn = f"{ours.cluster.url.rpartition('/')[0]}/other"
     ours.sql("CREATE DATABASE other")

@@ -22,9 +22,11 @@ from django.core.management.base import BaseCommand
 from django.test.utils import isolate_apps
 from django.urls import URLPattern, get_resolver
 
+from authsvc import metrics
 from authsvc.broker_configuration import configuration
 from authsvc.core import access, grants, passwords
 from authsvc.dialects import DIALECTS
+from authsvc.directory import Chain
 from devicehub import credentials_file, registry
 from devicehub.ingest import message
 from tests.servers import free_port
@@ -49,6 +51,7 @@ GLOSSARY = {
     *("principal", "account", "grant", "decision", "verdict", "denial", "dialect", "directory"),
     *("device type", "kind", "key", "reading", "outcome", "quarantine", "command"),
     *("credentials", "API key", "token", "broker token", "overlap", "scheme"),
+    *("remembered", "stamp", "stale"),
 }
 
 
@@ -104,10 +107,12 @@ def settings_in_code() -> set[str]:
         (?:getattr\(django_settings,\ |\benv\.\w+\(|\bsecret\(|\bport\(|environ\.get\(|environ\[)
         "([A-Z][A-Z0-9_]+)"
         |\$\{([A-Z][A-Z0-9_]+):[-?]  # a shell script's, or docker compose's
+        |^[A-Z]+\ =\ "(AUTHSVC_[A-Z_]+)"$  # read by a name of its own
         """,
-        re.VERBOSE,
+        re.VERBOSE | re.MULTILINE,
     )
-    return {a or b for path in CODE for a, b in reads.findall(path.read_text())} - OF_OTHERS
+    found = (match for path in CODE for match in reads.findall(path.read_text()))
+    return {a or b or c for a, b, c in found} - OF_OTHERS
 
 
 def secrets_in_code() -> set[str]:
@@ -184,6 +189,32 @@ def test_every_page_of_the_site_has_its_entry():
     site = {f"/{path}" for path in paths(get_resolver().url_patterns)}
 
     assert rows(section(page("reference/urls.md"), "## Pages")) == site
+
+
+def test_every_metric_has_its_entry_with_its_labels():
+    collected = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name: metric.type
+        for metric in metrics._Collector([]).collect()
+    }
+    entries = table(section(page("reference/urls.md"), "## Metrics"))
+
+    assert {name: entry.split("|")[0].strip() for name, entry in entries.items()} == collected
+
+
+def test_every_reason_and_note_of_readyz_has_its_entry():
+    """A placeholder of a sentence stands for what the page shows in its place."""
+    code = "".join((ROOT / "authsvc" / f"{name}.py").read_text() for name in ("readiness", "changes"))
+    sentences = re.findall(r'(?:return \[|Deaf\(|reason = |return |kept = )f?"\s*([A-Z][^"]+\.)', code)
+    text = section(page("reference/urls.md"), "## Readiness")
+    shown = re.findall(r"^\| ([A-Z][^|]+\.) \|", text, re.MULTILINE)
+
+    assert len(sentences) > 8
+    missing = []
+    for sentence in (re.sub(r"\{kept\}", "", sentence) for sentence in sentences):
+        pattern = r"[\w.]+".join(re.escape(part) for part in re.split(r"\{[^}]+\}", sentence))
+        if not any(re.fullmatch(pattern, entry) for entry in shown):
+            missing.append(sentence)
+    assert missing == []
 
 
 def test_every_dialect_is_named_where_a_broker_is_chosen():
@@ -345,6 +376,18 @@ def test_the_directory_of_the_how_to_is_one():
     assert {
         name for name in needed if not iscoroutinefunction(vars(module["Greenhouses"]).get(name))
     } == set()
+
+
+def test_the_remembered_directory_of_the_how_to_is_one():
+    (example,) = blocks(page("how-to/include-in-your-project.md"), "python", "remembered directory")
+    module: dict[str, Any] = {}
+    exec(example, module)
+    directory = module["Pumps"]()
+
+    assert Chain([directory]).is_watched
+    assert [source.table for source in directory.sources()] == ["plant_pump"]
+    assert iscoroutinefunction(directory.lookup)
+    assert iscoroutinefunction(directory.claimants)
 
 
 def test_the_configuration_of_each_broker_is_the_printed_one():
