@@ -32,9 +32,12 @@ class _Rounds(threading.Thread):
 _thread: _Rounds | None = None
 
 
-def every_second(job: Callable[[], object]) -> None:
-    """Run *job* from now on in each round. It raises django.db.Error when it must be run again."""
-    _jobs.append(job)
+def every_second(job: Callable[[], object], *, first: bool = False) -> None:
+    """Run *job* from now on in each round. It raises django.db.Error when it must be run again.
+
+    *first*: before those that wait for the database.
+    """
+    _jobs.insert(0 if first else len(_jobs), job)
 
 
 def wake() -> None:

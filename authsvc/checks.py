@@ -251,12 +251,12 @@ def check_memory(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """authsvc.W005: the triggers that make a change of brokers and grants noticed are there."""
+    """authsvc.W005: the triggers that make a change noticed are there."""
     if not databases or "default" not in databases:
         return []
     if not set(triggers.TABLES) <= set(connection.introspection.table_names()):
         return []  # before the first migrate
-    hint = "Run `manage.py migrate`: it makes them again. Until then a removed grant may stay in force."
+    hint = "Run `manage.py migrate`: it makes them again. Until then everything is read for each question."
     return [
         Warning(f"The trigger {name} is missing.", hint=hint, id="authsvc.W005")
         for name in triggers.missing()

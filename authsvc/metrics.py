@@ -55,6 +55,8 @@ def tally(dialect: str, question: str, verdict: Verdict | None) -> Tally:
     found = _questions.get(key)
     if found is None:
         found = _questions[key] = Tally()
+        if FOLDER in os.environ:
+            background.wake()  # a server without lifespan did not
     return found
 
 
@@ -198,4 +200,4 @@ def _buckets(intervals: list[int]) -> Iterator[tuple[str, float]]:
         yield bound, total
 
 
-background.every_second(publish)
+background.every_second(publish, first=True)

@@ -9,24 +9,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from django.db import connections
 
-from authsvc import callers, logs, reader
+from authsvc import callers, logs, reader, triggers
 from authsvc.conf import settings
 from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
 from authsvc.dialects.base import Dialect, Request
-from authsvc.models import Broker, Grant, PolicyRevision, digest
+from authsvc.models import Broker, Grant, digest
 from authsvc.remembered import Remembered, Stamp
 
-POLICY = "policy"  # the name by which a change of brokers and grants is told
 ADMITTED = 1_000  # proofs whose token was looked up already; brokers have few, and strangers are not kept
 
 log = structlog.get_logger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-REVISION = f"SELECT revision FROM {PolicyRevision._meta.db_table}"  # noqa: S608 - names of our own tables
 BROKERS = f"SELECT token_digest, dialects, networks FROM {Broker._meta.db_table} WHERE is_active"  # noqa: S608
 GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_table} ORDER BY id"  # noqa: S608
 
@@ -79,26 +78,33 @@ _kept = Policy()
 
 def known(stamp: Stamp | None) -> Policy | None:
     """The policy as the database has it now, if memory can tell."""
-    return _policies.peek(POLICY, stamp)
+    return _policies.peek(triggers.POLICY, stamp)
 
 
 async def current(stamp: Stamp | None = None) -> Policy:
     """The policy as the database has it now; from memory where *stamp* tells that it is the same."""
-    policy = await _policies.get(POLICY, stamp)
+    policy = await _policies.get(triggers.POLICY, stamp)
     assert policy is not None  # noqa: S101 - _read() returns one or raises
     return policy
 
 
 async def _read(_: str) -> Policy:
-    """The policy as the database has it: all of it is read only when its revision moved."""
+    """The policy as the database has it: all of it is read only when its revision moved, or cannot be relied on."""
     global _kept
-    rows = await reader.fetch(REVISION)
-    if not rows:
-        return await _load(-1)  # no revision to compare with, so nothing may be kept
-    if rows[0][0] != _kept.revision or settings.bind_client_ids != _kept.rules.bind_client_ids:
+    revision, whole = await state()
+    if revision is None or not whole:
+        return await _load(-1)
+    if revision != _kept.revision or settings.bind_client_ids != _kept.rules.bind_client_ids:
         # Revision first, tables second: a change in between is read now and read again next time.
-        _kept = await _load(rows[0][0])
+        _kept = await _load(revision)
     return _kept
+
+
+async def state() -> tuple[int | None, bool]:
+    """The revision as it stands in the database, and whether all triggers are there that raise it."""
+    sqlite = reader.is_sqlite(connections.settings["default"]["ENGINE"])
+    [(revision, whole)] = await reader.fetch(triggers.REVISION["sqlite" if sqlite else "postgresql"])
+    return revision, bool(whole)
 
 
 _policies: Remembered[Policy] = Remembered(_read)

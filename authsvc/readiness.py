@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from authsvc import changes, logs, policy, reader, remembered, verifier
+from authsvc import changes, logs, policy, remembered, verifier
 from authsvc.conf import limits
 from authsvc.dialects.base import Reply
 from authsvc.reader import DatabaseAway
@@ -40,7 +40,8 @@ async def report() -> Reply:
 
 async def _reasons() -> list[str]:
     try:
-        rows = await reader.fetch(policy.REVISION)
+        changes.stamp()  # which notices that the file of SQLite is gone
+        revision, _whole = await policy.state()
     except (DatabaseAway, sqlite3.OperationalError) as error:
         if "no such table" in str(error):
             return ["The tables are missing; run manage.py migrate."]
@@ -51,4 +52,4 @@ async def _reasons() -> list[str]:
     except Exception:
         logs.error(log, "ready.failed")
         return ["The tables cannot be read; run manage.py migrate."]
-    return [] if rows else ["The policy revision is missing; run manage.py migrate."]
+    return [] if revision is not None else ["The policy revision is missing; run manage.py migrate."]

@@ -17,10 +17,10 @@ from django.db import connections
 
 from authsvc.directory import configured
 from authsvc.models import Broker, Grant, PolicyRevision
-from authsvc.policy import POLICY
 from authsvc.sources import Source
 
 CHANNEL = "authsvc_changed"
+POLICY = "policy"  # the name by which a change of brokers and grants is told
 TABLES = (Broker._meta.db_table, Grant._meta.db_table)
 OF_SOURCE = ("authsvc_rows", "authsvc_update", "authsvc_truncate")
 MANY = 1_000  # changes in one transaction after which it says "everything" once
@@ -34,6 +34,20 @@ SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()), 
         SELECT FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(wanted ->> 0)) AND tgname = wanted ->> 1
         AND tgenabled IN ('O', 'A')))
 """
+
+
+# The policy revision, and whether the triggers that raise it are all there: else it says nothing.
+REVISION = {
+    "sqlite": (
+        "SELECT (SELECT revision FROM authsvc_policy), (SELECT count(*) = 6 FROM sqlite_master WHERE type = 'trigger' "
+        "AND tbl_name IN ('authsvc_broker', 'authsvc_grant') AND name LIKE tbl_name || '%%_policy')"
+    ),
+    "postgresql": (
+        "SELECT (SELECT revision FROM authsvc_policy), (SELECT count(*) = 2 FROM pg_trigger WHERE "
+        "tgrelid IN (to_regclass('authsvc_broker'), to_regclass('authsvc_grant')) "
+        "AND tgname IN ('authsvc_broker_policy', 'authsvc_grant_policy') AND tgenabled IN ('O', 'A'))"
+    ),
+}
 
 
 class Trigger(NamedTuple):
@@ -145,6 +159,7 @@ def _of_source(source: Source) -> list[str]:
     """
     table, function = f'"{source.table}"', f'"{source.table[:50]}_authsvc"'
     names = ", ".join(f"{row}.{column}" for row in ("OLD", "NEW") for column in source.names)
+    told = f"json_build_array({names})::text" if names else "'*'"
     columns = (*source.names, *source.decides)
     changed = " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns)
     counter = "coalesce(nullif(current_setting('authsvc.changes', true), ''), '0')::int"
@@ -152,7 +167,7 @@ def _of_source(source: Source) -> list[str]:
         f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ "
         f"DECLARE already int := {counter}; BEGIN "
         f"IF TG_OP = 'TRUNCATE' OR already = {MANY} THEN PERFORM pg_notify('{CHANNEL}', '*'); "
-        f"ELSIF already < {MANY} THEN PERFORM pg_notify('{CHANNEL}', json_build_array({names})::text); END IF; "
+        f"ELSIF already < {MANY} THEN PERFORM pg_notify('{CHANNEL}', {told}); END IF; "
         f"IF already <= {MANY} THEN PERFORM set_config('authsvc.changes', (already + 1)::text, true); END IF; "
         "RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER authsvc_rows AFTER INSERT OR DELETE ON {table} "

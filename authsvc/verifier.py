@@ -45,6 +45,11 @@ def waiting() -> int:
     return len(_running)
 
 
+def stop() -> None:
+    """Give up what waits: a process does not end before its threads have nothing left to do."""
+    _threads.shutdown(wait=False, cancel_futures=True)
+
+
 class Overloaded(Exception):
     """Too many slow verifications wait. A fault and no deny: the password may be right."""
 

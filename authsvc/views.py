@@ -63,12 +63,12 @@ async def alive(request: HttpRequest) -> HttpResponse:
     return _response(request, await readiness.alive())
 
 
-@login_not_required
+@for_brokers
 async def ready(request: HttpRequest) -> HttpResponse:
     return _response(request, await readiness.report())
 
 
-@login_not_required
+@for_brokers
 async def measured(request: HttpRequest) -> HttpResponse:
     return _response(request, await metrics.report())
 

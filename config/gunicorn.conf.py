@@ -33,10 +33,6 @@ def post_fork(_server: object, worker: Worker) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # uvloop loses what comes before it runs
 
 
-def post_worker_init(worker: Any) -> None:
-    worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOPPING)
-
-
 def on_starting(server: Arbiter) -> None:
     """What the workers share: the passwords that were right, and a folder through which one answers for all metrics."""
     from authsvc import shared  # only by now has gunicorn's own command put the project on the path
@@ -51,7 +47,7 @@ def on_exit(server: Arbiter) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def post_worker_init(_worker: Worker) -> None:
+def post_worker_init(worker: Any) -> None:
     """What is loaded stays: the collector need not look at it again, nor at all that is remembered every few seconds.
 
     Answers leave no cycles behind; with Python's own thresholds a full collection stops a busy worker for 50 ms.
@@ -59,3 +55,4 @@ def post_worker_init(_worker: Worker) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
+    worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOPPING)

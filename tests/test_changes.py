@@ -331,7 +331,6 @@ def test_a_missing_trigger_ends_the_memory(ours, station):
         ours.sql(f"ALTER TABLE {DEVICES} ENABLE ALWAYS TRIGGER authsvc_update")
 
 
-@pytest.mark.xfail(strict=True, reason="without a stamp the policy is still compared by the revision alone")
 def test_a_missing_trigger_of_grants_ends_their_memory(ours, station):
     topic = "plant/8/state"
     ours.sql(

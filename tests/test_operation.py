@@ -237,7 +237,6 @@ class TestProbes:
                 assert site.login(station) == OK
 
     @of_sqlite
-    @pytest.mark.xfail(strict=True, reason="readiness reads over an open connection to a file that is gone")
     def test_readyz_notices_by_itself_that_the_database_is_away(self, site):
         """Before anybody asked a question that failed."""
         assert [site.ready() for _ in range(6)] == [(OK, [])] * 6
