@@ -10,10 +10,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -442,6 +443,13 @@ class TestMetrics:
             assert secret not in text
 
 
+def waiting(site: Site) -> float:
+    """Slow verifications that run or wait in all workers."""
+    name = "devicehub_auth_slow_verifications_waiting "
+    lines = site.get("/metrics").text.splitlines()
+    return float(next(line.removeprefix(name) for line in lines if line.startswith(name)))
+
+
 class TestStop:
     """SIGTERM while brokers keep their connections open, as they do."""
 
@@ -460,6 +468,30 @@ class TestStop:
         assert fleeting.stop() < STOP_SECONDS
 
         assert fleeting.denied() == len(asked)
+
+    @of_sqlite
+    def test_slow_hashes_that_wait_hold_it_up_no_longer(self, fleeting):
+        """60 devices that were imported with hashes of half a second, all of them at the door."""
+        names = [f"imported-{number}" for number in range(60)]
+        with closing(sqlite3.connect(fleeting.database)) as database, database:
+            database.executemany(
+                "INSERT INTO authsvc_account (username, password_hash, previous_password_hash, is_active, "
+                "is_superuser, client_ids, created_at) VALUES (?, ?, '', 1, 0, '[]', '2026-01-01')",
+                [(name, f"$2b$13${number:021d}u{'a' * 31}") for number, name in enumerate(names)],
+            )
+
+        def log_in(name: str) -> None:
+            with suppress(httpx.HTTPError):  # nobody waits for the answer of a server that stops
+                fleeting.login({"mqtt_username": name, "mqtt_password": "wrong"})
+
+        clients = [threading.Thread(target=log_in, args=[name]) for name in names]
+        for client in clients:
+            client.start()
+        assert eventually(lambda: waiting(fleeting) > 20)
+
+        assert fleeting.stop() < STOP_SECONDS
+        for client in clients:
+            client.join(10)
 
     @of_sqlite
     def test_a_killed_worker_loses_the_last_second_and_no_more(self, fleeting):
