@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import Any
 
-from authsvc import background, changes, gateway, metrics, readiness
+from authsvc import background, changes, gateway, metrics, readiness, verifier
 from authsvc.dialects.base import MAX_BODY, Headers, Reply, Request
 
 Scope = MutableMapping[str, Any]
@@ -117,6 +117,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             changes.start()
             background.wake()
         else:
+            verifier.stop()
             await changes.stop()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
