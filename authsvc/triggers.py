@@ -23,16 +23,18 @@ from authsvc.sources import Source
 CHANNEL = "authsvc_changed"
 TABLES = (Broker._meta.db_table, Grant._meta.db_table)
 OF_SOURCE = ("authsvc_rows", "authsvc_update", "authsvc_truncate")
+PAYLOAD = 7_999  # bytes that PostgreSQL lets a notification hold; more would fail the write itself
 MANY = 1_000  # changes in one transaction after which it says "everything" once
 RAISE = "UPDATE authsvc_policy SET revision = revision + 1"
 
-# The backend's own number, whether it listens, and the triggers (of a list of [table, name]) it does not find.
+# The backend's own number, whether it listens, the triggers (of a list of [table, name]) it does not find, and
+# what is another text once one of them was switched off or made anew, or another table took the name of theirs.
 PROOF = """
-SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()), ARRAY(
-    SELECT wanted ->> 0 || '.' || (wanted ->> 1) FROM json_array_elements(%s::json) AS wanted
-    WHERE NOT EXISTS (
-        SELECT FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(wanted ->> 0)) AND tgname = wanted ->> 1
-        AND tgenabled IN ('O', 'A')))
+SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()),
+    array_agg(wanted ->> 0 || '.' || (wanted ->> 1)) FILTER (WHERE tgname IS NULL),
+    string_agg(concat(pg_trigger.oid, ':', pg_trigger.xmin), ' ' ORDER BY pg_trigger.oid)
+FROM json_array_elements(%s::json) AS wanted LEFT JOIN pg_trigger
+    ON tgrelid = to_regclass(quote_ident(wanted ->> 0)) AND tgname = wanted ->> 1 AND tgenabled = 'A'
 """
 
 
@@ -113,7 +115,7 @@ _EXISTING = {
     "sqlite": "SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'",
     "postgresql": (
         "SELECT relname, tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
-        "WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
+        "WHERE NOT tgisinternal AND tgenabled = 'A'"
     ),
 }
 
@@ -128,7 +130,10 @@ def _policy_sqlite(table: str) -> list[str]:
 def _policy_postgresql(table: str) -> list[str]:
     return [
         "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN {RAISE}; PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'); RETURN NULL; END $$",
+        "$$ BEGIN "
+        # Whatever the search path of whoever writes is: a dump that is restored has none.
+        f"EXECUTE format('{RAISE.replace('authsvc_policy', '%I.authsvc_policy')}', TG_TABLE_SCHEMA); "
+        f"PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'); RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER {table}_policy AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
         "FOR EACH STATEMENT EXECUTE FUNCTION authsvc_raise_policy()",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_policy",
@@ -141,25 +146,35 @@ _OF_POLICY = {"sqlite": _policy_sqlite, "postgresql": _policy_postgresql}
 def _of_source(source: Source) -> list[str]:
     """A function that names the row before and after, and what calls it.
 
-    ENABLE ALWAYS: also where replication or a restore switched ordinary triggers off for its session.
+    ENABLE ALWAYS: also where replication or a restore switched ordinary triggers off for its session. Not
+    UPDATE OF: PostgreSQL would not count what another trigger changes in the row.
     """
-    table, function = f'"{source.table}"', f'"{source.table[:50]}_authsvc"'
-    names = ", ".join(f"{row}.{column}" for row in ("OLD", "NEW") for column in source.names)
+    table, function = f'"{source.table}"', f'"{_function(source.table)}"'
+    names = ", ".join(f'{row}."{column}"' for row in ("OLD", "NEW") for column in source.names)
     columns = (*source.names, *source.decides)
-    changed = " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns)
+    changed = " OR ".join(f'OLD."{column}" IS DISTINCT FROM NEW."{column}"' for column in columns)
     counter = "coalesce(nullif(current_setting('authsvc.changes', true), ''), '0')::int"
     return [
         f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ "
-        f"DECLARE already int := {counter}; BEGIN "
-        f"IF TG_OP = 'TRUNCATE' OR already = {MANY} THEN PERFORM pg_notify('{CHANNEL}', '*'); "
-        f"ELSIF already < {MANY} THEN PERFORM pg_notify('{CHANNEL}', json_build_array({names})::text); END IF; "
-        f"IF already <= {MANY} THEN PERFORM set_config('authsvc.changes', (already + 1)::text, true); END IF; "
+        f"DECLARE already int := {counter}; told text := '*'; BEGIN "
+        f"IF already > {MANY} THEN RETURN NULL; END IF; "
+        f"IF TG_OP <> 'TRUNCATE' AND already < {MANY} THEN told := json_build_array({names}); END IF; "
+        f"IF octet_length(told) > {PAYLOAD} THEN told := '*'; END IF; "
+        f"PERFORM pg_notify('{CHANNEL}', told), set_config('authsvc.changes', (already + 1)::text, true); "
         "RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER authsvc_rows AFTER INSERT OR DELETE ON {table} "
         f"FOR EACH ROW EXECUTE FUNCTION {function}()",
-        f"CREATE OR REPLACE TRIGGER authsvc_update AFTER UPDATE OF {', '.join(columns)} ON {table} "
+        f"CREATE OR REPLACE TRIGGER authsvc_update AFTER UPDATE ON {table} "
         f"FOR EACH ROW WHEN ({changed}) EXECUTE FUNCTION {function}()",
         f"CREATE OR REPLACE TRIGGER authsvc_truncate AFTER TRUNCATE ON {table} "
         f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
         *(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}" for name in OF_SOURCE),
     ]
+
+
+def _function(table: str) -> str:
+    """A name of its own for each table; PostgreSQL cuts names after 63 bytes."""
+    name = f"{table}_authsvc"
+    if len(name.encode()) <= 63:
+        return name
+    return f"authsvc_{hashlib.sha256(table.encode()).hexdigest()[:40]}"

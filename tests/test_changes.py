@@ -17,9 +17,10 @@ import psycopg
 import psycopg.sql
 import pytest
 
-from authsvc import remembered
+from authsvc import changes, remembered, triggers
 from authsvc.reader import DatabaseAway
 from authsvc.remembered import Remembered
+from authsvc.sources import Source
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from tests import hub, servers
 from tests.hub import ROOT, eventually
@@ -266,6 +267,25 @@ def test_only_what_decides_is_notified(heard, station):
     assert {station["device_id"], station["mqtt_username"]} <= set(json.loads(told))
 
 
+def test_a_directory_may_name_any_table(ours, heard):
+    """Names that must be quoted, that PostgreSQL would cut to one, and rows too long for a notification."""
+    for number in range(2):
+        table = f"{'long' * 14} {number}"
+        source = Source(table, ("Name", f"n{number}"), ("group",))
+        ours.sql(f'CREATE TABLE "{table}" ("Name" text, n{number} int, "group" text)')
+        for statement in triggers._of_source(source):
+            ours.sql(statement)
+    for number in range(2):
+        table = f"{'long' * 14} {number}"
+
+        told = heard(
+            f"INSERT INTO \"{table}\" VALUES ('a', 5, NULL)", f'UPDATE "{table}" SET "group" = \'b\''
+        )
+        assert [json.loads(payload) for payload in told] == [[None, None, "a", 5], ["a", 5, "a", 5]]
+        assert heard(f'UPDATE "{table}" SET "Name" = repeat(\'x\', 8000)') == ["*"]
+        ours.sql(f'DROP TABLE "{table}" CASCADE')
+
+
 def test_a_rename_is_told_by_both_names(heard, station):
     [told] = heard(
         f"UPDATE {DEVICES} SET mqtt_username = 'after' WHERE mqtt_username = '{station['mqtt_username']}'"
@@ -331,6 +351,108 @@ def test_a_missing_trigger_ends_the_memory(ours, station):
         ours.sql(f"ALTER TABLE {DEVICES} ENABLE ALWAYS TRIGGER authsvc_update")
 
 
+def test_a_change_that_another_trigger_makes_is_in_force(ours, station):
+    """PostgreSQL does not count it for a trigger on UPDATE OF a column."""
+    ours.sql(
+        "CREATE FUNCTION lock_stolen() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.is_active := NEW.site <> 'stolen'; RETURN NEW; END $$"
+    )
+    ours.sql(f"CREATE TRIGGER stolen BEFORE UPDATE ON {DEVICES} FOR EACH ROW EXECUTE FUNCTION lock_stolen()")
+    try:
+        for url in ours.urls * 2:
+            assert ours.login(url, station) == OK
+        ours.sql(f"UPDATE {DEVICES} SET site = 'stolen' WHERE device_id = %(id)s", id=station["device_id"])
+        assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    finally:
+        ours.sql("DROP FUNCTION lock_stolen CASCADE")
+
+
+@pytest.mark.parametrize("which", ["ALL", "authsvc_update"])
+def test_a_change_while_the_triggers_were_off_is_in_force(ours, station, which):
+    """For a moment that no proof saw: a bulk load does so in one transaction, and so does a quick migration."""
+    names = ("rows", "update", "truncate")
+    again = ", ".join(f"ENABLE ALWAYS TRIGGER authsvc_{name}" for name in names)
+    for url in ours.urls * 2:
+        assert ours.login(url, station) == OK
+
+    ours.sql(
+        psycopg.sql.SQL(
+            f"BEGIN; ALTER TABLE {DEVICES} DISABLE TRIGGER {'USER' if which == 'ALL' else which}; "
+            f"UPDATE {DEVICES} SET is_active = false WHERE device_id = {{}}; ALTER TABLE {DEVICES} {again}; COMMIT"
+        )
+        .format(station["device_id"])
+        .as_string()
+    )
+
+    assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    for url in ours.urls:
+        assert eventually(lambda url=url: listens(ours, url))
+
+
+def test_a_table_that_took_the_place_of_another_is_read(ours, station):
+    """A blue-green change: the new table has its triggers already, and nothing in it changes any more."""
+    for url in ours.urls * 2:
+        assert ours.login(url, station) == OK
+    names = ("rows", "update", "truncate")
+    events = ("INSERT OR DELETE", "UPDATE", "TRUNCATE")
+    ours.sql(f"CREATE TABLE green (LIKE {DEVICES} INCLUDING ALL)")
+    ours.sql(f"INSERT INTO green SELECT * FROM {DEVICES}")
+    ours.sql("UPDATE green SET is_active = false WHERE device_id = %(id)s", id=station["device_id"])
+    for name, event in zip(names, events, strict=True):
+        each = "STATEMENT" if name == "truncate" else "ROW"
+        ours.sql(
+            f"CREATE TRIGGER authsvc_{name} AFTER {event} ON green FOR EACH {each} "
+            f'EXECUTE FUNCTION "{DEVICES}_authsvc"()'
+        )
+        ours.sql(f"ALTER TABLE green ENABLE ALWAYS TRIGGER authsvc_{name}")
+    swap = "BEGIN; ALTER TABLE {0} RENAME TO {1}; ALTER TABLE {2} RENAME TO {0}; COMMIT"
+    ours.sql(swap.format(DEVICES, "blue", "green"))
+    try:
+        assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    finally:
+        ours.sql(swap.format(DEVICES, "green", "blue"))
+        ours.sql("DROP TABLE green")
+    assert ours.all_say(OK, lambda url: ours.login(url, station))
+
+
+def test_a_grant_removed_from_another_schema_is_out_of_force(ours, station):
+    """Its session knows another table of policies, or, as a dump that is restored, none."""
+    topic, key = "plant/8/state", f"key:weatherstation/{station['device_id']}"
+    ours.sql("CREATE SCHEMA tenant")
+    ours.sql("CREATE TABLE tenant.authsvc_policy (id int, revision bigint)")
+    try:
+        for path in ("tenant", "''"):
+            ours.sql(
+                "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
+                "VALUES (%(key)s, 'allow', 'publish', 'plant/+/state', '', now())",
+                key=key,
+            )
+            assert ours.all_say(OK, lambda url: ours.publish(url, station, topic))
+            ours.sql(f"SET search_path = {path}; DELETE FROM public.authsvc_grant WHERE subject = '{key}'")
+            assert ours.all_say(DENIED, lambda url: ours.publish(url, station, topic))
+    finally:
+        ours.sql("DROP SCHEMA tenant CASCADE")
+
+
+def test_what_was_not_heard_is_not_answered_in_the_next_outage(ours, station, tmp_path):
+    """The connection breaks, a device is disabled unheard, the connection is back, then the database goes away."""
+    url = ours.urls[0]
+    for _ in range(2):
+        assert ours.login(url, station) == OK
+    ours.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'devicehub changes'"
+    )
+    ours.sql(f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s", id=station["device_id"])
+    time.sleep(0.2)
+    assert eventually(lambda: listens(ours, url))
+
+    ours.cluster.stop()
+    try:
+        assert ours.login(url, station) == FAULT
+    finally:
+        ours.cluster.start()
+
+
 def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, station):
     dsn = f"{ours.cluster.url.rpartition('/')[0]}/other"
     ours.sql("CREATE DATABASE other")
@@ -392,6 +514,22 @@ class TestWithoutItsDatabase:
             assert eventually(lambda: listens(ours, url))
         finally:
             server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("payload", "names"),
+    [
+        ('["a", null, "b"]', ["a", "b"]),
+        ("[]", []),
+        ('["a", 5]', [None]),
+        ("*", [None]),
+        ("", [None]),
+        ('{"a": 1}', [None]),
+        ('["a"', [None]),
+    ],
+)
+def test_what_is_told_in_no_known_way_is_everything(payload, names):
+    assert changes._names(payload) == names
 
 
 class TestRemembered:
