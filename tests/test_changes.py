@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from authsvc import changes, remembered, triggers
 from authsvc.reader import DatabaseAway
 from authsvc.remembered import Remembered
 from authsvc.sources import Source
+from devicehub import directory as devices
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from tests import hub, servers
 from tests.hub import ROOT, eventually
@@ -465,7 +467,76 @@ def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, station):
         assert ours.login(url, station) == DENIED
 
 
+def test_a_migration_of_a_column_needs_no_restart(ours, station):
+    """PostgreSQL refuses what was prepared before: "cached plan must not change result type"."""
+    url = ours.urls[0]
+    for _ in range(3):
+        assert ours.login(url, station, "wrong") == DENIED
+
+    drop = "; ".join(f"DROP TRIGGER {name} ON {DEVICES}" for name in triggers.OF_SOURCE)
+    ours.sql(f"{drop}; ALTER TABLE {DEVICES} ALTER mqtt_password_hash TYPE varchar(300)")
+    try:
+        assert ours.login(url, station, "wrong") == DENIED
+        assert ours.login(url, station) == OK
+    finally:
+        source = Source(DEVICES, devices.CLIENT_IDS, devices.DECIDE)
+        for statement in triggers._of_source(source):
+            ours.sql(statement)
+
+
 class TestWithoutItsDatabase:
+    def test_a_table_that_is_locked_holds_up_nobody(self, ours, station):
+        """A rebuild of the table takes 4 s: each question has its answer in time, and none waits for another's."""
+        url = ours.urls[0]
+        assert ours.login(url, station) == OK
+
+        def ask(number: int) -> tuple[int, float]:
+            since = time.monotonic()
+            password = station["mqtt_password"] if number % 2 else "wrong"
+            who = station if number % 4 else ours.devices[number % len(ours.devices)]
+            return ours.login(url, who, password), time.monotonic() - since
+
+        with psycopg.connect(ours.cluster.url) as locking, ThreadPoolExecutor(32) as pool:
+            locking.execute(f"LOCK {DEVICES} IN ACCESS EXCLUSIVE MODE")
+            answers = list(pool.map(ask, range(200)))
+
+        assert {status for status, _ in answers} <= {OK, DENIED, FAULT}
+        assert {status for status, _ in answers} >= {OK, FAULT}
+        assert max(seconds for _, seconds in answers) < 3
+        assert eventually(lambda: ours.login(url, station) == OK and listens(ours, url))
+        assert self.connections(ours) <= 2 * 2 + 2
+
+    def test_slow_reads_do_not_pile_up(self, ours):
+        """Half a second each, over one connection: who waits too long has a fault answer instead of a turn."""
+        url, ingest = ours.urls[0], {"mqtt_username": ours.account, "mqtt_password": "x"}
+
+        def ask(_: int) -> tuple[int, float]:
+            since = time.monotonic()
+            return ours.login(url, ingest), time.monotonic() - since
+
+        ours.sql(
+            "CREATE POLICY slow ON authsvc_account USING (pg_sleep(0.5) IS NOT NULL); "
+            "ALTER TABLE authsvc_account ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+        )
+        try:
+            with ThreadPoolExecutor(32) as pool:
+                answers = list(pool.map(ask, range(64)))
+        finally:
+            ours.sql("DROP POLICY slow ON authsvc_account")
+            ours.sql("ALTER TABLE authsvc_account NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
+
+        assert {status for status, _ in answers} <= {DENIED, FAULT}
+        assert max(seconds for _, seconds in answers) < 4
+
+    @staticmethod
+    def connections(site: Site) -> int:
+        with psycopg.connect(site.cluster.url) as connection:
+            found = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'devicehub%'"
+            ).fetchone()
+        assert found is not None
+        return int(found[0])
+
     @pytest.mark.parametrize("how", ["stopped", "paused"])
     def test_who_was_read_lately_is_answered_from_memory(self, ours, station, how):
         """For AUTHSVC_STALE_SECONDS, which is 6 here. Nobody else is, and nobody is let in by it who was not."""
