@@ -120,6 +120,7 @@ def _key(request: Request, dialect: Dialect) -> Hashable:
         request.path_token,
         request.peer,
         body,
+        request.oversized,
         request.headers,
     )
 

@@ -11,9 +11,10 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from django.db import connections
+from django.db import connections, transaction
 
 from authsvc.directory import configured
 from authsvc.models import Broker, Grant, PolicyRevision
@@ -25,7 +26,11 @@ TABLES = (Broker._meta.db_table, Grant._meta.db_table)
 OF_SOURCE = ("authsvc_rows", "authsvc_update", "authsvc_truncate")
 PAYLOAD = 7_999  # bytes that PostgreSQL lets a notification hold; more would fail the write itself
 MANY = 1_000  # changes in one transaction after which it says "everything" once
-RAISE = "UPDATE authsvc_policy SET revision = revision + 1"
+# By the clock: a restored backup must not come to a number by which a running process knows something else.
+NEXT = {
+    "sqlite": "max(revision + 1, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000)",
+    "postgresql": "greatest(revision + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)",
+}
 
 # The backend's own number, whether it listens, the triggers (of a list of [table, name]) it does not find, and
 # what is another text once one of them was switched off or made anew, or another table took the name of theirs.
@@ -56,7 +61,9 @@ def install(using: str = "default", **_: Any) -> None:
         found = [source for source in configured().sources() if source.table in tables]
         statements += [statement for source in found for statement in _of_source(source)]
         statements = _unless_done(connection, statements, missing(using))
-    with connection.cursor() as cursor:
+    # SQLite drops a trigger to make it anew. On PostgreSQL no two tables are locked at once.
+    together = transaction.atomic(using) if connection.vendor == "sqlite" else nullcontext()
+    with together, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
 
@@ -121,18 +128,23 @@ _EXISTING = {
 
 
 def _policy_sqlite(table: str) -> list[str]:
-    return [
-        f"CREATE TRIGGER IF NOT EXISTS {table}_{event.lower()}_policy AFTER {event} ON {table} BEGIN {RAISE}; END"
-        for event in ("INSERT", "UPDATE", "DELETE")
-    ]
+    change = f"UPDATE authsvc_policy SET revision = {NEXT['sqlite']}"  # noqa: S608 - a constant
+    statements = []
+    for event in ("INSERT", "UPDATE", "DELETE"):
+        name = f"{table}_{event.lower()}_policy"
+        statements += [
+            f"DROP TRIGGER IF EXISTS {name}",
+            f"CREATE TRIGGER {name} AFTER {event} ON {table} BEGIN {change}; END",
+        ]
+    return statements
 
 
 def _policy_postgresql(table: str) -> list[str]:
+    # In its schema, whatever the search path of whoever writes is: a dump that is restored has none.
+    change = f"UPDATE %I.authsvc_policy SET revision = {NEXT['postgresql']}"  # noqa: S608 - a constant
     return [
-        "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN "
-        # Whatever the search path of whoever writes is: a dump that is restored has none.
-        f"EXECUTE format('{RAISE.replace('authsvc_policy', '%I.authsvc_policy')}', TG_TABLE_SCHEMA); "
+        "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"EXECUTE format('{change}', TG_TABLE_SCHEMA); "
         f"PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'); RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER {table}_policy AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
         "FOR EACH STATEMENT EXECUTE FUNCTION authsvc_raise_policy()",

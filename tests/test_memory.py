@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
-from authsvc import reader, verifier
+from authsvc import gateway, policy, reader, verifier
 from authsvc.core import authority, passwords
 from authsvc.core.access import Client, LoginQuestion, Principal, Reason, Secret, Verdict
 from authsvc.core.memory import MemoryDirectory
+from authsvc.dialects import BY_NAME
+from authsvc.dialects.base import Request
+from authsvc.models import Grant, PolicyRevision
 
 RIGHT = "the right password"
 
@@ -135,6 +138,39 @@ class TestSqliteVersion:
 
         assert writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         assert look()[1] == [(0,)]
+
+
+def test_a_restored_policy_never_passes_for_one_that_was_known(transactional_db, loop):
+    """The backup is older, and the next change to it would come to the number that a process remembers."""
+
+    def filters() -> list[str]:
+        known = loop.run(policy.current())
+        return [grant.filter for grant in known.rules.grants.get("everyone", ())]
+
+    def allow(text: str) -> Grant:
+        return Grant.objects.create(subject="everyone", actions="publish", filter=text)
+
+    allow("always")
+    before = PolicyRevision.objects.get().revision
+    removed = allow("removed/later")
+    assert filters() == ["always", "removed/later"]
+
+    removed.delete()
+    PolicyRevision.objects.update(revision=before)
+    allow("new")
+
+    assert filters() == ["always", "new"]
+
+
+def test_a_body_too_long_is_no_empty_one(token, station, loop):
+    """It is thrown away, so a GET with one must not have the answer of that without."""
+    fields = f"username={station.username}&clientid={station.username}&acc=2&topic={station.topic('data')}"
+
+    def ask(oversized: bool) -> int:
+        request = Request("GET", f"k={token}&{fields}", question="acl", peer="::1", oversized=oversized)
+        return int(loop.run(gateway.answer(request, BY_NAME["go-auth"])).status)
+
+    assert [ask(False), ask(False), ask(True), ask(False)] == [200, 200, 403, 200]
 
 
 def slow_hash(number: int) -> str:
