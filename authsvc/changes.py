@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from contextlib import suppress
 from typing import Any
@@ -195,3 +196,12 @@ def _sentence(error: Exception) -> str:
 
 
 _listener: Listener | None = None
+
+
+def _after_fork() -> None:
+    """A child has no thread that runs the loop of this listener: it reads until it starts its own."""
+    global _listener
+    _listener = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

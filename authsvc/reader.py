@@ -157,6 +157,19 @@ def _sqlite(name: str | Path) -> _SQLite:
     return held
 
 
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    """A child opens its own. What it inherited stays open and untouched: closing it would end it for the parent."""
+    _inherited.append((_held.sqlite, dict(_pools)))
+    _held.sqlite = None
+    _pools.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class _SQLite:
     """The connection of one thread. It reads without a thread: an indexed read takes less time than a switch."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import secrets
 import threading
 import time
@@ -149,3 +150,13 @@ def _within_budget(stored: str) -> bool:
     if len(_budgets) > limits().cache_size:
         _budgets.popitem(last=False)
     return True
+
+
+def _after_fork() -> None:
+    """The threads, and what they were at, stayed with the parent."""
+    global _threads, _lock
+    _threads, _lock = ThreadPoolExecutor(THREADS, thread_name_prefix="verify"), threading.RLock()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

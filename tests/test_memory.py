@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from authsvc.core.memory import MemoryDirectory
 from authsvc.dialects import BY_NAME
 from authsvc.dialects.base import Request
 from authsvc.models import Grant, PolicyRevision
+from tests import hub
 
 RIGHT = "the right password"
 
@@ -304,3 +307,34 @@ class TestVerifier:
             assert await verifier.verify(RIGHT, slow_hash(1))  # the next one works
 
         run(story())
+
+
+FORKS = """
+import asyncio, os, sqlite3
+import django
+django.setup()
+from authsvc import changes, reader, verifier
+stored = "PBKDF2$sha256$1$c2FsdA==$" + "0" * 43 + "="
+asyncio.run(verifier.verify("guess", stored))
+before = reader.sqlite_version()
+changes._listener = object()
+child = os.fork()
+if child == 0:
+    assert reader.sqlite_version()[0] != before[0]
+    assert changes._listener is None
+    assert not asyncio.run(asyncio.wait_for(verifier.verify("another", stored), 5))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert reader.sqlite_version() == before
+print("both")
+"""
+
+
+def test_a_fork_opens_its_own_connection_and_threads(tmp_path):
+    """gunicorn with preload_app forks a process that may have answered before."""
+    env = hub.environment(DATABASE_URL=f"sqlite:///{tmp_path}/hub.sqlite3")
+    command = [sys.executable, "-W", "error", "-c", FORKS]
+
+    done = subprocess.run(command, cwd=hub.ROOT, env=env, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("both\n", "")
