@@ -133,8 +133,9 @@ async def _login(
     if passwords.too_long(question.password):
         return deny(Reason.PASSWORD_TOO_LONG, principal, question)
     if principal is None:
-        # One more than for a known name: about what a row takes to be found and recognised.
-        await _check_password(question.password, (), now, verify, SECRETS + 1)
+        # One more where no row was found: about what that takes to be read and recognised.
+        least = SECRETS if stranger is Reason.AMBIGUOUS_IDENTITY else SECRETS + 1
+        await _check_password(question.password, (), now, verify, least)
         return deny(stranger, None, question)
     found = await _check_password(
         question.password, principal.secrets if principal.active else (), now, verify
