@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from authsvc import gateway, policy, reader, verifier
+from authsvc import gateway, metrics, policy, reader, verifier
 from authsvc.core import authority, passwords
 from authsvc.core.access import Client, LoginQuestion, Principal, Reason, Secret, Verdict
 from authsvc.core.memory import MemoryDirectory
@@ -338,3 +339,16 @@ def test_a_fork_opens_its_own_connection_and_threads(tmp_path):
     done = subprocess.run(command, cwd=hub.ROOT, env=env, capture_output=True, text=True, check=False)
 
     assert (done.stdout, done.stderr) == ("both\n", "")
+
+
+def test_a_scrape_overlooks_what_is_no_process_of_now(tmp_path, monkeypatch, run):
+    """The folder may be the operator's, and hold what another version left there."""
+    monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
+    metrics.publish()
+    mine = tmp_path / f"{os.getpid()}.json"
+    (tmp_path / "2147483646.json").write_text(json.dumps(json.loads(mine.read_text()) | {"bounds": [1]}))
+    (tmp_path / "2147483645.new").write_text("{")
+    (tmp_path / "notes.json").write_text("[]")
+    (tmp_path / "2147483644.json").symlink_to(tmp_path / "gone")
+
+    assert run(metrics.report()).status == 200
