@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from contextlib import suppress
@@ -99,6 +100,7 @@ class Listener:
     def __init__(self) -> None:
         self.reason = "Not listening for changes yet."
         self._session: Stamp | None = None
+        self._found = ""
         self._believed_until = 0.0
         self._proof: str | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name="authsvc changes")
@@ -140,11 +142,10 @@ class Listener:
             await self._prepare(connection)
             while True:
                 since = time.monotonic()
-                await reader.in_time(_check(connection), BEAT_SECONDS)
+                found = await reader.in_time(_check(connection), BEAT_SECONDS)
                 await self._hear(connection, 0)  # all that came before the proof
-                if self._session is None:
-                    self._session = object()
-                    log.info("changes.listening")
+                if self._session is None or found != self._found:
+                    self._begin(found)
                 self._believed_until = since + BOUND
                 await self._hear(connection, BEAT)
         except DatabaseAway:
@@ -152,6 +153,12 @@ class Listener:
         except BaseException:
             connection.pgconn.finish()
             raise
+
+    def _begin(self, found: str) -> None:
+        """What was not heard until now may have changed, and that includes what is answered in an outage."""
+        remembered.forget(None)
+        self._session, self._found = object(), found
+        log.info("changes.listening")
 
     async def _prepare(self, connection: psycopg.AsyncConnection[Row]) -> None:
         """Listen, and prove that what is sent over DATABASE_URL is heard here: the same database, no pooler."""
@@ -187,24 +194,25 @@ async def _connect() -> psycopg.AsyncConnection[Row]:
     return await psycopg.AsyncConnection.connect(**arguments, autocommit=True)
 
 
-async def _check(connection: psycopg.AsyncConnection[Row]) -> None:
-    """Raise Deaf unless *connection* listens, in a session of its own, and all triggers are there."""
-    [(backend, listening, missing)] = await reader.rows(connection, triggers.PROOF, triggers.wanted())
+async def _check(connection: psycopg.AsyncConnection[Row]) -> str:
+    """What the triggers are known by. Raise Deaf unless *connection* listens, in a session of its own, to all."""
+    [(backend, listening, missing, found)] = await reader.rows(connection, triggers.PROOF, triggers.wanted())
     if backend != connection.info.backend_pid or not listening:
         raise Deaf("Changes are not heard through a pooler; set AUTHSVC_LISTEN_DSN to the server itself.")
     if missing:
         raise Deaf(f"The trigger {missing[0]} is missing; run manage.py migrate.")
+    return str(found)
 
 
 def _names(payload: str) -> list[str | None]:
-    """The names that a notification speaks of; everything for what is no list of them."""
+    """The names that a notification speaks of; everything for what is no list of them. A null is nobody's."""
     try:
         found: Any = json.loads(payload)
     except ValueError:
         return [None]
-    if not isinstance(found, list):
+    if not isinstance(found, list) or not all(name is None or isinstance(name, str) for name in found):
         return [None]
-    return [name for name in found if isinstance(name, str)]
+    return [name for name in found if name is not None]
 
 
 def _sentence(error: Exception) -> str:
@@ -214,3 +222,12 @@ def _sentence(error: Exception) -> str:
 
 
 _listener: Listener | None = None
+
+
+def _after_fork() -> None:
+    """A child has no thread that runs the loop of this listener: it reads until it starts its own."""
+    global _listener
+    _listener = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 
 from authsvc import reader
-from authsvc.conf import settings
+from authsvc.conf import limits, settings
 from authsvc.core.access import AmbiguousIdentity, Directory, Principal, Secret
 from authsvc.models import Account
 from authsvc.remembered import Remembered, Stamp
@@ -46,20 +47,45 @@ def retires(previous: str, previous_until: Any) -> bool:
     return bool(previous) and reader.moment(previous_until) == UNTIL_USED.timestamp()
 
 
+class Derived:
+    """Principals by username. What follows from a row is computed again only when the row changed."""
+
+    def __init__(self, derive: Callable[[str, reader.Row], Principal]) -> None:
+        self._derive = derive
+        self._known: OrderedDict[str, tuple[reader.Row, Principal]] = OrderedDict()
+
+    def of(self, username: str, row: reader.Row) -> Principal:
+        known = self._known.get(username)
+        if known is not None and known[0] == row:
+            return known[1]
+        principal = self._derive(username, row)
+        self._known[username] = (row, principal)
+        if len(self._known) > limits().cache_size:
+            self._known.popitem(last=False)
+        return principal
+
+    def clear(self) -> None:
+        self._known.clear()
+
+
 SELECT_NAME = f"SELECT username FROM {Account._meta.db_table} WHERE username = %s"  # noqa: S608
 
 
 class AccountDirectory:
     """Service accounts as principals. One indexed read."""
 
+    def __init__(self) -> None:
+        self._principals = Derived(self._principal)
+
     def sources(self) -> list[Source]:
         return [Source(Account._meta.db_table, ("username",), DECIDE)]
 
     async def lookup(self, username: str) -> Principal | None:
         rows = await reader.fetch(SELECT_ACCOUNT, [username])
-        if not rows:
-            return None
-        current, expires, previous, until, changed, active, superuser, client_ids = rows[0]
+        return self._principals.of(username, rows[0]) if rows else None
+
+    def _principal(self, username: str, row: reader.Row) -> Principal:
+        current, expires, previous, until, changed, active, superuser, client_ids = row
         exact, prefixes = _client_ids(client_ids)
         return Principal(
             key=f"account/{username}",

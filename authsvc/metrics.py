@@ -89,6 +89,7 @@ FOLDER = "AUTHSVC_METRICS_DIR"
 
 def _numbers() -> dict[str, Any]:
     return {
+        "bounds": list(BOUNDS),
         "questions": [[*key, t.count, t.seconds, t.intervals] for key, t in list(_questions.items())],
         "memory": vars(remembered.counts),
         "dropped": denials.dropped,
@@ -105,10 +106,15 @@ def _of_others() -> Iterator[dict[str, Any]]:
     if not folder:
         return
     for path in sorted(Path(folder).glob("*.json")):
-        pid = int(path.stem)
-        if pid != os.getpid():
+        if not path.stem.isdecimal() or (pid := int(path.stem)) == os.getpid():
+            continue
+        try:
             numbers: dict[str, Any] = json.loads(path.read_text())
-            yield numbers if _runs(pid) else numbers | {"waiting": 0, "deaf": False}
+        except FileNotFoundError:  # removed since it was listed
+            continue
+        if numbers["bounds"] != list(BOUNDS):  # of another version, in a folder that outlived it
+            continue
+        yield numbers if _runs(pid) else numbers | {"waiting": 0, "deaf": False}
 
 
 def _runs(pid: int) -> bool:

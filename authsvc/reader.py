@@ -20,6 +20,7 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
@@ -101,7 +102,7 @@ def connection_arguments(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "connect_timeout": CONNECT_TIMEOUT,
         **options,
-        "dbname": config["NAME"],
+        "dbname": config["NAME"] or None,
         "user": config["USER"] or None,
         "password": config["PASSWORD"] or None,
         "host": config["HOST"] or None,
@@ -157,6 +158,19 @@ def _sqlite(name: str | Path) -> _SQLite:
     return held
 
 
+_inherited: list[object] = []
+
+
+def _after_fork() -> None:
+    """A child opens its own. What it inherited stays open and untouched: closing it would end it for the parent."""
+    _inherited.append((_held.sqlite, dict(_pools)))
+    _held.sqlite = None
+    _pools.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class _SQLite:
     """The connection of one thread. It reads without a thread: an indexed read takes less time than a switch."""
 
@@ -165,11 +179,12 @@ class _SQLite:
         self.closed = False
         self._serial = next(_serials)
         in_uri = str(name).startswith("file:")
-        self._path = None if in_uri else name
+        # Of a URI without the file it names, such as a shared database in memory, nothing is known.
+        self._path = unquote(urlsplit(str(name)).path) if in_uri else name
+        self._file = _identity(self._path)  # first: what takes its place from here on is seen
         uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
         self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
         self._cursor = self._connection.cursor()
-        self._file = os.stat(self._path) if self._path is not None else os.stat_result(range(10))
 
     def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         try:
@@ -180,15 +195,17 @@ class _SQLite:
 
     def version(self) -> tuple[int, int]:
         """This connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version)."""
-        if self._path is not None:
-            try:
-                found = os.stat(self._path)
-            except OSError as error:
-                self.close()
-                raise sqlite3.OperationalError(f"{self._path}: {error.strerror}") from error
-            if found.st_ino != self._file.st_ino or found.st_dev != self._file.st_dev:
-                self.close()  # a backup was moved here: what is open is a file without a name
-                return _sqlite(self.name).version()
+        found = _identity(self._path)
+        if found != self._file:
+            # A backup was moved or copied here: what is open is a file without a name, or keeps pages of the old
+            # one. A checkpoint looks alike, and costs a new connection.
+            self.close()
+            if found is None:
+                raise sqlite3.OperationalError(f"{self._path} is not there")
+            return _sqlite(self.name)._counted()
+        return self._counted()
+
+    def _counted(self) -> tuple[int, int]:
         try:
             return self._serial, self._cursor.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
@@ -198,6 +215,15 @@ class _SQLite:
     def close(self) -> None:
         self.closed = True
         self._connection.close()
+
+
+def _identity(path: str | Path) -> tuple[int, int, int] | None:
+    """What is another triple when another file is at *path*, or it was written to past SQLite's log."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 @cache
@@ -214,17 +240,28 @@ class _PostgreSQL:
         self._refused_until = 0.0
 
     async def fetch(self, config: dict[str, Any], sql: str, parameters: Sequence[Any]) -> list[Row]:
-        async with self._lock:
-            if time.monotonic() < self._refused_until:
-                raise DatabaseAway("the database did not answer a moment ago")
-            try:
-                return await self._fetch(config, sql, parameters)
-            except (psycopg.OperationalError, psycopg.InterfaceError, DatabaseAway) as error:
-                if self._connection is not None:
-                    await self._connection.close()
-                self._connection = None
-                self._refused_until = time.monotonic() + RETRY_PAUSE
-                raise DatabaseAway(type(error).__name__) from error
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await self._lock.acquire()
+        except TimeoutError as error:
+            raise DatabaseAway(f"other reads took {READ_SECONDS} s") from error
+        try:
+            return await self._fetch_or_leave(config, sql, parameters)
+        finally:
+            self._lock.release()
+
+    async def _fetch_or_leave(self, config: dict[str, Any], sql: str, parameters: Sequence[Any]) -> list[Row]:
+        """A database that does not answer is left alone for a moment: whoever asks then is told at once."""
+        if time.monotonic() < self._refused_until:
+            raise DatabaseAway("the database did not answer a moment ago")
+        try:
+            return await self._fetch(config, sql, parameters)
+        except (psycopg.OperationalError, psycopg.InterfaceError, DatabaseAway) as error:
+            connection, self._connection = self._connection, None
+            self._refused_until = time.monotonic() + RETRY_PAUSE
+            if connection is not None:
+                await connection.close()
+            raise DatabaseAway(type(error).__name__) from error
 
     async def close(self) -> None:
         async with self._lock:
@@ -241,6 +278,9 @@ class _PostgreSQL:
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 if not connection.closed or time.monotonic() >= until:
                     raise
+            except psycopg.errors.FeatureNotSupported:
+                # What was prepared before a migration changed the type of a column stays unusable.
+                await connection.close()
         opened = psycopg.AsyncConnection.connect(
             **connection_arguments(config), autocommit=True, prepare_threshold=1
         )

@@ -11,9 +11,10 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from django.db import connections
+from django.db import connections, transaction
 
 from authsvc.directory import configured
 from authsvc.models import Broker, Grant, PolicyRevision
@@ -23,16 +24,22 @@ CHANNEL = "authsvc_changed"
 POLICY = "policy"  # the name by which a change of brokers and grants is told
 TABLES = (Broker._meta.db_table, Grant._meta.db_table)
 OF_SOURCE = ("authsvc_rows", "authsvc_update", "authsvc_truncate")
+PAYLOAD = 7_999  # bytes that PostgreSQL lets a notification hold; more would fail the write itself
 MANY = 1_000  # changes in one transaction after which it says "everything" once
-RAISE = "UPDATE authsvc_policy SET revision = revision + 1"
+# By the clock: a restored backup must not come to a number by which a running process knows something else.
+NEXT = {
+    "sqlite": "max(revision + 1, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000)",
+    "postgresql": "greatest(revision + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)",
+}
 
-# The backend's own number, whether it listens, and the triggers (of a list of [table, name]) it does not find.
+# The backend's own number, whether it listens, the triggers (of a list of [table, name]) it does not find, and
+# what is another text once one of them was switched off or made anew, or another table took the name of theirs.
 PROOF = """
-SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()), ARRAY(
-    SELECT wanted ->> 0 || '.' || (wanted ->> 1) FROM json_array_elements(%s::json) AS wanted
-    WHERE NOT EXISTS (
-        SELECT FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(wanted ->> 0)) AND tgname = wanted ->> 1
-        AND tgenabled IN ('O', 'A')))
+SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()),
+    array_agg(wanted ->> 0 || '.' || (wanted ->> 1)) FILTER (WHERE tgname IS NULL),
+    string_agg(concat(pg_trigger.oid, ':', pg_trigger.xmin), ' ' ORDER BY pg_trigger.oid)
+FROM json_array_elements(%s::json) AS wanted LEFT JOIN pg_trigger
+    ON tgrelid = to_regclass(quote_ident(wanted ->> 0)) AND tgname = wanted ->> 1 AND tgenabled = 'A'
 """
 
 
@@ -68,7 +75,9 @@ def install(using: str = "default", **_: Any) -> None:
         found = [source for source in configured().sources() if source.table in tables]
         statements += [statement for source in found for statement in _of_source(source)]
         statements = _unless_done(connection, statements, missing(using))
-    with connection.cursor() as cursor:
+    # SQLite drops a trigger to make it anew. On PostgreSQL no two tables are locked at once.
+    together = transaction.atomic(using) if connection.vendor == "sqlite" else nullcontext()
+    with together, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
 
@@ -127,22 +136,30 @@ _EXISTING = {
     "sqlite": "SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'",
     "postgresql": (
         "SELECT relname, tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
-        "WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
+        "WHERE NOT tgisinternal AND tgenabled = 'A'"
     ),
 }
 
 
 def _policy_sqlite(table: str) -> list[str]:
-    return [
-        f"CREATE TRIGGER IF NOT EXISTS {table}_{event.lower()}_policy AFTER {event} ON {table} BEGIN {RAISE}; END"
-        for event in ("INSERT", "UPDATE", "DELETE")
-    ]
+    change = f"UPDATE authsvc_policy SET revision = {NEXT['sqlite']}"  # noqa: S608 - a constant
+    statements = []
+    for event in ("INSERT", "UPDATE", "DELETE"):
+        name = f"{table}_{event.lower()}_policy"
+        statements += [
+            f"DROP TRIGGER IF EXISTS {name}",
+            f"CREATE TRIGGER {name} AFTER {event} ON {table} BEGIN {change}; END",
+        ]
+    return statements
 
 
 def _policy_postgresql(table: str) -> list[str]:
+    # In its schema, whatever the search path of whoever writes is: a dump that is restored has none.
+    change = f"UPDATE %I.authsvc_policy SET revision = {NEXT['postgresql']}"  # noqa: S608 - a constant
     return [
-        "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN {RAISE}; PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'); RETURN NULL; END $$",
+        "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"EXECUTE format('{change}', TG_TABLE_SCHEMA); "
+        f"PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'); RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER {table}_policy AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
         "FOR EACH STATEMENT EXECUTE FUNCTION authsvc_raise_policy()",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_policy",
@@ -155,26 +172,36 @@ _OF_POLICY = {"sqlite": _policy_sqlite, "postgresql": _policy_postgresql}
 def _of_source(source: Source) -> list[str]:
     """A function that names the row before and after, and what calls it.
 
-    ENABLE ALWAYS: also where replication or a restore switched ordinary triggers off for its session.
+    ENABLE ALWAYS: also where replication or a restore switched ordinary triggers off for its session. Not
+    UPDATE OF: PostgreSQL would not count what another trigger changes in the row.
     """
-    table, function = f'"{source.table}"', f'"{source.table[:50]}_authsvc"'
-    names = ", ".join(f"{row}.{column}" for row in ("OLD", "NEW") for column in source.names)
-    told = f"json_build_array({names})::text" if names else "'*'"
+    table, function = f'"{source.table}"', f'"{_function(source.table)}"'
+    names = ", ".join(f'{row}."{column}"' for row in ("OLD", "NEW") for column in source.names)
+    told = f"json_build_array({names})" if names else "'*'"
     columns = (*source.names, *source.decides)
-    changed = " OR ".join(f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in columns)
+    changed = " OR ".join(f'OLD."{column}" IS DISTINCT FROM NEW."{column}"' for column in columns)
     counter = "coalesce(nullif(current_setting('authsvc.changes', true), ''), '0')::int"
     return [
         f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ "
-        f"DECLARE already int := {counter}; BEGIN "
-        f"IF TG_OP = 'TRUNCATE' OR already = {MANY} THEN PERFORM pg_notify('{CHANNEL}', '*'); "
-        f"ELSIF already < {MANY} THEN PERFORM pg_notify('{CHANNEL}', {told}); END IF; "
-        f"IF already <= {MANY} THEN PERFORM set_config('authsvc.changes', (already + 1)::text, true); END IF; "
+        f"DECLARE already int := {counter}; told text := '*'; BEGIN "
+        f"IF already > {MANY} THEN RETURN NULL; END IF; "
+        f"IF TG_OP <> 'TRUNCATE' AND already < {MANY} THEN told := {told}; END IF; "
+        f"IF octet_length(told) > {PAYLOAD} THEN told := '*'; END IF; "
+        f"PERFORM pg_notify('{CHANNEL}', told), set_config('authsvc.changes', (already + 1)::text, true); "
         "RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER authsvc_rows AFTER INSERT OR DELETE ON {table} "
         f"FOR EACH ROW EXECUTE FUNCTION {function}()",
-        f"CREATE OR REPLACE TRIGGER authsvc_update AFTER UPDATE OF {', '.join(columns)} ON {table} "
+        f"CREATE OR REPLACE TRIGGER authsvc_update AFTER UPDATE ON {table} "
         f"FOR EACH ROW WHEN ({changed}) EXECUTE FUNCTION {function}()",
         f"CREATE OR REPLACE TRIGGER authsvc_truncate AFTER TRUNCATE ON {table} "
         f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
         *(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}" for name in OF_SOURCE),
     ]
+
+
+def _function(table: str) -> str:
+    """A name of its own for each table; PostgreSQL cuts names after 63 bytes."""
+    name = f"{table}_authsvc"
+    if len(name.encode()) <= 63:
+        return name
+    return f"authsvc_{hashlib.sha256(table.encode()).hexdigest()[:40]}"

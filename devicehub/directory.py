@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 from django.db.models import QuerySet
 
 from authsvc import reader
-from authsvc.conf import limits
 from authsvc.core.access import AmbiguousIdentity, Principal
-from authsvc.directory import retire_previous, retires, secrets_of, version_of
+from authsvc.directory import Derived, retire_previous, retires, secrets_of, version_of
 from authsvc.sources import Source
 from devicehub import topics
 from devicehub.conf import settings
@@ -35,7 +33,7 @@ class DeviceDirectory:
         self._version = -1
         self._statement = self._claims = ""
         self._kinds: list[Kind] = []
-        self._known: OrderedDict[str, tuple[reader.Row, Principal]] = OrderedDict()
+        self._principals = Derived(self._principal)
 
     async def lookup(self, username: str) -> Principal | None:
         statement = self._prepared()
@@ -46,15 +44,7 @@ class DeviceDirectory:
             return None
         if len(rows) > 1:
             raise AmbiguousIdentity(username)
-        # The row is read for every question; what follows from it is computed again only when it changed.
-        known = self._known.get(username)
-        if known is not None and known[0] == rows[0]:
-            return known[1]
-        principal = self._principal(username, rows[0])
-        self._known[username] = (rows[0], principal)
-        if len(self._known) > limits().cache_size:
-            self._known.popitem(last=False)
-        return principal
+        return self._principals.of(username, rows[0])
 
     async def claimants(self, client_id: str) -> set[str]:
         self._prepared()
@@ -70,7 +60,7 @@ class DeviceDirectory:
         """The statements over all kinds, made anew when a kind was registered."""
         if self._version != registry.version:
             self._kinds = list(registry)
-            self._known.clear()
+            self._principals.clear()
             arms = [
                 f"SELECT {number}, {COLUMNS} FROM {kind.device_model._meta.db_table} WHERE mqtt_username = %s"  # noqa: S608
                 for number, kind in enumerate(self._kinds)

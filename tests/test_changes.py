@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,11 @@ import psycopg
 import psycopg.sql
 import pytest
 
-from authsvc import remembered
+from authsvc import changes, remembered, triggers
 from authsvc.reader import DatabaseAway
 from authsvc.remembered import Remembered
+from authsvc.sources import Source
+from devicehub import directory as devices
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from tests import hub, servers
 from tests.hub import ROOT, eventually
@@ -266,6 +269,25 @@ def test_only_what_decides_is_notified(heard, station):
     assert {station["device_id"], station["mqtt_username"]} <= set(json.loads(told))
 
 
+def test_a_directory_may_name_any_table(ours, heard):
+    """Names that must be quoted, that PostgreSQL would cut to one, and rows too long for a notification."""
+    for number in range(2):
+        table = f"{'long' * 14} {number}"
+        source = Source(table, ("Name", f"n{number}"), ("group",))
+        ours.sql(f'CREATE TABLE "{table}" ("Name" text, n{number} int, "group" text)')
+        for statement in triggers._of_source(source):
+            ours.sql(statement)
+    for number in range(2):
+        table = f"{'long' * 14} {number}"
+
+        told = heard(
+            f"INSERT INTO \"{table}\" VALUES ('a', 5, NULL)", f'UPDATE "{table}" SET "group" = \'b\''
+        )
+        assert [json.loads(payload) for payload in told] == [[None, None, "a", 5], ["a", 5, "a", 5]]
+        assert heard(f'UPDATE "{table}" SET "Name" = repeat(\'x\', 8000)') == ["*"]
+        ours.sql(f'DROP TABLE "{table}" CASCADE')
+
+
 def test_a_rename_is_told_by_both_names(heard, station):
     [told] = heard(
         f"UPDATE {DEVICES} SET mqtt_username = 'after' WHERE mqtt_username = '{station['mqtt_username']}'"
@@ -349,6 +371,108 @@ def test_a_missing_trigger_of_grants_ends_their_memory(ours, station):
         ours.sql("DELETE FROM authsvc_grant; UPDATE authsvc_policy SET revision = revision + 1")
 
 
+def test_a_change_that_another_trigger_makes_is_in_force(ours, station):
+    """PostgreSQL does not count it for a trigger on UPDATE OF a column."""
+    ours.sql(
+        "CREATE FUNCTION lock_stolen() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.is_active := NEW.site <> 'stolen'; RETURN NEW; END $$"
+    )
+    ours.sql(f"CREATE TRIGGER stolen BEFORE UPDATE ON {DEVICES} FOR EACH ROW EXECUTE FUNCTION lock_stolen()")
+    try:
+        for url in ours.urls * 2:
+            assert ours.login(url, station) == OK
+        ours.sql(f"UPDATE {DEVICES} SET site = 'stolen' WHERE device_id = %(id)s", id=station["device_id"])
+        assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    finally:
+        ours.sql("DROP FUNCTION lock_stolen CASCADE")
+
+
+@pytest.mark.parametrize("which", ["ALL", "authsvc_update"])
+def test_a_change_while_the_triggers_were_off_is_in_force(ours, station, which):
+    """For a moment that no proof saw: a bulk load does so in one transaction, and so does a quick migration."""
+    names = ("rows", "update", "truncate")
+    again = ", ".join(f"ENABLE ALWAYS TRIGGER authsvc_{name}" for name in names)
+    for url in ours.urls * 2:
+        assert ours.login(url, station) == OK
+
+    ours.sql(
+        psycopg.sql.SQL(
+            f"BEGIN; ALTER TABLE {DEVICES} DISABLE TRIGGER {'USER' if which == 'ALL' else which}; "
+            f"UPDATE {DEVICES} SET is_active = false WHERE device_id = {{}}; ALTER TABLE {DEVICES} {again}; COMMIT"
+        )
+        .format(station["device_id"])
+        .as_string()
+    )
+
+    assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    for url in ours.urls:
+        assert eventually(lambda url=url: listens(ours, url))
+
+
+def test_a_table_that_took_the_place_of_another_is_read(ours, station):
+    """A blue-green change: the new table has its triggers already, and nothing in it changes any more."""
+    for url in ours.urls * 2:
+        assert ours.login(url, station) == OK
+    names = ("rows", "update", "truncate")
+    events = ("INSERT OR DELETE", "UPDATE", "TRUNCATE")
+    ours.sql(f"CREATE TABLE green (LIKE {DEVICES} INCLUDING ALL)")
+    ours.sql(f"INSERT INTO green SELECT * FROM {DEVICES}")
+    ours.sql("UPDATE green SET is_active = false WHERE device_id = %(id)s", id=station["device_id"])
+    for name, event in zip(names, events, strict=True):
+        each = "STATEMENT" if name == "truncate" else "ROW"
+        ours.sql(
+            f"CREATE TRIGGER authsvc_{name} AFTER {event} ON green FOR EACH {each} "
+            f'EXECUTE FUNCTION "{DEVICES}_authsvc"()'
+        )
+        ours.sql(f"ALTER TABLE green ENABLE ALWAYS TRIGGER authsvc_{name}")
+    swap = "BEGIN; ALTER TABLE {0} RENAME TO {1}; ALTER TABLE {2} RENAME TO {0}; COMMIT"
+    ours.sql(swap.format(DEVICES, "blue", "green"))
+    try:
+        assert ours.all_say(DENIED, lambda url: ours.login(url, station))
+    finally:
+        ours.sql(swap.format(DEVICES, "green", "blue"))
+        ours.sql("DROP TABLE green")
+    assert ours.all_say(OK, lambda url: ours.login(url, station))
+
+
+def test_a_grant_removed_from_another_schema_is_out_of_force(ours, station):
+    """Its session knows another table of policies, or, as a dump that is restored, none."""
+    topic, key = "plant/8/state", f"key:weatherstation/{station['device_id']}"
+    ours.sql("CREATE SCHEMA tenant")
+    ours.sql("CREATE TABLE tenant.authsvc_policy (id int, revision bigint)")
+    try:
+        for path in ("tenant", "''"):
+            ours.sql(
+                "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
+                "VALUES (%(key)s, 'allow', 'publish', 'plant/+/state', '', now())",
+                key=key,
+            )
+            assert ours.all_say(OK, lambda url: ours.publish(url, station, topic))
+            ours.sql(f"SET search_path = {path}; DELETE FROM public.authsvc_grant WHERE subject = '{key}'")
+            assert ours.all_say(DENIED, lambda url: ours.publish(url, station, topic))
+    finally:
+        ours.sql("DROP SCHEMA tenant CASCADE")
+
+
+def test_what_was_not_heard_is_not_answered_in_the_next_outage(ours, station, tmp_path):
+    """The connection breaks, a device is disabled unheard, the connection is back, then the database goes away."""
+    url = ours.urls[0]
+    for _ in range(2):
+        assert ours.login(url, station) == OK
+    ours.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'devicehub changes'"
+    )
+    ours.sql(f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s", id=station["device_id"])
+    time.sleep(0.2)
+    assert eventually(lambda: listens(ours, url))
+
+    ours.cluster.stop()
+    try:
+        assert ours.login(url, station) == FAULT
+    finally:
+        ours.cluster.start()
+
+
 def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, station):
     dsn = f"{ours.cluster.url.rpartition('/')[0]}/other"
     ours.sql("CREATE DATABASE other")
@@ -361,7 +485,76 @@ def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, station):
         assert ours.login(url, station) == DENIED
 
 
+def test_a_migration_of_a_column_needs_no_restart(ours, station):
+    """PostgreSQL refuses what was prepared before: "cached plan must not change result type"."""
+    url = ours.urls[0]
+    for _ in range(3):
+        assert ours.login(url, station, "wrong") == DENIED
+
+    drop = "; ".join(f"DROP TRIGGER {name} ON {DEVICES}" for name in triggers.OF_SOURCE)
+    ours.sql(f"{drop}; ALTER TABLE {DEVICES} ALTER mqtt_password_hash TYPE varchar(300)")
+    try:
+        assert ours.login(url, station, "wrong") == DENIED
+        assert ours.login(url, station) == OK
+    finally:
+        source = Source(DEVICES, devices.CLIENT_IDS, devices.DECIDE)
+        for statement in triggers._of_source(source):
+            ours.sql(statement)
+
+
 class TestWithoutItsDatabase:
+    def test_a_table_that_is_locked_holds_up_nobody(self, ours, station):
+        """A rebuild of the table takes 4 s: each question has its answer in time, and none waits for another's."""
+        url = ours.urls[0]
+        assert ours.login(url, station) == OK
+
+        def ask(number: int) -> tuple[int, float]:
+            since = time.monotonic()
+            password = station["mqtt_password"] if number % 2 else "wrong"
+            who = station if number % 4 else ours.devices[number % len(ours.devices)]
+            return ours.login(url, who, password), time.monotonic() - since
+
+        with psycopg.connect(ours.cluster.url) as locking, ThreadPoolExecutor(32) as pool:
+            locking.execute(f"LOCK {DEVICES} IN ACCESS EXCLUSIVE MODE")
+            answers = list(pool.map(ask, range(200)))
+
+        assert {status for status, _ in answers} <= {OK, DENIED, FAULT}
+        assert {status for status, _ in answers} >= {OK, FAULT}
+        assert max(seconds for _, seconds in answers) < 3
+        assert eventually(lambda: ours.login(url, station) == OK and listens(ours, url))
+        assert self.connections(ours) <= 2 * 2 + 2
+
+    def test_slow_reads_do_not_pile_up(self, ours):
+        """Half a second each, over one connection: who waits too long has a fault answer instead of a turn."""
+        url, ingest = ours.urls[0], {"mqtt_username": ours.account, "mqtt_password": "x"}
+
+        def ask(_: int) -> tuple[int, float]:
+            since = time.monotonic()
+            return ours.login(url, ingest), time.monotonic() - since
+
+        ours.sql(
+            "CREATE POLICY slow ON authsvc_account USING (pg_sleep(0.5) IS NOT NULL); "
+            "ALTER TABLE authsvc_account ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+        )
+        try:
+            with ThreadPoolExecutor(32) as pool:
+                answers = list(pool.map(ask, range(64)))
+        finally:
+            ours.sql("DROP POLICY slow ON authsvc_account")
+            ours.sql("ALTER TABLE authsvc_account NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
+
+        assert {status for status, _ in answers} <= {DENIED, FAULT}
+        assert max(seconds for _, seconds in answers) < 4
+
+    @staticmethod
+    def connections(site: Site) -> int:
+        with psycopg.connect(site.cluster.url) as connection:
+            found = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'devicehub%'"
+            ).fetchone()
+        assert found is not None
+        return int(found[0])
+
     @pytest.mark.parametrize("how", ["stopped", "paused"])
     def test_who_was_read_lately_is_answered_from_memory(self, ours, station, how):
         """For AUTHSVC_STALE_SECONDS, which is 6 here. Nobody else is, and nobody is let in by it who was not."""
@@ -410,6 +603,22 @@ class TestWithoutItsDatabase:
             assert eventually(lambda: listens(ours, url))
         finally:
             server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("payload", "names"),
+    [
+        ('["a", null, "b"]', ["a", "b"]),
+        ("[]", []),
+        ('["a", 5]', [None]),
+        ("*", [None]),
+        ("", [None]),
+        ('{"a": 1}', [None]),
+        ('["a"', [None]),
+    ],
+)
+def test_what_is_told_in_no_known_way_is_everything(payload, names):
+    assert changes._names(payload) == names
 
 
 class TestRemembered:

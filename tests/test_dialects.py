@@ -690,7 +690,6 @@ def fault(monkeypatch, loop):
         "the decision": lambda: monkeypatch.setattr(authority, "decide", broken),
         "the password hashing": lambda: (
             monkeypatch.setattr(passwords, "verify", broken_too),
-            monkeypatch.setattr(passwords, "spend", broken_too),
             verifier.forget(),
         ),
         "the count of denials": lambda: monkeypatch.setattr(background, "wake", broken_too),

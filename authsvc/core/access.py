@@ -90,8 +90,13 @@ class AmbiguousIdentity(Exception):
     """One username names two principals. Neither may connect until an operator has told them apart."""
 
 
+class Undecided(Exception):
+    """Whether a password is right cannot be said now. A fault and no deny: it may be."""
+
+
 Clock = Callable[[], float]
-Verify = Callable[[str, str], Awaitable[bool]]  # password, stored hash; raises passwords.UnusableHash
+# Password, stored hash; raises passwords.UnusableHash, Undecided.
+Verify = Callable[[str, str], Awaitable[bool]]
 
 
 class Client(NamedTuple):

@@ -22,12 +22,15 @@ from authsvc.core.access import (
     Secret,
     SuperuserQuestion,
     TopicQuestion,
+    Undecided,
     Verdict,
     Verify,
     deny,
     is_username,
 )
 from authsvc.core.grants import Grant
+
+SECRETS = 2  # that a principal has at most: the current password and the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +132,16 @@ async def _login(
 ) -> Verdict:
     if passwords.too_long(question.password):
         return deny(Reason.PASSWORD_TOO_LONG, principal, question)
-    # Unknown, disabled, without a hash, and wrong take one verification each: among generated passwords time
-    # tells nobody who exists. A slow hash, which a person's password needs, can be told apart.
-    if principal is None or not principal.active:
-        passwords.spend(question.password)
-        return deny(Reason.DISABLED if principal else stranger, principal, question)
-    found = await _check_password(question.password, principal, now, verify)
+    if principal is None:
+        # One more where no row was found: about what that takes to be read and recognised.
+        least = SECRETS if stranger is Reason.AMBIGUOUS_IDENTITY else SECRETS + 1
+        await _check_password(question.password, (), now, verify, least)
+        return deny(stranger, None, question)
+    found = await _check_password(
+        question.password, principal.secrets if principal.active else (), now, verify
+    )
+    if not principal.active:
+        return deny(Reason.DISABLED, principal, question)
     if isinstance(found, Reason):
         return deny(found, principal, question)
     if not _bound(principal, question.client, rules):
@@ -145,23 +152,36 @@ async def _login(
     return Verdict((Decision(True, Reason.CREDENTIALS),), principal, question, held, found)
 
 
-async def _check_password(password: str, principal: Principal, now: float, verify: Verify) -> Secret | Reason:
-    """The secret that *password* is, or why it is refused."""
+async def _check_password(
+    password: str, secrets: tuple[Secret, ...], now: float, verify: Verify, least: int = SECRETS
+) -> Secret | Reason:
+    """The secret of *secrets* that *password* is, or why it is refused, after *least* verifications.
+
+    So disabled, without a hash, and wrong take as long as a name in a rotation, which has two secrets: among
+    generated passwords time tells nobody who exists. A slow hash, which a person's password needs, can be told
+    apart. What *verify* raises passes on, unless another secret is the right one.
+    """
     refusal = Reason.NO_PASSWORD
-    for secret in principal.secrets:
+    undecided: Undecided | None = None
+    for secret in secrets:
         try:
             right = await verify(password, secret.hash)
         except passwords.UnusableHash:
-            passwords.spend(password)
             refusal = Reason.UNUSABLE_HASH
+            continue
+        except Undecided as error:
+            undecided = error
             continue
         if right and (secret.valid_until is None or now < secret.valid_until):
             return secret
+        least -= 1
         refusal = Reason.EXPIRED_PASSWORD if right else Reason.WRONG_PASSWORD
         if right:
             break
-    if not principal.secrets:
-        passwords.spend(password)
+    if undecided is not None:
+        raise undecided
+    for _ in range(least):
+        await verify(password, passwords.NOBODY)
     return refusal
 
 
