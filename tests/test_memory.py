@@ -58,7 +58,7 @@ class TestSqliteVersion:
         run(reader.close())
 
         def look() -> tuple[Any, Any]:
-            version = reader.sqlite_version()
+            version = reader.sqlite_version(name)
             return version, run(reader.fetch("SELECT active FROM device"))
 
         yield look
@@ -103,7 +103,7 @@ class TestSqliteVersion:
                 if how == "removed":
                     file.unlink()
                     with pytest.raises(sqlite3.OperationalError):
-                        reader.sqlite_version()
+                        reader.sqlite_version(str(file))
                 os.replace(backup, file)
 
         after = look()
@@ -315,18 +315,20 @@ import asyncio, os, sqlite3
 import django
 django.setup()
 from authsvc import changes, reader, verifier
+from django.db import connections
+NAME = connections.settings["default"]["NAME"]
 stored = "PBKDF2$sha256$1$c2FsdA==$" + "0" * 43 + "="
 asyncio.run(verifier.verify("guess", stored))
-before = reader.sqlite_version()
+before = reader.sqlite_version(NAME)
 changes._listener = object()
 child = os.fork()
 if child == 0:
-    assert reader.sqlite_version()[0] != before[0]
+    assert reader.sqlite_version(NAME)[0] != before[0]
     assert changes._listener is None
     assert not asyncio.run(asyncio.wait_for(verifier.verify("another", stored), 5))
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-assert reader.sqlite_version() == before
+assert reader.sqlite_version(NAME) == before
 print("both")
 """
 
