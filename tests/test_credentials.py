@@ -487,10 +487,11 @@ def test_who_is_revoked_while_a_slow_hash_is_computed_stays_out(station: Cast, l
     real = passwords.verify
 
     def verify_and_disable(secret: str, stored: str) -> bool:
-        right = real(secret, stored)
+        if stored == passwords.NOBODY:
+            return real(secret, stored)
         WeatherStationDevice.objects.update(is_active=False)
-        connection.close()
-        return right
+        connection.close()  # which this thread opened
+        return real(secret, stored)
 
     monkeypatch.setattr(passwords, "verify", verify_and_disable)
 
