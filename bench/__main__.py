@@ -1,4 +1,4 @@
-"""`script/bench auth`, `storm` and `fuzz`: what they do is in the modules of those names."""
+"""`script/bench auth`, `storm`, `changes` and `fuzz`: what they do is in the modules of those names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, fuzz, storm
+from bench import auth, changes, fuzz, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -49,6 +49,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--imported", type=positive, default=1_000, help="devices with bcrypt hashes, 1000")
     one.add_argument("--rounds", type=positive, default=5, help="how often the imported ones come back, 5")
     one.set_defaults(module=storm)
+
+    one = benches.add_parser("changes", help="how soon a change by SQL is in force")
+    one.add_argument("--devices", dest="count", type=positive, default=200, help="200")
+    one.set_defaults(module=changes)
 
     for one in benches.choices.values():
         one.add_argument(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench import auth, load, placement, storm
+from bench import auth, changes, load, placement, storm
 from bench.__main__ import arguments, main
 from bench.serving import CannotMeasure
 from tests import servers
@@ -86,6 +86,18 @@ def test_storm_reports_first_and_second_logins_of_imported_devices(bench, capsys
     storm.show(report)
 
     assert "Target, 99 % of the logins" in capsys.readouterr().out
+
+
+def test_changes_reports_how_soon_a_device_is_refused(bench, capsys):
+    report = bench("changes", "--devices", "5")
+
+    assert [(row["database"], row["changes"]) for row in report["rows"]] == [("sqlite", 5)]
+    assert all(0 < row["p50_ms"] <= row["p99_ms"] for row in report["rows"])
+    assert len(report["targets"]) == 2
+
+    changes.show(report)
+
+    assert "all in force within 1000 ms" in capsys.readouterr().out
 
 
 def test_a_storm_asks_again_where_the_server_is_busy_and_counts_it(monkeypatch):

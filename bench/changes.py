@@ -1,0 +1,135 @@
+"""`script/bench changes`: how long after a commit a device that SQL disabled is refused, in each of two processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bench.auth import show_targets, shown
+from bench.serving import CannotMeasure, Device, Hub, databases, hub, served, software
+
+PROCESSES = 2
+TARGET_MS, BOUND_MS = 100, 1_000
+DISABLE = "UPDATE fleet_weatherstationdevice SET is_active = false WHERE device_id = "
+HEADINGS = {
+    "database": "database",
+    "changes": "changes",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "max_ms": "max ms",
+}
+
+
+def run(*, vendors: Sequence[str], count: int) -> dict[str, Any]:
+    """The report. Raises CannotMeasure."""
+    rows: list[dict[str, Any]] = []
+    versions = []
+    with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name:
+        for vendor in vendors:
+            folder = Path(name) / vendor
+            folder.mkdir()
+            with databases(vendor, folder) as create:
+                made = hub(vendor, create("changes"), count=count, known=count)
+                versions.append(made.version)
+                delays = _delays(made, folder)
+            rows.append({"database": vendor, "changes": count, "processes": PROCESSES, **_summary(delays)})
+    slowest = max(row["p99_ms"] for row in rows)
+    longest = max(row["max_ms"] for row in rows)
+    targets = [
+        {"target": f"99 % in force within {TARGET_MS} ms", "worst": slowest, "met": slowest <= TARGET_MS},
+        {"target": f"all in force within {BOUND_MS} ms", "worst": longest, "met": longest <= BOUND_MS},
+    ]
+    met = all(target["met"] for target in targets)
+    return {"server": software(), "databases": versions, "rows": rows, "targets": targets, "met": met}
+
+
+def _delays(made: Hub, folder: Path) -> list[float]:
+    """Milliseconds from the commit to the refusal, for each device and process."""
+    found: list[float] = []
+    ours = "config.asgi:application"
+    with (
+        served(ours, folder / "one.log", environment=made.environment) as one,
+        served(ours, folder / "other.log", environment=made.environment) as other,
+        _writing(made) as disable,
+        closing(http.client.HTTPConnection("127.0.0.1", one.port, timeout=5)) as to_one,
+        closing(http.client.HTTPConnection("127.0.0.1", other.port, timeout=5)) as to_other,
+    ):
+        time.sleep(2)  # until both listen
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+            for device in progress.track(made.generated, description=made.vendor):
+                found += _change(made, device, (to_one, to_other), disable)
+    return found
+
+
+def _change(
+    made: Hub,
+    device: Device,
+    processes: Sequence[http.client.HTTPConnection],
+    disable: Callable[[str], object],
+) -> Iterator[float]:
+    for process in processes:
+        for _ in range(3):  # so that it is remembered
+            if not _allowed(made, device, process):
+                raise CannotMeasure(f"{device.device_id} is not let in")
+    disable(device.device_id)
+    committed = time.perf_counter()
+    waiting = list(processes)
+    while waiting:
+        for process in list(waiting):
+            if not _allowed(made, device, process):
+                waiting.remove(process)
+                yield (time.perf_counter() - committed) * 1_000
+
+
+def _allowed(made: Hub, device: Device, process: http.client.HTTPConnection) -> bool:
+    fields = {"username": device.username, "clientid": device.username, "password": device.password}
+    headers = {"Content-Type": "application/json"}
+    process.request("POST", f"/mqtt/go-auth/user?k={made.token}", json.dumps(fields), headers)
+    reply = process.getresponse()
+    reply.read()
+    if reply.status not in (200, 403):
+        raise CannotMeasure(f"a login was answered with {reply.status}")
+    return reply.status == 200
+
+
+@contextmanager
+def _writing(made: Hub) -> Iterator[Callable[[str], object]]:
+    """A program of its own that disables a device, by SQL."""
+    url = made.environment["DATABASE_URL"]
+    if made.vendor == "postgresql":
+        with psycopg.connect(url, autocommit=True) as postgresql:
+            yield lambda device_id: postgresql.execute(f"{DISABLE}%s", [device_id])
+        return
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as sqlite:
+        yield lambda device_id: sqlite.execute(f"{DISABLE}?", [device_id])
+
+
+def _summary(delays: list[float]) -> dict[str, float]:
+    parts = statistics.quantiles(delays, n=100)
+    return {"p50_ms": round(parts[49], 2), "p99_ms": round(parts[98], 2), "max_ms": round(max(delays), 2)}
+
+
+def show(report: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"{report['server']}; {', '.join(report['databases'])}", highlight=False)
+    table = Table(title="From a commit to its being in force", box=None, padding=(0, 1, 0, 0))
+    for name, heading in HEADINGS.items():
+        table.add_column(heading, justify="left" if name == "database" else "right", no_wrap=True)
+    for row in report["rows"]:
+        table.add_row(*(shown(row.get(name)) for name in HEADINGS))
+    console.print(table)
+    show_targets(console, report)
