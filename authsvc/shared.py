@@ -13,6 +13,7 @@ import mmap
 import os
 
 VARIABLE = "AUTHSVC_SHARED_FD"  # the number of the open block, which a fork inherits
+NAME = "devicehub-recognised"
 KEY = 64
 DIGEST = 32
 SLOTS = 65_536
@@ -24,7 +25,7 @@ EMPTY = bytes(DIGEST)
 def make() -> None:
     """Make the block for the processes that will be forked from this one. Does nothing where Linux is missing."""
     if VARIABLE not in os.environ and hasattr(os, "memfd_create"):
-        block = os.memfd_create("devicehub", 0)
+        block = os.memfd_create(NAME, 0)
         os.ftruncate(block, SIZE)
         os.pwrite(block, os.urandom(KEY), 0)
         os.environ[VARIABLE] = str(block)
@@ -53,8 +54,13 @@ def add(stored: str, password: str) -> None:
 
 @functools.cache
 def _block() -> mmap.mmap | None:
-    number = os.environ.get(VARIABLE)
-    return mmap.mmap(int(number), SIZE) if number else None
+    """The block that was handed down. A program that inherited the variable alone has none, or another file there."""
+    number = os.environ.get(VARIABLE, "")
+    try:
+        is_ours = os.readlink(f"/proc/self/fd/{int(number)}").startswith(f"/memfd:{NAME} ")
+        return mmap.mmap(int(number), SIZE) if is_ours else None
+    except (OSError, ValueError):
+        return None
 
 
 def _digest(block: mmap.mmap, stored: str, password: str) -> bytes:

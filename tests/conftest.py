@@ -12,7 +12,7 @@ import pytest
 from django.core.asgi import get_asgi_application
 from django.test.utils import setup_databases, teardown_databases
 
-from authsvc import background, denials, reader, verifier
+from authsvc import answers, background, denials, reader, verifier
 from authsvc.asgi import Entrance
 from authsvc.models import Broker
 from devicehub import provisioning
@@ -72,6 +72,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     denials.forget()
     verifier.forget()
+    answers.forget()
 
 
 @pytest.fixture(params=sorted(ENTRANCES))

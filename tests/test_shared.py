@@ -36,7 +36,7 @@ def block(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     shared.make()
     number = int(os.environ[shared.VARIABLE])
     yield number
-    monkeypatch.delenv(shared.VARIABLE)
+    del os.environ[shared.VARIABLE]
     shared._block.cache_clear()
     os.close(number)
 
@@ -94,6 +94,22 @@ def test_without_a_block_each_process_knows_its_own(monkeypatch):
     shared.add(STORED, "ours")
 
     assert not shared.holds(STORED, "ours")
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "987654", "file"])
+def test_a_variable_that_names_no_block_is_none(monkeypatch, tmp_path, number):
+    """A program that a worker starts inherits the variable and not the block; another file may have its number."""
+    with (tmp_path / "another").open("w+b") as another:
+        another.write(b"x" * shared.SIZE)
+        another.flush()
+        monkeypatch.setenv(shared.VARIABLE, str(another.fileno()) if number == "file" else number)
+        shared._block.cache_clear()
+
+        shared.add(STORED, "ours")
+
+        assert not shared.holds(STORED, "ours")
+        assert (tmp_path / "another").read_bytes() == b"x" * shared.SIZE
+    shared._block.cache_clear()
 
 
 def test_a_slow_hash_costs_one_verification_in_all_workers(station: Cast, token, tmp_path):
