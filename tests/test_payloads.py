@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from devicehub import DeviceType, Reading, StateField, reading_types
-from devicehub.ingest import decode
+from devicehub.ingest import decode, senml
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
 from devicehub.models import QuarantinedMessage, SentCommand
@@ -756,6 +756,11 @@ MAPS = {
         notes=["a map names something twice, the last counts"],
     ),
     "a number as a name": part(item("a2 % 01 07 02", "amount"), {"amount": 1.0}, notes=["7: not declared"]),
+    "a number of 2,048 bytes as a name": part(
+        item("a2 % 01 c2 590800", "amount") + b"\xff" * 2048 + b"\x02",
+        {"amount": 1.0},
+        notes=["inf: not declared"],
+    ),
     "bytes as a name": part(item("a2 % 01 4161 02", "amount"), {"amount": 1.0}, notes=["b'a': not declared"]),
     "an array as a name": part(
         item("a2 % 01 8101 02", "amount"), {"amount": 1.0}, notes=["(1,): not declared"]
@@ -862,6 +867,31 @@ def is_as_sent(message, body):
         return dict(pairs)
 
     return message.payload_json == json.loads(body, object_pairs_hook=unique)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "moment"), [(2**28 - 1, None), (2**28, datetime(1978, 7, 4, 21, 24, 16, tzinfo=UTC))]
+)
+def test_where_the_times_of_a_pack_begin_to_be_absolute(meter, seconds, moment):
+    """Seen by a clock of 1978: one second less lies eight years ahead."""
+    received = datetime(1978, 7, 5, tzinfo=UTC)
+
+    outcome = send(json.dumps([{"n": "amount", "v": 1, "t": seconds}]).encode(), at=received)
+
+    assert outcome is (STORED if moment else PARTIAL)
+    assert meter.readings.get().timestamp == (moment or received)
+
+
+def test_a_long_base_name_costs_its_length_once():
+    """It applies to every record: read anew for each, this pack would take minutes."""
+    records = [{"bn": "x" * 500_000, "n": "a", "v": 1}, {"n": "b", "v": 1}, {"n": "c", "v": 1}]
+    notes = []
+
+    found = [record.name for record in senml.resolve(records, {}, notes)]
+
+    assert [name[-1] for name in found] == ["a", "b", "c"]
+    assert max(map(len, found)) <= 257
+    assert notes == []
 
 
 # --- What is not data

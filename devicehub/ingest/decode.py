@@ -283,7 +283,7 @@ def _depth(document: Any) -> int:
 
 def _kind(value: Any) -> str:
     return {type(None): "null", dict: "an object", list: "a list", str: "a text", bool: "a boolean"}.get(
-        type(value), "no object"
+        type(value), "a number or something else"
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from devicehub.ingest.message import Reason, Unreadable
 
 VERSION = 10
+MAX_NAME = 256  # characters of a base name's last segment; no reading has a name that long
 ABSOLUTE = 2**28  # seconds; a time below it is counted from now (section 4.5.3)
 # The labels in JSON, by their labels in CBOR (section 6).
 LABELS = {
@@ -75,6 +75,9 @@ def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator
     base: dict[str, Any] = {}
     for number, record in enumerate(_records(found)):
         base |= {label: value for label, value in record.items() if label in BASE}
+        if "bn" in record:
+            # No more than counts: a long base name must not cost its length again in every record.
+            base["bn"] = _segment(record["bn"])[-MAX_NAME:]
         wrong = next(
             (label for label in ("n", "u", *VALUES) if label in record and not _fits(record, label)), ""
         )
@@ -151,7 +154,7 @@ def _name(base: str, own: str, declared: Collection[str]) -> str:
 
 
 def _segment(name: str) -> str:
-    return re.split("[/:]", name)[-1]
+    return name[max(name.rfind("/"), name.rfind(":")) + 1 :]
 
 
 def _value(label: str, value: Any, base: float) -> Any:
