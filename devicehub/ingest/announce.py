@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from devicehub import commands, signals
-from devicehub.ingest import store, validate
+from devicehub.ingest import store
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.store import Item, Judged
 from devicehub.models import BaseDevice
@@ -77,12 +77,11 @@ def _announce_changes(device_type: Any, device: BaseDevice, old_status: str, was
 
 
 def _deliver_reply(item: Judged) -> None:
-    reply = validate.without_nul(item.document)
-    command = commands.answered(item.key, reply)
+    command = commands.answered(item.key, item.reply)
     if command is None:
         log.info("ingest.reply_to_no_command", device=item.key)
         return
-    item.kind.device_type().on_command_response(item.device, command.name, reply)
+    item.kind.device_type().on_command_response(item.device, command.name, item.reply)
 
 
 def _tell(hook: Callable[..., object], *arguments: Any) -> None:

@@ -1,71 +1,109 @@
 """Payloads become samples: some values that were measured at one time. Pure.
 
-Three JSON forms: flat `{"temperature": 25.3, "timestamp": ...}`, a list of named values
-`{"readings": [{"type": "temperature", "value": 25.3}]}`, and an array of flat objects for buffered samples.
+In JSON and CBOR alike: flat `{"temperature": 25.3, "timestamp": ...}`, a list of named values
+`{"readings": [{"type": "temperature", "value": 25.3}]}`, an array of flat objects for buffered samples, and SenML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
-from devicehub.ingest.message import Reason, Unreadable
+from devicehub.declare import Reading
+from devicehub.ingest import cbor, senml
+from devicehub.ingest.message import MAX_DEPTH, MAX_KEPT, Reason, Unreadable
+from devicehub.ingest.validate import fault_as_json
 
 OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
 NEWEST = timedelta(minutes=5)  # further ahead is a clock that is wrong
-MAX_DEPTH = 100  # levels of nesting
 MILLISECONDS = 100_000_000_000  # an epoch beyond this is in milliseconds (as seconds it is the year 5138)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_DIGITS = 400  # of an integer: more is beyond every float
+# What the fast parser would read otherwise than it was sent, or what hides a colon from `_colons`.
+TO_READ_WITH_CARE = re.compile(rb"\\u00(?:00|3[aA])|\d{17}|\d[eE]")
+
+
+@dataclass
+class Document:
+    """A decoded payload. *is_exact* says that JSON in the database holds it as it was sent."""
+
+    content: Any
+    notes: list[str] = field(default_factory=list)
+    is_exact: bool = True
+    is_senml: bool = False
 
 
 @dataclass
 class Sample:
-    """Values by name. *timestamp* is the device's, or None where it sent none that can be used."""
+    """Values by name. *timestamp* is None where the device sent none that can be used.
+
+    *is_dated* says that the payload names the moment itself, rather than "ten seconds ago".
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     timestamp: datetime | None = None
+    is_dated: bool = False
 
 
 @dataclass
 class Decoded:
-    """What a payload holds. *notes* says what was left out and why."""
+    """The samples in a payload, by their times. *notes* says what was left out and why."""
 
-    document: Any
-    samples: list[Sample] = field(default_factory=list)
+    by_time: dict[datetime | None, Sample] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
+    def samples(self) -> list[Sample]:
+        return list(self.by_time.values())
+
+    @property
     def has_device_time(self) -> bool:
-        return any(sample.timestamp is not None for sample in self.samples)
+        return any(sample.is_dated for sample in self.by_time.values())
+
+    def add(self, values: Mapping[str, Any], timestamp: datetime | None, *, is_dated: bool) -> None:
+        """Put *values* into the sample of their time."""
+        sample = self.by_time.setdefault(timestamp, Sample(timestamp=timestamp))
+        sample.is_dated = sample.is_dated or is_dated
+        for name, value in values.items():
+            if value is None:
+                continue  # a null is absent
+            if name in sample.values:
+                self.notes.append(f"{str(name)[:64]}: given twice, the last counts")
+            sample.values[name] = value
 
 
-def document(payload: bytes, content_type: str) -> Any:
+def document(payload: bytes, content_type: str) -> Document:
     """The decoded payload. Raises Unreadable."""
-    decoder = DECODERS.get(content_type.partition(";")[0].strip().lower())
-    return (decoder or json_document)(payload)
+    if len(payload) > MAX_KEPT:
+        raise Unreadable(Reason.TOO_LARGE, f"{len(payload)} bytes; at most {MAX_KEPT} are read")
+    media_type = content_type.partition(";")[0].strip().lower()
+    decoder = DECODERS.get(media_type) or (cbor_document if cbor.begins(payload) else json_document)
+    found = decoder(payload)
+    found.is_senml = media_type in SENML
+    return found
 
 
-def samples(found: Any, now: datetime) -> Decoded:
+def samples(found: Document, now: datetime, declared: Mapping[str, Reading]) -> Decoded:
     """The samples in a decoded `data` payload, one for each time. Raises Unreadable."""
-    decoded = Decoded(found)
-    entries = found if isinstance(found, list) else [found]
+    decoded = Decoded()
+    if found.is_senml or senml.is_pack(found.content, declared):
+        _add_records(decoded, senml.resolve(found.content, declared, decoded.notes), now, declared)
+        return decoded
+    entries = found.content if isinstance(found.content, list) else [found.content]
     if not entries:
         raise Unreadable(Reason.NO_VALUE, "the array is empty")
-    by_time: dict[datetime | None, Sample] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise Unreadable(Reason.NOT_A_READING, f"entry {number} is {_kind(entry)}, not an object")
         for values, timestamp in _entries(entry, now, decoded.notes):
-            values = {name: value for name, value in values.items() if value is not None}  # null is absent
-            sample = by_time.setdefault(timestamp, Sample(timestamp=timestamp))
-            decoded.notes += [
-                f"{name}: given twice, the last counts" for name in sample.values if name in values
-            ]
-            sample.values |= values
-    decoded.samples = list(by_time.values())
+            decoded.add(values, timestamp, is_dated=timestamp is not None)
     return decoded
 
 
@@ -79,7 +117,7 @@ def _entries(
     if not isinstance(listed, list):
         raise Unreadable(Reason.NOT_A_READING, f"readings is {_kind(listed)}, not a list")
     notes += [
-        f"{name[:64]}: stands beside readings" for name in entry if name not in ("readings", "timestamp")
+        f"{str(name)[:64]}: stands beside readings" for name in entry if name not in ("readings", "timestamp")
     ]
     found: list[tuple[dict[str, Any], datetime | None]] = []
     for number, item in enumerate(listed):
@@ -91,13 +129,32 @@ def _entries(
     return found
 
 
+def _add_records(
+    decoded: Decoded, records: Iterable[senml.Record], now: datetime, declared: Mapping[str, Reading]
+) -> None:
+    for record in records:
+        reading = declared.get(record.name)
+        if reading is not None and record.unit and reading.unit and record.unit != reading.unit:
+            decoded.notes.append(f"{record.name}: is in {record.unit[:32]!r}, not in {reading.unit!r}")
+            continue
+        is_relative = _is_number(record.time) and record.time < senml.ABSOLUTE
+        moment = None if record.time is None else _checked(record.time, _seconds_at(now), now, decoded.notes)
+        if is_relative and moment == now:
+            moment = None
+        decoded.add({record.name: record.value}, moment, is_dated=moment is not None and not is_relative)
+
+
 def parse_time(value: Any, now: datetime, notes: list[str]) -> datetime | None:
     """A device's timestamp in UTC; None, with a note, when it cannot be used.
 
     ISO 8601 (without a zone it is UTC), or seconds or milliseconds since 1970.
     """
+    return _checked(value, _moment, now, notes)
+
+
+def _checked(value: Any, read: Callable[[Any], datetime], now: datetime, notes: list[str]) -> datetime | None:
     try:
-        moment = _moment(value)
+        moment = read(value)
     except (ValueError, OverflowError, OSError, TypeError):
         notes.append("timestamp: cannot be read, the time of receipt was used")
         return None
@@ -109,23 +166,105 @@ def parse_time(value: Any, now: datetime, notes: list[str]) -> datetime | None:
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):  # CBOR has times of its own
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if not _is_number(value):
         raise TypeError("no timestamp")
     return datetime.fromtimestamp(value / 1000 if abs(value) >= MILLISECONDS else value, UTC)
 
 
-def json_document(payload: bytes) -> Any:
-    """Raises Unreadable for what is no JSON (also NaN, a byte order mark, bytes that are not UTF-8), or too deep."""
+def _seconds_at(now: datetime) -> Callable[[Any], datetime]:
+    """How SenML reads a time: seconds since 1970, or from *now* where they are few."""
+
+    def moment(seconds: Any) -> datetime:
+        if not _is_number(seconds):
+            raise TypeError("no time")
+        if seconds < senml.ABSOLUTE:
+            return now + timedelta(seconds=seconds)
+        return datetime.fromtimestamp(seconds, UTC)
+
+    return moment
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def cbor_document(payload: bytes) -> Document:
+    """Raises Unreadable for what is no CBOR, or too deep, or followed by something."""
     try:
-        found = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable(Reason.NOT_JSON, str(error)[:200]) from error
+        found, names_twice = cbor.read(payload)
+    except ValueError as error:
+        raise Unreadable(Reason.NOT_CBOR, str(error)[:200]) from error
+    notes = ["a map names something twice, the last counts"] if names_twice else []
+    return Document(found, notes, is_exact=False)
+
+
+def json_document(payload: bytes) -> Document:
+    """Raises Unreadable for what is no JSON, not UTF-8, or too deep. A byte order mark is ignored.
+
+    What grammar allows and no value holds (1e400, a lone surrogate), and NaN and Infinity, are read as what
+    fits no declaration: they cost their value, and not the message.
+    """
+    body = payload.removeprefix(BYTE_ORDER_MARK)
+    try:
+        found = Document(orjson.loads(body))
+        if TO_READ_WITH_CARE.search(body) or _colons(found.content) != body.count(b":"):
+            found = _read_with_care(body)
+    except orjson.JSONDecodeError:
+        found = _read_with_care(body)
     # The parser goes deeper than what must store it again; brackets in texts are counted only to look closer.
-    if payload.count(b"[") + payload.count(b"{") > MAX_DEPTH and _depth(found) > MAX_DEPTH:
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(found.content) > MAX_DEPTH:
         raise Unreadable(Reason.NOT_JSON, f"nested deeper than {MAX_DEPTH} levels")
+    if not found.is_exact and not found.notes:
+        found.is_exact = fault_as_json(found.content) is None
     return found
+
+
+def _read_with_care(body: bytes) -> Document:
+    """Slower; every number is read as it was sent, and a name that is given twice is noted."""
+    notes: list[str] = []
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                notes.append(f"{name[:64]}: given twice, the last counts")
+            found[name] = value
+        return found
+
+    decoder = json.JSONDecoder(object_pairs_hook=members, parse_int=_integer, parse_constant=float)
+    try:
+        found = decoder.decode(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(Reason.NOT_JSON, str(error)[:200]) from error
+    return Document(found, notes, is_exact=False)
+
+
+def _integer(digits: str) -> float:
+    return (
+        int(digits) if len(digits) <= MAX_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
+    )
+
+
+def _colons(document: Any) -> int:
+    """How many colons *document* has as text: one for each name, and those in its names and texts.
+
+    A payload has more where a name stands twice in one object, of which the parser keeps one.
+    """
+    colons, level = 0, [document]
+    while level:
+        value = level.pop()
+        if isinstance(value, str):
+            colons += value.count(":")
+        elif isinstance(value, dict):
+            colons += len(value)
+            level += value
+            level += value.values()
+        elif isinstance(value, list):
+            level += value
+    return colons
 
 
 def _depth(document: Any) -> int:
@@ -144,9 +283,16 @@ def _depth(document: Any) -> int:
 
 def _kind(value: Any) -> str:
     return {type(None): "null", dict: "an object", list: "a list", str: "a text", bool: "a boolean"}.get(
-        type(value), "a number"
+        type(value), "a number or something else"
     )
 
 
-# By content type (MQTT 5); without one, or with an unknown one, a payload is taken for JSON.
-DECODERS: dict[str, Callable[[bytes], Any]] = {"application/json": json_document}
+# By content type (MQTT 5). Without one, or with an unknown one, a payload that begins as CBOR is taken for CBOR,
+# and every other for JSON.
+DECODERS: dict[str, Callable[[bytes], Document]] = {
+    "application/json": json_document,
+    "application/senml+json": json_document,
+    "application/cbor": cbor_document,
+    "application/senml+cbor": cbor_document,
+}
+SENML = frozenset({"application/senml+json", "application/senml+cbor"})

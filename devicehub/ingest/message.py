@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-MAX_KEPT = 1 << 20  # bytes of a payload that the quarantine keeps: 1 MiB
+MAX_KEPT = 1 << 20  # bytes of a payload that is read, and that the quarantine keeps: 1 MiB
+MAX_DEPTH = 100  # levels of nesting in a payload
 
 
 class Message(NamedTuple):
@@ -37,7 +38,9 @@ class Reason(StrEnum):
     UNKNOWN_TOPIC = "unknown_topic"
     UNKNOWN_DEVICE = "unknown_device"
     DISABLED_DEVICE = "disabled_device"
+    TOO_LARGE = "too_large"
     NOT_JSON = "not_json"
+    NOT_CBOR = "not_cbor"
     NOT_A_READING = "not_a_reading"
     NO_VALUE = "no_value"
     UNSTORABLE = "unstorable"

@@ -15,6 +15,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 from devicehub import topics
 from devicehub.ingest import decode, store, validate
 from devicehub.ingest.announce import announce
+from devicehub.ingest.decode import Document
 from devicehub.ingest.message import Message, Outcome, Reason, Unreadable
 from devicehub.ingest.presence import Sign
 from devicehub.ingest.store import Item, Judged, Rejected
@@ -58,8 +59,10 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
         item.end(Outcome.FAILED, Reason.DISABLED_DEVICE, f"{item.key} is disabled")
         return item
     try:
-        item.document = decode.document(message.payload, message.content_type)
-        _READERS[message_type](item)
+        found = decode.document(message.payload, message.content_type)
+        item.document = found.content if found.is_exact else None
+        item.notes = found.notes
+        _READERS[message_type](item, found)
     except Unreadable as error:
         item.end(Outcome.FAILED, error.reason, error.detail)
         return item
@@ -75,11 +78,11 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
     return item
 
 
-def _read_data(item: Judged) -> None:
-    received = item.message.received_at
-    decoded = decode.samples(item.document, received)
-    item.notes, item.has_device_time = decoded.notes, decoded.has_device_time
-    declared = item.kind.device_type._readings
+def _read_data(item: Judged, found: Document) -> None:
+    received, declared = item.message.received_at, item.kind.device_type._readings
+    decoded = decode.samples(found, received, declared)
+    item.notes += decoded.notes
+    item.has_device_time = decoded.has_device_time
     for sample in decoded.samples:
         sample.values, notes = validate.readings(sample.values, declared)
         item.notes += notes
@@ -90,12 +93,12 @@ def _read_data(item: Judged) -> None:
     item.sign = Sign(received, reading_at=max(sample.timestamp or received for sample in item.samples))
 
 
-def _read_status(item: Judged) -> None:
-    if not isinstance(item.document, dict):
+def _read_status(item: Judged, found: Document) -> None:
+    if not isinstance(found.content, dict):
         raise Unreadable(Reason.NOT_A_READING, "a status is an object")
     received, states = item.message.received_at, item.kind.device_type._state_fields
     sign = Sign(received)
-    for name, value in item.document.items():
+    for name, value in found.content.items():
         if value is None:
             continue  # a null is an absent value, here as in data
         try:
@@ -110,21 +113,22 @@ def _read_status(item: Judged) -> None:
             elif name == "timestamp":
                 item.has_device_time = decode.parse_time(value, received, item.notes) is not None
             else:
-                item.notes.append(f"{name[:64]}: not declared")
+                item.notes.append(f"{str(name)[:64]}: not declared")
         except validate.InvalidReading as error:
-            item.notes.append(f"{name[:64]}: {error}")
+            item.notes.append(f"{name}: {error}")
     if sign.status is None and not sign.columns:
         raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the status says nothing")
     item.sign = sign
 
 
-def _read_reply(item: Judged) -> None:
-    if not isinstance(item.document, dict) or "id" not in item.document:
+def _read_reply(item: Judged, found: Document) -> None:
+    if not isinstance(found.content, dict) or "id" not in found.content:
         raise Unreadable(Reason.NOT_A_READING, "a reply is an object with the id of its command")
+    item.reply = validate.as_json(found.content)
     item.sign = Sign(item.message.received_at)
 
 
-def _read_command(_item: Judged) -> None:
+def _read_command(_item: Judged, _found: Document) -> None:
     raise Unreadable(Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
 
 

@@ -36,7 +36,8 @@ class Rejected:
 class Judged:
     """A message of a known device, with what was found out about it.
 
-    *sign* is what it says about the device itself; *reason* and *detail* say why it failed.
+    *document* is what the row keeps instead of the bytes, or None; *reply* is a command's answer. *sign* is what it
+    says about the device itself; *reason* and *detail* say why it failed.
     """
 
     message: Message
@@ -47,6 +48,7 @@ class Judged:
     reason: Reason | None = None
     detail: str = ""
     document: Any = None
+    reply: dict[str, Any] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     sign: Sign | None = None
     notes: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,10 @@ from typing import Any
 from devicehub.declare import Reading, StateField
 
 INTEGERS = range(-(2**63), 2**63)
+JSON_INTEGERS = range(-(2**63), 2**64)
+MAX_JSON_FLOAT = 1e16
 MAX_STRING = 255
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL stores neither
 
 
 class InvalidReading(ValueError):
@@ -26,7 +30,7 @@ def readings(values: Mapping[str, Any], declared: Mapping[str, Reading]) -> tupl
     for name, value in values.items():
         reading = declared.get(name)
         if reading is None:
-            notes.append(f"{name[:64]}: not declared")
+            notes.append(f"{str(name)[:64]}: not declared")
         elif value is not None:
             try:
                 accepted[name] = check_reading(value, reading)
@@ -61,8 +65,8 @@ def check_text(value: Any, longest: int = MAX_STRING) -> str:
         raise InvalidReading("is no text")
     if len(value) > longest:
         raise InvalidReading(f"is longer than {longest} characters")
-    if "\x00" in value:
-        raise InvalidReading("holds a NUL")
+    if UNSTORABLE.search(value):
+        raise InvalidReading("holds a NUL or half a surrogate pair")
     return value
 
 
@@ -79,15 +83,51 @@ def check_number(value: Any) -> float:
     return number
 
 
-def without_nul(value: Any) -> Any:
-    """*value* with every NUL in its texts replaced by U+FFFD: PostgreSQL stores none."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
-    if isinstance(value, dict):
-        return {name.replace("\x00", "\ufffd"): without_nul(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [without_nul(inner) for inner in value]
-    return value
+def fault_as_json(value: Any) -> str | None:
+    """Why *value* is none that every database keeps in JSON as it was sent; None when it is one.
+
+    PostgreSQL refuses NUL and half a surrogate pair, and turns 1e16 into an integer.
+    """
+    match value:
+        case None | bool():
+            return None
+        case str():
+            return "holds a NUL or half a surrogate pair" if UNSTORABLE.search(value) else None
+        case int():
+            return None if value in JSON_INTEGERS else "holds an integer beyond 64 bits"
+        case float():
+            return (
+                None
+                if abs(value) < MAX_JSON_FLOAT
+                else "holds a number that is not finite, or of 1e16 and more"
+            )
+        case list():
+            faults = map(fault_as_json, value)
+        case dict():
+            if not all(isinstance(name, str) for name in value):
+                return "holds a name that is no text"
+            faults = map(fault_as_json, (*value, *value.values()))
+        case _:
+            return "holds what is not in JSON"
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def as_json(value: Any) -> Any:
+    """*value* with everything replaced that is not in JSON, or that a database does not keep there."""
+    match value:
+        case str():
+            return UNSTORABLE.sub("\ufffd", value)
+        case float():
+            return value if math.isfinite(value) else None
+        case None | bool() | int():
+            return value
+        case dict():
+            return {as_json(str(name)): as_json(inner) for name, inner in value.items()}
+        case list():
+            return [as_json(inner) for inner in value]
+        case bytes():
+            return base64.b64encode(value).decode()
+    return as_json(str(value))
 
 
 def _integer(value: Any) -> int:
@@ -105,35 +145,31 @@ def _boolean(value: Any) -> bool:
 
 
 def _json(value: Any) -> Any:
-    if _holds_nul(value):
-        raise InvalidReading("holds a NUL")  # which PostgreSQL cannot store in JSON
+    fault = fault_as_json(value)
+    if fault is not None:
+        raise InvalidReading(fault)
     return value
 
 
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any("\x00" in name or _holds_nul(inner) for name, inner in value.items())
-    if isinstance(value, list):
-        return any(_holds_nul(inner) for inner in value)
-    return False
-
-
 def _binary(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value  # as CBOR and SenML bring it
     if not isinstance(value, str):
         raise InvalidReading("is no base64 text")
     try:
-        return base64.b64decode(value, validate=True)
+        data = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidReading("is no base64 text") from error
+    if base64.b64encode(data).decode() != value:
+        raise InvalidReading("is no base64 text")  # bits or signs that the decoder passes over
+    return data
 
 
 def _datetime(value: Any) -> datetime:
-    if not isinstance(value, str):
+    if not isinstance(value, str | datetime):
         raise InvalidReading("is no ISO 8601 time")
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError as error:
         raise InvalidReading("is no ISO 8601 time") from error
     try:
