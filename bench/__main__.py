@@ -1,4 +1,4 @@
-"""`script/bench auth`, `storm` and `fuzz`: what they do is in the modules of those names."""
+"""`script/bench auth`, `storm`, `ingest` and `fuzz`: what they do is in the modules of those names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, fuzz, storm
+from bench import auth, fuzz, ingest, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -49,6 +49,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--imported", type=positive, default=1_000, help="devices with bcrypt hashes, 1000")
     one.add_argument("--rounds", type=positive, default=5, help="how often the imported ones come back, 5")
     one.set_defaults(module=storm)
+
+    one = benches.add_parser(
+        "ingest", help="messages into the database against a subscriber that stores nothing"
+    )
+    one.add_argument("--devices", dest="count", type=positive, default=200, help="that publish, 200")
+    one.add_argument("--messages", type=positive, default=30_000, help="of one round, 30000")
+    one.add_argument("--rounds", type=positive, default=5, help="5")
+    one.set_defaults(module=ingest)
 
     for one in benches.choices.values():
         one.add_argument(
