@@ -6,14 +6,14 @@ or another worker wrote since the device was read is not overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Case, DateTimeField, F, Value, When
-from django.db.models.functions import Coalesce, Greatest, Now
+from django.db import connection
 
+from devicehub.ingest import tables
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 
 
@@ -40,7 +40,7 @@ class Change:
     columns: dict[str, Any] = field(default_factory=dict)
 
     def apply(self, device: BaseDevice) -> None:
-        """Change *device* in memory, as its row is changed by expressions()."""
+        """Change *device* in memory, as its row is changed by write()."""
         if self.seen_at is not None:
             device.last_seen = _later(device.last_seen, self.seen_at)
             device.last_message_at = _later(device.last_message_at, self.seen_at)
@@ -56,24 +56,53 @@ class Change:
         for name, value in self.columns.items():
             setattr(device, name, value)
 
-    def expressions(self) -> dict[str, Any]:
-        """The change as arguments of QuerySet.update()."""
-        changes: dict[str, Any] = {**self.columns, "updated_at": Now()}
-        if self.seen_at is not None:
-            changes |= {n: _latest(n, self.seen_at) for n in ("last_seen", "last_message_at")}
-        if self.reading_at is not None:
-            changes["last_reading_at"] = _latest("last_reading_at", self.reading_at)
-        if self.connected is not None:
-            unchanged = When(connected=self.connected, then=F("connected_changed_at"))
-            changes["connected_changed_at"] = Case(unchanged, default=_moment(self.connected_at))
-            changes["connected"] = self.connected
-        if self.status is not None:
-            kept = When(status__in=OPERATOR_STATES, then=F("status"))
-            changes["status"] = Case(kept, default=Value(self.status))
-        elif self.wakes:
-            woken = When(status=DeviceStatus.OFFLINE, then=Value(DeviceStatus.ONLINE.value))
-            changes["status"] = Case(woken, default=F("status"))
-        return changes
+
+def write(model: type[BaseDevice], changes: Mapping[int, Change], now: datetime) -> None:
+    """Change the rows of *model* by primary key, each by itself, whatever was written since they were read."""
+    if not changes:
+        return
+    table = connection.ops.quote_name(model._meta.db_table)
+    in_order = sorted(changes.items())  # so that two workers never wait for each other's rows
+    tables.change(
+        _CHANGE.format(table=table, greatest="MAX" if connection.vendor == "sqlite" else "GREATEST"),
+        [
+            (
+                *(change.seen_at, change.seen_at) * 2,
+                change.reading_at,
+                change.reading_at,
+                change.connected,
+                change.connected_at,
+                change.connected,
+                change.status,
+                change.status,
+                change.wakes,
+                now,
+                pk,
+            )
+            for pk, change in in_order
+        ],
+    )
+    reported: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for pk, change in in_order:
+        if change.columns:
+            fields: list[Any] = [model._meta.get_field(name) for name in change.columns]
+            values = [f.get_db_prep_save(change.columns[f.name], connection) for f in fields]
+            reported.setdefault(tuple(f.column for f in fields), []).append((*values, pk))
+    for columns, rows in reported.items():
+        assigned = ", ".join(f"{connection.ops.quote_name(column)} = %s" for column in columns)
+        tables.change(f"UPDATE {table} SET {assigned} WHERE id = %s", rows)  # noqa: S608
+
+
+# What is not said stays. An unknown time is older than any; SQLite's MAX is NULL when one of its arguments is.
+_CHANGE = """UPDATE {table} SET
+ last_seen = COALESCE({greatest}(last_seen, %s), %s, last_seen),
+ last_message_at = COALESCE({greatest}(last_message_at, %s), %s, last_message_at),
+ last_reading_at = COALESCE({greatest}(last_reading_at, %s), %s, last_reading_at),
+ connected_changed_at = CASE WHEN connected = COALESCE(%s, connected) THEN connected_changed_at ELSE %s END,
+ connected = COALESCE(%s, connected),
+ status = CASE WHEN status IN ('maintenance', 'provisioning') THEN status
+   WHEN %s IS NOT NULL THEN %s WHEN %s AND status = 'offline' THEN 'online' ELSE status END,
+ updated_at = %s WHERE id = %s"""
 
 
 def fold(signs: Iterable[Sign]) -> Change:
@@ -101,12 +130,3 @@ def _is_there(change: Change, connected: bool, at: datetime) -> None:
 
 def _later(known: datetime | None, new: datetime) -> datetime:
     return new if known is None or new > known else known
-
-
-def _moment(value: datetime | None) -> Value:
-    return Value(value, output_field=DateTimeField())
-
-
-def _latest(column: str, moment: datetime) -> Coalesce:
-    """The later of both; SQLite's MAX is NULL when one of them is."""
-    return Coalesce(Greatest(F(column), _moment(moment)), _moment(moment))

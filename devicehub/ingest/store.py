@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
-from devicehub.ingest import presence
+from devicehub.ingest import presence, tables
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.ingest.presence import Sign
@@ -51,7 +52,19 @@ class Judged:
     sign: Sign | None = None
     notes: list[str] = field(default_factory=list)
     has_device_time: bool = False
-    row: BaseMessage | None = None
+    stored: tuple[int | None, datetime | None] = (None, None)  # the key of its row, and when that was written
+    _digest: str | None = None
+
+    @property
+    def row(self) -> BaseMessage:
+        """Its row as a model, made for who asks."""
+        named = dict(zip(MESSAGE, message_row(self), strict=True))
+        for name in ("payload_json", "user_properties", "notes"):
+            if named[name] is not None:
+                named[name] = json.loads(named[name])
+        row: BaseMessage = self.kind.message_model(**named)
+        row._state.adding, row._state.db = False, connection.alias
+        return row
 
     @property
     def key(self) -> str:
@@ -60,7 +73,11 @@ class Judged:
     @property
     def digest(self) -> str | None:
         """The key of the message, which only a payload with a device time has."""
-        return hashlib.sha256(self.message.payload).hexdigest() if self.has_device_time else None
+        if not self.has_device_time:
+            return None
+        if self._digest is None:
+            self._digest = hashlib.sha256(self.message.payload).hexdigest()
+        return self._digest
 
     def end(self, outcome: Outcome, reason: Reason | None = None, detail: str = "") -> None:
         """This message brings no readings and changes nothing."""
@@ -93,7 +110,9 @@ def write(batch: Sequence[Item]) -> None:
     for items in by_kind.values():
         _mark_duplicates(items)
         _write_rows([item for item in items if item.outcome not in NO_ROW])
-    QuarantinedMessage.objects.bulk_create(_quarantined(i) for i in batch if i.outcome is Outcome.FAILED)
+    failed = [item for item in batch if item.outcome is Outcome.FAILED]
+    if failed:
+        QuarantinedMessage.objects.bulk_create(_quarantined(item) for item in failed)
 
 
 # A duplicate has its row already; the broker's retained copy without a time is no news.
@@ -102,15 +121,16 @@ NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
 
 def _mark_duplicates(items: Sequence[Judged]) -> None:
     """Of one kind: the messages whose key is stored already, or stands earlier in this batch."""
-    keyed = [item for item in items if item.digest is not None and item.outcome is not Outcome.FAILED]
+    keyed = [
+        (item, (item.device.pk, digest))
+        for item in items
+        if item.outcome is not Outcome.FAILED and (digest := item.digest) is not None
+    ]
     if not keyed:
         return
-    stored = keyed[0].kind.message_model.objects.filter(
-        device_id__in={item.device.pk for item in keyed}, digest__in={item.digest for item in keyed}
-    )
-    seen = set(stored.values_list("device_id", "digest"))
-    for item in keyed:
-        key = (item.device.pk, item.digest)
+    table = items[0].kind.message_model._meta.db_table
+    seen = tables.known(table, ("device_id", "digest"), [key for _, key in keyed])
+    for item, key in keyed:
         if key in seen:
             item.end(Outcome.DUPLICATE)
         seen.add(key)
@@ -121,19 +141,30 @@ def _write_rows(items: Sequence[Judged]) -> None:
     if not items:
         return
     kind, now = items[0].kind, timezone.now()
-    for item in items:
-        item.row = _message_row(item, now)
-    kind.message_model.objects.bulk_create([item.row for item in items])
-    kind.reading_model.objects.bulk_create(
-        kind.reading_model(
-            device=item.device, timestamp=sample.timestamp or item.message.received_at, **sample.values
-        )
-        for item in items
-        for sample in item.samples
+    for item, key in zip(items, tables.new_keys(kind.message_model, len(items)), strict=True):
+        item.stored = (key, now)
+    tables.insert(kind.message_model, MESSAGE, [message_row(item) for item in items])
+    names = list(kind.device_type._readings)
+    texts = {n for n, reading in kind.device_type._readings.items() if reading.type == "json"}
+    tables.insert(
+        kind.reading_model,
+        ("device_id", "timestamp", "received_at", *names),
+        [
+            (
+                item.device.pk,
+                sample.timestamp or item.message.received_at,
+                now,
+                *map((_with_json(sample.values, texts) if texts else sample.values).get, names),
+            )
+            for item in items
+            for sample in item.samples
+        ],
     )
-    # In the order of their keys, so that two workers never wait for each other's rows.
-    for pk, change in sorted(changes(items).items()):
-        kind.device_model.objects.filter(pk=pk).update(**change.expressions())
+    presence.write(kind.device_model, changes(items), now)
+
+
+def _with_json(values: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {n: tables.as_json(value) if n in names else value for n, value in values.items()}
 
 
 def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
@@ -145,26 +176,42 @@ def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
     return {pk: presence.fold(said) for pk, said in signs.items()}
 
 
-def _message_row(item: Judged, now: datetime) -> BaseMessage:
-    failed = item.outcome is Outcome.FAILED
-    message = item.message
+# The columns of a message, in the order of message_row().
+MESSAGE = (
+    "id", "device_id", "topic", "payload_json", "payload_raw", "content_type", "correlation_id", "user_properties",
+    "processing_status", "processing_error", "received_at", "processed_at", "digest", "outcome", "notes",
+)  # fmt: skip
+
+
+def message_row(item: Judged) -> tuple[Any, ...]:
+    """The row of a message, JSON as text."""
+    key, now = item.stored
+    message, failed = item.message, item.outcome is Outcome.FAILED
     storable = item.document is not None and b"\\u0000" not in message.payload
-    row: BaseMessage = item.kind.message_model(
-        device=item.device,
-        topic=message.topic,
-        payload_json=item.document if storable else None,
-        payload_raw=None if storable else message.payload[:MAX_KEPT],
-        content_type=_text(message.content_type, 100),
-        correlation_id=_text(message.correlation_id, 256),
-        user_properties={_text(k, 256): _text(v, 1024) for k, v in message.user_properties[:32]},
-        processing_status=ProcessingStatus.FAILED if failed else ProcessingStatus.COMPLETED,
-        processing_error=_text(f"{item.reason}: {item.detail}", 1000) if failed else "",
-        processed_at=now,
-        digest=None if failed else item.digest,
-        outcome=item.outcome,
-        notes=[_text(note, 300) for note in item.notes[:50]],
+    return (
+        key,
+        item.device.pk,
+        message.topic,
+        tables.as_json(item.document) if storable else None,
+        None if storable else message.payload[:MAX_KEPT],
+        _text(message.content_type, 100),
+        _text(message.correlation_id, 256),
+        _properties(message.user_properties) if message.user_properties else "{}",
+        FAILED if failed else COMPLETED,
+        _text(f"{item.reason}: {item.detail}", 1000) if failed else "",
+        now,
+        now,
+        None if failed else item.digest,
+        item.outcome.value,
+        tables.as_json([_text(note, 300) for note in item.notes[:50]]) if item.notes else "[]",
     )
-    return row
+
+
+COMPLETED, FAILED = ProcessingStatus.COMPLETED.value, ProcessingStatus.FAILED.value
+
+
+def _properties(given: Sequence[tuple[str, str]]) -> str:
+    return tables.as_json({_text(k, 256): _text(v, 1024) for k, v in given[:32]})
 
 
 def _quarantined(item: Item) -> QuarantinedMessage:
@@ -181,4 +228,6 @@ def _quarantined(item: Item) -> QuarantinedMessage:
 
 def _text(value: str, longest: int) -> str:
     """What every database can hold of a text that a device chose."""
+    if not value:
+        return value
     return value[:longest].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
