@@ -6,11 +6,12 @@ or another worker wrote since the device was read is not overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
 from django.db import connection
 
 from devicehub.ingest import tables
@@ -62,26 +63,21 @@ def write(model: type[BaseDevice], changes: Mapping[int, Change], now: datetime)
     if not changes:
         return
     table = connection.ops.quote_name(model._meta.db_table)
-    in_order = sorted(changes.items())  # so that two workers never wait for each other's rows
-    tables.change(
-        _CHANGE.format(table=table, greatest="MAX" if connection.vendor == "sqlite" else "GREATEST"),
-        [
-            (
-                *(change.seen_at, change.seen_at) * 2,
-                change.reading_at,
-                change.reading_at,
-                change.connected,
-                change.connected_at,
-                change.connected,
-                change.status,
-                change.status,
-                change.wakes,
-                now,
-                pk,
-            )
-            for pk, change in in_order
-        ],
-    )
+    in_order = sorted(changes.items())
+    said = [
+        {
+            "pk": pk,
+            "seen_at": change.seen_at,
+            "reading_at": change.reading_at,
+            "status": change.status,
+            "wakes": change.wakes,
+            "connected": change.connected,
+            "connected_at": change.connected_at,
+            "now": now,
+        }
+        for pk, change in in_order
+    ]
+    _CHANGE[connection.vendor](table, said)
     reported: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
     for pk, change in in_order:
         if change.columns:
@@ -93,16 +89,41 @@ def write(model: type[BaseDevice], changes: Mapping[int, Change], now: datetime)
         tables.change(f"UPDATE {table} SET {assigned} WHERE id = %s", rows)  # noqa: S608
 
 
+def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
+    changed = _SET.format(latest="MAX", **{name: f"%({name})s" for name in said[0]})
+    tables.change(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)  # noqa: S608
+
+
+def _on_postgresql(table: str, said: Sequence[dict[str, Any]]) -> None:
+    changed = _SET.format(latest="GREATEST", **{name: f"said.{name}" for name in said[0]})
+    with connection.cursor() as cursor:
+        # In the order of their keys, so that two workers never wait for each other's rows.
+        cursor.execute(
+            f"SELECT 1 FROM {table} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",  # noqa: S608
+            [[change["pk"] for change in said]],
+        )
+        cursor.execute(
+            f"UPDATE {table} AS device SET {changed} FROM json_to_recordset(%s) AS said (pk bigint,"  # noqa: S608
+            " seen_at timestamptz, reading_at timestamptz, status text, wakes boolean, connected boolean,"
+            " connected_at timestamptz, now timestamptz) WHERE device.id = said.pk",
+            [orjson.dumps(said).decode()],
+        )
+
+
+_CHANGE = {"sqlite": _on_sqlite, "postgresql": _on_postgresql}
+
 # What is not said stays. An unknown time is older than any; SQLite's MAX is NULL when one of its arguments is.
-_CHANGE = """UPDATE {table} SET
- last_seen = COALESCE({greatest}(last_seen, %s), %s, last_seen),
- last_message_at = COALESCE({greatest}(last_message_at, %s), %s, last_message_at),
- last_reading_at = COALESCE({greatest}(last_reading_at, %s), %s, last_reading_at),
- connected_changed_at = CASE WHEN connected = COALESCE(%s, connected) THEN connected_changed_at ELSE %s END,
- connected = COALESCE(%s, connected),
- status = CASE WHEN status IN ('maintenance', 'provisioning') THEN status
-   WHEN %s IS NOT NULL THEN %s WHEN %s AND status = 'offline' THEN 'online' ELSE status END,
- updated_at = %s WHERE id = %s"""
+_SET = """
+ last_seen = COALESCE({latest}(device.last_seen, {seen_at}), {seen_at}, device.last_seen),
+ last_message_at = COALESCE({latest}(device.last_message_at, {seen_at}), {seen_at}, device.last_message_at),
+ last_reading_at = COALESCE({latest}(device.last_reading_at, {reading_at}), {reading_at}, device.last_reading_at),
+ connected_changed_at = CASE WHEN device.connected = COALESCE({connected}, device.connected)
+   THEN device.connected_changed_at ELSE {connected_at} END,
+ connected = COALESCE({connected}, device.connected),
+ status = CASE WHEN device.status IN ('maintenance', 'provisioning') THEN device.status
+   WHEN {status} IS NOT NULL THEN {status}
+   WHEN {wakes} AND device.status = 'offline' THEN 'online' ELSE device.status END,
+ updated_at = {now}"""
 
 
 def fold(signs: Iterable[Sign]) -> Change:

@@ -8,21 +8,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.utils import timezone
 
-from devicehub.ingest import presence, tables
+from devicehub.ingest import listeners, presence, tables
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.ingest.presence import Sign
-from devicehub.models import BaseDevice, BaseMessage, ProcessingStatus, QuarantinedMessage
+from devicehub.models import BaseMessage, ProcessingStatus, QuarantinedMessage
 from devicehub.registry import Kind
 from devicehub.topics import MessageType
 
 
-@dataclass
+@dataclass(slots=True)
 class Rejected:
     """A message of no known device: it goes to the quarantine."""
 
@@ -33,7 +33,15 @@ class Rejected:
     outcome: Outcome = Outcome.FAILED
 
 
-@dataclass
+class Known(NamedTuple):
+    """What must be known of a device to store its messages; who listens gets the whole device."""
+
+    pk: int
+    device_id: str
+    is_active: bool
+
+
+@dataclass(slots=True)
 class Judged:
     """A message of a known device, with what was found out about it.
 
@@ -42,7 +50,7 @@ class Judged:
 
     message: Message
     kind: Kind
-    device: BaseDevice
+    device: Any  # a BaseDevice where anybody listens, else Known
     message_type: MessageType
     outcome: Outcome = Outcome.STORED
     reason: Reason | None = None
@@ -88,16 +96,19 @@ class Judged:
 Item = Judged | Rejected
 
 
-def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], BaseDevice]:
-    """The devices by kind and id, one query for each kind."""
+def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], Any]:
+    """The devices by kind and id, one query for each kind: models where anybody listens, else Known."""
     by_kind: dict[str, tuple[Kind, set[str]]] = {}
     for kind, device_id in wanted:
         by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
-    return {
-        (kind.slug, device.device_id): device
-        for kind, ids in by_kind.values()
-        for device in kind.device_model.objects.filter(device_id__in=ids)
-    }
+    found: dict[tuple[str, str], Any] = {}
+    for kind, ids in by_kind.values():
+        devices = kind.device_model.objects.filter(device_id__in=ids)
+        if not listeners.are_there(kind.device_type):
+            devices = map(Known._make, devices.order_by().values_list(*Known._fields))
+        for device in devices:
+            found[kind.slug, device.device_id] = device
+    return found
 
 
 @transaction.atomic
@@ -141,9 +152,14 @@ def _write_rows(items: Sequence[Judged]) -> None:
     if not items:
         return
     kind, now = items[0].kind, timezone.now()
-    for item, key in zip(items, tables.new_keys(kind.message_model, len(items)), strict=True):
-        item.stored = (key, now)
-    tables.insert(kind.message_model, MESSAGE, [message_row(item) for item in items])
+    if isinstance(items[0].device, Known):  # nobody will ask for the keys of its messages
+        columns, keys = MESSAGE[1:], None
+    else:
+        columns, keys = MESSAGE, iter(tables.new_keys(kind.message_model, len(items)))
+    for item in items:
+        item.stored = (next(keys) if keys else None, now)
+    rows = [message_row(item) for item in items]
+    tables.insert(kind.message_model, columns, rows if keys else [row[1:] for row in rows])
     names = list(kind.device_type._readings)
     texts = {n for n, reading in kind.device_type._readings.items() if reading.type == "json"}
     tables.insert(
@@ -177,7 +193,7 @@ def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
 
 
 # The columns of a message, in the order of message_row().
-MESSAGE = (
+MESSAGE: tuple[str, ...] = (
     "id", "device_id", "topic", "payload_json", "payload_raw", "content_type", "correlation_id", "user_properties",
     "processing_status", "processing_error", "received_at", "processed_at", "digest", "outcome", "notes",
 )  # fmt: skip

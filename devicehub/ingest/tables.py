@@ -44,8 +44,8 @@ def known(table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     return _DIALECTS[connection.vendor].known(table, columns, pairs)
 
 
-def change(statement: str, rows: Sequence[Row]) -> None:
-    """Execute *statement*, with %s for values, once for each row."""
+def change(statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
+    """Execute *statement*, with %s or %(name)s for values, once for each row."""
     if rows:
         _DIALECTS[connection.vendor].change(statement, rows)
 
@@ -56,7 +56,7 @@ class _Dialect(Protocol):
     def known(
         self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     ) -> set[tuple[int, str]]: ...
-    def change(self, statement: str, rows: Sequence[Row]) -> None: ...
+    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None: ...
 
 
 class _Sqlite:
@@ -83,9 +83,17 @@ class _Sqlite:
             )
             return set(cursor.fetchall())
 
-    def change(self, statement: str, rows: Sequence[Row]) -> None:
+    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
         with connection.cursor() as cursor:
-            cursor.executemany(statement, [tuple(map(_for_sqlite, row)) for row in rows])
+            cursor.executemany(
+                statement,
+                [
+                    {name: _for_sqlite(value) for name, value in row.items()}
+                    if isinstance(row, dict)
+                    else tuple(map(_for_sqlite, row))
+                    for row in rows
+                ],
+            )
 
 
 class _Postgresql:
@@ -113,13 +121,14 @@ class _Postgresql:
         first, second = map(_quoted, columns)
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT known.{first}, known.{second} FROM unnest(%s::bigint[], %s::text[]) AS wanted (a, b)"  # noqa: S608
-                f" JOIN {_quoted(table)} AS known ON known.{first} = wanted.a AND known.{second} = wanted.b",
-                [[a for a, _ in pairs], [b for _, b in pairs]],
+                "SELECT wanted.a, wanted.b FROM json_to_recordset(%s) AS wanted (a bigint, b text)"  # noqa: S608
+                f" WHERE EXISTS (SELECT FROM {_quoted(table)} AS known"
+                f" WHERE known.{first} = wanted.a AND known.{second} = wanted.b)",
+                [orjson.dumps([{"a": a, "b": b} for a, b in pairs]).decode()],
             )
             return set(cursor.fetchall())
 
-    def change(self, statement: str, rows: Sequence[Row]) -> None:
+    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
         with connection.cursor() as cursor:
             cursor.executemany(statement, rows)
 
