@@ -22,8 +22,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 CONNECT_TIMEOUT = 5.0  # seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT
 SESSION_EXPIRY = 7 * 24 * 3600  # seconds that the broker keeps an absent listener's messages
-RECEIVE_MAXIMUM = 500  # messages that may be unacknowledged; bounds the memory of a listener
+RECEIVE_MAXIMUM = 2000  # messages that may be unacknowledged: while a batch is stored, the next one arrives
+MOST_QUEUED = 16 << 20  # bytes of payloads that wait to be stored, beyond which the network must wait
 FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
+PAUSE = 0.01  # seconds until the network looks again whether the queue has room
 KEEPALIVE = 30
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
@@ -198,16 +200,22 @@ class Intake:
     """A connection as paho sees it, read in large pieces: messages go to *deliver*, all other packets to paho.
 
     paho reads a packet by three system calls and more, which costs as much as to store the message.
-    What is unusual in a message is paho's to read: QoS 2, and whatever is malformed.
+    What is unusual in a message is paho's to read: QoS 2, and whatever is malformed. Nothing is read while
+    *full* says so; paho goes on sending acks and pings.
     """
 
     PIECE = 1 << 18  # bytes that are read at once
     PIECES = 16  # that are read before paho may send and look at its clock again
 
     def __init__(
-        self, connection: Any, version: int, generation: int, deliver: Callable[[Delivery], None]
+        self,
+        connection: Any,
+        version: int,
+        generation: int,
+        deliver: Callable[[Delivery], None],
+        full: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._connection, self._generation, self._deliver = connection, generation, deliver
+        self._connection, self._generation, self._deliver, self._full = connection, generation, deliver, full
         self._has_properties = version == paho.MQTTv5
         self._rest = bytearray()  # of a packet that is not whole yet
         self._missing = 0  # bytes, at least, until it is
@@ -217,6 +225,9 @@ class Intake:
         """Bytes for paho. Raises BlockingIOError when there are none yet; none at all is the end."""
         for _ in range(self.PIECES):
             if self._others:
+                break
+            if self._full():
+                time.sleep(PAUSE)
                 break
             piece = self._connection.recv(self.PIECE)
             if not piece:
@@ -347,6 +358,7 @@ class _Session(paho.Client):
 
     generation = 0  # of the connection
     deliver: Callable[[Delivery], None]
+    full: Callable[[], bool]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge in this order those that came over the connection that is open now."""
@@ -368,7 +380,7 @@ class _Session(paho.Client):
         with self._changing:
             self.generation += 1
             self._out_packet.clear()  # an ack of the last connection would be one of another message on this
-            return Intake(connection, int(self.protocol), self.generation, self.deliver)
+            return Intake(connection, int(self.protocol), self.generation, self.deliver, self.full)
 
 
 PUBLISH, PUBACK = 3, 0x40  # a type, and the first byte of a packet
@@ -393,12 +405,16 @@ class Listener:
         self._address, self._filters, self._version = address, list(filters), version
         self._report = report
         self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._bytes_put = self._bytes_taken = (
+            0  # the first is the network thread's to count, the other the reader's
+        )
         self._welcome = False  # whether the broker ever let us in
         self._ready = threading.Event()
         self._flushed = threading.Event()
         self._failure = ""
         self._client = _client(address, client_id, version, clean=False, made=_Session)
-        self._client.deliver = self._queue.put
+        self._client.deliver = self._put
+        self._client.full = lambda: self._bytes_put - self._bytes_taken > MOST_QUEUED
         self._client.manual_ack_set(True)
         self._client.reconnect_delay_set(1, 30)
         self._client.on_connect = self._on_connect
@@ -432,6 +448,7 @@ class Listener:
             taken.append(self._queue.get(timeout=timeout))
             while len(taken) < most:
                 taken.append(self._queue.get_nowait())
+        self._bytes_taken += sum([len(delivery.payload) for delivery in taken])
         current = self._client.generation
         return [delivery for delivery in taken if delivery.generation == current]
 
@@ -483,10 +500,14 @@ class Listener:
         else:
             self._client.connect(self._address.host, self._address.port, KEEPALIVE)
 
+    def _put(self, delivery: Delivery) -> None:
+        self._bytes_put += len(delivery.payload)
+        self._queue.put(delivery)
+
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                self._queue.get_nowait()
+                self._bytes_taken += len(self._queue.get_nowait().payload)
 
     def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         self._welcome = True
@@ -516,7 +537,7 @@ class Listener:
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
         """What an Intake left to paho."""
-        self._queue.put(
+        self._put(
             Delivery(
                 message.topic,
                 bytes(message.payload),

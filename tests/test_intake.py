@@ -158,3 +158,19 @@ def test_what_is_here_is_pending():
     assert intake.recv(1) == PINGRESP[:1]
 
     assert intake.pending() == 1
+
+
+def test_nothing_is_read_while_the_queue_is_full():
+    """So that a slow database makes the broker wait, and no memory is taken for it."""
+    room = [False, True]
+    messages = []
+    intake = Intake(Broker([publish(b"{}")]), paho.MQTTv5, 1, messages.append, lambda: not room[0])
+
+    with pytest.raises(BlockingIOError):
+        intake.recv(1)
+    assert messages == []
+
+    room.pop(0)
+    with pytest.raises(BlockingIOError):
+        intake.recv(1)
+    assert len(messages) == 1

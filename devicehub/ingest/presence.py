@@ -91,6 +91,9 @@ def write(model: type[BaseDevice], changes: Mapping[int, Change], now: datetime)
 
 def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
     changed = _SET.format(latest="MAX", **{name: f"%({name})s" for name in said[0]})
+    for change in said:
+        for name in _TIMES:
+            change[name] = None if change[name] is None else tables.as_time(change[name])
     tables.change(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)  # noqa: S608
 
 
@@ -110,6 +113,7 @@ def _on_postgresql(table: str, said: Sequence[dict[str, Any]]) -> None:
         )
 
 
+_TIMES = ("seen_at", "reading_at", "connected_at", "now")
 _CHANGE = {"sqlite": _on_sqlite, "postgresql": _on_postgresql}
 
 # What is not said stays. An unknown time is older than any; SQLite's MAX is NULL when one of its arguments is.

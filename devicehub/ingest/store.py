@@ -60,17 +60,19 @@ class Judged:
     sign: Sign | None = None
     notes: list[str] = field(default_factory=list)
     has_device_time: bool = False
-    stored: tuple[int | None, datetime | None] = (None, None)  # the key of its row, and when that was written
+    row_key: int | None = None
+    row_written: datetime | None = None
     _digest: str | None = None
 
     @property
     def row(self) -> BaseMessage:
         """Its row as a model, made for who asks."""
-        named = dict(zip(MESSAGE, message_row(self), strict=True))
+        named = dict(zip(MESSAGE, message_row(self, ""), strict=True))
         for name in ("payload_json", "user_properties", "notes"):
             if named[name] is not None:
                 named[name] = json.loads(named[name])
-        row: BaseMessage = self.kind.message_model(**named)
+        named["received_at"] = named["processed_at"] = self.row_written
+        row: BaseMessage = self.kind.message_model(id=self.row_key, **named)
         row._state.adding, row._state.db = False, connection.alias
         return row
 
@@ -152,35 +154,36 @@ def _write_rows(items: Sequence[Judged]) -> None:
     if not items:
         return
     kind, now = items[0].kind, timezone.now()
+    written = tables.as_time(now)
+    rows = [message_row(item, written) for item in items]
     if isinstance(items[0].device, Known):  # nobody will ask for the keys of its messages
-        columns, keys = MESSAGE[1:], None
+        tables.insert(kind.message_model, MESSAGE, rows)
     else:
-        columns, keys = MESSAGE, iter(tables.new_keys(kind.message_model, len(items)))
-    for item in items:
-        item.stored = (next(keys) if keys else None, now)
-    rows = [message_row(item) for item in items]
-    tables.insert(kind.message_model, columns, rows if keys else [row[1:] for row in rows])
-    names = list(kind.device_type._readings)
-    texts = {n for n, reading in kind.device_type._readings.items() if reading.type == "json"}
-    tables.insert(
-        kind.reading_model,
-        ("device_id", "timestamp", "received_at", *names),
-        [
-            (
-                item.device.pk,
-                sample.timestamp or item.message.received_at,
-                now,
-                *map((_with_json(sample.values, texts) if texts else sample.values).get, names),
-            )
-            for item in items
-            for sample in item.samples
-        ],
-    )
+        keys = tables.new_keys(kind.message_model, len(items))
+        for item, key in zip(items, keys, strict=True):
+            item.row_key, item.row_written = key, now
+        rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
+        tables.insert(kind.message_model, ("id", *MESSAGE), rows)
+    _write_readings(kind, items, written)
     presence.write(kind.device_model, changes(items), now)
 
 
-def _with_json(values: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    return {n: tables.as_json(value) if n in names else value for n, value in values.items()}
+def _write_readings(kind: Kind, items: Sequence[Judged], now: str) -> None:
+    declared = kind.device_type._readings
+    written = {n: _WRITTEN[reading.type] for n, reading in declared.items() if reading.type in _WRITTEN}
+    rows = []
+    for item in items:
+        for sample in item.samples:
+            values = sample.values
+            for name in written.keys() & values.keys():
+                values = values | {name: written[name](values[name])}
+            timestamp = tables.as_time(sample.timestamp or item.message.received_at)
+            rows.append((item.device.pk, timestamp, now, *map(values.get, declared)))
+    tables.insert(kind.reading_model, ("device_id", "timestamp", "received_at", *declared), rows)
+
+
+# By type of a reading: what a driver does not take as it is.
+_WRITTEN = {"json": tables.as_json, "datetime": tables.as_time}
 
 
 def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
@@ -194,18 +197,16 @@ def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
 
 # The columns of a message, in the order of message_row().
 MESSAGE: tuple[str, ...] = (
-    "id", "device_id", "topic", "payload_json", "payload_raw", "content_type", "correlation_id", "user_properties",
+    "device_id", "topic", "payload_json", "payload_raw", "content_type", "correlation_id", "user_properties",
     "processing_status", "processing_error", "received_at", "processed_at", "digest", "outcome", "notes",
 )  # fmt: skip
 
 
-def message_row(item: Judged) -> tuple[Any, ...]:
-    """The row of a message, JSON as text."""
-    key, now = item.stored
+def message_row(item: Judged, now: str) -> tuple[Any, ...]:
+    """The row of a message, JSON and times as text."""
     message, failed = item.message, item.outcome is Outcome.FAILED
     storable = item.document is not None and b"\\u0000" not in message.payload
     return (
-        key,
         item.device.pk,
         message.topic,
         tables.as_json(item.document) if storable else None,

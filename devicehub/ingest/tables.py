@@ -1,6 +1,7 @@
 """Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite, and no model instances.
 
-Values are what drivers take: aware times, texts, numbers, bytes; a JSON column takes its text, see as_json().
+Values are what drivers take without a conversion: texts, numbers, booleans and bytes. A time is written by
+as_time(), what goes into a JSON column by as_json().
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ def as_json(value: Any) -> str:
     except TypeError:  # an integer beyond 64 bits, a lone surrogate, a key that is no text
         return json.dumps(value)
     return json.dumps(value) if "null" in text else text  # it writes null for NaN as well
+
+
+def as_time(moment: datetime) -> str:
+    """An aware time as the text of a column; on SQLite as Django keeps it there, in UTC and without a zone."""
+    if connection.vendor == "sqlite":
+        moment = (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).replace(tzinfo=None)
+    return moment.isoformat(" ")
 
 
 def insert(model: type[models.Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -85,15 +93,7 @@ class _Sqlite:
 
     def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
         with connection.cursor() as cursor:
-            cursor.executemany(
-                statement,
-                [
-                    {name: _for_sqlite(value) for name, value in row.items()}
-                    if isinstance(row, dict)
-                    else tuple(map(_for_sqlite, row))
-                    for row in rows
-                ],
-            )
+            cursor.executemany(statement, rows)
 
 
 class _Postgresql:
@@ -137,11 +137,6 @@ def _quoted(name: str) -> str:
     return connection.ops.quote_name(name)
 
 
-def _for_sqlite(value: Any) -> Any:
-    """Times as Django keeps them there: in UTC, without a zone."""
-    return str(value.astimezone(UTC).replace(tzinfo=None)) if type(value) is datetime else value
-
-
 def _text_for_copy(value: str) -> str:
     """A text in PostgreSQL's text format of COPY."""
     if "\\" in value:
@@ -158,7 +153,6 @@ _FOR_COPY: dict[type, Callable[[Any], str]] = {
     int: repr,
     float: repr,
     bool: lambda value: "t" if value else "f",
-    datetime: datetime.isoformat,
     bytes: lambda value: "\\\\x" + value.hex(),
 }
 _DIALECTS: dict[str, _Dialect] = {"sqlite": _Sqlite(), "postgresql": _Postgresql()}
