@@ -1,4 +1,4 @@
-"""`script/bench auth`, `storm`, `changes` and `fuzz`: what they do is in the modules of those names."""
+"""`script/bench auth`, `storm`, `changes`, `ingest` and `fuzz`: what they do is in the modules of those names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, changes, fuzz, storm
+from bench import auth, changes, fuzz, ingest, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -53,6 +53,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one = benches.add_parser("changes", help="how soon a change by SQL is in force")
     one.add_argument("--devices", dest="count", type=positive, default=200, help="200")
     one.set_defaults(module=changes)
+
+    one = benches.add_parser(
+        "ingest", help="messages into the database against a subscriber that stores nothing"
+    )
+    one.add_argument("--devices", dest="count", type=positive, default=200, help="that publish, 200")
+    one.add_argument("--messages", type=positive, default=30_000, help="of one round, 30000")
+    one.add_argument("--rounds", type=positive, default=5, help="5")
+    one.set_defaults(module=ingest)
 
     for one in benches.choices.values():
         one.add_argument(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
+from paho.mqtt import MQTTException
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -19,8 +22,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 CONNECT_TIMEOUT = 5.0  # seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT
 SESSION_EXPIRY = 7 * 24 * 3600  # seconds that the broker keeps an absent listener's messages
-RECEIVE_MAXIMUM = 500  # messages that may be unacknowledged; bounds the memory of a listener
+RECEIVE_MAXIMUM = 2000  # messages that may be unacknowledged: while a batch is stored, the next one arrives
+MOST_QUEUED = 16 << 20  # bytes of payloads that wait to be stored, beyond which the network must wait
 FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
+PAUSE = 0.01  # seconds until the network looks again whether the queue has room
 KEEPALIVE = 30
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
@@ -109,7 +114,7 @@ class Connection:
         on_message: Callable[[str, bytes], None] | None = None,
         timeout: float = CONNECT_TIMEOUT,
     ) -> None:
-        self._client = _client(address, client_id, version, clean=True)
+        self._client = _client(address, client_id, version, clean=True, made=paho.Client)
         self._answered = threading.Event()
         self._refusal = ""
         self._client.on_connect = self._on_connect
@@ -191,6 +196,197 @@ def publish(
         connection.close()
 
 
+class Intake:
+    """A connection as paho sees it, read in large pieces: messages go to *deliver*, all other packets to paho.
+
+    paho reads a packet by three system calls and more, which costs as much as to store the message.
+    What is unusual in a message is paho's to read: QoS 2, and whatever is malformed. Nothing is read while
+    *full* says so; paho goes on sending acks and pings.
+    """
+
+    PIECE = 1 << 18  # bytes that are read at once
+    PIECES = 16  # that are read before paho may send and look at its clock again
+
+    def __init__(
+        self,
+        connection: Any,
+        version: int,
+        generation: int,
+        deliver: Callable[[Delivery], None],
+        full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._connection, self._generation, self._deliver, self._full = connection, generation, deliver, full
+        self._has_properties = version == paho.MQTTv5
+        self._rest = bytearray()  # of a packet that is not whole yet
+        self._missing = 0  # bytes, at least, until it is
+        self._others = bytearray()  # packets for paho
+
+    def recv(self, size: int) -> bytes:
+        """Bytes for paho. Raises BlockingIOError when there are none yet; none at all is the end."""
+        for _ in range(self.PIECES):
+            if self._others:
+                break
+            if self._full():
+                time.sleep(PAUSE)
+                break
+            piece = self._connection.recv(self.PIECE)
+            if not piece:
+                return b""
+            self._take(piece)
+        if not self._others:
+            raise BlockingIOError
+        taken = bytes(self._others[:size])
+        del self._others[:size]
+        return taken
+
+    def pending(self) -> int:
+        """Bytes that are here already, for which paho must not wait."""
+        decrypted = self._connection.pending() if hasattr(self._connection, "pending") else 0
+        return len(self._others) + int(decrypted)
+
+    def fileno(self) -> int:
+        return int(self._connection.fileno())
+
+    def send(self, data: bytes) -> int:
+        return int(self._connection.send(data))
+
+    def setblocking(self, flag: bool) -> None:
+        self._connection.setblocking(flag)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _take(self, piece: bytes) -> None:
+        if self._rest:
+            self._rest += piece
+            self._missing -= len(piece)
+            if self._missing > 0:
+                return
+            piece = bytes(self._rest)
+        now = time.time()
+        position, end = 0, len(piece)
+        self._missing = 1
+        while end - position >= 2:
+            start, length = position + 2, piece[position + 1]
+            if length > 127:
+                found = _long_length(piece, position + 1)
+                if found is None:
+                    break
+                start, length = found
+            stop = start + length
+            if stop > end:
+                self._missing = stop - end
+                break
+            delivery = None
+            if piece[position] >> 4 == PUBLISH and start > position + 1:
+                delivery = self._delivery(piece[position], piece[start:stop], now)
+            if delivery is None:
+                self._others += piece[position:stop]
+            else:
+                self._deliver(delivery)
+            position = stop
+        self._rest = bytearray(piece[position:])
+
+    def _delivery(self, flags: int, body: bytes, now: float) -> Delivery | None:
+        """The message in a PUBLISH packet (MQTT 5.0, 3.3); None when paho shall read it."""
+        qos = flags >> 1 & 3
+        at = 2 + int.from_bytes(body[:2])
+        packet_id = 0
+        described = _NOTHING
+        try:
+            topic = body[2:at].decode()
+            if qos:
+                packet_id = int.from_bytes(body[at : at + 2])
+                at += 2
+            if self._has_properties:
+                length = body[at]
+                if length > 127:
+                    return None
+                described = _described(body[at : at + length + 1]) if length else _NOTHING
+                at += length + 1
+        except (ValueError, LookupError, struct.error, MQTTException):
+            return None
+        if qos > 1 or at > len(body) or not topic:
+            return None
+        return Delivery(
+            topic,
+            body[at:],
+            qos,
+            bool(flags & 1),
+            bool(flags & 8),
+            now,
+            *described,
+            packet_id,
+            self._generation,
+        )
+
+
+_NOTHING: tuple[str, bytes, tuple[tuple[str, str], ...]] = ("", b"", ())
+
+
+@functools.lru_cache(maxsize=256)  # what describes the messages of a fleet is mostly the same
+def _described(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
+    """Content type, correlation data and user properties in the properties of a PUBLISH."""
+    properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.unpack(encoded)
+    return _properties(properties)
+
+
+def _properties(properties: Any) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
+    return (
+        getattr(properties, "ContentType", ""),
+        getattr(properties, "CorrelationData", b""),
+        tuple(getattr(properties, "UserProperty", ())),
+    )
+
+
+def _long_length(piece: bytes, at: int) -> tuple[int, int] | None:
+    """Where a packet's body begins and how long it is (MQTT 5.0, 1.5.5); None when that is not here yet.
+
+    A length that never ends is told as all that is here, itself included, for paho to refuse.
+    """
+    length = 0
+    for place, byte in enumerate(piece[at : at + 4]):
+        length |= (byte & 127) << 7 * place
+        if byte < 128:
+            return at + place + 1, length
+    return (at, len(piece) - at) if len(piece) >= at + 4 else None
+
+
+class _Session(paho.Client):
+    """paho's client with an Intake on every connection, and with acks for many messages in one piece."""
+
+    generation = 0  # of the connection
+    deliver: Callable[[Delivery], None]
+    full: Callable[[], bool]
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge in this order those that came over the connection that is open now."""
+        with self._changing:
+            current = [delivery for delivery in deliveries if delivery.generation == self.generation]
+            acks = b"".join([_PUBACK + d.packet_id.to_bytes(2) for d in current if d.qos == 1])
+            if acks:
+                self._packet_queue(PUBACK, acks, 0, 1)
+            for delivery in current:
+                if delivery.qos == 2:
+                    self.ack(delivery.packet_id, 2)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._changing = threading.Lock()
+        super().__init__(*arguments, **options)
+
+    def _create_socket(self) -> Any:
+        connection = super()._create_socket()
+        with self._changing:
+            self.generation += 1
+            self._out_packet.clear()  # an ack of the last connection would be one of another message on this
+            return Intake(connection, int(self.protocol), self.generation, self.deliver, self.full)
+
+
+PUBLISH, PUBACK = 3, 0x40  # a type, and the first byte of a packet
+_PUBACK = bytes((PUBACK, 2))  # then the packet id; without a reason code it is a success (MQTT 5.0, 3.4.2.1)
+
+
 class Listener:
     """A session of ours at the broker, with manual acks: what is not acknowledged comes again.
 
@@ -209,11 +405,16 @@ class Listener:
         self._address, self._filters, self._version = address, list(filters), version
         self._report = report
         self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-        self._generation = 0
+        self._bytes_put = self._bytes_taken = (
+            0  # the first is the network thread's to count, the other the reader's
+        )
+        self._welcome = False  # whether the broker ever let us in
         self._ready = threading.Event()
         self._flushed = threading.Event()
         self._failure = ""
-        self._client = _client(address, client_id, version, clean=False)
+        self._client = _client(address, client_id, version, clean=False, made=_Session)
+        self._client.deliver = self._put
+        self._client.full = lambda: self._bytes_put - self._bytes_taken > MOST_QUEUED
         self._client.manual_ack_set(True)
         self._client.reconnect_delay_set(1, 30)
         self._client.on_connect = self._on_connect
@@ -247,13 +448,13 @@ class Listener:
             taken.append(self._queue.get(timeout=timeout))
             while len(taken) < most:
                 taken.append(self._queue.get_nowait())
-        return [delivery for delivery in taken if delivery.generation == self._generation]
+        self._bytes_taken += sum([len(delivery.payload) for delivery in taken])
+        current = self._client.generation
+        return [delivery for delivery in taken if delivery.generation == current]
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge in the order received. Those of an earlier connection come again by themselves."""
-        for delivery in deliveries:
-            if delivery.generation == self._generation:
-                self._client.ack(delivery.packet_id, delivery.qos)
+        self._client.acknowledge(deliveries)
 
     def redeliver(self) -> None:
         """Have everything that is not acknowledged sent again: a broker does that on a new connection only."""
@@ -281,7 +482,7 @@ class Listener:
 
     def _silence(self, timeout: float) -> str:
         where = f"{self._address.host}:{self._address.port}"
-        if self._generation:
+        if self._welcome:
             return f"{where} hung up on the subscription; may this account subscribe to {self._filters[0]}?"
         return (
             f"{where} did not answer within {timeout:g} s; "
@@ -299,13 +500,17 @@ class Listener:
         else:
             self._client.connect(self._address.host, self._address.port, KEEPALIVE)
 
+    def _put(self, delivery: Delivery) -> None:
+        self._bytes_put += len(delivery.payload)
+        self._queue.put(delivery)
+
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                self._queue.get_nowait()
+                self._bytes_taken += len(self._queue.get_nowait().payload)
 
     def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
-        self._generation += 1
+        self._welcome = True
         if reason.is_failure:
             refusal = f"{self._address.host}:{self._address.port} refused the connection: {reason}"
             if self._ready.is_set():  # it let us in before: its service may be away, so go on trying
@@ -331,27 +536,28 @@ class Listener:
         self._ready.set()
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
-        properties = message.properties
-        self._queue.put(
+        """What an Intake left to paho."""
+        self._put(
             Delivery(
-                topic=message.topic,
-                payload=bytes(message.payload),
-                qos=message.qos,
-                retain=message.retain,
-                duplicate=message.dup,
-                received_at=time.time(),
-                content_type=getattr(properties, "ContentType", ""),
-                correlation_data=getattr(properties, "CorrelationData", b""),
-                user_properties=tuple(getattr(properties, "UserProperty", ())),
-                packet_id=message.mid,
-                generation=self._generation,
+                message.topic,
+                bytes(message.payload),
+                message.qos,
+                message.retain,
+                message.dup,
+                time.time(),
+                *_properties(message.properties),
+                message.mid,
+                self._client.generation,
             )
         )
 
 
-def _client(address: BrokerAddress, client_id: str, version: str, *, clean: bool) -> paho.Client:
+Made = TypeVar("Made", bound=paho.Client)
+
+
+def _client(address: BrokerAddress, client_id: str, version: str, *, clean: bool, made: type[Made]) -> Made:
     protocol = VERSIONS[version]
-    client = paho.Client(
+    client = made(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         protocol=protocol,

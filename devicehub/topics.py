@@ -47,6 +47,11 @@ def build(kind: Kind, device_id: str, message_type: str) -> str:
 
 def parse(topic: str) -> Address | None:
     """What *topic* says, or None when it is no topic of a device. Exact: no case folding, no trimming."""
+    return _parse(topic, settings.topic_prefix, registry.version)
+
+
+@functools.lru_cache(maxsize=16_384)  # devices say much on few topics; what else decides is an argument
+def _parse(topic: str, _prefix: str, _kinds: int) -> Address | None:
     levels = topic.split("/")
     for kind in registry:
         address = _match(kind, levels)

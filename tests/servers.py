@@ -294,13 +294,16 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
 
 
 @contextmanager
-def mosquitto(folder: Path) -> Iterator[int]:
-    """Mosquitto that lets everybody do everything and keeps nothing; yields its port."""
+def mosquitto(folder: Path, more: str = "") -> Iterator[int]:
+    """Mosquitto that lets everybody do everything and keeps nothing; yields its port.
+
+    *more* are further lines of its configuration.
+    """
     program = _program("mosquitto", package="mosquitto")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     configuration = folder / "mosquitto.conf"
-    configuration.write_text(MOSQUITTO_CONF.format(port=port))
+    configuration.write_text(MOSQUITTO_CONF.format(port=port) + more)
     command = [program, "-c", str(configuration)]
     log = folder / "mosquitto.log"
     with process(command, env=_environment(), log=log, ready=lambda: accepts(port)):

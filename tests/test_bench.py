@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench import auth, changes, load, placement, storm
+from bench import auth, changes, ingest, load, placement, publisher, storm
 from bench.__main__ import arguments, main
 from bench.serving import CannotMeasure
 from tests import servers
@@ -28,6 +30,7 @@ def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., 
     """The report of a run of `script/bench ... --database sqlite --json`, without its set-up."""
     try:
         servers.wrk()
+        servers._program("mosquitto", package="mosquitto")
     except servers.MissingServer as missing:
         needs_real(missing)
 
@@ -98,6 +101,54 @@ def test_changes_reports_how_soon_a_device_is_refused(bench, capsys):
     changes.show(report)
 
     assert "all in force within 1000 ms" in capsys.readouterr().out
+
+
+def test_ingest_reports_workers_beside_a_bare_subscriber(bench, capsys):
+    report = bench("ingest", "--devices", "7", "--messages", "200", "--rounds", "2")
+
+    assert [row["subject"] for row in report["rows"]] == ["bare", "sqlite"]
+    for row in report["rows"]:
+        assert min(row["per_second"], row["rate_ratio"], row["peak_mib"]) > 0
+        assert (row["sent"], row["stored"], row["lost"], row["duplicated"]) == (400, 400, 0, 0)
+    assert report["databases"][0].startswith("SQLite 3")
+    assert "paho-mqtt" in report["client"]
+    assert len(report["targets"]) == 2
+
+    ingest.show(report)
+
+    assert "Target, nothing lost, nothing stored twice: met" in capsys.readouterr().out
+
+
+def test_what_is_published_is_known_again_and_never_twice_the_same():
+    """A message is counted by its bytes: the bench makes them anew to look each of them up."""
+    first, later = publisher.payloads(1_700_000_000.5, 500), publisher.payloads(1_700_000_060.5, 500)
+
+    assert publisher.payloads(1_700_000_000.5, 500) == first
+    assert len({*first, *later}) == 1_000
+
+
+def test_ingest_tells_lost_from_stored_twice():
+    payloads = publisher.payloads(1_700_000_000.5, 3)
+    digests = [(hashlib.sha256(payload).hexdigest(),) for payload in payloads]
+
+    def outcome(rows, refused=0):
+        answers = {"digest": rows, "count(*)": [(len(rows),)], "quarantine": [(refused,)]}
+
+        def query(statement):
+            place = "quarantine" if "quarantine" in statement else statement.split()[1]
+            return [(0,)] if "max(id)" in statement else answers[place]
+
+        hub = SimpleNamespace(vendor="sqlite", generated=[])
+        worker = ingest.Worker(hub, 1, Path(os.devnull), query)
+        worker.expect(len(payloads))
+        return worker.outcome(payloads)
+
+    assert outcome(digests) == (3, 0, 0)
+    assert outcome(digests[:1] + digests[:2]) == (2, 1, 1)
+    with pytest.raises(CannotMeasure, match="1 refused"):
+        outcome(digests[:2], refused=1)
+    with pytest.raises(CannotMeasure, match="1 messages"):
+        outcome([("of somebody else",)])
 
 
 def test_a_storm_asks_again_where_the_server_is_busy_and_counts_it(monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -10,7 +10,7 @@ import structlog
 from devicehub import commands, signals
 from devicehub.ingest import store
 from devicehub.ingest.message import Outcome
-from devicehub.ingest.store import Item, Judged
+from devicehub.ingest.store import Item, Judged, Known
 from devicehub.models import BaseDevice
 from devicehub.topics import MessageType
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 def announce(batch: Sequence[Item]) -> None:
     """Tell what each message brought, then what changed on each device."""
-    told = [item for item in batch if isinstance(item, Judged) and item.outcome in NEWS]
+    told = _heard(item for item in batch if isinstance(item, Judged) and item.outcome in NEWS)
     before = {_key(item): (item.device.status, item.device.connected) for item in told}
     by_kind: dict[str, list[Judged]] = {}
     for item in told:
@@ -36,6 +36,17 @@ def announce(batch: Sequence[Item]) -> None:
 
 
 NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
+
+
+def _heard(items: Iterable[Judged]) -> list[Judged]:
+    """Those that somebody listens to; of the others, replies have their command answered."""
+    told = []
+    for item in items:
+        if not isinstance(item.device, Known):
+            told.append(item)
+        elif item.message_type is MessageType.REPLY:
+            _tell(_deliver_reply, item)
+    return told
 
 
 def _key(item: Judged) -> tuple[str, int]:

@@ -6,14 +6,15 @@ or another worker wrote since the device was read is not overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Case, DateTimeField, F, Value, When
-from django.db.models.functions import Coalesce, Greatest, Now
+import orjson
+from django.db import connection
 
+from devicehub.ingest import tables
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 
 
@@ -40,7 +41,7 @@ class Change:
     columns: dict[str, Any] = field(default_factory=dict)
 
     def apply(self, device: BaseDevice) -> None:
-        """Change *device* in memory, as its row is changed by expressions()."""
+        """Change *device* in memory, as its row is changed by write()."""
         if self.seen_at is not None:
             device.last_seen = _later(device.last_seen, self.seen_at)
             device.last_message_at = _later(device.last_message_at, self.seen_at)
@@ -56,24 +57,77 @@ class Change:
         for name, value in self.columns.items():
             setattr(device, name, value)
 
-    def expressions(self) -> dict[str, Any]:
-        """The change as arguments of QuerySet.update()."""
-        changes: dict[str, Any] = {**self.columns, "updated_at": Now()}
-        if self.seen_at is not None:
-            changes |= {n: _latest(n, self.seen_at) for n in ("last_seen", "last_message_at")}
-        if self.reading_at is not None:
-            changes["last_reading_at"] = _latest("last_reading_at", self.reading_at)
-        if self.connected is not None:
-            unchanged = When(connected=self.connected, then=F("connected_changed_at"))
-            changes["connected_changed_at"] = Case(unchanged, default=_moment(self.connected_at))
-            changes["connected"] = self.connected
-        if self.status is not None:
-            kept = When(status__in=OPERATOR_STATES, then=F("status"))
-            changes["status"] = Case(kept, default=Value(self.status))
-        elif self.wakes:
-            woken = When(status=DeviceStatus.OFFLINE, then=Value(DeviceStatus.ONLINE.value))
-            changes["status"] = Case(woken, default=F("status"))
-        return changes
+
+def write(model: type[BaseDevice], changes: Mapping[int, Change], now: datetime) -> None:
+    """Change the rows of *model* by primary key, each by itself, whatever was written since they were read."""
+    if not changes:
+        return
+    table = connection.ops.quote_name(model._meta.db_table)
+    in_order = sorted(changes.items())
+    said = [
+        {
+            "pk": pk,
+            "seen_at": change.seen_at,
+            "reading_at": change.reading_at,
+            "status": change.status,
+            "wakes": change.wakes,
+            "connected": change.connected,
+            "connected_at": change.connected_at,
+            "now": now,
+        }
+        for pk, change in in_order
+    ]
+    _CHANGE[connection.vendor](table, said)
+    reported: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for pk, change in in_order:
+        if change.columns:
+            fields: list[Any] = [model._meta.get_field(name) for name in change.columns]
+            values = [f.get_db_prep_save(change.columns[f.name], connection) for f in fields]
+            reported.setdefault(tuple(f.column for f in fields), []).append((*values, pk))
+    for columns, rows in reported.items():
+        assigned = ", ".join(f"{connection.ops.quote_name(column)} = %s" for column in columns)
+        tables.change(f"UPDATE {table} SET {assigned} WHERE id = %s", rows)  # noqa: S608
+
+
+def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
+    changed = _SET.format(latest="MAX", **{name: f"%({name})s" for name in said[0]})
+    for change in said:
+        for name in _TIMES:
+            change[name] = None if change[name] is None else tables.as_time(change[name])
+    tables.change(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)  # noqa: S608
+
+
+def _on_postgresql(table: str, said: Sequence[dict[str, Any]]) -> None:
+    changed = _SET.format(latest="GREATEST", **{name: f"said.{name}" for name in said[0]})
+    with connection.cursor() as cursor:
+        # In the order of their keys, so that two workers never wait for each other's rows.
+        cursor.execute(
+            f"SELECT 1 FROM {table} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",  # noqa: S608
+            [[change["pk"] for change in said]],
+        )
+        cursor.execute(
+            f"UPDATE {table} AS device SET {changed} FROM json_to_recordset(%s) AS said (pk bigint,"  # noqa: S608
+            " seen_at timestamptz, reading_at timestamptz, status text, wakes boolean, connected boolean,"
+            " connected_at timestamptz, now timestamptz) WHERE device.id = said.pk",
+            [orjson.dumps(said).decode()],
+        )
+
+
+_TIMES = ("seen_at", "reading_at", "connected_at", "now")
+_CHANGE = {"sqlite": _on_sqlite, "postgresql": _on_postgresql}
+
+# What is not said stays. An unknown time is older than any; SQLite's MAX is NULL when one of its arguments is.
+_SET = """
+ last_seen = COALESCE({latest}(device.last_seen, {seen_at}), {seen_at}, device.last_seen),
+ last_message_at = COALESCE({latest}(device.last_message_at, {seen_at}), {seen_at}, device.last_message_at),
+ last_reading_at = COALESCE({latest}(device.last_reading_at, {reading_at}), {reading_at}, device.last_reading_at),
+ connected_changed_at = CASE WHEN device.connected = COALESCE({connected}, device.connected)
+   THEN device.connected_changed_at ELSE {connected_at} END,
+ connected = COALESCE({connected}, device.connected),
+ status = CASE WHEN device.status IN ('maintenance', 'provisioning') THEN device.status
+   WHEN {status} IS NOT NULL THEN {status}
+   WHEN {wakes} AND device.status = 'offline' THEN 'online' ELSE device.status END,
+ updated_at = {now}"""
 
 
 def fold(signs: Iterable[Sign]) -> Change:
@@ -101,12 +155,3 @@ def _is_there(change: Change, connected: bool, at: datetime) -> None:
 
 def _later(known: datetime | None, new: datetime) -> datetime:
     return new if known is None or new > known else known
-
-
-def _moment(value: datetime | None) -> Value:
-    return Value(value, output_field=DateTimeField())
-
-
-def _latest(column: str, moment: datetime) -> Coalesce:
-    """The later of both; SQLite's MAX is NULL when one of them is."""
-    return Coalesce(Greatest(F(column), _moment(moment)), _moment(moment))

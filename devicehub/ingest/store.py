@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
-from devicehub.ingest import presence
+from devicehub.ingest import listeners, presence, tables
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.ingest.presence import Sign
-from devicehub.models import BaseDevice, BaseMessage, ProcessingStatus, QuarantinedMessage
+from devicehub.models import BaseMessage, ProcessingStatus, QuarantinedMessage
 from devicehub.registry import Kind
 from devicehub.topics import MessageType
 
 
-@dataclass
+@dataclass(slots=True)
 class Rejected:
     """A message of no known device: it goes to the quarantine."""
 
@@ -32,7 +33,15 @@ class Rejected:
     outcome: Outcome = Outcome.FAILED
 
 
-@dataclass
+class Known(NamedTuple):
+    """What must be known of a device to store its messages; who listens gets the whole device."""
+
+    pk: int
+    device_id: str
+    is_active: bool
+
+
+@dataclass(slots=True)
 class Judged:
     """A message of a known device, with what was found out about it.
 
@@ -42,7 +51,7 @@ class Judged:
 
     message: Message
     kind: Kind
-    device: BaseDevice
+    device: Any  # a BaseDevice where anybody listens, else Known
     message_type: MessageType
     outcome: Outcome = Outcome.STORED
     reason: Reason | None = None
@@ -53,7 +62,21 @@ class Judged:
     sign: Sign | None = None
     notes: list[str] = field(default_factory=list)
     has_device_time: bool = False
-    row: BaseMessage | None = None
+    row_key: int | None = None
+    row_written: datetime | None = None
+    _digest: str | None = None
+
+    @property
+    def row(self) -> BaseMessage:
+        """Its row as a model, made for who asks."""
+        named = dict(zip(MESSAGE, message_row(self, ""), strict=True))
+        for name in ("payload_json", "user_properties", "notes"):
+            if named[name] is not None:
+                named[name] = json.loads(named[name])
+        named["received_at"] = named["processed_at"] = self.row_written
+        row: BaseMessage = self.kind.message_model(id=self.row_key, **named)
+        row._state.adding, row._state.db = False, connection.alias
+        return row
 
     @property
     def key(self) -> str:
@@ -62,7 +85,11 @@ class Judged:
     @property
     def digest(self) -> str | None:
         """The key of the message, which only a payload with a device time has."""
-        return hashlib.sha256(self.message.payload).hexdigest() if self.has_device_time else None
+        if not self.has_device_time:
+            return None
+        if self._digest is None:
+            self._digest = hashlib.sha256(self.message.payload).hexdigest()
+        return self._digest
 
     def end(self, outcome: Outcome, reason: Reason | None = None, detail: str = "") -> None:
         """This message brings no readings and changes nothing."""
@@ -73,16 +100,19 @@ class Judged:
 Item = Judged | Rejected
 
 
-def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], BaseDevice]:
-    """The devices by kind and id, one query for each kind."""
+def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], Any]:
+    """The devices by kind and id, one query for each kind: models where anybody listens, else Known."""
     by_kind: dict[str, tuple[Kind, set[str]]] = {}
     for kind, device_id in wanted:
         by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
-    return {
-        (kind.slug, device.device_id): device
-        for kind, ids in by_kind.values()
-        for device in kind.device_model.objects.filter(device_id__in=ids)
-    }
+    found: dict[tuple[str, str], Any] = {}
+    for kind, ids in by_kind.values():
+        devices = kind.device_model.objects.filter(device_id__in=ids)
+        if not listeners.are_there(kind.device_type):
+            devices = map(Known._make, devices.order_by().values_list(*Known._fields))
+        for device in devices:
+            found[kind.slug, device.device_id] = device
+    return found
 
 
 @transaction.atomic
@@ -95,7 +125,9 @@ def write(batch: Sequence[Item]) -> None:
     for items in by_kind.values():
         _mark_duplicates(items)
         _write_rows([item for item in items if item.outcome not in NO_ROW])
-    QuarantinedMessage.objects.bulk_create(_quarantined(i) for i in batch if i.outcome is Outcome.FAILED)
+    failed = [item for item in batch if item.outcome is Outcome.FAILED]
+    if failed:
+        QuarantinedMessage.objects.bulk_create(_quarantined(item) for item in failed)
 
 
 # A duplicate has its row already; the broker's retained copy without a time is no news.
@@ -104,15 +136,16 @@ NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
 
 def _mark_duplicates(items: Sequence[Judged]) -> None:
     """Of one kind: the messages whose key is stored already, or stands earlier in this batch."""
-    keyed = [item for item in items if item.digest is not None and item.outcome is not Outcome.FAILED]
+    keyed = [
+        (item, (item.device.pk, digest))
+        for item in items
+        if item.outcome is not Outcome.FAILED and (digest := item.digest) is not None
+    ]
     if not keyed:
         return
-    stored = keyed[0].kind.message_model.objects.filter(
-        device_id__in={item.device.pk for item in keyed}, digest__in={item.digest for item in keyed}
-    )
-    seen = set(stored.values_list("device_id", "digest"))
-    for item in keyed:
-        key = (item.device.pk, item.digest)
+    table = items[0].kind.message_model._meta.db_table
+    seen = tables.known(table, ("device_id", "digest"), [key for _, key in keyed])
+    for item, key in keyed:
         if key in seen:
             item.end(Outcome.DUPLICATE)
         seen.add(key)
@@ -123,19 +156,36 @@ def _write_rows(items: Sequence[Judged]) -> None:
     if not items:
         return
     kind, now = items[0].kind, timezone.now()
+    written = tables.as_time(now)
+    rows = [message_row(item, written) for item in items]
+    if isinstance(items[0].device, Known):  # nobody will ask for the keys of its messages
+        tables.insert(kind.message_model, MESSAGE, rows)
+    else:
+        keys = tables.new_keys(kind.message_model, len(items))
+        for item, key in zip(items, keys, strict=True):
+            item.row_key, item.row_written = key, now
+        rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
+        tables.insert(kind.message_model, ("id", *MESSAGE), rows)
+    _write_readings(kind, items, written)
+    presence.write(kind.device_model, changes(items), now)
+
+
+def _write_readings(kind: Kind, items: Sequence[Judged], now: str) -> None:
+    declared = kind.device_type._readings
+    written = {n: _WRITTEN[reading.type] for n, reading in declared.items() if reading.type in _WRITTEN}
+    rows = []
     for item in items:
-        item.row = _message_row(item, now)
-    kind.message_model.objects.bulk_create([item.row for item in items])
-    kind.reading_model.objects.bulk_create(
-        kind.reading_model(
-            device=item.device, timestamp=sample.timestamp or item.message.received_at, **sample.values
-        )
-        for item in items
-        for sample in item.samples
-    )
-    # In the order of their keys, so that two workers never wait for each other's rows.
-    for pk, change in sorted(changes(items).items()):
-        kind.device_model.objects.filter(pk=pk).update(**change.expressions())
+        for sample in item.samples:
+            values = sample.values
+            for name in written.keys() & values.keys():
+                values = values | {name: written[name](values[name])}
+            timestamp = tables.as_time(sample.timestamp or item.message.received_at)
+            rows.append((item.device.pk, timestamp, now, *map(values.get, declared)))
+    tables.insert(kind.reading_model, ("device_id", "timestamp", "received_at", *declared), rows)
+
+
+# By type of a reading: what a driver does not take as it is.
+_WRITTEN = {"json": tables.as_json, "datetime": tables.as_time}
 
 
 def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
@@ -147,26 +197,40 @@ def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
     return {pk: presence.fold(said) for pk, said in signs.items()}
 
 
-def _message_row(item: Judged, now: datetime) -> BaseMessage:
-    failed = item.outcome is Outcome.FAILED
-    message = item.message
+# The columns of a message, in the order of message_row().
+MESSAGE: tuple[str, ...] = (
+    "device_id", "topic", "payload_json", "payload_raw", "content_type", "correlation_id", "user_properties",
+    "processing_status", "processing_error", "received_at", "processed_at", "digest", "outcome", "notes",
+)  # fmt: skip
+
+
+def message_row(item: Judged, now: str) -> tuple[Any, ...]:
+    """The row of a message, JSON and times as text."""
+    message, failed = item.message, item.outcome is Outcome.FAILED
     storable = item.document is not None and b"\\u0000" not in message.payload
-    row: BaseMessage = item.kind.message_model(
-        device=item.device,
-        topic=message.topic,
-        payload_json=item.document if storable else None,
-        payload_raw=None if storable else message.payload[:MAX_KEPT],
-        content_type=_text(message.content_type, 100),
-        correlation_id=_text(message.correlation_id, 256),
-        user_properties={_text(k, 256): _text(v, 1024) for k, v in message.user_properties[:32]},
-        processing_status=ProcessingStatus.FAILED if failed else ProcessingStatus.COMPLETED,
-        processing_error=_text(f"{item.reason}: {item.detail}", 1000) if failed else "",
-        processed_at=now,
-        digest=None if failed else item.digest,
-        outcome=item.outcome,
-        notes=[_text(note, 300) for note in item.notes[:50]],
+    return (
+        item.device.pk,
+        message.topic,
+        tables.as_json(item.document) if storable else None,
+        None if storable else message.payload[:MAX_KEPT],
+        _text(message.content_type, 100),
+        _text(message.correlation_id, 256),
+        _properties(message.user_properties) if message.user_properties else "{}",
+        FAILED if failed else COMPLETED,
+        _text(f"{item.reason}: {item.detail}", 1000) if failed else "",
+        now,
+        now,
+        None if failed else item.digest,
+        item.outcome.value,
+        tables.as_json([_text(note, 300) for note in item.notes[:50]]) if item.notes else "[]",
     )
-    return row
+
+
+COMPLETED, FAILED = ProcessingStatus.COMPLETED.value, ProcessingStatus.FAILED.value
+
+
+def _properties(given: Sequence[tuple[str, str]]) -> str:
+    return tables.as_json({_text(k, 256): _text(v, 1024) for k, v in given[:32]})
 
 
 def _quarantined(item: Item) -> QuarantinedMessage:
@@ -183,4 +247,6 @@ def _quarantined(item: Item) -> QuarantinedMessage:
 
 def _text(value: str, longest: int) -> str:
     """What every database can hold of a text that a device chose."""
+    if not value:
+        return value
     return value[:longest].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

@@ -16,7 +16,7 @@ from devicehub.mqtt import Delivery, Listener
 
 log = structlog.get_logger(__name__)
 
-BATCH = 500  # messages in one transaction at most
+BATCH = 2000  # messages in one transaction at most
 PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot store
 
 

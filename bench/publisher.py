@@ -1,0 +1,146 @@
+"""A fleet that publishes: `python -m bench.publisher` sends what standard input says, as fast as the broker takes it.
+
+It speaks MQTT 3.1.1 by hand and has every packet ready before the first one leaves, because a client library
+would cost more than what is measured. Each connection has so many messages on their way to the broker, and sends
+the next one when the broker has acknowledged one, as a gateway in front of many devices does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import uvloop
+
+CONNECT = (
+    b"\x10\x15\x00\x04MQTT\x04\x02\x00\x00\x00\x09"  # clean, no keepalive, a client id of nine characters
+)
+CONNACK_LENGTH, PUBACK_LENGTH = 4, 4
+PUBLISH_QOS_1 = 0x32
+PACKET_IDS = 65_535
+UNACKNOWLEDGED = 50  # messages on their way to the broker, for each connection
+TIMEOUT_SECONDS = 120
+
+
+def payloads(begin: float, count: int) -> list[bytes]:
+    """*count* readings of weather stations, measured one after the other from *begin* on (Unix seconds).
+
+    The same for the same arguments, and no two alike: each carries its time.
+    """
+    draw, first = random.Random(begin), datetime.fromtimestamp(begin, UTC)
+    return [
+        json.dumps(
+            {
+                "timestamp": (first + timedelta(milliseconds=number)).isoformat(),
+                "temperature": round(draw.uniform(-10, 35), 2),
+                "humidity": round(draw.uniform(20, 95), 1),
+                "rainfall": round(draw.uniform(0, 4), 1),
+            }
+        ).encode()
+        for number in range(count)
+    ]
+
+
+def packet(topic: bytes, payload: bytes, packet_id: int) -> bytes:
+    """A PUBLISH with QoS 1 (MQTT 3.1.1, 3.3)."""
+    body = len(topic).to_bytes(2) + topic + packet_id.to_bytes(2) + payload
+    length, remaining = bytearray(), len(body)
+    while remaining > 127:
+        length.append(remaining & 127 | 128)
+        remaining >>= 7
+    return bytes((PUBLISH_QOS_1, *length, remaining)) + body
+
+
+class Gateway(asyncio.Protocol):
+    """One connection, and what is left to publish on it."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, number: int, packets: list[bytes]) -> None:
+        self._number, self._packets = number, packets
+        self._sent = self._acknowledged = self._bytes = 0
+        loop = asyncio.get_running_loop()
+        self.accepted: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(CONNECT + f"gate{self._number:05d}".encode())
+
+    def data_received(self, data: bytes) -> None:
+        if not self.accepted.done():
+            if data[:4] != b"\x20\x02\x00\x00":
+                self.fail(f"the broker answered a CONNECT with {data!r}")
+                return
+            self.accepted.set_result(None)
+            data = data[CONNACK_LENGTH:]
+        self._bytes += len(data)  # nothing but PUBACKs comes to who subscribed to nothing
+        self._acknowledged = self._bytes // PUBACK_LENGTH
+        if self._acknowledged == len(self._packets):
+            if not self.done.done():
+                self.done.set_result(None)
+            return
+        self.publish()
+
+    def publish(self) -> None:
+        until = min(self._acknowledged + UNACKNOWLEDGED, len(self._packets))
+        if until > self._sent:
+            self.transport.write(b"".join(self._packets[self._sent : until]))
+            self._sent = until
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail(f"a connection was closed: {exc or 'by the broker'}")
+
+    def fail(self, why: str) -> None:
+        for future in (self.accepted, self.done):
+            if not future.done():
+                future.set_exception(ConnectionError(why))
+
+
+async def publish(
+    port: int, connections: int, topics: Sequence[str], begin: float, count: int
+) -> dict[str, float]:
+    """Publish *count* messages in turn for all *topics*; when the first one left and the last one was taken."""
+    encoded = [topic.encode() for topic in topics]
+    packets: list[list[bytes]] = [[] for _ in range(connections)]
+    for number, payload in enumerate(payloads(begin, count)):
+        device = number % len(encoded)
+        mine = packets[device % connections]
+        mine.append(packet(encoded[device], payload, len(mine) % PACKET_IDS + 1))
+    loop = asyncio.get_running_loop()
+    gateways = [
+        (await loop.create_connection(lambda n=n, p=p: Gateway(n, p), "127.0.0.1", port))[1]  # type: ignore[misc]
+        for n, p in enumerate(packets)
+        if p
+    ]
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await asyncio.gather(*(gateway.accepted for gateway in gateways))
+        began = time.time()
+        for gateway in gateways:
+            gateway.publish()
+        await asyncio.gather(*(gateway.done for gateway in gateways))
+        ended = time.time()
+    for gateway in gateways:
+        gateway.transport.close()
+    return {"began": began, "ended": ended}
+
+
+def main() -> int:
+    wanted: dict[str, Any] = json.load(sys.stdin)
+    try:
+        report = uvloop.run(publish(**wanted))
+    except (OSError, TimeoutError) as error:
+        print(error or f"nothing for {TIMEOUT_SECONDS} s", file=sys.stderr)
+        return 1
+    json.dump(report, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

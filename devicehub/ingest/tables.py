@@ -1,0 +1,158 @@
+"""Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite, and no model instances.
+
+Values are what drivers take without a conversion: texts, numbers, booleans and bytes. A time is written by
+as_time(), what goes into a JSON column by as_json().
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import orjson
+from django.db import connection, models
+
+Row = tuple[Any, ...]
+
+# What orjson would write and json would not is left to json, which writes or refuses it as Django does.
+PLAIN = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def as_json(value: Any) -> str:
+    """*value* as the text of a JSON column. Raises what json.dumps() raises."""
+    try:
+        text = orjson.dumps(value, option=PLAIN).decode()
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate, a key that is no text
+        return json.dumps(value)
+    return json.dumps(value) if "null" in text else text  # it writes null for NaN as well
+
+
+def as_time(moment: datetime) -> str:
+    """An aware time as the text of a column; on SQLite as Django keeps it there, in UTC and without a zone."""
+    if connection.vendor == "sqlite":
+        moment = (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).replace(tzinfo=None)
+    return moment.isoformat(" ")
+
+
+def insert(model: type[models.Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Add *rows* to the table of *model*, in their order."""
+    if rows:
+        _DIALECTS[connection.vendor].insert(model._meta.db_table, columns, rows)
+
+
+def new_keys(model: type[models.Model], count: int) -> Sequence[int]:
+    """Primary keys for *count* new rows, ascending. In a transaction; on SQLite it must hold the writer's lock."""
+    return _DIALECTS[connection.vendor].new_keys(model._meta.db_table, count)
+
+
+def known(table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Which *pairs* stand in these two columns: a look-up of each in their index."""
+    return _DIALECTS[connection.vendor].known(table, columns, pairs)
+
+
+def change(statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
+    """Execute *statement*, with %s or %(name)s for values, once for each row."""
+    if rows:
+        _DIALECTS[connection.vendor].change(statement, rows)
+
+
+class _Dialect(Protocol):
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None: ...
+    def new_keys(self, table: str, count: int) -> Sequence[int]: ...
+    def known(
+        self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
+    ) -> set[tuple[int, str]]: ...
+    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None: ...
+
+
+class _Sqlite:
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        names, places = ", ".join(map(_quoted, columns)), ", ".join(["%s"] * len(columns))
+        self.change(f"INSERT INTO {_quoted(table)} ({names}) VALUES ({places})", rows)  # noqa: S608
+
+    def new_keys(self, table: str, count: int) -> Sequence[int]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
+            [last] = cursor.fetchone() or [0]
+        return range(last + 1, last + count + 1)
+
+    def known(
+        self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
+    ) -> set[tuple[int, str]]:
+        first, second = map(_quoted, columns)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT known.{first}, known.{second} FROM json_each(%s) AS wanted"  # noqa: S608
+                f" CROSS JOIN {_quoted(table)} AS known ON known.{first} = wanted.value ->> 0"
+                f" AND known.{second} = wanted.value ->> 1",
+                [orjson.dumps(pairs).decode()],
+            )
+            return set(cursor.fetchall())
+
+    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
+        with connection.cursor() as cursor:
+            cursor.executemany(statement, rows)
+
+
+class _Postgresql:
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        names = ", ".join(map(_quoted, columns))
+        block = "".join("\t".join([_FOR_COPY[type(v)](v) for v in row]) + "\n" for row in rows)
+        with (
+            connection.cursor() as cursor,
+            connection.wrap_database_errors,
+            cursor.copy(f"COPY {_quoted(table)} ({names}) FROM STDIN") as copy,
+        ):
+            copy.write(block)
+
+    def new_keys(self, table: str, count: int) -> Sequence[int]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
+                [_quoted(table), count],
+            )
+            return sorted(key for (key,) in cursor.fetchall())
+
+    def known(
+        self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
+    ) -> set[tuple[int, str]]:
+        first, second = map(_quoted, columns)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT wanted.a, wanted.b FROM json_to_recordset(%s) AS wanted (a bigint, b text)"  # noqa: S608
+                f" WHERE EXISTS (SELECT FROM {_quoted(table)} AS known"
+                f" WHERE known.{first} = wanted.a AND known.{second} = wanted.b)",
+                [orjson.dumps([{"a": a, "b": b} for a, b in pairs]).decode()],
+            )
+            return set(cursor.fetchall())
+
+    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
+        with connection.cursor() as cursor:
+            cursor.executemany(statement, rows)
+
+
+def _quoted(name: str) -> str:
+    return connection.ops.quote_name(name)
+
+
+def _text_for_copy(value: str) -> str:
+    """A text in PostgreSQL's text format of COPY."""
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if value.isprintable():
+        return value
+    return value.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+
+
+# By exact type: a value of another one is a mistake of ours, and raises.
+_FOR_COPY: dict[type, Callable[[Any], str]] = {
+    type(None): lambda _: "\\N",
+    str: _text_for_copy,
+    int: repr,
+    float: repr,
+    bool: lambda value: "t" if value else "f",
+    bytes: lambda value: "\\\\x" + value.hex(),
+}
+_DIALECTS: dict[str, _Dialect] = {"sqlite": _Sqlite(), "postgresql": _Postgresql()}

@@ -1,0 +1,176 @@
+"""What comes from a broker, in whatever pieces: messages are ours to read, all other packets paho's."""
+
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from devicehub.mqtt import Delivery, Intake
+
+PINGRESP = b"\xd0\x00"
+SUBACK = b"\x90\x04\x00\x01\x00\x01"
+TOPIC = "things/weatherstation/STATION-001/data"
+
+
+class Broker:
+    """The other end: hands out *pieces*, then has nothing to say, or hangs up."""
+
+    def __init__(self, pieces, *, hangs_up=False):
+        self._pieces, self._hangs_up = list(pieces), hangs_up
+
+    def recv(self, size):
+        if self._pieces:
+            return self._pieces.pop(0)
+        if self._hangs_up:
+            return b""
+        raise BlockingIOError
+
+
+def publish(payload, *, topic=TOPIC, flags=0b0010, packet_id=7, properties=b"\x00"):
+    """A PUBLISH of MQTT 5; without *properties* one of 3.1.1."""
+    name = topic.encode() if isinstance(topic, str) else topic
+    body = len(name).to_bytes(2) + name + (packet_id.to_bytes(2) if flags & 6 else b"") + properties + payload
+    length, left = b"", len(body)
+    while True:
+        left, digit = left >> 7, left & 127
+        length += bytes([digit | (128 if left else 0)])
+        if not left:
+            return bytes([0x30 | flags]) + length + body
+
+
+def received(pieces, version=paho.MQTTv5, **options):
+    """The messages in *pieces*, and what paho reads of the rest, a byte at a time."""
+    messages, others = [], b""
+    intake = Intake(Broker(pieces, **options), version, 3, messages.append)
+    while True:
+        try:
+            byte = intake.recv(1)
+        except BlockingIOError:
+            if not intake._connection._pieces:
+                return messages, others
+            continue
+        if not byte:
+            return messages, others
+        others += byte
+
+
+def described(**properties):
+    found = Properties(PacketTypes.PUBLISH)
+    for name, value in properties.items():
+        setattr(found, name, value)
+    return found.pack()
+
+
+def test_a_message_is_read_whole():
+    described_so = described(
+        ContentType="application/json", CorrelationData=b"c\xff", UserProperty=("k", "v")
+    )
+
+    [[message], others] = received([publish(b"{}", flags=0b1011, properties=described_so)])
+
+    assert others == b""
+    assert message == Delivery(
+        TOPIC,
+        b"{}",
+        1,
+        True,
+        True,
+        message.received_at,
+        "application/json",
+        b"c\xff",
+        (("k", "v"),),
+        7,
+        3,
+    )
+
+
+def test_a_message_of_mqtt_3_has_no_properties():
+    [[message], _] = received([publish(b"\x00{}", properties=b"")], paho.MQTTv311)
+
+    assert (message.payload, message.packet_id) == (b"\x00{}", 7)
+
+
+def test_a_message_of_qos_0_has_no_packet_id():
+    [[message], _] = received([publish(b"{}", flags=0)])
+
+    assert (message.payload, message.qos, message.packet_id) == (b"{}", 0, 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 1000])
+def test_pieces_end_anywhere(size):
+    payloads = [b"", b"x", b"y" * 126, b"z" * 300, b"w" * 20_000]
+    stream = PINGRESP + b"".join(publish(payload) + SUBACK for payload in payloads) + PINGRESP
+
+    messages, others = received(stream[at : at + size] for at in range(0, len(stream), size))
+
+    assert [message.payload for message in messages] == payloads
+    assert others == PINGRESP + SUBACK * len(payloads) + PINGRESP
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        publish(b"{}", flags=0b0100),  # QoS 2
+        publish(b"{}", flags=0b0110),  # QoS 3
+        publish(b"{}", topic=b"\xff\xfe"),
+        publish(b"{}", topic=""),  # stands for an alias, which we never offered
+        publish(b"", properties=b"\x02\x7f\x00"),  # no such property
+        publish(b"", properties=b"\x05\x03\x00"),  # shorter than it says
+        b"\x32\x01\x00",
+        b"\x32\x04\x00\x09ab",
+    ],
+)
+def test_what_is_unusual_is_left_to_paho(packet):
+    messages, others = received([packet + publish(b"next")])
+
+    assert others == packet
+    assert [message.payload for message in messages] == [b"next"]
+
+
+def test_a_length_without_end_is_left_to_paho():
+    messages, others = received([b"\x32\xff\xff\xff\xff\xff" + publish(b"{}")])
+
+    assert messages == []
+    assert others.startswith(b"\x32\xff\xff\xff\xff\xff")
+
+
+def test_the_end_of_the_connection_is_told_after_what_came_before():
+    messages, others = received([publish(b"{}"), PINGRESP], hangs_up=True)
+
+    assert (len(messages), others) == (1, PINGRESP)
+
+
+def test_endless_messages_let_paho_send_and_look_at_its_clock():
+    """Acks and pings go out between them."""
+    intake = Intake(Broker([publish(b"{}")] * 100), paho.MQTTv5, 1, lambda _: None)
+
+    with pytest.raises(BlockingIOError):
+        intake.recv(1)
+
+    assert len(intake._connection._pieces) == 100 - Intake.PIECES
+
+
+def test_what_is_here_is_pending():
+    """paho waits for the network only when nothing is."""
+    intake = Intake(Broker([PINGRESP]), paho.MQTTv5, 1, lambda _: None)
+    assert intake.pending() == 0
+
+    assert intake.recv(1) == PINGRESP[:1]
+
+    assert intake.pending() == 1
+
+
+def test_nothing_is_read_while_the_queue_is_full():
+    """So that a slow database makes the broker wait, and no memory is taken for it."""
+    room = [False, True]
+    messages = []
+    intake = Intake(Broker([publish(b"{}")]), paho.MQTTv5, 1, messages.append, lambda: not room[0])
+
+    with pytest.raises(BlockingIOError):
+        intake.recv(1)
+    assert messages == []
+
+    room.pop(0)
+    with pytest.raises(BlockingIOError):
+        intake.recv(1)
+    assert len(messages) == 1
