@@ -17,6 +17,9 @@ from devicehub.identifiers import is_device_id
 from devicehub.registry import Kind, registry
 
 PLACEHOLDERS = frozenset({"{prefix}", "{type_name}", "{device_id}", "{message_type}"})
+LONGEST_KEPT = (
+    512  # characters of a topic that is remembered: strangers may fill the memory with no longer ones
+)
 NEEDED = ("{device_id}", "{message_type}")
 
 
@@ -47,7 +50,8 @@ def build(kind: Kind, device_id: str, message_type: str) -> str:
 
 def parse(topic: str) -> Address | None:
     """What *topic* says, or None when it is no topic of a device. Exact: no case folding, no trimming."""
-    return _parse(topic, settings.topic_prefix, registry.version)
+    parse_it = _parse if len(topic) <= LONGEST_KEPT else _parse.__wrapped__
+    return parse_it(topic, settings.topic_prefix, registry.version)
 
 
 @functools.lru_cache(maxsize=16_384)  # devices say much on few topics; what else decides is an argument
