@@ -47,17 +47,27 @@ def build(kind: Kind, device_id: str, message_type: str) -> str:
 
 def parse(topic: str) -> Address | None:
     """What *topic* says, or None when it is no topic of a device. Exact: no case folding, no trimming."""
-    return _parse(topic, settings.topic_prefix, registry.version)
-
-
-@functools.lru_cache(maxsize=16_384)  # devices say much on few topics; what else decides is an argument
-def _parse(topic: str, _prefix: str, _kinds: int) -> Address | None:
     levels = topic.split("/")
-    for kind in registry:
-        address = _match(kind, levels)
-        if address is not None:
-            return address
+    for kind, fixed, id_at, type_at in _templates(settings.topic_prefix, registry.version):
+        if len(levels) != len(fixed):
+            continue
+        device_id, message_type = levels[id_at], levels[type_at]
+        levels[id_at] = levels[type_at] = ""
+        if levels == fixed and message_type in _MESSAGE_TYPES and is_device_id(device_id):
+            return Address(kind, device_id, _MESSAGE_TYPES[message_type])
+        levels[id_at], levels[type_at] = device_id, message_type
     return None
+
+
+@functools.lru_cache(maxsize=8)
+def _templates(_prefix: str, _kinds: int) -> tuple[tuple[Kind, list[str], int, int], ...]:
+    """Of each kind its levels, empty where device id and message type stand, and where that is."""
+    found = []
+    for kind in registry:
+        template = kind.topic_template.split("/")
+        levels = [_fill(level, kind, "", "") for level in template]
+        found.append((kind, levels, template.index("{device_id}"), template.index("{message_type}")))
+    return tuple(found)
 
 
 def subscriptions() -> list[str]:
@@ -119,24 +129,7 @@ def _fill(level: str, kind: Kind, device_id: str, message_type: str) -> str:
     return level
 
 
-def _match(kind: Kind, levels: list[str]) -> Address | None:
-    template = kind.topic_template.split("/")
-    if len(template) != len(levels):
-        return None
-    device_id = message_type = ""
-    for wanted, level in zip(template, levels, strict=True):
-        if wanted == "{device_id}":
-            device_id = level
-        elif wanted == "{message_type}":
-            message_type = level
-        elif level != _fill(wanted, kind, "", ""):
-            return None
-    if message_type not in _MESSAGE_TYPES or not is_device_id(device_id):
-        return None
-    return Address(kind, device_id, MessageType(message_type))
-
-
-_MESSAGE_TYPES = frozenset(MessageType)
+_MESSAGE_TYPES = {str(message_type): message_type for message_type in MessageType}
 
 
 def all_filters() -> Iterator[tuple[Kind, str]]:

@@ -5,7 +5,8 @@ from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from devicehub.mqtt import Delivery, Intake
+from devicehub import mqtt
+from devicehub.mqtt import BrokerAddress, Delivery, Intake, Listener
 
 PINGRESP = b"\xd0\x00"
 SUBACK = b"\x90\x04\x00\x01\x00\x01"
@@ -174,3 +175,20 @@ def test_nothing_is_read_while_the_queue_is_full():
     with pytest.raises(BlockingIOError):
         intake.recv(1)
     assert len(messages) == 1
+
+
+def test_what_was_taken_makes_room(monkeypatch):
+    """Whether it is stored afterwards or belongs to an earlier connection and comes again."""
+    monkeypatch.setattr(mqtt, "MOST_QUEUED", 100)
+    listener = Listener(BrokerAddress("127.0.0.1", 1), "nobody", ["things/#"])
+    [[message], _] = received([publish(b"x" * 60)])
+    of_now = message._replace(generation=listener._client.generation)
+
+    for _ in range(3):
+        listener._put(of_now)
+        listener._put(message)
+        assert listener._client.full()
+
+        assert listener.take(10, timeout=0) == [of_now]
+
+        assert not listener._client.full()

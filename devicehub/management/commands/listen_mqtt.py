@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from collections import Counter
 from typing import Any
@@ -12,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from devicehub import topics
 from devicehub.conf import settings
 from devicehub.ingest.message import Outcome
-from devicehub.ingest.worker import Worker
+from devicehub.ingest.worker import Worker, settle
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
 
 
@@ -52,10 +51,7 @@ class Command(BaseCommand):
                 f"{error} (MQTT_URL, DEVICEHUB_MQTT_VERSION={settings.mqtt_version}, "
                 f"DEVICEHUB_MQTT_GROUP={group!r})"
             ) from error
-        # What was imported stays, and what a batch makes is gone by its end: nothing for the collector to look at.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        settle()
         running.run()
         listener.stop()
         if listener.failure:
