@@ -67,10 +67,18 @@ def _config(plugins: Any, auth_url: str, token: str, listen: str) -> dict[str, A
     }
 
 
+class _Subscriptions(dict[str, Any]):
+    """aMQTT 0.12 awaits while it goes through these, and a client that comes or goes changes them meanwhile."""
+
+    def items(self) -> Any:
+        return list(super().items())
+
+
 async def _serve(broker_class: Any, config: dict[str, Any], ready: Callable[[], object]) -> None:
     logging.getLogger("transitions").setLevel(logging.WARNING)
     logging.getLogger("amqtt").setLevel(logging.ERROR)
     broker = broker_class(config)
+    broker._subscriptions = _Subscriptions()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
