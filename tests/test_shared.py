@@ -120,10 +120,10 @@ def test_a_slow_hash_costs_one_verification_in_all_workers(station: Cast, token,
         answers = {
             httpx.post(f"{url}/mqtt/go-auth/user?k={token}", json=asked).status_code for _ in range(40)
         }
-        hub.eventually(lambda: computed(url) == 1, 3)  # the other worker tells its numbers once a second
 
         assert answers == {200}
-        assert computed(url) == 1
+        # Each worker tells the others its numbers once a second, and either may be scraped.
+        assert hub.eventually(lambda: {computed(url) for _ in range(10)} == {1.0}, 5)
 
 
 def computed(url: str) -> float:
