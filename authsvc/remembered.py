@@ -125,9 +125,12 @@ class Remembered(Generic[T]):
             self._entries.popitem(last=False)
 
     def _stale(self, name: str) -> T:
-        """What was read of *name* less than AUTHSVC_STALE_SECONDS ago. Raises DatabaseAway: nothing was."""
+        """What was read of *name* less than AUTHSVC_STALE_SECONDS ago, by a process that hears of changes.
+
+        Raises DatabaseAway: nothing was.
+        """
         entry = self._entries.get(name)
-        if entry is None or time.monotonic() - entry.read_at >= limits().stale_seconds:
+        if entry is None or entry.stamp is None or time.monotonic() - entry.read_at >= limits().stale_seconds:
             raise DatabaseAway(f"nothing was read within {limits().stale_seconds} s")
         counts.stale += 1
         return entry.value

@@ -736,6 +736,21 @@ class TestRemembered:
         with pytest.raises(DatabaseAway):
             run(memory.read("stranger", None))
 
+    def test_what_was_read_by_who_hears_nothing_is_not_answered_when_the_database_is_away(self, run):
+        away = []
+
+        async def read(name: str) -> str:
+            if away:
+                raise DatabaseAway
+            return name
+
+        memory = Remembered(read)
+        assert run(memory.get("station", None)) == "station"
+        away.append(True)
+
+        with pytest.raises(DatabaseAway):
+            run(memory.get("station", None))
+
     def test_what_changed_is_not_answered_when_the_database_is_away(self, run):
         away = []
 
