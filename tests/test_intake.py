@@ -179,7 +179,7 @@ def test_nothing_is_read_while_the_queue_is_full():
 
 def test_what_was_taken_makes_room(monkeypatch):
     """Whether it is stored afterwards or belongs to an earlier connection and comes again."""
-    monkeypatch.setattr(mqtt, "MOST_QUEUED", 100)
+    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 100)
     listener = Listener(BrokerAddress("127.0.0.1", 1), "nobody", ["things/#"])
     [[message], _] = received([publish(b"x" * 60)])
     of_now = message._replace(generation=listener._client.generation)

@@ -16,6 +16,7 @@ from devicehub import topics
 from devicehub.ingest import decode, store, validate
 from devicehub.ingest.announce import announce
 from devicehub.ingest.decode import Document
+from devicehub.ingest.failpoints import reach
 from devicehub.ingest.message import Message, Outcome, Reason, Unreadable
 from devicehub.ingest.presence import Sign
 from devicehub.ingest.store import Item, Judged, Rejected
@@ -30,9 +31,11 @@ def pipeline(messages: Sequence[Message], acknowledge: Callable[[], None] = lamb
 
     Raises DatabaseError when the database cannot store; then nothing is stored, acknowledged or told.
     """
+    reach("received")
     addresses = [topics.parse(message.topic) for message in messages]
     devices = store.load_devices((a.kind, a.device_id) for a in addresses if a is not None)
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
+    reach("judged")
     try:
         store.write(batch)
     except Exception as error:
@@ -40,8 +43,11 @@ def pipeline(messages: Sequence[Message], acknowledge: Callable[[], None] = lamb
             raise
         log.warning("ingest.batch_refused", messages=len(batch), exc_info=True)
         batch = _one_by_one(messages, addresses, devices)
+    reach("committed")
     acknowledge()
+    reach("acknowledged")
     announce(batch)
+    reach("told")
     return [item.outcome for item in batch]
 
 

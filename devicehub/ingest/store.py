@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from devicehub.ingest import listeners, presence, tables
 from devicehub.ingest.decode import Sample
+from devicehub.ingest.failpoints import reach
 from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.ingest.presence import Sign
 from devicehub.models import BaseMessage, ProcessingStatus, QuarantinedMessage
@@ -128,6 +129,7 @@ def write(batch: Sequence[Item]) -> None:
     failed = [item for item in batch if item.outcome is Outcome.FAILED]
     if failed:
         QuarantinedMessage.objects.bulk_create(_quarantined(item) for item in failed)
+    reach("written")
 
 
 # A duplicate has its row already; the broker's retained copy without a time is no news.

@@ -1,0 +1,20 @@
+"""MQTT transport: the only package that imports paho. It moves bytes and acks; it knows no device."""
+
+from devicehub.mqtt.address import BrokerAddress, InvalidAddress, MqttError, Unacknowledged
+from devicehub.mqtt.connection import Connection, Outgoing, publish
+from devicehub.mqtt.intake import Delivery, Intake
+from devicehub.mqtt.listener import RECEIVE_MAXIMUM, Listener
+
+__all__ = [
+    "RECEIVE_MAXIMUM",
+    "BrokerAddress",
+    "Connection",
+    "Delivery",
+    "Intake",
+    "InvalidAddress",
+    "Listener",
+    "MqttError",
+    "Outgoing",
+    "Unacknowledged",
+    "publish",
+]

@@ -1,0 +1,73 @@
+"""Where a broker is, who we are there, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+CONNECT_TIMEOUT = 5.0  # seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT
+KEEPALIVE = 30
+VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
+
+
+class MqttError(Exception):
+    """The broker could not be reached, refused us, or did not acknowledge."""
+
+
+class Unacknowledged(MqttError):
+    """A message was sent and the broker did not say that it has it: it may arrive, or not."""
+
+
+class InvalidAddress(ValueError):
+    """A text that is no address of a broker."""
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where a broker is and who we are there."""
+
+    host: str
+    port: int
+    username: str = ""
+    password: str = field(default="", repr=False)
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, url: str) -> BrokerAddress:
+        """From mqtt://[user:password@]host[:port] (mqtts:// for TLS), percent-decoded. Raises InvalidAddress."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise InvalidAddress("MQTT_URL cannot be read") from error
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise InvalidAddress("MQTT_URL is no mqtt:// or mqtts:// address")
+        return cls(
+            host=parts.hostname,
+            port=port or (8883 if parts.scheme == "mqtts" else 1883),
+            username=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            tls=parts.scheme == "mqtts",
+        )
+
+
+Made = TypeVar("Made", bound=paho.Client)
+
+
+def client(address: BrokerAddress, client_id: str, version: str, *, clean: bool, made: type[Made]) -> Made:
+    protocol = VERSIONS[version]
+    client = made(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=protocol,
+        clean_session=None if protocol == paho.MQTTv5 else clean,
+    )
+    if address.username:
+        client.username_pw_set(address.username, address.password)
+    if address.tls:
+        client.tls_set()
+    return client

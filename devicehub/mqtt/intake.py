@@ -1,0 +1,190 @@
+"""What a broker hands over, read from the socket in large pieces instead of packet by packet."""
+
+from __future__ import annotations
+
+import functools
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt import MQTTException
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+PAUSE = 0.01  # seconds until the network looks again whether the queue has room
+PUBLISH = 3  # the type of a packet
+
+
+class Delivery(NamedTuple):
+    """A message that the broker handed over and waits to have acknowledged."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    duplicate: bool
+    received_at: float  # Unix seconds
+    content_type: str
+    correlation_data: bytes
+    user_properties: tuple[tuple[str, str], ...]
+    packet_id: int
+    generation: int  # of the connection: packet ids start again on the next one
+
+
+class Intake:
+    """A connection as paho sees it, read in large pieces: messages go to *deliver*, all other packets to paho.
+
+    paho reads a packet by three system calls and more, which costs as much as to store the message.
+    What is unusual in a message is paho's to read: QoS 2, and whatever is malformed. Nothing is read while
+    *full* says so; paho goes on sending acks and pings.
+    """
+
+    PIECE = 1 << 18  # bytes that are read at once
+    PIECES = 16  # that are read before paho may send and look at its clock again
+
+    def __init__(
+        self,
+        connection: Any,
+        version: int,
+        generation: int,
+        deliver: Callable[[Delivery], None],
+        full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._connection, self._generation, self._deliver, self._full = connection, generation, deliver, full
+        self._has_properties = version == paho.MQTTv5
+        self._rest = bytearray()  # of a packet that is not whole yet
+        self._missing = 0  # bytes, at least, until it is
+        self._others = bytearray()  # packets for paho
+
+    def recv(self, size: int) -> bytes:
+        """Bytes for paho. Raises BlockingIOError when there are none yet; none at all is the end."""
+        for _ in range(self.PIECES):
+            if self._others:
+                break
+            if self._full():
+                time.sleep(PAUSE)
+                break
+            piece = self._connection.recv(self.PIECE)
+            if not piece:
+                return b""
+            self._take(piece)
+        if not self._others:
+            raise BlockingIOError
+        taken = bytes(self._others[:size])
+        del self._others[:size]
+        return taken
+
+    def pending(self) -> int:
+        """Bytes that are here already, for which paho must not wait."""
+        decrypted = self._connection.pending() if hasattr(self._connection, "pending") else 0
+        return len(self._others) + int(decrypted)
+
+    def fileno(self) -> int:
+        return int(self._connection.fileno())
+
+    def send(self, data: bytes) -> int:
+        return int(self._connection.send(data))
+
+    def setblocking(self, flag: bool) -> None:
+        self._connection.setblocking(flag)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _take(self, piece: bytes) -> None:
+        if self._rest:
+            self._rest += piece
+            self._missing -= len(piece)
+            if self._missing > 0:
+                return
+            piece = bytes(self._rest)
+        now = time.time()
+        position, end = 0, len(piece)
+        self._missing = 1
+        while end - position >= 2:
+            start, length = position + 2, piece[position + 1]
+            if length > 127:
+                found = _long_length(piece, position + 1)
+                if found is None:
+                    break
+                start, length = found
+            stop = start + length
+            if stop > end:
+                self._missing = stop - end
+                break
+            delivery = None
+            if piece[position] >> 4 == PUBLISH and start > position + 1:
+                delivery = self._delivery(piece[position], piece[start:stop], now)
+            if delivery is None:
+                self._others += piece[position:stop]
+            else:
+                self._deliver(delivery)
+            position = stop
+        self._rest = bytearray(piece[position:])
+
+    def _delivery(self, flags: int, body: bytes, now: float) -> Delivery | None:
+        """The message in a PUBLISH packet (MQTT 5.0, 3.3); None when paho shall read it."""
+        qos = flags >> 1 & 3
+        at = 2 + int.from_bytes(body[:2])
+        packet_id = 0
+        described = _NOTHING
+        try:
+            topic = body[2:at].decode()
+            if qos:
+                packet_id = int.from_bytes(body[at : at + 2])
+                at += 2
+            if self._has_properties:
+                length = body[at]
+                if length > 127:
+                    return None
+                described = _described(body[at : at + length + 1]) if length else _NOTHING
+                at += length + 1
+        except (ValueError, LookupError, struct.error, MQTTException):
+            return None
+        if qos > 1 or at > len(body) or not topic:
+            return None
+        return Delivery(
+            topic,
+            body[at:],
+            qos,
+            bool(flags & 1),
+            bool(flags & 8),
+            now,
+            *described,
+            packet_id,
+            self._generation,
+        )
+
+
+_NOTHING: tuple[str, bytes, tuple[tuple[str, str], ...]] = ("", b"", ())
+
+
+@functools.lru_cache(maxsize=256)  # what describes the messages of a fleet is mostly the same
+def _described(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
+    """Content type, correlation data and user properties in the properties of a PUBLISH."""
+    properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.unpack(encoded)
+    return described_by(properties)
+
+
+def described_by(properties: Any) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
+    return (
+        getattr(properties, "ContentType", ""),
+        getattr(properties, "CorrelationData", b""),
+        tuple(getattr(properties, "UserProperty", ())),
+    )
+
+
+def _long_length(piece: bytes, at: int) -> tuple[int, int] | None:
+    """Where a packet's body begins and how long it is (MQTT 5.0, 1.5.5); None when that is not here yet.
+
+    A length that never ends is told as all that is here, itself included, for paho to refuse.
+    """
+    length = 0
+    for place, byte in enumerate(piece[at : at + 4]):
+        length |= (byte & 127) << 7 * place
+        if byte < 128:
+            return at + place + 1, length
+    return (at, len(piece) - at) if len(piece) >= at + 4 else None
