@@ -187,6 +187,7 @@ AUTHSVC_LISTEN_DSN = secret("AUTHSVC_LISTEN_DSN", "")
 MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")
 DEVICEHUB_TOPIC_PREFIX = env.str("DEVICEHUB_TOPIC_PREFIX", default="things")
 DEVICEHUB_MQTT_VERSION = env.str("DEVICEHUB_MQTT_VERSION", default="5")
+DEVICEHUB_RATE_LIMIT = env.str("DEVICEHUB_RATE_LIMIT", default="")
 DEVICEHUB_MQTT_GROUP = env.str("DEVICEHUB_MQTT_GROUP", default="devicehub")
 
 UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}

@@ -85,6 +85,17 @@ def check_group(**_: Any) -> list[CheckMessage]:
 
 
 @register()
+def check_rate_limit(**_: Any) -> list[CheckMessage]:
+    """devicehub.E009: DEVICEHUB_RATE_LIMIT is a rate or empty."""
+    try:
+        settings.rate_limit  # noqa: B018 - reading it is the check
+    except ValueError as error:
+        hint = "Write messages for each second, minute or hour, such as 600/m, or nothing for no limit."
+        return [Error(f"DEVICEHUB_RATE_LIMIT: {error}", hint=hint, id="devicehub.E009")]
+    return []
+
+
+@register()
 def check_routers(**_: Any) -> list[CheckMessage]:
     """devicehub.E008: devices are written where questions read them."""
     elsewhere = {

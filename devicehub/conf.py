@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.conf import settings as django_settings
 
+from devicehub.rates import RateLimit, rate_limit
+
 
 class Settings:
     """What an operator may set, as DEVICEHUB_* (and MQTT_URL) in the Django settings."""
@@ -27,6 +29,11 @@ class Settings:
     def mqtt_group(self) -> str:
         """DEVICEHUB_MQTT_GROUP: group of the shared subscription of the ingest workers; empty is plain."""
         return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", "devicehub"))
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """DEVICEHUB_RATE_LIMIT: what is stored of one device in a time, such as `600/m`; empty is no limit."""
+        return rate_limit(str(getattr(django_settings, "DEVICEHUB_RATE_LIMIT", "")))
 
 
 settings = Settings()

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -15,7 +13,6 @@ from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import judge, pipeline
 from fleet.devices import WeatherStation
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
-from tests.hub import ROOT, environment
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 # What means something to COPY, to JSON or to SQL.
@@ -178,28 +175,3 @@ def test_a_batch_that_fails_leaves_nothing(station, monkeypatch):
 def judged():
     where = address()
     return judge(message(), where, store.load_devices([(where.kind, where.device_id)]))
-
-
-@pytest.mark.sqlite_only
-def test_a_worker_keeps_sqlite_durable(tmp_path):
-    """It has more memory and copies its log less often; what is committed is flushed all the same."""
-    script = """
-import django
-django.setup()
-from django.db import connection
-from devicehub.ingest.worker import settle
-settle()
-with connection.cursor() as cursor:
-    for pragma in ("journal_mode", "synchronous", "cache_size", "wal_autocheckpoint"):
-        print(cursor.execute(f"PRAGMA {pragma}").fetchone()[0])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**environment(), "DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert done.stdout.split() == ["wal", "2", "-32768", "10000"]  # 2 is FULL

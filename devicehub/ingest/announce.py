@@ -9,8 +9,7 @@ import structlog
 
 from devicehub import commands, signals
 from devicehub.ingest import store
-from devicehub.ingest.message import Outcome
-from devicehub.ingest.store import Item, Judged, Known
+from devicehub.ingest.store import NEWS, Item, Judged, Known
 from devicehub.models import BaseDevice
 from devicehub.topics import MessageType
 
@@ -33,9 +32,6 @@ def announce(batch: Sequence[Item]) -> None:
         _announce_message(item)
     for key, item in {_key(item): item for item in told}.items():
         _announce_changes(item.kind.device_type, item.device, *before[key])
-
-
-NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
 
 
 def _heard(items: Iterable[Judged]) -> list[Judged]:

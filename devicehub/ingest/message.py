@@ -43,6 +43,7 @@ class Reason(StrEnum):
     NOT_CBOR = "not_cbor"
     NOT_A_READING = "not_a_reading"
     NO_VALUE = "no_value"
+    RATE_LIMITED = "rate_limited"
     UNSTORABLE = "unstorable"
 
 

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
+from devicehub.conf import settings
 from devicehub.ingest import listeners, presence, tables
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.failpoints import reach
+from devicehub.ingest.limits import limiter
 from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.ingest.presence import Sign
 from devicehub.models import BaseMessage, ProcessingStatus, QuarantinedMessage
@@ -125,6 +127,7 @@ def write(batch: Sequence[Item]) -> None:
             by_kind[item.kind.slug].append(item)
     for items in by_kind.values():
         _mark_duplicates(items)
+        _refuse_too_many(items)
         _write_rows([item for item in items if item.outcome not in NO_ROW])
     failed = [item for item in batch if item.outcome is Outcome.FAILED]
     if failed:
@@ -134,6 +137,7 @@ def write(batch: Sequence[Item]) -> None:
 
 # A duplicate has its row already; the broker's retained copy without a time is no news.
 NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
+NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
 
 
 def _mark_duplicates(items: Sequence[Judged]) -> None:
@@ -151,6 +155,16 @@ def _mark_duplicates(items: Sequence[Judged]) -> None:
         if key in seen:
             item.end(Outcome.DUPLICATE)
         seen.add(key)
+
+
+def _refuse_too_many(items: Sequence[Judged]) -> None:
+    """Of one kind: the messages beyond what their device may send, where a limit is set."""
+    limit = settings.rate_limit
+    if limit is None:
+        return
+    news = [item for item in items if item.outcome in NEWS]
+    for position in limiter.beyond(limit, [item.key for item in news]):
+        news[position].end(Outcome.FAILED, Reason.RATE_LIMITED, f"more than {limit}")
 
 
 def _write_rows(items: Sequence[Judged]) -> None:

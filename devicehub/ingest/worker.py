@@ -2,78 +2,73 @@
 
 from __future__ import annotations
 
-import gc
+import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
 
+from devicehub.ingest import metrics
+from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
+from devicehub.ingest.store import Item
 from devicehub.mqtt import Delivery, Listener
 
 log = structlog.get_logger(__name__)
 
 BATCH = 2000  # messages in one transaction at most
 PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot store
-
-
-# How SQLite stores much at once: pages of indexes stay in memory (KiB), and the write-ahead log is copied into the
-# database every 40 MB instead of every 4. What is committed is flushed to disk all the same.
-SQLITE_PRAGMAS = ("cache_size = -32768", "wal_autocheckpoint = 10000")
-
-
-def settle() -> None:
-    """Prepare this process for storing and nothing else, before the first message."""
-    connection_created.connect(_tune, dispatch_uid="ingest")
-    connections.close_all()  # the one that the checks left is made anew
-    # What was imported stays, and what a batch makes is gone by its end: nothing for the collector to look at.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
-def _tune(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            for pragma in SQLITE_PRAGMAS:
-                cursor.execute(f"PRAGMA {pragma}")
+GRACE = 8.0  # seconds from stop() until the process is ended without waiting for its database
+POLL = 0.2
 
 
 class Worker:
-    """Stores what a listener receives until it is told to stop; counts what became of the messages."""
+    """Stores what a listener receives until it is told to stop; counts what became of the messages.
+
+    Hooks and receivers are told by *announcer*, in its own thread.
+    """
 
     def __init__(
         self, listener: Listener, on_batch: Callable[[Counter[Outcome]], None] = lambda _: None
     ) -> None:
         self._listener = listener
         self._on_batch = on_batch
-        self._stop = threading.Event()
+        self._stopping = (
+            False  # a plain flag: stop() is called by signal handlers, which must wait for no lock
+        )
+        self._ended = False
         self._failures = 0
+        self.announcer = Announcer()
         self.outcomes: Counter[Outcome] = Counter()
 
     def stop(self) -> None:
         """Finish the batch at hand and return from run()."""
-        self._stop.set()
+        self._stopping = True
 
     def run(self) -> None:
         """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
-        while not self._stop.is_set() and not self._listener.failure:
-            deliveries = self._listener.take(BATCH, timeout=0.2)
-            if deliveries:
-                self._store(deliveries)
+        threading.Thread(target=self._see_to_the_end, name="last resort", daemon=True).start()
+        try:
+            while not self._stopping and not self._listener.failure:
+                deliveries = self._listener.take(BATCH, timeout=POLL)
+                if deliveries:
+                    self._store(deliveries)
+            self.announcer.stop()
+        finally:
+            self._ended = True
 
     def _store(self, deliveries: Sequence[Delivery]) -> None:
+        began = time.time()
         try:
             outcomes = pipeline(
                 [_message(delivery) for delivery in deliveries],
                 acknowledge=lambda: self._listener.acknowledge(deliveries),
+                tell=lambda batch: self._tell(batch, began),
             )
         except (DatabaseError, InterfaceError) as error:
             self._wait(error)
@@ -82,14 +77,33 @@ class Worker:
         self.outcomes.update(outcomes)
         self._on_batch(self.outcomes)
 
+    def _tell(self, batch: Sequence[Item], began: float) -> None:
+        metrics.stored(batch, began, time.time())
+        self.announcer.tell(batch)
+
     def _wait(self, error: Exception) -> None:
         """Nothing is acknowledged: pause, drop the broken connection, and have it all sent again."""
         pause = PAUSE[min(self._failures, len(PAUSE) - 1)]
         self._failures += 1
+        metrics.not_stored()
         log.error("ingest.not_stored", error=f"{type(error).__name__}: {error}", retry_in=pause)
         connections.close_all()
-        self._stop.wait(pause)
+        end = time.monotonic() + pause
+        while not self._stopping and time.monotonic() < end:
+            time.sleep(POLL)
         self._listener.redeliver()
+
+    def _see_to_the_end(self) -> None:
+        """End the process when it was told to stop and its database does not answer. Nothing is lost by that:
+        what is not committed is not acknowledged, and comes again."""
+        while not self._stopping and not self._ended:
+            time.sleep(POLL)
+        end = time.monotonic() + GRACE
+        while not self._ended:
+            if time.monotonic() > end:
+                log.error("ingest.ended", hint="the database did not answer; what was not stored comes again")
+                os._exit(1)
+            time.sleep(POLL)
 
 
 def _message(delivery: Delivery) -> Message:

@@ -10,8 +10,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from devicehub import topics
 from devicehub.conf import settings
+from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
-from devicehub.ingest.worker import Worker, settle
+from devicehub.ingest.worker import Worker
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
 
 

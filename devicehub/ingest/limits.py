@@ -1,0 +1,55 @@
+"""How many messages of one device are stored in a time: DEVICEHUB_RATE_LIMIT, off by default.
+
+A device may send as many at once as it may in the whole time; what it used comes back evenly. What is beyond fails
+as `rate_limited`: it is kept in the quarantine, can be replayed from there, and changes nothing on its device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from devicehub.rates import RateLimit
+
+MOST_KNOWN = 100_000  # devices that are remembered; one that is forgotten may send its whole allowance again
+
+
+class Limiter:
+    """Counts by device key what was stored, in this process. Messages of a batch that failed to commit do not count."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, tuple[float, float]] = {}  # by key: how many, at what time (monotonic)
+
+    def beyond(self, limit: RateLimit, keys: Sequence[str], now: float | None = None) -> list[int]:
+        """Positions in *keys*, the devices of messages in their order, that are too many. In a transaction."""
+        now = time.monotonic() if now is None else now
+        used: dict[str, tuple[float, float]] = {}
+        refused = []
+        for position, key in enumerate(keys):
+            count = used[key][0] if key in used else self._left_over(key, limit, now)
+            if count + 1 > limit.messages:
+                refused.append(position)
+            else:
+                count += 1
+            used[key] = (count, now)
+        transaction.on_commit(lambda: self._count(used, limit, now))
+        return refused
+
+    def forget(self) -> None:
+        self._used.clear()
+
+    def _left_over(self, key: str, limit: RateLimit, now: float) -> float:
+        """What a device used and did not get back yet."""
+        count, at = self._used.get(key, (0.0, now))
+        return max(0.0, count - (now - at) * limit.messages / limit.seconds)
+
+    def _count(self, used: dict[str, tuple[float, float]], limit: RateLimit, now: float) -> None:
+        self._used |= used
+        if len(self._used) > MOST_KNOWN:
+            recent = {key: value for key, value in self._used.items() if now - value[1] < limit.seconds}
+            self._used = dict(list(recent.items())[-MOST_KNOWN:])
+
+
+limiter = Limiter()

@@ -1,0 +1,91 @@
+"""What an ingest worker did, for Prometheus: `listen_mqtt --metrics PORT`. One addition for each batch, not message."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from devicehub.ingest.announcer import Announcer
+from devicehub.ingest.store import Item
+from devicehub.mqtt import Listener
+
+REGISTRY = CollectorRegistry(auto_describe=False)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+_messages = Counter(
+    "devicehub_ingest_messages",
+    "Messages by what became of them, and why they failed.",
+    ["outcome", "reason"],
+    registry=REGISTRY,
+)
+_batch = Histogram(
+    "devicehub_ingest_batch_messages",
+    "Messages in one transaction.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000),
+    registry=REGISTRY,
+)
+_lag = Histogram(
+    "devicehub_ingest_lag_seconds",
+    "From the receipt of a batch's oldest message to its commit.",
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+_stored = Histogram(
+    "devicehub_ingest_store_seconds",
+    "To judge a batch and to commit it.",
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+_failures = Counter(
+    "devicehub_ingest_storage_failures",
+    "Batches that the database could not store; they come again.",
+    registry=REGISTRY,
+)
+
+
+def stored(batch: Sequence[Item], began: float, ended: float) -> None:
+    """*batch* was committed; the times are Unix seconds."""
+    for (outcome, reason), count in Counts((item.outcome, item.reason or "") for item in batch).items():
+        _messages.labels(outcome, reason).inc(count)
+    _batch.observe(len(batch))
+    _stored.observe(max(0.0, ended - began))
+    oldest = min(item.message.received_at for item in batch)
+    _lag.observe(max(0.0, ended - oldest.timestamp()))
+
+
+def not_stored() -> None:
+    """The database could not store a batch."""
+    _failures.inc()
+
+
+def serve(host: str, port: int, listener: Listener, announcer: Announcer) -> Callable[[], object]:
+    """Answer on http://host:port/metrics in a thread; what is returned ends it. Raises OSError."""
+    collector = _Live(listener, announcer)
+    REGISTRY.register(collector)
+    server, thread = start_http_server(port, addr=host, registry=REGISTRY)
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        REGISTRY.unregister(collector)
+
+    return end
+
+
+class _Live(Collector):
+    """What is known by looking: the queue, the connection, the broker's own numbers."""
+
+    def __init__(self, listener: Listener, announcer: Announcer) -> None:
+        self._listener, self._announcer = listener, announcer
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "devicehub_ingest_not_told",
+            "Messages that are stored and that no hook was told of, because one does not return.",
+            self._announcer.untold,
+        )

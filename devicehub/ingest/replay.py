@@ -1,0 +1,72 @@
+"""Messages out of the quarantine, through the pipeline once more, with the time at which they first came."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from devicehub.ingest.announce import announce
+from devicehub.ingest.message import Message, Outcome
+from devicehub.ingest.pipeline import pipeline
+from devicehub.ingest.store import Item
+from devicehub.models import QuarantinedMessage
+
+CHUNK = 500  # keys that are read at a time
+
+
+def waiting(
+    *, reason: str = "", device_key: str = "", row: int | None = None
+) -> QuerySet[QuarantinedMessage]:
+    """The quarantined messages that were not replayed yet, oldest first; of one reason, device, or primary key."""
+    wanted: dict[str, Any] = {"reason": reason, "device_key": device_key, "pk": row}
+    rows = QuarantinedMessage.objects.filter(replayed_at=None)
+    return rows.filter(**{name: value for name, value in wanted.items() if value}).order_by("pk")
+
+
+def replay(
+    rows: QuerySet[QuarantinedMessage],
+    *,
+    goes_on: Callable[[], bool] = lambda: True,
+    on_each: Callable[[], None] = lambda: None,
+) -> Counter[Outcome]:
+    """Store each of *rows*, oldest first, in a transaction of its own; what became of them.
+
+    One that fails again stays as it is, for another try; any other is marked and never replayed again, by whomever.
+    Ends early, between two messages, when *goes_on* says no.
+    """
+    outcomes: Counter[Outcome] = Counter()
+    last = 0
+    while keys := list(rows.filter(pk__gt=last).values_list("pk", flat=True)[:CHUNK]):
+        for key in keys:
+            if not goes_on():
+                return outcomes
+            outcome = _replay(key)
+            if outcome is not None:
+                outcomes[outcome] += 1
+            on_each()
+        last = keys[-1]
+    return outcomes
+
+
+def _replay(key: int) -> Outcome | None:
+    """None where somebody else replayed it first."""
+    told: list[Sequence[Item]] = []
+    with transaction.atomic():
+        row = QuarantinedMessage.objects.select_for_update().filter(pk=key, replayed_at=None).first()
+        if row is None:
+            return None
+        message = Message(row.topic, bytes(row.payload), row.received_at, content_type=row.content_type)
+        [outcome] = pipeline([message], tell=told.append)
+        if outcome is Outcome.FAILED:
+            transaction.set_rollback(True)  # it is in the quarantine already
+            return outcome
+        row.replayed_at = timezone.now()
+        row.save(update_fields=["replayed_at"])
+    for batch in told:
+        announce(batch)
+    return outcome

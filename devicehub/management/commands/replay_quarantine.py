@@ -1,0 +1,55 @@
+"""`manage.py replay_quarantine`: try once more to store what could not be stored."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from rich.console import Console
+from rich.progress import Progress
+
+from devicehub.ingest.message import Outcome, Reason
+from devicehub.ingest.replay import replay, waiting
+
+
+class Command(BaseCommand):
+    help = "Send quarantined messages through ingest again, each at most once with success."
+    stopping = False
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--reason", choices=[reason.value for reason in Reason], default="")
+        parser.add_argument("--device", default="", help="of this device, such as weatherstation/STATION-001")
+        parser.add_argument("--id", type=int, help="only the row of this number")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say how many there are, and change nothing"
+        )
+        parser.add_argument("--json", action="store_true", help="the counts as JSON")
+
+    def handle(self, *, reason: str, device: str, dry_run: bool, **options: Any) -> str:
+        rows = waiting(reason=reason, device_key=device, row=options["id"])
+        count = rows.count()
+        if dry_run:
+            return (
+                json.dumps({"waiting": count}) if options["json"] else f"{count} messages would be replayed"
+            )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+            task = progress.add_task("replay", total=count)
+            try:
+                outcomes = replay(
+                    rows, goes_on=lambda: not self.stopping, on_each=lambda: progress.advance(task)
+                )
+            except DatabaseError as error:
+                raise CommandError(f"The database cannot store: {error}; start again later") from error
+        counts = {outcome.value: outcomes[outcome] for outcome in Outcome}
+        if options["json"]:
+            return json.dumps(counts)
+        return "Replayed: " + ", ".join(f"{number} {name}" for name, number in counts.items())
+
+    def _stop(self, *_: Any) -> None:
+        self.stopping = True

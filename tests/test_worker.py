@@ -1,0 +1,328 @@
+"""The worker's loop: hooks in a thread of their own, a database that hangs, and what it asks of its connection."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from devicehub import signals
+from devicehub.ingest import announcer, metrics, store
+from devicehub.ingest.announcer import Announcer
+from devicehub.ingest.message import Message, Outcome
+from devicehub.ingest.pipeline import pipeline
+from fleet.models import WeatherStationDevice
+from tests.hub import ROOT, environment
+from tests.test_ingest import NOW
+
+TOPIC = "things/weatherstation/STATION-001/data"
+
+
+@pytest.fixture
+def station(transactional_db):
+    return WeatherStationDevice.objects.create(device_id="STATION-001")
+
+
+@pytest.fixture
+def receive():
+    """Connect a receiver of readings for the time of a test."""
+    connected = []
+
+    def connect(receiver):
+        def kept(sender, **told):
+            receiver(told["readings"])
+
+        signals.device_data_received.connect(kept, weak=False)
+        connected.append(kept)
+
+    yield connect
+    for receiver in connected:
+        signals.device_data_received.disconnect(receiver)
+
+
+@pytest.fixture
+def teller():
+    one = Announcer()
+    yield one
+    one.stop()
+
+
+def store_and_tell(one, *temperatures):
+    messages = [Message(TOPIC, json.dumps({"temperature": number}).encode(), NOW) for number in temperatures]
+    return pipeline(messages, tell=one.tell)
+
+
+# --- Hooks
+
+
+def test_batches_are_told_in_their_order(station, teller, receive):
+    told = []
+    receive(told.append)
+
+    for number in range(5):
+        store_and_tell(teller, number)
+    teller.stop()
+
+    assert told == [{"temperature": float(number)} for number in range(5)]
+    assert teller.untold == 0
+
+
+def test_nobody_is_woken_where_nobody_listens(station, monkeypatch):
+    told = []
+    one = Announcer(told.append)
+
+    store_and_tell(one, 1)
+    one.stop()
+
+    assert told == []
+
+
+def test_slow_hooks_slow_storing_down(station, teller, receive, monkeypatch):
+    """What waits to be told is bounded."""
+    monkeypatch.setattr(announcer, "PATIENCE", 60)
+    goes_on = threading.Event()
+    receive(lambda _: goes_on.wait(30))
+    for number in range(announcer.BATCHES + 1):
+        store_and_tell(teller, number)
+
+    late = threading.Thread(target=lambda: teller.tell(told_batch()))
+    late.start()
+    late.join(0.7)
+    waited = late.is_alive()
+    goes_on.set()
+    late.join(10)
+
+    assert waited
+    assert not late.is_alive()
+    assert teller.untold == 0
+
+
+def told_batch():
+    """A batch as the pipeline tells it, which changes nothing in the database."""
+    batches = []
+    with transaction.atomic():
+        pipeline([Message(TOPIC, b'{"temperature": 9}', NOW)], tell=batches.append)
+        transaction.set_rollback(True)
+    connection.close()
+    return batches[0]
+
+
+def test_a_hook_that_never_returns_does_not_stop_storing(station, teller, receive, monkeypatch, caplog):
+    monkeypatch.setattr(announcer, "PATIENCE", 0.1)
+    monkeypatch.setattr(announcer, "FAREWELL", 0.1)
+    returns = threading.Event()
+    receive(lambda _: returns.wait(60))
+
+    outcomes = [store_and_tell(teller, number) for number in range(announcer.BATCHES + 3)]
+    returns.set()
+
+    assert outcomes == [[Outcome.STORED]] * (announcer.BATCHES + 3)
+    assert station.readings.count() == announcer.BATCHES + 3
+    assert teller.untold == 2
+
+
+def test_a_mistake_while_telling_does_not_end_the_thread(station, receive, caplog):
+    """Whatever it is; what comes later is told."""
+    receive(lambda _: None)  # somebody listens
+    told = []
+
+    def tell(batch):
+        told.append(batch)
+        if len(told) == 1:
+            raise RuntimeError("a bug of ours")
+
+    one = Announcer(tell)
+    with caplog.at_level(logging.CRITICAL):
+        store_and_tell(one, 1)
+        store_and_tell(one, 2)
+        one.stop()
+
+    assert len(told) == 2
+
+
+# --- The end
+
+
+LISTENS = """
+import sys, time
+import django
+django.setup()
+from devicehub.ingest import worker
+from devicehub.mqtt import Delivery
+
+class Endless:
+    failure = ""
+    def take(self, most, timeout):
+        return [Delivery("things/x", b"{}", 1, False, False, time.time(), "", b"", (), 1, 1)]
+    def acknowledge(self, deliveries):
+        pass
+    def redeliver(self):
+        pass
+
+def hang(*_, **__):
+    print("hangs", flush=True)
+    time.sleep(60)
+
+worker.GRACE = 0.5
+running = worker.Worker(Endless())
+import signal
+signal.signal(signal.SIGTERM, lambda *_: running.stop())
+"""
+
+
+def test_a_worker_ends_while_its_database_hangs():
+    """Nothing is lost by that: what is not committed is not acknowledged."""
+    script = LISTENS + "worker.pipeline = hang\nrunning.run()\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment(DATABASE_URL="sqlite:///:memory:") | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "hangs\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert process.returncode == 1
+    assert "comes again" in said
+    assert time.monotonic() - began < 10
+
+
+# --- What the database refuses
+
+
+def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
+    attempts, write = [], store.write
+
+    @transaction.atomic
+    def picky(batch):
+        attempts.append(len(batch))
+        write(batch)
+        if any(b"13" in item.message.payload and item.outcome is not Outcome.FAILED for item in batch):
+            raise IntegrityError("unlucky")
+
+    monkeypatch.setattr(store, "write", picky)
+    messages = [Message(TOPIC, b'{"temperature": %d}' % number, NOW) for number in range(64)]
+
+    outcomes = pipeline(messages)
+
+    assert [number for number, outcome in enumerate(outcomes) if outcome is Outcome.FAILED] == [13]
+    assert len(attempts) < 20
+    assert station.readings.count() == 63
+
+
+# --- What it asks of its connection
+
+
+@pytest.mark.sqlite_only
+def test_a_worker_keeps_sqlite_durable(tmp_path):
+    """It has more memory and copies its log less often; what is committed is flushed all the same."""
+    asked = settled(
+        {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
+        "PRAGMA journal_mode",
+        "PRAGMA synchronous",
+        "PRAGMA cache_size",
+        "PRAGMA wal_autocheckpoint",
+        "PRAGMA busy_timeout",
+    )
+
+    assert asked == ["wal", "2", "-32768", "10000", "5000"]  # 2 is FULL
+
+
+@pytest.mark.sqlite_only
+def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path):
+    """Any project may include the app, with the settings that Django has by default."""
+    asked = settled(
+        {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
+        "PRAGMA synchronous",
+        before='settings.DATABASES["default"]["OPTIONS"] = {"init_command": "PRAGMA synchronous=NORMAL"}',
+    )
+
+    assert asked == ["2"]
+
+
+def test_a_worker_waits_for_nothing_for_ever(transactional_db):
+    if connection.vendor == "sqlite":
+        assert settled({}, "PRAGMA busy_timeout") == ["5000"]
+    else:
+        assert settled({}, "SHOW lock_timeout", "SHOW statement_timeout") == ["5s", "30s"]
+
+
+def test_a_worker_commits_to_the_disk(transactional_db):
+    """Also where the database, or the role, was told that a commit may wait for the disk."""
+    if connection.vendor == "sqlite":
+        assert settled({}, "PRAGMA synchronous") == ["2"]
+    else:
+        options = {"PGOPTIONS": "-c synchronous_commit=off"}
+        assert settled(options, "SHOW synchronous_commit") == ["on"]
+
+
+def settled(variables, *statements, before=""):
+    script = f"""
+import django
+from django.conf import settings
+{before}
+django.setup()
+from django.db import connection
+from devicehub.ingest.durability import settle
+settle()
+with connection.cursor() as cursor:
+    for statement in {statements!r}:
+        cursor.execute(statement)
+        print(cursor.fetchone()[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment(), **variables},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line for line in done.stdout.splitlines() if "not_durable" not in line]
+
+
+# --- Numbers
+
+
+def test_what_became_of_messages_is_counted(station, monkeypatch):
+    before = numbers()
+    batch = []
+    pipeline([Message(TOPIC, b'{"temperature": 1}', NOW), Message(TOPIC, b"?", NOW)], tell=batch.extend)
+
+    metrics.stored(batch, time.time() - 2, time.time())
+
+    after = numbers()
+    stored = ("devicehub_ingest_messages_total", ("stored", ""))
+    failed = ("devicehub_ingest_messages_total", ("failed", "not_json"))
+    assert after[stored] - before.get(stored, 0) == 1
+    assert after[failed] - before.get(failed, 0) == 1
+    assert (
+        after["devicehub_ingest_batch_messages_sum", ()]
+        - before.get(("devicehub_ingest_batch_messages_sum", ()), 0)
+        == 2
+    )
+
+
+def numbers():
+    text = generate_latest(metrics.REGISTRY).decode()
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
