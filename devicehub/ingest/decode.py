@@ -99,17 +99,25 @@ def samples(found: Document, now: datetime, declared: Mapping[str, Reading]) -> 
     entries = found.content if isinstance(found.content, list) else [found.content]
     if not entries:
         raise Unreadable(Reason.NO_VALUE, "the array is empty")
+    strays = []
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            raise Unreadable(Reason.NOT_A_READING, f"entry {number} is {_kind(entry)}, not an object")
-        for values, timestamp in _entries(entry, now, decoded.notes):
+        try:
+            read = _entries(entry, now, decoded.notes)
+        except Unreadable as error:
+            strays.append(f"entry {number}: {error.detail}" if len(entries) > 1 else error.detail)
+            continue
+        for values, timestamp in read:
             decoded.add(values, timestamp, is_dated=timestamp is not None)
+    if len(strays) == len(entries):
+        raise Unreadable(Reason.NOT_A_READING, strays[0])
+    decoded.notes += strays
     return decoded
 
 
-def _entries(
-    entry: dict[str, Any], now: datetime, notes: list[str]
-) -> list[tuple[dict[str, Any], datetime | None]]:
+def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str, Any], datetime | None]]:
+    """The values in one entry and their times. Raises Unreadable for one of another form."""
+    if not isinstance(entry, dict):
+        raise Unreadable(Reason.NOT_A_READING, f"is {_kind(entry)}, not an object")
     shared = parse_time(entry["timestamp"], now, notes) if "timestamp" in entry else None
     if "readings" not in entry:
         return [({name: value for name, value in entry.items() if name != "timestamp"}, shared)]
