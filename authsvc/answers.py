@@ -27,8 +27,6 @@ from authsvc.policy import Policy
 from authsvc.remembered import Stamp, counts
 
 MAX_BYTES = 2_048  # of a body and query that are kept
-
-
 CHECKED_SECONDS = 1.0  # for which nothing having changed is enough; then its parts show their age
 
 

@@ -22,6 +22,7 @@ from authsvc.core.access import Verdict
 from authsvc.dialects.base import Reply
 
 BOUNDS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5)
+FOLDER = "AUTHSVC_METRICS_DIR"  # the environment variable that names it
 FAULT = "fault"  # the verdict, and the reason, of a question that could not be decided
 
 Key = tuple[str, str, str, str]  # dialect, question, verdict, reason
@@ -82,9 +83,6 @@ def publish() -> None:
         path = Path(folder) / f"{os.getpid()}.json"
         path.with_suffix(".new").write_text(json.dumps(_numbers()))
         path.with_suffix(".new").replace(path)
-
-
-FOLDER = "AUTHSVC_METRICS_DIR"
 
 
 def _numbers() -> dict[str, Any]:

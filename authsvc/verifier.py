@@ -98,11 +98,6 @@ class Attempt:
         return right
 
 
-async def verify(password: str, stored: str) -> bool:
-    """Whether *password* is the one of *stored*. Raises passwords.UnusableHash, Overloaded."""
-    return await Attempt(password).verify(password, stored)
-
-
 def forget() -> None:
     """Recognise nobody any more, and start all budgets anew: for tests."""
     for entries in (_right, _wrong, _budgets):

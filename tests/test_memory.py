@@ -28,6 +28,11 @@ from tests import hub
 RIGHT = "the right password"
 
 
+def verify(password, stored):
+    """An attempt of somebody who knows *password*."""
+    return verifier.Attempt(password).verify(password, stored)
+
+
 @pytest.fixture
 def run() -> Iterator[Callable[..., Any]]:
     with asyncio.Runner() as runner:
@@ -201,7 +206,7 @@ def gate(monkeypatch) -> Iterator[threading.Event]:
 async def full() -> list[asyncio.Future[bool]]:
     """As many guesses at other names as may wait."""
     waiting = [
-        asyncio.ensure_future(verifier.verify(f"guess {number}", slow_hash(100 + number)))
+        asyncio.ensure_future(verify(f"guess {number}", slow_hash(100 + number)))
         for number in range(verifier.MAX_WAITING)
     ]
     await asyncio.sleep(0)
@@ -215,17 +220,17 @@ class TestVerifier:
 
         async def story() -> None:
             gate.set()
-            assert await verifier.verify(RIGHT, slow_hash(1))
+            assert await verify(RIGHT, slow_hash(1))
             for number in range(verifier.MAX_A_MINUTE - 1):
-                assert not await verifier.verify(f"wrong {number}", slow_hash(1))
+                assert not await verify(f"wrong {number}", slow_hash(1))
             with pytest.raises(verifier.Overloaded):
-                await verifier.verify("one more", slow_hash(1))
+                await verify("one more", slow_hash(1))
             gate.clear()
             waiting = await full()
 
-            assert await asyncio.wait_for(verifier.verify(RIGHT, slow_hash(1)), 1)
+            assert await asyncio.wait_for(verify(RIGHT, slow_hash(1)), 1)
             with pytest.raises(verifier.Overloaded):
-                await verifier.verify(RIGHT, slow_hash(2))
+                await verify(RIGHT, slow_hash(2))
             gate.set()
             assert await asyncio.gather(*waiting) == [False] * verifier.MAX_WAITING
 
@@ -239,7 +244,7 @@ class TestVerifier:
 
         async def login(password: str) -> Verdict:
             question = LoginQuestion(Client("backend", None), password)
-            return await authority.decide(question, authority.Rules(), directory, verify=verifier.verify)
+            return await authority.decide(question, authority.Rules(), directory, verify=verify)
 
         async def story() -> None:
             waiting = await full()
@@ -256,7 +261,7 @@ class TestVerifier:
         """A broker that lost patience asks again; the answer is for all who asked."""
 
         async def story() -> None:
-            asked = [asyncio.ensure_future(verifier.verify(RIGHT, slow_hash(1))) for _ in range(50)]
+            asked = [asyncio.ensure_future(verify(RIGHT, slow_hash(1))) for _ in range(50)]
             await asyncio.sleep(0)
             assert verifier.waiting() == 1
             gate.set()
@@ -267,7 +272,7 @@ class TestVerifier:
     @pytest.mark.parametrize("password", [RIGHT, "wrong"])
     def test_what_came_out_is_remembered_though_nobody_waits_for_it(self, gate, run, password):
         async def story() -> None:
-            asked = asyncio.ensure_future(verifier.verify(password, slow_hash(1)))
+            asked = asyncio.ensure_future(verify(password, slow_hash(1)))
             await asyncio.sleep(0)
             asked.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -277,7 +282,7 @@ class TestVerifier:
                 await asyncio.sleep(0.01)
             waiting = await full_again()
 
-            assert await asyncio.wait_for(verifier.verify(password, slow_hash(1)), 1) is (password == RIGHT)
+            assert await asyncio.wait_for(verify(password, slow_hash(1)), 1) is (password == RIGHT)
             gate.set()
             await asyncio.gather(*waiting)
 
@@ -294,7 +299,7 @@ class TestVerifier:
         monkeypatch.setattr(passwords, "verify", broken)
         for _ in range(2):
             with pytest.raises(MemoryError):
-                run(verifier.verify(RIGHT, slow_hash(1)))
+                run(verify(RIGHT, slow_hash(1)))
         assert verifier.waiting() == 0
 
     def test_a_stop_drops_what_waits(self, gate, run):
@@ -305,7 +310,7 @@ class TestVerifier:
             assert {type(end) for end in ended} == {asyncio.CancelledError}
             gate.set()
             await asyncio.gather(*waiting[: verifier.THREADS])
-            assert await verifier.verify(RIGHT, slow_hash(1))  # the next one works
+            assert await verify(RIGHT, slow_hash(1))  # the next one works
 
         run(story())
 
@@ -318,14 +323,14 @@ from authsvc import changes, reader, verifier
 from django.db import connections
 NAME = connections.settings["default"]["NAME"]
 stored = "PBKDF2$sha256$1$c2FsdA==$" + "0" * 43 + "="
-asyncio.run(verifier.verify("guess", stored))
+asyncio.run(verifier.Attempt("guess").verify("guess", stored))
 before = reader.sqlite_version(NAME)
 changes._listener = object()
 child = os.fork()
 if child == 0:
     assert reader.sqlite_version(NAME)[0] != before[0]
     assert changes._listener is None
-    assert not asyncio.run(asyncio.wait_for(verifier.verify("another", stored), 5))
+    assert not asyncio.run(asyncio.wait_for(verifier.Attempt("another").verify("another", stored), 5))
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 assert reader.sqlite_version(NAME) == before
