@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
@@ -29,62 +30,67 @@ class Opening:
         self._opener, self._link = opener, link
         self._places = list(opener.places)
         self._socket: socket.socket | None = None
-        self._is_tls = False
+        self._is_tls = self._awaits = False
 
     def start(self) -> None:
         """Begin with the next address."""
         family, kind, protocol, _, place = self._places.pop(0)
         try:
-            self._socket = socket.socket(family, kind, protocol)
-            self._socket.setblocking(False)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.connect(place)
-        except BlockingIOError:
-            pass  # under way
+            made = self._socket = socket.socket(family, kind, protocol)
+            made.setblocking(False)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = made.connect_ex(place)
         except OSError as error:
             self._failed(error)
             return
-        assert self._socket is not None
-        self._opener.selector.register(self._socket, selectors.EVENT_WRITE, self._go_on)
+        if code not in (0, errno.EINPROGRESS):
+            self._failed(OSError(code, os.strerror(code)))
+            return
+        self._await(made, selectors.EVENT_WRITE)
 
     def close(self) -> None:
         if self._socket is not None:
-            if self._socket.fileno() in self._opener.selector.get_map():
+            if self._awaits:
                 self._opener.selector.unregister(self._socket)
+            self._awaits = False
             self._socket.close()
             self._socket = None
 
-    def _go_on(self, _events: int) -> None:
-        assert self._socket is not None
-        selector = self._opener.selector
-        selector.unregister(self._socket)
-        wanted = 0
+    def _await(self, connection: socket.socket, events: int) -> None:
+        self._awaits = True
+        self._opener.selector.register(connection, events, lambda _: self._go_on(connection))
+
+    def _go_on(self, connection: socket.socket) -> None:
+        """The next step of what *connection* waited for."""
+        self._opener.selector.unregister(connection)
+        self._awaits = False
+        code = 0 if self._is_tls else connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._failed(OSError(code, os.strerror(code)))
+            return
         try:
-            if not self._is_tls:
-                code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if code:
-                    raise OSError(code, os.strerror(code))
-                if self._opener.tls is not None:
-                    self._socket = self._opener.tls.wrap_socket(
-                        self._socket,
-                        server_hostname=self._opener.address.host,
-                        do_handshake_on_connect=False,
-                    )
-                    self._is_tls = True
-            if isinstance(self._socket, ssl.SSLSocket):
-                self._socket.do_handshake()
+            connection = self._socket = self._secured(connection)
         except ssl.SSLWantReadError:
-            wanted = selectors.EVENT_READ
+            self._await(self._socket or connection, selectors.EVENT_READ)
         except ssl.SSLWantWriteError:
-            wanted = selectors.EVENT_WRITE
+            self._await(self._socket or connection, selectors.EVENT_WRITE)
         except OSError as error:
             self._failed(error)
-            return
-        if wanted:
-            selector.register(self._socket, wanted, self._go_on)
-            return
-        done, self._socket = self._socket, None
-        self._opener.opened(self._link, done)
+        else:
+            self._socket = None
+            self._opener.opened(self._link, connection)
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        """*connection* with TLS where that is wanted. Raises SSLWantReadError while the handshake goes on."""
+        if self._opener.tls is None:
+            return connection
+        if not isinstance(connection, ssl.SSLSocket):
+            connection = self._socket = self._opener.tls.wrap_socket(
+                connection, server_hostname=self._opener.address.host, do_handshake_on_connect=False
+            )
+            self._is_tls = True
+        connection.do_handshake()
+        return connection
 
     def _failed(self, error: OSError) -> None:
         self.close()

@@ -14,7 +14,7 @@ PERIOD = 240.0  # seconds of a day in this world, so that a chart moves while so
 SLOW = 3 * PERIOD  # of what changes rarely: switches, states, modes
 STEP = 20.0  # seconds that an integer stays as it is
 EPOCH = 1_767_225_600  # 2026-01-01: counters began then
-WIDTH = 30.0  # of a range that is open at one end or both
+WIDTH = 30  # of a range that is open at one end or both
 INTEGERS = (-(2**63), 2**63 - 1)
 BATTERY_HOUR = 6.0  # percent that a battery loses in an hour
 BATTERY_EMPTY = 8.0  # percent at which somebody changes it
@@ -23,7 +23,7 @@ BATTERY_EMPTY = 8.0  # percent at which somebody changes it
 def value_at(reading: Reading, device_id: str, moment: float) -> Any:
     """A plausible value of *reading* at *moment* (Unix seconds), of its type and inside its declared range.
 
-    None where there is no such value: an integer between 0.2 and 0.8.
+    None where there is no such value, as for an integer between 0.2 and 0.8.
     """
     seed = f"{device_id}/{reading.name}"
     match reading.type:
@@ -74,53 +74,58 @@ def spread(seed: str) -> float:
     return int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=6).digest(), "big") / (1 << 48)
 
 
-def _float(reading: Reading, swing: float) -> float:
+def _float(reading: Reading, swing: float) -> float | None:
     """In the middle third of the range, where most real values are; two decimals where the range has room."""
-    low, high = _ends(reading.range)
+    bottom, top = _bounds(reading)
+    low, high = _ends(bottom, top)
     part = (1 + min(1.0, max(0.0, swing))) / 3
     value = low * (1 - part) + high * part  # and not low + (high - low) * part, which may overflow
-    rounded = round(value, 2)
-    bottom, top = reading.range or (None, None)
-    fits = (bottom is None or rounded >= bottom) and (top is None or rounded <= top)
-    if fits and abs(high / 100 - low / 100) >= 0.01:
-        return rounded
-    return min(high, max(low, value))
+    if high / 100 - low / 100 >= 0.01:
+        value = round(value, 2)
+    if bottom is not None and value < bottom:
+        value = _float_inside(bottom, math.inf)
+    if top is not None and value > top:
+        value = _float_inside(top, -math.inf)
+    return None if bottom is not None and value < bottom else value
+
+
+def _float_inside(bound: float, inwards: float) -> float:
+    """The float nearest to *bound*, which may be an integer that no float is equal to."""
+    value = float(bound)
+    outside = value < bound if inwards > 0 else value > bound
+    return math.nextafter(value, inwards) if outside else value
 
 
 def _integer(reading: Reading, seed: str, moment: float) -> int | None:
     """It counts up where its unit is `count` or nothing bounds it above; else it steps now and then."""
-    bottom, top = reading.range or (0, None)
-    low, high = (_rounded(end, up) for end, up in zip(_ends((bottom, top)), (True, False), strict=True))
-    if reading.unit == "count" or (bottom is not None and top is None):
-        low = low if bottom is None else _rounded(bottom, up=True)
-        high = INTEGERS[1] if top is None else high
-    if low > high:
+    bottom, top = _bounds(reading)
+    counts = reading.unit == "count" or (bottom is not None and top is None)
+    if counts and bottom is None and (top is None or top >= 0):
+        bottom = 0
+    low, high = _ends(bottom, INTEGERS[1] if counts and top is None else top)
+    first, last = max(INTEGERS[0], math.ceil(low)), min(INTEGERS[1], math.floor(high))
+    if first > last:
         return None
-    if reading.unit == "count" or (bottom is not None and top is None):
+    if counts:
         pace = 20 + 100 * spread(seed)  # seconds from one to the next
-        return low + int(max(0.0, moment - EPOCH) / pace) % (high - low + 1)
+        return first + int(max(0.0, moment - EPOCH) / pace) % (last - first + 1)
     part = (1 + _wave(seed, moment // STEP * STEP)) / 3
-    return (
-        low + int((high - low) * part)
-        if high - low < 2**53
-        else low + int(part * 1000) * (high - low) // 1000
+    return first + (last - first) * int(part * 1000) // 1000
+
+
+def _bounds(reading: Reading) -> tuple[float | None, float | None]:
+    """The declared bounds; an infinite one is none."""
+    low, high = (
+        None if end is not None and math.isinf(end) else end for end in reading.range or (None, None)
     )
-
-
-def _ends(bounds: tuple[float | None, float | None] | None) -> tuple[float, float]:
-    low, high = bounds or (0, None)
-    if low is None:
-        low = 0.0 if high is None else high - WIDTH
-    if high is None:
-        high = low + WIDTH
     return low, high
 
 
-def _rounded(end: float, up: bool) -> int:
-    """The integer at an end of a range, inside it and within 64 bits."""
-    if math.isinf(end):
-        return INTEGERS[1] if end > 0 else INTEGERS[0]
-    return min(INTEGERS[1], max(INTEGERS[0], math.ceil(end) if up else math.floor(end)))
+def _ends(low: float | None, high: float | None) -> tuple[float, float]:
+    """From where to where values go: what is open is WIDTH wide, from 0 where nothing is said."""
+    if low is None:
+        low = 0.0 if high is None else high - WIDTH
+    return low, low + WIDTH if high is None else high
 
 
 def _wave(seed: str, moment: float) -> float:
