@@ -7,16 +7,22 @@ import math
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from django.core.management import CommandError, call_command
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +32,7 @@ from devicehub.declare import Reading, StateField
 from devicehub.ingest.validate import check_reading, check_state
 from devicehub.models import InvalidDeviceId
 from devicehub.mqtt import BrokerAddress, Connection, MqttError, Outgoing, allow_files
+from devicehub.mqtt.loop import FEW
 from devicehub.simulation import faults, series
 from devicehub.simulation.enlisting import NotSimulated, enlist
 from devicehub.simulation.faults import Faults, junk
@@ -350,9 +357,9 @@ def test_faults_are_counted_as_they_arrive(ear, broker):
 
 
 @contextmanager
-def running(settings, port, count, **options):
-    """A simulation in a thread of this process; yields it with the lines that it reports."""
-    settings.MQTT_URL = f"mqtt://127.0.0.1:{port}"
+def running(settings, port, count, url="mqtt://127.0.0.1:{}", **options):
+    """A simulation in a thread of this process; yields it with the lines that it reports, its result the last."""
+    settings.MQTT_URL = url.format(port)
     kind = provisioning.kind_of("weatherstation")
     lines = []
     simulation = Simulation(
@@ -491,3 +498,69 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch):
     assert raised == [(2064, 4096)]
     with pytest.raises(MqttError, match="5000 connections need 5064 open files"):
         allow_files(5000)
+
+
+@pytest.mark.django_db
+def test_a_broker_that_does_not_answer_is_not_asked_by_all_at_once(settings):
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        silent.settimeout(0.5)
+        asked = []
+        with running(settings, silent.getsockname()[1], 100) as (simulation, _), suppress(TimeoutError):
+            while True:
+                asked.append(silent.accept()[0])
+        for connection in asked:
+            connection.close()
+
+    assert len(asked) == FEW
+    assert simulation.tally.connections == 0
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """The paths of a self-signed certificate for localhost and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = tmp_path / "broker.crt", tmp_path / "broker.key"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths
+
+
+@pytest.mark.django_db
+def test_devices_speak_tls_to_a_broker_that_can_prove_who_it_is(
+    tmp_path, certificate, needs_real, settings, monkeypatch
+):
+    port = servers.free_port()
+    proof, key = certificate
+    tls = f"listener {port} 127.0.0.1\ncertfile {proof}\nkeyfile {key}\n"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", tls))
+        except servers.MissingServer as missing:
+            needs_real(missing)
+        with running(settings, port, 3, url="mqtts://localhost:{}") as (simulation, lines):
+            assert eventually(lambda: simulation.tally.failures >= 3)
+        assert "certificate verify failed" in lines[0]
+        monkeypatch.setenv("SSL_CERT_FILE", str(proof))
+        with running(settings, port, 50, url="mqtts://localhost:{}") as (simulation, lines):
+            assert eventually(lambda: simulation.tally.published > 100)
+
+    assert simulation.tally.connections == 50
+    assert lines[-1].acknowledged == lines[-1].tally.published
