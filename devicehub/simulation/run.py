@@ -18,8 +18,8 @@ from devicehub.simulation.faults import Faults
 from devicehub.topics import MessageType
 
 PATIENCE = 10.0  # seconds without one more device, after which the others are not waited for
-LAST_ACKS = 2.5  # seconds from the end for goodbyes and for acks that are still to come
-LAST_BYES = 1.0  # seconds more to close everything
+LAST_ACKS = 2.0  # seconds from the end for goodbyes and for acks that are still to come
+LAST_BYES = 0.5  # seconds more to close everything
 STEP = 0.2  # seconds that the network waits at most: how soon a stop is noticed
 LINES = 5  # different complaints that are told before they are only counted
 
