@@ -48,6 +48,7 @@ class Driver(Protocol):
     refused: int
     published: int
     lost: int
+    connected: int
 
     def succeeded(self, link: Link) -> None: ...
 
@@ -145,7 +146,7 @@ class Link:
 
     def disconnect(self) -> None:
         """Say goodbye: no will is sent."""
-        self.ready = False
+        self._set_ready(False)
         if self._client is not None:
             self._client.disconnect()
 
@@ -209,7 +210,8 @@ class Link:
             self.hang_up()
             self._loop.failed(self, f"the broker refused the subscription to {self._filter}")
             return
-        self.ready, self.failures = True, 0
+        self.failures = 0
+        self._set_ready(True)
         self._loop.succeeded(self)
         self.owner.ready()
 
@@ -242,7 +244,11 @@ class Link:
         if not said_goodbye:
             self._loop.failed(self, self._refusal or f"connection lost ({reason})")
 
+    def _set_ready(self, ready: bool) -> None:
+        self._loop.connected += ready - self.ready
+        self.ready = ready
+
     def _end(self) -> None:
-        self.ready = False
+        self._set_ready(False)
         self._loop.lost += len(self.unacknowledged)
         self.unacknowledged.clear()

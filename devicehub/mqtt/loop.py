@@ -38,6 +38,7 @@ class Loop:
     def __init__(self, address: BrokerAddress, version: str, dice: random.Random | None = None) -> None:
         self.address, self.version = address, version
         self.acknowledged = self.refused = self.published = self.lost = 0
+        self.connected = 0  # links that are ready
         self.tls = ssl.create_default_context() if address.tls else None
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self.eager: list[Link] = []  # have something to write
@@ -93,10 +94,6 @@ class Loop:
     def outstanding(self) -> int:
         """Messages on open connections that the broker has not acknowledged yet."""
         return sum(len(link.unacknowledged) for link in self._links)
-
-    @property
-    def connected(self) -> int:
-        return sum(link.ready for link in self._links)
 
     def settle(self) -> None:
         """Open nothing any more and forget what is due: the end has begun."""
