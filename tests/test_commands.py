@@ -1,4 +1,4 @@
-"""What operators type: provisioning, accounts, brokers, simulated devices."""
+"""What operators type: provisioning, accounts, brokers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from authsvc.broker_configuration import TEMPLATES
 from authsvc.core.passwords import verify
 from authsvc.dialects import BY_NAME
 from authsvc.models import Account, Broker, Grant, digest
-from devicehub import mqtt, provisioning, simulation
+from devicehub import mqtt, provisioning
 from devicehub.checks import check_identities
 from devicehub.commands import CommandNotSent, CommandUnconfirmed
 from devicehub.models import SentCommand, digest_api_key
@@ -182,34 +182,6 @@ def test_a_broker_can_be_bound_to_networks():
 
     with pytest.raises(CommandError, match=r"10\.0\.0\.1/8 is no network"):
         run("create_broker", "broker-2", "go-auth", "--network", "10.0.0.1/8")
-
-
-def test_a_simulation_never_takes_a_real_devices_credentials():
-    kind = provisioning.kind_of("weatherstation")
-    provisioning.create(kind, "SIM-001")
-
-    with pytest.raises(simulation.NotSimulated, match="weatherstation/SIM-001 is a real device"):
-        simulation.enlist(kind, "SIM-", 2)
-
-
-def test_a_simulation_issues_its_own_devices_credentials_anew():
-    kind = provisioning.kind_of("weatherstation")
-    first = simulation.enlist(kind, "SIM-", 1)[0]
-    second = simulation.enlist(kind, "SIM-", 1)[0]
-
-    device = WeatherStationDevice.objects.get(device_id="SIM-001")
-    assert device.check_mqtt_password(second.password)
-    assert not device.check_mqtt_password(first.password)
-
-
-@pytest.mark.parametrize("kind", ["weatherstation", "irrigationvalve"])
-def test_simulated_values_are_inside_their_ranges(kind):
-    for name, reading in provisioning.kind_of(kind).device_type._readings.items():
-        low, high = reading.range or (0, None)
-        for moment in range(0, 1000, 7):
-            value = simulation.value_at(reading, "SIM-001", float(moment))
-            assert value >= low, name
-            assert high is None or value <= high, name
 
 
 def test_a_command_that_no_broker_took_was_not_sent(settings):

@@ -3,7 +3,9 @@
 from devicehub.mqtt.address import BrokerAddress, InvalidAddress, MqttError, Unacknowledged
 from devicehub.mqtt.connection import Connection, Outgoing, publish
 from devicehub.mqtt.intake import Delivery, Intake
+from devicehub.mqtt.link import Link, Received
 from devicehub.mqtt.listener import RECEIVE_MAXIMUM, Listener
+from devicehub.mqtt.loop import Loop, allow_files
 
 __all__ = [
     "RECEIVE_MAXIMUM",
@@ -12,9 +14,13 @@ __all__ = [
     "Delivery",
     "Intake",
     "InvalidAddress",
+    "Link",
     "Listener",
+    "Loop",
     "MqttError",
     "Outgoing",
+    "Received",
     "Unacknowledged",
+    "allow_files",
     "publish",
 ]

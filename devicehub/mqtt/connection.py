@@ -1,4 +1,4 @@
-"""A connection that publishes, waits for acks, and may listen to a few topics: commands, simulated devices."""
+"""A connection that publishes, waits for acks, and may listen to a few topics: commands."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ class Outgoing(NamedTuple):
     retain: bool = False
     correlation_data: bytes = b""
     response_topic: str = ""
+
+
+def properties_of(message: Outgoing, protocol: int) -> Properties | None:
+    """What is sent with *message* besides its payload; None where there is nothing to say, or no MQTT 5."""
+    if protocol != paho.MQTTv5 or not (message.correlation_data or message.response_topic):
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if message.correlation_data:
+        properties.CorrelationData = message.correlation_data
+    if message.response_topic:
+        properties.ResponseTopic = message.response_topic
+    return properties
 
 
 class Connection:
@@ -94,13 +106,12 @@ class Connection:
 
     def publish(self, message: Outgoing, timeout: float = CONNECT_TIMEOUT) -> None:
         """Publish and, at QoS 1 and 2, wait for the ack. Raises MqttError without one."""
-        properties = None
-        if message.correlation_data and self._client.protocol == paho.MQTTv5:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.CorrelationData = message.correlation_data
-            properties.ResponseTopic = message.response_topic
         info = self._client.publish(
-            message.topic, message.payload, message.qos, message.retain, properties=properties
+            message.topic,
+            message.payload,
+            message.qos,
+            message.retain,
+            properties=properties_of(message, self._client.protocol),
         )
         try:
             info.wait_for_publish(timeout)

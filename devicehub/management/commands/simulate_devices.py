@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import signal
+from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from devicehub import provisioning
-from devicehub.simulation import NotSimulated, Simulation, enlist
+from devicehub.conf import settings
+from devicehub.mqtt import BrokerAddress, InvalidAddress, MqttError, allow_files
+from devicehub.simulation.enlisting import NotSimulated, enlist
+from devicehub.simulation.faults import Faults
+from devicehub.simulation.run import Result, Simulation, any_seed
+
+REFUSED = (provisioning.UnknownKind, provisioning.IdentityTaken, NotSimulated, InvalidAddress, MqttError)
 
 
 class Command(BaseCommand):
@@ -16,32 +26,117 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
-        parser.add_argument("--count", type=int, default=8)
+        parser.add_argument("--count", type=int, default=8, help="how many devices")
         parser.add_argument("--prefix", default="SIM-", help="ids are PREFIX001, PREFIX002, ...")
         parser.add_argument(
             "--interval", type=float, default=5.0, help="seconds between two messages of a device"
         )
-        parser.add_argument("--duration", type=float, help="seconds to run; without it until ctrl-c")
+        parser.add_argument(
+            "--duration", type=float, help="seconds to publish, once all connected; without it until ctrl-c"
+        )
+        parser.add_argument(
+            "--history", type=int, default=900, help="seconds of samples that a device brings at first"
+        )
         parser.add_argument(
             "--misbehave", action="store_true", help="the last one tries its neighbour's topic"
         )
+        parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+        self._add_faults(parser)
 
-    def handle(
-        self, *, count: int, prefix: str, interval: float, duration: float | None, **options: Any
-    ) -> str:
-        if count < 1 or interval <= 0:
-            raise CommandError("--count must be 1 or more and --interval above 0")
-        try:
-            kind = provisioning.kind_of(options["type"])
-            logins = enlist(kind, prefix, count)
-        except (provisioning.UnknownKind, provisioning.IdentityTaken, NotSimulated, ValueError) as error:
-            raise CommandError(str(error)) from error
-        simulation = Simulation(
-            kind, logins, interval=interval, misbehave=options["misbehave"], report=self.stderr.write
+    def _add_faults(self, parser: CommandParser) -> None:
+        faults = parser.add_argument_group("faults", "what devices do wrong; all off if not given")
+        percent: dict[str, Any] = {"type": float, "default": 0.0, "metavar": "PERCENT"}
+        faults.add_argument(
+            "--bad-payloads", help="of the data messages: junk of ten kinds instead of a sample", **percent
         )
+        faults.add_argument(
+            "--duplicates",
+            help="of the data messages: the same bytes again, at once or turns later",
+            **percent,
+        )
+        faults.add_argument(
+            "--late",
+            help="of the samples: kept, and sent 3 to 10 in one array, half of them shuffled",
+            **percent,
+        )
+        faults.add_argument(
+            "--burst", type=int, default=0, metavar="N", help="in one turn of 50: N messages at once"
+        )
+        faults.add_argument(
+            "--seed",
+            type=int,
+            help="a number: the same faults in the same turns; drawn and told if not given",
+        )
+
+    def handle(self, *, count: int, prefix: str, duration: float | None, **options: Any) -> str:
+        _check(count, duration, options)
+        running: list[Simulation] = []
+
+        def stop(*_: object) -> None:
+            if not running:
+                raise KeyboardInterrupt
+            running[0].stop()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: simulation.stop())
-        simulation.run(duration)
-        if not simulation.published:
+            signal.signal(number, stop)
+        try:
+            running.append(self._prepared(count, prefix, options))
+            result = running[0].run(duration)
+        except KeyboardInterrupt as error:
+            raise CommandError("Stopped before anything was published") from error
+        except ValidationError as error:
+            raise CommandError("; ".join(error.messages)) from error
+        except (*REFUSED, ValueError) as error:
+            raise CommandError(str(error)) from error
+        return self._told(result, options["json"])
+
+    def _prepared(self, count: int, prefix: str, options: dict[str, Any]) -> Simulation:
+        faults = _faults(options)
+        kind = provisioning.kind_of(options["type"])
+        allow_files(count)
+        BrokerAddress.parse(settings.mqtt_url)  # before the credentials of thousands are changed for nothing
+        return Simulation(
+            kind,
+            enlist(kind, prefix, count, self._progress("made", count)),
+            interval=options["interval"],
+            misbehave=options["misbehave"],
+            history=options["history"],
+            faults=faults,
+            report=self.stderr.write,
+            progress=self._progress("connected", count),
+        )
+
+    def _told(self, result: Result, as_json: bool) -> str:
+        if not result.tally.published:
             raise CommandError("Nothing was published: see the refusals above, and MQTT_URL")
-        return f"Published {simulation.published} messages as {count} devices"
+        return json.dumps(result.as_dict()) if as_json else str(result)
+
+    def _progress(self, what: str, count: int) -> Callable[[int], None]:
+        """Rewrites one line of a terminal; a log gets nothing."""
+        if not self.stderr.isatty():
+            return lambda _: None
+        shown = [-1]
+
+        def show(done: int) -> None:
+            if done != shown[0]:
+                shown[0] = done
+                end = "\n" if done >= count else ""
+                self.stderr.write(f"\r\x1b[K{done:,} of {count:,} devices {what}", ending=end)
+                self.stderr.flush()
+
+        return show
+
+
+def _check(count: int, duration: float | None, options: dict[str, Any]) -> None:
+    if count < 1 or not 0 < options["interval"] < math.inf:
+        raise CommandError("--count must be 1 or more and --interval above 0")
+    if duration is not None and not duration > 0:
+        raise CommandError("--duration must be above 0")
+    if not 0 <= options["history"] <= 86_400:
+        raise CommandError("--history must be 0 to 86400")
+
+
+def _faults(options: dict[str, Any]) -> Faults:
+    seed = any_seed() if options["seed"] is None else options["seed"]
+    names = ("bad_payloads", "duplicates", "late", "burst")
+    return Faults(seed=seed, **{name: options[name] for name in names})

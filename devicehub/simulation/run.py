@@ -1,0 +1,225 @@
+"""A whole simulation: devices arrive, take turns until it is over, and leave. One thread does all of it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from devicehub import topics
+from devicehub.conf import settings
+from devicehub.mqtt import BrokerAddress, Loop, Outgoing
+from devicehub.registry import Kind
+from devicehub.simulation.device import SimulatedDevice, Tally
+from devicehub.simulation.enlisting import Login
+from devicehub.simulation.faults import Faults
+from devicehub.topics import MessageType
+
+PATIENCE = 10.0  # seconds without one more device, after which the others are not waited for
+LAST_ACKS = 2.0  # seconds from the end for goodbyes and for acks that are still to come
+LAST_BYES = 0.5  # seconds more to close everything
+STEP = 0.2  # seconds that the network waits at most: how soon a stop is noticed
+LINES = 5  # different complaints that are told before they are only counted
+
+
+@dataclass
+class Result:
+    """How it went: what was done, and what the broker made of it. *unacknowledged* were never acknowledged."""
+
+    devices: int
+    connected: int  # at the same time, at most
+    connect_seconds: float  # until all had connected, or failed once
+    seconds: float  # of publishing
+    acknowledged: int
+    refused: int
+    unacknowledged: int
+    seed: int
+    tally: Tally
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers by name, for JSON."""
+        numbers = asdict(self)
+        return {**numbers.pop("tally"), **numbers}
+
+    def __str__(self) -> str:
+        did = self.tally
+        parts = [
+            f"Published {did.published} messages as {self.devices} devices",
+            f"{self.acknowledged} acknowledged",
+            f"{self.refused} refused",
+            f"{self.unacknowledged} never acknowledged",
+        ]
+        faults = [
+            (did.bad_payloads, f"{did.bad_payloads} bad payloads"),
+            (did.duplicates, f"{did.duplicates} duplicates"),
+            (did.late_batches, f"{did.late_samples} late samples in {did.late_batches} batches"),
+            (did.bursts, f"{did.burst_messages} messages in {did.bursts} bursts"),
+            (did.commands, f"{did.commands} commands obeyed"),
+            (did.failures, f"{did.failures} connections lost or refused"),
+            (did.skipped_turns, f"{did.skipped_turns} turns skipped"),
+        ]
+        return ", ".join(parts + [text for number, text in faults if number])
+
+
+class Simulation:
+    """Devices of one kind that publish every *interval* seconds until stopped, each with a login of its own.
+
+    *misbehave*: the last one also tries the data topic of the first, which the broker must refuse. *history*
+    is how many seconds of samples a device brings when it first connects. *report* is told of trouble in
+    lines, *progress* how many are connected.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        logins: list[Login],
+        *,
+        interval: float,
+        misbehave: bool = False,
+        history: int = 900,
+        faults: Faults | None = None,
+        report: Callable[[str], None],
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._interval, self._report, self._progress = interval, report, progress
+        self._faults = faults or Faults()
+        self._kind, self._logins = kind, logins
+        self._stopped = False
+        self._absent: set[str] = set()  # who never connected nor failed
+        self._broken: set[str] = set()  # who complained and has not connected since
+        self._complaints: dict[str, int] = {}
+        self._last_arrival = self._connect_seconds = self._seconds = 0.0
+        self._most = 0
+        self.tally = Tally()
+        victim = logins[0].device_id if misbehave and len(logins) > 1 else ""
+        self._devices = [
+            SimulatedDevice(
+                kind,
+                login,
+                self.tally,
+                self._faults,
+                history=history,
+                complain=self._complain,
+                arrived=self._arrived,
+                victim=victim if login is logins[-1] else "",
+            )
+            for login in logins
+        ]
+
+    def stop(self) -> None:
+        """Have run() end. Also for signal handlers and other threads."""
+        self._stopped = True
+
+    def run(self, duration: float | None = None) -> Result:
+        """Publish for *duration* seconds, once those who can have connected. Raises MqttError."""
+        loop = Loop(BrokerAddress.parse(settings.mqtt_url), settings.mqtt_version)
+        try:
+            self._arrive(loop)
+            began = time.monotonic()
+            for number, device in enumerate(self._devices):
+                # Spread over the interval: a fleet does not speak with one voice.
+                self._plan(loop, device, began + self._interval * number / len(self._devices))
+            while not self._stopped and (duration is None or time.monotonic() - began < duration):
+                loop.turn(STEP)
+                self._most = max(self._most, loop.connected)
+            self._seconds = time.monotonic() - began
+            self._leave(loop)
+            unacknowledged = loop.outstanding + loop.lost
+        finally:
+            loop.close(LAST_BYES)
+        self._sum_up()
+        return Result(
+            devices=len(self._devices),
+            connected=self._most,
+            connect_seconds=round(self._connect_seconds, 3),
+            seconds=round(self._seconds, 3),
+            acknowledged=loop.acknowledged,
+            refused=loop.refused,
+            unacknowledged=unacknowledged,
+            seed=self._faults.seed,
+            tally=self.tally,
+        )
+
+    def _arrive(self, loop: Loop) -> None:
+        """All connect before the first one speaks: aMQTT 0.12 loses a message while clients subscribe."""
+        began = self._last_arrival = time.monotonic()
+        self._absent = {login.device_id for login in self._logins}
+        for device, login in zip(self._devices, self._logins, strict=True):
+            will = Outgoing(self._topic(login, MessageType.STATUS), b'{"status":"offline"}')
+            device.link = loop.link(
+                device,
+                login.username,
+                login.password,
+                client_id=login.username,
+                will=will,
+                topic_filter=self._topic(login, MessageType.CMD),
+            )
+        while self._absent and not self._stopped and time.monotonic() - self._last_arrival < PATIENCE:
+            loop.turn(STEP)
+            self._progress(loop.connected)
+        self._most = loop.connected
+        self._connect_seconds = time.monotonic() - began
+
+    def _plan(self, loop: Loop, device: SimulatedDevice, due: float) -> None:
+        """Have *device* take its turn when it is *due*, and every interval from then on."""
+
+        def turn() -> None:
+            device.turn()
+            following = due + self._interval
+            behind = int((time.monotonic() - following) / self._interval)
+            if behind > 0:  # more turns than this machine can do: they are left out, and counted
+                self.tally.skipped_turns += behind
+                following += behind * self._interval
+            self._plan(loop, device, following)
+
+        loop.call_later(max(0.0, due - time.monotonic()), turn)
+
+    def _leave(self, loop: Loop) -> None:
+        """Goodbyes, and a bounded wait for the acks of everything."""
+        loop.settle()
+        end = time.monotonic() + LAST_ACKS
+        for number, device in enumerate(self._devices):
+            if time.monotonic() > end:
+                break
+            if device.link.ready:
+                device.leave()
+            if number % 100 == 0:
+                loop.turn(0)
+        while loop.outstanding and time.monotonic() < end:
+            loop.turn(0.05)
+
+    def _arrived(self, device: SimulatedDevice) -> None:
+        self._last_arrival = time.monotonic()
+        self._absent.discard(device.device_id)
+        self._broken.discard(device.device_id)
+        if not self._broken:
+            self._sum_up()
+
+    def _complain(self, device: SimulatedDevice, reason: str) -> None:
+        """Tell it once for all who have the same trouble: five thousand may lose one broker."""
+        self._absent.discard(device.device_id)
+        if device.device_id in self._broken:
+            return
+        self._broken.add(device.device_id)
+        if reason not in self._complaints and len(self._complaints) < LINES:
+            self._report(f"{device.device_id}: {reason}")
+            self._complaints[reason] = 0
+        else:
+            reason = reason if reason in self._complaints else "other reasons"
+            self._complaints[reason] = self._complaints.get(reason, 0) + 1
+
+    def _sum_up(self) -> None:
+        for reason, more in self._complaints.items():
+            if more:
+                self._report(f"{more} more devices: {reason}")
+        self._complaints.clear()
+
+    def _topic(self, login: Login, about: MessageType) -> str:
+        return topics.build(self._kind, login.device_id, about)
+
+
+def any_seed() -> int:
+    """A seed for a run that nobody gave one; it is told at the end, so that the run can be had again."""
+    return random.SystemRandom().randrange(2**31)
