@@ -28,5 +28,10 @@ class Settings:
         """DEVICEHUB_MQTT_GROUP: group of the shared subscription of the ingest workers; empty is plain."""
         return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", "devicehub"))
 
+    @property
+    def mqtt_drops(self) -> list[str]:
+        """DEVICEHUB_MQTT_DROPS: topics where the broker counts the messages that it dropped; no wildcards."""
+        return [str(topic).strip() for topic in getattr(django_settings, "DEVICEHUB_MQTT_DROPS", [])]
+
 
 settings = Settings()

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from authsvc.core import topics as filters
 from devicehub import topics
 from devicehub.conf import settings
 from devicehub.ingest.message import Outcome
@@ -22,6 +23,31 @@ class Command(BaseCommand):
         parser.add_argument("--worker", type=int, default=1, help="number of this worker, from 1")
 
     def handle(self, *, worker: int, **options: Any) -> str:
+        listener = self._listener(worker)
+        running = Worker(listener, self._count)
+
+        def stop(*_: Any) -> None:
+            running.stop()
+            listener.interrupt()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        try:
+            listener.start()
+        except MqttError as error:
+            raise CommandError(
+                f"{error} (MQTT_URL, DEVICEHUB_MQTT_VERSION={settings.mqtt_version}, "
+                f"DEVICEHUB_MQTT_GROUP={settings.mqtt_group!r})"
+            ) from error
+        settle()
+        running.run()
+        listener.stop()
+        if listener.failure:
+            raise CommandError(listener.failure)
+        return f"Stopped. {_described(running.outcomes)}"
+
+    def _listener(self, worker: int) -> Listener:
+        """From the settings; one that cannot be used is a CommandError."""
         group = settings.mqtt_group
         if worker < 1:
             raise CommandError("--worker counts from 1")
@@ -33,30 +59,20 @@ class Command(BaseCommand):
             address = BrokerAddress.parse(settings.mqtt_url)
         except InvalidAddress as error:
             raise CommandError(str(error)) from error
-        filters = [f"$share/{group}/{text}" if group else text for text in topics.subscriptions()]
-        listener = Listener(
+        for topic in settings.mqtt_drops:
+            # A wildcard or a device's topic would keep readings from being stored.
+            if not filters.is_topic(topic) or topics.parse(topic) is not None:
+                raise CommandError(
+                    f"DEVICEHUB_MQTT_DROPS holds {topic!r}, which is no topic of a broker's counter"
+                )
+        return Listener(
             address,
             f"{address.username or 'devicehub'}-{worker}",
-            filters,
+            [f"$share/{group}/{text}" if group else text for text in topics.subscriptions()],
             version=settings.mqtt_version,
+            drops=settings.mqtt_drops,
             report=self._say,
         )
-        running = Worker(listener, self._count)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: running.stop())
-        try:
-            listener.start()
-        except MqttError as error:
-            raise CommandError(
-                f"{error} (MQTT_URL, DEVICEHUB_MQTT_VERSION={settings.mqtt_version}, "
-                f"DEVICEHUB_MQTT_GROUP={group!r})"
-            ) from error
-        settle()
-        running.run()
-        listener.stop()
-        if listener.failure:
-            raise CommandError(listener.failure)
-        return f"Stopped. {_described(running.outcomes)}"
 
     def _say(self, text: str) -> None:
         self.stderr.write(text)
