@@ -1,18 +1,17 @@
 """`manage.py listen_mqtt` as it runs, against a real mosquitto: nothing is acknowledged before it is stored.
 
-Every worker talks through a `Wire`, which writes down the packets of both sides. MQTT 5 and a group, as by default.
+Every worker talks through a `wire.Wire`, which writes down the packets of both sides.
+MQTT 5 and a group, as by default.
 """
 
-import itertools
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from django.core.checks import run_checks
@@ -23,99 +22,12 @@ from paho.mqtt.properties import Properties
 from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
-from tests import servers
+from tests import servers, wire
 from tests.hub import ROOT, environment, eventually
+from tests.wire import ACCEPTED, DISCONNECT, kill, pretender, stop, suback
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, DISCONNECT = 1, 2, 3, 4, 8, 9, 14
 MESSAGES = WeatherStationMessage._meta.db_table
 STOP = 5  # seconds that a worker may take to stop
-
-
-class Wire:
-    """A way to the broker that writes down every packet: (whether the worker sent it, its type, its body)."""
-
-    def __init__(self, broker_port):
-        self._broker_port = broker_port
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        self.packets = []
-        self._open = []
-        self._threads = []
-        self._start(self._accept)
-
-    def bodies(self, kind, *, of_worker):
-        return [body for sent, what, body in list(self.packets) if what == kind and sent is of_worker]
-
-    def published(self):
-        """The packet ids of what the broker handed over, in order."""
-        found = []
-        for body in self.bodies(PUBLISH, of_worker=False):
-            start = 2 + int.from_bytes(body[:2])
-            found.append(int.from_bytes(body[start : start + 2]))
-        return found
-
-    def acknowledged(self):
-        """The packet ids that the worker acknowledged, in order."""
-        return [int.from_bytes(body[:2]) for body in self.bodies(PUBACK, of_worker=True)]
-
-    def subscribed(self):
-        return len(self.bodies(SUBACK, of_worker=False))
-
-    def chatter(self, quiet):
-        """Send the worker messages that need no ack, faster than it reads, until *quiet*; at most 40,000."""
-        with suppress(OSError):
-            for _ in range(400):
-                if quiet.wait(0.001):
-                    return
-                self._open[0].sendall(b"\x30\x08\x00\x05noise\x00" * 100)
-
-    def close(self):
-        for one in [self._server, *self._open]:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _start(self, target, *arguments):
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self):
-        with suppress(OSError):
-            while True:
-                worker, _ = self._server.accept()
-                broker = socket.create_connection(("127.0.0.1", self._broker_port))
-                self._open += [worker, broker]
-                self._start(self._carry, worker, broker, True)
-                self._start(self._carry, broker, worker, False)
-
-    def _carry(self, source, target, of_worker):
-        """Either side may close first; what the other one said until then still arrives."""
-        buffer = b""
-        with suppress(OSError):
-            while chunk := source.recv(65536):
-                buffer += chunk
-                while packet := cut(buffer):
-                    kind, body, buffer = packet
-                    self.packets.append((of_worker, kind, body))
-                with suppress(OSError):
-                    target.sendall(chunk)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-
-def cut(buffer):
-    """The first packet in *buffer* as (type, body, rest); None when it is not whole yet."""
-    length = shift = 0
-    for position, byte in enumerate(buffer[1:5], start=2):
-        length |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            end = position + length
-            return (buffer[0] >> 4, buffer[position:end], buffer[end:]) if len(buffer) >= end else None
-    return None
 
 
 @pytest.fixture
@@ -131,26 +43,7 @@ def broker(tmp_path, needs_real):
 @pytest.fixture
 def listen(broker, transactional_db, tmp_path):
     """Start a worker, subscribed: `with listen() as worker`. It is ended with the block or before."""
-    numbers = itertools.count(1)
-
-    @contextmanager
-    def start(*arguments, **settings):
-        log = tmp_path / f"listen_mqtt-{next(numbers)}.log"
-        wire = Wire(broker)
-        try:
-            with servers.process(
-                [sys.executable, "manage.py", "listen_mqtt", *arguments],
-                env=environment(MQTT_URL=f"mqtt://127.0.0.1:{wire.port}", **settings),
-                cwd=ROOT,
-                log=log,
-                ready=wire.subscribed,
-            ) as process:
-                process.wire, process.log = wire, log
-                yield process
-        finally:
-            wire.close()
-
-    return start
+    return wire.workers(broker, tmp_path)
 
 
 @pytest.fixture
@@ -194,18 +87,6 @@ def database_broken():
 def rename(old, new):
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
-
-
-def kill(process):
-    process.kill()
-    process.wait(5)
-
-
-def stop(process, number=signal.SIGTERM):
-    """The exit code and how many seconds it took."""
-    began = time.monotonic()
-    process.send_signal(number)
-    return process.wait(30), time.monotonic() - began
 
 
 # --- Acknowledged after the commit
@@ -479,50 +360,6 @@ def assert_one_line(said, *words):
 
 
 NAMED = ("MQTT_URL", "DEVICEHUB_MQTT_VERSION", "DEVICEHUB_MQTT_GROUP")
-
-
-@contextmanager
-def pretender(*answers):
-    """A server that gives these answers, one for each packet, with the packet's id in place of `ID`; None hangs up."""
-    server = socket.create_server(("127.0.0.1", 0))
-    connections = []
-
-    def serve():
-        with suppress(OSError):
-            while True:
-                client, _ = server.accept()
-                connections.append(client)
-                with suppress(OSError):
-                    converse(client)
-
-    def converse(client):
-        for answer in answers:
-            buffer = b""
-            while not (packet := cut(buffer)):
-                chunk = client.recv(4096)
-                if not chunk:
-                    return
-                buffer += chunk
-            if answer is None:
-                client.shutdown(socket.SHUT_RDWR)
-                return
-            client.sendall(answer.replace(b"ID", packet[1][:2]))
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield f"mqtt://ingest:s3cret@127.0.0.1:{server.getsockname()[1]}"
-    for one in [server, *connections]:
-        with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()
-    thread.join(5)
-
-
-ACCEPTED = b"\x20\x03\x00\x00\x00"
-
-
-def suback(*reasons):
-    return bytes([0x90, 3 + len(reasons)]) + b"ID\x00" + bytes(reasons)
 
 
 @pytest.mark.sqlite_only

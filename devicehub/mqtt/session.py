@@ -119,8 +119,9 @@ class Session(paho.Client):
             return Intake(connection, int(self.protocol), self.generation, self.deliver, self.full)
 
     def _sock_close(self) -> None:
-        with self._changing:
-            self.generation += 1
+        if self._sock is not None:
+            with self._changing:
+                self.generation += 1
         super()._sock_close()
 
     def _reconnect_wait(self) -> None:
