@@ -24,7 +24,7 @@ from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from tests import servers, wire
 from tests.hub import ROOT, environment, eventually
-from tests.wire import ACCEPTED, DISCONNECT, kill, pretender, stop, suback
+from tests.wire import ACCEPTED, DISCONNECT, Wire, kill, pretender, stop, suback
 
 MESSAGES = WeatherStationMessage._meta.db_table
 STOP = 5  # seconds that a worker may take to stop
@@ -331,6 +331,116 @@ def test_a_worker_stops_while_its_database_cannot_store(listen, publish):
             code, seconds = stop(worker)
             assert (code, seconds < STOP) == (0, True), worker.log.read_text()
         assert worker.wire.acknowledged() == []
+
+
+@pytest.mark.sqlite_only
+def test_a_signal_stops_a_worker_that_is_not_connected_yet(tmp_path):
+    """Its broker took the connection and says nothing."""
+    with pretender() as url, beginning(tmp_path, url) as worker:
+        time.sleep(0.2)
+        code, seconds = stop(worker)
+
+        log = worker.log.read_text()
+        assert (code, seconds < STOP) == (0, True), log
+        assert log.startswith("Stopped. 0 stored")
+
+
+@pytest.mark.sqlite_only
+def test_a_signal_stops_a_worker_whose_broker_is_away(broker, listen):
+    with listen() as worker:
+        worker.wire._broker_port = servers.free_port()  # where nobody is
+        worker.wire.hang_up()
+        assert eventually(lambda: "connection lost" in worker.log.read_text())
+        time.sleep(1)
+        code, seconds = stop(worker)
+
+        log = worker.log.read_text()
+        assert (code, seconds < STOP) == (0, True), log
+        assert "Traceback" not in log
+
+
+@pytest.mark.sqlite_only
+def test_a_signal_stops_a_worker_whose_broker_hangs(listen):
+    """The acks cannot be flushed; the worker does not wait for ever."""
+    with listen() as worker:
+        worker.wire.die()
+        code, seconds = stop(worker)
+
+        assert (code, seconds < 10) == (0, True), worker.log.read_text()
+
+
+@contextmanager
+def beginning(folder, url):
+    """A worker that has begun to connect to a pretender."""
+    connecting = Wire(int(url.rpartition(":")[2]))
+    log = folder / "listen_mqtt.log"
+    try:
+        with servers.process(
+            [sys.executable, "manage.py", "listen_mqtt"],
+            env=environment(MQTT_URL=f"mqtt://127.0.0.1:{connecting.port}"),
+            cwd=ROOT,
+            log=log,
+            ready=lambda: connecting.made,
+        ) as process:
+            process.log = log
+            yield process
+    finally:
+        connecting.close()
+
+
+# --- TLS
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """The paths of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    paths = tmp_path / "broker.crt", tmp_path / "broker.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*command, "-out", str(paths[0]), "-keyout", str(paths[1])], check=True, capture_output=True
+    )
+    return paths
+
+
+@pytest.fixture
+def tls_broker(tmp_path, certificate, needs_real):
+    """The ports of a mosquitto: in the open, and with TLS."""
+    port = servers.free_port()
+    more = f"listener {port} 127.0.0.1\ncertfile {certificate[0]}\nkeyfile {certificate[1]}\n"
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", more)), port
+        except servers.MissingServer as missing:
+            needs_real(missing)
+
+
+def test_messages_of_any_size_arrive_over_tls(tls_broker, certificate, transactional_db, station, tmp_path):
+    """A record of TLS holds 16 KiB: large messages come in pieces, small ones by the hundred in one."""
+    port, tls_port = tls_broker
+    start = wire.workers(port, tmp_path)
+    device = Connection(BrokerAddress("127.0.0.1", port), "device")
+    with start(MQTT_URL=f"mqtts://127.0.0.1:{tls_port}", SSL_CERT_FILE=str(certificate[0])) as worker:
+        infos = []
+        for number in range(300):
+            payload = {"temperature": 1, "rainfall": number, "x": "x" * (200_000 if number % 60 == 0 else 1)}
+            topic, body = station.topic("data"), json.dumps(payload)
+            infos.append(device._client.publish(topic, body, 1))
+        for info in infos:
+            info.wait_for_publish(20)
+        assert eventually(lambda: WeatherStationReading.objects.count() == 300)
+        device.publish(Outgoing(station.topic("data"), b'{"rainfall": 300}'))
+        assert eventually(lambda: WeatherStationReading.objects.count() == 301)
+        assert set(WeatherStationReading.objects.values_list("rainfall", flat=True)) == set(range(301))
+        assert stop(worker)[0] == 0
+    device.close()
+
+
+@pytest.mark.sqlite_only
+def test_a_certificate_that_nobody_vouches_for_is_one_line(tls_broker):
+    said = listen_and_fail(MQTT_URL=f"mqtts://127.0.0.1:{tls_broker[1]}")
+
+    assert_one_line(said, "certificate verify failed", *NAMED)
 
 
 # --- Settings that cannot be used
