@@ -188,7 +188,10 @@ MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")
 DEVICEHUB_TOPIC_PREFIX = env.str("DEVICEHUB_TOPIC_PREFIX", default="things")
 DEVICEHUB_MQTT_VERSION = env.str("DEVICEHUB_MQTT_VERSION", default="5")
 DEVICEHUB_MQTT_GROUP = env.str("DEVICEHUB_MQTT_GROUP", default="devicehub")
-DEVICEHUB_MQTT_DROPS = env.list("DEVICEHUB_MQTT_DROPS", default=[])
+# Not by env.list, which takes a leading $ for the name of another variable.
+DEVICEHUB_MQTT_DROPS = [
+    topic.strip() for topic in os.environ.get("DEVICEHUB_MQTT_DROPS", "").split(",") if topic.strip()
+]
 
 UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
 

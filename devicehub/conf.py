@@ -31,7 +31,7 @@ class Settings:
     @property
     def mqtt_drops(self) -> list[str]:
         """DEVICEHUB_MQTT_DROPS: topics where the broker counts the messages that it dropped; no wildcards."""
-        return [str(topic).strip() for topic in getattr(django_settings, "DEVICEHUB_MQTT_DROPS", [])]
+        return [str(topic) for topic in getattr(django_settings, "DEVICEHUB_MQTT_DROPS", [])]
 
 
 settings = Settings()

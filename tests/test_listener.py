@@ -19,6 +19,8 @@ from django.db import connection, transaction
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from authsvc.models import Grant
+from devicehub import provisioning
 from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
@@ -27,6 +29,7 @@ from tests.hub import ROOT, environment, eventually
 from tests.wire import ACCEPTED, DISCONNECT, Wire, kill, pretender, stop, suback
 
 MESSAGES = WeatherStationMessage._meta.db_table
+DROPPED = "$SYS/broker/publish/messages/dropped"
 STOP = 5  # seconds that a worker may take to stop
 
 
@@ -386,6 +389,38 @@ def beginning(folder, url):
             yield process
     finally:
         connecting.close()
+
+
+# --- What the broker dropped
+
+
+@pytest.mark.parametrize("acc", ["4", "1"], ids=["subscribe", "receive"])
+def test_the_account_of_the_worker_needs_a_grant_for_what_the_broker_dropped(ask, acc):
+    provisioning.create_account("ingest", ingest=True, client_ids=["ingest-*"])
+    question = {"username": "ingest", "clientid": "ingest-1", "acc": int(acc), "topic": DROPPED}
+    assert ask("go-auth/acl", **question).status_code == 403
+
+    for actions in ("subscribe", "receive"):
+        Grant.objects.create(subject="key:account/ingest", actions=actions, filter=DROPPED)
+
+    assert ask("go-auth/acl", **question).status_code == 200
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("topic", ["$SYS/#", "things/weatherstation/STATION-001/data", "a,,b+,"])
+def test_a_topic_that_is_no_counter_is_one_line(topic):
+    """What comes there is not stored."""
+    assert_one_line(listen_and_fail(DEVICEHUB_MQTT_DROPS=f"{DROPPED},{topic}"), "DEVICEHUB_MQTT_DROPS")
+
+
+def test_what_the_broker_drops_is_read_beside_the_readings(listen, publish):
+    with listen(DEVICEHUB_MQTT_DROPS=DROPPED) as worker:
+        assert eventually(lambda: worker.wire.subscribed() == 2)
+        publish({"temperature": 1})
+        assert eventually(temperatures) == [1]
+        assert not QuarantinedMessage.objects.exists()
+        assert stop(worker)[0] == 0
+        assert "does not let us read" not in worker.log.read_text()
 
 
 # --- TLS

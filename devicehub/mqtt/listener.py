@@ -67,7 +67,7 @@ class Listener:
         self._ready = threading.Event()
         self._flushed = threading.Event()
         self._interrupted = False
-        self._stopping = False
+        self._started = self._stopping = False
         self._failure = ""
         self._reported = ""
         self.redelivered = 0  # messages that the broker marked as handed over before (DUP)
@@ -92,6 +92,7 @@ class Listener:
         """
         self._prepare()
         self._client.loop_start()
+        self._started = True
         deadline = math.inf  # connecting has a timeout of its own
         while not (self._ready.is_set() or self._failure or self._interrupted):
             now = time.monotonic()
@@ -136,7 +137,8 @@ class Listener:
     @property
     def failure(self) -> str:
         """Why this listener gets nothing any more, in a sentence; empty while it works or reconnects."""
-        if not self._failure and not self._stopping and not self._client.is_running:
+        working = self._client.is_running or self._stopping or not self._started
+        if not self._failure and not working:
             self._failure = "the thread of the connection ended by an error of its own"
         return self._failure
 
