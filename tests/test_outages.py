@@ -145,7 +145,8 @@ def test_waits_differ():
 
 def test_a_dead_connection_is_found_after_one_and_a_half_intervals(broker):
     with wired(broker, keepalive=2) as listener, device(broker) as publish:
-        time.sleep(0.5)
+        publish(b"0")
+        assert taken_of(listener, 1) == [b"0"]
         began = time.monotonic()
         listener.wire.die()
         publish(b"1")
