@@ -147,6 +147,7 @@ def test_a_dead_connection_is_found_after_one_and_a_half_intervals(broker):
     with wired(broker, keepalive=2) as listener, device(broker) as publish:
         publish(b"0")
         assert taken_of(listener, 1) == [b"0"]
+        assert eventually(listener.wire.acknowledged)
         began = time.monotonic()
         listener.wire.die()
         publish(b"1")
