@@ -33,6 +33,7 @@ class Session(paho.Client):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._changing = threading.RLock()
+        self._is_open = False  # whether there is a connection, changed together with its generation
         self._halted = threading.Event()
         self.backoff = Backoff()
         super().__init__(*arguments, **options)
@@ -55,8 +56,9 @@ class Session(paho.Client):
         nothing to do: the next one is new.
         """
         with self._changing:
-            self.generation += 1
-            self.renewing = self._sock is not None
+            if self._is_open:
+                self.generation += 1
+                self.renewing = True
         self._wake()
 
     def halt(self) -> None:
@@ -114,14 +116,15 @@ class Session(paho.Client):
             raise
         with self._changing:
             self.generation += 1
-            self.renewing = False
+            self._is_open, self.renewing = True, False
             self._out_packet.clear()  # an ack of the last connection would be one of another message on this
             return Intake(connection, int(self.protocol), self.generation, self.deliver, self.full)
 
     def _sock_close(self) -> None:
-        if self._sock is not None:
-            with self._changing:
+        with self._changing:
+            if self._is_open:
                 self.generation += 1
+                self._is_open = False
         super()._sock_close()
 
     def _reconnect_wait(self) -> None:
