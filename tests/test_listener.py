@@ -6,15 +6,18 @@ MQTT 5 and a group, as by default.
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
 from django.core.checks import run_checks
+from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -476,6 +479,32 @@ def test_a_certificate_that_nobody_vouches_for_is_one_line(tls_broker):
     said = listen_and_fail(MQTT_URL=f"mqtts://127.0.0.1:{tls_broker[1]}")
 
     assert_one_line(said, "certificate verify failed", *NAMED)
+
+
+# --- Metrics
+
+
+@pytest.mark.sqlite_only
+def test_a_worker_answers_prometheus_where_it_is_told_to(listen):
+    port = servers.free_port()
+    with listen("--metrics", str(port)), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        assert reply.status == 200
+        assert b"# TYPE " in reply.read()
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("place", ["x", "0", "65536", "127.0.0.1:", "127.0.0.1:-1", "9100:x", "\u0661"])
+def test_metrics_at_no_port_are_refused(place):
+    with pytest.raises(CommandError, match="is no \\[HOST:\\]PORT"):
+        call_command("listen_mqtt", "--metrics", place)
+
+
+@pytest.mark.sqlite_only
+def test_metrics_at_a_port_that_is_taken_are_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        assert_one_line(listen_and_fail("--metrics", f"127.0.0.1:{port}"), "--metrics", str(port))
 
 
 # --- Settings that cannot be used

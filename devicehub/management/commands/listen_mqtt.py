@@ -1,8 +1,9 @@
-"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until it is told to stop."""
+"""`manage.py listen_mqtt [--worker N] [--metrics PORT]`: store what devices publish, until it is told to stop."""
 
 from __future__ import annotations
 
 import signal
+from argparse import ArgumentTypeError
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from authsvc.core import topics as filters
 from devicehub import topics
 from devicehub.conf import settings
+from devicehub.ingest import metrics as exposition
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.worker import Worker, settle
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
@@ -21,8 +23,14 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--worker", type=int, default=1, help="number of this worker, from 1")
+        parser.add_argument(
+            "--metrics",
+            type=_endpoint,
+            metavar="[HOST:]PORT",
+            help="answer Prometheus there; the host is 127.0.0.1 if not given",
+        )
 
-    def handle(self, *, worker: int, **options: Any) -> str:
+    def handle(self, *, worker: int, metrics: tuple[str, int] | None = None, **options: Any) -> str:
         listener = self._listener(worker)
         running = Worker(listener, self._count)
 
@@ -32,6 +40,8 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+        if metrics is not None:
+            _expose(*metrics, listener, running)
         try:
             listener.start()
         except MqttError as error:
@@ -80,6 +90,21 @@ class Command(BaseCommand):
     def _count(self, outcomes: Counter[Outcome]) -> None:
         if self.stderr.isatty():
             self.stderr.write(f"\r{_described(outcomes)}", ending="")
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    """[HOST:]PORT, an IPv6 address in brackets. Raises ArgumentTypeError."""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ArgumentTypeError(f"{text!r} is no [HOST:]PORT with a port from 1 to 65535")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def _expose(host: str, port: int, listener: Listener, worker: Worker) -> None:
+    try:
+        exposition.serve(host, port, listener, worker)
+    except OSError as error:
+        raise CommandError(f"--metrics: nothing can be served at {host}, port {port} ({error})") from error
 
 
 def _described(outcomes: Counter[Outcome]) -> str:
