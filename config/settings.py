@@ -189,6 +189,10 @@ DEVICEHUB_TOPIC_PREFIX = env.str("DEVICEHUB_TOPIC_PREFIX", default="things")
 DEVICEHUB_MQTT_VERSION = env.str("DEVICEHUB_MQTT_VERSION", default="5")
 DEVICEHUB_RATE_LIMIT = env.str("DEVICEHUB_RATE_LIMIT", default="")
 DEVICEHUB_MQTT_GROUP = env.str("DEVICEHUB_MQTT_GROUP", default="devicehub")
+# Not by env.list, which takes a leading $ for the name of another variable.
+DEVICEHUB_MQTT_DROPS = [
+    topic.strip() for topic in os.environ.get("DEVICEHUB_MQTT_DROPS", "").split(",") if topic.strip()
+]
 
 UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
 

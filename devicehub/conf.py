@@ -35,5 +35,10 @@ class Settings:
         """DEVICEHUB_RATE_LIMIT: what is stored of one device in a time, such as `600/m`; empty is no limit."""
         return rate_limit(str(getattr(django_settings, "DEVICEHUB_RATE_LIMIT", "")))
 
+    @property
+    def mqtt_drops(self) -> list[str]:
+        """DEVICEHUB_MQTT_DROPS: topics where the broker counts the messages that it dropped; no wildcards."""
+        return [str(topic) for topic in getattr(django_settings, "DEVICEHUB_MQTT_DROPS", [])]
+
 
 settings = Settings()

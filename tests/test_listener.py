@@ -1,121 +1,40 @@
 """`manage.py listen_mqtt` as it runs, against a real mosquitto: nothing is acknowledged before it is stored.
 
-Every worker talks through a `Wire`, which writes down the packets of both sides. MQTT 5 and a group, as by default.
+Every worker talks through a `wire.Wire`, which writes down the packets of both sides.
+MQTT 5 and a group, as by default.
 """
 
-import itertools
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from django.core.checks import run_checks
+from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from authsvc.models import Grant
+from devicehub import provisioning
 from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
-from tests import servers
+from tests import servers, wire
 from tests.hub import ROOT, environment, eventually
+from tests.wire import ACCEPTED, DISCONNECT, Wire, kill, pretender, stop, suback
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, DISCONNECT = 1, 2, 3, 4, 8, 9, 14
 MESSAGES = WeatherStationMessage._meta.db_table
+DROPPED = "$SYS/broker/publish/messages/dropped"
 STOP = 5  # seconds that a worker may take to stop
-
-
-class Wire:
-    """A way to the broker that writes down every packet: (whether the worker sent it, its type, its body)."""
-
-    def __init__(self, broker_port):
-        self._broker_port = broker_port
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        self.packets = []
-        self._open = []
-        self._threads = []
-        self._start(self._accept)
-
-    def bodies(self, kind, *, of_worker):
-        return [body for sent, what, body in list(self.packets) if what == kind and sent is of_worker]
-
-    def published(self):
-        """The packet ids of what the broker handed over, in order."""
-        found = []
-        for body in self.bodies(PUBLISH, of_worker=False):
-            start = 2 + int.from_bytes(body[:2])
-            found.append(int.from_bytes(body[start : start + 2]))
-        return found
-
-    def acknowledged(self):
-        """The packet ids that the worker acknowledged, in order."""
-        return [int.from_bytes(body[:2]) for body in self.bodies(PUBACK, of_worker=True)]
-
-    def subscribed(self):
-        return len(self.bodies(SUBACK, of_worker=False))
-
-    def chatter(self, quiet):
-        """Send the worker messages that need no ack, faster than it reads, until *quiet*; at most 40,000."""
-        with suppress(OSError):
-            for _ in range(400):
-                if quiet.wait(0.001):
-                    return
-                self._open[0].sendall(b"\x30\x08\x00\x05noise\x00" * 100)
-
-    def close(self):
-        for one in [self._server, *self._open]:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _start(self, target, *arguments):
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self):
-        with suppress(OSError):
-            while True:
-                worker, _ = self._server.accept()
-                broker = socket.create_connection(("127.0.0.1", self._broker_port))
-                self._open += [worker, broker]
-                self._start(self._carry, worker, broker, True)
-                self._start(self._carry, broker, worker, False)
-
-    def _carry(self, source, target, of_worker):
-        """Either side may close first; what the other one said until then still arrives."""
-        buffer = b""
-        with suppress(OSError):
-            while chunk := source.recv(65536):
-                buffer += chunk
-                while packet := cut(buffer):
-                    kind, body, buffer = packet
-                    self.packets.append((of_worker, kind, body))
-                with suppress(OSError):
-                    target.sendall(chunk)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
-
-
-def cut(buffer):
-    """The first packet in *buffer* as (type, body, rest); None when it is not whole yet."""
-    length = shift = 0
-    for position, byte in enumerate(buffer[1:5], start=2):
-        length |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            end = position + length
-            return (buffer[0] >> 4, buffer[position:end], buffer[end:]) if len(buffer) >= end else None
-    return None
 
 
 @pytest.fixture
@@ -131,26 +50,7 @@ def broker(tmp_path, needs_real):
 @pytest.fixture
 def listen(broker, transactional_db, tmp_path):
     """Start a worker, subscribed: `with listen() as worker`. It is ended with the block or before."""
-    numbers = itertools.count(1)
-
-    @contextmanager
-    def start(*arguments, **settings):
-        log = tmp_path / f"listen_mqtt-{next(numbers)}.log"
-        wire = Wire(broker)
-        try:
-            with servers.process(
-                [sys.executable, "manage.py", "listen_mqtt", *arguments],
-                env=environment(MQTT_URL=f"mqtt://127.0.0.1:{wire.port}", **settings),
-                cwd=ROOT,
-                log=log,
-                ready=wire.subscribed,
-            ) as process:
-                process.wire, process.log = wire, log
-                yield process
-        finally:
-            wire.close()
-
-    return start
+    return wire.workers(broker, tmp_path)
 
 
 @pytest.fixture
@@ -194,18 +94,6 @@ def database_broken():
 def rename(old, new):
     with connection.cursor() as cursor:
         cursor.execute(f"ALTER TABLE {old} RENAME TO {new}")
-
-
-def kill(process):
-    process.kill()
-    process.wait(5)
-
-
-def stop(process, number=signal.SIGTERM):
-    """The exit code and how many seconds it took."""
-    began = time.monotonic()
-    process.send_signal(number)
-    return process.wait(30), time.monotonic() - began
 
 
 # --- Acknowledged after the commit
@@ -452,6 +340,183 @@ def test_a_worker_stops_while_its_database_cannot_store(listen, publish):
         assert worker.wire.acknowledged() == []
 
 
+@pytest.mark.sqlite_only
+def test_a_signal_stops_a_worker_that_is_not_connected_yet(tmp_path):
+    """Its broker took the connection and says nothing."""
+    with pretender() as url, beginning(tmp_path, url) as worker:
+        time.sleep(0.2)
+        code, seconds = stop(worker)
+
+        log = worker.log.read_text()
+        assert (code, seconds < STOP) == (0, True), log
+        assert log.startswith("Stopped. 0 stored")
+
+
+@pytest.mark.sqlite_only
+def test_a_signal_stops_a_worker_whose_broker_is_away(broker, listen):
+    with listen() as worker:
+        worker.wire._broker_port = servers.free_port()  # where nobody is
+        worker.wire.hang_up()
+        assert eventually(lambda: "connection lost" in worker.log.read_text())
+        time.sleep(1)
+        code, seconds = stop(worker)
+
+        log = worker.log.read_text()
+        assert (code, seconds < STOP) == (0, True), log
+        assert "Traceback" not in log
+
+
+@pytest.mark.sqlite_only
+def test_a_signal_stops_a_worker_whose_broker_hangs(listen):
+    """The acks cannot be flushed; the worker does not wait for ever."""
+    with listen() as worker:
+        worker.wire.die()
+        code, seconds = stop(worker)
+
+        assert (code, seconds < 10) == (0, True), worker.log.read_text()
+
+
+@contextmanager
+def beginning(folder, url):
+    """A worker that has begun to connect to a pretender."""
+    connecting = Wire(int(url.rpartition(":")[2]))
+    log = folder / "listen_mqtt.log"
+    try:
+        with servers.process(
+            [sys.executable, "manage.py", "listen_mqtt"],
+            env=environment(MQTT_URL=f"mqtt://127.0.0.1:{connecting.port}"),
+            cwd=ROOT,
+            log=log,
+            ready=lambda: connecting.made,
+        ) as process:
+            process.log = log
+            yield process
+    finally:
+        connecting.close()
+
+
+# --- What the broker dropped
+
+
+@pytest.mark.parametrize("acc", ["4", "1"], ids=["subscribe", "receive"])
+def test_the_account_of_the_worker_needs_a_grant_for_what_the_broker_dropped(ask, acc):
+    provisioning.create_account("ingest", ingest=True, client_ids=["ingest-*"])
+    question = {"username": "ingest", "clientid": "ingest-1", "acc": int(acc), "topic": DROPPED}
+    assert ask("go-auth/acl", **question).status_code == 403
+
+    for actions in ("subscribe", "receive"):
+        Grant.objects.create(subject="key:account/ingest", actions=actions, filter=DROPPED)
+
+    assert ask("go-auth/acl", **question).status_code == 200
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("topic", ["$SYS/#", "things/weatherstation/STATION-001/data", "a,,b+,"])
+def test_a_topic_that_is_no_counter_is_one_line(topic):
+    """What comes there is not stored."""
+    assert_one_line(listen_and_fail(DEVICEHUB_MQTT_DROPS=f"{DROPPED},{topic}"), "DEVICEHUB_MQTT_DROPS")
+
+
+def test_what_the_broker_drops_is_read_beside_the_readings(listen, publish):
+    with listen(DEVICEHUB_MQTT_DROPS=DROPPED) as worker:
+        assert eventually(lambda: worker.wire.subscribed() == 2)
+        publish({"temperature": 1})
+        assert eventually(temperatures) == [1]
+        assert not QuarantinedMessage.objects.exists()
+        assert stop(worker)[0] == 0
+        assert "does not let us read" not in worker.log.read_text()
+
+
+# --- TLS
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """The paths of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    paths = tmp_path / "broker.crt", tmp_path / "broker.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*command, "-out", str(paths[0]), "-keyout", str(paths[1])], check=True, capture_output=True
+    )
+    return paths
+
+
+@pytest.fixture
+def tls_broker(tmp_path, certificate, needs_real):
+    """The ports of a mosquitto: in the open, and with TLS."""
+    port = servers.free_port()
+    more = f"listener {port} 127.0.0.1\ncertfile {certificate[0]}\nkeyfile {certificate[1]}\n"
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", more)), port
+        except servers.MissingServer as missing:
+            needs_real(missing)
+
+
+def test_messages_of_any_size_arrive_over_tls(tls_broker, certificate, transactional_db, station, tmp_path):
+    """A record of TLS holds 16 KiB: large messages come in pieces, small ones by the hundred in one."""
+    port, tls_port = tls_broker
+    start = wire.workers(port, tmp_path)
+    device = Connection(BrokerAddress("127.0.0.1", port), "device")
+    with start(MQTT_URL=f"mqtts://127.0.0.1:{tls_port}", SSL_CERT_FILE=str(certificate[0])) as worker:
+        infos = []
+        for number in range(300):
+            payload = {"temperature": 1, "rainfall": number, "x": "x" * (200_000 if number % 60 == 0 else 1)}
+            topic, body = station.topic("data"), json.dumps(payload)
+            infos.append(device._client.publish(topic, body, 1))
+        for info in infos:
+            info.wait_for_publish(20)
+        assert eventually(lambda: WeatherStationReading.objects.count() == 300)
+        device.publish(Outgoing(station.topic("data"), b'{"rainfall": 300}'))
+        assert eventually(lambda: WeatherStationReading.objects.count() == 301)
+        assert set(WeatherStationReading.objects.values_list("rainfall", flat=True)) == set(range(301))
+        assert stop(worker)[0] == 0
+    device.close()
+
+
+@pytest.mark.sqlite_only
+def test_a_certificate_that_nobody_vouches_for_is_one_line(tls_broker):
+    said = listen_and_fail(MQTT_URL=f"mqtts://127.0.0.1:{tls_broker[1]}")
+
+    assert_one_line(said, "certificate verify failed", *NAMED)
+
+
+# --- Metrics
+
+
+@pytest.mark.sqlite_only
+def test_a_worker_answers_prometheus_where_it_is_told_to(listen):
+    port = servers.free_port()
+    with listen("--metrics", str(port)), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+        said = reply.read()
+
+    assert b"\ndevicehub_ingest_connected 1.0\n" in said
+    assert b"\ndevicehub_ingest_waiting_messages 0.0\n" in said
+    assert set(re.findall(rb"# TYPE (devicehub_\w+)", said)) == documented_metrics()
+
+
+def documented_metrics():
+    """The rows of docs/reference/urls.md that begin with a metric of an ingest worker."""
+    page = (ROOT / "docs/reference/urls.md").read_text().partition("### Of an ingest worker")[2]
+    return {name.encode() for name in re.findall(r"^\| `(devicehub_\w+)` \|", page, re.MULTILINE)}
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("place", ["x", "0", "65536", "127.0.0.1:", "127.0.0.1:-1", "9100:x", "\u0661"])
+def test_metrics_at_no_port_are_refused(place):
+    with pytest.raises(CommandError, match="is no \\[HOST:\\]PORT"):
+        call_command("listen_mqtt", "--metrics", place)
+
+
+@pytest.mark.sqlite_only
+def test_metrics_at_a_port_that_is_taken_are_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        assert_one_line(listen_and_fail("--metrics", f"127.0.0.1:{port}"), "--metrics", str(port))
+
+
 # --- Settings that cannot be used
 
 
@@ -479,50 +544,6 @@ def assert_one_line(said, *words):
 
 
 NAMED = ("MQTT_URL", "DEVICEHUB_MQTT_VERSION", "DEVICEHUB_MQTT_GROUP")
-
-
-@contextmanager
-def pretender(*answers):
-    """A server that gives these answers, one for each packet, with the packet's id in place of `ID`; None hangs up."""
-    server = socket.create_server(("127.0.0.1", 0))
-    connections = []
-
-    def serve():
-        with suppress(OSError):
-            while True:
-                client, _ = server.accept()
-                connections.append(client)
-                with suppress(OSError):
-                    converse(client)
-
-    def converse(client):
-        for answer in answers:
-            buffer = b""
-            while not (packet := cut(buffer)):
-                chunk = client.recv(4096)
-                if not chunk:
-                    return
-                buffer += chunk
-            if answer is None:
-                client.shutdown(socket.SHUT_RDWR)
-                return
-            client.sendall(answer.replace(b"ID", packet[1][:2]))
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield f"mqtt://ingest:s3cret@127.0.0.1:{server.getsockname()[1]}"
-    for one in [server, *connections]:
-        with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()
-    thread.join(5)
-
-
-ACCEPTED = b"\x20\x03\x00\x00\x00"
-
-
-def suback(*reasons):
-    return bytes([0x90, 3 + len(reasons)]) + b"ID\x00" + bytes(reasons)
 
 
 @pytest.mark.sqlite_only

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.store import Item
-from devicehub.mqtt import Listener
 
 REGISTRY = CollectorRegistry(auto_describe=False)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -60,32 +56,3 @@ def stored(batch: Sequence[Item], began: float, ended: float) -> None:
 def not_stored() -> None:
     """The database could not store a batch."""
     _failures.inc()
-
-
-def serve(host: str, port: int, listener: Listener, announcer: Announcer) -> Callable[[], object]:
-    """Answer on http://host:port/metrics in a thread; what is returned ends it. Raises OSError."""
-    collector = _Live(listener, announcer)
-    REGISTRY.register(collector)
-    server, thread = start_http_server(port, addr=host, registry=REGISTRY)
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        REGISTRY.unregister(collector)
-
-    return end
-
-
-class _Live(Collector):
-    """What is known by looking: the queue, the connection, the broker's own numbers."""
-
-    def __init__(self, listener: Listener, announcer: Announcer) -> None:
-        self._listener, self._announcer = listener, announcer
-
-    def collect(self) -> Iterable[Metric]:
-        yield CounterMetricFamily(
-            "devicehub_ingest_not_told",
-            "Messages that are stored and that no hook was told of, because one does not return.",
-            self._announcer.untold,
-        )

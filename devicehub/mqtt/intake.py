@@ -54,6 +54,7 @@ class Intake:
     ) -> None:
         self._connection, self._generation, self._deliver, self._full = connection, generation, deliver, full
         self._has_properties = version == paho.MQTTv5
+        self.heard_at = time.monotonic()  # when the broker last said anything
         self._rest = bytearray()  # of a packet that is not whole yet
         self._missing = 0  # bytes, at least, until it is
         self._others = bytearray()  # packets for paho
@@ -69,6 +70,7 @@ class Intake:
             piece = self._connection.recv(self.PIECE)
             if not piece:
                 return b""
+            self.heard_at = time.monotonic()
             self._take(piece)
         if not self._others:
             raise BlockingIOError

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -14,51 +14,29 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from devicehub.mqtt.address import CONNECT_TIMEOUT, KEEPALIVE, BrokerAddress, MqttError, client
-from devicehub.mqtt.intake import Delivery, Intake, described_by
+from devicehub.mqtt.address import CONNECT_TIMEOUT, BrokerAddress, MqttError, client
+from devicehub.mqtt.intake import Delivery, described_by
+from devicehub.mqtt.session import Session
 
 SESSION_EXPIRY = 7 * 24 * 3600  # seconds that the broker keeps an absent listener's messages
 RECEIVE_MAXIMUM = 2000  # messages that may be unacknowledged: while a batch is stored, the next one arrives
-MOST_QUEUED = 16 << 20  # bytes of payloads that wait to be stored, beyond which the network must wait
+MOST_QUEUED = 16 << 20  # bytes that wait to be stored, beyond which the network must wait
+EACH = 512  # bytes that a message takes in memory besides its payload
+KEEPALIVE = (
+    10  # seconds: a cut connection is found after 15 at most, for 2 bytes every 10 s when all is quiet
+)
 FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
-PUBACK = 0x40  # the first byte of a packet
-_PUBACK = bytes((PUBACK, 2))  # then the packet id; without a reason code it is a success (MQTT 5.0, 3.4.2.1)
-
-
-class _Session(paho.Client):
-    """paho's client with an Intake on every connection, and with acks for many messages in one piece."""
-
-    generation = 0  # of the connection
-    deliver: Callable[[Delivery], None]
-    full: Callable[[], bool]
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._changing = threading.Lock()
-        super().__init__(*arguments, **options)
-
-    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge in this order those that came over the connection that is open now."""
-        with self._changing:
-            current = [delivery for delivery in deliveries if delivery.generation == self.generation]
-            acks = b"".join([_PUBACK + d.packet_id.to_bytes(2) for d in current if d.qos == 1])
-            if acks:
-                self._packet_queue(PUBACK, acks, 0, 1)
-            for delivery in current:
-                if delivery.qos == 2:
-                    self.ack(delivery.packet_id, 2)
-
-    def _create_socket(self) -> Any:
-        connection = super()._create_socket()
-        with self._changing:
-            self.generation += 1
-            self._out_packet.clear()  # an ack of the last connection would be one of another message on this
-            return Intake(connection, int(self.protocol), self.generation, self.deliver, self.full)
+STOP_TIMEOUT = 2.0  # seconds for the network thread to end
+THROWN_OUT = 3  # times in a row, soon after connecting, from when on it is told what the cause may be
+SESSION_TAKEN_OVER = 0x8E  # reason codes of MQTT 5.0, 2.4
+KEEP_ALIVE_TIMEOUT = 0x8D
 
 
 class Listener:
     """A session of ours at the broker, with manual acks: what is not acknowledged comes again.
 
     The network thread only queues. A reader takes what is queued, stores it, and then acknowledges it.
+    *drops* are topics where the broker counts what it dropped; their messages end in `broker_drops`.
     """
 
     def __init__(
@@ -68,71 +46,125 @@ class Listener:
         filters: Sequence[str],
         *,
         version: str = "5",
+        drops: Iterable[str] = (),
+        keepalive: int = KEEPALIVE,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._address, self._filters, self._version = address, list(filters), version
-        self._report = report
-        self._queue: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-        self._bytes_put = 0  # counted by the network thread
-        self._bytes_taken = 0  # counted by who takes
+        self._address, self._client_id, self._filters = address, client_id, list(filters)
+        self._version, self._keepalive, self._report = version, keepalive, report
+        self._drop_topics = list(dict.fromkeys(drops))
+        self._is_drop_topic = frozenset(self._drop_topics).__contains__
+        self._queue: deque[Delivery] = deque()
+        self._arrived = threading.Event()
+        self._in_hand: list[Delivery] = []  # taken and not yet acknowledged
+        # Three counters, each written by one thread alone, so that none needs a lock.
+        self._bytes_put = 0  # by the network thread
+        self._bytes_forgotten = 0  # by the network thread
+        self._bytes_taken = 0  # by who takes
         self._welcome = False  # whether the broker ever let us in
+        self._connected_at = 0.0  # 0 while there is no connection
+        self._requests: dict[int, str] = {}  # subscriptions that are not answered yet, by packet id
         self._ready = threading.Event()
         self._flushed = threading.Event()
+        self._interrupted = False
+        self._started = self._stopping = False
         self._failure = ""
-        self._client = client(address, client_id, version, clean=False, made=_Session)
+        self._reported = ""
+        self.redelivered = 0  # messages that the broker marked as handed over before (DUP)
+        self.reconnects = 0  # connections after the first
+        self.broker_drops: dict[str, float] = {}  # what the broker last said at each of *drops*
+        self._client = client(address, client_id, version, clean=False, made=Session)
         self._client.deliver = self._put
-        self._client.full = lambda: self._bytes_put - self._bytes_taken > MOST_QUEUED
+        self._client.full = self._full
         self._client.manual_ack_set(True)
-        self._client.reconnect_delay_set(1, 30)
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.on_unsubscribe = lambda *_: self._flushed.set()
 
     def start(self, timeout: float = CONNECT_TIMEOUT) -> None:
-        """Connect and subscribe. Raises MqttError when the broker does not answer or refuses a filter."""
-        try:
-            self._connect()
-        except OSError as error:
-            raise MqttError(
-                f"no connection to {self._address.host}:{self._address.port} ({error})"
-            ) from error
+        """Connect and subscribe; returns early after interrupt().
+
+        Raises MqttError when the broker cannot be reached, does not answer within *timeout* seconds, or
+        refuses the login or a filter.
+        """
+        self._prepare()
         self._client.loop_start()
-        if not self._ready.wait(timeout) and not self._failure:
-            self._failure = self._silence(timeout)
-        if self._failure:
+        self._started = True
+        deadline = math.inf  # connecting has a timeout of its own
+        while not (self._ready.is_set() or self._failure or self._interrupted):
+            now = time.monotonic()
+            if deadline == math.inf and self._client.generation:
+                deadline = now + timeout
+            if now >= deadline:
+                self._failure = self._silence(timeout)
+            self._ready.wait(0.05)
+        if self.failure:
             self.stop()
             raise MqttError(self._failure)
+
+    def interrupt(self) -> None:
+        """Have start() return soon. May be called by a signal's handler: it takes no lock."""
+        self._interrupted = True
 
     def take(self, most: int, timeout: float) -> list[Delivery]:
         """What is queued, at most *most*; waits *timeout* seconds for the first and never for a full batch.
 
         What came over an earlier connection is left out: it was not acknowledged, so it comes again.
         """
-        taken: list[Delivery] = []
-        with contextlib.suppress(queue.Empty):
-            taken.append(self._queue.get(timeout=timeout))
-            while len(taken) < most:
-                taken.append(self._queue.get_nowait())
-        self._bytes_taken += sum([len(delivery.payload) for delivery in taken])
+        if not self._queue:
+            self._arrived.clear()
+            if not self._queue:
+                self._arrived.wait(timeout)
+        taken = self._pop(most)
+        self._bytes_taken += _size(taken)
         current = self._client.generation
-        return [delivery for delivery in taken if delivery.generation == current]
+        self._in_hand = [delivery for delivery in taken if delivery.generation == current]
+        return self._in_hand
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge in the order received. Those of an earlier connection come again by themselves."""
         self._client.acknowledge(deliveries)
+        self._in_hand = []
 
     def redeliver(self) -> None:
         """Have everything that is not acknowledged sent again: a broker does that on a new connection only."""
-        self._drain()
-        with contextlib.suppress(OSError):
-            self._client.reconnect()
+        self._in_hand = []
+        self._client.renew()
 
     @property
     def failure(self) -> str:
         """Why this listener gets nothing any more, in a sentence; empty while it works or reconnects."""
+        working = self._client.is_running or self._stopping or not self._started
+        if not self._failure and not working:
+            self._failure = "the thread of the connection ended by an error of its own"
         return self._failure
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connected_at > 0
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are here and not acknowledged, whether queued or being stored."""
+        return len(self._queue) + len(self._in_hand)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of memory that these take: their payloads, and EACH for every one."""
+        return self._queued_bytes() + _size(self._in_hand)
+
+    @property
+    def oldest_waiting(self) -> float:
+        """Seconds since the oldest of these came, 0 without any."""
+        for waiting in (self._in_hand, self._queue):
+            try:
+                return max(0.0, time.time() - waiting[0].received_at)
+            except IndexError:  # also when another thread was faster
+                continue
+        return 0.0
 
     def stop(self) -> None:
         """Disconnect, once the broker has what was acknowledged.
@@ -140,66 +172,161 @@ class Listener:
         Acks that are still on their way when a socket with unread input is closed are lost with it. The answer
         to a request that was sent after them says that they arrived.
         """
+        self._stopping = True
         if self._client.is_connected():
             result, _ = self._client.unsubscribe("devicehub/none")
             if result == paho.MQTT_ERR_SUCCESS:
                 self._flushed.wait(FLUSH_TIMEOUT)
         self._client.disconnect()
-        self._client.loop_stop()
+        self._client.finish(STOP_TIMEOUT)
 
     def _silence(self, timeout: float) -> str:
-        where = f"{self._address.host}:{self._address.port}"
         if self._welcome:
-            return f"{where} hung up on the subscription; may this account subscribe to {self._filters[0]}?"
+            return f"{self._where} hung up on the subscription; may this account subscribe to {self._filters[0]}?"
         return (
-            f"{where} did not answer within {timeout:g} s; "
+            f"{self._where} did not answer within {timeout:g} s; "
             f"is DEVICEHUB_MQTT_VERSION={self._version} what it speaks?"
         )
 
-    def _connect(self) -> None:
+    @property
+    def _where(self) -> str:
+        return f"{self._address.host}:{self._address.port}"
+
+    def _prepare(self) -> None:
+        """Say what the network thread shall connect with."""
+        host, port = self._address.host, self._address.port
         if self._client.protocol == paho.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_EXPIRY
             properties.ReceiveMaximum = RECEIVE_MAXIMUM
-            self._client.connect(
-                self._address.host, self._address.port, KEEPALIVE, clean_start=False, properties=properties
-            )
+            self._client.connect_async(host, port, self._keepalive, clean_start=False, properties=properties)
         else:
-            self._client.connect(self._address.host, self._address.port, KEEPALIVE)
+            self._client.connect_async(host, port, self._keepalive)
 
     def _put(self, delivery: Delivery) -> None:
-        self._bytes_put += len(delivery.payload)
-        self._queue.put(delivery)
+        if self._is_drop_topic(delivery.topic):
+            self._note_drops(delivery)
+            return
+        if delivery.duplicate:
+            self.redelivered += 1
+        self._bytes_put += len(delivery.payload) + EACH
+        self._queue.append(delivery)
+        if not self._arrived.is_set():
+            self._arrived.set()
 
-    def _drain(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._bytes_taken += len(self._queue.get_nowait().payload)
+    def _pop(self, most: int) -> list[Delivery]:
+        taken: list[Delivery] = []
+        try:
+            while len(taken) < most:
+                taken.append(self._queue.popleft())
+        except IndexError:
+            return taken
+        return taken
 
-    def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
-        self._welcome = True
+    def _queued_bytes(self) -> int:
+        return self._bytes_put - self._bytes_taken - self._bytes_forgotten
+
+    def _full(self) -> bool:
+        return self._queued_bytes() > MOST_QUEUED
+
+    def _note_drops(self, delivery: Delivery) -> None:
+        try:
+            number = float(delivery.payload)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            self.broker_drops = {**self.broker_drops, delivery.topic: number}
+        else:
+            self._tell(f"what {delivery.topic} says is no number")
+
+    def _tell(self, text: str) -> None:
+        """Report *text* once, however often the same happens again."""
+        if text != self._reported and not self._stopping:
+            self._reported = text
+            self._report(text)
+
+    def _on_connect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
+        again, self._welcome = self._welcome and self._ready.is_set(), True
         if reason.is_failure:
-            refusal = f"{self._address.host}:{self._address.port} refused the connection: {reason}"
+            refusal = f"{self._where} refused the connection: {reason}"
             if self._ready.is_set():  # it let us in before: its service may be away, so go on trying
-                self._report(refusal)
+                self._tell(refusal)
             else:
                 self._failure = refusal
-                self._ready.set()
+                self._client.halt()
             return
-        self._report(f"connected to {self._address.host}:{self._address.port}")
-        self._client.subscribe([(text, 1) for text in self._filters])
+        self._connected_at = time.monotonic()
+        self._client.backoff.connected()
+        self.reconnects += again
+        if again and not flags.session_present:
+            self._tell(
+                f"connected to {self._where}, which lost the session of this worker and what waited in it"
+            )
+        else:
+            self._tell(f"connected to {self._where}{'' if flags.session_present else ' in a new session'}")
+        self._requests.clear()
+        self._subscribe("filters", [(text, 1) for text in self._filters])
 
-    def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
-        if reason.is_failure and self._ready.is_set() and not self._failure:
-            self._report(f"connection lost ({reason}), trying again")
+    def _subscribe(self, what: str, wanted: list[tuple[str, int]]) -> None:
+        _, packet_id = self._client.subscribe(wanted)
+        if packet_id is not None:
+            self._requests[packet_id] = what
 
-    def _on_subscribe(self, _c: Any, _u: Any, _mid: int, reasons: list[ReasonCode], _p: Any) -> None:
-        refused = [text for text, r in zip(self._filters, reasons, strict=False) if r.is_failure]
+    def _on_connect_fail(self, _c: Any, _u: Any) -> None:
+        self._client.backoff.failed()
+        if not self._ready.is_set():
+            self._failure = f"no connection to {self._where} ({self._client.trouble})"
+            self._client.halt()
+
+    def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
+        forgotten = self._pop(len(self._queue))  # it comes again, and the next connection needs the room
+        self._bytes_forgotten += _size(forgotten)
+        backoff, since, self._connected_at = self._client.backoff, self._connected_at, 0.0
+        told = flags.is_disconnect_packet_from_server
+        if self._stopping:
+            return
+        if told and reason.value == SESSION_TAKEN_OVER:
+            self._failure = (
+                f"another client connected to {self._where} as {self._client_id} and took over the session; "
+                "is a second worker running with the same --worker number?"
+            )
+            self._client.halt()
+        elif self._client.renewing:
+            return
+        elif not since:
+            backoff.failed()
+            if self._ready.is_set() and reason.value == KEEP_ALIVE_TIMEOUT:
+                self._tell(f"{self._where} does not answer, trying again")
+        else:
+            backoff.lost(time.monotonic() - since, silently=reason.value == KEEP_ALIVE_TIMEOUT)
+            if self._ready.is_set() and not self._failure:
+                self._tell(self._loss(reason if told or reason.value == KEEP_ALIVE_TIMEOUT else None))
+
+    def _loss(self, reason: ReasonCode | None) -> str:
+        times = self._client.backoff.evictions
+        why = f"connection lost ({reason or 'it was closed'})"
+        if times < THROWN_OUT:
+            return f"{why}, trying again"
+        return (
+            f"{why}, {times} times in a row soon after connecting: another client probably connects as "
+            f"{self._client_id}, such as a second worker with the same --worker number; trying again less often"
+        )
+
+    def _on_subscribe(self, _c: Any, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
+        what = self._requests.pop(mid, "")
+        asked = self._drop_topics if what == "drops" else self._filters
+        refused = ", ".join(text for text, r in zip(asked, reasons, strict=False) if r.is_failure)
+        if what == "drops":
+            if refused:
+                self._tell(f"the broker does not let us read {refused} (DEVICEHUB_MQTT_DROPS)")
+            return
         if refused:
             self._failure = (
-                f"the broker refused the subscription to {', '.join(refused)}; after a new device type "
+                f"the broker refused the subscription to {refused}; after a new device type "
                 "the account needs `manage.py create_account NAME --ingest --grant-only`"
             )
+        elif self._drop_topics:
+            self._subscribe("drops", [(topic, 0) for topic in self._drop_topics])
         self._ready.set()
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
@@ -217,3 +344,8 @@ class Listener:
                 self._client.generation,
             )
         )
+
+
+def _size(deliveries: Sequence[Delivery]) -> int:
+    """Bytes that they take in memory."""
+    return sum([len(delivery.payload) for delivery in deliveries]) + EACH * len(deliveries)

@@ -1,15 +1,18 @@
-"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until it is told to stop."""
+"""`manage.py listen_mqtt [--worker N] [--metrics PORT]`: store what devices publish, until it is told to stop."""
 
 from __future__ import annotations
 
 import signal
+from argparse import ArgumentTypeError
 from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from authsvc.core import topics as filters
 from devicehub import topics
 from devicehub.conf import settings
+from devicehub.ingest import exposition
 from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.worker import Worker
@@ -21,8 +24,41 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--worker", type=int, default=1, help="number of this worker, from 1")
+        parser.add_argument(
+            "--metrics",
+            type=_endpoint,
+            metavar="[HOST:]PORT",
+            help="answer Prometheus there; the host is 127.0.0.1 if not given",
+        )
 
-    def handle(self, *, worker: int, **options: Any) -> str:
+    def handle(self, *, worker: int, metrics: tuple[str, int] | None = None, **options: Any) -> str:
+        listener = self._listener(worker)
+        running = Worker(listener, self._count)
+
+        def stop(*_: Any) -> None:
+            running.stop()
+            listener.interrupt()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        if metrics is not None:
+            _expose(*metrics, listener, running)
+        try:
+            listener.start()
+        except MqttError as error:
+            raise CommandError(
+                f"{error} (MQTT_URL, DEVICEHUB_MQTT_VERSION={settings.mqtt_version}, "
+                f"DEVICEHUB_MQTT_GROUP={settings.mqtt_group!r})"
+            ) from error
+        settle()
+        running.run()
+        listener.stop()
+        if listener.failure:
+            raise CommandError(listener.failure)
+        return f"Stopped. {_described(running.outcomes)}"
+
+    def _listener(self, worker: int) -> Listener:
+        """From the settings; one that cannot be used is a CommandError."""
         group = settings.mqtt_group
         if worker < 1:
             raise CommandError("--worker counts from 1")
@@ -34,30 +70,20 @@ class Command(BaseCommand):
             address = BrokerAddress.parse(settings.mqtt_url)
         except InvalidAddress as error:
             raise CommandError(str(error)) from error
-        filters = [f"$share/{group}/{text}" if group else text for text in topics.subscriptions()]
-        listener = Listener(
+        for topic in settings.mqtt_drops:
+            # A wildcard or a device's topic would keep readings from being stored.
+            if not filters.is_topic(topic) or topics.parse(topic) is not None:
+                raise CommandError(
+                    f"DEVICEHUB_MQTT_DROPS holds {topic!r}, which is no topic of a broker's counter"
+                )
+        return Listener(
             address,
             f"{address.username or 'devicehub'}-{worker}",
-            filters,
+            [f"$share/{group}/{text}" if group else text for text in topics.subscriptions()],
             version=settings.mqtt_version,
+            drops=settings.mqtt_drops,
             report=self._say,
         )
-        running = Worker(listener, self._count)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: running.stop())
-        try:
-            listener.start()
-        except MqttError as error:
-            raise CommandError(
-                f"{error} (MQTT_URL, DEVICEHUB_MQTT_VERSION={settings.mqtt_version}, "
-                f"DEVICEHUB_MQTT_GROUP={group!r})"
-            ) from error
-        settle()
-        running.run()
-        listener.stop()
-        if listener.failure:
-            raise CommandError(listener.failure)
-        return f"Stopped. {_described(running.outcomes)}"
 
     def _say(self, text: str) -> None:
         self.stderr.write(text)
@@ -65,6 +91,21 @@ class Command(BaseCommand):
     def _count(self, outcomes: Counter[Outcome]) -> None:
         if self.stderr.isatty():
             self.stderr.write(f"\r{_described(outcomes)}", ending="")
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    """[HOST:]PORT, an IPv6 address in brackets. Raises ArgumentTypeError."""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ArgumentTypeError(f"{text!r} is no [HOST:]PORT with a port from 1 to 65535")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def _expose(host: str, port: int, listener: Listener, worker: Worker) -> None:
+    try:
+        exposition.serve(host, port, listener, worker)
+    except OSError as error:
+        raise CommandError(f"--metrics: nothing can be served at {host}, port {port} ({error})") from error
 
 
 def _described(outcomes: Counter[Outcome]) -> str:
