@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,6 +18,7 @@ def serve(host: str, port: int, listener: Listener, worker: Worker) -> Callable[
 
     Raises OSError, such as for a port that is taken.
     """
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # no series for when a counter began
     seen = _Seen(listener, worker)
     server, thread = start_http_server(port, addr=host, registry=REGISTRY)
     REGISTRY.register(seen)
