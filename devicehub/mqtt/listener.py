@@ -79,6 +79,7 @@ class Listener:
         self._ready = threading.Event()
         self._flushed = threading.Event()
         self._failure = ""
+        self._listening_since: float | None = None
         self._client = client(address, client_id, version, clean=False, made=_Session)
         self._client.deliver = self._put
         self._client.full = lambda: self._bytes_put - self._bytes_taken > MOST_QUEUED
@@ -125,9 +126,15 @@ class Listener:
 
     def redeliver(self) -> None:
         """Have everything that is not acknowledged sent again: a broker does that on a new connection only."""
+        self._listening_since = None
         self._drain()
         with contextlib.suppress(OSError):
             self._client.reconnect()
+
+    @property
+    def listening_since(self) -> float | None:
+        """Since when, by time.monotonic(), this listener gets what is published; None while it does not."""
+        return self._listening_since
 
     @property
     def failure(self) -> str:
@@ -190,6 +197,7 @@ class Listener:
         self._client.subscribe([(text, 1) for text in self._filters])
 
     def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+        self._listening_since = None
         if reason.is_failure and self._ready.is_set() and not self._failure:
             self._report(f"connection lost ({reason}), trying again")
 
@@ -200,6 +208,8 @@ class Listener:
                 f"the broker refused the subscription to {', '.join(refused)}; after a new device type "
                 "the account needs `manage.py create_account NAME --ingest --grant-only`"
             )
+        else:
+            self._listening_since = time.monotonic()
         self._ready.set()
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:

@@ -11,8 +11,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from devicehub import topics
 from devicehub.conf import settings
 from devicehub.ingest.message import Outcome
+from devicehub.ingest.sweep import EVERY, Sweep
 from devicehub.ingest.worker import Worker, settle
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
+from devicehub.upkeep import Upkeep
 
 
 class Command(BaseCommand):
@@ -52,7 +54,12 @@ class Command(BaseCommand):
                 f"DEVICEHUB_MQTT_GROUP={group!r})"
             ) from error
         settle()
+        upkeep = Upkeep()
+        sweep = Sweep(lambda: listener.listening_since, stopping=lambda: upkeep.stopping)
+        upkeep.add("sweep", EVERY, sweep.run)
+        upkeep.start()
         running.run()
+        upkeep.stop()
         listener.stop()
         if listener.failure:
             raise CommandError(listener.failure)
