@@ -568,13 +568,14 @@ def test_a_last_sign_in_the_future_is_set_to_now_and_ends_a_window_later(db, wor
 
 
 def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, told, monkeypatch):
-    monkeypatch.setattr(sweep, "BATCH", 4)
+    monkeypatch.setattr(sweep, "BATCH", 2)
+    monkeypatch.setattr(sweep, "SCAN", 4)
     monkeypatch.setattr(sweep, "BUDGET", -1)
     for n in range(10):
         silent(f"STATION-{n:03}")
-    runs = [worker.sweep.run() for _ in range(5)]
+    runs = [worker.sweep.run() for _ in range(6)]
 
-    assert runs == [4, 4, 2, 0, 0]
+    assert runs == [2, 2, 2, 2, 2, 0]
     assert len(told) == len(set(told)) == 20
 
 
@@ -914,7 +915,7 @@ class Plug:
 
 
 def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional_db, broker, tmp_path):
-    stack, port = broker
+    _, port = broker
     quiet, station = make("QUIET"), make("STATION-001")
     with workers(tmp_path, port) as told:
         plugs = [Plug(port, "QUIET"), Plug(port, "STATION-001", will='{"status": "offline"}')]

@@ -28,6 +28,7 @@ MULTIPLIER = 2.5  # as BaseDevice.is_heartbeat_overdue()
 EVERY = 1.0  # seconds between two looks at which kind is due
 LOOKS = 25  # at all devices of a kind in the time after which one is overdue
 SELDOM = 60.0  # seconds between two looks at a kind at most
+SCAN = 50_000  # keys found by one look through a kind, which costs as much for one as for many
 BATCH = 500  # devices changed in one transaction
 BUDGET = 0.5  # seconds of one run, so that other tasks get their turn
 JUMP = 60.0  # seconds by which the clock may leave time.monotonic() before it counts as set anew
@@ -98,10 +99,10 @@ def sweep(kind: Kind) -> Iterator[list[Transition]]:
     while True:
         # Found without a lock; on SQLite a transaction would keep every writer waiting meanwhile.
         found = kind.device_model.objects.filter(seeming, pk__gt=last).order_by("pk")
-        keys = list(found.values_list("pk", flat=True)[:BATCH])
-        if keys:
-            yield _mark(kind, keys, limit, timezone.now())
-        if len(keys) < BATCH:
+        keys = list(found.values_list("pk", flat=True)[:SCAN])
+        for start in range(0, len(keys), BATCH):
+            yield _mark(kind, keys[start : start + BATCH], limit, timezone.now())
+        if len(keys) < SCAN:
             return
         last = keys[-1]
 
