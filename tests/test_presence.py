@@ -22,8 +22,9 @@ from devicehub.ingest import store, sweep
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
 from devicehub.ingest.sweep import Sweep
+from devicehub.ingest.worker import Worker
 from devicehub.models import SentCommand
-from devicehub.mqtt import BrokerAddress, Listener
+from devicehub.mqtt import BrokerAddress, Delivery, Listener
 from devicehub.registry import registry
 from devicehub.upkeep import Upkeep
 from fleet.devices import WeatherStation
@@ -939,6 +940,39 @@ def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional
 
         assert told("QUIET") == {"connected": 2, "disconnected": 2, "status_changed": 4}
         assert told("STATION-001") == {"connected": 1, "disconnected": 1, "status_changed": 2}
+
+
+class Deaf:
+    """A listener whose broker has one message for a worker that cannot store it for a while."""
+
+    failure = ""
+    listening_since = 1000.0
+
+    def take(self, most, timeout):
+        self.worker.stop()
+        return [Delivery("nowhere", b"", 1, False, False, 0.0, "", b"", (), 1, 1)]
+
+
+def test_what_waits_for_a_slow_database_was_not_heard(monkeypatch):
+    """Every device would look overdue as soon as the database is back, before its messages are stored."""
+    now, heard, listener = [2000.0], [], Deaf()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    listener.worker = one = Worker(listener)
+
+    def stall(messages, acknowledge):
+        for seconds in (0, 5, 6, 1000):
+            now[0] += seconds
+            heard.append(one.heard_since)
+        return []
+
+    monkeypatch.setattr("devicehub.ingest.worker.pipeline", stall)
+    assert one.heard_since == 1000
+    one.run()
+
+    assert heard == [1000, 1000, None, None]
+    assert one.heard_since == now[0] == 3011
+    listener.listening_since = None
+    assert one.heard_since is None
 
 
 def test_a_listener_knows_since_when_it_listens(broker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from devicehub.mqtt import Delivery, Listener
 log = structlog.get_logger(__name__)
 
 BATCH = 2000  # messages in one transaction at most
+SLOW = 10.0  # seconds for a batch, beyond which what came meanwhile was not heard in time
 PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot store
 
 
@@ -56,18 +58,32 @@ class Worker:
         self._on_batch = on_batch
         self._stop = threading.Event()
         self._failures = 0
+        self._began: float | None = None  # when the batch at hand was taken, by time.monotonic()
+        self._slow_until = float("-inf")
         self.outcomes: Counter[Outcome] = Counter()
 
     def stop(self) -> None:
         """Finish the batch at hand and return from run()."""
         self._stop.set()
 
+    @property
+    def heard_since(self) -> float | None:
+        """Since when, by time.monotonic(), what was published is stored soon; None while it is not."""
+        since, began = self._listener.listening_since, self._began
+        if since is None or (began is not None and time.monotonic() - began > SLOW):
+            return None
+        return max(since, self._slow_until)
+
     def run(self) -> None:
         """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
         while not self._stop.is_set() and not self._listener.failure:
             deliveries = self._listener.take(BATCH, timeout=0.2)
             if deliveries:
+                self._began = began = time.monotonic()
                 self._store(deliveries)
+                if time.monotonic() - began > SLOW:
+                    self._slow_until = time.monotonic()
+                self._began = None
 
     def _store(self, deliveries: Sequence[Delivery]) -> None:
         try:

@@ -55,7 +55,7 @@ class Command(BaseCommand):
             ) from error
         settle()
         upkeep = Upkeep()
-        sweep = Sweep(lambda: listener.listening_since, stopping=lambda: upkeep.stopping)
+        sweep = Sweep(lambda: running.heard_since, stopping=lambda: upkeep.stopping)
         upkeep.add("sweep", EVERY, sweep.run)
         upkeep.start()
         running.run()
