@@ -14,7 +14,7 @@ from devicehub import mqtt, topics
 from devicehub.conf import settings
 from devicehub.models import BaseDevice, SentCommand
 from devicehub.registry import registry
-from devicehub.signals import device_command_sent
+from devicehub.signals import device_command_sent, tell
 from devicehub.topics import MessageType
 
 TIMEOUT = 10.0  # seconds for connect, publish and ack together
@@ -61,7 +61,7 @@ def send(device: BaseDevice, name: str, payload: dict[str, Any], broker_name: st
     except mqtt.MqttError as error:
         command.delete()
         raise CommandNotSent(f"{name} was not sent to {kind.key(device.device_id)}: {error}") from error
-    device_command_sent.send(sender=kind.device_type, device=device, command=name, payload=payload)
+    tell(device_command_sent, kind.device_type, device=device, command=name, payload=payload)
     return str(command.id)
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from authsvc.core import passwords
 from authsvc.models import UsernameField
-from devicehub import identifiers
+from devicehub import clock, identifiers
 
 
 class InvalidDeviceId(ValidationError, ValueError):
@@ -105,6 +105,7 @@ class BaseDevice(models.Model):
     last_message_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_reading_at = models.DateTimeField(null=True, blank=True, editable=False)
     reported_status = models.CharField(max_length=20, blank=True, editable=False)
+    reported_times = models.JSONField(null=True, blank=True, editable=False)  # of receipt, by column reported
     site = models.CharField(max_length=100, blank=True)
 
     _device_type_cls: Any = None
@@ -148,9 +149,9 @@ class BaseDevice(models.Model):
 
     def is_heartbeat_overdue(self, heartbeat_interval: float = 300, multiplier: float = 2.5) -> bool:
         """Whether nothing was heard for *heartbeat_interval* seconds times *multiplier*, or ever."""
-        if self.last_seen is None:
-            return True
-        return bool(self.last_seen < timezone.now() - timedelta(seconds=heartbeat_interval * multiplier))
+        now = timezone.now()
+        seen = clock.known(self.last_seen, now)
+        return seen is None or seen < now - timedelta(seconds=heartbeat_interval * multiplier)
 
     def send_command(
         self, name: str, payload: dict[str, Any] | None = None, broker_name: str = "default"

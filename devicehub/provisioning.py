@@ -18,7 +18,7 @@ from devicehub import topics
 from devicehub.identifiers import mqtt_username
 from devicehub.models import BaseDevice, digest_api_key
 from devicehub.registry import Kind, registry
-from devicehub.signals import device_provisioned
+from devicehub.signals import device_provisioned, tell
 from devicehub.topics import MessageType
 
 CLIENT_ID_COLUMNS = ("device_id", "mqtt_username", "mqtt_client_id")
@@ -68,7 +68,7 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
 
 
 def announce(kind: Kind, device: BaseDevice) -> None:
-    device_provisioned.send(sender=kind.device_type, device=device)
+    tell(device_provisioned, kind.device_type, device=device)
 
 
 def reissue(device: BaseDevice) -> dict[str, str]:

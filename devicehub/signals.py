@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import structlog
 from django.dispatch import Signal
+
+log = structlog.get_logger(__name__)
 
 device_data_received = Signal()  # device, readings (a dict by name), message
 device_status_changed = Signal()  # device, old_status, new_status
@@ -10,3 +15,10 @@ device_connected = Signal()  # device
 device_disconnected = Signal()  # device
 device_command_sent = Signal()  # device, command (its name), payload
 device_provisioned = Signal()  # device
+
+
+def tell(signal: Signal, sender: Any, **arguments: Any) -> None:
+    """Send *signal* to every receiver; one that fails is logged, and the others are told all the same."""
+    for receiver, answer in signal.send_robust(sender=sender, **arguments):
+        if isinstance(answer, Exception):
+            log.error("signal.receiver_failed", receiver=repr(receiver), exc_info=answer)

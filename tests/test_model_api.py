@@ -212,6 +212,7 @@ OUR_DEVICE_COLUMNS = [
     "last_message_at",
     "last_reading_at",
     "reported_status",
+    "reported_times",
     "site",
 ]
 READING_COLUMNS = {

@@ -11,6 +11,7 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from devicehub import clock
 from devicehub.dashboard import display
 from devicehub.dashboard.selection import Place, Selection
 from devicehub.declare import NUMBERS, Reading
@@ -146,8 +147,8 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             device_id=device.device_id,
             name=device.name,
             state=state(kind, device),
-            last_seen=device.last_seen,
-            last_seen_ago=display.ago(device.last_seen, now),
+            last_seen=clock.known(device.last_seen, now),
+            last_seen_ago=display.ago(clock.known(device.last_seen, now), now),
             cells=[_cell(reading, latest.get((device.pk, reading.name))) for reading in declared.values()],
         )
         for device in devices

@@ -6,12 +6,14 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import structlog
 from django.db import close_old_connections, connections
 
-from devicehub.ingest.announce import announce
+from devicehub.ingest.announce import Call, of_batch, of_transitions
+from devicehub.ingest.presence import Transition
 from devicehub.ingest.store import Item, Judged, Known
 from devicehub.topics import MessageType
 
@@ -22,6 +24,13 @@ PATIENCE = 30.0  # seconds that one hook may take, after which storing goes on w
 FAREWELL = 3.0  # seconds for what still waits when the worker stops
 
 
+class Waiting(NamedTuple):
+    """What is to be told: *calls* one after the other, of so many messages or devices."""
+
+    calls: Iterator[Call]
+    messages: int
+
+
 class Announcer:
     """Tells batches in their order, one at a time, after they were stored and acknowledged.
 
@@ -29,27 +38,21 @@ class Announcer:
     for PATIENCE seconds, what cannot wait any more is stored and not told; *untold* counts those messages.
     """
 
-    def __init__(self, tell: Callable[[Sequence[Item]], None] = announce) -> None:
-        self._tell = tell
-        self._waiting: queue.Queue[Sequence[Item] | None] = queue.Queue(BATCHES)
-        self._progress = time.monotonic()
-        self._idle = True
+    def __init__(self) -> None:
+        self._waiting: queue.Queue[Waiting | None] = queue.Queue(BATCHES)
+        self._calling_since: float | None = None  # by time.monotonic(); None between two calls
         self.untold = 0
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
 
     def tell(self, batch: Sequence[Item]) -> None:
         """Have *batch* told, if anybody listens to something in it."""
-        if not any(_concerns_somebody(item) for item in batch):
-            return
-        while True:
-            try:
-                self._waiting.put(batch, timeout=0.5)
-                return
-            except queue.Full:
-                if self._stuck():
-                    self._give_up([batch])
-                    return
+        if any(_concerns_somebody(item) for item in batch):
+            self._put(Waiting(of_batch(batch), len(batch)))
+
+    def tell_transitions(self, transitions: Sequence[Transition]) -> None:
+        """Have *transitions* told, that no message brought about."""
+        self._put(Waiting(of_transitions(transitions), len(transitions)))
 
     def stop(self, seconds: float = FAREWELL) -> None:
         """Tell what waits, for *seconds* at most, and end the thread."""
@@ -60,43 +63,54 @@ class Announcer:
         if self._thread.is_alive():
             self._give_up(self._left())
 
-    def _stuck(self) -> bool:
-        return not self._idle and time.monotonic() - self._progress > PATIENCE
-
-    def _left(self) -> list[Sequence[Item]]:
-        left: list[Sequence[Item]] = []
+    def _put(self, waiting: Waiting) -> None:
         while True:
             try:
-                batch = self._waiting.get_nowait()
+                self._waiting.put(waiting, timeout=0.5)
+                return
+            except queue.Full:
+                if self._is_stuck():
+                    self._give_up([waiting])
+                    return
+
+    def _is_stuck(self) -> bool:
+        since = self._calling_since
+        return since is not None and time.monotonic() - since > PATIENCE
+
+    def _left(self) -> list[Waiting]:
+        left: list[Waiting] = []
+        while True:
+            try:
+                waiting = self._waiting.get_nowait()
             except queue.Empty:
                 return left
-            if batch is not None:
-                left.append(batch)
+            if waiting is not None:
+                left.append(waiting)
 
-    def _give_up(self, batches: Sequence[Sequence[Item]]) -> None:
-        messages = sum(len(batch) for batch in batches)
-        self.untold += messages
+    def _give_up(self, given_up: Sequence[Waiting]) -> None:
+        count = sum(waiting.messages for waiting in given_up)
+        self.untold += count
         log.error(
-            "ingest.not_told", messages=messages, hint="they are stored; a hook or receiver does not return"
+            "ingest.not_told", messages=count, hint="they are stored; a hook or receiver does not return"
         )
 
     def _run(self) -> None:
         try:
-            while (batch := self._waiting.get()) is not None:
-                self._note()
-                self._idle = False
+            while (waiting := self._waiting.get()) is not None:
                 close_old_connections()
                 try:
-                    self._tell(batch)
+                    self._make(waiting.calls)
                 except Exception:
-                    log.exception("ingest.not_told", messages=len(batch))
-                self._idle = True
+                    log.exception("ingest.not_told", messages=waiting.messages)
+                finally:
+                    self._calling_since = None
         finally:
             connections.close_all()
 
-    def _note(self) -> None:
-        """Somebody was told, and returned."""
-        self._progress = time.monotonic()
+    def _make(self, calls: Iterator[Call]) -> None:
+        for call in calls:
+            self._calling_since = time.monotonic()
+            call()
 
 
 def _concerns_somebody(item: Item) -> bool:

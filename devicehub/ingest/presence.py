@@ -1,7 +1,7 @@
 """What messages say about their device: when it was heard, whether it is there, what it reports of itself.
 
-A batch is folded into one change for each device, and that is written by conditions in SQL: what an operator
-or another worker wrote since the device was read is not overwritten.
+A batch is folded into one change for each device, and the row decides under its lock what of it is news: what an
+operator or another worker wrote since the device was read is not overwritten, and nothing is by older evidence.
 """
 
 from __future__ import annotations
@@ -9,88 +9,160 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import orjson
 from django.db import connection
 
+from devicehub import clock
 from devicehub.ingest import tables
+from devicehub.ingest.message import Message, Reason
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
+from devicehub.registry import Kind
+
+# A message that cannot be read is a sign of life all the same: its device published it.
+UNREADABLE = frozenset(
+    {Reason.TOO_LARGE, Reason.NOT_JSON, Reason.NOT_CBOR, Reason.NOT_A_READING, Reason.NO_VALUE}
+)
 
 
 @dataclass
 class Sign:
-    """What one message says. *status* is what the device reports; a reading says that it is there."""
+    """What one message says. *status* is what the device reports, *columns* the rest of it.
+
+    *is_copy*: the broker kept it, so it says nothing about now.
+    """
 
     received_at: datetime
     reading_at: datetime | None = None
     status: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
+    is_copy: bool = False
 
 
 @dataclass
 class Change:
-    """What the messages of a batch change on one device."""
+    """What the messages of a batch say of one device. *said* has each column with when that was received."""
 
+    message_at: datetime | None = None
     seen_at: datetime | None = None
     reading_at: datetime | None = None
-    status: str | None = None
-    wakes: bool = False  # a reading came, so a device that is offline is online
     connected: bool | None = None
     connected_at: datetime | None = None
-    columns: dict[str, Any] = field(default_factory=dict)
-
-    def apply(self, device: BaseDevice) -> None:
-        """Change *device* in memory, as its row is changed by write()."""
-        if self.seen_at is not None:
-            device.last_seen = _later(device.last_seen, self.seen_at)
-            device.last_message_at = _later(device.last_message_at, self.seen_at)
-        if self.reading_at is not None:
-            device.last_reading_at = _later(device.last_reading_at, self.reading_at)
-        if self.connected is not None and device.connected != self.connected:
-            device.connected, device.connected_changed_at = self.connected, self.connected_at
-        if device.status not in OPERATOR_STATES:
-            if self.status is not None:
-                device.status = self.status
-            elif self.wakes and device.status == DeviceStatus.OFFLINE:
-                device.status = DeviceStatus.ONLINE
-        for name, value in self.columns.items():
-            setattr(device, name, value)
+    said: dict[str, tuple[datetime, Any]] = field(default_factory=dict)
 
 
-def write(model: type[BaseDevice], changes: Mapping[int, Change], now: datetime) -> None:
-    """Change the rows of *model* by primary key, each by itself, whatever was written since they were read."""
+class Transition(NamedTuple):
+    """What changed on *device*, which is as its row was afterwards."""
+
+    kind: Kind
+    device: BaseDevice
+    old_status: str
+    new_status: str
+    was_connected: bool
+    connected: bool
+
+
+class Told(NamedTuple):
+    """What listeners get of a batch: the devices as their rows are now, and what changed on them, by key."""
+
+    devices: Mapping[int, BaseDevice]
+    transitions: Mapping[int, Transition]
+
+
+NOTHING = Told({}, {})
+
+
+def status(reported: str, connected: bool) -> str:
+    """The status of a device that no operator set: what it said last, as long as it is there to say it."""
+    if not connected:
+        return DeviceStatus.OFFLINE.value
+    return DeviceStatus.ONLINE.value if reported in ("", DeviceStatus.OFFLINE) else str(reported)
+
+
+def heard(sign: Sign | None, message: Message, reason: Reason | None) -> Sign | None:
+    """The sign that *message* is after all, when it is the broker's copy or could not be read."""
+    if message.retain:
+        return sign and Sign(sign.received_at, sign.reading_at, is_copy=True)
+    return sign or (Sign(message.received_at) if reason in UNREADABLE else None)
+
+
+def fold(signs: Iterable[Sign]) -> Change:
+    """The change that *signs* make together, in the order of their receipt.
+
+    Everything but `offline`, which may be the broker's word, is a sign of life.
+    """
+    change = Change()
+    for sign in sorted(signs, key=attrgetter("received_at")):
+        at = sign.received_at
+        if sign.reading_at is not None:
+            # A device whose clock is ahead did not measure in the future.
+            change.reading_at = _later(change.reading_at, clock.known(sign.reading_at, at) or at)
+        if sign.is_copy:
+            continue
+        change.message_at = at
+        is_alive = sign.status != DeviceStatus.OFFLINE
+        if is_alive:
+            change.seen_at = at
+        if change.connected != is_alive:
+            change.connected, change.connected_at = is_alive, at
+        if sign.status is not None:
+            change.said["reported_status"] = at, sign.status
+        for name, value in sign.columns.items():
+            change.said[name] = at, value
+    return change
+
+
+def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bool) -> Told:
+    """Change the rows of *kind* by primary key, in a transaction; on SQLite it must hold the writer's lock.
+
+    Only where anybody *listened* is it found out what that changed.
+    """
     if not changes:
-        return
+        return NOTHING
+    model: type[BaseDevice] = kind.device_model
     table = connection.ops.quote_name(model._meta.db_table)
-    in_order = sorted(changes.items())
+    keys = sorted(changes)
+    before = _locked(table, keys, listened)
+    horizon = now + clock.AHEAD
     said = [
         {
             "pk": pk,
-            "seen_at": change.seen_at,
-            "reading_at": change.reading_at,
-            "status": change.status,
-            "wakes": change.wakes,
-            "connected": change.connected,
-            "connected_at": change.connected_at,
+            "message_at": changes[pk].message_at,
+            "seen_at": changes[pk].seen_at,
+            "reading_at": changes[pk].reading_at,
+            "connected": changes[pk].connected,
+            "connected_at": changes[pk].connected_at,
             "now": now,
+            "horizon": horizon,
         }
-        for pk, change in in_order
+        for pk in keys
     ]
     _CHANGE[connection.vendor](table, said)
-    reported: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
-    for pk, change in in_order:
-        if change.columns:
-            fields: list[Any] = [model._meta.get_field(name) for name in change.columns]
-            values = [f.get_db_prep_save(change.columns[f.name], connection) for f in fields]
-            reported.setdefault(tuple(f.column for f in fields), []).append((*values, pk))
-    for columns, rows in reported.items():
-        assigned = ", ".join(f"{connection.ops.quote_name(column)} = %s" for column in columns)
-        tables.change(f"UPDATE {table} SET {assigned} WHERE id = %s", rows)  # noqa: S608
+    _write_said(model, table, {pk: changes[pk].said for pk in keys if changes[pk].said}, now)
+    return _told(kind, before) if listened else NOTHING
+
+
+def _locked(table: str, keys: Sequence[int], listened: bool) -> dict[int, tuple[str, bool]]:
+    """Status and connected of the rows, locked so that nobody else changes them in this transaction."""
+    if connection.vendor == "sqlite":
+        if not listened:
+            return {}
+        query = f"SELECT id, status, connected FROM {table} WHERE id IN (SELECT value FROM json_each(%s))"  # noqa: S608
+        wanted: Any = orjson.dumps(keys).decode()
+    else:
+        # In the order of their keys, so that two workers never wait for each other's rows.
+        columns = "id, status, connected" if listened else "1"
+        query = f"SELECT {columns} FROM {table} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608
+        wanted = keys
+    with connection.cursor() as cursor:
+        cursor.execute(query, [wanted])
+        return {pk: (old, bool(was)) for pk, old, was in cursor.fetchall()} if listened else {}
 
 
 def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
-    changed = _SET.format(latest="MAX", **{name: f"%({name})s" for name in said[0]})
+    changed = _SET.format(**{name: f"%({name})s" for name in said[0]})
     for change in said:
         for name in _TIMES:
             change[name] = None if change[name] is None else tables.as_time(change[name])
@@ -98,59 +170,81 @@ def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
 
 
 def _on_postgresql(table: str, said: Sequence[dict[str, Any]]) -> None:
-    changed = _SET.format(latest="GREATEST", **{name: f"said.{name}" for name in said[0]})
+    changed = _SET.format(**{name: f"said.{name}" for name in said[0]})
+    columns = ", ".join(f"{name} timestamptz" for name in _TIMES)
     with connection.cursor() as cursor:
-        # In the order of their keys, so that two workers never wait for each other's rows.
         cursor.execute(
-            f"SELECT 1 FROM {table} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",  # noqa: S608
-            [[change["pk"] for change in said]],
-        )
-        cursor.execute(
-            f"UPDATE {table} AS device SET {changed} FROM json_to_recordset(%s) AS said (pk bigint,"  # noqa: S608
-            " seen_at timestamptz, reading_at timestamptz, status text, wakes boolean, connected boolean,"
-            " connected_at timestamptz, now timestamptz) WHERE device.id = said.pk",
+            f"UPDATE {table} AS device SET {changed} FROM json_to_recordset(%s)"  # noqa: S608
+            f" AS said (pk bigint, connected boolean, {columns}) WHERE device.id = said.pk",
             [orjson.dumps(said).decode()],
         )
 
 
-_TIMES = ("seen_at", "reading_at", "connected_at", "now")
+_TIMES = ("message_at", "seen_at", "reading_at", "connected_at", "now", "horizon")
 _CHANGE = {"sqlite": _on_sqlite, "postgresql": _on_postgresql}
 
-# What is not said stays. An unknown time is older than any; SQLite's MAX is NULL when one of its arguments is.
+# The last message is the newest evidence of whether a device is there: each is evidence of that. What is not said
+# stays, and so does what is known from a later time; a stored time beyond the horizon is unknown.
+_IS_OLDER = "device.last_message_at > {message_at} AND device.last_message_at <= {horizon}"
 _SET = """
- last_seen = COALESCE({latest}(device.last_seen, {seen_at}), {seen_at}, device.last_seen),
- last_message_at = COALESCE({latest}(device.last_message_at, {seen_at}), {seen_at}, device.last_message_at),
- last_reading_at = COALESCE({latest}(device.last_reading_at, {reading_at}), {reading_at}, device.last_reading_at),
- connected_changed_at = CASE WHEN device.connected = COALESCE({connected}, device.connected)
+ last_seen = CASE WHEN device.last_seen > {seen_at} AND device.last_seen <= {horizon}
+   THEN device.last_seen ELSE COALESCE({seen_at}, device.last_seen) END,
+ last_message_at = CASE WHEN IS_OLDER
+   THEN device.last_message_at ELSE COALESCE({message_at}, device.last_message_at) END,
+ last_reading_at = CASE WHEN device.last_reading_at > {reading_at} AND device.last_reading_at <= {horizon}
+   THEN device.last_reading_at ELSE COALESCE({reading_at}, device.last_reading_at) END,
+ connected_changed_at = CASE WHEN IS_OLDER OR device.connected = COALESCE({connected}, device.connected)
    THEN device.connected_changed_at ELSE {connected_at} END,
- connected = COALESCE({connected}, device.connected),
- status = CASE WHEN device.status IN ('maintenance', 'provisioning') THEN device.status
-   WHEN {status} IS NOT NULL THEN {status}
-   WHEN {wakes} AND device.status = 'offline' THEN 'online' ELSE device.status END,
- updated_at = {now}"""
+ connected = CASE WHEN IS_OLDER THEN device.connected ELSE COALESCE({connected}, device.connected) END,
+ status = CASE WHEN device.status <> 'offline' OR IS_OLDER THEN device.status
+   WHEN {connected} THEN COALESCE(NULLIF(NULLIF(device.reported_status, ''), 'offline'), 'online')
+   ELSE device.status END,
+ updated_at = {now}""".replace("IS_OLDER", f"({_IS_OLDER})")
 
 
-def fold(signs: Iterable[Sign]) -> Change:
-    """The change that *signs*, in the order of their messages, make together."""
-    change = Change()
-    for sign in signs:
-        change.seen_at = _later(change.seen_at, sign.received_at)
-        change.columns |= sign.columns
-        if sign.reading_at is not None:
-            change.reading_at = _later(change.reading_at, sign.reading_at)
-            _is_there(change, True, sign.received_at)
-            change.wakes = True
-            if change.status == DeviceStatus.OFFLINE:
-                change.status = DeviceStatus.ONLINE
-        if sign.status is not None:
-            change.columns["reported_status"] = change.status = sign.status
-            _is_there(change, sign.status != DeviceStatus.OFFLINE, sign.received_at)
-    return change
+def _write_said(
+    model: type[BaseDevice], table: str, said: Mapping[int, dict[str, tuple[datetime, Any]]], now: datetime
+) -> None:
+    """What devices reported of themselves, each column unless a later report of it was stored before."""
+    if not said:
+        return
+    rows: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    found = model._default_manager.filter(pk__in=said).order_by("pk")
+    for pk, now_is, connected, times in found.values_list("pk", "status", "connected", "reported_times"):
+        times = times if isinstance(times, dict) else {}
+        news = {n: (at, v) for n, (at, v) in said[pk].items() if _is_news(at, times.get(n), now)}
+        columns = {name: value for name, (_, value) in news.items()}
+        if "reported_status" in columns and now_is not in OPERATOR_STATES:
+            columns["status"] = status(columns["reported_status"], connected)
+        if not columns:
+            continue
+        columns["reported_times"] = times | {name: at.isoformat() for name, (at, _) in news.items()}
+        fields: list[Any] = [model._meta.get_field(name) for name in columns]
+        values = [f.get_db_prep_save(columns[f.name], connection) for f in fields]
+        rows.setdefault(tuple(f.column for f in fields), []).append((*values, pk))
+    for names, changed in rows.items():
+        assigned = ", ".join(f"{connection.ops.quote_name(name)} = %s" for name in names)
+        tables.change(f"UPDATE {table} SET {assigned} WHERE id = %s", changed)  # noqa: S608
 
 
-def _is_there(change: Change, connected: bool, at: datetime) -> None:
-    if change.connected != connected:
-        change.connected, change.connected_at = connected, at
+def _is_news(at: datetime, stored: object, now: datetime) -> bool:
+    try:
+        before = clock.known(datetime.fromisoformat(str(stored)), now)
+        return before is None or at >= before
+    except (TypeError, ValueError):  # never said, or no time of ours
+        return True
+
+
+def _told(kind: Kind, before: Mapping[int, tuple[str, bool]]) -> Told:
+    devices: dict[int, BaseDevice] = kind.device_model._default_manager.in_bulk(list(before))
+    transitions = {}
+    for pk, device in devices.items():
+        old_status, was_connected = before[pk]
+        if (old_status, was_connected) != (device.status, device.connected):
+            transitions[pk] = Transition(
+                kind, device, old_status, device.status, was_connected, device.connected
+            )
+    return Told(devices, transitions)
 
 
 def _later(known: datetime | None, new: datetime) -> datetime:

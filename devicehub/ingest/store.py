@@ -19,7 +19,7 @@ from devicehub.ingest.decode import Sample
 from devicehub.ingest.failpoints import reach
 from devicehub.ingest.limits import limiter
 from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
-from devicehub.ingest.presence import Sign
+from devicehub.ingest.presence import Sign, Transition
 from devicehub.models import BaseMessage, ProcessingStatus, QuarantinedMessage
 from devicehub.registry import Kind
 from devicehub.topics import MessageType
@@ -67,6 +67,7 @@ class Judged:
     has_device_time: bool = False
     row_key: int | None = None
     row_written: datetime | None = None
+    transition: Transition | None = None  # on the last message of each device whose batch changed it
     _digest: str | None = None
 
     @property
@@ -183,7 +184,13 @@ def _write_rows(items: Sequence[Judged]) -> None:
         rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
         tables.insert(kind.message_model, ("id", *MESSAGE), rows)
     _write_readings(kind, items, written)
-    presence.write(kind.device_model, changes(items), now)
+    listened = not isinstance(items[0].device, Known)
+    told = presence.write(kind, changes(items), now, listened)
+    last = {item.device.pk: item for item in items} if listened else {}
+    for item in last.values():
+        item.transition = told.transitions.get(item.device.pk)
+    for item in items if listened else ():
+        item.device = told.devices.get(item.device.pk, item.device)
 
 
 def _write_readings(kind: Kind, items: Sequence[Judged], now: str) -> None:
@@ -208,8 +215,9 @@ def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
     """What messages of one kind change on their devices, by primary key."""
     signs: dict[int, list[Sign]] = defaultdict(list)
     for item in items:
-        if item.sign is not None:
-            signs[item.device.pk].append(item.sign)
+        sign = presence.heard(item.sign, item.message, item.reason)
+        if sign is not None:
+            signs[item.device.pk].append(sign)
     return {pk: presence.fold(said) for pk, said in signs.items()}
 
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Self
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connections
@@ -22,6 +23,7 @@ from devicehub.mqtt import Delivery, Listener
 log = structlog.get_logger(__name__)
 
 BATCH = 2000  # messages in one transaction at most
+SLOW = 10.0  # seconds for a batch, beyond which what came meanwhile was not heard in time
 PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot store
 GRACE = 8.0  # seconds from stop() until the process is ended without waiting for its database
 POLL = 0.2
@@ -38,29 +40,45 @@ class Worker:
     ) -> None:
         self._listener = listener
         self._on_batch = on_batch
-        self._stopping = (
-            False  # a plain flag: stop() is called by signal handlers, which must wait for no lock
-        )
+        self._stopping = False  # no Event: a signal handler sets it, and must wait for no lock
         self._ended = False
         self._failures = 0
         self.announcer = Announcer()
+        self._began: float | None = None  # when the batch at hand was taken, by time.monotonic()
+        self._slow_until = float("-inf")
         self.outcomes: Counter[Outcome] = Counter()
+
+    def __enter__(self) -> Self:
+        """From stop() to the end of this block may pass GRACE seconds, then the process is ended."""
+        threading.Thread(target=self._see_to_the_end, name="last resort", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.announcer.stop()
+        self._ended = True
 
     def stop(self) -> None:
         """Finish the batch at hand and return from run()."""
         self._stopping = True
 
+    @property
+    def heard_since(self) -> float | None:
+        """Since when, by time.monotonic(), what was published is stored soon; None while it is not."""
+        since, began = self._listener.listening_since, self._began
+        if since is None or (began is not None and time.monotonic() - began > SLOW):
+            return None
+        return max(since, self._slow_until)
+
     def run(self) -> None:
         """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
-        threading.Thread(target=self._see_to_the_end, name="last resort", daemon=True).start()
-        try:
-            while not self._stopping and not self._listener.failure:
-                deliveries = self._listener.take(BATCH, timeout=POLL)
-                if deliveries:
-                    self._store(deliveries)
-            self.announcer.stop()
-        finally:
-            self._ended = True
+        while not self._stopping and not self._listener.failure:
+            deliveries = self._listener.take(BATCH, timeout=POLL)
+            if deliveries:
+                self._began = began = time.monotonic()
+                self._store(deliveries)
+                if time.monotonic() - began > SLOW:
+                    self._slow_until = time.monotonic()
+                self._began = None
 
     def _store(self, deliveries: Sequence[Delivery]) -> None:
         began = time.time()
@@ -94,14 +112,18 @@ class Worker:
         self._listener.redeliver()
 
     def _see_to_the_end(self) -> None:
-        """End the process when it was told to stop and its database does not answer. Nothing is lost by that:
-        what is not committed is not acknowledged, and comes again."""
+        """End the process when it was told to stop and its database or its broker does not answer.
+
+        Nothing is lost by that: what is not committed is not acknowledged, and comes again.
+        """
         while not self._stopping and not self._ended:
             time.sleep(POLL)
         end = time.monotonic() + GRACE
         while not self._ended:
             if time.monotonic() > end:
-                log.error("ingest.ended", hint="the database did not answer; what was not stored comes again")
+                log.error(
+                    "ingest.ended", hint="database or broker did not answer; what was not stored comes again"
+                )
                 os._exit(1)
             time.sleep(POLL)
 

@@ -73,6 +73,7 @@ class Listener:
         self.redelivered = 0  # messages that the broker marked as handed over before (DUP)
         self.reconnects = 0  # connections after the first
         self.broker_drops: dict[str, float] = {}  # what the broker last said at each of *drops*
+        self._listening_since: float | None = None
         self._client = client(address, client_id, version, clean=False, made=Session)
         self._client.deliver = self._put
         self._client.full = self._full
@@ -131,8 +132,14 @@ class Listener:
 
     def redeliver(self) -> None:
         """Have everything that is not acknowledged sent again: a broker does that on a new connection only."""
+        self._listening_since = None
         self._in_hand = []
         self._client.renew()
+
+    @property
+    def listening_since(self) -> float | None:
+        """Since when, by time.monotonic(), this listener gets what is published; None while it does not."""
+        return self._listening_since
 
     @property
     def failure(self) -> str:
@@ -279,6 +286,7 @@ class Listener:
             self._client.halt()
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
+        self._listening_since = None
         forgotten = self._pop(len(self._queue))  # it comes again, and the next connection needs the room
         self._bytes_forgotten += _size(forgotten)
         backoff, since, self._connected_at = self._client.backoff, self._connected_at, 0.0
@@ -325,8 +333,10 @@ class Listener:
                 f"the broker refused the subscription to {refused}; after a new device type "
                 "the account needs `manage.py create_account NAME --ingest --grant-only`"
             )
-        elif self._drop_topics:
-            self._subscribe("drops", [(topic, 0) for topic in self._drop_topics])
+        else:
+            self._listening_since = time.monotonic()
+            if self._drop_topics:
+                self._subscribe("drops", [(topic, 0) for topic in self._drop_topics])
         self._ready.set()
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:

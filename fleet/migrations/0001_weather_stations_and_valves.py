@@ -42,6 +42,7 @@ class Migration(migrations.Migration):
                 ('last_message_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('last_reading_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('reported_status', models.CharField(blank=True, editable=False, max_length=20)),
+                ('reported_times', models.JSONField(blank=True, editable=False, null=True)),
                 ('site', models.CharField(blank=True, max_length=100)),
                 ('mode', models.CharField(blank=True, choices=[('automatic', 'automatic'), ('manual', 'manual'), ('closed', 'closed')], default='automatic', max_length=255, verbose_name='Mode')),
                 ('opening', models.BigIntegerField(blank=True, choices=[(0, '0'), (25, '25'), (50, '50'), (75, '75'), (100, '100')], default=0, verbose_name='Opening (%)')),
@@ -81,6 +82,7 @@ class Migration(migrations.Migration):
                 ('last_message_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('last_reading_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('reported_status', models.CharField(blank=True, editable=False, max_length=20)),
+                ('reported_times', models.JSONField(blank=True, editable=False, null=True)),
                 ('site', models.CharField(blank=True, max_length=100)),
             ],
             options={

@@ -15,8 +15,10 @@ from devicehub.conf import settings
 from devicehub.ingest import exposition
 from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
+from devicehub.ingest.sweep import EVERY, Sweep
 from devicehub.ingest.worker import Worker
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
+from devicehub.upkeep import Upkeep
 
 
 class Command(BaseCommand):
@@ -51,8 +53,12 @@ class Command(BaseCommand):
                 f"DEVICEHUB_MQTT_GROUP={settings.mqtt_group!r})"
             ) from error
         settle()
-        running.run()
-        listener.stop()
+        upkeep = _upkeep(running)
+        with running:
+            upkeep.start()
+            running.run()
+            upkeep.stop()
+            listener.stop()
         if listener.failure:
             raise CommandError(listener.failure)
         return f"Stopped. {_described(running.outcomes)}"
@@ -91,6 +97,18 @@ class Command(BaseCommand):
     def _count(self, outcomes: Counter[Outcome]) -> None:
         if self.stderr.isatty():
             self.stderr.write(f"\r{_described(outcomes)}", ending="")
+
+
+def _upkeep(running: Worker) -> Upkeep:
+    """What the worker does beside storing."""
+    upkeep = Upkeep()
+    sweep = Sweep(
+        lambda: running.heard_since,
+        tell=running.announcer.tell_transitions,
+        stopping=lambda: upkeep.stopping,
+    )
+    upkeep.add("sweep", EVERY, sweep.run)
+    return upkeep
 
 
 def _endpoint(text: str) -> tuple[str, int]:
