@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.conf import settings as django_settings
 
 
@@ -27,6 +29,11 @@ class Settings:
     def mqtt_group(self) -> str:
         """DEVICEHUB_MQTT_GROUP: group of the shared subscription of the ingest workers; empty is plain."""
         return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", "devicehub"))
+
+    @property
+    def command_deadline(self) -> timedelta:
+        """DEVICEHUB_COMMAND_DEADLINE: how long a command may take, from being queued to its answer."""
+        return timedelta(seconds=float(getattr(django_settings, "DEVICEHUB_COMMAND_DEADLINE", 3600)))
 
 
 settings = Settings()

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from devicehub import commands, signals
+from devicehub import signals
 from devicehub.ingest import store
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.store import Item, Judged, Known
@@ -88,11 +88,10 @@ def _announce_changes(device_type: Any, device: BaseDevice, old_status: str, was
 
 
 def _deliver_reply(item: Judged) -> None:
-    command = commands.answered(item.key, item.reply)
-    if command is None:
+    if not item.answered:
         log.info("ingest.reply_to_no_command", device=item.key)
         return
-    item.kind.device_type().on_command_response(item.device, command.name, item.reply)
+    item.kind.device_type().on_command_response(item.device, item.answered, item.reply)
 
 
 def _tell(hook: Callable[..., object], *arguments: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
+from devicehub.commands import answers
 from devicehub.ingest import listeners, presence, tables
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.failpoints import reach
@@ -46,8 +47,9 @@ class Known(NamedTuple):
 class Judged:
     """A message of a known device, with what was found out about it.
 
-    *document* is what the row keeps instead of the bytes, or None; *reply* is a command's answer. *sign* is what it
-    says about the device itself; *reason* and *detail* say why it failed.
+    *document* is what the row keeps instead of the bytes, or None; *reply* is a device's answer and *answered* the
+    name of the command it answers. *sign* is what it says about the device itself; *reason* and *detail* say why
+    it failed.
     """
 
     message: Message
@@ -59,6 +61,7 @@ class Judged:
     detail: str = ""
     document: Any = None
     reply: dict[str, Any] = field(default_factory=dict)
+    answered: str = ""
     samples: list[Sample] = field(default_factory=list)
     sign: Sign | None = None
     notes: list[str] = field(default_factory=list)
@@ -126,6 +129,7 @@ def write(batch: Sequence[Item]) -> None:
     for items in by_kind.values():
         _mark_duplicates(items)
         _write_rows([item for item in items if item.outcome not in NO_ROW])
+        _answer_commands([item for item in items if item.reply and item.outcome in NEWS])
     failed = [item for item in batch if item.outcome is Outcome.FAILED]
     if failed:
         QuarantinedMessage.objects.bulk_create(_quarantined(item) for item in failed)
@@ -134,6 +138,7 @@ def write(batch: Sequence[Item]) -> None:
 
 # A duplicate has its row already; the broker's retained copy without a time is no news.
 NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
+NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
 
 
 def _mark_duplicates(items: Sequence[Judged]) -> None:
@@ -170,6 +175,14 @@ def _write_rows(items: Sequence[Judged]) -> None:
         tables.insert(kind.message_model, ("id", *MESSAGE), rows)
     _write_readings(kind, items, written)
     presence.write(kind.device_model, changes(items), now)
+
+
+def _answer_commands(items: Sequence[Judged]) -> None:
+    """In the transaction: what is acknowledged is never sent again, so an answer must not be lost after it."""
+    if items:
+        told = [answers.Reply(item.key, item.reply, item.message.received_at) for item in items]
+        for item, name in zip(items, answers.record(told), strict=True):
+            item.answered = name
 
 
 def _write_readings(kind: Kind, items: Sequence[Judged], now: str) -> None:

@@ -1,12 +1,13 @@
 """MQTT transport: the only package that imports paho. It moves bytes and acks; it knows no device."""
 
 from devicehub.mqtt.address import BrokerAddress, InvalidAddress, MqttError, Unacknowledged
-from devicehub.mqtt.connection import Connection, Outgoing, publish
+from devicehub.mqtt.connection import Ack, Connection, Outgoing
 from devicehub.mqtt.intake import Delivery, Intake
 from devicehub.mqtt.listener import RECEIVE_MAXIMUM, Listener
 
 __all__ = [
     "RECEIVE_MAXIMUM",
+    "Ack",
     "BrokerAddress",
     "Connection",
     "Delivery",
@@ -16,5 +17,4 @@ __all__ = [
     "MqttError",
     "Outgoing",
     "Unacknowledged",
-    "publish",
 ]
