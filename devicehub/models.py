@@ -310,7 +310,10 @@ class DeviceCommand(models.Model):
         indexes = [
             models.Index(
                 fields=["due_at"], name="devicehub_command_due", condition=models.Q(due_at__isnull=False)
-            )
+            ),
+            models.Index(
+                fields=["device_key"], name="devicehub_command_open", condition=models.Q(due_at__isnull=False)
+            ),
         ]
         constraints = [
             models.CheckConstraint(

@@ -14,7 +14,7 @@ from django.core.management import call_command
 
 from authsvc.core.access import Reason
 from authsvc.models import Denial
-from devicehub.models import QuarantinedMessage, SentCommand
+from devicehub.models import DeviceCommand, QuarantinedMessage
 from devicehub.mqtt import Connection, MqttError, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from tests.conftest import Cast, provision
@@ -193,7 +193,7 @@ def test_a_command_reaches_its_device_and_no_other(hub, station, neighbour, conn
     assert overheard == []
 
     publish(device, station.topic("reply"), id=command_id, ok=True, result="every 60 s")
-    command = SentCommand.objects.get(id=command_id)
+    command = DeviceCommand.objects.get(id=command_id)
     assert eventually(lambda: command.refresh_from_db() or command.answered_at)
     assert command.response["result"] == "every 60 s"
 

@@ -7,6 +7,7 @@ always recorded, because it is true.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,6 +73,16 @@ def _put_off(command: DeviceCommand, error: str, until: datetime, **changes: Any
     DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
         error=_text(error), leased_until=None, due_at=min(until, command.deadline), **changes
     )
+
+
+def hasten(device_keys: Collection[str], now: datetime) -> None:
+    """These devices were heard: what waits for them is tried now. What another process works on stays."""
+    waiting = DeviceCommand.objects.filter(
+        device_key__in=device_keys, due_at__gt=now, state=CommandState.QUEUED, leased_until=None
+    )
+    found = list(waiting.select_for_update(skip_locked=True).values_list("pk", flat=True))
+    if found:
+        DeviceCommand.objects.filter(pk__in=found).update(due_at=now)
 
 
 def fail(command: DeviceCommand, now: datetime, error: str) -> None:

@@ -20,12 +20,10 @@ def read(content: Any, message: Message) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Unreadable(Reason.NOT_A_READING, "a reply is an object")
     reply: dict[str, Any] = validate.as_json(content)
-    if reply.get("id") is None:
-        if not message.correlation_id:
-            raise Unreadable(
-                Reason.NOT_A_READING, "a reply has the id of its command, or its correlation data"
-            )
+    if reply.get("id") is None and message.correlation_id:
         reply["id"] = validate.as_json(message.correlation_id)
+    if "id" not in reply:
+        raise Unreadable(Reason.NOT_A_READING, "a reply has the id of its command, or its correlation data")
     if not isinstance(reply.get("ok"), bool):
         raise Unreadable(Reason.NOT_A_READING, "a reply says ok, true or false")
     return reply

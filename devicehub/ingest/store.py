@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
-from devicehub.commands import answers
+from devicehub.commands import answers, transitions
 from devicehub.ingest import listeners, presence, tables
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.failpoints import reach
@@ -130,6 +130,7 @@ def write(batch: Sequence[Item]) -> None:
         _mark_duplicates(items)
         _write_rows([item for item in items if item.outcome not in NO_ROW])
         _answer_commands([item for item in items if item.reply and item.outcome in NEWS])
+        _hasten_commands([item for item in items if item.message_type is MessageType.STATUS])
     failed = [item for item in batch if item.outcome is Outcome.FAILED]
     if failed:
         QuarantinedMessage.objects.bulk_create(_quarantined(item) for item in failed)
@@ -183,6 +184,13 @@ def _answer_commands(items: Sequence[Judged]) -> None:
         told = [answers.Reply(item.key, item.reply, item.message.received_at) for item in items]
         for item, name in zip(items, answers.record(told), strict=True):
             item.answered = name
+
+
+def _hasten_commands(items: Sequence[Judged]) -> None:
+    """A device says how it is when it has connected, so it may be there for what waits for it."""
+    keys = {item.key for item in items if item.outcome in NEWS}
+    if keys:
+        transitions.hasten(keys, timezone.now())
 
 
 def _write_readings(kind: Kind, items: Sequence[Judged], now: str) -> None:

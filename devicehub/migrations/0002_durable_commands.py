@@ -32,8 +32,8 @@ class Migration(migrations.Migration):
     operations = [
         migrations.RenameModel(old_name='SentCommand', new_name='DeviceCommand'),
         migrations.AlterModelOptions(name='devicecommand', options={'ordering': ['-queued_at']}),
-        migrations.RunPython(migrations.RunPython.noop, drop_unsent),
         migrations.AlterField('devicecommand', 'sent_at', models.DateTimeField(blank=True, null=True)),
+        migrations.RunPython(migrations.RunPython.noop, drop_unsent),
         migrations.AddField(
             'devicecommand',
             'state',
@@ -72,6 +72,12 @@ class Migration(migrations.Migration):
             'devicecommand',
             models.Index(
                 condition=models.Q(due_at__isnull=False), fields=['due_at'], name='devicehub_command_due'
+            ),
+        ),
+        migrations.AddIndex(
+            'devicecommand',
+            models.Index(
+                condition=models.Q(due_at__isnull=False), fields=['device_key'], name='devicehub_command_open'
             ),
         ),
         migrations.AddConstraint(
