@@ -194,8 +194,9 @@ def test_a_command_reaches_its_device_and_no_other(hub, station, neighbour, conn
 
     publish(device, station.topic("reply"), id=command_id, ok=True, result="every 60 s")
     command = DeviceCommand.objects.get(id=command_id)
-    assert eventually(lambda: command.refresh_from_db() or command.answered_at)
-    assert command.response["result"] == "every 60 s"
+    assert command.acknowledged_at is not None
+    assert eventually(lambda: command.refresh_from_db() or command.succeeded)
+    assert (command.state, command.result, command.attempts) == ("answered", "every 60 s", 1)
 
 
 def test_a_disabled_device_is_refused_with_its_next_question(hub, station, connect):
