@@ -67,26 +67,32 @@ class Sender:
             self._lock.release()
 
     def close(self) -> None:
-        """Close the connection, and forget that the broker was away."""
-        with self._lock:
-            self._hang_up()
-            self._away_until, self._failures = 0.0, 0
+        """Close the connection, unless it is in use for longer than a second; forget that the broker was away."""
+        if self._lock.acquire(timeout=1):
+            try:
+                self._hang_up()
+                self._away_until, self._failures = 0.0, 0
+            finally:
+                self._lock.release()
 
     def _send(self, command: DeviceCommand) -> bool:
         now = timezone.now()
         if command.deadline <= now:
             transitions.expire(command, now)
             return False
+        hold_off = self._away_until - time.monotonic()
+        if hold_off > 0:
+            transitions.postpone(command, self._refusal, now + timedelta(seconds=hold_off))
+            return False
+        if not transitions.claim(command, now):
+            return False
+        # Whatever goes wrong from here on, others are sent before this one is due again.
         try:
             letter = envelope(command, now)
         except Undeliverable as error:
             transitions.fail(command, now, str(error))
             return False
-        hold_off = self._away_until - time.monotonic()
-        if hold_off > 0:
-            transitions.postpone(command, self._refusal, now + timedelta(seconds=hold_off))
-            return False
-        return transitions.claim(command, now) and self._publish(command, letter)
+        return self._publish(command, letter)
 
     def _publish(self, command: DeviceCommand, letter: Envelope) -> bool:
         try:
@@ -100,7 +106,8 @@ class Sender:
             ack = connection.publish(letter.message, ACK_TIMEOUT)
         except mqtt.Unacknowledged as error:
             self._hold_off("the broker did not acknowledge the command before this one")
-            transitions.retry(command, timezone.now(), str(error), sent_at=sent_at)
+            why = f"{error}; may this account publish there?"  # RabbitMQ hangs up on one that may not
+            transitions.retry(command, timezone.now(), why, sent_at=sent_at)
         except mqtt.MqttError as error:
             self._hang_up()
             transitions.retry(command, timezone.now(), str(error))
