@@ -18,6 +18,8 @@ from django.db import connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone as clock
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from devicehub import commands, mqtt, signals
 from devicehub.commands import transitions
@@ -65,14 +67,16 @@ def no_broker(settings):
 class Device:
     """A device at the broker, with what it received as paho's messages."""
 
-    def __init__(self, port, who):
+    def __init__(self, port, who, session=""):
         self.received = []
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, session, protocol=paho.MQTTv5)
         self._subscribed = threading.Event()
         self._client.on_connect = lambda client, *_: client.subscribe(who.topic("cmd"), 1)
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = lambda _c, _u, message: self.received.append(message)
-        self._client.connect("127.0.0.1", port)
+        kept = Properties(PacketTypes.CONNECT)
+        kept.SessionExpiryInterval = 60 if session else 0
+        self._client.connect("127.0.0.1", port, clean_start=not session, properties=kept)
         self._client.loop_start()
         assert self._subscribed.wait(5)
 
@@ -89,8 +93,8 @@ def arrive():
     """Let a device connect and subscribe to its commands."""
     with ExitStack() as stack:
 
-        def one(port, who):
-            device = Device(port, who)
+        def one(port, who, session=""):
+            device = Device(port, who, session)
             stack.callback(device.close)
             return device
 
@@ -244,6 +248,39 @@ def test_the_connection_stays_open_while_there_is_work(broker, station, arrive, 
     monkeypatch.setattr("devicehub.commands.sender.IDLE", 0)
     commands.send_due()
     assert not opened[0].connected
+
+
+def test_a_broker_that_goes_away_between_two_commands_is_noticed(
+    station, arrive, tmp_path, needs_real, settings
+):
+    with running_mosquitto(tmp_path / "mosquitto", needs_real) as port:
+        settings.MQTT_URL = f"mqtt://127.0.0.1:{port}"
+        arrive(port, station)
+        queue(station)
+        assert commands.send_due() == 1
+    second = queue(station)
+
+    assert eventually(lambda: not servers.accepts(port))
+    assert commands.send_due() == 0
+
+    second.refresh_from_db()
+    assert (second.state, second.acknowledged_at) == (QUEUED, None)
+    assert second.error
+
+
+def test_the_broker_drops_what_an_absent_device_would_get_too_late(broker, station, arrive):
+    """The device has a session, so the broker keeps the command for it: until the deadline (MQTT 5.0, 3.3.2.3.3)."""
+    arrive(broker, station, session="station").close()
+    commands.send(station.device, "reboot", deadline=timedelta(seconds=1))
+    commands.send(station.device, "set_interval", {"interval": 5})
+    assert {command.state for command in DeviceCommand.objects.all()} == {ACKNOWLEDGED}
+    dropped = DeviceCommand.objects.get(name="reboot").deadline + timedelta(seconds=1)
+    assert eventually(lambda: clock.now() > dropped)
+
+    device = arrive(broker, station, session="station")
+
+    assert eventually(lambda: device.received)
+    assert [json.loads(message.payload)["command"] for message in device.received] == ["set_interval"]
 
 
 def test_a_caller_leaves_no_connection_behind(broker, station, arrive, monkeypatch):
