@@ -343,6 +343,21 @@ def test_a_refused_login_is_no_command_sent(station, tmp_path, needs_real, setti
     assert "s3cret" not in command.error
 
 
+def test_a_topic_that_the_account_may_not_publish_to_fails_at_once(
+    station, tmp_path, needs_real, settings, told
+):
+    rules = tmp_path / "rules"
+    rules.write_text("topic read #\n")
+    with running_mosquitto(tmp_path / "mosquitto", needs_real, f"acl_file {rules}\n") as port:
+        settings.MQTT_URL = f"mqtt://127.0.0.1:{port}"
+        station.device.send_command("reboot")
+
+    command = the_command()
+    assert (command.state, command.sent_at, told) == (FAILED, None, [])
+    topic = station.topic("cmd")
+    assert command.error == f"the broker refused a message to {topic}: Not authorized (0x87)"
+
+
 def test_while_the_broker_is_away_it_is_not_asked_for_each_command(no_broker, station, monkeypatch):
     asked = []
     real = mqtt.Connection
@@ -448,7 +463,7 @@ def test_killed_between_commit_and_publish_it_is_sent_once(broker, url, station,
 
 def test_killed_between_publish_and_its_record_it_is_sent_twice_under_one_id(broker, url, station, arrive):
     device = arrive(broker, station)
-    killed(SEND.format(patch="sender.Sender._conclude = die"))
+    killed(SEND.format(patch="sender._conclude = die"))
     command = the_command()
     assert (command.state, command.attempts) == (QUEUED, 1)
     assert commands.send_due() == 0, "its lease is not over"
@@ -633,6 +648,24 @@ def test_a_receiver_that_fails_changes_nothing(said, station):
     assert the_command().state == ACKNOWLEDGED
 
 
+def test_a_receiver_may_send_the_next_command(said, station):
+    def go_on(device, command, **_):
+        if command == "reboot":
+            device.send_command("set_interval", {"interval": 5})
+
+    said(Ack())
+    signals.device_command_sent.connect(go_on)
+    try:
+        station.device.send_command("reboot")
+        assert {command.state for command in DeviceCommand.objects.all()} == {ACKNOWLEDGED}
+        queue(station)
+        assert commands.send_due() == 1
+    finally:
+        signals.device_command_sent.disconnect(go_on)
+
+    assert DeviceCommand.objects.filter(state=ACKNOWLEDGED).count() == 4
+
+
 # --- Deadlines
 
 
@@ -712,7 +745,8 @@ def test_the_deadline_is_a_setting(no_broker, station, settings):
     [
         ({"ok": True, "result": {"a": [1]}}, ""),
         ({"ok": False, "error": "jammed"}, "jammed"),
-        ({"ok": False, "error": {"code": 7}}, '{"code":7}'),
+        ({"ok": False, "error": {"code": 7}}, '{"code": 7}'),
+        ({"ok": False, "error": [2**70]}, "[1180591620717411303424]"),
         ({"ok": False}, ""),
         ({"ok": False, "error": "x" * 1000}, "x" * 500),
     ],

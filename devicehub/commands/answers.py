@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import orjson
 from django.db.models import Case, F, Q, Value, When
 
 from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
@@ -86,5 +86,5 @@ def _error(document: dict[str, Any]) -> str:
     if document.get("ok"):
         return ""
     error = document.get("error", "")
-    text = error if isinstance(error, str) else orjson.dumps(error, default=str).decode()
+    text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
     return text[:LONGEST_ERROR]

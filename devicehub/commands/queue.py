@@ -33,8 +33,8 @@ def send(
     """Queue a command in the caller's transaction and publish it when that commits; returns its id.
 
     *deadline* counts from now until the answer; DEVICEHUB_COMMAND_DEADLINE if not given. Without a transaction
-    this waits for the broker, at most about 25 s. What the broker does not take stays queued, and nothing is
-    raised for it. Raises what BaseDevice.send_command() raises.
+    this waits for the broker: up to about 30 s when it hangs. What the broker does not take stays queued, and
+    nothing is raised for it. Raises what BaseDevice.send_command() raises.
     """
     if broker_name != "default":
         raise ValueError(f"There is no broker {broker_name!r}; commands go over MQTT_URL, which is 'default'")

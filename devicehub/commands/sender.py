@@ -19,6 +19,7 @@ from devicehub.signals import device_command_sent
 log = structlog.get_logger(__name__)
 
 BATCH = 100
+LONGEST = 5.0  # seconds after which send_due() leaves the rest for the next call
 ACK_TIMEOUT = 10.0  # seconds for the broker's ack
 PATIENCE = 10.0  # seconds that a caller waits for another thread that is sending
 IDLE = 10.0  # seconds without work after which the connection is closed
@@ -42,29 +43,36 @@ class Sender:
     def send_due(self, most: int = BATCH) -> int:
         """Send what is due and expire what is late, at most *most*; how many the broker took.
 
-        Raises DatabaseError. When the broker does not answer, this takes about 25 s at most.
+        Raises DatabaseError. It begins nothing new after 5 s; a broker that hangs makes that 20 s more.
         """
         commands = transitions.due(timezone.now(), most)
         if not commands:
             self._rest()
-        sent = 0
+        sent, end = 0, time.monotonic() + LONGEST
         for command in commands:
             with self._lock:
-                sent += self._send(command)
+                letter = self._send(command)
+            if letter is not None:
+                _tell(command, letter)
+                sent += 1
+            if time.monotonic() > end:
+                break
         return sent
 
-    def send_now(self, command_id: uuid.UUID) -> bool:
-        """Send this one, if nobody else does; whether the broker took it. Leaves no connection open."""
+    def send_now(self, command_id: uuid.UUID) -> None:
+        """Send this one, if nobody else does. Leaves no connection open that was not."""
         if not self._lock.acquire(timeout=PATIENCE):
-            return False
+            return
         was_open = self._connection is not None
         try:
-            command = DeviceCommand.objects.filter(pk=command_id).first()
-            return command is not None and self._send(command)
+            command = DeviceCommand.objects.get(pk=command_id)
+            letter = self._send(command)
         finally:
             if not was_open:
                 self._hang_up()
             self._lock.release()
+        if letter is not None:
+            _tell(command, letter)
 
     def close(self) -> None:
         """Close the connection, unless it is in use for longer than a second; forget that the broker was away."""
@@ -75,24 +83,25 @@ class Sender:
             finally:
                 self._lock.release()
 
-    def _send(self, command: DeviceCommand) -> bool:
+    def _send(self, command: DeviceCommand) -> Envelope | None:
+        """What the broker took, so that it can be told when the lock is released; None if it took nothing."""
         now = timezone.now()
         if command.deadline <= now:
             transitions.expire(command, now)
-            return False
+            return None
         hold_off = self._away_until - time.monotonic()
         if hold_off > 0:
             transitions.postpone(command, self._refusal, now + timedelta(seconds=hold_off))
-            return False
+            return None
         if not transitions.claim(command, now):
-            return False
+            return None
         # Whatever goes wrong from here on, others are sent before this one is due again.
         try:
             letter = envelope(command, now)
         except Undeliverable as error:
             transitions.fail(command, now, str(error))
-            return False
-        return self._publish(command, letter)
+            return None
+        return letter if self._publish(command, letter) else None
 
     def _publish(self, command: DeviceCommand, letter: Envelope) -> bool:
         try:
@@ -115,28 +124,8 @@ class Sender:
             transitions.fail(command, timezone.now(), f"it cannot be published: {error}")
         else:
             self._used, self._failures = time.monotonic(), 0
-            return self._conclude(command, letter, ack, sent_at=sent_at)
+            return _conclude(command, letter.message, ack, sent_at)
         return False
-
-    def _conclude(
-        self, command: DeviceCommand, letter: Envelope, ack: mqtt.Ack, *, sent_at: datetime
-    ) -> bool:
-        """Write down what the broker said, and tell who listens of a command that it has."""
-        now, topic = timezone.now(), letter.message.topic
-        if ack.code == NO_SUBSCRIBERS:
-            transitions.retry(command, now, f"nobody is subscribed to {topic}: the device is away")
-            return False
-        if ack.is_failure:
-            error = f"the broker refused a message to {topic}: {ack.reason} (0x{ack.code:02x})"
-            if ack.code in REFUSED_FOR_GOOD:
-                transitions.fail(command, now, error)
-            else:
-                transitions.retry(command, now, error)
-            return False
-        state = CommandState.ACKNOWLEDGED if letter.message.qos else CommandState.SENT
-        if transitions.taken(command, state, sent_at, now):
-            _tell(command, letter)
-        return True
 
     def _open(self) -> mqtt.Connection:
         if self._connection is not None and not self._connection.connected:
@@ -165,6 +154,23 @@ class Sender:
                 self._hang_up()
             finally:
                 self._lock.release()
+
+
+def _conclude(command: DeviceCommand, message: mqtt.Outgoing, ack: mqtt.Ack, sent_at: datetime) -> bool:
+    """Write down what the broker said; whether it has the command, and nobody knew that before."""
+    now = timezone.now()
+    if ack.code == NO_SUBSCRIBERS:
+        transitions.retry(command, now, f"nobody is subscribed to {message.topic}: the device is away")
+        return False
+    if ack.is_failure:
+        error = f"the broker refused a message to {message.topic}: {ack.reason} (0x{ack.code:02x})"
+        if ack.code in REFUSED_FOR_GOOD:
+            transitions.fail(command, now, error)
+        else:
+            transitions.retry(command, now, error)
+        return False
+    state = CommandState.ACKNOWLEDGED if message.qos else CommandState.SENT
+    return transitions.taken(command, state, sent_at, now)
 
 
 def _tell(command: DeviceCommand, letter: Envelope) -> None:
