@@ -504,10 +504,11 @@ def test_an_acknowledged_reply_has_answered_its_command_whenever_ingest_dies(sai
 DRAIN = """
 import sys, time, django; django.setup()
 from devicehub import commands
+from devicehub.models import DeviceCommand
 print("ready", flush=True)
 sys.stdin.readline()
-end = time.monotonic() + 2
-while time.monotonic() < end:
+end = time.monotonic() + 10
+while DeviceCommand.objects.filter(state="queued").exists() and time.monotonic() < end:
     print(commands.send_due(), flush=True)
 """
 
