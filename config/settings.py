@@ -193,6 +193,7 @@ DEVICEHUB_MQTT_GROUP = env.str("DEVICEHUB_MQTT_GROUP", default="devicehub")
 DEVICEHUB_MQTT_DROPS = [
     topic.strip() for topic in os.environ.get("DEVICEHUB_MQTT_DROPS", "").split(",") if topic.strip()
 ]
+DEVICEHUB_COMMAND_DEADLINE = seconds("DEVICEHUB_COMMAND_DEADLINE", default="1h")
 
 UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
 

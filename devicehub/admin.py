@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from devicehub import provisioning
-from devicehub.models import QuarantinedMessage, SentCommand
+from devicehub import commands, provisioning
+from devicehub.models import DeviceCommand, QuarantinedMessage
 from devicehub.registry import Kind, registry
 
 HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
@@ -81,10 +82,25 @@ class QuarantineAdmin(RecordAdmin):
     list_filter = ("reason",)
 
 
-@admin.register(SentCommand)
-class SentCommandAdmin(RecordAdmin):
-    list_display = ("sent_at", "device_key", "name", "answered_at")
-    list_filter = ("name",)
+@admin.register(DeviceCommand)
+class DeviceCommandAdmin(RecordAdmin):
+    list_display = ("queued_at", "device_key", "name", "state", "attempts", "deadline", "error")
+    list_filter = ("state", "name")
+    search_fields = ("=id", "device_key")
+    actions = ("cancel",)
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("devicehub.change_devicecommand"))
+
+    @admin.action(description="Cancel selected commands", permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[DeviceCommand]) -> None:
+        """Those that are still queued; of the others it says how many."""
+        chosen = list(queryset)
+        cancelled = sum(commands.cancel(command) for command in chosen)
+        self.message_user(request, f"{cancelled} cancelled.")
+        if cancelled < len(chosen):
+            late = f"{len(chosen) - cancelled} were over or on their way, and stay as they are."
+            self.message_user(request, late, messages.WARNING)
 
 
 def register(kind: Kind) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.conf import settings as django_settings
 
 from devicehub.rates import RateLimit, rate_limit
@@ -39,6 +41,11 @@ class Settings:
     def mqtt_drops(self) -> list[str]:
         """DEVICEHUB_MQTT_DROPS: topics where the broker counts the messages that it dropped; no wildcards."""
         return [str(topic) for topic in getattr(django_settings, "DEVICEHUB_MQTT_DROPS", [])]
+
+    @property
+    def command_deadline(self) -> timedelta:
+        """DEVICEHUB_COMMAND_DEADLINE: how long a command may take, from being queued to its answer."""
+        return timedelta(seconds=float(getattr(django_settings, "DEVICEHUB_COMMAND_DEADLINE", 3600)))
 
 
 settings = Settings()

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -16,6 +16,7 @@ from django.utils import timezone
 from authsvc.core import passwords
 from authsvc.models import UsernameField
 from devicehub import clock, identifiers
+from devicehub.conf import settings
 
 
 class InvalidDeviceId(ValidationError, ValueError):
@@ -156,11 +157,19 @@ class BaseDevice(models.Model):
     def send_command(
         self, name: str, payload: dict[str, Any] | None = None, broker_name: str = "default"
     ) -> str:
-        """Publish the command to the device's `cmd` topic and wait for the broker's ack; returns its id.
+        """Queue the command and publish it to the device's `cmd` topic once this transaction commits.
 
-        ValueError: no DeviceType, unknown command or broker, a parameter missing or unknown.
-        TypeError: a parameter of a wrong type. CommandNotSent: the broker did not take it.
+        Returns its id; how far it came is in its DeviceCommand row. ValueError: no DeviceType, unknown command
+        or broker, a parameter missing or unknown. TypeError: a parameter of a wrong type. CommandNotSent: the
+        device is disabled.
         """
+        self.check_command(name, payload)
+        if _command_sender is None:
+            raise RuntimeError("Nobody sends commands: put devicehub into INSTALLED_APPS")
+        return _command_sender(self, name, dict(payload or {}), broker_name)
+
+    def check_command(self, name: str, payload: dict[str, Any] | None) -> None:
+        """Raise what send_command() raises for a command that this device's type does not declare so."""
         device_type = type(self)._device_type_cls
         if device_type is None:
             raise ValueError(f"{type(self).__name__} was not made by a DeviceType, so it has no commands")
@@ -168,9 +177,6 @@ class BaseDevice(models.Model):
         if command is None:
             raise ValueError(f"{device_type.__name__} has no command {name!r}")
         command.validate_payload(payload)
-        if _command_sender is None:
-            raise RuntimeError("Nobody sends commands: put devicehub into INSTALLED_APPS")
-        return _command_sender(self, name, dict(payload or {}), broker_name)
 
 
 def digest_api_key(key: str) -> str:
@@ -254,19 +260,77 @@ class QuarantinedMessage(models.Model):
         return f"{self.reason} on {self.topic}"
 
 
-class SentCommand(models.Model):
-    """A command that went out to a device, and the device's reply when it came."""
+class CommandState(models.TextChoices):
+    """How far a command has come. A state is only ever left for one below it; the last four are its end."""
+
+    QUEUED = (
+        "queued",
+        "Queued",
+    )  # to be published: not yet, or not taken by the broker, or nobody was subscribed
+    SENT = "sent", "Sent"  # published without an ack: QoS 0 has none, or it was lost and is asked for again
+    ACKNOWLEDGED = "acknowledged", "Acknowledged"  # the broker has it
+    ANSWERED = "answered", "Answered"  # the device replied, with ok true or false
+    FAILED = "failed", "Failed"  # it cannot be sent; *error* says why
+    EXPIRED = "expired", "Expired"  # no answer before the deadline
+    CANCELLED = "cancelled", "Cancelled"
+
+
+OPEN_STATES = (CommandState.QUEUED, CommandState.SENT, CommandState.ACKNOWLEDGED)
+
+
+def default_deadline() -> datetime:
+    return timezone.now() + settings.command_deadline
+
+
+class DeviceCommand(models.Model):
+    """One command to one device, from the moment it is queued to its end.
+
+    *due_at* is when the sender must look at it next, NULL at its end; *leased_until* is set while a process
+    publishes it. *attempts* counts the times that was begun, and tells whose lease it is.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     device_key = models.CharField(max_length=260, db_index=True)
     name = models.CharField(max_length=100)
     payload = models.JSONField(default=dict)
-    sent_at = models.DateTimeField(db_index=True)
+    state = models.CharField(max_length=12, choices=CommandState, default=CommandState.QUEUED)
+    deadline = models.DateTimeField(default=default_deadline)
+    attempts = models.PositiveIntegerField(default=0)
+    due_at = models.DateTimeField(null=True, blank=True, default=timezone.now, editable=False)
+    leased_until = models.DateTimeField(null=True, blank=True, editable=False)
+    queued_at = models.DateTimeField(default=timezone.now, db_index=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    acknowledged_at = models.DateTimeField(null=True, blank=True)
     answered_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)  # by failure, expiry or an operator
+    error = models.CharField(max_length=500, blank=True)
     response = models.JSONField(null=True, blank=True)
 
     class Meta:
-        ordering = ["-sent_at"]
+        ordering = ["-queued_at"]
+        indexes = [
+            models.Index(
+                fields=["due_at"], name="devicehub_command_due", condition=models.Q(due_at__isnull=False)
+            ),
+            models.Index(
+                fields=["device_key"], name="devicehub_command_open", condition=models.Q(due_at__isnull=False)
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(state__in=CommandState.values), name="devicehub_command_state"
+            )
+        ]
 
     def __str__(self) -> str:
-        return f"{self.name} to {self.device_key}"
+        return f"{self.name} to {self.device_key} ({self.state})"
+
+    @property
+    def result(self) -> Any:
+        """What the device sent as `result`; None without an answer."""
+        return None if self.response is None else self.response.get("result")
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the device answered in time that it did it."""
+        return self.state == CommandState.ANSWERED and bool((self.response or {}).get("ok"))

@@ -1,4 +1,7 @@
-"""What an ingest worker does beside storing: small tasks at intervals, in a thread and a connection of their own."""
+"""What an ingest worker does beside storing: small tasks at intervals, each in a thread and connection of its own.
+
+One that waits, for a broker or a hook, does not hold up the others.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,24 @@ from django.db import connections
 
 log = structlog.get_logger(__name__)
 
-IDLE = 10.0  # seconds without a task that a database connection is kept open for
+IDLE = 10.0  # seconds until the next run from which on the database connection is closed meanwhile
 
 
 @dataclass
 class Task:
-    """Something to do every *seconds*, counted from its end; *due* by time.monotonic()."""
+    """Something to do every *seconds*, counted from its end."""
 
     name: str
     seconds: float
     run: Callable[[], object]
-    due: float = 0.0
 
 
 class Upkeep:
-    """A thread that runs tasks, one at a time. A task that fails is logged, and runs again when it is due."""
+    """Runs tasks until it is stopped. A task that fails is logged, and runs again when it is due."""
 
     def __init__(self) -> None:
-        self._tasks: list[Task] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._threads: list[threading.Thread] = []
 
     @property
     def stopping(self) -> bool:
@@ -40,27 +41,28 @@ class Upkeep:
 
     def add(self, name: str, seconds: float, run: Callable[[], object]) -> None:
         """Have *run* called at the start and then every *seconds*. Before start()."""
-        self._tasks.append(Task(name, seconds, run))
+        task = Task(name, seconds, run)
+        self._threads.append(threading.Thread(target=self._repeat, args=(task,), name=name, daemon=True))
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Return when the running task has ended, or after *timeout* seconds. No other task is begun."""
+        """Return when the running tasks have ended, or after *timeout* seconds. No other is begun."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        end = time.monotonic() + timeout
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
 
-    def _run(self) -> None:
+    def _repeat(self, task: Task) -> None:
         try:
             while not self._stop.is_set():
-                for task in self._tasks:
-                    if task.due <= time.monotonic() and not self._stop.is_set():
-                        self._do(task)
-                pause = min((task.due for task in self._tasks), default=float("inf")) - time.monotonic()
-                if pause > IDLE:
+                self._do(task)
+                if task.seconds > IDLE:
                     connections.close_all()  # of this thread
-                self._stop.wait(min(max(pause, 0.0), threading.TIMEOUT_MAX))
+                self._stop.wait(min(task.seconds, threading.TIMEOUT_MAX))
         finally:
             connections.close_all()
 
@@ -70,4 +72,3 @@ class Upkeep:
         except Exception:
             log.exception("upkeep.task_failed", task=task.name)
             connections.close_all()  # perhaps it is the connection that is broken
-        task.due = time.monotonic() + task.seconds

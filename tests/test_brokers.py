@@ -14,7 +14,8 @@ from django.core.management import call_command
 
 from authsvc.core.access import Reason
 from authsvc.models import Denial
-from devicehub.models import QuarantinedMessage, SentCommand
+from devicehub import commands
+from devicehub.models import DeviceCommand, QuarantinedMessage
 from devicehub.mqtt import Connection, MqttError, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from tests.conftest import Cast, provision
@@ -193,9 +194,29 @@ def test_a_command_reaches_its_device_and_no_other(hub, station, neighbour, conn
     assert overheard == []
 
     publish(device, station.topic("reply"), id=command_id, ok=True, result="every 60 s")
-    command = SentCommand.objects.get(id=command_id)
-    assert eventually(lambda: command.refresh_from_db() or command.answered_at)
-    assert command.response["result"] == "every 60 s"
+    command = DeviceCommand.objects.get(id=command_id)
+    assert command.acknowledged_at is not None
+    assert eventually(lambda: command.refresh_from_db() or command.succeeded)
+    assert (command.state, command.result, command.attempts) == ("answered", "every 60 s", 1)
+
+
+def test_a_command_waits_for_the_right_password(hub, station, connect, settings):
+    settings.DEVICEHUB_MQTT_VERSION = VERSION
+    settings.MQTT_URL = f"mqtt://ingest-{hub.broker}:wrong@127.0.0.1:{hub.port}"
+    received: list[tuple[str, bytes]] = []
+    connect(station, on_message=lambda *m: received.append(m)).subscribe(station.topic("cmd"))
+
+    command = DeviceCommand.objects.get(id=station.device.send_command("reboot"))
+    assert (command.state, command.sent_at) == ("queued", None)
+    assert "refused the connection" in command.error
+    settings.MQTT_URL = hub.mqtt_url
+
+    assert eventually(commands.send_due) == 1
+    commands.close()
+    command.refresh_from_db()
+    assert (command.state, command.attempts, command.error) == ("acknowledged", 2, "")
+    assert eventually(lambda: received)
+    assert [json.loads(payload)["id"] for _, payload in received] == [str(command.id)]
 
 
 def test_a_disabled_device_is_refused_with_its_next_question(hub, station, connect):

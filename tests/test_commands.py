@@ -15,13 +15,11 @@ from authsvc.broker_configuration import TEMPLATES
 from authsvc.core.passwords import verify
 from authsvc.dialects import BY_NAME
 from authsvc.models import Account, Broker, Grant, digest
-from devicehub import mqtt, provisioning
+from devicehub import provisioning
 from devicehub.checks import check_identities
-from devicehub.commands import CommandNotSent, CommandUnconfirmed
-from devicehub.models import SentCommand, digest_api_key
+from devicehub.models import digest_api_key
 from devicehub.signals import device_provisioned
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
-from tests.servers import free_port
 
 pytestmark = pytest.mark.django_db
 
@@ -184,18 +182,6 @@ def test_a_broker_can_be_bound_to_networks():
         run("create_broker", "broker-2", "go-auth", "--network", "10.0.0.1/8")
 
 
-def test_a_command_that_no_broker_took_was_not_sent(settings):
-    settings.MQTT_URL = f"mqtt://127.0.0.1:{free_port()}"
-    device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
-
-    with pytest.raises(
-        CommandNotSent, match="reboot was not sent to weatherstation/STATION-001: no connection"
-    ):
-        device.send_command("reboot")
-
-    assert not SentCommand.objects.exists()
-
-
 def test_an_account_takes_no_name_of_a_device():
     device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
 
@@ -279,18 +265,3 @@ def test_the_admin_refuses_a_name_of_another_device(admin_client):
     assert admin_client.post(page, form).status_code == 302
     assert admin_client.post(page, form | {"device_id": "V2"}).status_code == 302
     assert list(IrrigationValveDevice.objects.values_list("mqtt_client_id", flat=True)) == [None, None]
-
-
-def test_a_command_that_no_broker_confirmed_is_kept(monkeypatch):
-    """It may have arrived: its reply must find it."""
-
-    def unconfirmed(*_: object, **__: object) -> None:
-        raise mqtt.Unacknowledged("no ack")
-
-    monkeypatch.setattr(mqtt, "publish", unconfirmed)
-    device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
-
-    with pytest.raises(CommandUnconfirmed, match="reboot may have reached weatherstation/STATION-001"):
-        device.send_command("reboot")
-
-    assert SentCommand.objects.get().name == "reboot"

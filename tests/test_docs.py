@@ -29,6 +29,7 @@ from authsvc.dialects import DIALECTS
 from authsvc.directory import Chain
 from devicehub import credentials_file, registry
 from devicehub.ingest import message
+from devicehub.models import CommandState
 from tests.servers import free_port
 
 pytestmark = pytest.mark.sqlite_only
@@ -257,6 +258,12 @@ def test_every_reason_and_outcome_of_ingest_has_its_entry():
 
     assert rows(section(text, "## Outcomes")) == {outcome.value for outcome in message.Outcome}
     assert rows(section(text, "## Reasons of the quarantine")) == {r.value for r in message.Reason}
+
+
+def test_every_state_of_a_command_has_its_entry():
+    states = section(page("how-to/send-commands.md"), "## How far it came")
+
+    assert rows(states) == set(CommandState.values)
 
 
 def test_every_system_check_has_its_entry():

@@ -1693,18 +1693,32 @@ def test_a_parameter_type_that_json_has_not_is_refused(kind):
 def published(monkeypatch):
     """What would have gone to the broker, which acknowledges everything."""
     messages = []
-    monkeypatch.setattr(
-        mqtt, "publish", lambda address, client_id, message, **options: messages.append(message)
-    )
+
+    class Connection:
+        connected = True
+
+        def __init__(self, address, client_id, **options):
+            pass
+
+        def publish(self, message, timeout):
+            messages.append(message)
+            return mqtt.Ack()
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(mqtt, "Connection", Connection)
     return messages
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_command_goes_to_the_devices_own_topic(stored, published):
     stored.send_command("set_interval", {"interval": 60})
 
     assert [m.topic for m in published] == ["things/weatherstation/STATION-001/cmd"]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_command_on_the_wire_is_json_with_an_id(stored, published):
     stored.send_command("set_interval", {"interval": 60})
     document = json.loads(published[0].payload)
@@ -1713,6 +1727,7 @@ def test_a_command_on_the_wire_is_json_with_an_id(stored, published):
     assert document == {"command": "set_interval", "payload": {"interval": 60}}
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_command_follows_the_topic_prefix(settings, stored, published):
     settings.DEVICEHUB_TOPIC_PREFIX = "plant"
     stored.send_command("reboot")
@@ -1720,6 +1735,7 @@ def test_a_command_follows_the_topic_prefix(settings, stored, published):
     assert published[0].topic == "plant/weatherstation/STATION-001/cmd"
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_sent_command_is_signalled_without_credentials(stored, published):
     received = []
     stored.generate_credentials()

@@ -22,7 +22,7 @@ from devicehub import DeviceType, Reading, StateField, reading_types
 from devicehub.ingest import decode, senml
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
-from devicehub.models import QuarantinedMessage, SentCommand
+from devicehub.models import DeviceCommand, QuarantinedMessage
 from devicehub.registry import registry
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -958,11 +958,11 @@ def test_a_pack_is_no_status(meter):
     ],
 )
 def test_a_reply_is_kept_with_what_no_database_keeps_replaced(meter, result, kept):
-    command = SentCommand.objects.create(device_key="meter/METER-001", name="reset", sent_at=NOW)
+    command = DeviceCommand.objects.create(device_key="meter/METER-001", name="reset")
     if isinstance(result, bytes):
         body = b'{"id": "%b", "ok": true, "result": %b}' % (str(command.id).encode(), result)
     else:
-        body = item("a2 % % %", "id", str(command.id), "result") + bytes.fromhex(result)
+        body = item("a3 % % % f5 %", "id", str(command.id), "ok", "result") + bytes.fromhex(result)
 
     outcome = send(body, "reply")
 

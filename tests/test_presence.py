@@ -772,7 +772,7 @@ def test_upkeep_stops_at_once(upkeep, tasks):
     upkeep.stop()
 
     assert time.monotonic() - began < 1
-    assert not upkeep._thread.is_alive()
+    assert not any(thread.is_alive() for thread in upkeep._threads)
 
 
 def test_upkeep_that_never_started_stops(upkeep):
@@ -781,22 +781,31 @@ def test_upkeep_that_never_started_stops(upkeep):
     assert upkeep.stopping
 
 
-def test_a_stop_waits_for_the_running_task_and_begins_no_other(upkeep):
-    order, running, end = [], threading.Event(), threading.Event()
+def test_a_stop_waits_for_the_running_task_and_begins_it_no_more(upkeep):
+    ended, running, end = [], threading.Event(), threading.Event()
 
-    def first():
+    def task():
         running.set()
         end.wait(10)
-        order.append("first")
+        ended.append(True)
 
-    upkeep.add("first", 60, first)
-    upkeep.add("second", 60, lambda: order.append("second"))
+    upkeep.add("task", 0.001, task)
     upkeep.start()
     running.wait(10)
     threading.Timer(0.2, end.set).start()
     upkeep.stop()
 
-    assert order == ["first"]
+    assert ended == [True]
+
+
+def test_a_task_that_waits_does_not_hold_up_the_others(upkeep):
+    end, others = threading.Event(), []
+    upkeep.add("waits", 1, lambda: end.wait(10))
+    upkeep.add("other", 0.01, lambda: others.append(True))
+    upkeep.start()
+
+    assert eventually(lambda: len(others) > 3)
+    end.set()
 
 
 @pytest.mark.parametrize("seconds", [60, 0.01])

@@ -11,10 +11,9 @@ from typing import Any
 
 import structlog
 
-from devicehub import commands, signals
+from devicehub import signals
 from devicehub.ingest.presence import Transition
 from devicehub.ingest.store import NEWS, Item, Judged, Known
-from devicehub.topics import MessageType
 
 log = structlog.get_logger(__name__)
 
@@ -66,28 +65,21 @@ def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
 
 
 def _of_message(item: Judged) -> Iterator[Call]:
-    if not isinstance(item.device, Known):  # somebody listens
-        device_type = item.kind.device_type
-        for sample in item.samples:
-            yield partial(_tell, device_type().on_data, item.device, sample.values)
-            yield partial(
-                signals.tell,
-                signals.device_data_received,
-                device_type,
-                device=item.device,
-                readings=sample.values,
-                message=item.row,
-            )
-    if item.message_type is MessageType.REPLY:
-        yield partial(_tell, _deliver_reply, item)
-
-
-def _deliver_reply(item: Judged) -> None:
-    command = commands.answered(item.key, item.reply)
-    if command is None:
-        log.info("ingest.reply_to_no_command", device=item.key)
-        return
-    item.kind.device_type().on_command_response(item.device, command.name, item.reply)
+    if isinstance(item.device, Known):
+        return  # nobody listens
+    device_type = item.kind.device_type
+    for sample in item.samples:
+        yield partial(_tell, device_type().on_data, item.device, sample.values)
+        yield partial(
+            signals.tell,
+            signals.device_data_received,
+            device_type,
+            device=item.device,
+            readings=sample.values,
+            message=item.row,
+        )
+    if item.answered:
+        yield partial(_tell, device_type().on_command_response, item.device, item.answered, item.reply)
 
 
 def _tell(hook: Callable[..., object], *arguments: Any) -> None:

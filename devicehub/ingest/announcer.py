@@ -15,7 +15,6 @@ from django.db import close_old_connections, connections
 from devicehub.ingest.announce import Call, of_batch, of_transitions
 from devicehub.ingest.presence import Transition
 from devicehub.ingest.store import Item, Judged, Known
-from devicehub.topics import MessageType
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +113,5 @@ class Announcer:
 
 
 def _concerns_somebody(item: Item) -> bool:
-    """Where nobody listens devices are not even loaded; a reply is its command's."""
-    return isinstance(item, Judged) and (
-        not isinstance(item.device, Known) or item.message_type is MessageType.REPLY
-    )
+    """Where nobody listens devices are not even loaded."""
+    return isinstance(item, Judged) and not isinstance(item.device, Known)

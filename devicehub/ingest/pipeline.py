@@ -13,7 +13,7 @@ import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
 from devicehub import topics
-from devicehub.ingest import decode, store, validate
+from devicehub.ingest import decode, replies, store, validate
 from devicehub.ingest.announce import announce
 from devicehub.ingest.decode import Document
 from devicehub.ingest.failpoints import reach
@@ -133,9 +133,7 @@ def _read_status(item: Judged, found: Document) -> None:
 
 
 def _read_reply(item: Judged, found: Document) -> None:
-    if not isinstance(found.content, dict) or "id" not in found.content:
-        raise Unreadable(Reason.NOT_A_READING, "a reply is an object with the id of its command")
-    item.reply = validate.as_json(found.content)
+    item.reply = replies.read(found.content, item.message)
     item.sign = Sign(item.message.received_at)
 
 

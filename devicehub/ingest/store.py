@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
+from devicehub.commands import answers, transitions
 from devicehub.conf import settings
 from devicehub.ingest import listeners, presence, tables
 from devicehub.ingest.decode import Sample
@@ -48,8 +49,9 @@ class Known(NamedTuple):
 class Judged:
     """A message of a known device, with what was found out about it.
 
-    *document* is what the row keeps instead of the bytes, or None; *reply* is a command's answer. *sign* is what it
-    says about the device itself; *reason* and *detail* say why it failed.
+    *document* is what the row keeps instead of the bytes, or None; *reply* is a device's answer and *answered* the
+    name of the command it answers. *sign* is what it says about the device itself; *reason* and *detail* say why
+    it failed.
     """
 
     message: Message
@@ -61,6 +63,7 @@ class Judged:
     detail: str = ""
     document: Any = None
     reply: dict[str, Any] = field(default_factory=dict)
+    answered: str = ""
     samples: list[Sample] = field(default_factory=list)
     sign: Sign | None = None
     notes: list[str] = field(default_factory=list)
@@ -130,6 +133,8 @@ def write(batch: Sequence[Item]) -> None:
         _mark_duplicates(items)
         _refuse_too_many(items)
         _write_rows([item for item in items if item.outcome not in NO_ROW])
+        _answer_commands([item for item in items if item.reply and item.outcome in NEWS])
+        _hasten_commands([item for item in items if item.message_type is MessageType.STATUS])
     failed = [item for item in batch if item.outcome is Outcome.FAILED]
     if failed:
         QuarantinedMessage.objects.bulk_create(_quarantined(item) for item in failed)
@@ -191,6 +196,21 @@ def _write_rows(items: Sequence[Judged]) -> None:
         item.transition = told.transitions.get(item.device.pk)
     for item in items if listened else ():
         item.device = told.devices.get(item.device.pk, item.device)
+
+
+def _answer_commands(items: Sequence[Judged]) -> None:
+    """In the transaction: what is acknowledged is never sent again, so an answer must not be lost after it."""
+    if items:
+        told = [answers.Reply(item.key, item.reply, item.message.received_at) for item in items]
+        for item, name in zip(items, answers.record(told), strict=True):
+            item.answered = name
+
+
+def _hasten_commands(items: Sequence[Judged]) -> None:
+    """A device says how it is when it has connected, so it may be there for what waits for it."""
+    keys = {item.key for item in items if item.outcome in NEWS}
+    if keys:
+        transitions.hasten(keys, timezone.now())
 
 
 def _write_readings(kind: Kind, items: Sequence[Judged], now: str) -> None:

@@ -1,7 +1,7 @@
 """MQTT transport: the only package that imports paho. It moves bytes and acks; it knows no device."""
 
 from devicehub.mqtt.address import BrokerAddress, InvalidAddress, MqttError, Unacknowledged
-from devicehub.mqtt.connection import Connection, Outgoing, publish
+from devicehub.mqtt.connection import Ack, Connection, Outgoing
 from devicehub.mqtt.intake import Delivery, Intake
 from devicehub.mqtt.link import Link, Received
 from devicehub.mqtt.listener import RECEIVE_MAXIMUM, Listener
@@ -9,6 +9,7 @@ from devicehub.mqtt.loop import Loop, allow_files
 
 __all__ = [
     "RECEIVE_MAXIMUM",
+    "Ack",
     "BrokerAddress",
     "Connection",
     "Delivery",
@@ -22,5 +23,4 @@ __all__ = [
     "Received",
     "Unacknowledged",
     "allow_files",
-    "publish",
 ]

@@ -22,7 +22,10 @@ from devicehub.mqtt.address import (
 
 
 class Outgoing(NamedTuple):
-    """A message to publish. The last two are sent on MQTT 5 only."""
+    """A message to publish. The last three are sent on MQTT 5 only.
+
+    *expiry* is in seconds: for so long a broker may keep it for an absent subscriber.
+    """
 
     topic: str
     payload: bytes
@@ -30,17 +33,36 @@ class Outgoing(NamedTuple):
     retain: bool = False
     correlation_data: bytes = b""
     response_topic: str = ""
+    expiry: int | None = None
+
+
+class Ack(NamedTuple):
+    """What a broker said of a message it has: the reason code of MQTT 5.0 (2.4) and its name; 0 is success.
+
+    A broker that speaks 3.1.1 always says 0, and QoS 0 has no ack. Of QoS 2 this is the PUBCOMP's: paho 2.2 hides
+    the PUBREC's.
+    """
+
+    code: int = 0
+    reason: str = "Success"
+
+    @property
+    def is_failure(self) -> bool:
+        return self.code >= 0x80
 
 
 def properties_of(message: Outgoing, protocol: int) -> Properties | None:
     """What is sent with *message* besides its payload; None where there is nothing to say, or no MQTT 5."""
-    if protocol != paho.MQTTv5 or not (message.correlation_data or message.response_topic):
+    said = message.correlation_data or message.response_topic or message.expiry is not None
+    if protocol != paho.MQTTv5 or not said:
         return None
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     if message.correlation_data:
         properties.CorrelationData = message.correlation_data
     if message.response_topic:
         properties.ResponseTopic = message.response_topic
+    if message.expiry is not None:
+        properties.MessageExpiryInterval = message.expiry
     return properties
 
 
@@ -71,6 +93,8 @@ class Connection:
         self._subscribed: dict[int, threading.Event] = {}
         self._granted: dict[int, list[ReasonCode]] = {}
         self._client.on_subscribe = self._on_subscribe
+        self._acks: dict[int, Ack] = {}
+        self._client.on_publish = self._on_publish
         try:
             self._client.connect(address.host, address.port, KEEPALIVE)
         except OSError as error:
@@ -94,6 +118,9 @@ class Connection:
         self._granted[mid] = reasons
         self._subscribed.setdefault(mid, threading.Event()).set()
 
+    def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
+        self._acks[mid] = Ack(int(reason.value), str(reason))
+
     def subscribe(self, topic_filter: str, qos: int = 1, timeout: float = CONNECT_TIMEOUT) -> None:
         """Subscribe and wait for the broker's answer. Raises MqttError when it refuses."""
         result, mid = self._client.subscribe(topic_filter, qos)
@@ -104,8 +131,11 @@ class Connection:
         if any(reason.is_failure for reason in self._granted[mid]):
             raise MqttError(f"the broker refused the subscription to {topic_filter}")
 
-    def publish(self, message: Outgoing, timeout: float = CONNECT_TIMEOUT) -> None:
-        """Publish and, at QoS 1 and 2, wait for the ack. Raises MqttError without one."""
+    def publish(self, message: Outgoing, timeout: float = CONNECT_TIMEOUT) -> Ack:
+        """Publish and, at QoS 1 and 2, wait for the ack. Raises MqttError without one.
+
+        An ack may be a refusal; see Ack.is_failure.
+        """
         info = self._client.publish(
             message.topic,
             message.payload,
@@ -119,6 +149,7 @@ class Connection:
             raise MqttError(f"not published to {message.topic}: {error}") from error
         if not info.is_published():
             raise Unacknowledged(f"the broker did not acknowledge a message to {message.topic}")
+        return self._acks.pop(info.mid, Ack())
 
     @property
     def connected(self) -> bool:
@@ -128,14 +159,3 @@ class Connection:
         """Say goodbye (no will is sent) and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def publish(
-    address: BrokerAddress, client_id: str, message: Outgoing, *, version: str = "5", timeout: float = 10
-) -> None:
-    """Connect, publish one message, wait for its ack, disconnect. Raises MqttError."""
-    connection = Connection(address, client_id, version=version, timeout=timeout)
-    try:
-        connection.publish(message, timeout)
-    finally:
-        connection.close()

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from authsvc.core import topics as filters
-from devicehub import topics
+from devicehub import commands, topics
 from devicehub.conf import settings
 from devicehub.ingest import exposition
 from devicehub.ingest.durability import settle
@@ -19,6 +19,8 @@ from devicehub.ingest.sweep import EVERY, Sweep
 from devicehub.ingest.worker import Worker
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
 from devicehub.upkeep import Upkeep
+
+SEND_EVERY = 1.0  # seconds between two looks for commands that are due
 
 
 class Command(BaseCommand):
@@ -58,6 +60,7 @@ class Command(BaseCommand):
             upkeep.start()
             running.run()
             upkeep.stop()
+            commands.close()
             listener.stop()
         if listener.failure:
             raise CommandError(listener.failure)
@@ -108,6 +111,7 @@ def _upkeep(running: Worker) -> Upkeep:
         stopping=lambda: upkeep.stopping,
     )
     upkeep.add("sweep", EVERY, sweep.run)
+    upkeep.add("commands", SEND_EVERY, commands.send_due)
     return upkeep
 
 

@@ -1,0 +1,91 @@
+"""What puts a command into the queue, and what takes it out again before it was published."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from django.db import transaction
+from django.utils import timezone
+
+from devicehub.commands import sender, transitions
+from devicehub.conf import settings
+from devicehub.models import OPEN_STATES, BaseDevice, DeviceCommand
+from devicehub.registry import registry
+
+LONGEST = timedelta(days=366)  # of a deadline
+HEAD_START = timedelta(seconds=2)  # for the process that queued it, before others look for work
+
+
+class CommandNotSent(Exception):
+    """The command was not queued: its device is disabled."""
+
+
+def send(
+    device: BaseDevice,
+    name: str,
+    payload: dict[str, Any] | None = None,
+    broker_name: str = "default",
+    *,
+    deadline: timedelta | None = None,
+) -> str:
+    """Queue a command in the caller's transaction and publish it when that commits; returns its id.
+
+    *deadline* counts from now until the answer; DEVICEHUB_COMMAND_DEADLINE if not given. Without a transaction
+    this waits for the broker: up to about 30 s when it hangs. What the broker does not take stays queued, and
+    nothing is raised for it. Raises what BaseDevice.send_command() raises.
+    """
+    if broker_name != "default":
+        raise ValueError(f"There is no broker {broker_name!r}; commands go over MQTT_URL, which is 'default'")
+    device.check_command(name, payload)
+    kind = registry.of(device)
+    if kind is None:
+        raise ValueError(f"{type(device).__name__} is no registered kind of device")
+    lifetime = settings.command_deadline if deadline is None else deadline
+    if not timedelta(0) < lifetime <= LONGEST:
+        raise ValueError(f"A deadline is later than now and within {LONGEST.days} days")
+    if not device.is_active:
+        raise CommandNotSent(f"{kind.key(device.device_id)} is disabled")
+    now = timezone.now()
+    command = DeviceCommand(
+        device_key=kind.key(device.device_id),
+        name=name,
+        payload=_storable(payload or {}),
+        queued_at=now,
+        deadline=now + lifetime,
+        due_at=now + HEAD_START,
+    )
+    command.save(force_insert=True)
+    # Robust: the row is committed, so what goes wrong now is logged, and the background sender's to mend.
+    transaction.on_commit(lambda: sender.send_now(command.id), robust=True)
+    return str(command.id)
+
+
+def cancel(command: DeviceCommand) -> bool:
+    """Take a queued command out of the queue; False when it is over, on its way, or may have arrived."""
+    return transitions.cancel(command, timezone.now())
+
+
+def forget_open(instance: BaseDevice, **_: Any) -> None:
+    """Receiver of post_delete: a device made again under this id must not get or answer these. History stays."""
+    kind = registry.of(instance)
+    if kind is not None:
+        DeviceCommand.objects.filter(device_key=kind.key(instance.device_id), state__in=OPEN_STATES).delete()
+
+
+def _storable(payload: dict[str, Any]) -> Any:
+    """*payload* as JSON has it. TypeError for what JSON has not; ValueError for what PostgreSQL does not keep."""
+    text = orjson.dumps(payload)
+    content = orjson.loads(text)
+    if b"\\u0000" in text and _holds_nul(content):
+        raise ValueError("A text in the payload holds a NUL, which no database keeps alike")
+    return content
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_holds_nul, value))

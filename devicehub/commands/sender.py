@@ -1,0 +1,187 @@
+"""Publishes commands over one connection of this process: at once after a commit, and again until it worked."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from datetime import datetime, timedelta
+
+import structlog
+from django.utils import timezone
+
+from devicehub import mqtt
+from devicehub.commands import transitions
+from devicehub.commands.wire import Envelope, Undeliverable, connect, envelope
+from devicehub.models import CommandState, DeviceCommand
+from devicehub.signals import device_command_sent
+
+log = structlog.get_logger(__name__)
+
+BATCH = 100
+LONGEST = 5.0  # seconds after which send_due() leaves the rest for the next call
+ACK_TIMEOUT = 10.0  # seconds for the broker's ack
+PATIENCE = 10.0  # seconds that a caller waits for another thread that is sending
+IDLE = 10.0  # seconds without work after which the connection is closed
+HOLD_OFF = (1, 2, 5, 10, 30)  # seconds until a broker that was away is asked again
+NO_SUBSCRIBERS = 0x10
+# Not authorized, topic name invalid, payload format invalid (MQTT 5.0, 3.4.2.1): the next attempt would end so too.
+REFUSED_FOR_GOOD = frozenset({0x87, 0x90, 0x99})
+
+
+class Sender:
+    """One connection, used by one thread at a time, because two under one client id would throw each other out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: mqtt.Connection | None = None
+        self._used = 0.0  # on the monotonic clock, as is the next
+        self._away_until = 0.0
+        self._failures = 0
+        self._refusal = ""
+
+    def send_due(self, most: int = BATCH) -> int:
+        """Send what is due and expire what is late, at most *most*; how many the broker took.
+
+        Raises DatabaseError. It begins nothing new after 5 s; a broker that hangs makes that 20 s more.
+        """
+        commands = transitions.due(timezone.now(), most)
+        if not commands:
+            self._rest()
+        sent, end = 0, time.monotonic() + LONGEST
+        for command in commands:
+            with self._lock:
+                letter = self._send(command)
+            if letter is not None:
+                _tell(command, letter)
+                sent += 1
+            if time.monotonic() > end:
+                break
+        return sent
+
+    def send_now(self, command_id: uuid.UUID) -> None:
+        """Send this one, if nobody else does. Leaves no connection open that was not."""
+        if not self._lock.acquire(timeout=PATIENCE):
+            return
+        was_open = self._connection is not None
+        try:
+            command = DeviceCommand.objects.get(pk=command_id)
+            letter = self._send(command)
+        finally:
+            if not was_open:
+                self._hang_up()
+            self._lock.release()
+        if letter is not None:
+            _tell(command, letter)
+
+    def close(self) -> None:
+        """Close the connection, unless it is in use for longer than a second; forget that the broker was away."""
+        if self._lock.acquire(timeout=1):
+            try:
+                self._hang_up()
+                self._away_until, self._failures = 0.0, 0
+            finally:
+                self._lock.release()
+
+    def _send(self, command: DeviceCommand) -> Envelope | None:
+        """What the broker took, so that it can be told when the lock is released; None if it took nothing."""
+        now = timezone.now()
+        if command.deadline <= now:
+            transitions.expire(command, now)
+            return None
+        hold_off = self._away_until - time.monotonic()
+        if hold_off > 0:
+            transitions.postpone(command, self._refusal, now + timedelta(seconds=hold_off))
+            return None
+        if not transitions.claim(command, now):
+            return None
+        # Whatever goes wrong from here on, others are sent before this one is due again.
+        try:
+            letter = envelope(command, now)
+        except Undeliverable as error:
+            transitions.fail(command, now, str(error))
+            return None
+        return letter if self._publish(command, letter) else None
+
+    def _publish(self, command: DeviceCommand, letter: Envelope) -> bool:
+        try:
+            connection = self._open()
+        except (mqtt.MqttError, mqtt.InvalidAddress) as error:
+            self._hold_off(str(error))
+            transitions.retry(command, timezone.now(), str(error))
+            return False
+        sent_at = timezone.now()
+        try:
+            ack = connection.publish(letter.message, ACK_TIMEOUT)
+        except mqtt.Unacknowledged as error:
+            self._hold_off("the broker did not acknowledge the command before this one")
+            why = f"{error}; may this account publish there?"  # RabbitMQ hangs up on one that may not
+            transitions.retry(command, timezone.now(), why, sent_at=sent_at)
+        except mqtt.MqttError as error:
+            self._hang_up()
+            transitions.retry(command, timezone.now(), str(error))
+        except ValueError as error:  # paho will not send such a message
+            transitions.fail(command, timezone.now(), f"it cannot be published: {error}")
+        else:
+            self._used, self._failures = time.monotonic(), 0
+            return _conclude(command, letter.message, ack, sent_at)
+        return False
+
+    def _open(self) -> mqtt.Connection:
+        if self._connection is not None and not self._connection.connected:
+            self._hang_up()
+        if self._connection is None:
+            self._connection = connect()
+        return self._connection
+
+    def _hang_up(self) -> None:
+        """What this connection did not get acknowledged must not be sent by it later, behind our back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _hold_off(self, refusal: str) -> None:
+        self._hang_up()
+        self._refusal = refusal
+        self._away_until = time.monotonic() + HOLD_OFF[min(self._failures, len(HOLD_OFF) - 1)]
+        self._failures += 1
+
+    def _rest(self) -> None:
+        if self._connection is None or time.monotonic() - self._used < IDLE:
+            return
+        if self._lock.acquire(blocking=False):
+            try:
+                self._hang_up()
+            finally:
+                self._lock.release()
+
+
+def _conclude(command: DeviceCommand, message: mqtt.Outgoing, ack: mqtt.Ack, sent_at: datetime) -> bool:
+    """Write down what the broker said; whether it has the command, and nobody knew that before."""
+    now = timezone.now()
+    if ack.code == NO_SUBSCRIBERS:
+        transitions.retry(command, now, f"nobody is subscribed to {message.topic}: the device is away")
+        return False
+    if ack.is_failure:
+        error = f"the broker refused a message to {message.topic}: {ack.reason} (0x{ack.code:02x})"
+        if ack.code in REFUSED_FOR_GOOD:
+            transitions.fail(command, now, error)
+        else:
+            transitions.retry(command, now, error)
+        return False
+    state = CommandState.ACKNOWLEDGED if message.qos else CommandState.SENT
+    return transitions.taken(command, state, sent_at, now)
+
+
+def _tell(command: DeviceCommand, letter: Envelope) -> None:
+    for receiver, answer in device_command_sent.send_robust(
+        sender=letter.device_type, device=letter.device, command=command.name, payload=command.payload
+    ):
+        if isinstance(answer, Exception):
+            log.error("commands.receiver_failed", receiver=repr(receiver), exc_info=answer)
+
+
+_of_this_process = Sender()
+send_due = _of_this_process.send_due
+send_now = _of_this_process.send_now
+close = _of_this_process.close

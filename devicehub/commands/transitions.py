@@ -1,0 +1,123 @@
+"""The steps of a command, each one conditional UPDATE: of two processes that try, one succeeds.
+
+A command is claimed before it is published, for the time of a lease. Claiming counts *attempts* up, and every
+later step of that attempt names its number: who lost the lease changes nothing any more, except that an ack is
+always recorded, because it is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Case, F, Q, QuerySet, Value, When
+
+from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
+
+LEASE = timedelta(seconds=30)  # longer than connecting and publishing may take together
+PAUSES = (1, 2, 5, 10, 20, 30)  # seconds between attempts
+SENDABLE = (CommandState.QUEUED, CommandState.SENT)
+
+
+def due(now: datetime, most: int) -> list[DeviceCommand]:
+    """Those to be sent, and those whose deadline has passed; one query of an index that holds open ones only."""
+    return list(DeviceCommand.objects.filter(due_at__lte=now).order_by("due_at")[:most])
+
+
+def claim(command: DeviceCommand, now: datetime) -> bool:
+    """Whether this process may publish *command* now, and nobody else."""
+    until = now + LEASE
+    claimed = _free(command, now).filter(state__in=SENDABLE, attempts=command.attempts)
+    if not claimed.update(attempts=F("attempts") + 1, leased_until=until, due_at=until):
+        return False
+    command.attempts += 1
+    return True
+
+
+def taken(command: DeviceCommand, state: CommandState, sent_at: datetime, now: datetime) -> bool:
+    """The broker acknowledged it (ACKNOWLEDGED), or it went out with QoS 0 (SENT); False if that is known.
+
+    The reply may have been quicker than the ack: then the state stays.
+    """
+    times: dict[str, datetime] = {"sent_at": sent_at}
+    if state == CommandState.ACKNOWLEDGED:
+        times["acknowledged_at"] = now
+        new = DeviceCommand.objects.filter(pk=command.pk, acknowledged_at=None)
+    else:
+        new = DeviceCommand.objects.filter(pk=command.pk, sent_at=None)
+    is_open = Q(state__in=SENDABLE)
+    changed = new.update(
+        **times,
+        leased_until=None,
+        error=Case(When(is_open, then=Value("")), default=F("error")),
+        due_at=Case(When(is_open, then=F("deadline")), default=F("due_at")),
+        state=Case(When(is_open, then=Value(state.value)), default=F("state")),
+    )
+    return bool(changed)
+
+
+def retry(command: DeviceCommand, now: datetime, error: str, *, sent_at: datetime | None = None) -> None:
+    """The attempt that was claimed failed; the next one is later. *sent_at*: it went out, without an ack."""
+    changes: dict[str, Any] = {} if sent_at is None else {"state": CommandState.SENT, "sent_at": sent_at}
+    pause = PAUSES[min(command.attempts - 1, len(PAUSES) - 1)]
+    _put_off(command, error, now + timedelta(seconds=pause), **changes)
+
+
+def postpone(command: DeviceCommand, error: str, until: datetime) -> None:
+    """No attempt was made: the broker is away."""
+    _put_off(command, error, until)
+
+
+def _put_off(command: DeviceCommand, error: str, until: datetime, **changes: Any) -> None:
+    DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
+        error=_text(error), leased_until=None, due_at=min(until, command.deadline), **changes
+    )
+
+
+def hasten(device_keys: Collection[str], now: datetime) -> None:
+    """These devices were heard: what waits for them is tried now. What another process works on stays."""
+    waiting = DeviceCommand.objects.filter(
+        device_key__in=device_keys, due_at__gt=now, state=CommandState.QUEUED, leased_until=None
+    )
+    found = list(waiting.select_for_update(skip_locked=True).values_list("pk", flat=True))
+    if found:
+        DeviceCommand.objects.filter(pk__in=found).update(due_at=now)
+
+
+def fail(command: DeviceCommand, now: datetime, error: str) -> None:
+    """It cannot be sent, and trying again would not help."""
+    DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
+        state=CommandState.FAILED, error=_text(error), ended_at=now, due_at=None, leased_until=None
+    )
+
+
+def expire(command: DeviceCommand, now: datetime) -> None:
+    """Its deadline has passed without an answer."""
+    why = "it was not sent" if command.sent_at is None else "no answer came"
+    before = f": {command.error}" if command.error else ""
+    _free(command, now).filter(state__in=OPEN_STATES, deadline__lte=now).update(
+        state=CommandState.EXPIRED,
+        error=_text(f"{why} before the deadline{before}"),
+        ended_at=now,
+        due_at=None,
+        leased_until=None,
+    )
+
+
+def cancel(command: DeviceCommand, now: datetime) -> bool:
+    """False when it is not queued any more, or is being published at this moment."""
+    return bool(
+        _free(command, now)
+        .filter(state=CommandState.QUEUED)
+        .update(state=CommandState.CANCELLED, ended_at=now, due_at=None, leased_until=None)
+    )
+
+
+def _free(command: DeviceCommand, now: datetime) -> QuerySet[DeviceCommand]:
+    """*command*, if nobody holds a lease on it."""
+    return DeviceCommand.objects.filter(Q(leased_until=None) | Q(leased_until__lte=now), pk=command.pk)
+
+
+def _text(error: str) -> str:
+    return error[:500]

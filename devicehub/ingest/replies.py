@@ -1,0 +1,29 @@
+"""A reply to a command, as a device may send it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from devicehub.ingest import validate
+from devicehub.ingest.message import Message, Reason, Unreadable
+
+LONGEST = 64 << 10  # bytes of a reply
+
+
+def read(content: Any, message: Message) -> dict[str, Any]:
+    """The reply in *content*, with its `id` and `ok`, as every database keeps it. Raises Unreadable.
+
+    Without an `id` it has that of the correlation data, which MQTT 5 lets a device send back as it came.
+    """
+    if len(message.payload) > LONGEST:
+        raise Unreadable(Reason.TOO_LARGE, f"a reply has at most {LONGEST} bytes")
+    if not isinstance(content, dict):
+        raise Unreadable(Reason.NOT_A_READING, "a reply is an object")
+    reply: dict[str, Any] = validate.as_json(content)
+    if reply.get("id") is None and message.correlation_id:
+        reply["id"] = validate.as_json(message.correlation_id)
+    if "id" not in reply:
+        raise Unreadable(Reason.NOT_A_READING, "a reply has the id of its command, or its correlation data")
+    if not isinstance(reply.get("ok"), bool):
+        raise Unreadable(Reason.NOT_A_READING, "a reply says ok, true or false")
+    return reply
