@@ -16,7 +16,7 @@ from django.test.utils import setup_databases, teardown_databases
 from authsvc import answers, background, denials, reader, verifier
 from authsvc.asgi import Entrance
 from authsvc.models import Broker
-from devicehub import provisioning
+from devicehub import mqtt, provisioning
 from devicehub.models import BaseDevice
 from tests.servers import MissingServer
 
@@ -142,3 +142,25 @@ def station(transactional_db: None) -> Cast:
 def neighbour(transactional_db: None) -> Cast:
     """Must stay out of reach."""
     return provision("STATION-002")
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[mqtt.Outgoing]:
+    """What would have gone to the broker, which acknowledges everything."""
+    messages: list[mqtt.Outgoing] = []
+
+    class Connection:
+        connected = True
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def publish(self, message: mqtt.Outgoing, timeout: float) -> mqtt.Ack:
+            messages.append(message)
+            return mqtt.Ack()
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(mqtt, "Connection", Connection)
+    return messages

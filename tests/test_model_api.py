@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import devicehub
-from devicehub import Command, DeviceType, Reading, StateField, commands, mqtt, reading_types, signals
+from devicehub import Command, DeviceType, Reading, StateField, commands, reading_types, signals
 from devicehub.models import (
     BaseDevice,
     BaseMessage,
@@ -1687,28 +1687,6 @@ def test_a_device_without_device_type_has_no_commands(declared, sent):
 def test_a_parameter_type_that_json_has_not_is_refused(kind):
     with pytest.raises((TypeError, ValueError)):
         Command(payload={"value": kind})
-
-
-@pytest.fixture
-def published(monkeypatch):
-    """What would have gone to the broker, which acknowledges everything."""
-    messages = []
-
-    class Connection:
-        connected = True
-
-        def __init__(self, address, client_id, **options):
-            pass
-
-        def publish(self, message, timeout):
-            messages.append(message)
-            return mqtt.Ack()
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(mqtt, "Connection", Connection)
-    return messages
 
 
 @pytest.mark.django_db(transaction=True)

@@ -23,7 +23,7 @@ from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
 from devicehub.ingest.sweep import Sweep
 from devicehub.ingest.worker import Worker
-from devicehub.models import SentCommand
+from devicehub.models import DeviceCommand
 from devicehub.mqtt import BrokerAddress, Delivery, Listener
 from devicehub.registry import registry
 from devicehub.upkeep import Upkeep
@@ -641,7 +641,7 @@ def witnessed(transactional_db, monkeypatch):
             lambda: (
                 list(WeatherStationDevice.objects.values_list("connected", "status")),
                 WeatherStationReading.objects.count(),
-                SentCommand.objects.filter(answered_at=None).count(),
+                DeviceCommand.objects.filter(answered_at=None).count(),
             )
         )
         seen.append((name, *found))
@@ -663,9 +663,8 @@ def witnessed(transactional_db, monkeypatch):
         signal.disconnect(receiver)
 
 
-def test_hooks_and_signals_see_what_is_stored(witnessed, monkeypatch):
+def test_hooks_and_signals_see_what_is_stored(witnessed, published):
     """Each of them, through another connection."""
-    monkeypatch.setattr("devicehub.commands._publish", lambda message: None)
     device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
     command = device.send_command("reboot")
     pipeline([said(READING, "data"), said({"id": command, "ok": True}, "reply")])
@@ -701,9 +700,8 @@ def test_the_sweep_tells_after_its_commit(witnessed):
     ]
 
 
-def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, monkeypatch):
+def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, monkeypatch, published):
     """Whoever sends the signal: ingest, the sweep, a command or who made the device."""
-    monkeypatch.setattr("devicehub.commands._publish", lambda message: None)
     told = []
 
     def broken(**_):
@@ -733,7 +731,7 @@ def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, 
         *("provisioned", "command_sent", "data_received", "connected", "status_changed"),
         *("disconnected", "status_changed"),
     ]
-    assert SentCommand.objects.get().answered_at is not None
+    assert DeviceCommand.objects.get().answered_at is not None
 
 
 # --- Upkeep

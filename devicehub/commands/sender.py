@@ -10,11 +10,10 @@ from datetime import datetime, timedelta
 import structlog
 from django.utils import timezone
 
-from devicehub import mqtt
+from devicehub import mqtt, signals
 from devicehub.commands import transitions
 from devicehub.commands.wire import Envelope, Undeliverable, connect, envelope
 from devicehub.models import CommandState, DeviceCommand
-from devicehub.signals import device_command_sent
 
 log = structlog.get_logger(__name__)
 
@@ -174,11 +173,13 @@ def _conclude(command: DeviceCommand, message: mqtt.Outgoing, ack: mqtt.Ack, sen
 
 
 def _tell(command: DeviceCommand, letter: Envelope) -> None:
-    for receiver, answer in device_command_sent.send_robust(
-        sender=letter.device_type, device=letter.device, command=command.name, payload=command.payload
-    ):
-        if isinstance(answer, Exception):
-            log.error("commands.receiver_failed", receiver=repr(receiver), exc_info=answer)
+    signals.tell(
+        signals.device_command_sent,
+        letter.device_type,
+        device=letter.device,
+        command=command.name,
+        payload=command.payload,
+    )
 
 
 _of_this_process = Sender()
