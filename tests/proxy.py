@@ -31,10 +31,13 @@ class Link:
 
 
 class Proxy:
-    """Listens on *port* and carries everything to *target*, a loopback port, and back."""
+    """Listens on *port* and carries everything to *target*, a loopback port, and back.
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    *watch* sees each piece that passes, with its link and its direction.
+    """
+
+    def __init__(self, target: int, watch: Callable[[Link, str, bytes], None] = lambda *_: None) -> None:
+        self._target, self._watch = target, watch
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0  # connections so far
@@ -53,13 +56,13 @@ class Proxy:
 
     def reset(self) -> None:
         """Both sides of every connection get a RST."""
-        self._do(lambda: [self._abort(link) for link in list(self._links)])
+        self._do(self._abort)
 
     @contextmanager
     def cut(self) -> Iterator[None]:
         """Nobody gets through: open connections are closed, new ones are not let in."""
         self.refusing = True
-        self._do(lambda: [self._close(link) for link in list(self._links)])
+        self._do(self._close)
         try:
             yield
         finally:
@@ -70,29 +73,31 @@ class Proxy:
 
         New connections are whole: this is a router that forgot a connection, not one that is off.
         """
-        self._do(lambda: [link.silent.update(directions) for link in self._links])
+        self._do(lambda link: link.silent.update(directions))
 
     def close(self) -> None:
-        self._do(self._end)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
 
-    def _do(self, action: Callable[[], object]) -> None:
-        """Do it in the proxy's thread, and wait."""
+    def _do(self, harm: Callable[[Link], None]) -> None:
+        """Do it to all links, in the proxy's thread, and wait."""
 
         async def now() -> None:
-            action()
+            for link in list(self._links):
+                harm(link)
             await asyncio.sleep(0)  # what was closed is closed when this returns
 
         asyncio.run_coroutine_threadsafe(now(), self._loop).result(5)
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         self._server.close()
         for link in list(self._links):
             self._abort(link)
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -113,7 +118,8 @@ class Proxy:
         try:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(
-                    self._carry(link, reader, server, TO_SERVER), self._carry(link, answers, client, TO_CLIENT)
+                    self._carry(link, reader, server, TO_SERVER),
+                    self._carry(link, answers, client, TO_CLIENT),
                 )
         finally:
             self._close(link)
@@ -121,16 +127,22 @@ class Proxy:
     async def _carry(
         self, link: Link, source: asyncio.StreamReader, target: asyncio.StreamWriter, direction: str
     ) -> None:
-        """Until *source* says goodbye, which is passed on: either side may close first."""
+        """Until *source* says goodbye, which is passed on: either side may close first.
+
+        Whoever is left is read to its end, as what a socket holds unread resets it when it is closed, and with that
+        what was just sent over it may be lost.
+        """
         with suppress(OSError):
             while piece := await source.read(PIECE):
                 held = self.delay + (len(piece) / self.rate if self.rate else 0)
                 if held:
                     await asyncio.sleep(held)
-                if direction in link.silent:
+                if direction in link.silent or target.is_closing():
                     continue
-                target.write(piece)
-                await target.drain()
+                self._watch(link, direction, piece)
+                with suppress(OSError):
+                    target.write(piece)
+                    await target.drain()
                 link.passed += len(piece)
                 if 0 < self.reset_after <= link.passed:
                     self._abort(link)

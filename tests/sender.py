@@ -145,7 +145,10 @@ class Sender(threading.Thread):
     def _message(self, number: int) -> Sent:
         """Two in fifty cannot be used, four or five of the others carry no time."""
         topic = self._draw.choice(self._topics)
-        reading: dict[str, object] = {"rainfall": number, "temperature": round(self._draw.uniform(-10, 35), 2)}
+        reading: dict[str, object] = {
+            "rainfall": number,
+            "temperature": round(self._draw.uniform(-10, 35), 2),
+        }
         if number % 50 == 23:  # broken off
             return Sent(topic, json.dumps(reading).encode()[:-1] + b', "humidity', None, usable=False)
         timestamp = None

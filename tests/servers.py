@@ -338,9 +338,7 @@ def mosquitto(folder: Path, more: str = "") -> Iterator[int]:
 class MosquittoBroker(Restartable):
     """A Mosquitto on *port*."""
 
-    def __init__(
-        self, port: int, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]
-    ) -> None:
+    def __init__(self, port: int, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]) -> None:
         super().__init__(run)
         self.port = port
 
