@@ -10,12 +10,13 @@ import random
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings
 
+from bench import faults as faults_bench
 from tests import faults, rig, servers, stores
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER, Proxy
 from tests.sender import Sent
@@ -30,13 +31,12 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def databases(tmp_path_factory, needs_real):
     """Databases of the vendor of this run, but never its test database: these are stopped and filled up."""
-    made = stores.STORES[VENDOR](tmp_path_factory.mktemp("databases"))
-    try:
-        yield made.__enter__()
-    except servers.MissingServer as missing:
-        needs_real(missing)
-    else:
-        made.__exit__(None, None, None)
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(stores.STORES[VENDOR](tmp_path_factory.mktemp("databases")))
+        except servers.MissingServer as missing:
+            needs_real(missing)
+        yield made
 
 
 @pytest.fixture
@@ -81,6 +81,24 @@ def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
 
     assert report.lost
     assert not report.held
+
+
+def test_the_bench_tells_what_became_of_all_messages(needs_real, capsys):
+    try:
+        report = faults_bench.run(vendors=[VENDOR], seconds=1, only=["duplicates"], seed=7)
+    except servers.MissingServer as missing:
+        needs_real(missing)
+
+    [row] = report["rows"]
+    assert (row["scenario"], row["database"], row["seed"]) == ("duplicates", VENDOR, 7)
+    assert (row["lost"], row["phantom"], row["duplicated"], row["repeated"]) == (0, 0, 0, 0)
+    assert 0 < row["acknowledged"] <= row["stored"] + row["quarantined"] <= row["sent"]
+    assert report["met"]
+    assert report["left_out"] == []
+
+    faults_bench.show(report)
+
+    assert "Target, nothing lost: met" in capsys.readouterr().out
 
 
 # --- The set check
