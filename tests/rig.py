@@ -25,10 +25,10 @@ from typing import Any
 from bench.serving import ROOT
 from devicehub.mqtt import RECEIVE_MAXIMUM
 from tests import servers
+from tests.ledger import Ledger
 from tests.proxy import Link, Proxy
 from tests.sender import Sender, Sent
 from tests.stores import Database, Databases, Stored, Unavailable
-from tests.wire import Ledger
 
 # Nothing is dropped from a queue, and a client hears of its keep-alive from the broker.
 MOSQUITTO = """\

@@ -326,12 +326,12 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
 
 
 @contextmanager
-def mosquitto(folder: Path, more: str = "") -> Iterator[int]:
-    """Mosquitto that lets everybody do everything and keeps nothing; yields its port.
+def mosquitto(folder: Path, more: str = "", *, port: int | None = None) -> Iterator[int]:
+    """Mosquitto that lets everybody do everything and keeps nothing; yields its port, which is *port* if given.
 
     *more* are further lines of its configuration.
     """
-    with mosquitto_broker(folder, more) as broker:
+    with mosquitto_broker(folder, more, port=port) as broker:
         yield broker.port
 
 
@@ -344,11 +344,11 @@ class MosquittoBroker(Restartable):
 
 
 @contextmanager
-def mosquitto_broker(folder: Path, more: str = "") -> Iterator[MosquittoBroker]:
+def mosquitto_broker(folder: Path, more: str = "", *, port: int | None = None) -> Iterator[MosquittoBroker]:
     """The same, started; to be stopped and started again."""
     program = _program("mosquitto", package="mosquitto")
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     configuration = folder / "mosquitto.conf"
     configuration.write_text(MOSQUITTO_CONF.format(port=port) + more)
     command = [program, "-c", str(configuration)]

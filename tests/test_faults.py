@@ -18,10 +18,10 @@ from django.conf import settings
 
 from bench import faults as faults_bench
 from tests import faults, rig, servers, stores
+from tests.ledger import Ledger
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER, Proxy
 from tests.sender import Sent
 from tests.stores import Stored
-from tests.wire import Ledger
 
 VENDOR = settings.DATABASES["default"]["ENGINE"].rpartition(".")[2].removesuffix("3")
 HERE = [scenario for scenario in faults.SCENARIOS if VENDOR in scenario.databases]
