@@ -23,7 +23,7 @@ from bench.auth import show_targets, shown
 from tests import rig
 from tests.faults import SCENARIOS
 from tests.rig import RESUME_SECONDS, Report, Scenario
-from tests.servers import MissingServer
+from tests.servers import MissingServer, ServerFailed
 from tests.stores import STORES, Databases
 
 NAMES = tuple(scenario.name for scenario in SCENARIOS)
@@ -62,6 +62,7 @@ def run(
     ]
     reports: list[Report] = []
     left_out: list[str] = []
+    broken: list[str] = []
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -86,6 +87,8 @@ def run(
                 )
             except MissingServer as missing:
                 left_out.append(f"{scenario.name} on {vendor}: {missing}")
+            except ServerFailed as failed:
+                broken.append(f"{scenario.name} on {vendor}: {failed}")
             progress.advance(task)
     targets = _targets(reports)
     return {
@@ -94,8 +97,9 @@ def run(
         "seed": seed,
         "rows": [_row(report) for report in reports],
         "left_out": left_out,
+        "broken": broken,
         "targets": targets,
-        "met": bool(reports) and all(target["met"] for target in targets),
+        "met": bool(reports) and not broken and all(target["met"] for target in targets),
     }
 
 
@@ -150,4 +154,6 @@ def show(report: dict[str, Any]) -> None:
             console.print(f"{row['scenario']}, {row['database']}, {complaint}", markup=False, highlight=False)
     for line in report["left_out"]:
         console.print(f"left out: {line}", markup=False, highlight=False)
+    for line in report["broken"]:
+        console.print(f"broken off: {line}", markup=False, highlight=False)
     show_targets(console, report)

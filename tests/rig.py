@@ -257,7 +257,7 @@ class Rig:
         for worker in self.workers:
             worker.start()
         self.sender.start()
-        if not until(lambda: self.newest() > 0, RESUME_SECONDS):
+        if not until(lambda: self.newest() >= 0, RESUME_SECONDS):
             self.complain(f"nothing is stored before the first fault: {tail(self.worker)}")
         self.sender.count()
 
@@ -293,15 +293,15 @@ class Rig:
         time.sleep(seconds)
 
     def healed(self) -> None:
-        """From now on all is well again: measure how long until something more is stored."""
-        before, began = self.newest(), time.monotonic()
-        until(lambda: self.newest() > before)
+        """From now on all is well again: measure how long until something is stored that was not sent before."""
+        before, began = len(self.sender.sent), time.monotonic()
+        until(lambda: self.newest() >= before)
         self.resumed.append(time.monotonic() - began)
         if self.resumed[-1] > self.scenario.limit:
             self.complain(f"stored again after {self.resumed[-1]:.1f} s, not {self.scenario.limit:g}")
 
     def newest(self) -> int:
-        """The key of the newest reading; -1 while the database does not answer."""
+        """The highest number among the readings; -1 while the database does not answer."""
         try:
             return self.database.newest()
         except Unavailable:
@@ -318,7 +318,7 @@ class Rig:
                 worker.start()
         until(self._complete)
         rows = -1
-        while (found := self.database.newest()) != rows:
+        while (found := self.database.rows()) != rows:
             rows = found
             time.sleep(CALM)
 

@@ -177,12 +177,17 @@ class Cluster(Restartable):
         assert self._server is not None
         stopped = [self._server.pid, *_children(self._server.pid)]
         for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+            _signal(pid, signal.SIGSTOP)
         try:
             yield
         finally:
             for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+                _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it ended meanwhile, or it had and is cleared away now
+        os.kill(pid, number)
 
 
 def _children(parent: int) -> list[int]:

@@ -85,8 +85,14 @@ class Database:
         raise NotImplementedError
 
     def newest(self) -> int:
-        """The key of the newest reading."""
-        return int(self.query(f"SELECT max(id) FROM {READINGS}")[0][0] or 0)
+        """The highest number among the readings; -1 when there is none."""
+        number = self.query(f"SELECT max(rainfall) FROM {READINGS}")[0][0]
+        return -1 if number is None else int(number)
+
+    def rows(self) -> int:
+        """How many readings and messages in quarantine there are."""
+        statement = f"SELECT (SELECT count(*) FROM {READINGS}) + (SELECT count(*) FROM {QUARANTINE})"
+        return int(self.query(statement)[0][0])
 
     def last_seen(self) -> dict[str, str]:
         """By device, as text that sorts."""
