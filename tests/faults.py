@@ -179,14 +179,18 @@ def restart_broker(rig: Rig) -> None:
 
 
 def kill_broker(rig: Rig) -> None:
-    """SIGKILL while it holds a backlog, once that is on its disk: what it loses of its own is not ours to keep."""
-    rig.worker.signal(signal.SIGSTOP)
+    """SIGKILL while it holds a backlog, once that is on its disk: what it loses of its own is not ours to keep.
+
+    The backlog is queued for an absent worker: Mosquitto 2.0.11 that is killed forgets what it has handed over to a
+    client with a larger receive maximum than its own, although it saved after every change.
+    """
+    rig.stop(rig.worker)
     rig.wait(0.7)
     rig.sender.pause()
     rig.wait(1)
     rig.broker.kill()
     rig.broker.start()
-    rig.worker.signal(signal.SIGCONT)
+    rig.worker.start()
     rig.sender.resume()
     rig.healed()
 
