@@ -11,7 +11,7 @@ import random
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,58 +49,59 @@ CAPTION = (
 )
 
 
+@dataclass
+class Results:
+    """What came out, and what could not be run at all."""
+
+    reports: list[Report] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # what this machine cannot do
+    broken: list[str] = field(default_factory=list)  # a server ended that should not
+
+
 def run(
     *, vendors: Sequence[str], seconds: int, only: Sequence[str], seed: int | None = None
 ) -> dict[str, Any]:
-    """The report. Raises MissingServer when mosquitto or a database is not installed."""
+    """The report. Raises MissingServer when a database is not installed."""
     seed = random.randrange(10**6) if seed is None else seed
-    wanted = [
-        (vendor, scenario)
-        for vendor in vendors
-        for scenario in SCENARIOS
-        if scenario.name in only and vendor in scenario.databases
-    ]
-    reports: list[Report] = []
-    left_out: list[str] = []
-    broken: list[str] = []
-    versions: dict[str, str] = {}
+    wanted = [(v, scenario) for v in vendors for scenario in SCENARIOS if scenario.name in only]
+    results = _results([(v, scenario) for v, scenario in wanted if v in scenario.databases], seconds, seed)
+    targets = _targets(results.reports)
+    return {
+        "databases": results.versions,
+        "seconds": seconds,
+        "seed": seed,
+        "rows": [_row(report) for report in results.reports],
+        "left_out": results.left_out,
+        "broken": results.broken,
+        "targets": targets,
+        "met": bool(results.reports) and not results.broken and all(target["met"] for target in targets),
+    }
+
+
+def _results(wanted: Sequence[tuple[str, Scenario]], seconds: int, seed: int) -> Results:
+    results = Results()
+    made: dict[str, Databases] = {}
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
-        made: dict[str, Databases] = {}
         progress = stack.enter_context(_progress())
         task = progress.add_task("faults", total=len(wanted))
         for vendor, scenario in wanted:
             progress.update(task, description=f"{scenario.name}, {vendor}")
             if vendor not in made:
                 made[vendor] = stack.enter_context(STORES[vendor](folder / vendor))
-                versions[vendor] = made[vendor].version
+                results.versions.append(made[vendor].version)
+            place = folder / f"{vendor}-{scenario.name}"
+            advance = _shown(progress, task, vendor, scenario)
             try:
-                reports.append(
-                    rig.run(
-                        scenario,
-                        made[vendor],
-                        folder / f"{vendor}-{scenario.name}",
-                        seed,
-                        seconds=seconds,
-                        advance=_shown(progress, task, vendor, scenario),
-                    )
-                )
+                report = rig.run(scenario, made[vendor], place, seed, seconds=seconds, advance=advance)
+                results.reports.append(report)
             except MissingServer as missing:
-                left_out.append(f"{scenario.name} on {vendor}: {missing}")
+                results.left_out.append(f"{scenario.name} on {vendor}: {missing}")
             except ServerFailed as failed:
-                broken.append(f"{scenario.name} on {vendor}: {failed}")
+                results.broken.append(f"{scenario.name} on {vendor}: {failed}")
             progress.advance(task)
-    targets = _targets(reports)
-    return {
-        "databases": list(versions.values()),
-        "seconds": seconds,
-        "seed": seed,
-        "rows": [_row(report) for report in reports],
-        "left_out": left_out,
-        "broken": broken,
-        "targets": targets,
-        "met": bool(reports) and not broken and all(target["met"] for target in targets),
-    }
+    return results
 
 
 def _progress() -> Progress:
