@@ -11,7 +11,7 @@ from devicehub.ingest.failpoints import STAGES
 from tests import servers
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER
 from tests.rig import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
-from tests.stores import PostgresqlDatabase
+from tests.stores import READINGS, PostgresqlDatabase
 
 NUISANCE = {"DJANGO_SETTINGS_MODULE": "tests.nuisance.settings"}
 KILLS = 50  # of each kind and database, in a bench
@@ -255,8 +255,13 @@ def jump_clock(rig: Rig) -> None:
     """The worker's clock is wrong by an hour and by eleven years, either way, and then right again."""
     for offset in ("+1h", "-1h", "+11y", "-11y", "+0"):
         rig.clock.write_text(offset)
-        rig.wait(0.5)
+        rig.wait(1.5)  # it looks into the file once a second
         rig.healed()
+    [[years]] = rig.database.query(
+        f"SELECT count(DISTINCT substr(CAST(received_at AS text), 1, 4)) FROM {READINGS}"
+    )
+    if years < 3:
+        rig.complain("the worker never saw another time: nothing was tested")
 
 
 # --- Who listens
