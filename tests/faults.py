@@ -255,7 +255,7 @@ def jump_clock(rig: Rig) -> None:
     """The worker's clock is wrong by an hour and by eleven years, either way, and then right again."""
     for offset in ("+1h", "-1h", "+11y", "-11y", "+0"):
         rig.clock.write_text(offset)
-        rig.wait(1.5)  # it looks into the file once a second
+        rig.wait(1.5)
         rig.healed()
     [[years]] = rig.database.query(
         f"SELECT count(DISTINCT substr(CAST(received_at AS text), 1, 4)) FROM {READINGS}"

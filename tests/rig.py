@@ -45,7 +45,7 @@ autosave_on_changes true
 KEEPALIVE = 10  # seconds; Mosquitto takes no less
 RESUME_SECONDS = 10  # P3
 STOP_SECONDS = 10  # that a worker may take to end in order
-CLOCK = {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+CLOCK = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 PATIENCE = 40  # seconds after which something is said not to happen
 CALM = 0.4  # seconds without a further row, after which no redelivery is on its way
 
