@@ -1,4 +1,4 @@
-"""`script/bench auth`, `storm`, `changes`, `ingest` and `fuzz`: what they do is in the modules of those names."""
+"""`script/bench auth`, `storm`, `changes`, `ingest`, `faults` and `fuzz`: each is in the module of its name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, changes, fuzz, ingest, storm
+from bench import auth, changes, faults, fuzz, ingest, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -29,6 +29,15 @@ def positive(text: str) -> int:
 def numbers(text: str) -> list[int]:
     """Positive whole numbers with commas between, smallest first."""
     return sorted({positive(part) for part in text.split(",")})
+
+
+def names(text: str) -> list[str]:
+    """Scenarios of the fault suite with commas between."""
+    wanted = text.split(",")
+    for name in wanted:
+        if name not in faults.NAMES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(faults.NAMES)}")
+    return wanted
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -61,6 +70,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--messages", type=positive, default=30_000, help="of one round, 30000")
     one.add_argument("--rounds", type=positive, default=5, help="5")
     one.set_defaults(module=ingest)
+
+    one = benches.add_parser(
+        "faults", help="what is lost when a worker, a database, a broker or a network fails"
+    )
+    one.add_argument("--seconds", type=positive, default=8, help="of each fault, 8")
+    one.add_argument("--only", type=names, default=list(faults.NAMES), help="names of faults, all")
+    one.add_argument("--seed", type=int, help="of the faults drawn at random, to have them again")
+    one.set_defaults(module=faults)
 
     for one in benches.choices.values():
         one.add_argument(

@@ -66,6 +66,13 @@ class MissingServer(Exception):
         super().__init__(f"{program} is not installed: apt-get install {package}")
 
 
+class NotPermitted(MissingServer):
+    """What a server needs cannot be done here by us; the message names it."""
+
+    def __init__(self, what: str) -> None:
+        Exception.__init__(self, f"not permitted: {what}")
+
+
 class ServerFailed(Exception):
     """A server ended, or was not ready in time; the message ends with its last log lines."""
 
@@ -129,11 +136,10 @@ def process(
         _stop(server, stop_signal)
 
 
-class Cluster:
-    """A PostgreSQL cluster that can be stopped, paused and started again. *url* is a DATABASE_URL."""
+class Restartable:
+    """A server that can be stopped, killed and started again, with what it kept and on the same port."""
 
-    def __init__(self, url: str, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]) -> None:
-        self.url = url
+    def __init__(self, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]) -> None:
         self._run = run
         self._stack = ExitStack()
         self._server: subprocess.Popen[bytes] | None = None
@@ -142,9 +148,28 @@ class Cluster:
         self._server = self._stack.enter_context(self._run())
 
     def stop(self) -> None:
-        """PostgreSQL's fast shutdown: connections are broken off."""
+        """In order; for PostgreSQL its fast shutdown: connections are broken off."""
         self._stack.close()
         self._server = None
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End it by this signal instead."""
+        assert self._server is not None
+        self._server.send_signal(number)
+        self._server.wait(STOP_SECONDS)
+        self.stop()
+
+
+class Cluster(Restartable):
+    """A PostgreSQL cluster that can also be paused. *url* is a DATABASE_URL."""
+
+    def __init__(self, url: str, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]) -> None:
+        super().__init__(run)
+        self.url = url
+
+    def crash(self) -> None:
+        """PostgreSQL's immediate shutdown: nothing is written any more, the next start recovers from its log."""
+        self.kill(signal.SIGQUIT)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -152,12 +177,17 @@ class Cluster:
         assert self._server is not None
         stopped = [self._server.pid, *_children(self._server.pid)]
         for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+            _signal(pid, signal.SIGSTOP)
         try:
             yield
         finally:
             for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+                _signal(pid, signal.SIGCONT)
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it ended meanwhile, or it had and is cleared away now
+        os.kill(pid, number)
 
 
 def _children(parent: int) -> list[int]:
@@ -177,8 +207,8 @@ def postgresql(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def postgresql_cluster(folder: Path) -> Iterator[Cluster]:
-    """A new PostgreSQL cluster, started."""
+def postgresql_cluster(folder: Path, tablespace: Path | None = None) -> Iterator[Cluster]:
+    """A new PostgreSQL cluster, started. An empty folder *tablespace* becomes its tablespace `small`."""
     initdb, postgres = _postgresql_program("initdb"), _postgresql_program("postgres")
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "postgresql.log"
@@ -214,6 +244,13 @@ def postgresql_cluster(folder: Path) -> Iterator[Cluster]:
             f"CREATE ROLE devicehub LOGIN CREATEDB PASSWORD '{password}';\n\n"
             "CREATE DATABASE devicehub OWNER devicehub;\n\n",
         )
+        if tablespace is not None:
+            if user is not None:
+                shutil.chown(tablespace, user, user)
+            run(
+                [postgres, "--single", "-j", "-c", "exit_on_error=on", "-D", str(data), "postgres"],
+                f"CREATE TABLESPACE small OWNER devicehub LOCATION '{tablespace}';\n\n",
+            )
         (data / "pg_hba.conf").write_text(PG_HBA_CONF)
 
         def ready() -> bool:
@@ -299,6 +336,21 @@ def mosquitto(folder: Path, more: str = "", *, port: int | None = None) -> Itera
 
     *more* are further lines of its configuration.
     """
+    with mosquitto_broker(folder, more, port=port) as broker:
+        yield broker.port
+
+
+class MosquittoBroker(Restartable):
+    """A Mosquitto on *port*."""
+
+    def __init__(self, port: int, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]) -> None:
+        super().__init__(run)
+        self.port = port
+
+
+@contextmanager
+def mosquitto_broker(folder: Path, more: str = "", *, port: int | None = None) -> Iterator[MosquittoBroker]:
+    """The same, started; to be stopped and started again."""
     program = _program("mosquitto", package="mosquitto")
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
@@ -306,8 +358,36 @@ def mosquitto(folder: Path, more: str = "", *, port: int | None = None) -> Itera
     configuration.write_text(MOSQUITTO_CONF.format(port=port) + more)
     command = [program, "-c", str(configuration)]
     log = folder / "mosquitto.log"
-    with process(command, env=_environment(), log=log, ready=lambda: accepts(port)):
-        yield port
+    broker = MosquittoBroker(
+        port, lambda: process(command, env=_environment(), log=log, ready=lambda: accepts(port))
+    )
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
+    """*folder* is a file system of its own in memory, of this size. Raises MissingServer where none can be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0755", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, env=_environment(), check=False).returncode:
+        raise NotPermitted("mount a tmpfs")
+    try:
+        yield
+    finally:
+        # Lazily: whoever still has a file open there keeps it until it ends.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, env=_environment())
+
+
+def faketime() -> str:
+    """The path of the library that lies to a process about the time."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        raise MissingServer("faketime", "faketime")
+    return str(found[0])
 
 
 def chromium() -> str:

@@ -1,0 +1,53 @@
+"""What passes between a broker and a worker, read on the way: which messages are handed over and not acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.proxy import TO_SERVER
+
+PUBLISH, PUBACK = 3, 4
+
+
+class Ledger:
+    """Of one connection: the messages with QoS 1 that the broker handed over and has no ack for, by packet id."""
+
+    def __init__(self) -> None:
+        self._rest = {
+            True: b"",
+            False: b"",
+        }  # of the packet that is not whole yet, by whether the worker sends it
+        self._open: dict[int, bool] = {}
+
+    @property
+    def undated(self) -> int:
+        """How many of them carry no time, and are stored again when they come again."""
+        return sum(self._open.values())
+
+    def note(self, direction: str, piece: bytes) -> None:
+        """A *piece* passes the proxy."""
+        of_worker = direction == TO_SERVER
+        for first, body in self._packets(of_worker, piece):
+            if of_worker and first >> 4 == PUBACK:
+                self._open.pop(int.from_bytes(body[:2]), None)
+            elif not of_worker and first >> 4 == PUBLISH and first & 6:
+                start = 2 + int.from_bytes(body[:2])
+                self._open[int.from_bytes(body[start : start + 2])] = b'"timestamp"' not in body
+
+    def _packets(self, of_worker: bool, piece: bytes) -> Iterator[tuple[int, bytes]]:
+        """Whole packets as their first byte and their body (MQTT 5.0, 2.1)."""
+        buffer = self._rest[of_worker] + piece
+        while (end := _end(buffer)) is not None and end[1] <= len(buffer):
+            yield buffer[0], buffer[end[0] : end[1]]
+            buffer = buffer[end[1] :]
+        self._rest[of_worker] = buffer
+
+
+def _end(buffer: bytes) -> tuple[int, int] | None:
+    """Where the body of the first packet begins and ends; None when its length is not here yet."""
+    length = 0
+    for place, byte in enumerate(buffer[1:5]):
+        length |= (byte & 127) << 7 * place
+        if byte < 128:
+            return place + 2, place + 2 + length
+    return None

@@ -1,0 +1,17 @@
+"""The project's settings with the app `tests.nuisance`, for workers of the fault suite."""
+
+import threading
+import time
+
+from config.settings import *  # noqa: F403
+from config.settings import INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.nuisance"]
+
+
+def _sleep(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+# Debian's libfaketime 0.9.10 refuses the clock_nanosleep() of Python's own sleep, with EINVAL.
+time.sleep = _sleep
