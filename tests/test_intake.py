@@ -1,5 +1,7 @@
 """What comes from a broker, in whatever pieces: messages are ours to read, all other packets paho's."""
 
+from types import SimpleNamespace
+
 import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
@@ -177,18 +179,66 @@ def test_nothing_is_read_while_the_queue_is_full():
     assert len(messages) == 1
 
 
-def test_what_was_taken_makes_room(monkeypatch):
-    """Whether it is stored afterwards or belongs to an earlier connection and comes again."""
-    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 100)
-    listener = Listener(BrokerAddress("127.0.0.1", 1), "nobody", ["things/#"])
-    [[message], _] = received([publish(b"x" * 60)])
-    of_now = message._replace(generation=listener._client.generation)
+@pytest.fixture
+def listener(monkeypatch):
+    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 1000)
+    return Listener(BrokerAddress("127.0.0.1", 1), "nobody", ["things/#"])
 
+
+@pytest.fixture
+def message(listener):
+    [[message], _] = received([publish(b"x" * 700)])
+    return message._replace(generation=listener._client.generation)
+
+
+def lose_the_connection(listener):
+    listener._on_disconnect(None, None, LOST, mqtt.listener.ReasonCode(14, "Unspecified error"), None)
+
+
+LOST = SimpleNamespace(is_disconnect_packet_from_server=False)
+
+
+def test_what_was_taken_makes_room(listener, message):
+    """Whether it is stored afterwards or comes again."""
     for _ in range(3):
-        listener._put(of_now)
         listener._put(message)
         assert listener._client.full()
-
-        assert listener.take(10, timeout=0) == [of_now]
-
+        assert listener.take(10, timeout=0) == [message]
         assert not listener._client.full()
+
+
+def test_what_was_handed_over_before_a_connection_broke_is_taken(listener, message):
+    """A broker that was killed may have forgotten that it is not acknowledged."""
+    listener._put(message)
+    lose_the_connection(listener)
+    listener._put(message._replace(generation=1, packet_id=8))
+
+    assert [one.packet_id for one in listener.take(10, timeout=0)] == [message.packet_id, 8]
+
+
+def test_what_waits_since_an_earlier_connection_does_not_keep_the_next_one_silent(listener, message):
+    """Or nobody would read what the broker answers to the new one."""
+    listener._put(message)
+    assert listener._client.full()
+    lose_the_connection(listener)
+
+    assert not listener._client.full()
+    listener._put(message)
+    assert listener._client.full()
+
+
+def test_what_comes_again_is_not_taken_twice(listener, message):
+    listener._put(message)
+    listener._client.generation += 1  # its socket was closed
+    listener.redeliver()
+    listener._put(message._replace(generation=listener._client.generation))
+
+    assert len(listener.take(10, timeout=0)) == 1
+
+
+def test_connections_that_break_one_after_the_other_do_not_fill_the_memory(listener, message):
+    for _ in range(20):
+        listener._put(message)
+        lose_the_connection(listener)
+
+    assert listener.waiting_bytes <= 3 * 1000 + len(message.payload) + mqtt.listener.EACH

@@ -61,6 +61,8 @@ class Listener:
         self._bytes_put = 0  # by the network thread
         self._bytes_forgotten = 0  # by the network thread
         self._bytes_taken = 0  # by who takes
+        self._bytes_of_the_past = 0  # how many had been put when a connection broke
+        self._wanted_from = 0  # the generation before which everything comes again
         self._welcome = False  # whether the broker ever let us in
         self._connected_at = 0.0  # 0 while there is no connection
         self._requests: dict[int, str] = {}  # subscriptions that are not answered yet, by packet id
@@ -113,7 +115,8 @@ class Listener:
     def take(self, most: int, timeout: float) -> list[Delivery]:
         """What is queued, at most *most*; waits *timeout* seconds for the first and never for a full batch.
 
-        What came over an earlier connection is left out: it was not acknowledged, so it comes again.
+        What came before redeliver() is left out, for it comes again. What came over a connection that broke is not:
+        it was handed over, and a broker that was killed may have forgotten it (mosquitto 2.0.11 does).
         """
         if not self._queue:
             self._arrived.clear()
@@ -121,8 +124,7 @@ class Listener:
                 self._arrived.wait(timeout)
         taken = self._pop(most)
         self._bytes_taken += _size(taken)
-        current = self._client.generation
-        self._in_hand = [delivery for delivery in taken if delivery.generation == current]
+        self._in_hand = [delivery for delivery in taken if delivery.generation >= self._wanted_from]
         return self._in_hand
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
@@ -135,6 +137,7 @@ class Listener:
         self._listening_since = None
         self._in_hand = []
         self._client.renew()
+        self._wanted_from = self._client.generation
 
     @property
     def listening_since(self) -> float | None:
@@ -234,7 +237,9 @@ class Listener:
         return self._bytes_put - self._bytes_taken - self._bytes_forgotten
 
     def _full(self) -> bool:
-        return self._queued_bytes() > MOST_QUEUED
+        """Whether the connection that is open now must wait; what an earlier one left does not keep it silent."""
+        gone = self._bytes_taken + self._bytes_forgotten
+        return self._bytes_put - max(gone, self._bytes_of_the_past) > MOST_QUEUED
 
     def _note_drops(self, delivery: Delivery) -> None:
         try:
@@ -287,8 +292,9 @@ class Listener:
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
         self._listening_since = None
-        forgotten = self._pop(len(self._queue))  # it comes again, and the next connection needs the room
-        self._bytes_forgotten += _size(forgotten)
+        if self._client.renewing or self._queued_bytes() > 2 * MOST_QUEUED:
+            self._bytes_forgotten += _size(self._pop(len(self._queue)))  # it comes again
+        self._bytes_of_the_past = self._bytes_put
         backoff, since, self._connected_at = self._client.backoff, self._connected_at, 0.0
         told = flags.is_disconnect_packet_from_server
         if self._stopping:
