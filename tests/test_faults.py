@@ -61,8 +61,8 @@ def test_nothing_is_lost(suffer, scenario):
     assert report.duplicated == 0, report
     assert report.repeated <= report.allowed, report
     assert report.complaints == [], report
-    assert report.acknowledged > 30
-    assert report.stored > 30
+    assert report.acknowledged > 20
+    assert report.stored > 20
 
 
 def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):

@@ -19,7 +19,9 @@ from devicehub.ingest.store import Item, Judged, Known
 log = structlog.get_logger(__name__)
 
 BATCHES = 4  # that wait to be told, beyond which storing waits too
-PATIENCE = 30.0  # seconds that one hook may take, after which storing goes on without telling
+PATIENCE = (
+    5.0  # seconds that one hook may take where others wait for it; then storing goes on without telling
+)
 FAREWELL = 3.0  # seconds for what still waits when the worker stops
 
 
@@ -65,7 +67,7 @@ class Announcer:
     def _put(self, waiting: Waiting) -> None:
         while True:
             try:
-                self._waiting.put(waiting, timeout=0.5)
+                self._waiting.put(waiting, timeout=0 if self._is_stuck() else 0.5)
                 return
             except queue.Full:
                 if self._is_stuck():

@@ -11,11 +11,11 @@ LONGEST_EVICTED = 30.0  # seconds between attempts while something throws us out
 
 
 class Backoff:
-    """Doubles from 1 s, each time shortened by chance to between half and all of it. Knows no clock.
+    """Doubles from 1 s while nobody answers and from 2 s while we are thrown out. Knows no clock.
 
-    The first attempt after a connection that had settled is made at once. A connection that was lost soon
-    after it was made does not start the waiting anew: two clients with one client id evict each other for
-    as long as both come back, so they have to come back ever more seldom.
+    Each time is shortened by chance to between half and all of it. The first attempt after a connection that
+    had settled is made at once. One that was lost soon after it was made does not start the waiting anew: two
+    clients with one client id evict each other for as long as both come back, so they do ever more seldom.
     """
 
     def __init__(self, chance: Callable[[float, float], float] = random.uniform) -> None:
@@ -39,8 +39,8 @@ class Backoff:
         """Seconds until the next attempt."""
         if self._failed:
             longest = _doubled(self._failed - 1, LONGEST_AWAY)
-        elif self.evictions > 1:
-            longest = _doubled(self.evictions - 2, LONGEST_EVICTED)
+        elif self.evictions:
+            longest = _doubled(self.evictions, LONGEST_EVICTED)
         else:
             return 0.0
         return self._chance(longest / 2, longest)
