@@ -3,13 +3,14 @@
 One mosquitto for all, MQTT 5, QoS 1, the same publishers and receive maximum. All workers run at once, each has
 topics of its own, and one of them is published to at a time. A round is over when everything that was sent is
 stored, and then all of it is looked up: what counts is a message in the table, not an acknowledgement.
+With --fleet or --stored each kind of database comes in two sizes, whose rounds are compared one by one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -26,20 +27,21 @@ from typing import Any, Protocol
 import paho.mqtt
 import psycopg
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from bench import publisher
+from bench import apart, publisher, terminal
 from bench.auth import show_targets, shown
 from bench.serving import ROOT, CannotMeasure, Hub, databases, hub
 from tests import servers
 
 CONNECTIONS = 8  # that the fleet publishes over
-WARM_UP = 2_000
+WARM_UP = 2_000  # messages at least, and one of each device: its pages are then in memory, and it is online
 PROBE_SECONDS = 0.02
 SILENCE_SECONDS = 30  # without a further message stored, after which the rest is called lost
 TARGETS = {"postgresql": 0.50, "sqlite": 0.40}
-BARE = "bare"
+GROWTH = 1.3  # times slower in the large database, at most
+BARE, LARGE = "bare", "large"
+BYTES = {"stored": 1_000, "devices": 1_500, "log": 3_000_000_000}  # on disk, while a large database is filled
 # The broker must keep what a slow worker has not taken yet: by default it drops what is beyond 1,000 messages.
 MOSQUITTO = "max_queued_messages 0\n"
 MESSAGES, READINGS, QUARANTINE = (
@@ -53,6 +55,7 @@ HEADINGS = {
     "subject": "what",
     "per_second": "per s",
     "rate_ratio": "/ bare",
+    "growth": "slower",
     "cpu_per_10000": "CPU s / 10,000",
     "peak_mib": "peak MiB",
     "sent": "sent",
@@ -76,6 +79,15 @@ class Round:
     @property
     def rate(self) -> float:
         return self.sent / self.seconds
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a database holds before it is measured; each of the *stored* readings has its message."""
+
+    name: str
+    devices: int
+    stored: int = 0
 
 
 class Subject(Protocol):
@@ -129,8 +141,9 @@ class Bare:
 class Worker:
     """`manage.py listen_mqtt` and its database."""
 
-    def __init__(self, made: Hub, pid: int, log: Path, query: Callable[[str], list[Any]]) -> None:
-        self.name, self.pid = made.vendor, pid
+    def __init__(self, made: Hub, size: Size, pid: int, log: Path, query: Callable[[str], list[Any]]) -> None:
+        self.made, self.size, self.pid = made, size, pid
+        self.name = f"{made.vendor}, {size.name}" if size.name else made.vendor
         self.topics = [device.topic for device in made.generated]
         self._log, self._query = log, query
         self._before: dict[str, int] = {}
@@ -165,6 +178,20 @@ class Worker:
         stored = len(set(found))
         return stored, len(sent) - stored, len(found) - stored
 
+    def filled(self) -> dict[str, Any]:
+        """What its database held when it was made, how long that took, and how large it is."""
+        size = {
+            "sqlite": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            "postgresql": "SELECT pg_database_size(current_database())",
+        }[self.made.vendor]
+        return {
+            "subject": self.name,
+            "devices": self.size.devices,
+            "stored": self.size.stored,
+            "seconds": self.made.seconds,
+            "mib": round(self._query(size)[0][0] / 2**20),
+        }
+
     def _newest(self, table: str) -> int:
         return self._query(f"SELECT max(id) FROM {table}")[0][0] or 0
 
@@ -172,39 +199,66 @@ class Worker:
         return f"SELECT {what} FROM {table} WHERE id > {self._before[table]}"
 
 
-def run(*, vendors: Sequence[str], count: int, messages: int, rounds: int) -> dict[str, Any]:
+def run(
+    *,
+    vendors: Sequence[str],
+    count: int,
+    messages: int,
+    rounds: int,
+    fleet: int | None = None,
+    stored: int | None = None,
+) -> dict[str, Any]:
     """The report. Raises CannotMeasure."""
+    sizes = _sizes(count, fleet, stored)
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
+        _check_space(folder, len(vendors), sizes[1:])
         port = stack.enter_context(servers.mosquitto(folder, MOSQUITTO))
-        workers: list[Subject] = []
-        versions = []
-        for vendor in vendors:
-            create = stack.enter_context(databases(vendor, folder / vendor))
-            url = create("ingest")
-            made = hub(vendor, url, count=count, known=count)
-            versions.append(made.version)
-            workers.append(stack.enter_context(_worker(made, url, port, folder)))
+        workers = [
+            stack.enter_context(_worker(vendor, size, count, port, folder))
+            for vendor in vendors
+            for size in sizes
+        ]
         bare = stack.enter_context(_bare(port, [topic.partition("/")[2] for topic in workers[0].topics]))
-        subjects = [bare, *workers]
+        subjects: list[Subject] = [bare, *workers]
+        filled = [worker.filled() for worker in workers if worker.size.name]
         for subject in subjects:
-            _round(subject, port, WARM_UP)
+            _round(subject, port, max(WARM_UP, count))
         results = _measure(subjects, port, messages, rounds)
         peaks = {subject.name: _peak(subject.pid) for subject in subjects}
     rows = _rows(results, peaks)
     targets = _targets(rows)
     return {
         "client": _software(),
-        "databases": versions,
+        "databases": list(dict.fromkeys(worker.made.version for worker in workers)),
         "devices": count,
         "connections": CONNECTIONS,
         "messages": messages,
         "rounds": rounds,
+        "filled": filled,
         "rows": rows,
         "single_rounds": {name: [asdict(one) for one in measured] for name, measured in results.items()},
         "targets": targets,
         "met": all(target["met"] for target in targets),
     }
+
+
+def _sizes(count: int, fleet: int | None, stored: int | None) -> list[Size]:
+    """Those that each kind of database comes in."""
+    if fleet is None and stored is None:
+        return [Size("", count)]
+    if fleet is not None and fleet < count:
+        raise CannotMeasure(f"--fleet {fleet} is less than the {count} devices that publish (--devices)")
+    return [Size("", count), Size(LARGE, fleet or count, stored or 0)]
+
+
+def _check_space(folder: Path, databases: int, sizes: Sequence[Size]) -> None:
+    each = sum(s.stored * BYTES["stored"] + s.devices * BYTES["devices"] + BYTES["log"] for s in sizes)
+    free = shutil.disk_usage(folder).free
+    if free < each * databases:
+        raise CannotMeasure(
+            f"needs {each * databases / 1e9:.0f} GB in {folder.parent}, where {free / 1e9:.0f} are free"
+        )
 
 
 @contextmanager
@@ -221,27 +275,31 @@ def _bare(port: int, topics: list[str]) -> Iterator[Bare]:
 
 
 @contextmanager
-def _worker(made: Hub, url: str, port: int, folder: Path) -> Iterator[Worker]:
-    """A worker that is subscribed. Its topics begin with the name of its database, and so does its client id."""
-    log = folder / f"listen_mqtt-{made.vendor}.log"
-    for device in made.generated:
-        device.topic = f"{made.vendor}/{device.topic.partition('/')[2]}"
-    environment = made.environment | {
-        "MQTT_URL": f"mqtt://{made.vendor}@127.0.0.1:{port}",
-        "DEVICEHUB_TOPIC_PREFIX": made.vendor,
-        "PYTHONUNBUFFERED": "1",
-    }
-    with (
-        _queries(made.vendor, url) as query,
-        servers.process(
-            [sys.executable, "manage.py", "listen_mqtt"],
-            env=environment,
-            cwd=ROOT,
-            log=log,
-            ready=lambda: b"connected to" in log.read_bytes(),
-        ) as process,
-    ):
-        yield Worker(made, process.pid, log, query)
+def _worker(vendor: str, size: Size, count: int, port: int, folder: Path) -> Iterator[Worker]:
+    """A worker that is subscribed. Its topics begin with a name of its own, and so does its client id."""
+    name = f"{vendor}-{size.name}" if size.name else vendor
+    log = folder / f"listen_mqtt-{name}.log"
+    with databases(vendor, folder / name) as create, ExitStack() as stack:
+        url = create("ingest")
+        made = hub(vendor, url, count=size.devices, known=count, stored=size.stored)
+        for device in made.generated:
+            device.topic = f"{name}/{device.topic.partition('/')[2]}"
+        environment = made.environment | {
+            "MQTT_URL": f"mqtt://{name}@127.0.0.1:{port}",
+            "DEVICEHUB_TOPIC_PREFIX": name,
+            "PYTHONUNBUFFERED": "1",
+        }
+        query = stack.enter_context(_queries(vendor, url))
+        process = stack.enter_context(
+            servers.process(
+                [sys.executable, "manage.py", "listen_mqtt"],
+                env=environment,
+                cwd=ROOT,
+                log=log,
+                ready=lambda: b"connected to" in log.read_bytes(),
+            )
+        )
+        yield Worker(made, size, process.pid, log, query)
 
 
 @contextmanager
@@ -265,8 +323,7 @@ def _measure(subjects: list[Subject], port: int, messages: int, rounds: int) -> 
         for number in range(rounds)
         for subject in subjects[number % len(subjects) :] + subjects[: number % len(subjects)]
     ]
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with terminal.progress() as progress:
         for subject in progress.track(steps, description="ingest"):
             results[subject.name].append(_round(subject, port, messages))
     return results
@@ -285,18 +342,17 @@ def _round(subject: Subject, port: int, messages: int) -> Round:
 
 def _published(port: int, topics: list[str], begin: float, count: int) -> float:
     """Publish from a process of its own, which begins at the time returned; it may end before its messages are."""
-    wanted = {"port": port, "connections": CONNECTIONS, "topics": topics, "begin": begin, "count": count}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.publisher"],
-        cwd=ROOT,
-        input=json.dumps(wanted),
-        capture_output=True,
-        text=True,
-        check=False,
+    failed = "Not everything was published"
+    report = apart.call(
+        "bench.publisher",
+        failed,
+        port=port,
+        connections=CONNECTIONS,
+        topics=topics,
+        begin=begin,
+        count=count,
     )
-    if done.returncode:
-        raise CannotMeasure(f"Not everything was published: {done.stderr.strip()}")
-    return float(json.loads(done.stdout)["began"])
+    return float(report["began"])
 
 
 def _cpu(pid: int) -> float:
@@ -320,6 +376,7 @@ def _rows(results: dict[str, list[Round]], peaks: dict[str, float]) -> list[dict
             "subject": name,
             "per_second": round(statistics.median(one.rate for one in measured)),
             "rate_ratio": round(statistics.median(one.rate for one in measured) / reference, 3),
+            "growth": _growth(results, name),
             "cpu_per_10000": round(statistics.median(one.cpu / one.sent for one in measured) * 10_000, 2),
             "peak_mib": peaks[name],
             **{
@@ -331,6 +388,15 @@ def _rows(results: dict[str, list[Round]], peaks: dict[str, float]) -> list[dict
     ]
 
 
+def _growth(results: dict[str, list[Round]], name: str) -> float | None:
+    """How many times slower than in the small database: the median of the rounds, each beside its neighbour."""
+    small, _, size = name.partition(", ")
+    if not size:
+        return None
+    pairs = zip(results[small], results[name], strict=True)
+    return round(statistics.median(one.rate / other.rate for one, other in pairs), 3)
+
+
 def _targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ours = [row for row in rows if row["subject"] != BARE]
     targets = [
@@ -340,6 +406,16 @@ def _targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "met": row["rate_ratio"] >= TARGETS[row["subject"]],
         }
         for row in ours
+        if row["growth"] is None
+    ]
+    targets += [
+        {
+            "target": f"{row['subject']} at most {GROWTH} times slower than small",
+            "worst": row["growth"],
+            "met": row["growth"] <= GROWTH,
+        }
+        for row in ours
+        if row["growth"] is not None
     ]
     wrong = max(row["lost"] + row["duplicated"] for row in ours)
     return [*targets, {"target": "nothing lost, nothing stored twice", "worst": wrong, "met": wrong == 0}]
@@ -353,6 +429,12 @@ def _software() -> str:
 def show(report: dict[str, Any]) -> None:
     console = Console()
     console.print(f"{report['client']}; {', '.join(report['databases'])}", highlight=False)
+    for made in report["filled"]:
+        console.print(
+            f"{made['subject']}: {made['devices']:,} devices, {made['stored']:,} readings and messages,"
+            f" filled in {made['seconds']:,.0f} s, {made['mib']:,} MiB",
+            highlight=False,
+        )
     title = (
         f"QoS 1 of {report['devices']:,} devices over {report['connections']} connections into one worker: "
         f"medians of {report['rounds']} rounds of {report['messages']:,} messages"

@@ -49,6 +49,7 @@ class Hub:
     token: str
     generated: list[Device]
     imported: list[Device]
+    seconds: float  # that making it took
 
 
 @dataclass
@@ -97,8 +98,13 @@ def databases(vendor: str, folder: Path) -> Iterator[Callable[[str], str]]:
         yield create
 
 
-def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None = None) -> Hub:
-    """The database at *url* migrated and filled: *count* devices, of which *known* have known passwords."""
+def hub(
+    vendor: str, url: str, *, count: int, known: int, imported: Path | None = None, stored: int = 0
+) -> Hub:
+    """The database at *url* migrated and filled: *count* devices, of which *known* have known passwords.
+
+    *stored* readings, each with its message, are there as if they had been ingested in the last year.
+    """
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -107,6 +113,7 @@ def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None 
     }
     more = [] if imported is None else ["--imported", str(imported)]
     filling = [sys.executable, "-m", "bench.devices", "--count", str(count), "--known", str(known), *more]
+    filling += ["--stored", str(stored)]
     made = json.loads(_run(filling, environment))
     return Hub(
         vendor,
@@ -115,6 +122,7 @@ def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None 
         made["token"],
         [Device(**fields) for fields in made["generated"]],
         [Device(**fields) for fields in made["imported"]],
+        made["seconds"],
     )
 
 
