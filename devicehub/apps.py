@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class DevicehubConfig(AppConfig):
@@ -7,6 +8,7 @@ class DevicehubConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from devicehub import checks, commands, models  # noqa: F401 - models exist only now
+        from devicehub import checks, commands, models, storage  # noqa: F401 - models exist only now
 
         models.register_command_sender(commands.send)
+        post_migrate.connect(storage.leave_room, sender=self, dispatch_uid="devicehub.storage")
