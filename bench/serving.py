@@ -9,7 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +83,15 @@ def _memory(file: str, name: str) -> float | None:
 
 
 @contextmanager
-def databases(vendor: str, folder: Path) -> Iterator[Callable[[str], str]]:
-    """A function that makes an empty database called so and returns its DATABASE_URL."""
+def databases(vendor: str, folder: Path, settings: Sequence[str] = ()) -> Iterator[Callable[[str], str]]:
+    """A function that makes an empty database called so and returns its DATABASE_URL.
+
+    *settings* are those of a PostgreSQL server.
+    """
     if vendor == "sqlite":
         yield lambda name: f"sqlite:///{folder}/{name}.sqlite3"
         return
-    with servers.postgresql(folder) as url:
+    with servers.postgresql(folder, settings) as url:
 
         def create(name: str) -> str:
             with psycopg.connect(url, autocommit=True) as connection:

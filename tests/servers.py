@@ -218,7 +218,7 @@ def postgresql_cluster(folder: Path, settings: Sequence[str] = ()) -> Iterator[C
 
         def ready() -> bool:
             """The last line of postmaster.pid, which is what `pg_ctl --wait` reads as well."""
-            return (data / "postmaster.pid").read_text().splitlines()[-1].strip() == "ready"
+            return (data / "postmaster.pid").read_text().split()[-1:] == ["ready"]  # it begins empty
 
         command = [postgres, "-D", str(data), "-p", str(port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
