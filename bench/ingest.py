@@ -136,11 +136,9 @@ def _sizes(count: int, fleet: int | None, stored: int | None) -> list[Size]:
 
 def _check_space(folder: Path, databases: int, sizes: Sequence[Size]) -> None:
     each = sum(s.stored * BYTES["stored"] + s.devices * BYTES["devices"] + BYTES["log"] for s in sizes)
-    free = shutil.disk_usage(folder).free
-    if free < each * databases:
-        raise CannotMeasure(
-            f"needs {each * databases / 1e9:.0f} GB in {folder.parent}, where {free / 1e9:.0f} are free"
-        )
+    needed, free = each * databases / 1e9, shutil.disk_usage(folder).free / 1e9
+    if free < needed:
+        raise CannotMeasure(f"needs {needed:.0f} GB of disk in {folder.parent}, where {free:.0f} GB are free")
 
 
 def _measure(

@@ -133,7 +133,7 @@ class Worker:
             "devices": self.size.devices,
             "stored": self.size.stored,
             "seconds": self.made.seconds,
-            "mib": round(self._query(size)[0][0] / 2**20),
+            "mib": round(self._query(size)[0][0] / 2**20, 1),
         }
 
     def _newest(self, table: str) -> int:
@@ -176,7 +176,7 @@ def worker(
             "DEVICEHUB_TOPIC_PREFIX": name,
             "PYTHONUNBUFFERED": "1",
         }
-        query = stack.enter_context(_queries(vendor, url))
+        query = stack.enter_context(queries(vendor, url))
         process = stack.enter_context(
             servers.process(
                 [sys.executable, "manage.py", "listen_mqtt"],
@@ -190,7 +190,7 @@ def worker(
 
 
 @contextmanager
-def _queries(vendor: str, url: str) -> Iterator[Callable[[str], list[Any]]]:
+def queries(vendor: str, url: str) -> Iterator[Callable[[str], list[Any]]]:
     """A function that asks the database, over a connection of its own that keeps no transaction open."""
     if vendor == "sqlite":
         file = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
