@@ -202,4 +202,4 @@ with connection.cursor() as cursor:
         check=True,
     )
 
-    assert done.stdout.split() == ["wal", "2", "-32768", "10000"]  # 2 is FULL
+    assert done.stdout.split() == ["wal", "2", "-98304", "50000"]  # 2 is FULL
