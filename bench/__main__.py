@@ -66,7 +66,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one = benches.add_parser(
         "ingest", help="messages into the database against a subscriber that stores nothing"
     )
-    one.add_argument("--devices", dest="count", type=positive, default=200, help="that publish, 200")
+    one.add_argument("--devices", dest="counts", type=numbers, default=[200], help="that publish, 200")
+    one.add_argument("--fleet", type=positive, help="devices of a second, larger database of each kind")
+    one.add_argument("--stored", type=positive, help="readings and messages that it holds already")
     one.add_argument("--messages", type=positive, default=30_000, help="of one round, 30000")
     one.add_argument("--rounds", type=positive, default=5, help="5")
     one.set_defaults(module=ingest)

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from bench import devices, load, placement, questions
+from bench import devices, load, placement, questions, terminal
 from bench.serving import CannotMeasure, Hub, Server, databases, hub, served, software
 from tests.servers import wrk
 
@@ -172,8 +171,7 @@ def _measure(
     for number in range(rounds):
         turned = subjects[number % len(subjects) :] + subjects[: number % len(subjects)]
         steps += [(subject, many) for many in connections for subject in turned]
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with terminal.progress() as progress:
         for subject, many in progress.track(steps, description="auth"):
             if subject.cold is None or many == min(connections):
                 placement.place(workers, together=many == 1)

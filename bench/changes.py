@@ -15,9 +15,9 @@ from typing import Any
 
 import psycopg
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from bench import terminal
 from bench.auth import show_targets, shown
 from bench.serving import CannotMeasure, Device, Hub, databases, hub, served, software
 
@@ -68,8 +68,7 @@ def _delays(made: Hub, folder: Path) -> list[float]:
         closing(http.client.HTTPConnection("127.0.0.1", other.port, timeout=5)) as to_other,
     ):
         time.sleep(2)  # until both listen
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        with terminal.progress() as progress:
             for device in progress.track(made.generated, description=made.vendor):
                 found += _change(made, device, (to_one, to_other), disable)
     return found

@@ -12,21 +12,23 @@ import json
 import multiprocessing
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import django
+from django.apps import apps
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.utils import timezone
-from rich.console import Console
-from rich.progress import Progress
 
 from authsvc.core import passwords
-from devicehub import identifiers
+from bench import stored, terminal
+from devicehub import identifiers, topics
+from devicehub.registry import Kind, registry
 
 DEVICE_ID = "STATION-{:07d}"  # all of one length, so that questions are as well
 IMPORTED_ID = "IMPORT-{:07d}"
@@ -37,42 +39,35 @@ SQLITE_PRAGMAS = ("synchronous = OFF", "cache_size = -1000000")  # only while it
 POSTGRESQL_SETTINGS = ("synchronous_commit = off", "maintenance_work_mem = '512MB'")
 
 
-def fill(count: int, known: int, imported: list[tuple[str, str]], advance: Callable[[int], Any]) -> Any:
+def fill(
+    count: int, known: int, imported: Sequence[tuple[str, str]], advance: Callable[[int], Any]
+) -> dict[str, Any]:
     """Make *count* devices, and one for each of *imported* (password and hash); what a bench must know of them.
 
     *known* of the devices, drawn at random, have passwords.
     """
-    from authsvc.models import Broker
-    from devicehub import topics
-    from devicehub.provisioning import kind_of
-
-    kind = kind_of("weatherstation")
-    model = kind.device_model
+    kind = registry.get("weatherstation")
+    assert kind is not None
     drawn = random.sample(range(1, count + 1), min(known, count))
     given = {number: passwords.generate() for number in drawn}
+    generated = ((DEVICE_ID.format(number), _hashed(given.get(number))) for number in range(1, count + 1))
+    imports = [(IMPORTED_ID.format(number), *pair) for number, pair in enumerate(imported, 1)]
+    hashes = chain(generated, ((device_id, hashed) for device_id, _, hashed in imports))
+    fields = kind.device_model._meta.concrete_fields[1:]  # the first is the key, which the database gives
+    columns = ", ".join(f'"{field.column}"' for field in fields)
+    table = kind.device_model._meta.db_table
+    _WRITERS[connection.vendor](table, columns, len(fields), _rows(kind.device_model, hashes), advance)
+    return {
+        "database": _version(),
+        "token": _token(),
+        "generated": [_described(kind, DEVICE_ID.format(n), password) for n, password in given.items()],
+        "imported": [_described(kind, device_id, password) for device_id, password, _ in imports],
+    }
 
-    def described(device_id: str, password: str) -> dict[str, str]:
-        return {
-            "device_id": device_id,
-            "username": _username(device_id),
-            "password": password,
-            "topic": topics.build(kind, device_id, topics.MessageType.DATA),
-        }
 
-    def stored() -> Iterator[tuple[str, str]]:
-        for number in range(1, count + 1):
-            password = given.get(number)
-            yield (
-                DEVICE_ID.format(number),
-                passwords.hash_generated(password) if password else _nobodys_hash(),
-            )
-        for number, (_, hashed) in enumerate(imported, 1):
-            yield IMPORTED_ID.format(number), hashed
-
-    def _username(device_id: str) -> str:
-        return identifiers.mqtt_username(model._meta.app_label, str(model._meta.model_name), device_id)
-
-    fields = model._meta.concrete_fields[1:]  # the first is the key, which the database gives
+def _rows(model: Any, hashes: Iterable[tuple[str, str]]) -> Iterator[list[Any]]:
+    """The rows of devices with these ids and password hashes, without the first column."""
+    fields = model._meta.concrete_fields[1:]
     blank = model(credentials_changed_at=timezone.now())
     row = [
         None if field.name == "device_id" else field.get_db_prep_save(field.pre_save(blank, True), connection)
@@ -80,28 +75,39 @@ def fill(count: int, known: int, imported: list[tuple[str, str]], advance: Calla
     ]
     names = [field.name for field in fields]
     places = [names.index(name) for name in ("device_id", "mqtt_username", "mqtt_password_hash", "api_key")]
+    for device_id, hashed in hashes:
+        values = (device_id, _username(model, device_id), hashed, random.randbytes(32).hex())
+        for place, value in zip(places, values, strict=True):
+            row[place] = value
+        yield row.copy()
 
-    def rows() -> Iterator[list[Any]]:
-        for device_id, hashed in stored():
-            values = (device_id, _username(device_id), hashed, random.randbytes(32).hex())
-            for place, value in zip(places, values, strict=True):
-                row[place] = value
-            yield row.copy()
 
-    columns = ", ".join(f'"{field.column}"' for field in fields)
-    _WRITERS[connection.vendor](model._meta.db_table, columns, len(fields), rows(), advance)
-    broker = Broker(name="bench")
-    token = broker.issue_token()
-    broker.save()
+def _described(kind: Kind, device_id: str, password: str) -> dict[str, str]:
     return {
-        "database": _version(),
-        "token": token,
-        "generated": [described(DEVICE_ID.format(number), password) for number, password in given.items()],
-        "imported": [
-            described(IMPORTED_ID.format(number), password)
-            for number, (password, _) in enumerate(imported, 1)
-        ],
+        "device_id": device_id,
+        "username": _username(kind.device_model, device_id),
+        "password": password,
+        "topic": topics.build(kind, device_id, topics.MessageType.DATA),
     }
+
+
+def _username(model: Any, device_id: str) -> str:
+    return identifiers.mqtt_username(model._meta.app_label, model._meta.model_name, device_id)
+
+
+def _hashed(password: str | None) -> str:
+    """The hash of a generated password, or one that no password has."""
+    if password is not None:
+        return passwords.hash_generated(password)
+    return "{SSHA256}" + base64.b64encode(random.randbytes(SSHA256_BYTES)).decode()
+
+
+def _token() -> str:
+    """The token of a broker that may ask."""
+    broker: Any = apps.get_model("authsvc", "Broker")(name="bench")
+    token: str = broker.issue_token()
+    broker.save()
+    return token
 
 
 def bcrypted(count: int, advance: Callable[[int], Any]) -> list[tuple[str, str]]:
@@ -117,10 +123,6 @@ def bcrypted(count: int, advance: Callable[[int], Any]) -> list[tuple[str, str]]
 def _bcrypted(cost: int) -> tuple[str, str]:
     password = passwords.generate()
     return password, bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()
-
-
-def _nobodys_hash() -> str:
-    return "{SSHA256}" + base64.b64encode(random.randbytes(SSHA256_BYTES)).decode()
 
 
 def _to_sqlite(
@@ -170,15 +172,20 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--known", type=int, required=True)
     parser.add_argument("--imported", type=Path, help="a JSON file: pairs of password and hash")
+    parser.add_argument("--stored", type=int, default=0, help="readings and messages that are there already")
     arguments = parser.parse_args()
     imported = json.loads(arguments.imported.read_text()) if arguments.imported else []
     django.setup()
+    began = time.monotonic()
     call_command("migrate", verbosity=0)
-    console = Console(stderr=True)
     total = arguments.count + len(imported)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with terminal.progress() as progress:
         task = progress.add_task(f"{total:,} devices, {connection.vendor}", total=total)
         made = fill(arguments.count, arguments.known, imported, lambda done: progress.advance(task, done))
+        if arguments.stored:
+            task = progress.add_task(f"{arguments.stored:,} readings and messages", total=stored.STEPS)
+            stored.fill(arguments.stored, arguments.count, lambda done: progress.advance(task, done))
+    made["seconds"] = round(time.monotonic() - began, 1)
     json.dump(made, sys.stdout)
 
 

@@ -3,56 +3,52 @@
 One mosquitto for all, MQTT 5, QoS 1, the same publishers and receive maximum. All workers run at once, each has
 topics of its own, and one of them is published to at a time. A round is over when everything that was sent is
 stored, and then all of it is looked up: what counts is a message in the table, not an acknowledgement.
+With --fleet or --stored each kind of database comes in two sizes, whose rounds are compared one by one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import sqlite3
+import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import paho.mqtt
-import psycopg
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from bench import publisher
+from bench import apart, publisher, subjects, terminal
 from bench.auth import show_targets, shown
-from bench.serving import ROOT, CannotMeasure, Hub, databases, hub
+from bench.serving import CannotMeasure
+from bench.subjects import BARE, Size, Subject
 from tests import servers
 
 CONNECTIONS = 8  # that the fleet publishes over
-WARM_UP = 2_000
-PROBE_SECONDS = 0.02
-SILENCE_SECONDS = 30  # without a further message stored, after which the rest is called lost
+WARM_UP = 2_000  # messages at least, and one of each device: its pages are then in memory, and it is online
 TARGETS = {"postgresql": 0.50, "sqlite": 0.40}
-BARE = "bare"
+GROWTH = 1.3  # times slower in the large database, at most
+LARGE = "large"
+BYTES = {"stored": 1_000, "devices": 1_500, "log": 8_000_000_000}  # on disk, while a large database is filled
+# PostgreSQL as who keeps a million devices would set it, for the small database as well; else as it comes.
+SERVER = ("shared_buffers=2GB", "max_wal_size=8GB", "checkpoint_timeout=15min")
 # The broker must keep what a slow worker has not taken yet: by default it drops what is beyond 1,000 messages.
 MOSQUITTO = "max_queued_messages 0\n"
-MESSAGES, READINGS, QUARANTINE = (
-    "fleet_weatherstationmessage",
-    "fleet_weatherstationreading",
-    "devicehub_quarantine",
-)
 TICKS = os.sysconf("SC_CLK_TCK")
 
 HEADINGS = {
     "subject": "what",
+    "publishing": "of devices",
     "per_second": "per s",
     "rate_ratio": "/ bare",
+    "growth": "slower",
     "cpu_per_10000": "CPU s / 10,000",
     "peak_mib": "peak MiB",
     "sent": "sent",
@@ -78,205 +74,100 @@ class Round:
         return self.sent / self.seconds
 
 
-class Subject(Protocol):
-    """Who is published to: a process, its topics, and how to see what it has done."""
-
-    name: str
-    pid: int
-    topics: list[str]
-
-    def expect(self, count: int) -> None:
-        """So many messages will come."""
-
-    def finished(self) -> float:
-        """Wait until it is done with them; when that was."""
-
-    def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
-        """How many of them it has, how many it has not, and how many rows are too many."""
+Results = dict[tuple[str, int], list[Round]]  # by subject and devices that publish
 
 
-class Bare:
-    """The paho subscriber of bench/subscriber.py."""
-
-    name = BARE
-
-    def __init__(self, process: subprocess.Popen[str], topics: list[str]) -> None:
-        self.pid, self.topics = process.pid, topics
-        self._process = process
-        self._count = 0
-        self._read()  # it is subscribed
-
-    def expect(self, count: int) -> None:
-        assert self._process.stdin is not None
-        print(count, file=self._process.stdin, flush=True)
-        self._count = count
-        self._read()
-
-    def finished(self) -> float:
-        return float(self._read())
-
-    def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
-        return len(payloads), 0, 0
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise CannotMeasure("the bare subscriber ended")
-        return line
-
-
-class Worker:
-    """`manage.py listen_mqtt` and its database."""
-
-    def __init__(self, made: Hub, pid: int, log: Path, query: Callable[[str], list[Any]]) -> None:
-        self.name, self.pid = made.vendor, pid
-        self.topics = [device.topic for device in made.generated]
-        self._log, self._query = log, query
-        self._before: dict[str, int] = {}
-        self._count = 0
-
-    def expect(self, count: int) -> None:
-        self._before = {table: self._newest(table) for table in (MESSAGES, READINGS, QUARANTINE)}
-        self._count = count
-
-    def finished(self) -> float:
-        """The newest key is looked up, which costs the database next to nothing; the rows are counted later."""
-        newest, heard = self._before[MESSAGES], time.time()
-        while newest < self._before[MESSAGES] + self._count:
-            if time.time() > heard + SILENCE_SECONDS:
-                return heard
-            time.sleep(PROBE_SECONDS)
-            found = self._newest(MESSAGES)
-            if found > newest:
-                newest, heard = found, time.time()
-        return heard
-
-    def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
-        found = [digest for (digest,) in self._query(self._new("digest", MESSAGES))]
-        readings = self._query(self._new("count(*)", READINGS))[0][0]
-        refused = self._query(self._new("count(*)", QUARANTINE))[0][0]
-        sent = {hashlib.sha256(payload).hexdigest() for payload in payloads}
-        if refused or readings != len(found) or not set(found) <= sent:
-            log = self._log.read_text(errors="replace")[-2_000:]
-            raise CannotMeasure(
-                f"{self.name}: {len(found)} messages and {readings} readings stored, {refused} refused\n{log}"
-            )
-        stored = len(set(found))
-        return stored, len(sent) - stored, len(found) - stored
-
-    def _newest(self, table: str) -> int:
-        return self._query(f"SELECT max(id) FROM {table}")[0][0] or 0
-
-    def _new(self, what: str, table: str) -> str:
-        return f"SELECT {what} FROM {table} WHERE id > {self._before[table]}"
-
-
-def run(*, vendors: Sequence[str], count: int, messages: int, rounds: int) -> dict[str, Any]:
-    """The report. Raises CannotMeasure."""
+def run(
+    *,
+    vendors: Sequence[str],
+    counts: Sequence[int],
+    messages: int,
+    rounds: int,
+    fleet: int | None = None,
+    stored: int | None = None,
+) -> dict[str, Any]:
+    """The report; *counts* are the devices that publish. Raises CannotMeasure."""
+    sizes = _sizes(max(counts), fleet, stored)
+    settings = SERVER if len(sizes) > 1 else ()
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
+        _check_space(folder, len(vendors), sizes[1:])
         port = stack.enter_context(servers.mosquitto(folder, MOSQUITTO))
-        workers: list[Subject] = []
-        versions = []
-        for vendor in vendors:
-            create = stack.enter_context(databases(vendor, folder / vendor))
-            url = create("ingest")
-            made = hub(vendor, url, count=count, known=count)
-            versions.append(made.version)
-            workers.append(stack.enter_context(_worker(made, url, port, folder)))
-        bare = stack.enter_context(_bare(port, [topic.partition("/")[2] for topic in workers[0].topics]))
-        subjects = [bare, *workers]
-        for subject in subjects:
-            _round(subject, port, WARM_UP)
-        results = _measure(subjects, port, messages, rounds)
-        peaks = {subject.name: _peak(subject.pid) for subject in subjects}
+        workers = [
+            stack.enter_context(subjects.worker(vendor, size, max(counts), port, folder, settings))
+            for vendor in vendors
+            for size in sizes
+        ]
+        topics = [topic.partition("/")[2] for topic in workers[0].topics]
+        everyone: list[Subject] = [stack.enter_context(subjects.bare(port, topics)), *workers]
+        before = {
+            "client": _software(),
+            "databases": list(dict.fromkeys(worker.made.version for worker in workers)),
+            "settings": settings,
+            "connections": CONNECTIONS,
+            "messages": messages,
+            "rounds": rounds,
+            "filled": [worker.filled() for worker in workers if worker.size.name],
+        }
+        for subject in everyone:
+            _round(subject, subject.topics, port, max(WARM_UP, *counts))
+        results = _measure(everyone, counts, port, messages, rounds)
+        peaks = {subject.name: _peak(subject.pid) for subject in everyone}
+    return before | _measured(results, peaks)
+
+
+def _measured(results: Results, peaks: dict[str, float]) -> dict[str, Any]:
+    """What a report says of the rounds."""
     rows = _rows(results, peaks)
     targets = _targets(rows)
     return {
-        "client": _software(),
-        "databases": versions,
-        "devices": count,
-        "connections": CONNECTIONS,
-        "messages": messages,
-        "rounds": rounds,
         "rows": rows,
-        "single_rounds": {name: [asdict(one) for one in measured] for name, measured in results.items()},
+        "single_rounds": [
+            {"subject": name, "publishing": count, "rounds": [asdict(one) for one in measured]}
+            for (name, count), measured in results.items()
+        ],
         "targets": targets,
         "met": all(target["met"] for target in targets),
     }
 
 
-@contextmanager
-def _bare(port: int, topics: list[str]) -> Iterator[Bare]:
-    command = [sys.executable, "-m", "bench.subscriber", str(port), f"$share/{BARE}/{BARE}/#"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        yield Bare(process, [f"{BARE}/{topic}" for topic in topics])
-    finally:
-        process.kill()
-        process.communicate()
+def _sizes(count: int, fleet: int | None, stored: int | None) -> list[Size]:
+    """Those that each kind of database comes in."""
+    if fleet is None and stored is None:
+        return [Size("", count)]
+    if fleet is not None and fleet < count:
+        raise CannotMeasure(f"--fleet {fleet} is less than the {count} devices that publish (--devices)")
+    return [Size("", count), Size(LARGE, fleet or count, stored or 0)]
 
 
-@contextmanager
-def _worker(made: Hub, url: str, port: int, folder: Path) -> Iterator[Worker]:
-    """A worker that is subscribed. Its topics begin with the name of its database, and so does its client id."""
-    log = folder / f"listen_mqtt-{made.vendor}.log"
-    for device in made.generated:
-        device.topic = f"{made.vendor}/{device.topic.partition('/')[2]}"
-    environment = made.environment | {
-        "MQTT_URL": f"mqtt://{made.vendor}@127.0.0.1:{port}",
-        "DEVICEHUB_TOPIC_PREFIX": made.vendor,
-        "PYTHONUNBUFFERED": "1",
-    }
-    with (
-        _queries(made.vendor, url) as query,
-        servers.process(
-            [sys.executable, "manage.py", "listen_mqtt"],
-            env=environment,
-            cwd=ROOT,
-            log=log,
-            ready=lambda: b"connected to" in log.read_bytes(),
-        ) as process,
-    ):
-        yield Worker(made, process.pid, log, query)
+def _check_space(folder: Path, databases: int, sizes: Sequence[Size]) -> None:
+    each = sum(s.stored * BYTES["stored"] + s.devices * BYTES["devices"] + BYTES["log"] for s in sizes)
+    needed, free = each * databases / 1e9, shutil.disk_usage(folder).free / 1e9
+    if free < needed:
+        raise CannotMeasure(f"needs {needed:.0f} GB of disk in {folder.parent}, where {free:.0f} GB are free")
 
 
-@contextmanager
-def _queries(vendor: str, url: str) -> Iterator[Callable[[str], list[Any]]]:
-    """A function that asks the database, over a connection of its own that keeps no transaction open."""
-    if vendor == "sqlite":
-        file = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-        try:
-            yield lambda statement: file.execute(statement).fetchall()
-        finally:
-            file.close()
-        return
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield lambda statement: connection.execute(statement.encode()).fetchall()
-
-
-def _measure(subjects: list[Subject], port: int, messages: int, rounds: int) -> dict[str, list[Round]]:
-    results: dict[str, list[Round]] = defaultdict(list)
+def _measure(
+    everyone: list[Subject], counts: Sequence[int], port: int, messages: int, rounds: int
+) -> Results:
+    results: Results = defaultdict(list)
     steps = [
-        subject
+        (subject, count)
         for number in range(rounds)
-        for subject in subjects[number % len(subjects) :] + subjects[: number % len(subjects)]
+        for count in counts
+        for subject in everyone[number % len(everyone) :] + everyone[: number % len(everyone)]
     ]
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        for subject in progress.track(steps, description="ingest"):
-            results[subject.name].append(_round(subject, port, messages))
+    with terminal.progress() as progress:
+        for subject, count in progress.track(steps, description="ingest"):
+            results[subject.name, count].append(_round(subject, subject.topics[:count], port, messages))
     return results
 
 
-def _round(subject: Subject, port: int, messages: int) -> Round:
+def _round(subject: Subject, topics: list[str], port: int, messages: int) -> Round:
     begin = time.time() - 60
     subject.expect(messages)
     before = _cpu(subject.pid)
-    began = _published(port, subject.topics, begin, messages)
+    began = _published(port, topics, begin, messages)
     ended = subject.finished()
     cpu = _cpu(subject.pid) - before
     stored, lost, duplicated = subject.outcome(publisher.payloads(begin, messages))
@@ -285,18 +176,17 @@ def _round(subject: Subject, port: int, messages: int) -> Round:
 
 def _published(port: int, topics: list[str], begin: float, count: int) -> float:
     """Publish from a process of its own, which begins at the time returned; it may end before its messages are."""
-    wanted = {"port": port, "connections": CONNECTIONS, "topics": topics, "begin": begin, "count": count}
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.publisher"],
-        cwd=ROOT,
-        input=json.dumps(wanted),
-        capture_output=True,
-        text=True,
-        check=False,
+    failed = "Not everything was published"
+    report = apart.call(
+        "bench.publisher",
+        failed,
+        port=port,
+        connections=CONNECTIONS,
+        topics=topics,
+        begin=begin,
+        count=count,
     )
-    if done.returncode:
-        raise CannotMeasure(f"Not everything was published: {done.stderr.strip()}")
-    return float(json.loads(done.stdout)["began"])
+    return float(report["began"])
 
 
 def _cpu(pid: int) -> float:
@@ -313,13 +203,14 @@ def _peak(pid: int) -> float:
     raise CannotMeasure(f"process {pid} has ended")
 
 
-def _rows(results: dict[str, list[Round]], peaks: dict[str, float]) -> list[dict[str, Any]]:
-    reference = statistics.median(one.rate for one in results[BARE])
+def _rows(results: Results, peaks: dict[str, float]) -> list[dict[str, Any]]:
     return [
         {
             "subject": name,
-            "per_second": round(statistics.median(one.rate for one in measured)),
-            "rate_ratio": round(statistics.median(one.rate for one in measured) / reference, 3),
+            "publishing": count,
+            "per_second": round(_rate(measured)),
+            "rate_ratio": round(_rate(measured) / _rate(results[BARE, count]), 3),
+            "growth": _growth(results, name, count),
             "cpu_per_10000": round(statistics.median(one.cpu / one.sent for one in measured) * 10_000, 2),
             "peak_mib": peaks[name],
             **{
@@ -327,21 +218,36 @@ def _rows(results: dict[str, list[Round]], peaks: dict[str, float]) -> list[dict
                 for key in ("sent", "stored", "lost", "duplicated")
             },
         }
-        for name, measured in results.items()
+        for (name, count), measured in results.items()
     ]
+
+
+def _rate(measured: list[Round]) -> float:
+    return statistics.median(one.rate for one in measured)
+
+
+def _growth(results: Results, name: str, count: int) -> float | None:
+    """How many times slower than in the small database: the median of the rounds, each beside its neighbour."""
+    small, _, size = name.partition(", ")
+    if not size:
+        return None
+    pairs = zip(results[small, count], results[name, count], strict=True)
+    return round(statistics.median(one.rate / other.rate for one, other in pairs), 3)
 
 
 def _targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    ours = [row for row in rows if row["subject"] != BARE]
-    targets = [
-        {
-            "target": f"messages per second on {row['subject']} at least {TARGETS[row['subject']]:.0%} of bare",
-            "worst": row["rate_ratio"],
-            "met": row["rate_ratio"] >= TARGETS[row["subject"]],
-        }
-        for row in ours
-    ]
-    wrong = max(row["lost"] + row["duplicated"] for row in ours)
+    targets = []
+    for row in rows:
+        of = f"of {row['publishing']:,} devices on {row['subject']}"
+        if row["growth"] is not None:
+            worst = row["growth"]
+            target = f"messages {of} at most {GROWTH} times slower than on the small one"
+            targets.append({"target": target, "worst": worst, "met": worst <= GROWTH})
+        elif row["subject"] != BARE:
+            least, worst = TARGETS[row["subject"]], row["rate_ratio"]
+            target = f"messages per second {of} at least {least:.0%} of bare"
+            targets.append({"target": target, "worst": worst, "met": worst >= least})
+    wrong = max(row["lost"] + row["duplicated"] for row in rows)
     return [*targets, {"target": "nothing lost, nothing stored twice", "worst": wrong, "met": wrong == 0}]
 
 
@@ -353,8 +259,16 @@ def _software() -> str:
 def show(report: dict[str, Any]) -> None:
     console = Console()
     console.print(f"{report['client']}; {', '.join(report['databases'])}", highlight=False)
+    for made in report["filled"]:
+        console.print(
+            f"{made['subject']}: {made['devices']:,} devices, {made['stored']:,} readings and messages,"
+            f" filled in {made['seconds']:,.0f} s, {made['mib']:,} MiB",
+            highlight=False,
+        )
+    if report["settings"]:
+        console.print(f"PostgreSQL with {', '.join(report['settings'])}", highlight=False)
     title = (
-        f"QoS 1 of {report['devices']:,} devices over {report['connections']} connections into one worker: "
+        f"QoS 1 over {report['connections']} connections into one worker: "
         f"medians of {report['rounds']} rounds of {report['messages']:,} messages"
     )
     table = Table(

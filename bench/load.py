@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import uvloop
-
-from bench.serving import ROOT, CannotMeasure
+from bench import apart
 
 AGAIN_SECONDS = 1.0  # after which a device that was not let in tries again
 BUSY = 503
@@ -144,31 +141,13 @@ def _report(storm: Storm, seconds: float) -> dict[str, Any]:
 
 
 def storms(port: int, connections: int, requests: list[list[str]]) -> list[dict[str, Any]]:
-    """The same in a process of its own, so that it shares no loop and no lock with who measures."""
-    wanted = json.dumps({"port": port, "connections": connections, "storms": requests})
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.load"],
-        cwd=ROOT,
-        input=wanted,
-        capture_output=True,
-        text=True,
-        check=False,
+    """The same in a process of its own."""
+    failed = "Not every question was answered as it should be"
+    reports: list[dict[str, Any]] = apart.call(
+        "bench.load", failed, port=port, connections=connections, storms=requests
     )
-    if done.returncode:
-        raise CannotMeasure(f"Not every question was answered as it should be: {done.stderr.strip()}")
-    reports: list[dict[str, Any]] = json.loads(done.stdout)
     return reports
 
 
-def main() -> int:
-    try:
-        reports = uvloop.run(ask_all(**json.load(sys.stdin)))
-    except (OSError, TimeoutError) as error:
-        print(error or f"nothing for {TIMEOUT_SECONDS} s", file=sys.stderr)
-        return 1
-    json.dump(reports, sys.stdout)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(apart.answer(ask_all, TIMEOUT_SECONDS))

@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 
-import uvloop
+from bench import apart
 
 CONNECT = (
     b"\x10\x15\x00\x04MQTT\x04\x02\x00\x00\x00\x09"  # clean, no keepalive, a client id of nine characters
@@ -131,16 +131,5 @@ async def publish(
     return {"began": began, "ended": ended}
 
 
-def main() -> int:
-    wanted: dict[str, Any] = json.load(sys.stdin)
-    try:
-        report = uvloop.run(publish(**wanted))
-    except (OSError, TimeoutError) as error:
-        print(error or f"nothing for {TIMEOUT_SECONDS} s", file=sys.stderr)
-        return 1
-    json.dump(report, sys.stdout)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(apart.answer(publish, TIMEOUT_SECONDS))

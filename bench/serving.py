@@ -9,7 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ class Hub:
     token: str
     generated: list[Device]
     imported: list[Device]
+    seconds: float  # that making it took
 
 
 @dataclass
@@ -82,12 +83,15 @@ def _memory(file: str, name: str) -> float | None:
 
 
 @contextmanager
-def databases(vendor: str, folder: Path) -> Iterator[Callable[[str], str]]:
-    """A function that makes an empty database called so and returns its DATABASE_URL."""
+def databases(vendor: str, folder: Path, settings: Sequence[str] = ()) -> Iterator[Callable[[str], str]]:
+    """A function that makes an empty database called so and returns its DATABASE_URL.
+
+    *settings* are those of a PostgreSQL server.
+    """
     if vendor == "sqlite":
         yield lambda name: f"sqlite:///{folder}/{name}.sqlite3"
         return
-    with servers.postgresql(folder) as url:
+    with servers.postgresql(folder, settings) as url:
 
         def create(name: str) -> str:
             with psycopg.connect(url, autocommit=True) as connection:
@@ -97,8 +101,13 @@ def databases(vendor: str, folder: Path) -> Iterator[Callable[[str], str]]:
         yield create
 
 
-def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None = None) -> Hub:
-    """The database at *url* migrated and filled: *count* devices, of which *known* have known passwords."""
+def hub(
+    vendor: str, url: str, *, count: int, known: int, imported: Path | None = None, stored: int = 0
+) -> Hub:
+    """The database at *url* migrated and filled: *count* devices, of which *known* have known passwords.
+
+    *stored* readings, each with its message, are there as if they had been ingested in the last year.
+    """
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -107,6 +116,7 @@ def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None 
     }
     more = [] if imported is None else ["--imported", str(imported)]
     filling = [sys.executable, "-m", "bench.devices", "--count", str(count), "--known", str(known), *more]
+    filling += ["--stored", str(stored)]
     made = json.loads(_run(filling, environment))
     return Hub(
         vendor,
@@ -115,6 +125,7 @@ def hub(vendor: str, url: str, *, count: int, known: int, imported: Path | None 
         made["token"],
         [Device(**fields) for fields in made["generated"]],
         [Device(**fields) for fields in made["imported"]],
+        made["seconds"],
     )
 
 

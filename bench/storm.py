@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from bench import devices, load, questions
+from bench import devices, load, questions, terminal
 from bench.auth import show_targets, shown
 from bench.serving import Device, Hub, Server, databases, hub, served, software
 
@@ -72,8 +71,7 @@ def run(*, vendors: Sequence[str], count: int, imported: int, rounds: int) -> di
 
 
 def _hashes(count: int) -> list[tuple[str, str]]:
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with terminal.progress() as progress:
         task = progress.add_task(f"{count:,} bcrypt hashes", total=count)
         return devices.bcrypted(count, lambda done: progress.advance(task, done))
 

@@ -51,7 +51,7 @@ def create_models(
             "verbose_name_plural": f"{words} Readings",
             "indexes": [models.Index(fields=["device", "timestamp"])],
         },
-        {"device": models.ForeignKey(device, on_delete=models.CASCADE, related_name="readings")}
+        {"device": _to(device, "readings")}
         | {n: _reading_column(r) for n, r in device_type._readings.items()},
     )
     message = _model(
@@ -65,7 +65,7 @@ def create_models(
                 models.UniqueConstraint(fields=["device", "digest"], name="%(app_label)s_%(class)s_key")
             ],
         },
-        {"device": models.ForeignKey(device, on_delete=models.CASCADE, related_name="messages")},
+        {"device": _to(device, "messages")},
     )
     meta = device_type.get_meta()
     registry.register(
@@ -83,6 +83,11 @@ def create_models(
     device_type._device_model, device_type._reading_model = device, reading
     device_type._message_model = message
     return device, reading, message
+
+
+def _to(device: type[models.Model], related_name: str) -> models.Field[Any, Any]:
+    """The foreign key to a device, without an index of its own: one that begins with it is there already."""
+    return models.ForeignKey(device, on_delete=models.CASCADE, related_name=related_name, db_index=False)
 
 
 def _model(

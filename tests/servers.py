@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -200,15 +200,20 @@ def _children(parent: int) -> list[int]:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
     """A new PostgreSQL cluster; yields the DATABASE_URL of a role that may create databases, and no more."""
-    with postgresql_cluster(folder) as cluster:
+    with postgresql_cluster(folder, settings=settings) as cluster:
         yield cluster.url
 
 
 @contextmanager
-def postgresql_cluster(folder: Path, tablespace: Path | None = None) -> Iterator[Cluster]:
-    """A new PostgreSQL cluster, started. An empty folder *tablespace* becomes its tablespace `small`."""
+def postgresql_cluster(
+    folder: Path, tablespace: Path | None = None, settings: Sequence[str] = ()
+) -> Iterator[Cluster]:
+    """A new PostgreSQL cluster, started. An empty folder *tablespace* becomes its tablespace `small`.
+
+    *settings* are further ones, each as name=value.
+    """
     initdb, postgres = _postgresql_program("initdb"), _postgresql_program("postgres")
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "postgresql.log"
@@ -255,10 +260,11 @@ def postgresql_cluster(folder: Path, tablespace: Path | None = None) -> Iterator
 
         def ready() -> bool:
             """The last line of postmaster.pid, which is what `pg_ctl --wait` reads as well."""
-            return (data / "postmaster.pid").read_text().splitlines()[-1].strip() == "ready"
+            return (data / "postmaster.pid").read_text().split()[-1:] == ["ready"]  # it begins empty
 
         command = [postgres, "-D", str(data), "-p", str(port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        command += [f"--{setting}" for setting in settings]
         stop = signal.SIGINT  # PostgreSQL's fast shutdown: SIGTERM would wait for the last client to leave
         cluster = Cluster(
             f"postgres://devicehub:{password}@127.0.0.1:{port}/devicehub",

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from bench import auth, changes, ingest, load, placement, publisher, storm
+from bench import auth, changes, ingest, load, placement, publisher, storm, subjects
 from bench.__main__ import arguments, main
-from bench.serving import CannotMeasure
+from bench.serving import VENDORS, CannotMeasure, databases, hub
 from tests import servers
 
 pytestmark = pytest.mark.sqlite_only
@@ -119,6 +119,92 @@ def test_ingest_reports_workers_beside_a_bare_subscriber(bench, capsys):
     assert "Target, nothing lost, nothing stored twice: met" in capsys.readouterr().out
 
 
+def test_ingest_compares_the_large_database_with_the_small_one(bench, capsys):
+    report = bench(
+        *(
+            "ingest",
+            "--devices",
+            "3,7",
+            "--fleet",
+            "50",
+            "--stored",
+            "200",
+            "--messages",
+            "100",
+            "--rounds",
+            "1",
+        )
+    )
+
+    assert [(row["subject"], row["publishing"]) for row in report["rows"]] == [
+        (subject, publishing) for publishing in (3, 7) for subject in ("bare", "sqlite", "sqlite, large")
+    ]
+    assert [row["growth"] is not None for row in report["rows"]] == [False, False, True] * 2
+    assert {(row["sent"], row["stored"]) for row in report["rows"]} == {(100, 100)}
+    [filled] = report["filled"]
+    assert (filled["subject"], filled["devices"], filled["stored"]) == ("sqlite, large", 50, 200)
+    assert min(filled["seconds"], filled["mib"]) > 0
+
+    ingest.show(report)
+
+    assert "sqlite, large: 50 devices, 200 readings and messages, filled in" in capsys.readouterr().out
+
+
+LAYOUT = {
+    "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name",
+    "postgresql": "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint UNION ALL"
+    " SELECT indexname, indexdef FROM pg_indexes ORDER BY 1, 2",
+}
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_filled_database_is_as_if_all_had_been_ingested(vendor, tmp_path, needs_real):
+    """Indexes and keys are those of the migrations, and each reading has its message of the same device."""
+    try:
+        with databases(vendor, tmp_path) as create:
+            empty, full = create("empty"), create("full")
+            hub(vendor, empty, count=2, known=1)
+            hub(vendor, full, count=7, known=2, stored=300)
+            with subjects.queries(vendor, empty) as ask_empty, subjects.queries(vendor, full) as ask:
+                assert ask(LAYOUT[vendor]) == ask_empty(LAYOUT[vendor])
+                [found] = ask(
+                    "SELECT count(*), count(DISTINCT device.device_id), count(DISTINCT message.digest)"
+                    " FROM fleet_weatherstationreading AS reading"
+                    " JOIN fleet_weatherstationmessage AS message ON message.id = reading.id"
+                    "  AND message.device_id = reading.device_id AND message.received_at = reading.timestamp"
+                    " JOIN fleet_weatherstationdevice AS device ON device.id = reading.device_id"
+                    "  AND message.topic = 'things/weatherstation/' || device.device_id || '/data'"
+                )
+    except servers.MissingServer as missing:
+        needs_real(missing)
+
+    assert tuple(found) == (300, 7, 300)
+
+
+def test_a_growth_is_that_of_neighbouring_rounds():
+    """Whatever slows the machine down for a while slows both."""
+
+    def rounds(*rates: float) -> list[ingest.Round]:
+        return [ingest.Round(100, 100, 0, 0, 100 / rate, 0) for rate in rates]
+
+    results = {("sqlite", 7): rounds(100, 10, 50), ("sqlite, large", 7): rounds(80, 8, 50)}
+
+    assert ingest._growth(results, "sqlite, large", 7) == 1.25
+    assert ingest._growth(results, "sqlite", 7) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["--fleet", "100"], "--fleet 100 is less than the 200 devices that publish (--devices)"),
+        (["--stored", "50000000000"], "needs 50008 GB of disk in"),
+    ],
+)
+def test_a_large_database_that_cannot_be_is_refused_in_one_line(capsys, given, why):
+    assert main(**vars(arguments(["ingest", "--database", "sqlite", *given]))) == 2
+    assert capsys.readouterr().err.startswith(f"script/bench ingest: {why}")
+
+
 def test_what_is_published_is_known_again_and_never_twice_the_same():
     """A message is counted by its bytes: the bench makes them anew to look each of them up."""
     first, later = publisher.payloads(1_700_000_000.5, 500), publisher.payloads(1_700_000_060.5, 500)
@@ -139,7 +225,7 @@ def test_ingest_tells_lost_from_stored_twice():
             return [(0,)] if "max(id)" in statement else answers[place]
 
         hub = SimpleNamespace(vendor="sqlite", generated=[])
-        worker = ingest.Worker(hub, 1, Path(os.devnull), query)
+        worker = subjects.Worker(hub, subjects.Size("", 0), 1, Path(os.devnull), query)
         worker.expect(len(payloads))
         return worker.outcome(payloads)
 

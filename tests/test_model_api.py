@@ -343,6 +343,15 @@ def test_device_foreign_key(model, related_name):
     assert not field.null
 
 
+@pytest.mark.parametrize("model", [WeatherStationReading, WeatherStationMessage])
+def test_rows_of_a_device_are_found_by_an_index(model):
+    """By one that begins with the device: a second one would be written with each row, and never read."""
+    beginnings = [index.fields[0] for index in (*model._meta.indexes, *model._meta.constraints)]
+
+    assert beginnings == ["device"]
+    assert not column(model, "device").db_index
+
+
 def test_a_device_needs_only_its_id(db):
     WeatherStationDevice(device_id="STATION-001").full_clean()
 

@@ -241,7 +241,7 @@ def test_a_worker_keeps_sqlite_durable(tmp_path):
         "PRAGMA busy_timeout",
     )
 
-    assert asked == ["wal", "2", "-32768", "10000", "5000"]  # 2 is FULL
+    assert asked == ["wal", "2", "-98304", "50000", "5000"]  # 2 is FULL
 
 
 @pytest.mark.sqlite_only

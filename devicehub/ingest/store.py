@@ -114,7 +114,7 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
         by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
     found: dict[tuple[str, str], Any] = {}
     for kind, ids in by_kind.values():
-        devices = kind.device_model.objects.filter(device_id__in=ids)
+        devices = kind.device_model.objects.filter(tables.among("device_id", ids))
         if not listeners.are_there(kind.device_type):
             devices = map(Known._make, devices.order_by().values_list(*Known._fields))
         for device in devices:

@@ -7,12 +7,13 @@ as_time(), what goes into a JSON column by as_json().
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import orjson
 from django.db import connection, models
+from django.db.models.expressions import RawSQL
 
 Row = tuple[Any, ...]
 
@@ -50,6 +51,16 @@ def new_keys(model: type[models.Model], count: int) -> Sequence[int]:
 def known(table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
     """Which *pairs* stand in these two columns: a look-up of each in their index."""
     return _DIALECTS[connection.vendor].known(table, columns, pairs)
+
+
+def among(column: str, values: Collection[str]) -> models.Q | RawSQL:
+    """The condition that a row's *column* is one of *values*.
+
+    PostgreSQL gets them as one array: it would read, and plan for, a constant each.
+    """
+    if connection.vendor == "sqlite":
+        return models.Q((f"{column}__in", values))
+    return RawSQL(f"{_quoted(column)} = ANY(%s)", [list(values)], output_field=models.BooleanField())  # noqa: S611
 
 
 def change(statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:

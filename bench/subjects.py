@@ -1,0 +1,203 @@
+"""Who `script/bench ingest` publishes to: ingest workers with their databases, and a subscriber beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+
+from bench.serving import ROOT, CannotMeasure, Hub, databases, hub
+from bench.stored import MESSAGES, READINGS
+from tests import servers
+
+BARE = "bare"
+QUARANTINE = "devicehub_quarantine"
+PROBE_SECONDS = 0.02
+SILENCE_SECONDS = 30  # without a further message stored, after which the rest is called lost
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a database holds before it is measured; each of the *stored* readings has its message."""
+
+    name: str
+    devices: int
+    stored: int = 0
+
+
+class Subject(Protocol):
+    """Who is published to: a process, its topics, and how to see what it has done."""
+
+    name: str
+    pid: int
+    topics: list[str]
+
+    def expect(self, count: int) -> None:
+        """So many messages will come."""
+
+    def finished(self) -> float:
+        """Wait until it is done with them; when that was."""
+
+    def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
+        """How many of them it has, how many it has not, and how many rows are too many."""
+
+
+class Bare:
+    """The paho subscriber of bench/subscriber.py."""
+
+    name = BARE
+
+    def __init__(self, process: subprocess.Popen[str], topics: list[str]) -> None:
+        self.pid, self.topics = process.pid, topics
+        self._process = process
+        self._count = 0
+        self._read()  # it is subscribed
+
+    def expect(self, count: int) -> None:
+        assert self._process.stdin is not None
+        print(count, file=self._process.stdin, flush=True)
+        self._count = count
+        self._read()
+
+    def finished(self) -> float:
+        return float(self._read())
+
+    def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
+        return len(payloads), 0, 0
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise CannotMeasure("the bare subscriber ended")
+        return line
+
+
+class Worker:
+    """`manage.py listen_mqtt` and its database."""
+
+    def __init__(self, made: Hub, size: Size, pid: int, log: Path, query: Callable[[str], list[Any]]) -> None:
+        self.made, self.size, self.pid = made, size, pid
+        self.name = f"{made.vendor}, {size.name}" if size.name else made.vendor
+        self.topics = [device.topic for device in made.generated]
+        self._log, self._query = log, query
+        self._before: dict[str, int] = {}
+        self._count = 0
+
+    def expect(self, count: int) -> None:
+        self._before = {table: self._newest(table) for table in (MESSAGES, READINGS, QUARANTINE)}
+        self._count = count
+
+    def finished(self) -> float:
+        """The newest key is looked up, which costs the database next to nothing; the rows are counted later."""
+        newest, heard = self._before[MESSAGES], time.time()
+        while newest < self._before[MESSAGES] + self._count:
+            if time.time() > heard + SILENCE_SECONDS:
+                return heard
+            time.sleep(PROBE_SECONDS)
+            found = self._newest(MESSAGES)
+            if found > newest:
+                newest, heard = found, time.time()
+        return heard
+
+    def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
+        found = [digest for (digest,) in self._query(self._new("digest", MESSAGES))]
+        readings = self._query(self._new("count(*)", READINGS))[0][0]
+        refused = self._query(self._new("count(*)", QUARANTINE))[0][0]
+        sent = {hashlib.sha256(payload).hexdigest() for payload in payloads}
+        if refused or readings != len(found) or not set(found) <= sent:
+            log = self._log.read_text(errors="replace")[-2_000:]
+            raise CannotMeasure(
+                f"{self.name}: {len(found)} messages and {readings} readings stored, {refused} refused\n{log}"
+            )
+        stored = len(set(found))
+        return stored, len(sent) - stored, len(found) - stored
+
+    def filled(self) -> dict[str, Any]:
+        """What its database held when it was made, how long that took, and how large it is."""
+        size = {
+            "sqlite": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            "postgresql": "SELECT pg_database_size(current_database())",
+        }[self.made.vendor]
+        return {
+            "subject": self.name,
+            "devices": self.size.devices,
+            "stored": self.size.stored,
+            "seconds": self.made.seconds,
+            "mib": round(self._query(size)[0][0] / 2**20, 1),
+        }
+
+    def _newest(self, table: str) -> int:
+        return self._query(f"SELECT max(id) FROM {table}")[0][0] or 0
+
+    def _new(self, what: str, table: str) -> str:
+        return f"SELECT {what} FROM {table} WHERE id > {self._before[table]}"
+
+
+@contextmanager
+def bare(port: int, topics: list[str]) -> Iterator[Bare]:
+    command = [sys.executable, "-m", "bench.subscriber", str(port), f"$share/{BARE}/{BARE}/#"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield Bare(process, [f"{BARE}/{topic}" for topic in topics])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def worker(
+    vendor: str, size: Size, count: int, port: int, folder: Path, settings: Sequence[str] = ()
+) -> Iterator[Worker]:
+    """A worker that is subscribed, for *count* devices. Its topics begin with a name of its own, as its client id.
+
+    *settings* are those of PostgreSQL.
+    """
+    name = f"{vendor}-{size.name}" if size.name else vendor
+    log = folder / f"listen_mqtt-{name}.log"
+    with databases(vendor, folder / name, settings) as create, ExitStack() as stack:
+        url = create("ingest")
+        made = hub(vendor, url, count=size.devices, known=count, stored=size.stored)
+        for device in made.generated:
+            device.topic = f"{name}/{device.topic.partition('/')[2]}"
+        environment = made.environment | {
+            "MQTT_URL": f"mqtt://{name}@127.0.0.1:{port}",
+            "DEVICEHUB_TOPIC_PREFIX": name,
+            "PYTHONUNBUFFERED": "1",
+        }
+        query = stack.enter_context(queries(vendor, url))
+        process = stack.enter_context(
+            servers.process(
+                [sys.executable, "manage.py", "listen_mqtt"],
+                env=environment,
+                cwd=ROOT,
+                log=log,
+                ready=lambda: b"connected to" in log.read_bytes(),
+            )
+        )
+        yield Worker(made, size, process.pid, log, query)
+
+
+@contextmanager
+def queries(vendor: str, url: str) -> Iterator[Callable[[str], list[Any]]]:
+    """A function that asks the database, over a connection of its own that keeps no transaction open."""
+    if vendor == "sqlite":
+        file = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        try:
+            yield lambda statement: file.execute(statement).fetchall()
+        finally:
+            file.close()
+        return
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield lambda statement: connection.execute(statement.encode()).fetchall()
