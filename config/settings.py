@@ -188,6 +188,7 @@ MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")
 DEVICEHUB_TOPIC_PREFIX = env.str("DEVICEHUB_TOPIC_PREFIX", default="things")
 DEVICEHUB_MQTT_VERSION = env.str("DEVICEHUB_MQTT_VERSION", default="5")
 DEVICEHUB_MQTT_GROUP = env.str("DEVICEHUB_MQTT_GROUP", default="devicehub")
+DEVICEHUB_KEEP_QUARANTINE = env.str("DEVICEHUB_KEEP_QUARANTINE", default="")
 
 UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
 

@@ -7,6 +7,8 @@ class DevicehubConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from devicehub import checks, commands, models  # noqa: F401 - models exist only now
+        from devicehub import checks, commands, models, removal  # noqa: F401 - models exist only now
 
         models.register_command_sender(commands.send)
+        models.register_watcher(removal.Removal())
+        removal.watch()

@@ -28,5 +28,10 @@ class Settings:
         """DEVICEHUB_MQTT_GROUP: group of the shared subscription of the ingest workers; empty is plain."""
         return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", "devicehub"))
 
+    @property
+    def keep_quarantine(self) -> str:
+        """DEVICEHUB_KEEP_QUARANTINE: how long quarantined messages are kept, such as `90d`; empty is for ever."""
+        return str(getattr(django_settings, "DEVICEHUB_KEEP_QUARANTINE", ""))
+
 
 settings = Settings()

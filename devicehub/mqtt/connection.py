@@ -59,6 +59,8 @@ class Connection:
         self._subscribed: dict[int, threading.Event] = {}
         self._granted: dict[int, list[ReasonCode]] = {}
         self._client.on_subscribe = self._on_subscribe
+        self._refused: dict[int, str] = {}
+        self._client.on_publish = self._on_publish
         try:
             self._client.connect(address.host, address.port, KEEPALIVE)
         except OSError as error:
@@ -81,6 +83,10 @@ class Connection:
     def _on_subscribe(self, _c: Any, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
         self._granted[mid] = reasons
         self._subscribed.setdefault(mid, threading.Event()).set()
+
+    def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
+        if reason.is_failure:  # a PUBACK of MQTT 5 says it (3.4.2.1); one of 3.1.1 cannot
+            self._refused[mid] = str(reason)
 
     def subscribe(self, topic_filter: str, qos: int = 1, timeout: float = CONNECT_TIMEOUT) -> None:
         """Subscribe and wait for the broker's answer. Raises MqttError when it refuses."""
@@ -108,6 +114,8 @@ class Connection:
             raise MqttError(f"not published to {message.topic}: {error}") from error
         if not info.is_published():
             raise Unacknowledged(f"the broker did not acknowledge a message to {message.topic}")
+        if refusal := self._refused.pop(info.mid, ""):
+            raise MqttError(f"the broker refused a message to {message.topic}: {refusal}")
 
     @property
     def connected(self) -> bool:
