@@ -82,10 +82,10 @@ def figures(period=HOURS, name="temperature", key="weatherstation/STATION-001"):
     return {r.start: (r.low, r.high, pytest.approx(r.mean), r.count) for r in rows}
 
 
-def prune(**options):
+def prune(*arguments):
     """The report of `prune_telemetry weatherstation --json` by table."""
     out = StringIO()
-    call_command("prune_telemetry", "weatherstation", "--json", stdout=out, stderr=StringIO(), **options)
+    call_command("prune_telemetry", "weatherstation", "--json", *arguments, stdout=out, stderr=StringIO())
     return {one["what"]: one for one in json.loads(out.getvalue())["weatherstation"]}
 
 
@@ -129,7 +129,7 @@ class TestRollups:
         now = timezone.now()
         old = (now - timedelta(days=60)).replace(minute=0, second=0, microsecond=0)
         measure(station, (old, 1.0), (old + HOUR / 4, 3.0))
-        assert prune(older_than="30d")["readings"]["deleted"] == 2
+        assert prune("--older-than", "30d")["readings"]["deleted"] == 2
 
         measure(station, (old + HOUR / 2, 11.0))
         roll_up()
@@ -179,7 +179,10 @@ class TestRollups:
         roll_up()
 
         assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
-        assert RolledUp.objects.get().last_id == WeatherStationReading.objects.order_by("-pk")[0].pk
+        assert (
+            RolledUp.objects.get(kind="weatherstation").last_id
+            == WeatherStationReading.objects.order_by("-pk")[0].pk
+        )
 
     @pytest.mark.django_db(transaction=True)
     def test_a_row_with_a_lower_id_that_is_committed_later_is_not_missed(self, monkeypatch):
@@ -221,7 +224,7 @@ class TestPruning:
         old = (timezone.now() - timedelta(days=60)).replace(minute=0, second=0, microsecond=0)
         measure(station, (old, 1.0), (old, 2.0))
 
-        prune(older_than="30d")
+        prune("--older-than", "30d")
 
         assert not WeatherStationReading.objects.exists()
         assert figures() == {old: (1.0, 2.0, 1.5, 2)}
@@ -232,7 +235,7 @@ class TestPruning:
         measure(station, (DAY, 2.0))
         monkeypatch.setattr(rollups, "roll_up", lambda **_: 0)  # it came after the last look
 
-        assert prune(older_than="30d")["readings"]["deleted"] == 1
+        assert prune("--older-than", "30d")["readings"]["deleted"] == 1
         assert [r.temperature for r in WeatherStationReading.objects.all()] == [2.0]
 
     def test_many_rows_of_one_time_go_in_batches_too(self, station, kind):
@@ -269,7 +272,7 @@ class TestPruning:
         now = timezone.now()
         measure(station, (now - timedelta(days=40), 1.0), (now, 2.0))
 
-        report = prune(older_than="30d", dry_run=True)
+        report = prune("--older-than", "30d", "--dry-run")
 
         assert report["readings"]["deleted"] == 1
         assert report["readings"]["oldest"][:10] == now.isoformat()[:10]
