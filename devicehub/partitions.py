@@ -273,7 +273,7 @@ def _copy(made: Plan, pace: Pace) -> None:
     after = 0
     while last is not None and after < last:
         [(until,)] = _ask(
-            f"SELECT max(id) FROM (SELECT id FROM {old} WHERE id > %s ORDER BY id LIMIT %s) AS some",  # noqa: S608
+            f"SELECT max(id) FROM (SELECT id FROM {old} WHERE id > %s ORDER BY id LIMIT %s) AS coming",  # noqa: S608
             [after, pace.rows],
         )
         if until is None:

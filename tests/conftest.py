@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from django.core.asgi import get_asgi_application
+from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
 from authsvc import answers, background, denials, reader, verifier
@@ -18,6 +19,17 @@ from authsvc.models import Broker
 from devicehub import provisioning
 from devicehub.models import BaseDevice
 from tests.servers import MissingServer
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What only PostgreSQL can do is no test of SQLite."""
+    if connection.vendor == "postgresql":
+        return
+    elsewhere = [item for item in items if item.get_closest_marker("postgresql_only")]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
+
 
 SITE = get_asgi_application()
 WAKE = background.wake

@@ -2,11 +2,6 @@
 
 import json
 import random
-import signal
-import subprocess
-import sys
-import threading
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 
@@ -14,15 +9,17 @@ import psycopg
 import pytest
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import connection, connections, transaction
+from django.db import connection, models, transaction
 from django.utils import timezone
 
 from devicehub import partitions, retention, rollups
 from devicehub.batches import Pace, Stopped
+from devicehub.ingest.message import Message
+from devicehub.ingest.pipeline import pipeline
 from devicehub.models import QuarantinedMessage, RolledUp, Rollup
 from devicehub.registry import registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
-from tests.hub import ROOT, database_url, environment
+from tests.hub import database_url
 
 DAY = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -184,11 +181,10 @@ class TestRollups:
             == WeatherStationReading.objects.order_by("-pk")[0].pk
         )
 
+    @pytest.mark.postgresql_only
     @pytest.mark.django_db(transaction=True)
     def test_a_row_with_a_lower_id_that_is_committed_later_is_not_missed(self, monkeypatch):
         """PostgreSQL gives out ids before the commit; on SQLite there is one writer at a time."""
-        if connection.vendor == "sqlite":
-            pytest.xfail("ids are committed in their order")
         monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.1)
         station = WeatherStationDevice.objects.create(device_id="STATION-001")
         with psycopg.connect(database_url()) as slow:
@@ -315,3 +311,186 @@ class TestPruning:
         assert not [error for error in run_checks() if error.id == "devicehub.E020"]
         settings.DEVICEHUB_KEEP_QUARANTINE = "for ever"
         assert [error.id for error in run_checks() if "QUARANTINE" in error.msg] == ["devicehub.E020"]
+
+
+def sql(statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else None
+
+
+def table_of_readings():
+    """What the database says about the table: indexes, constraints, sequence."""
+    table = WeatherStationReading._meta.db_table
+    indexes = sql(
+        "SELECT relname, indkey::text FROM pg_index JOIN pg_class ON oid = indexrelid"
+        f" WHERE indrelid = '{table}'::regclass AND NOT indisprimary"
+    )
+    keys = sql(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        f" WHERE conrelid = '{table}'::regclass AND contype = 'f'"
+    )
+    return sorted(indexes), sorted(keys), sql(f"SELECT pg_get_serial_sequence('{table}', 'id')")
+
+
+@pytest.fixture
+def months_of_readings(transactional_db):
+    """A station with a reading each day of the last 100, one of long ago, and one of the future."""
+    station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+    now = timezone.now()
+    days = [(now - timedelta(days=n), float(n)) for n in range(100)]
+    measure(station, *days, (now + timedelta(days=400), -1.0))
+    yield station
+    with connection.schema_editor() as editor:  # as the migrations of the tests that follow made it
+        editor.execute("DROP TABLE fleet_weatherstationreading CASCADE")
+        editor.create_model(WeatherStationReading)
+
+
+@pytest.mark.sqlite_only
+def test_sqlite_has_no_partitions(db):
+    with pytest.raises(CommandError, match="Partitions need PostgreSQL; this database is SQLite"):
+        call_command("partition_readings", "weatherstation", "--yes")
+
+
+@pytest.mark.postgresql_only
+class TestPartitions:
+    def convert(self, *arguments):
+        call_command("partition_readings", "weatherstation", "--yes", *arguments, stdout=StringIO())
+
+    def test_everything_but_the_primary_key_stays_as_it_was(self, months_of_readings):
+        before = table_of_readings(), list(WeatherStationReading.objects.values_list())
+
+        self.convert("--batch", "7")
+
+        assert (table_of_readings(), list(WeatherStationReading.objects.values_list())) == before
+        found = partitions.partitions_of("fleet_weatherstationreading")
+        assert found[-1].start is None
+        assert {(p.start.day, p.end.day) for p in found[:-1]} == {(1, 1)}
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT count(*) FROM {found[-1].name}")
+            assert cursor.fetchone() == (1,)  # the one of the future
+        made = measure(months_of_readings, (timezone.now(), 5.0))[0]
+        assert made.pk == max(row[0] for row in before[1]) + 1
+        with pytest.raises(Exception, match="is not present in table"), transaction.atomic():
+            measure(WeatherStationDevice(pk=10**9), (timezone.now(), 1.0))
+
+    def test_what_is_written_meanwhile_is_there_afterwards(self, months_of_readings, kind):
+        """Inserted, changed and deleted while rows are copied, before and behind the place of the copy."""
+        rows = list(WeatherStationReading.objects.order_by("pk"))
+        done = []
+
+        def somebody_writes(_):
+            with psycopg.connect(database_url()) as other:
+                number = len(done)
+                for sql, row in (
+                    ("DELETE FROM fleet_weatherstationreading WHERE id = %s", rows[number]),
+                    ("DELETE FROM fleet_weatherstationreading WHERE id = %s", rows[-2 - number]),
+                    (
+                        "UPDATE fleet_weatherstationreading SET temperature = 77 WHERE id = %s",
+                        rows[20 + number],
+                    ),
+                    ("UPDATE fleet_weatherstationreading SET temperature = 78 WHERE id = %s", rows[50]),
+                ):
+                    other.execute(sql, [row.pk])
+                other.execute(
+                    "INSERT INTO fleet_weatherstationreading (device_id, timestamp, received_at, temperature)"
+                    " VALUES (%s, now(), now(), 99)",
+                    [months_of_readings.pk],
+                )
+            done.append(number)
+
+        partitions.convert(partitions.plan(kind, "week"), Pace(rows=20, report=somebody_writes))
+
+        found = list(WeatherStationReading.objects.all())
+        assert len(done) > 3
+        assert len([r for r in found if r.temperature == 99]) == len(done)
+        assert len([r for r in found if r.temperature == 77]) == len(done)
+        assert len([r for r in found if r.temperature == 78]) == 1
+        gone = {rows[n].pk for n in done} | {rows[-2 - n].pk for n in done}
+        assert {r.pk for r in found if r.temperature != 99} == {r.pk for r in rows} - gone
+
+    def test_a_conversion_that_was_stopped_leaves_the_table_as_it_was(self, months_of_readings, kind):
+        before = table_of_readings(), list(WeatherStationReading.objects.values_list())
+        pace = Pace(rows=20)
+        pace.report = lambda _: pace.stop.set()
+
+        with pytest.raises(Stopped):
+            partitions.convert(partitions.plan(kind, "month"), pace)
+
+        assert (table_of_readings(), list(WeatherStationReading.objects.values_list())) == before
+        assert not sql("SELECT 1 FROM pg_trigger WHERE tgname LIKE 'mirror%'")
+        self.convert()
+        assert WeatherStationReading.objects.count() == 101
+
+    def test_ingest_copies_into_it(self, months_of_readings):
+        self.convert()
+        pipeline(
+            [Message("things/weatherstation/STATION-001/data", b'{"temperature": 7.5}', timezone.now())],
+            acknowledge=lambda: None,
+        )
+
+        assert WeatherStationReading.objects.filter(temperature=7.5, device=months_of_readings).count() == 1
+
+    def test_pruning_drops_whole_partitions_and_makes_new_ones(self, months_of_readings):
+        self.convert()
+        names = {p.name for p in partitions.partitions_of("fleet_weatherstationreading")}
+        newest = max(p.end for p in partitions.partitions_of("fleet_weatherstationreading")[:-1])
+        sql(f"DROP TABLE fleet_weatherstationreading_{newest - timedelta(days=20):%Y_%m}_01")
+
+        report = prune("--older-than", "40d")
+
+        left = partitions.partitions_of("fleet_weatherstationreading")
+        assert report["readings"]["partitions"] >= 2
+        assert len(names - {p.name for p in left}) == report["readings"]["partitions"]
+        assert max(p.end for p in left[:-1]) == newest
+        assert (
+            WeatherStationReading.objects.filter(timestamp__lt=timezone.now() - timedelta(days=41)).count()
+            == 0
+        )
+        assert sum(count for *_, count in figures(DAYS).values()) == 101
+
+    def test_rows_that_wait_in_the_rest_move_into_their_partition(self, months_of_readings, kind):
+        self.convert("--by", "week")
+        last = partitions.partitions_of("fleet_weatherstationreading")[-2]
+        sql(f"DROP TABLE {last.name}")
+        measure(months_of_readings, (last.start + HOUR, 55.0))
+
+        assert partitions.extend(kind) == 1
+
+        assert sql(f"SELECT temperature FROM {last.name}") == [(55.0,)]
+        assert WeatherStationReading.objects.count() == 102
+
+    def test_a_later_migration_adds_a_column(self, months_of_readings):
+        self.convert()
+        field = models.FloatField(null=True)
+        field.set_attributes_from_name("pressure")
+        with connection.schema_editor() as editor:
+            editor.add_field(WeatherStationReading, field)
+            editor.add_index(
+                WeatherStationReading, models.Index(fields=["temperature"], name="of_a_later_migration")
+            )
+
+        sql("UPDATE fleet_weatherstationreading SET pressure = 1")
+        assert sql("SELECT count(*) FROM fleet_weatherstationreading WHERE pressure = 1") == [(101,)]
+
+    def test_what_would_be_lost_is_refused(self, months_of_readings):
+        sql("CREATE VIEW warm AS SELECT * FROM fleet_weatherstationreading WHERE temperature > 20; SELECT 1")
+
+        with pytest.raises(CommandError, match="has views, which would be lost: warm"):
+            self.convert()
+
+    def test_it_is_done_once(self, months_of_readings):
+        self.convert()
+
+        with pytest.raises(CommandError, match="is partitioned already"):
+            self.convert()
+
+    def test_without_yes_and_without_a_terminal_nothing_is_done(self, months_of_readings):
+        out = StringIO()
+        call_command("partition_readings", "weatherstation", "--dry-run", stdout=out)
+        assert "partitions by month" in out.getvalue()
+
+        with pytest.raises(CommandError, match="--yes does it without asking"):
+            call_command("partition_readings", "weatherstation")
+
+        assert not partitions.partitions_of("fleet_weatherstationreading")
