@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.forms import ModelForm
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from devicehub import provisioning
+from devicehub import provisioning, removal
 from devicehub.models import QuarantinedMessage, SentCommand
 from devicehub.registry import Kind, registry
 
@@ -47,6 +47,29 @@ class DeviceAdmin(ModelAdmin):  # type: ignore[misc]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return (*SHOWN, "device_id") if obj else SHOWN
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
+        """What the page that asks shows: counts, since Django would load every row of the device."""
+        shown, total = [], 0
+        for device in objs:
+            rows = removal.row_counts(device)
+            shown.append(f"{device}: {', '.join(f'{text} {name}' for name, text in rows.items())}")
+            total += 1
+        allowed = self.has_delete_permission(request)
+        name = str(self.model._meta.verbose_name)
+        return shown, {str(self.model._meta.verbose_name_plural): total}, set() if allowed else {name}, []
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """A device with many rows is disabled now, and goes in small portions."""
+        if not removal.has_many_rows(obj):
+            obj.delete()
+            return
+        removal.request(obj)
+        messages.warning(request, f"{obj.device_id} is disabled and being removed; it has many rows.")
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for device in queryset:
+            self.delete_model(request, device)
 
 
 class RecordAdmin(ModelAdmin):  # type: ignore[misc]

@@ -103,7 +103,8 @@ def trim(table: str, column: str, before: Any, pace: Pace) -> int:
     while floor is not None:
         pace.check()
         until = _one(
-            f"SELECT id FROM {name} WHERE id >= %s ORDER BY id LIMIT 1 OFFSET %s", [floor, pace.rows]
+            f"SELECT id FROM {name} WHERE id >= %s ORDER BY id LIMIT 1 OFFSET %s",  # noqa: S608
+            [floor, pace.rows],
         )
         window, bounds = ("id >= %s", [floor]) if until is None else ("id >= %s AND id < %s", [floor, until])
         count = pace.execute(f"DELETE FROM {name} WHERE {window} AND {at} < %s", [*bounds, before])  # noqa: S608

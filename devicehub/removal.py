@@ -125,6 +125,17 @@ def disable(device: BaseDevice | None) -> None:
         device.save(update_fields=["is_active", "updated_at"])
 
 
+def row_counts(device: BaseDevice) -> dict[str, str]:
+    """How many readings and messages a device has, in words; counts no further than has_many_rows()."""
+    kind = registry.of(device)
+    found = {}
+    if kind is not None:
+        for name, model in (("readings", kind.reading_model), ("messages", kind.message_model)):
+            count = model.objects.filter(device=device).order_by()[: FEW + 1].count()
+            found[name] = str(count) if count <= FEW else f"more than {FEW:,}"
+    return found
+
+
 def has_many_rows(device: BaseDevice) -> bool:
     """Whether deleting it takes longer than a web request should. Counts no further than it must."""
     kind = registry.of(device)

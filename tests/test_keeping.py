@@ -2,24 +2,40 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import psycopg
 import pytest
+from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from devicehub import partitions, retention, rollups
+from authsvc.models import Denial, Grant
+from devicehub import partitions, removal, retention, rollups
 from devicehub.batches import Pace, Stopped
 from devicehub.ingest.message import Message
 from devicehub.ingest.pipeline import pipeline
-from devicehub.models import QuarantinedMessage, RolledUp, Rollup
+from devicehub.models import (
+    QuarantinedMessage,
+    RemovalRequest,
+    RetainedTopic,
+    RolledUp,
+    Rollup,
+    SentCommand,
+)
+from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from devicehub.registry import registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
-from tests.hub import database_url
+from tests import servers
+from tests.hub import ROOT, database_url, environment, eventually
 
 DAY = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -386,15 +402,15 @@ class TestPartitions:
                     ("DELETE FROM fleet_weatherstationreading WHERE id = %s", rows[number]),
                     ("DELETE FROM fleet_weatherstationreading WHERE id = %s", rows[-2 - number]),
                     (
-                        "UPDATE fleet_weatherstationreading SET temperature = 77 WHERE id = %s",
+                        "UPDATE fleet_weatherstationreading SET temperature = -77 WHERE id = %s",
                         rows[20 + number],
                     ),
-                    ("UPDATE fleet_weatherstationreading SET temperature = 78 WHERE id = %s", rows[50]),
+                    ("UPDATE fleet_weatherstationreading SET temperature = -78 WHERE id = %s", rows[50]),
                 ):
                     other.execute(sql, [row.pk])
                 other.execute(
                     "INSERT INTO fleet_weatherstationreading (device_id, timestamp, received_at, temperature)"
-                    " VALUES (%s, now(), now(), 99)",
+                    " VALUES (%s, now(), now(), -99)",
                     [months_of_readings.pk],
                 )
             done.append(number)
@@ -403,11 +419,11 @@ class TestPartitions:
 
         found = list(WeatherStationReading.objects.all())
         assert len(done) > 3
-        assert len([r for r in found if r.temperature == 99]) == len(done)
-        assert len([r for r in found if r.temperature == 77]) == len(done)
-        assert len([r for r in found if r.temperature == 78]) == 1
+        assert len([r for r in found if r.temperature == -99]) == len(done)
+        assert len([r for r in found if r.temperature == -77]) == len(done)
+        assert len([r for r in found if r.temperature == -78]) == 1
         gone = {rows[n].pk for n in done} | {rows[-2 - n].pk for n in done}
-        assert {r.pk for r in found if r.temperature != 99} == {r.pk for r in rows} - gone
+        assert {r.pk for r in found if r.temperature != -99} == {r.pk for r in rows} - gone
 
     def test_a_conversion_that_was_stopped_leaves_the_table_as_it_was(self, months_of_readings, kind):
         before = table_of_readings(), list(WeatherStationReading.objects.values_list())
@@ -494,3 +510,382 @@ class TestPartitions:
             call_command("partition_readings", "weatherstation")
 
         assert not partitions.partitions_of("fleet_weatherstationreading")
+
+
+def fill(device, number=30):
+    """Everything that is stored of a device, in every table."""
+    key, now = f"weatherstation/{device.device_id}", timezone.now()
+    measure(device, *[(DAY + n * HOUR, float(n)) for n in range(number)])
+    WeatherStationMessage.objects.bulk_create(
+        WeatherStationMessage(device=device, topic=f"{n}") for n in range(number)
+    )
+    roll_up()
+    QuarantinedMessage.objects.create(reason="x", topic="t", payload=b"", device_key=key, received_at=now)
+    SentCommand.objects.create(device_key=key, name="reboot", sent_at=now)
+    SentCommand.objects.create(device_key=key, name="reboot", sent_at=now, answered_at=now)
+    Grant.objects.create(subject=f"key:{key}", actions="publish", filter="plant/x")
+    for principal, client in ((key, "a"), ("", "b")):
+        Denial.objects.create(
+            dialect="emqx",
+            username=device.mqtt_username,
+            client_id=client,
+            principal=principal,
+            action="publish",
+            topic="t",
+            reason="no_grant",
+            first_at=now,
+            last_at=now,
+        )
+
+
+def remains(device):
+    """How many rows each table still has of a device."""
+    key = f"weatherstation/{device.device_id}"
+    return {
+        "device": WeatherStationDevice.objects.filter(device_id=device.device_id).count(),
+        "readings": WeatherStationReading.objects.filter(device_id=device.pk).count(),
+        "messages": WeatherStationMessage.objects.filter(device_id=device.pk).count(),
+        "rollups": Rollup.objects.filter(device_key=key).count(),
+        "quarantine": QuarantinedMessage.objects.filter(device_key=key).count(),
+        "commands": SentCommand.objects.filter(device_key=key).count(),
+        "grants": Grant.objects.filter(subject=f"key:{key}").count(),
+        "denials": Denial.objects.filter(username=device.mqtt_username).count(),
+    }
+
+
+def topics_to_clear():
+    return sorted(RetainedTopic.objects.values_list("topic", flat=True))
+
+
+TOPICS = [f"things/weatherstation/STATION-001/{about}" for about in ("cmd", "data", "reply", "status")]
+
+
+class TestErasing:
+    def erase(self, *arguments):
+        out = StringIO()
+        call_command("erase_device", "weatherstation", "STATION-001", *arguments, stdout=out)
+        return out.getvalue()
+
+    def test_nothing_is_left_of_the_device_and_all_of_its_neighbour(self, station, neighbour):
+        fill(station)
+        fill(neighbour)
+        kept = remains(neighbour)
+
+        counts = json.loads(self.erase("--yes", "--json", "--batch", "7"))
+
+        assert set(remains(station).values()) == {0}
+        assert remains(neighbour) == kept
+        assert counts == {
+            "device": 1,
+            "readings": 30,
+            "messages": 30,
+            "rollups": 32,
+            "quarantine": 1,
+            "commands": 2,
+            "grants": 1,
+            "denials": 2,
+            "retained": 4,
+        }
+        assert topics_to_clear() == TOPICS
+
+    def test_a_dry_run_counts_the_same_and_changes_nothing(self, station):
+        fill(station)
+        before = remains(station)
+
+        counts = json.loads(self.erase("--dry-run", "--json"))
+
+        assert {name: counts[name] for name in before} == before == remains(station)
+        assert topics_to_clear() == []
+        assert "30 readings" in self.erase("--dry-run")
+
+    def test_what_a_deleted_device_left_behind_is_erased_too(self, station):
+        fill(station)
+        station.delete()
+        assert remains(station)["quarantine"] == 1
+
+        self.erase("--yes")
+
+        assert {name: n for name, n in remains(station).items() if n} == {"denials": 1}  # of no known key
+        with pytest.raises(CommandError, match="There is no weatherstation/STATION-001, and nothing is left"):
+            self.erase("--yes")
+
+    def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):
+        with pytest.raises(CommandError, match="--yes does it without asking"):
+            self.erase()
+
+        assert remains(station)["device"] == 1
+
+    @pytest.mark.django_db(transaction=True)
+    def test_killed_in_the_middle_it_is_disabled_and_goes_on_the_next_time(self, tmp_path):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+        fill(station, 400)
+        command = [sys.executable, "manage.py", "erase_device", "weatherstation", "STATION-001", "--yes"]
+        process = subprocess.Popen(
+            [*command, "--batch", "1"], cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
+        )
+        assert eventually(lambda: 0 < remains(station)["readings"] < 400, 30)
+        process.kill()
+        process.wait()
+
+        assert remains(station)["device"] == 1
+        assert WeatherStationDevice.objects.get().is_active is False
+        self.erase("--yes")
+        assert set(remains(station).values()) == {0}
+
+    @pytest.mark.django_db(transaction=True)
+    def test_sigterm_ends_it_after_the_batch_at_hand(self, tmp_path):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+        fill(station, 400)
+        command = [sys.executable, "manage.py", "erase_device", "weatherstation", "STATION-001", "--yes"]
+        process = subprocess.Popen(
+            [*command, "--batch", "1"], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        assert eventually(lambda: 0 < remains(station)["readings"] < 400, 30)
+        process.send_signal(signal.SIGTERM)
+
+        _, said = process.communicate(timeout=10)
+        assert process.returncode == 1
+        assert "weatherstation/STATION-001 is disabled and not gone yet; run it again" in said
+        assert 0 < remains(station)["readings"] < 400
+
+
+class TestDeviceThatEnds:
+    def test_a_deleted_device_leaves_nothing_to_inherit(self, station, neighbour):
+        fill(station)
+        fill(neighbour)
+        kept = remains(neighbour)
+
+        station_as_it_was = WeatherStationDevice(
+            pk=station.pk, device_id="STATION-001", mqtt_username="station"
+        )
+        station.delete()
+
+        left = {name: n for name, n in remains(station_as_it_was).items() if n}
+        assert left == {"quarantine": 1, "commands": 1, "denials": 2}  # history
+        assert remains(neighbour) == kept
+        assert topics_to_clear() == TOPICS
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("way", ["model", "query set"])
+    def test_many_rows_go_in_batches_and_the_device_last(self, way, monkeypatch):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+        fill(station)
+        monkeypatch.setattr(Pace, "rows", 10)
+        monkeypatch.setattr("devicehub.removal.Pace", lambda: Pace(rows=10))
+        with CaptureQueriesContext(connection) as captured:
+            station.delete() if way == "model" else WeatherStationDevice.objects.all().delete()
+
+        statements = [q["sql"] for q in captured if q["sql"].startswith(("DELETE", "UPDATE"))]
+        rows = [sql for sql in statements if "LIMIT 10" in sql and "weatherstationreading" in sql]
+        assert len(rows) == 4
+        assert "is_active" in statements[0]
+        assert not WeatherStationDevice.objects.exists()
+        assert not [q["sql"] for q in captured if 'temperature"' in q["sql"]]  # no row was loaded
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda device: setattr(device, "is_active", False) or device.save(),
+            lambda device: setattr(device, "is_active", False) or device.save(update_fields=["is_active"]),
+            lambda device: WeatherStationDevice.objects.filter(pk=device.pk).update(is_active=False),
+            lambda device: (
+                setattr(device, "is_active", False)
+                or WeatherStationDevice.objects.bulk_update([device], ["is_active"])
+            ),
+            lambda device: device.delete(),
+            lambda device: WeatherStationDevice.objects.filter(pk=device.pk).delete(),
+        ],
+        ids=["save", "save a field", "update", "bulk update", "delete", "delete query set"],
+    )
+    def test_every_way_to_end_one_has_the_broker_forget_it(self, station, neighbour, end):
+        end(station)
+
+        assert topics_to_clear() == TOPICS
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda device: device.save(),
+            lambda device: setattr(device, "is_active", False) or device.save(update_fields=["name"]),
+            lambda device: WeatherStationDevice.objects.update(name="x", is_active=True),
+            lambda device: WeatherStationDevice.objects.filter(pk=0).update(is_active=False),
+            lambda device: WeatherStationDevice.objects.create(device_id="STATION-009", is_active=False),
+        ],
+        ids=["save", "save another field", "update", "update nobody", "create"],
+    )
+    def test_what_ends_no_device_clears_nothing(self, station, change):
+        change(station)
+
+        assert topics_to_clear() == []
+
+    def test_a_disabled_device_is_told_once(self, station):
+        station.is_active = False
+        station.save()
+        RetainedTopic.objects.all().delete()
+
+        station.save()
+
+        assert topics_to_clear() == []
+
+    def test_it_is_written_in_the_same_transaction(self, station):
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            station.is_active = False
+            station.save()
+            assert topics_to_clear() == TOPICS
+            1 / 0  # noqa: B018
+
+        assert topics_to_clear() == []
+
+
+class TestAdmin:
+    @pytest.fixture
+    def operator(self, client, db):
+        client.force_login(User.objects.create_superuser("operator"))
+        return client
+
+    @pytest.fixture
+    def confirm(self, operator):
+        """Delete a device as an operator does, in one of the two ways; the pages seen."""
+
+        def delete(way, device):
+            base = "/admin/fleet/weatherstationdevice/"
+            if way == "page":
+                url, data = f"{base}{device.pk}/delete/", {}
+                asked = operator.get(url)
+            else:
+                url, data = base, {"action": "delete_selected", "_selected_action": [device.pk]}
+                asked = operator.post(url, data)
+            assert asked.status_code == 200
+            done = operator.post(url, {**data, "post": "yes"}, follow=True)
+            assert done.status_code == 200
+            return asked.content.decode(), done.content.decode()
+
+        return delete
+
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_a_device_with_few_rows_is_gone_at_once(self, station, neighbour, confirm, way):
+        fill(station)
+
+        asked, _ = confirm(way, station)
+
+        assert "30 readings" in asked
+        assert remains(station)["device"] == remains(station)["readings"] == 0
+        assert remains(neighbour)["device"] == 1
+
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_one_with_many_is_disabled_and_goes_in_the_background(self, station, confirm, way, monkeypatch):
+        monkeypatch.setattr(removal, "FEW", 5)
+        fill(station)
+
+        _, done = confirm(way, station)
+
+        assert "is disabled and being removed" in done
+        assert remains(station)["readings"] == 30
+        assert WeatherStationDevice.objects.get().is_active is False
+        assert removal.work_off() == 1
+        assert remains(station)["device"] == remains(station)["readings"] == 0
+        assert removal.work_off() == 0
+
+    def test_a_device_that_was_enabled_again_is_not_removed(self, station):
+        removal.request(station)
+        station.is_active = True
+        station.save()
+
+        assert removal.work_off() == 0
+        assert not RemovalRequest.objects.exists()
+        assert remains(station)["device"] == 1
+
+
+@pytest.fixture
+def broker(tmp_path, needs_real, settings):
+    """The port of a mosquitto that refuses to let anybody write replies; MQTT_URL leads there."""
+    rules = tmp_path / "rules"
+    rules.write_text(
+        "topic readwrite things/+/+/data\ntopic readwrite things/+/+/status\ntopic readwrite things/+/+/cmd\n"
+    )
+    rules.chmod(0o600)
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", f"acl_file {rules}\n"))
+        except servers.MissingServer as missing:
+            needs_real(missing)
+        settings.MQTT_URL = f"mqtt://127.0.0.1:{port}"
+        yield port
+
+
+def retained_at(port):
+    """What the broker retains below things/, as {topic: payload}."""
+    found = {}
+    reader = Connection(
+        BrokerAddress("127.0.0.1", port), f"reader-{random.random()}", on_message=found.__setitem__
+    )
+    reader.subscribe("things/#")
+    reader.subscribe("nothing/#")  # the answer comes after what is retained
+    reader.close()
+    return found
+
+
+class TestRetained:
+    def publish(self, port, *topics):
+        device = Connection(BrokerAddress("127.0.0.1", port), "device")
+        for topic in topics:
+            device.publish(Outgoing(topic, b"{}", retain=True))
+        device.close()
+
+    def test_the_broker_forgets_what_it_retains_of_a_disabled_device(self, station, neighbour, broker):
+        theirs = "things/weatherstation/STATION-002/data"
+        self.publish(broker, *(t for t in TOPICS if "reply" not in t), theirs)
+        assert len(retained_at(broker)) == 4
+        station.is_active = False
+        station.save()
+
+        assert removal.clear_retained() == 3
+
+        assert set(retained_at(broker)) == {theirs}
+
+    def test_what_the_broker_refuses_stays_with_its_error_and_comes_again_later(self, station, broker):
+        station.delete()
+        begin = timezone.now()
+
+        assert removal.clear_retained() == 3
+
+        (left,) = RetainedTopic.objects.all()
+        assert left.topic.endswith("/reply")
+        assert "Not authorized" in left.error
+        for minutes in (1, 2, 4, 8):
+            wait = left.next_at - begin
+            assert timedelta(minutes=minutes) <= wait < timedelta(minutes=minutes + 1)
+            assert removal.clear_retained() == 0
+            RetainedTopic.objects.update(next_at=begin)
+            removal.clear_retained()
+            left.refresh_from_db()
+
+    def test_a_broker_that_is_away_is_asked_again(self, station, settings):
+        settings.MQTT_URL = f"mqtt://127.0.0.1:{servers.free_port()}"
+        station.delete()
+
+        assert removal.clear_retained() == 0
+
+        assert {row.attempts for row in RetainedTopic.objects.all()} == {1}
+        assert all("no connection to" in row.error for row in RetainedTopic.objects.all())
+
+    def test_a_device_that_is_enabled_again_keeps_what_is_retained(self, station, broker):
+        self.publish(broker, TOPICS[1])
+        station.is_active = False
+        station.save()
+        station.is_active = True
+        station.save()
+
+        assert removal.clear_retained() == 0
+
+        assert topics_to_clear() == []
+        assert set(retained_at(broker)) == {TOPICS[1]}
+
+    def test_another_device_of_the_same_id_does_not(self, station, broker):
+        self.publish(broker, TOPICS[0])
+        station.delete()
+        WeatherStationDevice.objects.create(device_id="STATION-001")
+
+        assert removal.clear_retained() == 3
+
+        assert retained_at(broker) == {}
