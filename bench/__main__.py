@@ -1,4 +1,4 @@
-"""`script/bench auth`, `storm`, `changes`, `ingest` and `fuzz`: what they do is in the modules of those names."""
+"""`script/bench auth`, `storm`, `changes`, `ingest`, `keeping` and `fuzz`: each is in the module of its name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, changes, fuzz, ingest, storm
+from bench import auth, changes, fuzz, ingest, keeping, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -61,6 +61,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--messages", type=positive, default=30_000, help="of one round, 30000")
     one.add_argument("--rounds", type=positive, default=5, help="5")
     one.set_defaults(module=ingest)
+
+    one = benches.add_parser("keeping", help="roll up, chart, prune and erase a year of readings")
+    one.add_argument("--rows", type=positive, default=500_000, help="500000")
+    one.set_defaults(module=keeping)
 
     for one in benches.choices.values():
         one.add_argument(

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 
@@ -63,31 +63,41 @@ def drain(table: str, condition: str, parameters: Sequence[Any], pace: Pace, *, 
     return total
 
 
-def sweep(
-    table: str, column: str, before: Any, pace: Pace, *, condition: str = "", parameters: Sequence[Any] = ()
-) -> int:
-    """Delete the rows whose *column*, a time with an index, is below *before*, the oldest first.
+class Where(NamedTuple):
+    """A condition and its parameters."""
 
-    A window of the index is deleted at a time, and looked at once: what was deleted stays in an index for a
-    while, and a search from its beginning would walk over it again and again.
+    condition: str
+    parameters: Sequence[Any]
+
+    def __and__(self, other: Where | None) -> Where:
+        if other is None:
+            return self
+        return Where(f"{self.condition} AND {other.condition}", [*self.parameters, *other.parameters])
+
+
+def sweep(table: str, column: str, of: Where, pace: Pace, *, but_only: Where | None = None) -> int:
+    """Delete the rows *of* a condition, of these *but_only* some, in the order of *column*, a time.
+
+    An index should answer *of* in that order. A window of it is deleted at a time, and looked at once: what was
+    deleted stays in an index for a while, and a search from its beginning would walk over it again and again.
     """
     name, at = quoted(table), quoted(column)
-    more = f" AND {condition}" if condition else ""
-    floor, total = _one(f"SELECT min({at}) FROM {name} WHERE {at} < %s", [before]), 0  # noqa: S608
+    floor, total = _one(f"SELECT min({at}) FROM {name} WHERE {of.condition}", of.parameters), 0  # noqa: S608
     while floor is not None:
         pace.check()
+        rest = of & Where(f"{at} >= %s", [floor])
         until = _one(
-            f"SELECT {at} FROM {name} WHERE {at} >= %s AND {at} < %s ORDER BY {at} LIMIT 1 OFFSET %s",  # noqa: S608
-            [floor, before, pace.rows],
+            f"SELECT {at} FROM {name} WHERE {rest.condition} ORDER BY {at} LIMIT 1 OFFSET %s",  # noqa: S608
+            [*rest.parameters, pace.rows],
         )
         if until == floor:  # more rows of one time than fit into a batch
-            window, bounds = f"{at} = %s", [floor]
-            total += drain(table, window + more, [*bounds, *parameters], pace)
-            until = _one(f"SELECT min({at}) FROM {name} WHERE {at} > %s AND {at} < %s", [floor, before])  # noqa: S608
+            total += drain(table, *(of & Where(f"{at} = %s", [floor]) & but_only), pace)
+            later = of & Where(f"{at} > %s", [floor])
+            until = _one(f"SELECT min({at}) FROM {name} WHERE {later.condition}", later.parameters)  # noqa: S608
         else:
-            end = before if until is None else until
-            statement = f"DELETE FROM {name} WHERE {at} >= %s AND {at} < %s{more}"  # noqa: S608
-            total += pace.execute(statement, [floor, end, *parameters])
+            window = rest if until is None else rest & Where(f"{at} < %s", [until])
+            window &= but_only
+            total += pace.execute(f"DELETE FROM {name} WHERE {window.condition}", window.parameters)  # noqa: S608
         floor = until
     return total
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from authsvc.models import Denial, Grant
 from devicehub import batches, mqtt, rollups, topics
-from devicehub.batches import Pace
+from devicehub.batches import Pace, Where
 from devicehub.conf import settings
 from devicehub.models import (
     BaseDevice,
@@ -173,10 +173,10 @@ def work_off(pace: Pace | None = None) -> int:
 
 def _drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> tuple[int, int, int]:
     """Take away readings, messages and rollups in small portions; how many of each."""
-    of = "device_id = %s"
+    of = Where("device_id = %s", [device.pk])
     return (
-        batches.drain(kind.reading_model._meta.db_table, of, [device.pk], pace),
-        batches.drain(kind.message_model._meta.db_table, of, [device.pk], pace),
+        batches.sweep(kind.reading_model._meta.db_table, "timestamp", of, pace),
+        batches.drain(kind.message_model._meta.db_table, *of, pace),
         batches.drain(Rollup._meta.db_table, "device_key = %s", [kind.key(device.device_id)], pace),
     )
 

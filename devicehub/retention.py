@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from authsvc.durations import duration
 from devicehub import batches, partitions, rollups
-from devicehub.batches import Pace
+from devicehub.batches import Pace, Where
 from devicehub.conf import settings
 from devicehub.models import QuarantinedMessage, Rollup, batched
 from devicehub.registry import Kind
@@ -107,7 +107,8 @@ def prune_quarantine(pace: Pace) -> Pruned:
     kept, table = keep_quarantine(), QuarantinedMessage._meta.db_table
     done = Pruned("quarantine", before=timezone.now() - kept if kept else None)
     if done.before:
-        done.deleted = batches.sweep(table, "received_at", batches.as_time(done.before), pace)
+        old = Where("received_at < %s", [batches.as_time(done.before)])
+        done.deleted = batches.sweep(table, "received_at", old, pace)
     done.oldest = _oldest(QuarantinedMessage, "received_at")
     return done
 
@@ -120,24 +121,16 @@ def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
     table = kind.reading_model._meta.db_table
     done = Pruned("readings", before=_hour(timezone.now() - kept) if kept else None)
     if done.before is not None:
-        condition: str = ""
-        parameters: list[Any] = []
-        taken_in = None
+        taken_in, known = None, None
         if rollups.numeric(kind):
             while rollups.roll_up(kinds=[kind]):
                 pace.check()
             taken_in = rollups.pruned(kind, readings_from=done.before).last_id
             # The plus keeps both databases from walking along the ids instead of the times.
-            condition, parameters = "+id <= %s", [taken_in]
+            known = Where("+id <= %s", [taken_in])
         done.partitions = partitions.drop_before(kind, done.before, taken_in, pace)
-        done.deleted = batches.sweep(
-            table,
-            "timestamp",
-            batches.as_time(done.before),
-            pace,
-            condition=condition,
-            parameters=parameters,
-        )
+        old = Where("timestamp < %s", [batches.as_time(done.before)])
+        done.deleted = batches.sweep(table, "timestamp", old, pace, but_only=known)
     done.oldest = _oldest(kind.reading_model, "timestamp")
     return done
 

@@ -21,7 +21,7 @@ from devicehub.registry import Kind
 MAX_SERIES = 8
 MAX_POINTS = 2_000  # of one device; above that the chart shows buckets
 BUCKETS = 720  # about, in one range
-STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600)
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 86_400)
 ROLLED_UP = 7 * 86_400  # seconds of a range from which on it is shown by hours or days
 HEARD = 5_000  # newest rows in which the devices heard last are looked for
 EARLY = timedelta(minutes=5)  # how far ahead of ours ingest lets a device's clock be
