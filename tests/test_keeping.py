@@ -798,6 +798,36 @@ class TestAdmin:
         assert remains(station)["device"] == 1
 
 
+class TestGrants:
+    """The account of ingest may write in the name of devices only where somebody said so."""
+
+    @pytest.fixture
+    def grant(self, db):
+        def create(*options):
+            call_command("create_account", "ingest", "--ingest", *options, stdout=StringIO())
+            rows = Grant.objects.filter(subject="key:account/ingest", actions="publish")
+            return {row.filter for row in rows if "weatherstation" in row.filter}
+
+        return create
+
+    def test_without_the_option_it_may_publish_commands_only(self, grant):
+        assert grant() == {"things/weatherstation/+/cmd"}
+
+    def test_with_it_it_may_clear_all_four(self, grant):
+        assert grant("--clear-retained") == {
+            f"things/weatherstation/+/{about}" for about in ("cmd", "data", "reply", "status")
+        }
+
+    def test_an_account_that_exists_gets_them_too(self, grant):
+        grant()
+
+        assert len(grant("--clear-retained", "--grant-only")) == 4
+
+    def test_it_needs_an_ingest_account(self, db):
+        with pytest.raises(CommandError, match="--clear-retained needs --ingest"):
+            call_command("create_account", "backend", "--clear-retained")
+
+
 @pytest.fixture
 def broker(tmp_path, needs_real, settings):
     """The port of a mosquitto that refuses to let anybody write replies; MQTT_URL leads there."""
@@ -828,6 +858,24 @@ def retained_at(port):
 
 
 class TestRetained:
+    @pytest.mark.parametrize("ended", ["disabled", "deleted"])
+    def test_what_clears_a_topic_is_no_message_of_the_device(self, station, ended):
+        """Whoever is subscribed gets the empty message too, and so does ingest."""
+        if ended == "disabled":
+            WeatherStationDevice.objects.update(is_active=False)
+        else:
+            station.delete()
+
+        outcomes = pipeline([Message(topic, b"", timezone.now()) for topic in TOPICS])
+
+        assert outcomes == ["retained"] * 4
+        assert not QuarantinedMessage.objects.exists()
+        assert not WeatherStationMessage.objects.exists()
+
+    def test_an_empty_message_of_an_active_device_is_still_told(self, station):
+        assert pipeline([Message(TOPICS[1], b"", timezone.now())]) == ["failed"]
+        assert QuarantinedMessage.objects.count() == 1
+
     def publish(self, port, *topics):
         device = Connection(BrokerAddress("127.0.0.1", port), "device")
         for topic in topics:
