@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from devicehub import provisioning, removal
-from devicehub.models import QuarantinedMessage, SentCommand
+from devicehub.models import QuarantinedMessage, RemovalRequest, RetainedTopic, SentCommand
 from devicehub.registry import Kind, registry
 
 HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
@@ -108,6 +108,16 @@ class QuarantineAdmin(RecordAdmin):
 class SentCommandAdmin(RecordAdmin):
     list_display = ("sent_at", "device_key", "name", "answered_at")
     list_filter = ("name",)
+
+
+@admin.register(RetainedTopic)
+class RetainedTopicAdmin(RecordAdmin):
+    list_display = ("topic", "requested_at", "attempts", "next_at", "error")
+
+
+@admin.register(RemovalRequest)
+class RemovalRequestAdmin(RecordAdmin):
+    list_display = ("device_key", "requested_at")
 
 
 def register(kind: Kind) -> None:

@@ -119,8 +119,11 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
 
     def delete(self) -> tuple[int, dict[str, int]]:
         if _watcher is not None and not connections[self.db].in_atomic_block:
-            for device in self.order_by().iterator():
-                _watcher.emptied(device)
+            after = 0
+            while some := list(self.order_by("pk").filter(pk__gt=after)[:100]):  # no cursor is open meanwhile
+                for device in some:
+                    _watcher.emptied(device)
+                after = some[-1].pk
         return super().delete()
 
     delete.alters_data = True  # type: ignore[attr-defined]

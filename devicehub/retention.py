@@ -21,7 +21,7 @@ from authsvc.durations import duration
 from devicehub import batches, partitions, rollups
 from devicehub.batches import Pace, Where
 from devicehub.conf import settings
-from devicehub.models import QuarantinedMessage, Rollup, batched
+from devicehub.models import QuarantinedMessage, Rollup
 from devicehub.registry import Kind
 
 OPTIONS = ("keep_readings", "keep_messages", "keep_hours", "keep_days")
@@ -153,11 +153,12 @@ def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelt
         return done
     if period == Rollup.Period.HOUR:
         rollups.pruned(kind, hours_from=done.before)
-    names = rollups.numeric(kind)
-    ids = kind.device_model.objects.order_by("pk").values_list("device_id", flat=True)
+    names, after = rollups.numeric(kind), 0
     if not names:
         return done
-    for some in batched(ids.iterator(), DEVICES):
+    devices = kind.device_model.objects.order_by("pk").values_list("pk", "device_id")
+    while pairs := list(devices.filter(pk__gt=after)[:DEVICES]):  # no cursor is open while rows go
+        after, some = pairs[-1][0], [device_id for _, device_id in pairs]
         condition = (
             f"device_key IN ({_places(some)}) AND name IN ({_places(names)}) AND period = %s AND start < %s"
         )
