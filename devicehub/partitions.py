@@ -8,6 +8,7 @@ that is committed meanwhile is missing when the tables are swapped, under a lock
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import time
@@ -100,7 +101,7 @@ def convert(made: Plan, pace: Pace) -> None:
         raise NotPartitioned(f"Somebody converts {made.table} already")
     try:
         _clear(made)  # what a conversion that was killed left behind
-        _build(made)
+        _patiently(lambda: _build(made))
         _patiently(lambda: _mirror(made))
         _copy(made, pace)
         _patiently(lambda: _swap(made))
@@ -199,7 +200,7 @@ _OBSTACLES = {
 def _build(made: Plan) -> None:
     """The partitioned table, empty and complete: whoever fills it fills its indexes and is checked."""
     old, new, sequence = quoted(made.table), quoted(made.beside), quoted(f"{made.beside}_seq")
-    with transaction.atomic():
+    with _locked(""):  # the foreign key locks the table of devices against writers, for a moment
         _do(
             f"CREATE TABLE {new} (LIKE {old} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED"
             " INCLUDING STORAGE INCLUDING COMMENTS) PARTITION BY RANGE (timestamp)"
@@ -328,7 +329,8 @@ def _columns(table: str) -> list[str]:
 
 
 def _beside(index: str) -> str:
-    return f"{index.strip(chr(34))[:52]}_partition"
+    """The name of the new index until the old one, whose name it gets, is gone."""
+    return f"partition_{hashlib.sha256(index.encode()).hexdigest()[:40]}"
 
 
 def _name(table: str, start: datetime | None) -> str:
