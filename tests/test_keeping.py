@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -14,7 +15,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import connection, models, transaction
+from django.db import connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -261,6 +262,30 @@ class TestPruning:
         assert not WeatherStationReading.objects.exists()
         assert max(batches) == 4
         assert sum(batches) == 27
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_at_once_delete_each_row_once_while_others_write(self, kind):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001")
+        measure(station, *[(DAY + n * HOUR / 4, 1.0) for n in range(200)])
+
+        def in_a_thread(action):
+            try:
+                return action()
+            finally:
+                connections.close_all()
+
+        def prune_readings():
+            return retention.prune(kind, Pace(rows=7), older_than=timedelta(days=1))[0].deleted
+
+        def write():
+            return len([measure(station, (timezone.now(), 2.0)) for _ in range(50)])
+
+        with ThreadPoolExecutor(3) as pool:
+            one, other, written = pool.map(in_a_thread, (prune_readings, prune_readings, write))
+
+        assert (one + other, written) == (200, 50)
+        assert [r.temperature for r in WeatherStationReading.objects.all()] == [2.0] * 50
+        assert sum(count for *_, count in figures(DAYS).values()) >= 200
 
     def test_messages_and_the_quarantine_go_by_the_time_they_came(self, station, keeps, settings):
         now = timezone.now()
