@@ -19,7 +19,7 @@ from devicehub.batches import as_time, quoted
 from devicehub.declare import NUMBERS
 from devicehub.models import RolledUp, Rollup, batched
 from devicehub.registry import Kind, registry
-from devicehub.rollup_tables import Bucket, Part, dialect
+from devicehub.rollup_tables import Bucket, Figures, Part, dialect
 
 log = structlog.get_logger(__name__)
 
@@ -128,8 +128,7 @@ def _write(kind: Kind, names: list[str], state: RolledUp, until: int, found: _Fo
             for name in names
         }
         dialect().sum_up_days(sorted(touched))
-        for bucket in bare:  # one by one, since several hours of a day are added to one row
-            dialect().add(list(_parts([bucket], names, keys, Rollup.Period.DAY)))
+        dialect().add(list(_parts(_by_day(bare), names, keys, Rollup.Period.DAY)))
         RolledUp.objects.filter(kind=kind.slug).update(last_id=until)
     return True
 
@@ -157,6 +156,17 @@ def _parts(
         for name, (low, high, mean, count) in zip(names, bucket.figures, strict=True):
             if count:
                 yield keys[bucket.device], name, period.value, start, low, high, mean, count
+
+
+def _by_day(hours: Iterable[Bucket]) -> list[Bucket]:
+    """*hours* put together, so that each row of a day is written once."""
+    found: dict[tuple[int, datetime], Bucket] = {}
+    for hour in hours:
+        at = hour.device, _day(hour.start)
+        known = found.get(at)
+        figures = hour.figures if known is None else list(map(_together, known.figures, hour.figures))
+        found[at] = Bucket(*at, figures)
+    return list(found.values())
 
 
 def _day(moment: datetime) -> datetime:
@@ -206,9 +216,6 @@ def buckets(
     ]
 
 
-Figures = tuple[float, float, float, int]
-
-
 def _known(
     kind: Kind, devices: Mapping[int, str], name: str, period: Rollup.Period, start: datetime
 ) -> dict[tuple[int, datetime], Figures]:
@@ -219,6 +226,9 @@ def _known(
 
 
 def _together(one: Figures, other: Figures) -> Figures:
+    """Lowest, highest, mean and number of both."""
+    if not one[3] or not other[3]:
+        return one if one[3] else other
     count = one[3] + other[3]
     mean = (one[2] * one[3] + other[2] * other[3]) / count
     return min(one[0], other[0]), max(one[1], other[1]), mean, count

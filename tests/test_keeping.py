@@ -166,6 +166,26 @@ class TestRollups:
         assert figures() == {}
         assert figures(DAYS) == {old: (1.0, 8.0, 4.0, 4)}
 
+    def test_without_its_hours_a_day_is_the_same(self, station, keeps):
+        """Whatever was pruned before the rows are taken in."""
+        old = (timezone.now() - timedelta(days=60)).replace(hour=0, minute=0, second=0, microsecond=0)
+        keeps(hours="20d")
+        prune()
+        WeatherStationReading.objects.bulk_create(
+            WeatherStationReading(
+                device=station, timestamp=old + n * HOUR, temperature=n, humidity=None if n % 3 else 50
+            )
+            for n in range(48)
+        )
+        roll_up()
+
+        assert figures() == {}
+        assert figures(DAYS) == {
+            old: (0.0, 23.0, 11.5, 24),
+            old + timedelta(days=1): (24.0, 47.0, 35.5, 24),
+        }
+        assert [row[3] for row in figures(DAYS, "humidity").values()] == [8, 8]
+
     def test_nothing_of_a_device_that_was_deleted_meanwhile_is_written(self, station, kind, monkeypatch):
         measure(station, (DAY, 1.0))
         compute = rollups._compute
