@@ -382,15 +382,13 @@ class Rollup(models.Model):
 
 
 class RolledUp(models.Model):
-    """How far the rows of one kind went into its rollups, and before when rows are gone.
+    """How far the rows of one kind went into its rollups, and before when its hours are gone.
 
-    Rows up to *last_id* count in the rollups, each once. Whoever writes rollups of the kind, or takes away what
-    they are computed from, locks this row first.
+    Rows up to *last_id* count in the rollups, each once. Whoever writes rollups of the kind locks this row first.
     """
 
     kind = models.CharField(max_length=100, primary_key=True)
     last_id = models.BigIntegerField(default=0)
-    readings_from = models.DateTimeField(null=True)
     hours_from = models.DateTimeField(null=True)
 
     def __str__(self) -> str:

@@ -125,7 +125,7 @@ def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
         if rollups.numeric(kind):
             while rollups.roll_up(kinds=[kind]):
                 pace.check()
-            taken_in = rollups.pruned(kind, readings_from=done.before).last_id
+            taken_in = rollups.taken_in(kind)
             # The plus keeps both databases from walking along the ids instead of the times.
             known = Where("+id <= %s", [taken_in])
         done.partitions = partitions.drop_before(kind, done.before, taken_in, pace)
@@ -152,7 +152,7 @@ def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelt
     if done.before is None:
         return done
     if period == Rollup.Period.HOUR:
-        rollups.pruned(kind, hours_from=done.before)
+        rollups.forget_hours(kind, done.before)
     names, after = rollups.numeric(kind), 0
     if not names:
         return done

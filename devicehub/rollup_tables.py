@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-from django.db import connection, transaction
+from django.db import connection
 
 from devicehub.batches import as_time, quoted
 from devicehub.models import Rollup
@@ -44,15 +44,8 @@ class Dialect(Protocol):
 
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows: ...
     def last_id(self, table: str) -> tuple[int, set[str]]: ...
-    def hours_anew(
-        self, table: str, names: Sequence[str], after: int, until: int, horizon: Any
-    ) -> list[Bucket]: ...
-    def hours_of_new(
-        self, table: str, names: Sequence[str], after: int, until: int, before: Any
-    ) -> list[Bucket]: ...
-    def replace(self, parts: Sequence[Part]) -> None: ...
+    def hours(self, table: str, names: Sequence[str], after: int, until: int) -> list[Bucket]: ...
     def add(self, parts: Sequence[Part]) -> None: ...
-    def sum_up_days(self, days: Sequence[tuple[str, str, datetime]]) -> None: ...
     def fresh(
         self, table: str, name: str, devices: Sequence[int], after: int, since: Any, period: str
     ) -> list[Fresh]: ...
@@ -61,13 +54,11 @@ class Dialect(Protocol):
 TABLE = Rollup._meta.db_table
 NAMES = ", ".join(COLUMNS)
 KEY = "device_key, name, period, start"
-REPLACED = "low = excluded.low, high = excluded.high, mean = excluded.mean, count = excluded.count"
 ADDED = (
     f"low = {{least}}({TABLE}.low, excluded.low), high = {{greatest}}({TABLE}.high, excluded.high), "
     f"mean = ({TABLE}.mean * {TABLE}.count + excluded.mean * excluded.count) / ({TABLE}.count + excluded.count), "
     f"count = {TABLE}.count + excluded.count"
 )
-SUMMED = "min(low), max(high), sum(mean * count) / sum(count), sum(count)"
 
 
 def _figures(names: Sequence[str], of: str) -> str:
@@ -103,17 +94,15 @@ class _Both:
         )
         return Rows(count, last_id or after)
 
-    def hours_of_new(
-        self, table: str, names: Sequence[str], after: int, until: int, before: Any
-    ) -> list[Bucket]:
-        """What the new rows alone say of hours before the horizon."""
+    def hours(self, table: str, names: Sequence[str], after: int, until: int) -> list[Bucket]:
+        """What the rows above *after*, up to *until*, say of each hour that one of them is in."""
         start = self.starts["hour"].format("fresh")
         return [
             _bucket(row)
             for row in ask(
                 f"SELECT device_id, {start}, {_figures(names, 'fresh')} FROM {table} AS fresh"  # noqa: S608
-                f" WHERE id > %s AND id <= %s AND timestamp < %s GROUP BY device_id, {start}",
-                [after, until, before],
+                f" WHERE id > %s AND id <= %s GROUP BY device_id, {start}",
+                [after, until],
             )
         ]
 
@@ -146,46 +135,13 @@ class _Sqlite(_Both):
         """There is one writer, so ids are there in their order."""
         return (ask(f"SELECT max(id) FROM {table}")[0][0] or 0), set()  # noqa: S608
 
-    def hours_anew(
-        self, table: str, names: Sequence[str], after: int, until: int, horizon: Any
-    ) -> list[Bucket]:
-        return [
-            _bucket(row)
-            for row in ask(
-                "WITH touched AS MATERIALIZED (SELECT DISTINCT device_id,"  # noqa: S608
-                f" {self.starts['hour'].format('fresh')} AS start FROM {table} AS fresh WHERE id > %s AND id <= %s)"
-                f" SELECT touched.device_id, touched.start, {_figures(names, 'known')}"
-                # CROSS JOIN is SQLite's word for this order: each hour is one look into the index
-                f" FROM touched CROSS JOIN {table} AS known ON known.device_id = touched.device_id"
-                " AND known.timestamp >= touched.start AND known.timestamp < datetime(touched.start, '+1 hour')"
-                " WHERE touched.start >= %s AND +known.id <= %s GROUP BY touched.device_id, touched.start",
-                [after, until, horizon or "", until],
-            )
-        ]
-
-    def replace(self, parts: Sequence[Part]) -> None:
-        self._insert(parts, REPLACED)
-
     def add(self, parts: Sequence[Part]) -> None:
-        self._insert(parts, ADDED.format(least="min", greatest="max"))
-
-    def _insert(self, parts: Sequence[Part], change: str) -> None:
+        added = ADDED.format(least="min", greatest="max")
         rows = [(*part[:3], as_time(part[3]), *part[4:]) for part in parts]
         with connection.cursor() as cursor:
             cursor.executemany(
                 f"INSERT INTO {TABLE} ({NAMES}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
-                f" ON CONFLICT ({KEY}) DO UPDATE SET {change}",
-                rows,
-            )
-
-    def sum_up_days(self, days: Sequence[tuple[str, str, datetime]]) -> None:
-        rows = [(as_time(day), key, name, as_time(day), as_time(day)) for key, name, day in days]
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                f"INSERT INTO {TABLE} ({NAMES}) SELECT device_key, name, 'day', %s, {SUMMED} FROM {TABLE}"  # noqa: S608
-                " WHERE device_key = %s AND name = %s AND period = 'hour' AND start >= %s"
-                " AND start < datetime(%s, '+1 day') GROUP BY device_key, name"
-                f" ON CONFLICT ({KEY}) DO UPDATE SET {REPLACED}",
+                f" ON CONFLICT ({KEY}) DO UPDATE SET {added}",
                 rows,
             )
 
@@ -215,56 +171,17 @@ class _Postgresql(_Both):
         )
         return last, {writer for (writer,) in writers}
 
-    def hours_anew(
-        self, table: str, names: Sequence[str], after: int, until: int, horizon: Any
-    ) -> list[Bucket]:
-        with transaction.atomic():
-            do("SET LOCAL jit = off")  # compiling it took twenty times as long as reading the rows
-            found = ask(
-                f"WITH touched AS MATERIALIZED (SELECT DISTINCT device_id,"  # noqa: S608
-                f" {self.starts['hour'].format('fresh')} AS start FROM {table} AS fresh WHERE id > %s AND id <= %s)"
-                " SELECT touched.device_id, touched.start, found.* FROM touched CROSS JOIN LATERAL ("
-                f"SELECT {_figures(names, 'known')} FROM {table} AS known WHERE known.device_id = touched.device_id"
-                " AND known.timestamp >= touched.start AND known.timestamp < touched.start + interval '1 hour'"
-                " AND +known.id <= %s) AS found WHERE touched.start >= coalesce(%s::timestamptz, '-infinity')",
-                [after, until, until, horizon],
-            )
-        return [_bucket(row) for row in found]
-
-    def replace(self, parts: Sequence[Part]) -> None:
-        self._insert(parts, REPLACED)
-
     def add(self, parts: Sequence[Part]) -> None:
-        self._insert(parts, ADDED.format(least="least", greatest="greatest"))
-
-    def _insert(self, parts: Sequence[Part], change: str) -> None:
         if not parts:
             return
+        added = ADDED.format(least="least", greatest="greatest")
         with connection.cursor() as cursor:
             cursor.execute(
                 f"INSERT INTO {TABLE} ({NAMES}) SELECT {NAMES} FROM json_to_recordset(%s) AS part"  # noqa: S608
                 " (device_key text, name text, period text, start timestamptz, low float8, high float8,"
-                f" mean float8, count bigint) ON CONFLICT ({KEY}) DO UPDATE SET {change}",
+                f" mean float8, count bigint) ON CONFLICT ({KEY}) DO UPDATE SET {added}",
                 [orjson.dumps([dict(zip(COLUMNS, part, strict=True)) for part in parts]).decode()],
             )
-
-    def sum_up_days(self, days: Sequence[tuple[str, str, datetime]]) -> None:
-        if not days:
-            return
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {TABLE} ({NAMES}) SELECT wanted.k, wanted.n, 'day', wanted.d, summed.*"  # noqa: S608
-                " FROM json_to_recordset(%s) AS wanted (k text, n text, d timestamptz) CROSS JOIN LATERAL ("
-                f"SELECT {SUMMED} FROM {TABLE} WHERE device_key = wanted.k AND name = wanted.n"
-                " AND period = 'hour' AND start >= wanted.d AND start < wanted.d + interval '24 hours'"
-                f" HAVING count(*) > 0) AS summed ON CONFLICT ({KEY}) DO UPDATE SET {REPLACED}",
-                [orjson.dumps([{"k": key, "n": name, "d": day} for key, name, day in days]).decode()],
-            )
-
-
-def do(statement: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
 
 
 def ask(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -1,8 +1,8 @@
 """Rollups: lowest, highest, mean and number of each numeric reading, by hour and by day of UTC.
 
-Rows are taken in by their ids, each once, up to an id below which nothing can appear any more. An hour that got
-rows is computed anew from all of its rows, so late and unordered data count where they belong; where rows or
-hours were pruned already, what comes late is added to what is known. Days are computed from hours.
+Rows are taken in by their ids, each once, up to an id below which nothing can appear any more, and added to the
+hour and the day that they are in. So late and unordered data count where they belong, also where the rows of that
+hour were pruned long ago, and what it costs follows from the new rows alone.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def _roll_up(kind: Kind, limit: int) -> int:
         rows = dialect().next_rows(_table(kind), state.last_id, settled, min(STEP, limit - taken))
         if not rows.number:
             break
-        found = _compute(kind, names, state, rows.last_id)
-        if _write(kind, names, state, rows.last_id, found):
+        # Outside a transaction, since it takes most of the time: on SQLite it would hold up every writer.
+        hours = dialect().hours(_table(kind), names, state.last_id, rows.last_id)
+        if _write(kind, names, state.last_id, rows.last_id, hours):
             taken += rows.number
     return taken
 
@@ -87,48 +88,16 @@ def _settled(kind: Kind, known: int) -> int:
     return last
 
 
-class _Found(NamedTuple):
-    """What rows up to an id say: hours computed anew, and what is added to hours that lost their rows."""
-
-    anew: list[Bucket]
-    added: list[Bucket]
-
-
-def _compute(kind: Kind, names: list[str], state: RolledUp, until: int) -> _Found:
-    """Outside a transaction, since it takes most of the time: on SQLite it would hold up every writer."""
-    horizons = [moment for moment in (state.readings_from, state.hours_from) if moment is not None]
-    horizon = max(horizons, default=None)
-    table, after = _table(kind), state.last_id
-    anew = dialect().hours_anew(table, names, after, until, as_time(horizon) if horizon else None)
-    if horizon is None:
-        return _Found(anew, [])
-    return _Found(anew, dialect().hours_of_new(table, names, after, until, as_time(horizon)))
-
-
-def _write(kind: Kind, names: list[str], state: RolledUp, until: int, found: _Found) -> bool:
-    """Write what was found, if nobody took in rows or took them away meanwhile; whether it was written."""
+def _write(kind: Kind, names: list[str], after: int, until: int, hours: list[Bucket]) -> bool:
+    """Add *hours*, of the rows above *after*, if nobody took these in meanwhile; whether they were added."""
     with transaction.atomic():
-        now = lock(kind)
-        if (now.last_id, now.readings_from, now.hours_from) != (
-            state.last_id,
-            state.readings_from,
-            state.hours_from,
-        ):
+        state = lock(kind)
+        if state.last_id != after:
             return False
-        keys = _keys(kind, {bucket.device for bucket in (*found.anew, *found.added)})
-        kept_from = state.hours_from
-        hours = [b for b in found.added if kept_from is None or b.start >= kept_from]
-        bare = [b for b in found.added if kept_from is not None and b.start < kept_from]
-        dialect().replace(list(_parts(found.anew, names, keys, Rollup.Period.HOUR)))
-        dialect().add(list(_parts(hours, names, keys, Rollup.Period.HOUR)))
-        touched = {
-            (keys[b.device], name, _day(b.start))
-            for b in (*found.anew, *hours)
-            if b.device in keys
-            for name in names
-        }
-        dialect().sum_up_days(sorted(touched))
-        dialect().add(list(_parts(_by_day(bare), names, keys, Rollup.Period.DAY)))
+        keys = _keys(kind, {hour.device for hour in hours})
+        kept = [hour for hour in hours if state.hours_from is None or hour.start >= state.hours_from]
+        dialect().add(list(_parts(kept, names, keys, Rollup.Period.HOUR)))
+        dialect().add(list(_parts(_by_day(hours), names, keys, Rollup.Period.DAY)))
         RolledUp.objects.filter(kind=kind.slug).update(last_id=until)
     return True
 
@@ -152,10 +121,9 @@ def _parts(
     for bucket in buckets:
         if bucket.device not in keys:
             continue
-        start = bucket.start if period == Rollup.Period.HOUR else _day(bucket.start)
         for name, (low, high, mean, count) in zip(names, bucket.figures, strict=True):
             if count:
-                yield keys[bucket.device], name, period.value, start, low, high, mean, count
+                yield keys[bucket.device], name, period.value, bucket.start, low, high, mean, count
 
 
 def _by_day(hours: Iterable[Bucket]) -> list[Bucket]:
@@ -173,23 +141,18 @@ def _day(moment: datetime) -> datetime:
     return moment.replace(hour=0)
 
 
-def pruned(
-    kind: Kind, *, readings_from: datetime | None = None, hours_from: datetime | None = None
-) -> RolledUp:
-    """Say, before it is done, that what is older will be taken away; the state from now on.
+def taken_in(kind: Kind) -> int:
+    """The id up to which rows are in the rollups, and may be taken away."""
+    state = RolledUp.objects.filter(kind=kind.slug).first()
+    return state.last_id if state else 0
 
-    Readings are taken away by whole hours and hours by whole days. Rows above `last_id` must stay.
-    """
+
+def forget_hours(kind: Kind, before: datetime) -> None:
+    """Say that hours before this midnight go: what comes late counts in its day only."""
     with transaction.atomic():
         state = lock(kind)
-        state.readings_from = _later(state.readings_from, readings_from)
-        state.hours_from = _later(state.hours_from, hours_from)
-        state.save()
-    return state
-
-
-def _later(known: datetime | None, new: datetime | None) -> datetime | None:
-    return max((moment for moment in (known, new) if moment is not None), default=None)
+        state.hours_from = max(before, state.hours_from or before)
+        state.save(update_fields=["hours_from"])
 
 
 def buckets(
@@ -200,12 +163,11 @@ def buckets(
     Complete up to now: rows that are not taken in yet are added from their table.
     """
     for _ in range(3):
-        state = RolledUp.objects.filter(kind=kind.slug).first()
-        taken = state.last_id if state else 0
+        taken = taken_in(kind)
         start = _start_of(since, period)
         known = _known(kind, devices, name, period, start)
         fresh = dialect().fresh(_table(kind), name, list(devices), taken, as_time(start), period.value)
-        if state is None or not fresh or not RolledUp.objects.filter(kind=kind.slug, last_id__gt=taken):
+        if taken_in(kind) == taken:
             break  # nothing was taken in between the two looks, which would count twice
     for device, moment, low, high, mean, count in fresh:
         old = known.get((device, moment))

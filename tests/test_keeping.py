@@ -188,30 +188,27 @@ class TestRollups:
 
     def test_nothing_of_a_device_that_was_deleted_meanwhile_is_written(self, station, kind, monkeypatch):
         measure(station, (DAY, 1.0))
-        compute = rollups._compute
+        write = rollups._write
 
-        def then_delete(*arguments):
-            found = compute(*arguments)
-            monkeypatch.setattr(rollups, "_compute", compute)
+        def after_deletion(*arguments):
             station.delete()
-            return found
+            return write(*arguments)
 
-        monkeypatch.setattr(rollups, "_compute", then_delete)
+        monkeypatch.setattr(rollups, "_write", after_deletion)
         roll_up()
 
         assert not Rollup.objects.exists()
 
     def test_what_another_process_took_in_meanwhile_counts_once(self, station, kind, monkeypatch):
         measure(station, (DAY, 1.0), (DAY, 3.0))
-        compute = rollups._compute
+        write = rollups._write
 
         def after_another(*arguments):
-            monkeypatch.setattr(rollups, "_compute", compute)
-            found = compute(*arguments)
+            monkeypatch.setattr(rollups, "_write", write)
             rollups.roll_up(limit=1)
-            return found
+            return write(*arguments)
 
-        monkeypatch.setattr(rollups, "_compute", after_another)
+        monkeypatch.setattr(rollups, "_write", after_another)
         roll_up()
 
         assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}

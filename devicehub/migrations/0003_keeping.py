@@ -40,7 +40,6 @@ class Migration(migrations.Migration):
             fields=[
                 ('kind', models.CharField(max_length=100, primary_key=True, serialize=False)),
                 ('last_id', models.BigIntegerField(default=0)),
-                ('readings_from', models.DateTimeField(null=True)),
                 ('hours_from', models.DateTimeField(null=True)),
             ],
         ),
