@@ -1,4 +1,4 @@
-"""`script/bench auth`, `storm`, `changes`, `ingest`, `faults` and `fuzz`: each is in the module of its name."""
+"""`script/bench NAME`: auth, storm, changes, ingest, faults, keeping and fuzz are each in the module of that name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, changes, faults, fuzz, ingest, storm
+from bench import auth, changes, faults, fuzz, ingest, keeping, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -80,6 +80,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--only", type=names, default=list(faults.NAMES), help="names of faults, all")
     one.add_argument("--seed", type=int, help="of the faults drawn at random, to have them again")
     one.set_defaults(module=faults)
+
+    one = benches.add_parser("keeping", help="roll up, chart, prune and erase a year of readings")
+    one.add_argument("--rows", type=positive, default=500_000, help="500000")
+    one.set_defaults(module=keeping)
 
     for one in benches.choices.values():
         one.add_argument(

@@ -194,6 +194,7 @@ DEVICEHUB_MQTT_DROPS = [
     topic.strip() for topic in os.environ.get("DEVICEHUB_MQTT_DROPS", "").split(",") if topic.strip()
 ]
 DEVICEHUB_COMMAND_DEADLINE = seconds("DEVICEHUB_COMMAND_DEADLINE", default="1h")
+DEVICEHUB_KEEP_QUARANTINE = env.str("DEVICEHUB_KEEP_QUARANTINE", default="")
 
 UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
 

@@ -11,8 +11,8 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-from devicehub import commands, provisioning
-from devicehub.models import DeviceCommand, QuarantinedMessage
+from devicehub import commands, provisioning, removal
+from devicehub.models import DeviceCommand, QuarantinedMessage, RemovalRequest, RetainedTopic
 from devicehub.registry import Kind, registry
 
 HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
@@ -48,6 +48,29 @@ class DeviceAdmin(ModelAdmin):  # type: ignore[misc]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return (*SHOWN, "device_id") if obj else SHOWN
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
+        """What the page that asks shows: counts, since Django would load every row of the device."""
+        shown, total = [], 0
+        for device in objs:
+            rows = removal.row_counts(device)
+            shown.append(f"{device}: {', '.join(f'{text} {name}' for name, text in rows.items())}")
+            total += 1
+        allowed = self.has_delete_permission(request)
+        name = str(self.model._meta.verbose_name)
+        return shown, {str(self.model._meta.verbose_name_plural): total}, set() if allowed else {name}, []
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """A device with many rows is disabled now, and goes in small portions."""
+        if not removal.has_many_rows(obj):
+            obj.delete()
+            return
+        removal.request(obj)
+        messages.warning(request, f"{obj.device_id} is disabled and being removed; it has many rows.")
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for device in queryset:
+            self.delete_model(request, device)
 
 
 class RecordAdmin(ModelAdmin):  # type: ignore[misc]
@@ -101,6 +124,16 @@ class DeviceCommandAdmin(RecordAdmin):
         if cancelled < len(chosen):
             late = f"{len(chosen) - cancelled} were over or on their way, and stay as they are."
             self.message_user(request, late, messages.WARNING)
+
+
+@admin.register(RetainedTopic)
+class RetainedTopicAdmin(RecordAdmin):
+    list_display = ("topic", "requested_at", "attempts", "next_at", "error")
+
+
+@admin.register(RemovalRequest)
+class RemovalRequestAdmin(RecordAdmin):
+    list_display = ("device_key", "requested_at")
 
 
 def register(kind: Kind) -> None:

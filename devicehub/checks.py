@@ -11,7 +11,7 @@ from django.db import connection, router
 
 from authsvc.core import topics as filters
 from authsvc.models import Account
-from devicehub import provisioning, topics
+from devicehub import provisioning, retention, topics
 from devicehub.conf import settings
 from devicehub.mqtt import BrokerAddress, InvalidAddress
 from devicehub.registry import registry
@@ -108,6 +108,24 @@ def check_routers(**_: Any) -> list[CheckMessage]:
         Error(f"DATABASE_ROUTERS write {label} to {alias!r}.", hint=hint, id="devicehub.E008")
         for label, alias in elsewhere.items()
     ]
+
+
+@register()
+def check_retention(**_: Any) -> list[CheckMessage]:
+    """devicehub.E020: how long is kept what can be understood."""
+    errors: list[CheckMessage] = []
+    hint = 'Write a timedelta or a text such as "30d"; None, or nothing, keeps for ever.'
+    for kind in registry:
+        for option in retention.OPTIONS:
+            try:
+                retention.keep(kind, option)
+            except retention.NotKept as error:
+                errors.append(Error(f"{kind.slug}: {option}: {error}.", hint=hint, id="devicehub.E020"))
+    try:
+        retention.keep_quarantine()
+    except retention.NotKept as error:
+        errors.append(Error(f"DEVICEHUB_KEEP_QUARANTINE: {error}.", hint=hint, id="devicehub.E020"))
+    return errors
 
 
 @register(Tags.database)

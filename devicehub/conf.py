@@ -47,5 +47,10 @@ class Settings:
         """DEVICEHUB_COMMAND_DEADLINE: how long a command may take, from being queued to its answer."""
         return timedelta(seconds=float(getattr(django_settings, "DEVICEHUB_COMMAND_DEADLINE", 3600)))
 
+    @property
+    def keep_quarantine(self) -> str:
+        """DEVICEHUB_KEEP_QUARANTINE: how long quarantined messages are kept, such as `90d`; empty is for ever."""
+        return str(getattr(django_settings, "DEVICEHUB_KEEP_QUARANTINE", ""))
+
 
 settings = Settings()

@@ -145,6 +145,10 @@ META_DEFAULTS: Mapping[str, Any] = {
     "heartbeat_interval": 300,
     "topic_template": DEFAULT_TEMPLATE,
     "client_id": "bound",
+    "keep_readings": None,
+    "keep_messages": None,
+    "keep_hours": None,
+    "keep_days": None,
 }
 
 
@@ -152,7 +156,9 @@ class DeviceType:
     """Base of all declarations. A subclass names its readings, commands and state fields as attributes.
 
     `class Meta` may set protocol, broker, heartbeat_interval (seconds), topic_template and client_id (`bound`
-    or `any`). What a base declares is inherited; an attribute of another kind under its name takes it away.
+    or `any`), and how long what is kept: keep_readings, keep_messages, keep_hours and keep_days, each a timedelta,
+    a text such as "30d", or None for ever. What a base declares is inherited; an attribute of another kind under
+    its name takes it away.
     """
 
     _own: ClassVar[dict[str, Reading | Command | StateField | None]] = {}

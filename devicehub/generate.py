@@ -148,7 +148,7 @@ def _refuse_clashes(device_type: type[DeviceType]) -> None:
         (device_type._state_fields, BaseDevice, frozenset({"readings", "messages"})),
     ):
         for name in names:
-            taken = {f.name for f in base._meta.local_fields} | also | {"id", "pk", "device"}
+            taken = {f.name for f in base._meta.local_fields} | also | {"id", "pk", "device", "objects"}
             if name in taken or hasattr(base, name):
                 raise ImproperlyConfigured(
                     f"{device_type.__name__}.{name} has the name of something that every "

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol, TypeVar
 
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import connections, models, transaction
 from django.utils import timezone
 
 from authsvc.core import passwords
 from authsvc.models import UsernameField
 from devicehub import clock, identifiers
 from devicehub.conf import settings
+
+Thing = TypeVar("Thing")
 
 
 class InvalidDeviceId(ValidationError, ValueError):
@@ -73,6 +76,61 @@ def register_command_sender(sender: CommandSender) -> None:
     _command_sender = sender
 
 
+def batched(things: Iterable[Thing], most: int) -> Iterator[list[Thing]]:
+    """*things* in lists of at most *most*: a statement has a bounded number of parameters."""
+    source = iter(things)
+    while some := list(islice(source, most)):
+        yield some
+
+
+class Watcher(Protocol):
+    """Who is told when devices end: `devicehub.removal`, registered when the app is ready."""
+
+    def ended(self, model: type[BaseDevice], device_ids: Iterable[str]) -> None:
+        """These devices are not active any more; called in the transaction that says so."""
+
+    def emptied(self, device: BaseDevice) -> None:
+        """*device* is about to be deleted: take away what there is much of. Called outside a transaction."""
+
+
+_watcher: Watcher | None = None
+
+
+def register_watcher(watcher: Watcher) -> None:
+    global _watcher
+    _watcher = watcher
+
+
+class DeviceQuerySet(models.QuerySet["BaseDevice"]):
+    """Tells of the devices that an update disables, and deletes much in small portions."""
+
+    def update(self, **changes: Any) -> int:
+        if _watcher is None or changes.get("is_active", True) is True:
+            return super().update(**changes)
+        with transaction.atomic(using=self.db):
+            active = dict(self.filter(is_active=True).order_by().values_list("pk", "device_id"))
+            changed = super().update(**changes)
+            rows = self.model._base_manager.using(self.db).order_by().filter(is_active=False)
+            for some in batched(active, 500):
+                ended = rows.filter(pk__in=some).values_list("pk", flat=True)
+                _watcher.ended(self.model, [active[pk] for pk in ended])
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        if _watcher is not None and not connections[self.db].in_atomic_block:
+            after = 0
+            while some := list(self.order_by("pk").filter(pk__gt=after)[:100]):  # no cursor is open meanwhile
+                for device in some:
+                    _watcher.emptied(device)
+                after = some[-1].pk
+        return super().delete()
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+
 class BaseDevice(models.Model):
     """One device: who it is, how it logs in, and how it is. Concrete models come from create_models().
 
@@ -109,6 +167,8 @@ class BaseDevice(models.Model):
     reported_times = models.JSONField(null=True, blank=True, editable=False)  # of receipt, by column reported
     site = models.CharField(max_length=100, blank=True)
 
+    objects = DeviceQuerySet.as_manager()
+
     _device_type_cls: Any = None
 
     class Meta:
@@ -117,6 +177,28 @@ class BaseDevice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name or self.device_id} ({self.status})"
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """As every model; that it disables a device is told in the same transaction."""
+        if self.is_active or self._state.adding or _watcher is None:
+            super().save(*args, **options)
+            return
+        with transaction.atomic(using=options.get("using") or self._state.db):
+            rows = type(self)._base_manager.using(options.get("using") or self._state.db).filter(pk=self.pk)
+            was_active = rows.filter(is_active=True).exists()
+            super().save(*args, **options)
+            if was_active and not rows.filter(is_active=True).exists():
+                _watcher.ended(type(self), [self.device_id])
+
+    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """As every model. Outside a transaction it is disabled first, and its rows go in small portions."""
+        if (
+            _watcher is not None
+            and self.pk
+            and not connections[using or self._state.db or "default"].in_atomic_block
+        ):
+            _watcher.emptied(self)
+        return super().delete(using, keep_parents)
 
     def generate_credentials(self) -> dict[str, str]:
         """New MQTT credentials and API key in clear text, shown this once; the old ones end. Caller saves."""
@@ -334,3 +416,74 @@ class DeviceCommand(models.Model):
     def succeeded(self) -> bool:
         """Whether the device answered in time that it did it."""
         return self.state == CommandState.ANSWERED and bool((self.response or {}).get("ok"))
+
+
+class Rollup(models.Model):
+    """What a numeric reading of a device was in one hour or one day of UTC, also after its rows are gone."""
+
+    class Period(models.TextChoices):
+        HOUR = "hour", "Hour"
+        DAY = "day", "Day"
+
+    device_key = models.CharField(max_length=260)
+    name = models.CharField(max_length=100)
+    period = models.CharField(max_length=4, choices=Period)
+    start = models.DateTimeField()
+    low = models.FloatField()
+    high = models.FloatField()
+    mean = models.FloatField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["device_key", "name", "period", "start"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["device_key", "name", "period", "start"], name="devicehub_rollup_key"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.device_key} in the {self.period} of {self.start}"
+
+
+class RolledUp(models.Model):
+    """How far the rows of one kind went into its rollups, and before when its hours are gone.
+
+    Rows up to *last_id* count in the rollups, each once. Whoever writes rollups of the kind locks this row first.
+    """
+
+    kind = models.CharField(max_length=100, primary_key=True)
+    last_id = models.BigIntegerField(default=0)
+    hours_from = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} up to {self.last_id}"
+
+
+class RetainedTopic(models.Model):
+    """A topic whose retained message the broker has to forget, until it has."""
+
+    topic = models.CharField(max_length=512, unique=True)
+    requested_at = models.DateTimeField()
+    next_at = models.DateTimeField(db_index=True)
+    attempts = models.PositiveIntegerField(default=0)
+    error = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ["next_at"]
+
+    def __str__(self) -> str:
+        return self.topic
+
+
+class RemovalRequest(models.Model):
+    """A device with many rows that somebody deleted: it is disabled, and goes in small portions."""
+
+    device_key = models.CharField(max_length=260, unique=True)
+    requested_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["requested_at"]
+
+    def __str__(self) -> str:
+        return self.device_key

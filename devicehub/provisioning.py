@@ -182,12 +182,17 @@ def described(kind: Kind, device: BaseDevice, credentials: dict[str, str]) -> di
 
 @transaction.atomic
 def create_account(
-    name: str, *, superuser: bool = False, ingest: bool = False, client_ids: Iterable[str] = ()
+    name: str,
+    *,
+    superuser: bool = False,
+    ingest: bool = False,
+    clear_retained: bool = False,
+    client_ids: Iterable[str] = (),
 ) -> tuple[Account, str]:
     """A service account and its password, shown this once. Raises IdentityTaken, InvalidUsername.
 
     *ingest* grants what `listen_mqtt` and the sender of commands need and nothing else: receive and
-    subscribe to all data, status and reply, publish to all cmd.
+    subscribe to all data, status and reply, publish to all cmd; with *clear_retained* to the others too.
     """
     if Account.objects.filter(username=name).exists():
         raise IdentityTaken(f"There is an account {name} already")
@@ -196,17 +201,23 @@ def create_account(
     password = account.generate_password()
     account.save(force_insert=True)
     if ingest:
-        grant_ingest(account)
+        grant_ingest(account, clear_retained=clear_retained)
     return account, password
 
 
-def grant_ingest(account: Account) -> int:
-    """Give *account* the grants of ingest for the kinds that exist now; how many were missing."""
+def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
+    """Give *account* the grants of ingest for the kinds that exist now; how many were missing.
+
+    *clear_retained* lets it publish to what devices publish to: a broker forgets a retained message by an empty
+    one on its topic, and no broker asks about payloads.
+    """
     wanted = [
         (actions, text)
         for text in topics.subscriptions()
         for actions in (ActionSet.SUBSCRIBE, ActionSet.RECEIVE)
     ] + [(ActionSet.PUBLISH, text) for text in topics.command_filters()]
+    if clear_retained:
+        wanted += [(ActionSet.PUBLISH, text) for text in topics.subscriptions()]
     added = 0
     for actions, text in wanted:
         _, made = Grant.objects.get_or_create(

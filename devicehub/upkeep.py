@@ -31,13 +31,13 @@ class Upkeep:
     """Runs tasks until it is stopped. A task that fails is logged, and runs again when it is due."""
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
+        self.stopped = threading.Event()  # set by stop()
         self._threads: list[threading.Thread] = []
 
     @property
     def stopping(self) -> bool:
         """Whether stop() was called: a long task looks here between two steps."""
-        return self._stop.is_set()
+        return self.stopped.is_set()
 
     def add(self, name: str, seconds: float, run: Callable[[], object]) -> None:
         """Have *run* called at the start and then every *seconds*. Before start()."""
@@ -50,7 +50,7 @@ class Upkeep:
 
     def stop(self, timeout: float = 2.0) -> None:
         """Return when the running tasks have ended, or after *timeout* seconds. No other is begun."""
-        self._stop.set()
+        self.stopped.set()
         end = time.monotonic() + timeout
         for thread in self._threads:
             if thread.is_alive():
@@ -58,11 +58,11 @@ class Upkeep:
 
     def _repeat(self, task: Task) -> None:
         try:
-            while not self._stop.is_set():
+            while not self.stopped.is_set():
                 self._do(task)
                 if task.seconds > IDLE:
                     connections.close_all()  # of this thread
-                self._stop.wait(min(task.seconds, threading.TIMEOUT_MAX))
+                self.stopped.wait(min(task.seconds, threading.TIMEOUT_MAX))
         finally:
             connections.close_all()
 

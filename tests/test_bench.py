@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bench import auth, changes, ingest, load, placement, publisher, storm, subjects
+from bench import auth, changes, ingest, keeping, load, placement, publisher, storm, subjects
 from bench.__main__ import arguments, main
 from bench.serving import VENDORS, CannotMeasure, databases, hub
 from tests import servers
@@ -273,6 +273,28 @@ def asked(replies: list[tuple[int, str]], questions: int) -> list[dict[str, Any]
                 await asyncio.gather(*served)
 
     return asyncio.run(run())
+
+
+def test_keeping_reports_every_step_and_the_stall_of_a_writer(bench, capsys):
+    report = bench("keeping", "--rows", "3000")
+
+    steps = {step["step"]: step for step in report["steps"]}
+    assert list(steps) == [
+        "roll up",
+        "chart of a year, rows",
+        "chart of a year, rollups",
+        "the writer alone",
+        "prune a month, batches",
+        "erase a device",
+    ]
+    assert 200 < steps["prune a month, batches"]["rows"] < 300
+    assert steps["erase a device"]["rows"] > 200
+    assert all(step["seconds"] > 0 for step in report["steps"])
+    assert report["ratios"][0]["ratio"] == "chart of a year: rows / rollups"
+
+    keeping.show(report)
+
+    assert "Target, no writer waits longer than" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not placement.fixed(), reason="needs Linux and two cores")

@@ -50,7 +50,7 @@ GLOSSARY = {
     *("endpoint", "object", "object instance", "resource", "resource instance"),
     *("read", "write", "execute", "observe"),
     *("principal", "account", "grant", "decision", "verdict", "denial", "dialect", "directory"),
-    *("device type", "kind", "key", "reading", "outcome", "quarantine", "command"),
+    *("device type", "kind", "key", "reading", "outcome", "rollup", "quarantine", "command"),
     *("credentials", "API key", "token", "broker token", "overlap", "scheme"),
     *("remembered", "stamp", "stale"),
 }

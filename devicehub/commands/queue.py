@@ -67,11 +67,9 @@ def cancel(command: DeviceCommand) -> bool:
     return transitions.cancel(command, timezone.now())
 
 
-def forget_open(instance: BaseDevice, **_: Any) -> None:
-    """Receiver of post_delete: a device made again under this id must not get or answer these. History stays."""
-    kind = registry.of(instance)
-    if kind is not None:
-        DeviceCommand.objects.filter(device_key=kind.key(instance.device_id), state__in=OPEN_STATES).delete()
+def forget_open(device_key: str) -> None:
+    """Delete the open commands of a device that ends: one made again under its id must not get or answer them."""
+    DeviceCommand.objects.filter(device_key=device_key, state__in=OPEN_STATES).delete()
 
 
 def _storable(payload: dict[str, Any]) -> Any:

@@ -1,4 +1,7 @@
-"""The points of the chart: one reading of the devices heard last, raw or in buckets, and what is new of it."""
+"""The points of the chart: one reading of the devices heard last, and what is new of it.
+
+Short ranges come raw or in buckets of the rows, long ones from the rollups.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,17 @@ from typing import Any
 
 from django.db.models import Avg, Count, Func, IntegerField, Max, Min
 
+from devicehub import rollups
 from devicehub.dashboard import devices, display
 from devicehub.dashboard.selection import Plotted
+from devicehub.models import Rollup
 from devicehub.registry import Kind
 
 MAX_SERIES = 8
 MAX_POINTS = 2_000  # of one device; above that the chart shows buckets
 BUCKETS = 720  # about, in one range
-STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600)
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 86_400)
+ROLLED_UP = 7 * 86_400  # seconds of a range from which on it is shown by hours or days
 HEARD = 5_000  # newest rows in which the devices heard last are looked for
 EARLY = timedelta(minutes=5)  # how far ahead of ours ingest lets a device's clock be
 LATE_BUCKETS = 30  # a late point further back than this shows with the next loading
@@ -78,6 +84,10 @@ class Chart:
         self.kind, self.reading = plotted
         self.seconds = seconds
         self.step = 0  # seconds of a bucket; 0: raw points
+        self.period: Rollup.Period | None = None  # of the rollups that are shown
+        if seconds >= ROLLED_UP:
+            self.period = Rollup.Period.HOUR if seconds / 3_600 <= BUCKETS else Rollup.Period.DAY
+            self.step = int(rollups.PERIODS[self.period].total_seconds())
         self.names: dict[int, str] = {}  # of the devices shown, by their key
 
     @property
@@ -88,7 +98,7 @@ class Chart:
         """The whole chart, as the page wants it."""
         since = now - timedelta(seconds=self.seconds)
         self._name(self._heard(since, now))
-        if self._longest(since) > MAX_POINTS:
+        if self.period is None and self._longest(since) > MAX_POINTS:
             self.step = next(step for step in STEPS if self.seconds / step <= BUCKETS)
         newest = self.kind.reading_model.objects.order_by("-timestamp").values_list("timestamp", flat=True)
         return {
@@ -141,6 +151,10 @@ class Chart:
 
     def _points(self, since: datetime) -> list[Series]:
         name = self.reading.name
+        if self.period is not None:
+            half = timedelta(seconds=self.step / 2)
+            found = rollups.buckets(self.kind, self.names, name, self.period, since)
+            return self._series((one.device, one.start + half, one.low, one.mean, one.high) for one in found)
         if not self.step:
             raw = self._rows(since).order_by("timestamp").values_list("device_id", "timestamp", name)
             return self._series((device, time, None, value, None) for device, time, value in raw)

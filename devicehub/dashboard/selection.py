@@ -11,8 +11,22 @@ from devicehub.declare import NUMBERS, Reading
 from devicehub.models import DeviceStatus
 from devicehub.registry import Kind, registry
 
-RANGES: Mapping[str, int] = {"15m": 900, "1h": 3_600, "24h": 86_400}
-RANGE_NAMES: Mapping[str, str] = {"15m": "15 min", "1h": "1 h", "24h": "24 h"}
+RANGES: Mapping[str, int] = {
+    "15m": 900,
+    "1h": 3_600,
+    "24h": 86_400,
+    "7d": 604_800,
+    "30d": 2_592_000,
+    "1y": 31_536_000,
+}
+RANGE_NAMES: Mapping[str, str] = {
+    "15m": "15 min",
+    "1h": "1 h",
+    "24h": "24 h",
+    "7d": "7 d",
+    "30d": "30 d",
+    "1y": "1 year",
+}
 LONGEST = 128
 
 

@@ -62,6 +62,9 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
         return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
     device = devices.get((kind.slug, device_id))
+    if not message.payload and (device is None or not device.is_active):
+        # Empty: the broker is told to forget what it retains of a device that ended (MQTT 5.0, 3.3.1.3).
+        return Rejected(message, Reason.UNKNOWN_DEVICE, "", outcome=Outcome.RETAINED)
     if device is None:
         key = kind.key(device_id)
         return Rejected(message, Reason.UNKNOWN_DEVICE, f"there is no {key}", key)

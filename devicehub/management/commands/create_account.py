@@ -28,6 +28,11 @@ class Command(BaseCommand):
             help="it may receive all data, status and reply, publish all cmd, and nothing else",
         )
         parser.add_argument(
+            "--clear-retained",
+            action="store_true",
+            help="with --ingest: it may also clear what brokers retain of devices that ended, on all their topics",
+        )
+        parser.add_argument(
             "--rotate", action="store_true", help="give an account that exists a new password"
         )
         parser.add_argument(
@@ -53,17 +58,23 @@ class Command(BaseCommand):
             raise CommandError("--ask and --overlap need --rotate: make the account first")
         if options["ask"] and options["overlap"]:
             raise CommandError("--ask ends the old password now: leave --overlap out")
+        if options["clear_retained"] and not options["ingest"]:
+            raise CommandError("--clear-retained needs --ingest: it is that account that clears")
         if options["rotate"] and (options["superuser"] or options["ingest"] or client_id):
             raise CommandError("--rotate changes the password alone: the rest is changed in the admin")
         if options["rotate"]:
             return _rotate(name, options)
         if options["grant_only"]:
-            return _grant(name, ingest=options["ingest"])
+            return _grant(name, ingest=options["ingest"], clear_retained=options["clear_retained"])
         # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
         client_ids = [*client_id, f"{name}-*"] if options["ingest"] else client_id
         try:
             _, password = provisioning.create_account(
-                name, superuser=options["superuser"], ingest=options["ingest"], client_ids=client_ids
+                name,
+                superuser=options["superuser"],
+                ingest=options["ingest"],
+                clear_retained=options["clear_retained"],
+                client_ids=client_ids,
             )
         except provisioning.IdentityTaken as error:
             raise CommandError(str(error)) from error
@@ -74,11 +85,11 @@ class Command(BaseCommand):
         return f"The account {name} has the password {password}\nIt is shown this once."
 
 
-def _grant(name: str, *, ingest: bool) -> str:
+def _grant(name: str, *, ingest: bool, clear_retained: bool) -> str:
     account = Account.objects.filter(username=name).first()
     if account is None or not ingest:
         raise CommandError(f"--grant-only needs --ingest, and an account {name} that exists")
-    added = provisioning.grant_ingest(account)
+    added = provisioning.grant_ingest(account, clear_retained=clear_retained)
     return f"{added} grants added to the account {name}"
 
 

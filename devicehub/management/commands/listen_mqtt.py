@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from argparse import ArgumentTypeError
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from authsvc.core import topics as filters
-from devicehub import commands, topics
+from devicehub import commands, removal, rollups, topics
+from devicehub.batches import Pace, Stopped
 from devicehub.conf import settings
 from devicehub.ingest import exposition
 from devicehub.ingest.durability import settle
@@ -21,6 +24,8 @@ from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
 from devicehub.upkeep import Upkeep
 
 SEND_EVERY = 1.0  # seconds between two looks for commands that are due
+ROLL_UP_EVERY = 60.0
+REMOVE_EVERY = 15.0
 
 
 class Command(BaseCommand):
@@ -112,7 +117,20 @@ def _upkeep(running: Worker) -> Upkeep:
     )
     upkeep.add("sweep", EVERY, sweep.run)
     upkeep.add("commands", SEND_EVERY, commands.send_due)
+    upkeep.add("rollups", ROLL_UP_EVERY, partial(_roll_up, upkeep))
+    upkeep.add("retained", REMOVE_EVERY, removal.clear_retained)
+    upkeep.add("removal", REMOVE_EVERY, partial(_remove, upkeep))
     return upkeep
+
+
+def _roll_up(upkeep: Upkeep) -> None:
+    while rollups.roll_up() and not upkeep.stopping:
+        pass  # a fast fleet brings more in a minute than one call takes
+
+
+def _remove(upkeep: Upkeep) -> None:
+    with contextlib.suppress(Stopped):
+        removal.work_off(Pace(stop=upkeep.stopped))
 
 
 def _endpoint(text: str) -> tuple[str, int]:

@@ -97,7 +97,7 @@ export class Chart {
       cursor: { points: { size: 7 }, drag: { x: true, y: false } },
       scales: { x: { time: true, range: (u, low, high) => this.zoomed ? [low, high] : this.window() } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      axes: [{ ...axis, size: 32, space: 70, values: (u, ticks) => ticks.map(clock) }, { ...axis, size: 58, label: this.about.unit || this.about.reading, labelSize: 20, labelGap: 0, labelFont: axis.font }],
+      axes: [{ ...axis, size: 32, space: 70, values: (u, ticks) => ticks.map(this.about.seconds > 2 * 86400 ? day : clock) }, { ...axis, size: 58, label: this.about.unit || this.about.reading, labelSize: 20, labelGap: 0, labelFont: axis.font }],
       series, bands,
       hooks: {
         setSelect: [(u) => { this.zoomed = u.select.width > 0; }],
@@ -221,7 +221,13 @@ function clock(seconds) {
   return seconds % 60 ? time.slice(11, 19) : time.slice(11, 16);
 }
 
+function day(seconds) {
+  const time = new Date(seconds * 1000).toISOString();
+  return seconds % 86400 ? time.slice(5, 16).replace("T", " ") : time.slice(0, 10);
+}
+
 function spell(seconds) {
+  if (seconds % 86400 === 0) return seconds === 86400 ? "day" : `${seconds / 86400} days`;
   if (seconds % 3600 === 0) return seconds === 3600 ? "hour" : `${seconds / 3600} hours`;
   return seconds % 60 === 0 && seconds > 60 ? `${seconds / 60} minutes` : `${seconds} seconds`;
 }

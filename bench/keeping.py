@@ -1,0 +1,108 @@
+"""`script/bench keeping`: what it costs to keep a year of readings, to show it, and to take it away.
+
+In one database after the other: a year of readings of ten weather stations is rolled up, charted from the rows
+and from the rollups, pruned by a month in batches and, on PostgreSQL, by dropping a partition, and one station is
+erased. While rows go, a writer stores 20 readings every 20 ms as ingest does; its longest wait is the stall.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.auth import show_targets, shown
+from bench.serving import ROOT, CannotMeasure, databases, hub
+
+STALL_MS, CHART_MS = 1_000, 1_000
+HEADINGS = {"step": "what", "database": "database", "rows": "rows", "seconds": "s", "stall_ms": "stall ms"}
+
+
+def run(*, vendors: Sequence[str], rows: int) -> dict[str, Any]:
+    """The report. Raises CannotMeasure."""
+    measured: list[dict[str, Any]] = []
+    versions = []
+    for vendor in vendors:
+        with (
+            tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name,
+            databases(vendor, Path(name)) as create,
+        ):
+            made = hub(vendor, create("keeping"), count=10, known=0)
+            versions.append(made.version)
+            measured += _steps(vendor, made.environment, rows)
+    targets = _targets(measured)
+    return {
+        "cores": os.cpu_count(),
+        "databases": versions,
+        "rows": rows,
+        "steps": measured,
+        "ratios": [ratio for vendor in vendors for ratio in _ratios(vendor, measured)],
+        "targets": targets,
+        "met": all(target["met"] for target in targets),
+    }
+
+
+def _steps(vendor: str, environment: dict[str, str], rows: int) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "bench.kept", str(rows)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise CannotMeasure(f"bench.kept ended with {done.returncode} on {vendor}\n{done.stdout}".rstrip())
+    return [{"database": vendor, **step} for step in json.loads(done.stdout)]
+
+
+def _seconds(vendor: str, measured: list[dict[str, Any]]) -> dict[str, float]:
+    return {step["step"]: step["seconds"] for step in measured if step["database"] == vendor}
+
+
+def _ratios(vendor: str, measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is compared, and how many times faster the second is."""
+    seconds = _seconds(vendor, measured)
+    pairs = {
+        "chart of a year: rows / rollups": ("chart of a year, rows", "chart of a year, rollups"),
+        "a month: delete / drop": ("prune a month, batches", "prune a month, partition"),
+    }
+    return [
+        {"database": vendor, "ratio": name, "times": round(seconds[slow] / seconds[fast], 1)}
+        for name, (slow, fast) in pairs.items()
+        if slow in seconds and fast in seconds
+    ]
+
+
+def _targets(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    stall = max(step["stall_ms"] for step in measured if step.get("stall_ms") is not None)
+    chart = max(step["seconds"] for step in measured if step["step"] == "chart of a year, rollups") * 1000
+    return [
+        {
+            "target": f"no writer waits longer than {STALL_MS} ms while rows go",
+            "worst": stall,
+            "met": stall <= STALL_MS,
+        },
+        {
+            "target": f"the chart of a year from rollups takes at most {CHART_MS} ms",
+            "worst": round(chart),
+            "met": chart <= CHART_MS,
+        },
+    ]
+
+
+def show(report: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"{report['cores']} cores; {', '.join(report['databases'])}", highlight=False)
+    table = Table(title=f"A year of {report['rows']:,} readings", box=None, padding=(0, 1, 0, 0))
+    for name, heading in HEADINGS.items():
+        left = name in ("step", "database")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for step in report["steps"]:
+        table.add_row(*(shown(step.get(name)) for name in HEADINGS))
+    console.print(table)
+    for ratio in report["ratios"]:
+        console.print(f"{ratio['database']}: {ratio['ratio']}: {ratio['times']:,} times", highlight=False)
+    show_targets(console, report)

@@ -1,0 +1,67 @@
+"""`manage.py erase_device TYPE DEVICE_ID`: remove everything that is stored of a device."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from devicehub import provisioning, removal, retention
+from devicehub.batches import Pace, Stopped
+from devicehub.management.progress import counting, positive
+from devicehub.removal import Erased
+
+
+class Command(BaseCommand):
+    help = "Remove a device and everything that is stored of it, history included."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("type", help="the device type, such as weatherstation")
+        parser.add_argument("device_id")
+        parser.add_argument("--dry-run", action="store_true", help="count, and remove nothing")
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument("--batch", type=positive, default=Pace.rows, help="rows of one transaction")
+        parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+    def handle(self, *, device_id: str, batch: int, **options: Any) -> str:
+        try:
+            kind = provisioning.kind_of(options["type"])
+        except provisioning.UnknownKind as error:
+            raise CommandError(str(error)) from error
+        key, found = kind.key(device_id), removal.preview(kind, device_id)
+        if found.is_empty:
+            raise CommandError(f"There is no {key}, and nothing is left of one")
+        if options["dry_run"]:
+            return _report(f"{key} would be erased", found, as_json=options["json"])
+        if not options["yes"] and not _agreed(key, found):
+            raise CommandError("Nothing was changed; --yes does it without asking")
+        with counting(self.stderr, "deleted") as report:
+            pace = Pace(rows=batch, report=report)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: pace.stop.set())
+            try:
+                done = removal.erase(kind, device_id, pace)
+            except removal.NothingThere as error:
+                raise CommandError(str(error)) from error
+            except Stopped as error:
+                raise CommandError(f"Stopped: {key} is disabled and not gone yet; run it again") from error
+        removal.clear_retained()
+        retention.settle_file()
+        return _report(f"{key} is erased", done, as_json=options["json"])
+
+
+def _agreed(key: str, found: Erased) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{_report(f'{key} would be erased', found)}\nType {key} to erase it: ").strip() == key
+
+
+def _report(sentence: str, counts: Erased, *, as_json: bool = False) -> str:
+    if as_json:
+        return json.dumps(asdict(counts))
+    listed = ", ".join(f"{count} {name}" for name, count in asdict(counts).items() if name != "device")
+    return f"{sentence}: {listed}"

@@ -1,0 +1,88 @@
+"""`manage.py prune_telemetry [TYPE]`: take away what the device types do not keep any more, in small portions."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import IntegrityError
+
+from authsvc.durations import duration
+from devicehub import provisioning, retention
+from devicehub.batches import Pace, Stopped
+from devicehub.management.progress import counting, positive
+from devicehub.registry import Kind, registry
+from devicehub.retention import Pruned
+
+
+class Command(BaseCommand):
+    help = "Delete readings, messages, rollups and quarantined messages that are older than what is kept."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("type", nargs="?", help="only this device type, and not the quarantine")
+        parser.add_argument(
+            "--older-than",
+            type=duration,
+            help="with a type: take this for its keep_readings and keep_messages, such as 30d",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="count, and delete nothing")
+        parser.add_argument("--batch", type=positive, default=Pace.rows, help="rows of one transaction")
+        parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    def handle(self, *, older_than: timedelta | None, batch: int, **options: Any) -> str:
+        if older_than is not None and not options["type"]:
+            raise CommandError("--older-than needs a type: it would go for all of them")
+        if older_than is not None and older_than < timedelta(hours=1):
+            raise CommandError("--older-than is at least 1h: readings go by whole hours")
+        report: dict[str, list[Pruned]] = {}
+        with counting(self.stderr, "deleted") as report_rows:
+            pace = Pace(rows=batch, report=report_rows)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: pace.stop.set())
+            try:
+                for kind in _kinds(options["type"]):
+                    report[kind.slug] = (
+                        retention.preview(kind, older_than=older_than)
+                        if options["dry_run"]
+                        else retention.prune(kind, pace, older_than=older_than)
+                    )
+                if not options["type"]:
+                    report["quarantine"] = [
+                        retention.preview_quarantine()
+                        if options["dry_run"]
+                        else retention.prune_quarantine(pace)
+                    ]
+            except Stopped as error:
+                raise CommandError("Stopped before the end; what is gone is gone, run it again") from error
+            except IntegrityError as error:
+                raise CommandError(f"Another table refers to rows that should go: {error}") from error
+            except (provisioning.UnknownKind, retention.NotKept) as error:
+                raise CommandError(str(error)) from error
+            retention.settle_file()
+        if options["json"]:
+            return json.dumps(
+                {name: [asdict(one) for one in found] for name, found in report.items()},
+                cls=DjangoJSONEncoder,
+            )
+        return "\n".join(
+            _line(name, one, dry_run=options["dry_run"]) for name, found in report.items() for one in found
+        )
+
+
+def _kinds(slug: str | None) -> list[Kind]:
+    return [provisioning.kind_of(slug)] if slug else list(registry)
+
+
+def _line(name: str, done: Pruned, *, dry_run: bool) -> str:
+    what = done.what if name == done.what else f"{name}: {done.what}"
+    oldest = f"; oldest kept {done.oldest:%Y-%m-%d %H:%M} UTC" if done.oldest else ""
+    if done.before is None:
+        return f"{what}: kept for ever{oldest}"
+    dropped = f" and {done.partitions} partitions dropped" if done.partitions else ""
+    verb = "would go" if dry_run else "deleted"
+    return f"{what}: {done.deleted} {verb}{dropped}, older than {done.before:%Y-%m-%d %H:%M} UTC{oldest}"

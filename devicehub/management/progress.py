@@ -1,0 +1,31 @@
+"""What commands that take long have in common: a line that counts, on a terminal only."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def counting(stream: Any, verb: str) -> Iterator[Callable[[int], None]]:
+    """A function that is told of more rows and shows their sum on *stream*, if that is a terminal."""
+    total = 0
+
+    def more(count: int) -> None:
+        nonlocal total
+        total += count
+        if stream.isatty():
+            stream.write(f"\r{total:,} rows {verb}", ending="")
+
+    yield more
+    if stream.isatty() and total:
+        stream.write("")
+
+
+def positive(text: str) -> int:
+    """A positive whole number; argparse shows the error as it is."""
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is no positive whole number")
+    return int(text)

@@ -1,0 +1,333 @@
+"""What happens when a device ends: its rows go in small portions, and the broker forgets what it retains of it.
+
+A device is disabled before anything of it goes, and is itself the last to go: whoever is killed on the way begins
+again, and nothing new comes in meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.db import IntegrityError, models, transaction
+from django.utils import timezone
+
+from authsvc.models import Denial, Grant
+from devicehub import batches, commands, mqtt, rollups, topics
+from devicehub.batches import Pace, Where
+from devicehub.conf import settings
+from devicehub.models import (
+    BaseDevice,
+    DeviceCommand,
+    QuarantinedMessage,
+    RemovalRequest,
+    RetainedTopic,
+    Rollup,
+    batched,
+)
+from devicehub.registry import Kind, registry
+from devicehub.topics import MessageType
+
+log = structlog.get_logger(__name__)
+
+FEW = 10_000  # rows of a device that a web request deletes by itself
+AT_ONCE = 500  # topics of one connection
+FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
+
+
+class NothingThere(Exception):
+    """There is no such device, and nothing is left of one."""
+
+
+@dataclass
+class Erased:
+    """How much of a device was erased, or would be."""
+
+    device: int = 0
+    readings: int = 0
+    messages: int = 0
+    rollups: int = 0
+    quarantine: int = 0
+    commands: int = 0
+    grants: int = 0
+    denials: int = 0
+    retained: int = 0  # topics that the broker is told to forget
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(value for name, value in asdict(self).items() if name != "retained")
+
+
+def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
+    """Remove everything of a device, history included, and of one that was deleted before what was left.
+
+    Raises NothingThere, and batches.Stopped: then the device is disabled, and the rest goes the next time.
+    """
+    if preview(kind, device_id).is_empty:
+        raise NothingThere(f"There is no {kind.key(device_id)}, and nothing is left of one")
+    device = kind.device_model.objects.filter(device_id=device_id).first()
+    done, key = Erased(), kind.key(device_id)
+    with transaction.atomic():  # also where it was disabled long ago: a retained command may be newer
+        disable(device)
+        done.retained = _forget_retained(kind, [device_id])
+    if device is not None:
+        done.readings, done.messages, done.rollups = _drain_rows(kind, device, pace)
+    for name, model, key_of in _HISTORY:
+        gone = batches.drain(model._meta.db_table, f"{key_of} = %s", [key], pace)
+        setattr(done, name, getattr(done, name) + gone)
+    if device is not None and device.mqtt_username:
+        table = Denial._meta.db_table
+        done.denials += batches.drain(table, "username = %s", [device.mqtt_username], pace)
+    done.grants = _grants(kind, device_id).delete()[0]
+    if device is not None:
+        done.device = _delete_row(device)
+        # A message that was on its way into the database may have ended there.
+        done.quarantine += batches.drain(QuarantinedMessage._meta.db_table, "device_key = %s", [key], pace)
+    RemovalRequest.objects.filter(device_key=key).delete()
+    return done
+
+
+def preview(kind: Kind, device_id: str) -> Erased:
+    """What erase() would remove; it counts, and changes nothing."""
+    key = kind.key(device_id)
+    found = Erased(retained=len(MessageType), grants=_grants(kind, device_id).count())
+    for name, model, key_of in _HISTORY:
+        setattr(found, name, model._default_manager.filter(**{key_of: key}).count())
+    device = kind.device_model.objects.filter(device_id=device_id).first()
+    if device is not None:
+        found.device = 1
+        found.readings = kind.reading_model.objects.filter(device=device).count()
+        found.messages = kind.message_model.objects.filter(device=device).count()
+        if device.mqtt_username:
+            own = models.Q(principal=key) | models.Q(username=device.mqtt_username)
+            found.denials = Denial.objects.filter(own).count()
+    return found
+
+
+# The tables that know a device by its key, with the column.
+_HISTORY: tuple[tuple[str, type[models.Model], str], ...] = (
+    ("rollups", Rollup, "device_key"),
+    ("quarantine", QuarantinedMessage, "device_key"),
+    ("commands", DeviceCommand, "device_key"),
+    ("denials", Denial, "principal"),
+)
+
+
+def disable(device: BaseDevice | None) -> None:
+    """No question about it is allowed from now on, and nothing it sends is stored."""
+    if device is not None and device.is_active:
+        device.is_active = False
+        device.save(update_fields=["is_active", "updated_at"])
+
+
+def row_counts(device: BaseDevice) -> dict[str, str]:
+    """How many readings and messages a device has, in words; counts no further than has_many_rows()."""
+    kind = registry.of(device)
+    found = {}
+    if kind is not None:
+        for name, model in (("readings", kind.reading_model), ("messages", kind.message_model)):
+            count = model.objects.filter(device=device).order_by()[: FEW + 1].count()
+            found[name] = str(count) if count <= FEW else f"more than {FEW:,}"
+    return found
+
+
+def has_many_rows(device: BaseDevice) -> bool:
+    """Whether deleting it takes longer than a web request should. Counts no further than it must."""
+    kind = registry.of(device)
+    rows = (kind.reading_model, kind.message_model) if kind else ()
+    return any(model.objects.filter(device=device).order_by()[FEW : FEW + 1].exists() for model in rows)
+
+
+def request(device: BaseDevice) -> None:
+    """Disable *device* and have it removed by work_off(), in small portions."""
+    kind = registry.of(device)
+    if kind is None:
+        raise ValueError(f"{type(device).__name__} is no registered kind of device")
+    with transaction.atomic():
+        disable(device)
+        RemovalRequest.objects.get_or_create(
+            device_key=kind.key(device.device_id), defaults={"requested_at": timezone.now()}
+        )
+
+
+def work_off(pace: Pace | None = None) -> int:
+    """Delete the devices whose removal was requested; how many. Raises batches.Stopped."""
+    pace, count = pace or Pace(), 0
+    for waiting in RemovalRequest.objects.all():
+        slug, _, device_id = waiting.device_key.partition("/")
+        kind = registry.get(slug)
+        device = kind.device_model.objects.filter(device_id=device_id).first() if kind else None
+        if device is not None and device.is_active:
+            log.warning("removal.enabled_again", device=waiting.device_key)  # somebody changed their mind
+        elif kind is not None and device is not None:
+            _drain_rows(kind, device, pace)
+            count += _delete_row(device)
+        waiting.delete()
+    return count
+
+
+def _drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> tuple[int, int, int]:
+    """Take away readings, messages and rollups in small portions; how many of each."""
+    of = Where("device_id = %s", [device.pk])
+    return (
+        batches.sweep(kind.reading_model._meta.db_table, "timestamp", of, pace),
+        batches.drain(kind.message_model._meta.db_table, *of, pace),
+        batches.drain(Rollup._meta.db_table, "device_key = %s", [kind.key(device.device_id)], pace),
+    )
+
+
+def _delete_row(device: BaseDevice) -> int:
+    """The device and the few rows that came meanwhile, in one transaction; 1 if it was there."""
+    for attempt in (1, 2, 3):
+        try:
+            with transaction.atomic():
+                by_model = device.delete()[1]
+        except IntegrityError:  # ingest stored a message between the rows and the device: they go again
+            if attempt == 3:
+                raise
+        else:
+            return by_model.get(device._meta.label, 0)
+    raise AssertionError("unreachable")
+
+
+def _grants(kind: Kind, device_id: str) -> models.QuerySet[Grant]:
+    return Grant.objects.filter(subject=f"key:{kind.key(device_id)}")
+
+
+class Removal:
+    """The watcher of the models: whatever way a device ends in the ORM."""
+
+    def ended(self, model: type[BaseDevice], device_ids: Iterable[str]) -> None:
+        kind = registry.of(model)
+        if kind is not None:
+            for some in batched(device_ids, 100):
+                _forget_retained(kind, some)
+
+    def emptied(self, device: BaseDevice) -> None:
+        """Disable it first, so that it stays out when this is killed."""
+        kind = registry.of(device)
+        if kind is not None and type(device).objects.filter(pk=device.pk).exists():
+            disable(device)
+            _drain_rows(kind, device, Pace())
+
+
+def before_delete(sender: type[BaseDevice], instance: BaseDevice, **_: Any) -> None:
+    """In the transaction that deletes a device: what else must go, so that its id inherits nothing."""
+    kind = registry.of(sender)
+    if kind is None:
+        return
+    key = kind.key(instance.device_id)
+    rollups.lock(kind)  # whoever computes rollups of it now finds the device gone
+    Rollup.objects.filter(device_key=key).delete()
+    _grants(kind, instance.device_id).delete()
+    commands.forget_open(key)
+    _forget_retained(kind, [instance.device_id])
+
+
+def watch() -> None:
+    """Listen to every kind that exists. By model: a receiver for all would make Django load all rows it deletes."""
+    for kind in registry:
+        models.signals.pre_delete.connect(
+            before_delete, sender=kind.device_model, dispatch_uid=f"devicehub.removal.{kind.slug}"
+        )
+
+
+def _forget_retained(kind: Kind, device_ids: Iterable[str]) -> int:
+    """Write down the topics of these devices; how many."""
+    now = timezone.now()
+    rows = [
+        RetainedTopic(topic=topics.build(kind, device_id, about), requested_at=now, next_at=now)
+        for device_id in device_ids
+        for about in MessageType
+    ]
+    RetainedTopic.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["topic"],
+        update_fields=["requested_at", "next_at"],
+    )
+    return len(rows)
+
+
+def clear_retained(limit: int = AT_ONCE) -> int:
+    """Have the broker forget what it retains on topics of ended devices, by empty retained messages; how many.
+
+    MQTT 5.0, 3.3.1.3: a retained message with no payload removes the one of its topic. A topic that the broker
+    refuses or does not acknowledge stays with the error, and comes again a minute later, then two, four, up to a day.
+    An MQTT 3.1.1 broker cannot say that it refused.
+    """
+    now = timezone.now()
+    due = list(RetainedTopic.objects.filter(next_at__lte=now).order_by("next_at")[:limit])
+    revived = _enabled_again(due)
+    for row in revived:
+        _done(row)
+    due = [row for row in due if row not in revived]
+    if not due:
+        return 0
+    try:
+        connection = _connect()
+    except (mqtt.MqttError, mqtt.InvalidAddress) as error:
+        for row in due:
+            _postpone(row, str(error), now)
+        return 0
+    try:
+        return _clear(connection, due, now)
+    finally:
+        connection.close()
+
+
+def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime) -> int:
+    cleared = 0
+    for row in due:
+        try:
+            ack = connection.publish(mqtt.Outgoing(row.topic, b"", qos=1, retain=True))
+        except mqtt.Unacknowledged as error:
+            _postpone(row, str(error), now)
+            break  # each further one would wait as long; they are due again the next time
+        except mqtt.MqttError as error:
+            _postpone(row, str(error), now)
+        else:
+            if ack.is_failure:
+                _postpone(row, f"the broker refused it: {ack.reason}", now)
+                continue
+            _done(row)
+            cleared += 1
+    return cleared
+
+
+def _enabled_again(rows: list[RetainedTopic]) -> list[RetainedTopic]:
+    """Those whose device is active again, and is not another one of the same id: what it retains is its own."""
+    found = []
+    for row in rows:
+        address = topics.parse(row.topic)
+        if address is None:
+            continue
+        devices = address.kind.device_model.objects.filter(device_id=address.device_id, is_active=True)
+        if devices.filter(created_at__lt=row.requested_at).exists():
+            found.append(row)
+    return found
+
+
+def _done(row: RetainedTopic) -> None:
+    """Only as it was: it may have been requested anew."""
+    RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at).delete()
+
+
+def _postpone(row: RetainedTopic, error: str, now: datetime) -> None:
+    pause = min(FIRST_RETRY * 2 ** min(row.attempts, 20), LAST_RETRY)
+    RetainedTopic.objects.filter(pk=row.pk).update(
+        attempts=models.F("attempts") + 1, error=error[:300], next_at=now + pause
+    )
+
+
+def _connect() -> mqtt.Connection:
+    address = mqtt.BrokerAddress.parse(settings.mqtt_url)
+    host = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:32]
+    # As the sender of commands, and still an identity of its own: two under one client id throw each other out.
+    client_id = f"{address.username or 'devicehub'}-commands-{host}-{os.getpid()}-retained"
+    return mqtt.Connection(address, client_id, version=settings.mqtt_version)

@@ -1,0 +1,1055 @@
+"""What is kept and for how long: rollups, pruning, partitions, and devices that end. Alike on both databases."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import psycopg
+import pytest
+from django.contrib.auth.models import User
+from django.core.checks import run_checks
+from django.core.management import CommandError, call_command
+from django.db import connection, connections, models, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from authsvc.models import Denial, Grant
+from devicehub import partitions, removal, retention, rollups
+from devicehub.batches import Pace, Stopped
+from devicehub.dashboard.chart import Chart, Tail
+from devicehub.dashboard.selection import parse
+from devicehub.ingest.message import Message
+from devicehub.ingest.pipeline import pipeline
+from devicehub.models import (
+    DeviceCommand,
+    QuarantinedMessage,
+    RemovalRequest,
+    RetainedTopic,
+    RolledUp,
+    Rollup,
+)
+from devicehub.mqtt import BrokerAddress, Connection, Outgoing
+from devicehub.registry import registry
+from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
+from tests import servers
+from tests.hub import ROOT, database_url, environment, eventually
+
+DAY = datetime(2026, 3, 2, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+HOURS, DAYS = Rollup.Period.HOUR, Rollup.Period.DAY
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    """Nobody else writes, so nobody must be let in."""
+    monkeypatch.setattr("devicehub.batches.REST", {"sqlite": 0, "postgresql": 0})
+
+
+@pytest.fixture
+def kind():
+    return registry.get("weatherstation")
+
+
+@pytest.fixture
+def station(db):
+    """Ours."""
+    return WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+
+
+@pytest.fixture
+def neighbour(db):
+    """Whose data must stay as they are."""
+    return WeatherStationDevice.objects.create(device_id="STATION-002", mqtt_username="neighbour")
+
+
+@pytest.fixture
+def keeps(monkeypatch):
+    """Let weather stations keep things for so long: `keeps(readings="30d")`."""
+
+    def keep(**wanted):
+        meta = {f"keep_{name}": value for name, value in wanted.items()}
+        monkeypatch.setattr("fleet.devices.WeatherStation.Meta", type("Meta", (), meta))
+
+    return keep
+
+
+def measure(device, *points):
+    """Store readings, each a time and a temperature, in the order given; their rows."""
+    return WeatherStationReading.objects.bulk_create(
+        WeatherStationReading(device=device, timestamp=moment, temperature=value, received_at=timezone.now())
+        for moment, value in points
+    )
+
+
+def roll_up():
+    while rollups.roll_up():
+        pass
+
+
+def figures(period=HOURS, name="temperature", key="weatherstation/STATION-001"):
+    """The rollups of a reading as {start: (low, high, mean, count)}."""
+    rows = Rollup.objects.filter(device_key=key, name=name, period=period)
+    return {r.start: (r.low, r.high, pytest.approx(r.mean), r.count) for r in rows}
+
+
+def prune(*arguments):
+    """The report of `prune_telemetry weatherstation --json` by table."""
+    out = StringIO()
+    call_command("prune_telemetry", "weatherstation", "--json", *arguments, stdout=out, stderr=StringIO())
+    return {one["what"]: one for one in json.loads(out.getvalue())["weatherstation"]}
+
+
+class TestRollups:
+    def test_an_hour_and_a_day_have_lowest_highest_mean_and_number(self, station):
+        measure(station, (DAY, 1.0), (DAY + HOUR / 2, 4.0), (DAY + HOUR, 10.0), (DAY + 2 * HOUR, None))
+
+        assert rollups.roll_up() == 4
+        assert figures() == {DAY: (1.0, 4.0, 2.5, 2), DAY + HOUR: (10.0, 10.0, 10.0, 1)}
+        assert figures(DAYS) == {DAY: (1.0, 10.0, 5.0, 3)}
+        assert rollups.roll_up() == 0
+
+    def test_a_second_before_the_hour_and_one_on_it_are_in_different_hours(self, station):
+        measure(station, (DAY + HOUR - timedelta(microseconds=1), 1.0), (DAY + HOUR, 2.0))
+        roll_up()
+
+        assert list(figures()) == [DAY, DAY + HOUR]
+
+    def test_late_and_unordered_rows_count_where_they_belong(self, station, neighbour):
+        """However rows arrive and are cut into steps, the figures are those of all rows together."""
+        draw = random.Random(7)
+        points = [
+            (DAY + timedelta(seconds=draw.randrange(3 * 86_400)), draw.randrange(100)) for _ in range(400)
+        ]
+        for begin in range(0, 400, 80):
+            measure(station, *points[begin : begin + 80])
+            measure(neighbour, (DAY, float(begin)))
+            rollups.roll_up(limit=draw.randrange(1, 60))
+        roll_up()
+
+        for period, width in ((HOURS, HOUR), (DAYS, timedelta(days=1))):
+            expected = {}
+            for moment, value in points:
+                expected.setdefault(DAY + (moment - DAY) // width * width, []).append(value)
+            assert figures(period) == {
+                start: (min(values), max(values), sum(values) / len(values), len(values))
+                for start, values in expected.items()
+            }
+
+    def test_what_comes_after_its_hour_was_pruned_is_added_to_what_is_known(self, station):
+        now = timezone.now()
+        old = (now - timedelta(days=60)).replace(minute=0, second=0, microsecond=0)
+        measure(station, (old, 1.0), (old + HOUR / 4, 3.0))
+        assert prune("--older-than", "30d")["readings"]["deleted"] == 2
+
+        measure(station, (old + HOUR / 2, 11.0))
+        roll_up()
+
+        assert figures() == {old: (1.0, 11.0, 5.0, 3)}
+        assert list(figures(DAYS).values()) == [(1.0, 11.0, 5.0, 3)]
+
+    def test_a_day_whose_hours_are_gone_still_takes_what_comes_late(self, station, keeps):
+        keeps(readings="10d", hours="20d")
+        old = (timezone.now() - timedelta(days=60)).replace(hour=0, minute=0, second=0, microsecond=0)
+        measure(station, (old, 1.0), (old + 3 * HOUR, 3.0))
+        report = prune()
+        assert (report["readings"]["deleted"], report["hours"]["deleted"]) == (2, 6 // 3)
+
+        measure(station, (old + 4 * HOUR, 4.0), (old + 5 * HOUR, 8.0))
+        roll_up()
+
+        assert figures() == {}
+        assert figures(DAYS) == {old: (1.0, 8.0, 4.0, 4)}
+
+    def test_without_its_hours_a_day_is_the_same(self, station, keeps):
+        """Whatever was pruned before the rows are taken in."""
+        old = (timezone.now() - timedelta(days=60)).replace(hour=0, minute=0, second=0, microsecond=0)
+        keeps(hours="20d")
+        prune()
+        WeatherStationReading.objects.bulk_create(
+            WeatherStationReading(
+                device=station, timestamp=old + n * HOUR, temperature=n, humidity=None if n % 3 else 50
+            )
+            for n in range(48)
+        )
+        roll_up()
+
+        assert figures() == {}
+        assert figures(DAYS) == {
+            old: (0.0, 23.0, 11.5, 24),
+            old + timedelta(days=1): (24.0, 47.0, 35.5, 24),
+        }
+        assert [row[3] for row in figures(DAYS, "humidity").values()] == [8, 8]
+
+    def test_nothing_of_a_device_that_was_deleted_meanwhile_is_written(self, station, kind, monkeypatch):
+        measure(station, (DAY, 1.0))
+        write = rollups._write
+
+        def after_deletion(*arguments):
+            station.delete()
+            return write(*arguments)
+
+        monkeypatch.setattr(rollups, "_write", after_deletion)
+        roll_up()
+
+        assert not Rollup.objects.exists()
+
+    def test_what_another_process_took_in_meanwhile_counts_once(self, station, kind, monkeypatch):
+        measure(station, (DAY, 1.0), (DAY, 3.0))
+        write = rollups._write
+
+        def after_another(*arguments):
+            monkeypatch.setattr(rollups, "_write", write)
+            rollups.roll_up(limit=1)
+            return write(*arguments)
+
+        monkeypatch.setattr(rollups, "_write", after_another)
+        roll_up()
+
+        assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
+        assert (
+            RolledUp.objects.get(kind="weatherstation").last_id
+            == WeatherStationReading.objects.order_by("-pk")[0].pk
+        )
+
+    @pytest.mark.postgresql_only
+    @pytest.mark.django_db(transaction=True)
+    def test_a_row_with_a_lower_id_that_is_committed_later_is_not_missed(self, monkeypatch):
+        """PostgreSQL gives out ids before the commit; on SQLite there is one writer at a time."""
+        monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.1)
+        station = WeatherStationDevice.objects.create(device_id="STATION-001")
+        with psycopg.connect(database_url()) as slow:
+            slow.execute(
+                "INSERT INTO fleet_weatherstationreading (device_id, timestamp, received_at, temperature)"
+                " VALUES (%s, %s, now(), 1)",
+                [station.pk, DAY],
+            )
+            measure(station, (DAY, 3.0))
+            assert rollups.roll_up() == 0
+            slow.commit()
+
+        roll_up()
+        assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
+
+
+class TestPruning:
+    def test_a_type_keeps_what_it_says_and_everything_else_for_ever(self, station, neighbour, keeps):
+        now = timezone.now()
+        measure(station, (now - timedelta(days=40), 1.0), (now - timedelta(days=20), 2.0))
+        keeps()
+        assert [one["before"] for one in prune().values()] == [None] * 4
+
+        keeps(readings=timedelta(days=30))
+        report = prune()
+
+        assert report["readings"]["deleted"] == 1
+        assert [r.temperature for r in WeatherStationReading.objects.all()] == [2.0]
+        assert report["readings"]["oldest"][:10] == (now - timedelta(days=20)).isoformat()[:10]
+        assert prune()["readings"]["deleted"] == 0
+
+    def test_readings_are_rolled_up_before_they_go(self, station):
+        old = (timezone.now() - timedelta(days=60)).replace(minute=0, second=0, microsecond=0)
+        measure(station, (old, 1.0), (old, 2.0))
+
+        prune("--older-than", "30d")
+
+        assert not WeatherStationReading.objects.exists()
+        assert figures() == {old: (1.0, 2.0, 1.5, 2)}
+
+    def test_a_row_that_no_rollup_knows_stays(self, station, kind, monkeypatch):
+        measure(station, (DAY, 1.0))
+        roll_up()
+        measure(station, (DAY, 2.0))
+        monkeypatch.setattr(rollups, "roll_up", lambda **_: 0)  # it came after the last look
+
+        assert prune("--older-than", "30d")["readings"]["deleted"] == 1
+        assert [r.temperature for r in WeatherStationReading.objects.all()] == [2.0]
+
+    def test_many_rows_of_one_time_go_in_batches_too(self, station, kind):
+        measure(station, *[(DAY, float(n)) for n in range(25)], (DAY + HOUR, 1.0), (DAY, 2.0))
+        batches = []
+
+        retention.prune(kind, Pace(rows=4, report=batches.append), older_than=timedelta(days=1))
+
+        assert not WeatherStationReading.objects.exists()
+        assert max(batches) == 4
+        assert sum(batches) == 27
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_at_once_delete_each_row_once_while_others_write(self, kind):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001")
+        measure(station, *[(DAY + n * HOUR / 4, 1.0) for n in range(200)])
+
+        def in_a_thread(action):
+            try:
+                return action()
+            finally:
+                connections.close_all()
+
+        def prune_readings():
+            return retention.prune(kind, Pace(rows=7), older_than=timedelta(days=1))[0].deleted
+
+        def write():
+            return len([measure(station, (timezone.now(), 2.0)) for _ in range(50)])
+
+        with ThreadPoolExecutor(3) as pool:
+            one, other, written = pool.map(in_a_thread, (prune_readings, prune_readings, write))
+
+        assert (one + other, written) == (200, 50)
+        assert [r.temperature for r in WeatherStationReading.objects.all()] == [2.0] * 50
+        assert sum(count for *_, count in figures(DAYS).values()) >= 200
+
+    def test_messages_and_the_quarantine_go_by_the_time_they_came(self, station, keeps, settings):
+        now = timezone.now()
+        for days in (50, 40, 5):
+            received = now - timedelta(days=days)
+            row = WeatherStationMessage.objects.create(device=station, topic=f"{days}")
+            WeatherStationMessage.objects.filter(pk=row.pk).update(received_at=received)
+            QuarantinedMessage.objects.create(
+                reason="not_json", topic=f"{days}", payload=b"", received_at=received
+            )
+        keeps(messages="30d")
+        settings.DEVICEHUB_KEEP_QUARANTINE = "45d"
+
+        out = StringIO()
+        call_command("prune_telemetry", batch=1, stdout=out)
+
+        assert [m.topic for m in WeatherStationMessage.objects.all()] == ["5"]
+        assert [m.topic for m in QuarantinedMessage.objects.order_by("topic")] == ["40", "5"]
+        assert "weatherstation: messages: 2 deleted, older than" in out.getvalue()
+        assert "quarantine: 1 deleted" in out.getvalue()
+
+    def test_a_dry_run_counts_and_changes_nothing(self, station):
+        now = timezone.now()
+        measure(station, (now - timedelta(days=40), 1.0), (now, 2.0))
+
+        report = prune("--older-than", "30d", "--dry-run")
+
+        assert report["readings"]["deleted"] == 1
+        assert report["readings"]["oldest"][:10] == now.isoformat()[:10]
+        assert WeatherStationReading.objects.count() == 2
+        assert not Rollup.objects.exists()
+
+    def test_a_stop_ends_after_the_batch_at_hand(self, station, kind):
+        measure(station, *[(DAY + n * HOUR, 1.0) for n in range(10)])
+        pace = Pace(rows=3)
+        pace.report = lambda _: pace.stop.set()
+
+        with pytest.raises(Stopped):
+            retention.prune(kind, pace, older_than=timedelta(days=1))
+
+        assert WeatherStationReading.objects.count() == 7
+
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--older-than", "30d"], "needs a type"),
+            (["nothing"], "There is no device type 'nothing'"),
+            (["weatherstation", "--older-than", "5m"], "at least 1h"),
+            (["weatherstation", "--older-than", "soon"], "no duration"),
+            (["weatherstation", "--batch", "0"], "no positive whole number"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said_in_a_line(self, db, arguments, says):
+        with pytest.raises(CommandError, match=says):
+            call_command("prune_telemetry", *arguments)
+
+    @pytest.mark.parametrize("nonsense", ["soon", 30, "5m", timedelta(0), timedelta(days=-1), "30 d", True])
+    def test_a_check_refuses_nonsense(self, keeps, nonsense):
+        keeps(readings=nonsense)
+
+        found = [error for error in run_checks() if error.id == "devicehub.E020"]
+
+        assert [error.msg.split(":")[1].strip() for error in found] == ["keep_readings"]
+
+    def test_a_check_looks_at_the_quarantine_too(self, settings):
+        assert not [error for error in run_checks() if error.id == "devicehub.E020"]
+        settings.DEVICEHUB_KEEP_QUARANTINE = "for ever"
+        assert [error.id for error in run_checks() if "QUARANTINE" in error.msg] == ["devicehub.E020"]
+
+
+def sql(statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else None
+
+
+def table_of_readings():
+    """What the database says about the table: indexes, constraints, sequence."""
+    table = WeatherStationReading._meta.db_table
+    indexes = sql(
+        "SELECT relname, indkey::text FROM pg_index JOIN pg_class ON oid = indexrelid"
+        f" WHERE indrelid = '{table}'::regclass AND NOT indisprimary"
+    )
+    keys = sql(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        f" WHERE conrelid = '{table}'::regclass AND contype = 'f'"
+    )
+    return sorted(indexes), sorted(keys), sql(f"SELECT pg_get_serial_sequence('{table}', 'id')")
+
+
+@pytest.fixture
+def months_of_readings(transactional_db):
+    """A station with a reading each day of the last 100, one of long ago, and one of the future."""
+    station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+    now = timezone.now()
+    days = [(now - timedelta(days=n), float(n)) for n in range(100)]
+    measure(station, *days, (now + timedelta(days=400), -1.0))
+    yield station
+    with connection.schema_editor() as editor:  # as the migrations of the tests that follow made it
+        editor.execute("DROP TABLE fleet_weatherstationreading CASCADE")
+        editor.create_model(WeatherStationReading)
+
+
+@pytest.mark.sqlite_only
+def test_sqlite_has_no_partitions(db):
+    with pytest.raises(CommandError, match="Partitions need PostgreSQL; this database is SQLite"):
+        call_command("partition_readings", "weatherstation", "--yes")
+
+
+@pytest.mark.postgresql_only
+class TestPartitions:
+    def convert(self, *arguments):
+        call_command("partition_readings", "weatherstation", "--yes", *arguments, stdout=StringIO())
+
+    def test_everything_but_the_primary_key_stays_as_it_was(self, months_of_readings):
+        before = table_of_readings(), list(WeatherStationReading.objects.values_list())
+
+        self.convert("--batch", "7")
+
+        assert (table_of_readings(), list(WeatherStationReading.objects.values_list())) == before
+        found = partitions.partitions_of("fleet_weatherstationreading")
+        assert found[-1].start is None
+        assert {(p.start.day, p.end.day) for p in found[:-1]} == {(1, 1)}
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT count(*) FROM {found[-1].name}")
+            assert cursor.fetchone() == (1,)  # the one of the future
+        made = measure(months_of_readings, (timezone.now(), 5.0))[0]
+        assert made.pk == max(row[0] for row in before[1]) + 1
+        with pytest.raises(Exception, match="is not present in table"), transaction.atomic():
+            measure(WeatherStationDevice(pk=10**9), (timezone.now(), 1.0))
+
+    def test_what_is_written_meanwhile_is_there_afterwards(self, months_of_readings, kind):
+        """Inserted, changed and deleted while rows are copied, before and behind the place of the copy."""
+        rows = list(WeatherStationReading.objects.order_by("pk"))
+        done = []
+
+        def somebody_writes(_):
+            with psycopg.connect(database_url()) as other:
+                number = len(done)
+                for sql, row in (
+                    ("DELETE FROM fleet_weatherstationreading WHERE id = %s", rows[number]),
+                    ("DELETE FROM fleet_weatherstationreading WHERE id = %s", rows[-2 - number]),
+                    (
+                        "UPDATE fleet_weatherstationreading SET temperature = -77 WHERE id = %s",
+                        rows[20 + number],
+                    ),
+                    ("UPDATE fleet_weatherstationreading SET temperature = -78 WHERE id = %s", rows[50]),
+                ):
+                    other.execute(sql, [row.pk])
+                other.execute(
+                    "INSERT INTO fleet_weatherstationreading (device_id, timestamp, received_at, temperature)"
+                    " VALUES (%s, now(), now(), -99)",
+                    [months_of_readings.pk],
+                )
+            done.append(number)
+
+        partitions.convert(partitions.plan(kind, "week"), Pace(rows=20, report=somebody_writes))
+
+        found = list(WeatherStationReading.objects.all())
+        assert len(done) > 3
+        assert len([r for r in found if r.temperature == -99]) == len(done)
+        assert len([r for r in found if r.temperature == -77]) == len(done)
+        assert len([r for r in found if r.temperature == -78]) == 1
+        gone = {rows[n].pk for n in done} | {rows[-2 - n].pk for n in done}
+        assert {r.pk for r in found if r.temperature != -99} == {r.pk for r in rows} - gone
+
+    def test_a_conversion_that_was_stopped_leaves_the_table_as_it_was(self, months_of_readings, kind):
+        before = table_of_readings(), list(WeatherStationReading.objects.values_list())
+        pace = Pace(rows=20)
+        pace.report = lambda _: pace.stop.set()
+
+        with pytest.raises(Stopped):
+            partitions.convert(partitions.plan(kind, "month"), pace)
+
+        assert (table_of_readings(), list(WeatherStationReading.objects.values_list())) == before
+        assert not sql("SELECT 1 FROM pg_trigger WHERE tgname LIKE 'mirror%'")
+        self.convert()
+        assert WeatherStationReading.objects.count() == 101
+
+    def test_ingest_copies_into_it(self, months_of_readings):
+        self.convert()
+        pipeline(
+            [Message("things/weatherstation/STATION-001/data", b'{"temperature": 7.5}', timezone.now())],
+            acknowledge=lambda: None,
+        )
+
+        assert WeatherStationReading.objects.filter(temperature=7.5, device=months_of_readings).count() == 1
+
+    def test_pruning_drops_whole_partitions_and_makes_new_ones(self, months_of_readings):
+        self.convert()
+        names = {p.name for p in partitions.partitions_of("fleet_weatherstationreading")}
+        newest = max(p.end for p in partitions.partitions_of("fleet_weatherstationreading")[:-1])
+        sql(f"DROP TABLE fleet_weatherstationreading_{newest - timedelta(days=20):%Y_%m}_01")
+
+        report = prune("--older-than", "40d")
+
+        left = partitions.partitions_of("fleet_weatherstationreading")
+        assert report["readings"]["partitions"] >= 2
+        assert len(names - {p.name for p in left}) == report["readings"]["partitions"]
+        assert max(p.end for p in left[:-1]) == newest
+        assert (
+            WeatherStationReading.objects.filter(timestamp__lt=timezone.now() - timedelta(days=41)).count()
+            == 0
+        )
+        assert sum(count for *_, count in figures(DAYS).values()) == 101
+
+    def test_rows_that_wait_in_the_rest_move_into_their_partition(self, months_of_readings, kind):
+        self.convert("--by", "week")
+        last = partitions.partitions_of("fleet_weatherstationreading")[-2]
+        sql(f"DROP TABLE {last.name}")
+        measure(months_of_readings, (last.start + HOUR, 55.0))
+
+        assert partitions.extend(kind) == 1
+
+        assert sql(f"SELECT temperature FROM {last.name}") == [(55.0,)]
+        assert WeatherStationReading.objects.count() == 102
+
+    def test_a_later_migration_adds_a_column(self, months_of_readings):
+        self.convert()
+        field = models.FloatField(null=True)
+        field.set_attributes_from_name("pressure")
+        with connection.schema_editor() as editor:
+            editor.add_field(WeatherStationReading, field)
+            editor.add_index(
+                WeatherStationReading, models.Index(fields=["temperature"], name="of_a_later_migration")
+            )
+
+        sql("UPDATE fleet_weatherstationreading SET pressure = 1")
+        assert sql("SELECT count(*) FROM fleet_weatherstationreading WHERE pressure = 1") == [(101,)]
+
+    def test_what_would_be_lost_is_refused(self, months_of_readings):
+        sql("CREATE VIEW warm AS SELECT * FROM fleet_weatherstationreading WHERE temperature > 20; SELECT 1")
+
+        with pytest.raises(CommandError, match="has views, which would be lost: warm"):
+            self.convert()
+
+    def test_it_is_done_once(self, months_of_readings):
+        self.convert()
+
+        with pytest.raises(CommandError, match="is partitioned already"):
+            self.convert()
+
+    def test_without_yes_and_without_a_terminal_nothing_is_done(self, months_of_readings):
+        out = StringIO()
+        call_command("partition_readings", "weatherstation", "--dry-run", stdout=out)
+        assert "partitions by month" in out.getvalue()
+
+        with pytest.raises(CommandError, match="--yes does it without asking"):
+            call_command("partition_readings", "weatherstation")
+
+        assert not partitions.partitions_of("fleet_weatherstationreading")
+
+
+def fill(device, number=30):
+    """Everything that is stored of a device, in every table."""
+    key, now = f"weatherstation/{device.device_id}", timezone.now()
+    measure(device, *[(DAY + n * HOUR, float(n)) for n in range(number)])
+    WeatherStationMessage.objects.bulk_create(
+        WeatherStationMessage(device=device, topic=f"{n}") for n in range(number)
+    )
+    roll_up()
+    QuarantinedMessage.objects.create(reason="x", topic="t", payload=b"", device_key=key, received_at=now)
+    DeviceCommand.objects.create(device_key=key, name="reboot")
+    DeviceCommand.objects.create(device_key=key, name="reboot", state="answered", answered_at=now)
+    Grant.objects.create(subject=f"key:{key}", actions="publish", filter="plant/x")
+    for principal, client in ((key, "a"), ("", "b")):
+        Denial.objects.create(
+            dialect="emqx",
+            username=device.mqtt_username,
+            client_id=client,
+            principal=principal,
+            action="publish",
+            topic="t",
+            reason="no_grant",
+            first_at=now,
+            last_at=now,
+        )
+
+
+def remains(device):
+    """How many rows each table still has of a device."""
+    key = f"weatherstation/{device.device_id}"
+    return {
+        "device": WeatherStationDevice.objects.filter(device_id=device.device_id).count(),
+        "readings": WeatherStationReading.objects.filter(device_id=device.pk).count(),
+        "messages": WeatherStationMessage.objects.filter(device_id=device.pk).count(),
+        "rollups": Rollup.objects.filter(device_key=key).count(),
+        "quarantine": QuarantinedMessage.objects.filter(device_key=key).count(),
+        "commands": DeviceCommand.objects.filter(device_key=key).count(),
+        "grants": Grant.objects.filter(subject=f"key:{key}").count(),
+        "denials": Denial.objects.filter(username=device.mqtt_username).count(),
+    }
+
+
+def topics_to_clear():
+    return sorted(RetainedTopic.objects.values_list("topic", flat=True))
+
+
+TOPICS = [f"things/weatherstation/STATION-001/{about}" for about in ("cmd", "data", "reply", "status")]
+
+
+class TestErasing:
+    def erase(self, *arguments):
+        out = StringIO()
+        call_command("erase_device", "weatherstation", "STATION-001", *arguments, stdout=out)
+        return out.getvalue()
+
+    def test_nothing_is_left_of_the_device_and_all_of_its_neighbour(self, station, neighbour):
+        fill(station)
+        fill(neighbour)
+        kept = remains(neighbour)
+
+        counts = json.loads(self.erase("--yes", "--json", "--batch", "7"))
+
+        assert set(remains(station).values()) == {0}
+        assert remains(neighbour) == kept
+        assert counts == {
+            "device": 1,
+            "readings": 30,
+            "messages": 30,
+            "rollups": 32,
+            "quarantine": 1,
+            "commands": 2,
+            "grants": 1,
+            "denials": 2,
+            "retained": 4,
+        }
+        assert topics_to_clear() == TOPICS
+
+    def test_a_dry_run_counts_the_same_and_changes_nothing(self, station):
+        fill(station)
+        before = remains(station)
+
+        counts = json.loads(self.erase("--dry-run", "--json"))
+
+        assert {name: counts[name] for name in before} == before == remains(station)
+        assert topics_to_clear() == []
+        assert "30 readings" in self.erase("--dry-run")
+
+    def test_what_a_deleted_device_left_behind_is_erased_too(self, station):
+        fill(station)
+        station.delete()
+        assert remains(station)["quarantine"] == 1
+
+        self.erase("--yes")
+
+        assert {name: n for name, n in remains(station).items() if n} == {"denials": 1}  # of no known key
+        with pytest.raises(CommandError, match="There is no weatherstation/STATION-001, and nothing is left"):
+            self.erase("--yes")
+
+    def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):
+        with pytest.raises(CommandError, match="--yes does it without asking"):
+            self.erase()
+
+        assert remains(station)["device"] == 1
+
+    @pytest.mark.django_db(transaction=True)
+    def test_killed_in_the_middle_it_is_disabled_and_goes_on_the_next_time(self, tmp_path):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+        fill(station, 400)
+        command = [sys.executable, "manage.py", "erase_device", "weatherstation", "STATION-001", "--yes"]
+        process = subprocess.Popen(
+            [*command, "--batch", "1"], cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
+        )
+        assert eventually(lambda: 0 < remains(station)["readings"] < 400, 30)
+        process.kill()
+        process.wait()
+
+        assert remains(station)["device"] == 1
+        assert WeatherStationDevice.objects.get().is_active is False
+        self.erase("--yes")
+        assert set(remains(station).values()) == {0}
+
+    @pytest.mark.django_db(transaction=True)
+    def test_sigterm_ends_it_after_the_batch_at_hand(self, tmp_path):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+        fill(station, 400)
+        command = [sys.executable, "manage.py", "erase_device", "weatherstation", "STATION-001", "--yes"]
+        process = subprocess.Popen(
+            [*command, "--batch", "1"], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        assert eventually(lambda: 0 < remains(station)["readings"] < 400, 30)
+        process.send_signal(signal.SIGTERM)
+
+        _, said = process.communicate(timeout=10)
+        assert process.returncode == 1
+        assert "weatherstation/STATION-001 is disabled and not gone yet; run it again" in said
+        assert 0 < remains(station)["readings"] < 400
+
+
+class TestDeviceThatEnds:
+    def test_a_deleted_device_leaves_nothing_to_inherit(self, station, neighbour):
+        fill(station)
+        fill(neighbour)
+        kept = remains(neighbour)
+
+        station_as_it_was = WeatherStationDevice(
+            pk=station.pk, device_id="STATION-001", mqtt_username="station"
+        )
+        station.delete()
+
+        left = {name: n for name, n in remains(station_as_it_was).items() if n}
+        assert left == {"quarantine": 1, "commands": 1, "denials": 2}  # history
+        assert remains(neighbour) == kept
+        assert topics_to_clear() == TOPICS
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("way", ["model", "query set"])
+    def test_many_rows_go_in_batches_and_the_device_last(self, way, monkeypatch):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+        fill(station)
+        monkeypatch.setattr(Pace, "rows", 10)
+        monkeypatch.setattr("devicehub.removal.Pace", lambda: Pace(rows=10))
+        with CaptureQueriesContext(connection) as captured:
+            station.delete() if way == "model" else WeatherStationDevice.objects.all().delete()
+
+        statements = [q["sql"] for q in captured if q["sql"].startswith(("DELETE", "UPDATE"))]
+        rows = [sql for sql in statements if '"timestamp" >= ' in sql]
+        assert len(rows) == 3
+        assert "is_active" in statements[0]
+        assert not WeatherStationDevice.objects.exists()
+        assert not [q["sql"] for q in captured if 'temperature"' in q["sql"]]  # no row was loaded
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            lambda device: setattr(device, "is_active", False) or device.save(),
+            lambda device: setattr(device, "is_active", False) or device.save(update_fields=["is_active"]),
+            lambda device: WeatherStationDevice.objects.filter(pk=device.pk).update(is_active=False),
+            lambda device: (
+                setattr(device, "is_active", False)
+                or WeatherStationDevice.objects.bulk_update([device], ["is_active"])
+            ),
+            lambda device: device.delete(),
+            lambda device: WeatherStationDevice.objects.filter(pk=device.pk).delete(),
+        ],
+        ids=["save", "save a field", "update", "bulk update", "delete", "delete query set"],
+    )
+    def test_every_way_to_end_one_has_the_broker_forget_it(self, station, neighbour, end):
+        end(station)
+
+        assert topics_to_clear() == TOPICS
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda device: device.save(),
+            lambda device: setattr(device, "is_active", False) or device.save(update_fields=["name"]),
+            lambda device: WeatherStationDevice.objects.update(name="x", is_active=True),
+            lambda device: WeatherStationDevice.objects.filter(pk=0).update(is_active=False),
+            lambda device: WeatherStationDevice.objects.create(device_id="STATION-009", is_active=False),
+        ],
+        ids=["save", "save another field", "update", "update nobody", "create"],
+    )
+    def test_what_ends_no_device_clears_nothing(self, station, change):
+        change(station)
+
+        assert topics_to_clear() == []
+
+    def test_a_disabled_device_is_told_once(self, station):
+        station.is_active = False
+        station.save()
+        RetainedTopic.objects.all().delete()
+
+        station.save()
+
+        assert topics_to_clear() == []
+
+    def test_it_is_written_in_the_same_transaction(self, station):
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            station.is_active = False
+            station.save()
+            assert topics_to_clear() == TOPICS
+            1 / 0  # noqa: B018
+
+        assert topics_to_clear() == []
+
+
+class TestAdmin:
+    @pytest.fixture
+    def operator(self, client, db):
+        client.force_login(User.objects.create_superuser("operator"))
+        return client
+
+    @pytest.fixture
+    def confirm(self, operator):
+        """Delete a device as an operator does, in one of the two ways; the pages seen."""
+
+        def delete(way, device):
+            base = "/admin/fleet/weatherstationdevice/"
+            if way == "page":
+                url, data = f"{base}{device.pk}/delete/", {}
+                asked = operator.get(url)
+            else:
+                url, data = base, {"action": "delete_selected", "_selected_action": [device.pk]}
+                asked = operator.post(url, data)
+            assert asked.status_code == 200
+            done = operator.post(url, {**data, "post": "yes"}, follow=True)
+            assert done.status_code == 200
+            return asked.content.decode(), done.content.decode()
+
+        return delete
+
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_a_device_with_few_rows_is_gone_at_once(self, station, neighbour, confirm, way):
+        fill(station)
+
+        asked, _ = confirm(way, station)
+
+        assert "30 readings" in asked
+        assert remains(station)["device"] == remains(station)["readings"] == 0
+        assert remains(neighbour)["device"] == 1
+
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_one_with_many_is_disabled_and_goes_in_the_background(self, station, confirm, way, monkeypatch):
+        monkeypatch.setattr(removal, "FEW", 5)
+        fill(station)
+
+        _, done = confirm(way, station)
+
+        assert "is disabled and being removed" in done
+        assert remains(station)["readings"] == 30
+        assert WeatherStationDevice.objects.get().is_active is False
+        assert removal.work_off() == 1
+        assert remains(station)["device"] == remains(station)["readings"] == 0
+        assert removal.work_off() == 0
+
+    def test_a_device_that_was_enabled_again_is_not_removed(self, station):
+        removal.request(station)
+        station.is_active = True
+        station.save()
+
+        assert removal.work_off() == 0
+        assert not RemovalRequest.objects.exists()
+        assert remains(station)["device"] == 1
+
+
+class TestGrants:
+    """The account of ingest may write in the name of devices only where somebody said so."""
+
+    @pytest.fixture
+    def grant(self, db):
+        def create(*options):
+            call_command("create_account", "ingest", "--ingest", *options, stdout=StringIO())
+            rows = Grant.objects.filter(subject="key:account/ingest", actions="publish")
+            return {row.filter for row in rows if "weatherstation" in row.filter}
+
+        return create
+
+    def test_without_the_option_it_may_publish_commands_only(self, grant):
+        assert grant() == {"things/weatherstation/+/cmd"}
+
+    def test_with_it_it_may_clear_all_four(self, grant):
+        assert grant("--clear-retained") == {
+            f"things/weatherstation/+/{about}" for about in ("cmd", "data", "reply", "status")
+        }
+
+    def test_an_account_that_exists_gets_them_too(self, grant):
+        grant()
+
+        assert len(grant("--clear-retained", "--grant-only")) == 4
+
+    def test_it_needs_an_ingest_account(self, db):
+        with pytest.raises(CommandError, match="--clear-retained needs --ingest"):
+            call_command("create_account", "backend", "--clear-retained")
+
+
+@pytest.fixture
+def broker(tmp_path, needs_real, settings):
+    """The port of a mosquitto that refuses to let anybody write replies; MQTT_URL leads there."""
+    rules = tmp_path / "rules"
+    rules.write_text(
+        "topic readwrite things/+/+/data\ntopic readwrite things/+/+/status\ntopic readwrite things/+/+/cmd\n"
+    )
+    rules.chmod(0o600)
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", f"acl_file {rules}\n"))
+        except servers.MissingServer as missing:
+            needs_real(missing)
+        settings.MQTT_URL = f"mqtt://127.0.0.1:{port}"
+        yield port
+
+
+def retained_at(port):
+    """What the broker retains below things/, as {topic: payload}."""
+    found = {}
+    reader = Connection(
+        BrokerAddress("127.0.0.1", port), f"reader-{random.random()}", on_message=found.__setitem__
+    )
+    reader.subscribe("things/#")
+    reader.subscribe("nothing/#")  # the answer comes after what is retained
+    reader.close()
+    return found
+
+
+class TestRetained:
+    @pytest.mark.parametrize("ended", ["disabled", "deleted"])
+    def test_what_clears_a_topic_is_no_message_of_the_device(self, station, ended):
+        """Whoever is subscribed gets the empty message too, and so does ingest."""
+        if ended == "disabled":
+            WeatherStationDevice.objects.update(is_active=False)
+        else:
+            station.delete()
+
+        outcomes = pipeline([Message(topic, b"", timezone.now()) for topic in TOPICS])
+
+        assert outcomes == ["retained"] * 4
+        assert not QuarantinedMessage.objects.exists()
+        assert not WeatherStationMessage.objects.exists()
+
+    def test_an_empty_message_of_an_active_device_is_still_told(self, station):
+        assert pipeline([Message(TOPICS[1], b"", timezone.now())]) == ["failed"]
+        assert QuarantinedMessage.objects.count() == 1
+
+    def publish(self, port, *topics):
+        device = Connection(BrokerAddress("127.0.0.1", port), "device")
+        for topic in topics:
+            device.publish(Outgoing(topic, b"{}", retain=True))
+        device.close()
+
+    def test_the_broker_forgets_what_it_retains_of_a_disabled_device(self, station, neighbour, broker):
+        theirs = "things/weatherstation/STATION-002/data"
+        self.publish(broker, *(t for t in TOPICS if "reply" not in t), theirs)
+        assert len(retained_at(broker)) == 4
+        station.is_active = False
+        station.save()
+
+        assert removal.clear_retained() == 3
+
+        assert set(retained_at(broker)) == {theirs}
+
+    def test_what_the_broker_refuses_stays_with_its_error_and_comes_again_later(self, station, broker):
+        station.delete()
+        begin = timezone.now()
+
+        assert removal.clear_retained() == 3
+
+        (left,) = RetainedTopic.objects.all()
+        assert left.topic.endswith("/reply")
+        assert "Not authorized" in left.error
+        for minutes in (1, 2, 4, 8):
+            wait = left.next_at - begin
+            assert timedelta(minutes=minutes) <= wait < timedelta(minutes=minutes + 1)
+            assert removal.clear_retained() == 0
+            RetainedTopic.objects.update(next_at=begin)
+            removal.clear_retained()
+            left.refresh_from_db()
+
+    def test_a_broker_that_is_away_is_asked_again(self, station, settings):
+        settings.MQTT_URL = f"mqtt://127.0.0.1:{servers.free_port()}"
+        station.delete()
+
+        assert removal.clear_retained() == 0
+
+        assert {row.attempts for row in RetainedTopic.objects.all()} == {1}
+        assert all("no connection to" in row.error for row in RetainedTopic.objects.all())
+
+    def test_a_device_that_is_enabled_again_keeps_what_is_retained(self, station, broker):
+        self.publish(broker, TOPICS[1])
+        station.is_active = False
+        station.save()
+        station.is_active = True
+        station.save()
+
+        assert removal.clear_retained() == 0
+
+        assert topics_to_clear() == []
+        assert set(retained_at(broker)) == {TOPICS[1]}
+
+    def test_another_device_of_the_same_id_does_not(self, station, broker):
+        self.publish(broker, TOPICS[0])
+        station.delete()
+        WeatherStationDevice.objects.create(device_id="STATION-001")
+
+        assert removal.clear_retained() == 3
+
+        assert retained_at(broker) == {}
+
+
+class TestChart:
+    """Long ranges come from the rollups, and nothing is missing that is not rolled up yet."""
+
+    @pytest.fixture
+    def load(self, kind):
+        plotted = parse({"reading": "weatherstation.temperature"}).plotted
+
+        def load(seconds=7 * 86_400):
+            chart = Chart(plotted, seconds)
+            return chart, chart.load(timezone.now())
+
+        return load
+
+    @pytest.mark.parametrize(
+        ("seconds", "step"), [(604_800, 3_600), (2_592_000, 3_600), (31_536_000, 86_400)]
+    )
+    def test_a_long_range_has_lowest_mean_and_highest_of_hours_or_days(self, station, load, seconds, step):
+        hour = (timezone.now() - timedelta(days=2)).replace(hour=5, minute=0, second=0, microsecond=0)
+        measure(station, (hour, 1.0), (hour + HOUR / 2, 3.0))
+        roll_up()
+
+        _, loaded = load(seconds)
+
+        assert loaded["step"] == step
+        start = hour.timestamp() // step * step
+        assert loaded["series"] == [
+            {"device": "STATION-001", "t": [start + step / 2], "v": [2.0], "low": [1.0], "high": [3.0]}
+        ]
+
+    @pytest.mark.parametrize("rolled_up", [0, 1, 2, 3, 4])
+    def test_rows_that_are_not_rolled_up_yet_count(self, station, load, rolled_up):
+        hour = (timezone.now() - timedelta(days=2)).replace(minute=0, second=0, microsecond=0)
+        measure(station, (hour, 1.0), (hour, 3.0), (hour + HOUR, 9.0), (hour + HOUR / 2, 8.0))
+        if rolled_up:
+            rollups.roll_up(limit=rolled_up)
+
+        (series,) = load()[1]["series"]
+
+        assert (series["low"], series["v"], series["high"]) == ([1.0, 9.0], [4.0, 9.0], [8.0, 9.0])
+
+    def test_it_shows_what_was_pruned(self, station, load):
+        old = timezone.now() - timedelta(days=5)
+        measure(station, (old, 4.0))
+        prune("--older-than", "2d")
+
+        assert load()[1]["series"][0]["v"] == [4.0]
+
+    def test_news_change_their_bucket(self, station, load, kind):
+        measure(station, (timezone.now(), 4.0))
+        roll_up()
+        chart, _ = load()
+        tail = Tail(kind)
+        measure(station, (timezone.now(), 6.0))
+
+        (news,) = chart.add(tail.look(None, "temperature"), timezone.now())
+
+        assert (news["v"][-1], news["high"][-1]) in ((5.0, 6.0), (6.0, 6.0))  # another hour may have begun
+
+    def test_no_row_is_read_for_what_is_rolled_up(self, station, load, kind):
+        """The look for rows that are not taken in yet goes along their ids."""
+        measure(station, *[(timezone.now() - n * HOUR, 1.0) for n in range(300)])
+        roll_up()
+        with CaptureQueriesContext(connection) as captured:
+            load()
+
+        readings = [
+            q["sql"] for q in captured if "weatherstationreading" in q["sql"] and "LIMIT" not in q["sql"]
+        ]
+        assert len(readings) == 1
+        assert "WHERE id > " in readings[0]
