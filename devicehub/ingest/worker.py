@@ -40,7 +40,7 @@ class Worker:
     ) -> None:
         self._listener = listener
         self._on_batch = on_batch
-        self._stopping = False  # no Event: a signal handler sets it, and must wait for no lock
+        self.stopping = False  # no Event: a signal handler sets it, and must wait for no lock
         self._ended = False
         self._failures = 0
         self.announcer = Announcer()
@@ -59,7 +59,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish the batch at hand and return from run()."""
-        self._stopping = True
+        self.stopping = True
 
     @property
     def heard_since(self) -> float | None:
@@ -71,7 +71,7 @@ class Worker:
 
     def run(self) -> None:
         """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
-        while not self._stopping and not self._listener.failure:
+        while not self.stopping and not self._listener.failure:
             deliveries = self._listener.take(BATCH, timeout=POLL)
             if deliveries:
                 self._began = began = time.monotonic()
@@ -107,7 +107,7 @@ class Worker:
         log.error("ingest.not_stored", error=f"{type(error).__name__}: {error}", retry_in=pause)
         connections.close_all()
         end = time.monotonic() + pause
-        while not self._stopping and time.monotonic() < end:
+        while not self.stopping and time.monotonic() < end:
             time.sleep(POLL)
         self._listener.redeliver()
 
@@ -116,7 +116,7 @@ class Worker:
 
         Nothing is lost by that: what is not committed is not acknowledged, and comes again.
         """
-        while not self._stopping and not self._ended:
+        while not self.stopping and not self._ended:
             time.sleep(POLL)
         end = time.monotonic() + GRACE
         while not self._ended:

@@ -62,7 +62,8 @@ class Command(BaseCommand):
         settle()
         upkeep = _upkeep(running)
         with running:
-            upkeep.start()
+            if not running.stopping:
+                upkeep.start()
             running.run()
             upkeep.stop()
             commands.close()
