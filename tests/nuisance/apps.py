@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
 from django.apps import AppConfig
@@ -40,6 +41,7 @@ def acknowledge_hastily() -> None:
     def hasty(self: Listener, *arguments: Any, **options: Any) -> list[Delivery]:
         taken = take(self, *arguments, **options)
         self.acknowledge(taken)
+        time.sleep(0.05)  # until the network thread has sent it
         return taken
 
     Listener.take = hasty  # type: ignore[method-assign]
