@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
@@ -458,10 +458,13 @@ def test_guesses_at_one_slow_hash_hold_up_nobody_else(loop, monkeypatch):
     monkeypatch.setattr(passwords, "verify", slow)
     monkeypatch.setattr(verifier, "_threads", ThreadPoolExecutor(4))
 
+    def verify(password: str, stored: str) -> Coroutine[None, None, bool]:
+        return verifier.Attempt(password).verify(password, stored)
+
     async def storm() -> list[object]:
-        guesses = [asyncio.ensure_future(verifier.verify(f"guess {n}", HASHES["bcrypt"])) for n in range(20)]
+        guesses = [asyncio.ensure_future(verify(f"guess {n}", HASHES["bcrypt"])) for n in range(20)]
         await asyncio.sleep(0.05)
-        other = await verifier.verify("s3cret +%41é", HASHES["mosquitto pbkdf2"])
+        other = await verify("s3cret +%41é", HASHES["mosquitto pbkdf2"])
         held.set()
         return [other, *await asyncio.gather(*guesses, return_exceptions=True)]
 
