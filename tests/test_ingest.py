@@ -716,6 +716,23 @@ def test_one_bad_message_never_harms_its_batch(station, neighbour, payload):
     assert QuarantinedMessage.objects.count() == outcomes.count(FAILED)
 
 
+def test_a_megabyte_of_strays_leaves_few_notes(station):
+    """Notes cost memory, of every message in a batch."""
+    assert send(station, b'[{"temperature": 1}' + b",1" * 500_000 + b"]") is PARTIAL
+
+    assert len(kept(station).notes) == 51
+    assert kept(station).notes[-1] == "and 499950 more"
+
+
+@pytest.mark.parametrize("payload", [b"junk", b"", {"nothing": 1}])
+def test_a_retained_copy_that_cannot_be_used_is_not_kept_again_and_again(station, payload):
+    """It comes with every new subscription."""
+    assert send(station, payload, retain=True) is RETAINED
+    assert pipeline([Message("things/weatherstation/STRANGER/data", b"{}", NOW, retain=True)]) == [RETAINED]
+    assert not QuarantinedMessage.objects.exists()
+    assert not station.messages.exists()
+
+
 def test_all_bad_messages_at_once_leave_the_good_ones(station, neighbour):
     """In one shuffled batch, with unknown topics and devices between them."""
     bad = [message(station, form.payload) for form in FORMS.values() if form.outcome is FAILED]

@@ -115,9 +115,7 @@ def test_pieces_end_anywhere(size):
     [
         publish(b"{}", flags=0b0100),  # QoS 2
         publish(b"{}", flags=0b0110),  # QoS 3
-        publish(b"{}", topic=b"\xff\xfe"),
         publish(b"{}", topic=""),  # stands for an alias, which we never offered
-        publish(b"", properties=b"\x02\x7f\x00"),  # no such property
         publish(b"", properties=b"\x05\x03\x00"),  # shorter than it says
         b"\x32\x01\x00",
         b"\x32\x04\x00\x09ab",
@@ -128,6 +126,12 @@ def test_what_is_unusual_is_left_to_paho(packet):
 
     assert others == packet
     assert [message.payload for message in messages] == [b"next"]
+
+
+def test_a_topic_that_is_no_utf_8_is_nobodys_and_ends_no_connection():
+    [[message], others] = received([publish(b"{}", topic=b"\xff\xfe")])
+
+    assert (message.topic, others) == ("\ufffd\ufffd", b"")
 
 
 def test_a_length_without_end_is_left_to_paho():
@@ -177,6 +181,46 @@ def test_nothing_is_read_while_the_queue_is_full():
     with pytest.raises(BlockingIOError):
         intake.recv(1)
     assert len(messages) == 1
+
+
+BOM = "\ufeff".encode()
+
+
+def text(content):
+    return len(content).to_bytes(2) + content
+
+
+def block(content):
+    """Properties as they stand in a packet, with their length before them."""
+    length = (
+        bytes([len(content)]) if len(content) < 128 else bytes([len(content) & 127 | 128, len(content) >> 7])
+    )
+    return length + content
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        (b"\x26" + text(b"a") + text(BOM), ("", b"", (("a", "\ufeff"),))),
+        (b"\x03" + text(BOM + b"json"), ("\ufeffjson", b"", ())),
+        (b"\x03" + text(b"\xff"), ("\ufffd", b"", ())),
+        (b"\x09" + text(b"\x00\xff"), ("", b"\x00\xff", ())),
+        (
+            b"\x01\x01\x02\0\0\0\x09\x0b\x81\x01\x23\0\x07\x08" + text(b"r") + b"\x03" + text(b"c"),
+            ("c", b"", ()),
+        ),
+        (b"\x77rest", ("", b"", ())),
+        (b"\x03\xff\xffshort", ("", b"", ())),
+        (b"\x26" + text(b"k" * 200) + text(b"v"), ("", b"", (("k" * 200, "v"),))),
+    ],
+    ids=["BOM", "BOM in a content type", "no UTF-8", "bytes", "all others", "unknown", "cut off", "long"],
+)
+def test_a_message_is_never_lost_for_what_describes_it(properties, expected):
+    """paho ends the connection at some of these, and would at every redelivery."""
+    [[delivery], others] = received([publish(b"payload", properties=block(properties))])
+
+    assert (delivery.payload, others) == (b"payload", b"")
+    assert (delivery.content_type, delivery.correlation_data, delivery.user_properties) == expected
 
 
 @pytest.fixture

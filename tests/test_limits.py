@@ -81,6 +81,16 @@ def test_a_neighbour_is_not_limited_by_it(station, neighbour, settings):
     assert pipeline([message(station), message(station), message(neighbour)]) == [STORED, FAILED, STORED]
 
 
+def test_what_fails_counts_too(station, settings):
+    settings.DEVICEHUB_RATE_LIMIT = "2/h"
+    junk = Message(message(station).topic, b"junk", NOW)
+
+    assert pipeline([junk, junk, message(station)]) == [FAILED] * 3
+    assert sorted(QuarantinedMessage.objects.values_list("reason", flat=True)) == [
+        *("not_json", "not_json", "rate_limited")
+    ]
+
+
 def test_a_duplicate_does_not_count(station, settings):
     settings.DEVICEHUB_RATE_LIMIT = "2/h"
     timed = message(station, timestamp=f', "timestamp": {NOW.timestamp():.0f}')

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
@@ -25,6 +26,7 @@ from paho.mqtt.properties import Properties
 
 from authsvc.models import Grant
 from devicehub import provisioning
+from devicehub.management.commands import listen_mqtt
 from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
@@ -613,3 +615,21 @@ def test_a_group_that_is_no_level_of_a_filter_is_named_by_a_check(settings, grou
     settings.DEVICEHUB_MQTT_GROUP = group
 
     assert [error for error in run_checks() if "DEVICEHUB_MQTT_GROUP" in error.msg]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("I/O on closed file")])
+def test_a_log_that_cannot_be_written_does_not_end_ingest(error):
+    """It is the network thread that says whom it is connected to."""
+
+    class Full(io.StringIO):
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            raise error
+
+    command = listen_mqtt.Command(stderr=Full())
+
+    command._say("connected")
+    command._count(Counter())
+    assert command.stderr.isatty()

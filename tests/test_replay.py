@@ -90,6 +90,24 @@ def test_one_bad_message_does_not_keep_the_others(station):
     assert sorted(device.readings.values_list("temperature", flat=True)) == [1.0, 2.0]
 
 
+def test_the_rate_limit_is_no_hindrance(station, settings):
+    settings.DEVICEHUB_RATE_LIMIT = "1/h"
+    for _ in range(3):
+        quarantined()
+    device = station()
+
+    run()
+
+    assert device.readings.count() == 3
+
+
+def test_no_row_has_the_number_0(station):
+    quarantined()
+    station()
+
+    assert json.loads(run("--id", "0", "--json"))["stored"] == 0
+
+
 def test_a_selection(station):
     quarantined()
     other = quarantined(topic="things/weatherstation/STATION-002/data")

@@ -8,15 +8,16 @@ import threading
 import time
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from devicehub import signals
-from devicehub.ingest import announcer, metrics, store
+from devicehub.ingest import announcer, metrics, store, worker
 from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
+from devicehub.mqtt import Delivery
 from fleet.models import WeatherStationDevice
 from tests.hub import ROOT, environment
 from tests.test_ingest import NOW
@@ -144,6 +145,79 @@ def test_a_mistake_while_telling_does_not_end_the_thread(station, teller, receiv
     teller.stop()
 
     assert told == [{"temperature": 2.0}]
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), BaseException("cancelled")])
+def test_a_hook_that_would_end_the_thread_does_not(station, teller, receive, error):
+    told = []
+
+    def leave(readings):
+        told.append(readings)
+        raise error
+
+    receive(leave)
+    for number in range(announcer.BATCHES + 3):
+        store_and_tell(teller, number)
+    teller.stop()
+
+    assert len(told) == announcer.BATCHES + 3
+
+
+def test_a_stop_does_not_wait_for_slow_hooks(station, teller, receive):
+    """What is stored and not told is counted."""
+    began, goes_on = threading.Event(), threading.Event()
+    receive(lambda _: (began.set(), goes_on.wait(30)))
+    store_and_tell(teller, 0)
+    began.wait(10)
+    for number in range(announcer.BATCHES):
+        store_and_tell(teller, number)
+
+    teller.stopping = True
+    store_and_tell(teller, 9)
+    goes_on.set()
+
+    assert teller.untold == 1
+    assert station.readings.count() == announcer.BATCHES + 2
+
+
+# --- What cannot be stored
+
+
+class Twenty:
+    """A listener that always has twenty messages."""
+
+    failure = ""
+    listening_since = None
+
+    def __init__(self):
+        self.asked = []
+
+    def take(self, most, timeout):
+        self.asked.append(most)
+        if len(self.asked) == 8:
+            self.worker.stop()
+        return [Delivery(TOPIC, b"{}", 1, False, False, 0.0, "", b"", (), n, 1) for n in range(min(most, 20))]
+
+    def redeliver(self):
+        pass
+
+
+def test_what_is_not_stored_at_once_is_tried_in_smaller_batches(monkeypatch):
+    """One locked row, or a batch that takes longer than a statement may, must not hold up all the others."""
+
+    def picky(messages, acknowledge, tell):
+        if len(messages) > 3:
+            raise OperationalError("canceling statement due to lock timeout")
+        return [Outcome.STORED] * len(messages)
+
+    monkeypatch.setattr(worker, "pipeline", picky)
+    monkeypatch.setattr(worker, "PAUSE", (0.0,))
+    listener = Twenty()
+    with worker.Worker(listener) as listener.worker:
+        listener.worker.run()
+
+    assert listener.asked == [2000, 10, 5, 2, 4, 2, 4, 2]
+    assert listener.worker.outcomes[Outcome.STORED] == 6
 
 
 # --- The end

@@ -22,7 +22,7 @@ BATCHES = 4  # that wait to be told, beyond which storing waits too
 PATIENCE = (
     5.0  # seconds that one hook may take where others wait for it; then storing goes on without telling
 )
-FAREWELL = 3.0  # seconds for what still waits when the worker stops
+FAREWELL = 1.5  # seconds for what still waits when the worker stops
 
 
 class Waiting(NamedTuple):
@@ -42,6 +42,7 @@ class Announcer:
     def __init__(self) -> None:
         self._waiting: queue.Queue[Waiting | None] = queue.Queue(BATCHES)
         self._calling_since: float | None = None  # by time.monotonic(); None between two calls
+        self.stopping = False  # no Event: a signal handler sets it, and must wait for no lock
         self.untold = 0
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
@@ -70,7 +71,7 @@ class Announcer:
                 self._waiting.put(waiting, timeout=0 if self._is_stuck() else 0.5)
                 return
             except queue.Full:
-                if self._is_stuck():
+                if self._is_stuck() or self.stopping:
                     self._give_up([waiting])
                     return
 
@@ -98,8 +99,8 @@ class Announcer:
     def _run(self) -> None:
         try:
             while (waiting := self._waiting.get()) is not None:
-                close_old_connections()
                 try:
+                    close_old_connections()
                     self._make(waiting.calls)
                 except Exception:
                     log.exception("ingest.not_told", messages=waiting.messages)
@@ -111,7 +112,10 @@ class Announcer:
     def _make(self, calls: Iterator[Call]) -> None:
         for call in calls:
             self._calling_since = time.monotonic()
-            call()
+            try:
+                call()
+            except BaseException:  # a hook that calls sys.exit() must not end the telling
+                log.exception("ingest.hook_failed")
 
 
 def _concerns_somebody(item: Item) -> bool:

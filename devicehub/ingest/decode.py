@@ -18,7 +18,7 @@ import orjson
 
 from devicehub.declare import Reading
 from devicehub.ingest import cbor, senml
-from devicehub.ingest.message import MAX_DEPTH, MAX_KEPT, Reason, Unreadable
+from devicehub.ingest.message import MAX_DEPTH, MAX_KEPT, Notes, Reason, Unreadable
 from devicehub.ingest.validate import fault_as_json
 
 OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
@@ -35,7 +35,7 @@ class Document:
     """A decoded payload. *is_exact* says that JSON in the database holds it as it was sent."""
 
     content: Any
-    notes: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     is_exact: bool = True
     is_senml: bool = False
 
@@ -57,7 +57,7 @@ class Decoded:
     """The samples in a payload, by their times. *notes* says what was left out and why."""
 
     by_time: dict[datetime | None, Sample] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def samples(self) -> list[Sample]:
@@ -99,18 +99,19 @@ def samples(found: Document, now: datetime, declared: Mapping[str, Reading]) -> 
     entries = found.content if isinstance(found.content, list) else [found.content]
     if not entries:
         raise Unreadable(Reason.NO_VALUE, "the array is empty")
-    strays = []
+    strays, first = 0, ""
     for number, entry in enumerate(entries):
         try:
             read = _entries(entry, now, decoded.notes)
         except Unreadable as error:
-            strays.append(f"entry {number}: {error.detail}" if len(entries) > 1 else error.detail)
+            stray = f"entry {number}: {error.detail}" if len(entries) > 1 else error.detail
+            strays, first = strays + 1, first or stray
+            decoded.notes.append(stray)
             continue
         for values, timestamp in read:
             decoded.add(values, timestamp, is_dated=timestamp is not None)
-    if len(strays) == len(entries):
-        raise Unreadable(Reason.NOT_A_READING, strays[0])
-    decoded.notes += strays
+    if strays == len(entries):
+        raise Unreadable(Reason.NOT_A_READING, first)
     return decoded
 
 
@@ -205,7 +206,7 @@ def cbor_document(payload: bytes) -> Document:
         found, names_twice = cbor.read(payload)
     except ValueError as error:
         raise Unreadable(Reason.NOT_CBOR, str(error)[:200]) from error
-    notes = ["a map names something twice, the last counts"] if names_twice else []
+    notes = Notes(["a map names something twice, the last counts"] if names_twice else [])
     return Document(found, notes, is_exact=False)
 
 
@@ -232,7 +233,7 @@ def json_document(payload: bytes) -> Document:
 
 def _read_with_care(body: bytes) -> Document:
     """Slower; every number is read as it was sent, and a name that is given twice is noted."""
-    notes: list[str] = []
+    notes = Notes()
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}

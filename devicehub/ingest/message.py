@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 MAX_KEPT = 1 << 20  # bytes of a payload that is read, and that the quarantine keeps: 1 MiB
 MAX_DEPTH = 100  # levels of nesting in a payload
@@ -20,6 +21,40 @@ class Message(NamedTuple):
     content_type: str = ""
     correlation_id: str = ""
     user_properties: tuple[tuple[str, str], ...] = ()
+
+
+class Notes(list[str]):
+    """What was left out of a message and why: the first MOST, and how many more there are.
+
+    A megabyte of values that cannot be used would otherwise become a hundred of notes.
+    """
+
+    MOST = 50
+
+    def __init__(self, notes: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.more = 0
+        self.extend(notes)
+
+    def append(self, note: str) -> None:
+        if len(self) < self.MOST:
+            super().append(note)
+        else:
+            self.more += 1
+
+    def extend(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self.append(note)
+        if isinstance(notes, Notes):
+            self.more += notes.more
+
+    def __iadd__(self, notes: Iterable[str]) -> Self:  # type: ignore[misc, override]
+        self.extend(notes)
+        return self
+
+    def told(self) -> list[str]:
+        """For people."""
+        return [*self, f"and {self.more} more"] if self.more else list(self)
 
 
 class Outcome(StrEnum):

@@ -17,7 +17,7 @@ from devicehub.ingest import decode, replies, store, validate
 from devicehub.ingest.announce import announce
 from devicehub.ingest.decode import Document
 from devicehub.ingest.failpoints import reach
-from devicehub.ingest.message import Message, Outcome, Reason, Unreadable
+from devicehub.ingest.message import Message, Notes, Outcome, Reason, Unreadable
 from devicehub.ingest.presence import Sign
 from devicehub.ingest.store import Item, Judged, Rejected
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
@@ -58,6 +58,14 @@ def pipeline(
 
 def judge(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
     """What is in *message*, and what it says about its device. Never raises."""
+    item = _judged(message, address, devices)
+    if message.retain and item.outcome is Outcome.FAILED:
+        # It comes with every new subscription, so it would fill the quarantine with copies of itself.
+        item.outcome = Outcome.RETAINED
+    return item
+
+
+def _judged(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
     if address is None:
         return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
@@ -202,11 +210,13 @@ def _store_one(item: Item) -> Item:
         detail = f"it cannot be stored: {type(error).__name__}"
     if isinstance(item, Judged):
         item.end(Outcome.FAILED, Reason.UNSTORABLE, detail)
-        item.document, item.notes = None, []
+        item.document, item.notes = None, Notes()
         try:
             store.write([item])
             return item
-        except (DataError, IntegrityError):
+        except Exception as error:
+            if _cannot_store(error):
+                raise
             log.exception("ingest.not_even_raw", topic=item.message.topic)
     refused = Rejected(item.message, Reason.UNSTORABLE, detail, item.key)
     store.write([refused])

@@ -15,11 +15,10 @@ from django.utils import timezone
 
 from devicehub.commands import answers, transitions
 from devicehub.conf import settings
-from devicehub.ingest import listeners, presence, tables
+from devicehub.ingest import limits, listeners, presence, tables
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.failpoints import reach
-from devicehub.ingest.limits import limiter
-from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
+from devicehub.ingest.message import MAX_KEPT, Message, Notes, Outcome, Reason
 from devicehub.ingest.presence import Sign, Transition
 from devicehub.models import BaseMessage, ProcessingStatus, QuarantinedMessage
 from devicehub.registry import Kind
@@ -66,7 +65,7 @@ class Judged:
     answered: str = ""
     samples: list[Sample] = field(default_factory=list)
     sign: Sign | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     has_device_time: bool = False
     row_key: int | None = None
     row_written: datetime | None = None
@@ -129,7 +128,7 @@ def write(batch: Sequence[Item]) -> None:
     for item in batch:
         if isinstance(item, Judged):
             by_kind[item.kind.slug].append(item)
-    for items in by_kind.values():
+    for _, items in sorted(by_kind.items()):  # in one order, or two workers wait for each other
         _mark_duplicates(items)
         _refuse_too_many(items)
         _write_rows([item for item in items if item.outcome not in NO_ROW])
@@ -164,13 +163,14 @@ def _mark_duplicates(items: Sequence[Judged]) -> None:
 
 
 def _refuse_too_many(items: Sequence[Judged]) -> None:
-    """Of one kind: the messages beyond what their device may send, where a limit is set."""
+    """Of one kind: the messages beyond what their device may send, where a limit is set. Those that failed count."""
     limit = settings.rate_limit
-    if limit is None:
+    if limit is None or limits.are_lifted():
         return
-    news = [item for item in items if item.outcome in NEWS]
-    for position in limiter.beyond(limit, [item.key for item in news]):
-        news[position].end(Outcome.FAILED, Reason.RATE_LIMITED, f"more than {limit}")
+    counted = [item for item in items if item.outcome not in NO_ROW]
+    for position in limits.limiter.beyond(limit, [item.key for item in counted]):
+        if counted[position].outcome in NEWS:
+            counted[position].end(Outcome.FAILED, Reason.RATE_LIMITED, f"more than {limit}")
 
 
 def _write_rows(items: Sequence[Judged]) -> None:
@@ -266,7 +266,7 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
         now,
         None if failed else item.digest,
         item.outcome.value,
-        tables.as_json([_text(note, 300) for note in item.notes[:50]]) if item.notes else "[]",
+        tables.as_json([_text(note, 300) for note in item.notes.told()]) if item.notes else "[]",
     )
 
 

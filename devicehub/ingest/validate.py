@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from devicehub.declare import Reading, StateField
+from devicehub.ingest.message import Notes
 
 INTEGERS = range(-(2**63), 2**63)
 JSON_INTEGERS = range(-(2**63), 2**64)
@@ -23,10 +24,10 @@ class InvalidReading(ValueError):
     """A value does not fit its declaration, for example 9999 Cel on a -40..80 sensor."""
 
 
-def readings(values: Mapping[str, Any], declared: Mapping[str, Reading]) -> tuple[dict[str, Any], list[str]]:
+def readings(values: Mapping[str, Any], declared: Mapping[str, Reading]) -> tuple[dict[str, Any], Notes]:
     """The values that may be stored, and a note for each that may not. A null is an absent value."""
     accepted: dict[str, Any] = {}
-    notes: list[str] = []
+    notes = Notes()
     for name, value in values.items():
         reading = declared.get(name)
         if reading is None:

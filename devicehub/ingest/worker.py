@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 BATCH = 2000  # messages in one transaction at most
 SLOW = 10.0  # seconds for a batch, beyond which what came meanwhile was not heard in time
 PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot store
-GRACE = 8.0  # seconds from stop() until the process is ended without waiting for its database
+GRACE = 9.0  # seconds from stop() until the process is ended without waiting for its database
 POLL = 0.2
 
 
@@ -43,6 +43,7 @@ class Worker:
         self.stopping = False  # no Event: a signal handler sets it, and must wait for no lock
         self._ended = False
         self._failures = 0
+        self._most = BATCH
         self.announcer = Announcer()
         self._began: float | None = None  # when the batch at hand was taken, by time.monotonic()
         self._slow_until = float("-inf")
@@ -59,7 +60,7 @@ class Worker:
 
     def stop(self) -> None:
         """Finish the batch at hand and return from run()."""
-        self.stopping = True
+        self.stopping = self.announcer.stopping = True
 
     @property
     def heard_since(self) -> float | None:
@@ -72,7 +73,7 @@ class Worker:
     def run(self) -> None:
         """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
         while not self.stopping and not self._listener.failure:
-            deliveries = self._listener.take(BATCH, timeout=POLL)
+            deliveries = self._listener.take(self._most, timeout=POLL)
             if deliveries:
                 self._began = began = time.monotonic()
                 self._store(deliveries)
@@ -89,9 +90,10 @@ class Worker:
                 tell=lambda batch: self._tell(batch, began),
             )
         except (DatabaseError, InterfaceError) as error:
+            self._most = max(1, len(deliveries) // 2)  # perhaps it is one row, or too much at once
             self._wait(error)
             return
-        self._failures = 0
+        self._failures, self._most = 0, min(BATCH, self._most * 2)
         self.outcomes.update(outcomes)
         self._on_batch(self.outcomes)
 

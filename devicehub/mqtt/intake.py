@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import struct
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import paho.mqtt.client as paho
-from paho.mqtt import MQTTException
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 PAUSE = 0.01  # seconds until the network looks again whether the queue has room
 PUBLISH = 3  # the type of a packet
@@ -37,7 +33,7 @@ class Intake:
     """A connection as paho sees it, read in large pieces: messages go to *deliver*, all other packets to paho.
 
     paho reads a packet by three system calls and more, which costs as much as to store the message.
-    What is unusual in a message is paho's to read: QoS 2, and whatever is malformed. Nothing is read while
+    What is unusual in a message is paho's to read: QoS 2, and what is framed wrong. Nothing is read while
     *full* says so; paho goes on sending acks and pings.
     """
 
@@ -130,21 +126,20 @@ class Intake:
         """The message in a PUBLISH packet (MQTT 5.0, 3.3); None when paho shall read it."""
         qos = flags >> 1 & 3
         at = 2 + int.from_bytes(body[:2])
+        topic = body[2:at].decode("utf-8", "replace")
         packet_id = 0
         described = _NOTHING
-        try:
-            topic = body[2:at].decode()
-            if qos:
-                packet_id = int.from_bytes(body[at : at + 2])
-                at += 2
-            if self._has_properties:
-                length = body[at]
-                if length > 127:
-                    return None
-                described = _described(body[at : at + length + 1]) if length else _NOTHING
-                at += length + 1
-        except (ValueError, LookupError, struct.error, MQTTException):
-            return None
+        if qos:
+            packet_id = int.from_bytes(body[at : at + 2])
+            at += 2
+        if self._has_properties:
+            found = _varint(body, at)
+            if found is None:
+                return None
+            start, length = found
+            at = start + length
+            if length:
+                described = _described(body[start:at])
         if qos > 1 or at > len(body) or not topic:
             return None
         return Delivery(
@@ -163,12 +158,66 @@ class Intake:
 _NOTHING: tuple[str, bytes, tuple[tuple[str, str], ...]] = ("", b"", ())
 
 
+# The properties of a PUBLISH (MQTT 5.0, 3.3.2.3) by their identifiers: bytes of a value, or how it tells its length.
+TEXT, BINARY, PAIR, VARINT = "text", "binary", "pair", "varint"
+PROPERTIES = {
+    0x01: 1,  # payload format indicator
+    0x02: 4,  # message expiry interval
+    0x03: TEXT,  # content type
+    0x08: TEXT,  # response topic
+    0x09: BINARY,  # correlation data
+    0x0B: VARINT,  # subscription identifier
+    0x23: 2,  # topic alias
+    0x26: PAIR,  # user property
+}
+
+
 @functools.lru_cache(maxsize=256)  # what describes the messages of a fleet is mostly the same
 def _described(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
-    """Content type, correlation data and user properties in the properties of a PUBLISH."""
-    properties: Any = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.unpack(encoded)
-    return described_by(properties)
+    """Content type, correlation data and user properties in the properties of a PUBLISH.
+
+    Lenient, since a device chose them and the message must not be lost for them: texts that are no UTF-8, or that
+    paho would refuse, are read with replacements, and what cannot be read ends the list.
+    """
+    content_type, correlation, pairs = "", b"", []
+    at = 0
+    while at < len(encoded):
+        identifier, form = encoded[at], PROPERTIES.get(encoded[at])
+        at += 1
+        if form is None:
+            break
+        if isinstance(form, int):
+            at += form
+        elif form == VARINT:
+            at = (_varint(encoded, at) or (len(encoded), 0))[0]
+        else:
+            parts = []
+            for _ in range(2 if form == PAIR else 1):
+                end = at + 2 + int.from_bytes(encoded[at : at + 2])
+                parts.append(encoded[at + 2 : end])
+                at = end
+            if at > len(encoded):
+                break
+            if form == PAIR:
+                pairs.append((parts[0].decode("utf-8", "replace"), parts[1].decode("utf-8", "replace")))
+            elif identifier == CONTENT_TYPE:
+                content_type = parts[0].decode("utf-8", "replace")
+            elif identifier == CORRELATION_DATA:
+                correlation = parts[0]
+    return content_type, correlation, tuple(pairs)
+
+
+CONTENT_TYPE, CORRELATION_DATA = 0x03, 0x09
+
+
+def _varint(encoded: bytes, at: int) -> tuple[int, int] | None:
+    """Where a variable byte integer (MQTT 5.0, 1.5.5) ends and what it is; None when it does not end."""
+    value = 0
+    for place, byte in enumerate(encoded[at : at + 4]):
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return at + place + 1, value
+    return None
 
 
 def described_by(properties: Any) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
@@ -184,9 +233,6 @@ def _long_length(piece: bytes, at: int) -> tuple[int, int] | None:
 
     A length that never ends is told as all that is here, itself included, for paho to refuse.
     """
-    length = 0
-    for place, byte in enumerate(piece[at : at + 4]):
-        length |= (byte & 127) << 7 * place
-        if byte < 128:
-            return at + place + 1, length
+    if (found := _varint(piece, at)) is not None:
+        return found
     return (at, len(piece) - at) if len(piece) >= at + 4 else None

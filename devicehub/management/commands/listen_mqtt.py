@@ -101,11 +101,13 @@ class Command(BaseCommand):
         )
 
     def _say(self, text: str) -> None:
-        self.stderr.write(text)
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not end ingest
+            self.stderr.write(text)
 
     def _count(self, outcomes: Counter[Outcome]) -> None:
-        if self.stderr.isatty():
-            self.stderr.write(f"\r{_described(outcomes)}", ending="")
+        with contextlib.suppress(OSError, ValueError):
+            if self.stderr.isatty():
+                self.stderr.write(f"\r{_described(outcomes)}", ending="")
 
 
 def _upkeep(running: Worker) -> Upkeep:
