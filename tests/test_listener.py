@@ -4,6 +4,7 @@ Every worker talks through a `wire.Wire`, which writes down the packets of both 
 MQTT 5 and a group, as by default.
 """
 
+import io
 import json
 import re
 import signal
