@@ -206,7 +206,9 @@ def cbor_document(payload: bytes) -> Document:
         found, names_twice = cbor.read(payload)
     except ValueError as error:
         raise Unreadable(Reason.NOT_CBOR, str(error)[:200]) from error
-    notes = Notes(["a map names something twice, the last counts"] if names_twice else [])
+    notes = Notes()
+    if names_twice:
+        notes.append("a map names something twice, the last counts")
     return Document(found, notes, is_exact=False)
 
 

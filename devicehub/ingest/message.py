@@ -30,11 +30,7 @@ class Notes(list[str]):
     """
 
     MOST = 50
-
-    def __init__(self, notes: Iterable[str] = ()) -> None:
-        super().__init__()
-        self.more = 0
-        self.extend(notes)
+    more = 0  # most messages leave none, so nothing is done for an empty one
 
     def append(self, note: str) -> None:
         if len(self) < self.MOST:
@@ -42,14 +38,11 @@ class Notes(list[str]):
         else:
             self.more += 1
 
-    def extend(self, notes: Iterable[str]) -> None:
-        for note in notes:
-            self.append(note)
-        if isinstance(notes, Notes):
-            self.more += notes.more
-
     def __iadd__(self, notes: Iterable[str]) -> Self:  # type: ignore[misc, override]
-        self.extend(notes)
+        if notes:
+            for note in notes:
+                self.append(note)
+            self.more += getattr(notes, "more", 0)
         return self
 
     def told(self) -> list[str]:
