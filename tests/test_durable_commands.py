@@ -343,9 +343,10 @@ def test_a_refused_login_is_no_command_sent(station, tmp_path, needs_real, setti
     assert "s3cret" not in command.error
 
 
-def test_a_topic_that_the_account_may_not_publish_to_fails_at_once(
+def test_a_topic_that_the_account_may_not_publish_to_is_tried_again(
     station, tmp_path, needs_real, settings, told
 ):
+    """Brokers say "not authorized" also while the service that they ask restarts."""
     rules = tmp_path / "rules"
     rules.write_text("topic read #\n")
     with running_mosquitto(tmp_path / "mosquitto", needs_real, f"acl_file {rules}\n") as port:
@@ -353,7 +354,8 @@ def test_a_topic_that_the_account_may_not_publish_to_fails_at_once(
         station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.sent_at, told) == (FAILED, None, [])
+    assert (command.state, command.sent_at, told) == (QUEUED, None, [])
+    assert clock.now() < command.due_at < command.deadline
     topic = station.topic("cmd")
     assert command.error == f"the broker refused a message to {topic}: Not authorized (0x87)"
 
@@ -567,7 +569,7 @@ def test_of_two_claims_one_succeeds(station):
     [
         (0x80, "Unspecified error", QUEUED),
         (0x83, "Implementation specific error", QUEUED),
-        (0x87, "Not authorized", FAILED),
+        (0x87, "Not authorized", QUEUED),
         (0x90, "Topic name invalid", FAILED),
         (0x97, "Quota exceeded", QUEUED),
         (0x99, "Payload format invalid", FAILED),
@@ -582,6 +584,16 @@ def test_a_refusal_is_in_words_and_never_sent(said, station, told, code, words, 
     assert (command.state, command.sent_at, command.acknowledged_at, told) == (state, None, None, [])
     assert f"{words} (0x{code:02x})" in command.error
     assert (command.due_at is None) == (state == FAILED) == (command.ended_at is not None)
+
+
+def test_a_command_outlives_a_restart_of_the_authorization_service(said, station, told):
+    said(Ack(0x87, "Not authorized"))
+    station.device.send_command("reboot")
+
+    said(Ack())
+    make_due()
+    assert commands.send_due() == 1
+    assert (the_command().state, the_command().error, told) == (ACKNOWLEDGED, "", ["reboot"])
 
 
 def test_without_an_ack_it_may_have_arrived_and_is_sent_again(said, station, told):
