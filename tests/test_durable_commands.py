@@ -1,6 +1,7 @@
 """Commands from the queue to their end: with a real broker, without one, and with processes that are killed."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from devicehub import commands, mqtt, signals
-from devicehub.commands import transitions
+from devicehub.commands import transitions, wire
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
 from devicehub.models import CommandState, DeviceCommand
@@ -291,6 +292,54 @@ def test_a_caller_leaves_no_connection_behind(broker, station, arrive, monkeypat
     station.device.send_command("reboot")
 
     assert [one.connected for one in opened] == [False]
+
+
+# --- Who it is at the broker
+
+
+def test_two_pods_have_a_client_id_each(monkeypatch):
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    ids = []
+    for pod in ("abcde", "fghij"):
+        monkeypatch.setattr(
+            "socket.gethostname", lambda pod=pod: f"devicehub-production-ingest-7d9f8b6c5-{pod}"
+        )
+        ids.append(wire.client_id("hub"))
+
+    assert ids == [wire.client_id("hub").replace("fghij", "abcde"), wire.client_id("hub")]
+    assert re.fullmatch(r"hub-commands-.{27}fghij-1-[0-9a-f]{8}", ids[1])
+
+
+def test_two_processes_of_one_host_name_and_process_id_have_a_client_id_each():
+    show = "import os, django; django.setup(); os.getpid = lambda: 1\n"
+    show += "from devicehub.commands import wire; print(wire.client_id('hub'), wire.client_id('hub', '-retained'))"
+
+    one, two = (run_python(show).stdout.split() for _ in range(2))
+
+    assert one[1] == f"{one[0]}-retained"
+    assert one[0][:-8] == two[0][:-8]
+    assert one[0] != two[0]
+
+
+def test_a_forked_process_has_a_client_id_of_its_own():
+    show = "import os, django; django.setup(); os.getpid = lambda: 1\nfrom devicehub.commands import wire\n"
+    show += "child = os.fork(); print(wire.client_id('hub'), flush=True)\nif child: os.waitpid(child, 0)"
+
+    ids = run_python(show).stdout.split()
+
+    assert len(ids) == len(set(ids)) == 2
+
+
+@pytest.mark.parametrize(("username", "length"), [(None, 66), ("hub", 60), ("u" * 60, 100), ("u" * 128, 153)])
+def test_a_long_username_leaves_less_of_the_host_name(username, length, monkeypatch):
+    monkeypatch.setattr("os.getpid", lambda: 12345)
+    monkeypatch.setattr("socket.gethostname", lambda: "höst." * 10)
+
+    client_id = wire.client_id(username)
+
+    assert client_id.isascii()
+    assert client_id.startswith(f"{username or 'devicehub'}-commands-")
+    assert len(client_id) == length
 
 
 # --- Without a broker
@@ -1024,6 +1073,36 @@ def test_the_command_line_says_that_it_waits(no_broker, station):
     assert "UTC: no connection to 127.0.0.1:" in err
     assert len(err.splitlines()) == 1
     assert the_command().deadline - the_command().queued_at == timedelta(minutes=10)
+
+
+def test_the_command_line_ends_with_1_without_the_brokers_acknowledgement(said, station):
+    said(Unacknowledged("no ack"))
+
+    code, out, err = run("STATION-001", "reboot")
+
+    assert (code, out) == (1, "")
+    assert err.strip().endswith("is sent: no ack; may this account publish there?")
+
+
+def test_the_command_line_ends_with_0_when_a_command_of_qos_0_is_sent(said, station, monkeypatch):
+    said(Ack())
+    monkeypatch.setattr(WeatherStation._commands["reboot"], "qos", 0)
+
+    code, out, err = run("STATION-001", "reboot")
+
+    assert (code, err) == (0, "")
+    assert out.strip().endswith("is sent")
+
+
+@pytest.mark.parametrize("model", [DeviceCommand, WeatherStationDevice])
+def test_the_command_line_says_that_the_command_was_deleted(said, station, monkeypatch, model):
+    said(Ack())
+    monkeypatch.setattr("time.sleep", lambda _: model.objects.all().delete())
+
+    with pytest.raises(CommandError, match="the command was deleted") as error:
+        run("STATION-001", "reboot", "--wait", "5s")
+
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_command_line_in_json(said, station):
