@@ -856,6 +856,28 @@ def test_the_correlation_data_stands_for_a_missing_id(said, station):
     assert the_command().response == {"ok": True, "id": command_id}
 
 
+@pytest.mark.parametrize("own", [17, "17", "", True, {"n": 1}, "x" * 40])
+def test_the_correlation_data_stands_for_an_id_that_is_no_commands(said, station, own):
+    said(Ack())
+    command_id = station.device.send_command("reboot")
+
+    assert reply(station, {"id": own, "ok": True}, correlation_id=command_id) is Outcome.STORED
+
+    assert the_command().state == ANSWERED
+    assert the_command().response == {"ok": True, "id": command_id}
+
+
+def test_correlation_data_that_is_no_commands_changes_no_id(said, station):
+    said(Ack())
+    command_id = station.device.send_command("reboot")
+
+    assert reply(station, {"id": 17, "ok": True}, correlation_id="mine") is Outcome.STORED
+    assert the_command().state == ACKNOWLEDGED
+    reply(station, {"id": command_id, "ok": True}, correlation_id="mine")
+
+    assert the_command().state == ANSWERED
+
+
 def test_the_id_in_the_payload_goes_before_the_correlation_data(said, station):
     said(Ack())
     command_id = station.device.send_command("reboot")
