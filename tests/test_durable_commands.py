@@ -1020,6 +1020,30 @@ def test_a_nul_is_refused_alike_everywhere(station, text, monkeypatch):
     assert not DeviceCommand.objects.exists()
 
 
+@pytest.mark.parametrize("value", [1e16, -1e16, 1.7e308])
+def test_a_float_that_comes_back_as_an_integer_is_refused_alike_everywhere(station, value, monkeypatch):
+    command = WeatherStation._commands["set_interval"]
+    monkeypatch.setattr(command, "payload", {"interval": float})
+    with pytest.raises(ValueError, match="of 1e16 and more, which databases do not keep alike"):
+        station.device.send_command("set_interval", {"interval": value})
+
+    monkeypatch.setattr(command, "payload", {"interval": list})
+    with pytest.raises(ValueError, match="of 1e16 and more"):
+        station.device.send_command("set_interval", {"interval": [{"x": value}]})
+
+    assert not DeviceCommand.objects.exists()
+
+
+def test_parameters_are_kept_exactly(no_broker, station, monkeypatch):
+    monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": list})
+    values = [9999999999999998.0, -0.5, 1.0, 5e-324, 2**64 - 1, -(2**63), True, None, "\ufffd", [], {}]
+
+    station.device.send_command("set_interval", {"interval": values})
+
+    kept = the_command().payload["interval"]
+    assert [repr(value) for value in kept] == [repr(value) for value in values]
+
+
 def test_send_checks_what_send_command_checks(station):
     with pytest.raises(ValueError, match="no command 'explode'"):
         commands.send(station.device, "explode")
