@@ -323,7 +323,7 @@ def test_two_processes_of_one_host_name_and_process_id_have_a_client_id_each():
 
 def test_a_forked_process_has_a_client_id_of_its_own():
     show = "import os, django; django.setup(); os.getpid = lambda: 1\nfrom devicehub.commands import wire\n"
-    show += "child = os.fork(); print(wire.client_id('hub'), flush=True)\nif child: os.waitpid(child, 0)"
+    show += "child = os.fork()\nif child: os.waitpid(child, 0)\nprint(wire.client_id('hub'), flush=True)"
 
     ids = run_python(show).stdout.split()
 
