@@ -6,8 +6,6 @@ again, and nothing new comes in meanwhile.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -20,6 +18,7 @@ from django.utils import timezone
 from authsvc.models import Denial, Grant
 from devicehub import batches, commands, mqtt, rollups, topics
 from devicehub.batches import Pace, Where
+from devicehub.commands import wire
 from devicehub.conf import settings
 from devicehub.models import (
     BaseDevice,
@@ -327,7 +326,6 @@ def _postpone(row: RetainedTopic, error: str, now: datetime) -> None:
 
 def _connect() -> mqtt.Connection:
     address = mqtt.BrokerAddress.parse(settings.mqtt_url)
-    host = "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:32]
     # As the sender of commands, and still an identity of its own: two under one client id throw each other out.
-    client_id = f"{address.username or 'devicehub'}-commands-{host}-{os.getpid()}-retained"
+    client_id = wire.client_id(address.username, "-retained")
     return mqtt.Connection(address, client_id, version=settings.mqtt_version)

@@ -1,6 +1,7 @@
 """Commands from the queue to their end: with a real broker, without one, and with processes that are killed."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from devicehub import commands, mqtt, signals
-from devicehub.commands import transitions
+from devicehub.commands import transitions, wire
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
 from devicehub.models import CommandState, DeviceCommand
@@ -293,6 +294,54 @@ def test_a_caller_leaves_no_connection_behind(broker, station, arrive, monkeypat
     assert [one.connected for one in opened] == [False]
 
 
+# --- Who it is at the broker
+
+
+def test_two_pods_have_a_client_id_each(monkeypatch):
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    ids = []
+    for pod in ("abcde", "fghij"):
+        monkeypatch.setattr(
+            "socket.gethostname", lambda pod=pod: f"devicehub-production-ingest-7d9f8b6c5-{pod}"
+        )
+        ids.append(wire.client_id("hub"))
+
+    assert ids == [wire.client_id("hub").replace("fghij", "abcde"), wire.client_id("hub")]
+    assert re.fullmatch(r"hub-commands-.{27}fghij-1-[0-9a-f]{8}", ids[1])
+
+
+def test_two_processes_of_one_host_name_and_process_id_have_a_client_id_each():
+    show = "import os, django; django.setup(); os.getpid = lambda: 1\n"
+    show += "from devicehub.commands import wire; print(wire.client_id('hub'), wire.client_id('hub', '-retained'))"
+
+    one, two = (run_python(show).stdout.split() for _ in range(2))
+
+    assert one[1] == f"{one[0]}-retained"
+    assert one[0][:-8] == two[0][:-8]
+    assert one[0] != two[0]
+
+
+def test_a_forked_process_has_a_client_id_of_its_own():
+    show = "import os, django; django.setup(); os.getpid = lambda: 1\nfrom devicehub.commands import wire\n"
+    show += "child = os.fork()\nif child: os.waitpid(child, 0)\nprint(wire.client_id('hub'), flush=True)"
+
+    ids = run_python(show).stdout.split()
+
+    assert len(ids) == len(set(ids)) == 2
+
+
+@pytest.mark.parametrize(("username", "length"), [(None, 66), ("hub", 60), ("u" * 60, 100), ("u" * 128, 153)])
+def test_a_long_username_leaves_less_of_the_host_name(username, length, monkeypatch):
+    monkeypatch.setattr("os.getpid", lambda: 12345)
+    monkeypatch.setattr("socket.gethostname", lambda: "höst." * 10)
+
+    client_id = wire.client_id(username)
+
+    assert client_id.isascii()
+    assert client_id.startswith(f"{username or 'devicehub'}-commands-")
+    assert len(client_id) == length
+
+
 # --- Without a broker
 
 
@@ -343,9 +392,10 @@ def test_a_refused_login_is_no_command_sent(station, tmp_path, needs_real, setti
     assert "s3cret" not in command.error
 
 
-def test_a_topic_that_the_account_may_not_publish_to_fails_at_once(
+def test_a_topic_that_the_account_may_not_publish_to_is_tried_again(
     station, tmp_path, needs_real, settings, told
 ):
+    """Brokers say "not authorized" also while the service that they ask restarts."""
     rules = tmp_path / "rules"
     rules.write_text("topic read #\n")
     with running_mosquitto(tmp_path / "mosquitto", needs_real, f"acl_file {rules}\n") as port:
@@ -353,7 +403,8 @@ def test_a_topic_that_the_account_may_not_publish_to_fails_at_once(
         station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.sent_at, told) == (FAILED, None, [])
+    assert (command.state, command.sent_at, told) == (QUEUED, None, [])
+    assert clock.now() < command.due_at < command.deadline
     topic = station.topic("cmd")
     assert command.error == f"the broker refused a message to {topic}: Not authorized (0x87)"
 
@@ -567,7 +618,7 @@ def test_of_two_claims_one_succeeds(station):
     [
         (0x80, "Unspecified error", QUEUED),
         (0x83, "Implementation specific error", QUEUED),
-        (0x87, "Not authorized", FAILED),
+        (0x87, "Not authorized", QUEUED),
         (0x90, "Topic name invalid", FAILED),
         (0x97, "Quota exceeded", QUEUED),
         (0x99, "Payload format invalid", FAILED),
@@ -582,6 +633,16 @@ def test_a_refusal_is_in_words_and_never_sent(said, station, told, code, words, 
     assert (command.state, command.sent_at, command.acknowledged_at, told) == (state, None, None, [])
     assert f"{words} (0x{code:02x})" in command.error
     assert (command.due_at is None) == (state == FAILED) == (command.ended_at is not None)
+
+
+def test_a_command_outlives_a_restart_of_the_authorization_service(said, station, told):
+    said(Ack(0x87, "Not authorized"))
+    station.device.send_command("reboot")
+
+    said(Ack())
+    make_due()
+    assert commands.send_due() == 1
+    assert (the_command().state, the_command().error, told) == (ACKNOWLEDGED, "", ["reboot"])
 
 
 def test_without_an_ack_it_may_have_arrived_and_is_sent_again(said, station, told):
@@ -795,6 +856,28 @@ def test_the_correlation_data_stands_for_a_missing_id(said, station):
     assert the_command().response == {"ok": True, "id": command_id}
 
 
+@pytest.mark.parametrize("own", [17, "17", "", True, {"n": 1}, "x" * 40])
+def test_the_correlation_data_stands_for_an_id_that_is_no_commands(said, station, own):
+    said(Ack())
+    command_id = station.device.send_command("reboot")
+
+    assert reply(station, {"id": own, "ok": True}, correlation_id=command_id) is Outcome.STORED
+
+    assert the_command().state == ANSWERED
+    assert the_command().response == {"ok": True, "id": command_id}
+
+
+def test_correlation_data_that_is_no_commands_changes_no_id(said, station):
+    said(Ack())
+    command_id = station.device.send_command("reboot")
+
+    assert reply(station, {"id": 17, "ok": True}, correlation_id="mine") is Outcome.STORED
+    assert the_command().state == ACKNOWLEDGED
+    reply(station, {"id": command_id, "ok": True}, correlation_id="mine")
+
+    assert the_command().state == ANSWERED
+
+
 def test_the_id_in_the_payload_goes_before_the_correlation_data(said, station):
     said(Ack())
     command_id = station.device.send_command("reboot")
@@ -937,6 +1020,30 @@ def test_a_nul_is_refused_alike_everywhere(station, text, monkeypatch):
     assert not DeviceCommand.objects.exists()
 
 
+@pytest.mark.parametrize("value", [1e16, -1e16, 1.7e308])
+def test_a_float_that_comes_back_as_an_integer_is_refused_alike_everywhere(station, value, monkeypatch):
+    command = WeatherStation._commands["set_interval"]
+    monkeypatch.setattr(command, "payload", {"interval": float})
+    with pytest.raises(ValueError, match="of 1e16 and more, which databases do not keep alike"):
+        station.device.send_command("set_interval", {"interval": value})
+
+    monkeypatch.setattr(command, "payload", {"interval": list})
+    with pytest.raises(ValueError, match="of 1e16 and more"):
+        station.device.send_command("set_interval", {"interval": [{"x": value}]})
+
+    assert not DeviceCommand.objects.exists()
+
+
+def test_parameters_are_kept_exactly(no_broker, station, monkeypatch):
+    monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": list})
+    values = [9999999999999998.0, -0.5, 1.0, 5e-324, 2**64 - 1, -(2**63), True, None, "\ufffd", [], {}]
+
+    station.device.send_command("set_interval", {"interval": values})
+
+    kept = the_command().payload["interval"]
+    assert [repr(value) for value in kept] == [repr(value) for value in values]
+
+
 def test_send_checks_what_send_command_checks(station):
     with pytest.raises(ValueError, match="no command 'explode'"):
         commands.send(station.device, "explode")
@@ -1012,6 +1119,36 @@ def test_the_command_line_says_that_it_waits(no_broker, station):
     assert "UTC: no connection to 127.0.0.1:" in err
     assert len(err.splitlines()) == 1
     assert the_command().deadline - the_command().queued_at == timedelta(minutes=10)
+
+
+def test_the_command_line_ends_with_1_without_the_brokers_acknowledgement(said, station):
+    said(Unacknowledged("no ack"))
+
+    code, out, err = run("STATION-001", "reboot")
+
+    assert (code, out) == (1, "")
+    assert err.strip().endswith("is sent: no ack; may this account publish there?")
+
+
+def test_the_command_line_ends_with_0_when_a_command_of_qos_0_is_sent(said, station, monkeypatch):
+    said(Ack())
+    monkeypatch.setattr(WeatherStation._commands["reboot"], "qos", 0)
+
+    code, out, err = run("STATION-001", "reboot")
+
+    assert (code, err) == (0, "")
+    assert out.strip().endswith("is sent")
+
+
+@pytest.mark.parametrize("model", [DeviceCommand, WeatherStationDevice])
+def test_the_command_line_says_that_the_command_was_deleted(said, station, monkeypatch, model):
+    said(Ack())
+    monkeypatch.setattr("time.sleep", lambda _: model.objects.all().delete())
+
+    with pytest.raises(CommandError, match="the command was deleted") as error:
+        run("STATION-001", "reboot", "--wait", "5s")
+
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_the_command_line_in_json(said, station):

@@ -30,15 +30,15 @@ def record(replies: Sequence[Reply]) -> list[str]:
     command stays what it is, or expires: who waited for it has gone.
     """
     names = [""] * len(replies)
-    ids = [_command_id(reply) for reply in replies]
+    ids = [command_id(reply.document.get("id")) for reply in replies]
     known = {
         (command.id, command.device_key): command
         for command in DeviceCommand.objects.filter(id__in={i for i in ids if i is not None})
     }
     # In one order everywhere, so that two workers never wait for each other's rows.
     for place in sorted(range(len(replies)), key=lambda place: (str(ids[place]), place)):
-        reply, command_id = replies[place], ids[place]
-        command = known.get((command_id, reply.device_key)) if command_id else None
+        reply, answered = replies[place], ids[place]
+        command = known.get((answered, reply.device_key)) if answered else None
         if command is None:
             continue
         if reply.received_at <= command.deadline and _answer(command, reply):
@@ -73,10 +73,10 @@ def _keep_late(command: DeviceCommand, reply: Reply) -> None:
     )
 
 
-def _command_id(reply: Reply) -> uuid.UUID | None:
-    text = reply.document.get("id")
+def command_id(value: Any) -> uuid.UUID | None:
+    """*value* as the id of a command; None when it is the text of no UUID."""
     try:
-        return uuid.UUID(text) if isinstance(text, str) else None
+        return uuid.UUID(value) if isinstance(value, str) else None
     except ValueError:
         return None
 

@@ -13,6 +13,7 @@ from devicehub.commands import sender, transitions
 from devicehub.conf import settings
 from devicehub.models import OPEN_STATES, BaseDevice, DeviceCommand
 from devicehub.registry import registry
+from devicehub.storable import fault_as_json
 
 LONGEST = timedelta(days=366)  # of a deadline
 HEAD_START = timedelta(seconds=2)  # for the process that queued it, before others look for work
@@ -73,17 +74,9 @@ def forget_open(device_key: str) -> None:
 
 
 def _storable(payload: dict[str, Any]) -> Any:
-    """*payload* as JSON has it. TypeError for what JSON has not; ValueError for what PostgreSQL does not keep."""
-    text = orjson.dumps(payload)
-    content = orjson.loads(text)
-    if b"\\u0000" in text and _holds_nul(content):
-        raise ValueError("A text in the payload holds a NUL, which no database keeps alike")
+    """*payload* as JSON has it. TypeError for what JSON has not; ValueError for what no database keeps alike."""
+    content = orjson.loads(orjson.dumps(payload))
+    fault = fault_as_json(content)
+    if fault is not None:
+        raise ValueError(f"The payload {fault}, which databases do not keep alike")
     return content
-
-
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any(_holds_nul(part) for pair in value.items() for part in pair)
-    return isinstance(value, list) and any(map(_holds_nul, value))

@@ -24,8 +24,9 @@ PATIENCE = 10.0  # seconds that a caller waits for another thread that is sendin
 IDLE = 10.0  # seconds without work after which the connection is closed
 HOLD_OFF = (1, 2, 5, 10, 30)  # seconds until a broker that was away is asked again
 NO_SUBSCRIBERS = 0x10
-# Not authorized, topic name invalid, payload format invalid (MQTT 5.0, 3.4.2.1): the next attempt would end so too.
-REFUSED_FOR_GOOD = frozenset({0x87, 0x90, 0x99})
+# Topic name invalid, payload format invalid (MQTT 5.0, 3.4.2.1): the next attempt would end so too. Not so with not
+# authorized (0x87): a broker also says that while it cannot ask our authorization service, which may be restarting.
+REFUSED_FOR_GOOD = frozenset({0x90, 0x99})
 
 
 class Sender:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from datetime import datetime
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from devicehub.topics import MessageType
 LONGEST_EXPIRY = (
     0xFFFFFFFF  # seconds: the message expiry interval is a four byte integer (MQTT 5.0, 3.3.2.3.3)
 )
+LONGEST_HOST = 32  # characters
+LONGEST_CLIENT_ID = 100  # characters; a broker has to take 23 and may refuse more (MQTT 5.0, 3.1.3.1)
 
 
 class Undeliverable(Exception):
@@ -69,9 +72,26 @@ def connect() -> mqtt.Connection:
     It has an identity of its own: under the listener's client id it would throw the listener out.
     """
     address = mqtt.BrokerAddress.parse(settings.mqtt_url)
-    client_id = f"{address.username or 'devicehub'}-commands-{_hostname()}-{os.getpid()}"
-    return mqtt.Connection(address, client_id, version=settings.mqtt_version)
+    return mqtt.Connection(address, client_id(address.username), version=settings.mqtt_version)
 
 
-def _hostname() -> str:
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in socket.gethostname())[:32]
+def client_id(username: str | None, more: str = "") -> str:
+    """`<username>-commands-<host>-<pid>-<random><more>`: of this process alone, and the same until it ends.
+
+    An account has all ids that begin with its name and `-`. The host is the end of its name, where pods of one
+    deployment differ: at most 32 characters, and fewer where the id would have more than 100.
+    """
+    first, last = f"{username or 'devicehub'}-commands-", f"-{os.getpid()}-{_random}{more}"
+    host = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname())
+    room = max(0, min(LONGEST_HOST, LONGEST_CLIENT_ID - len(first) - len(last)))
+    return first + (host[-room:] if room else "") + last
+
+
+def _draw() -> None:
+    """Two containers may have one host name and the process id 1, so that these alone name no process."""
+    global _random
+    _random = secrets.token_hex(4)
+
+
+_random = secrets.token_hex(4)
+os.register_at_fork(after_in_child=_draw)

@@ -19,7 +19,7 @@ import orjson
 from devicehub.declare import Reading
 from devicehub.ingest import cbor, senml
 from devicehub.ingest.message import MAX_DEPTH, MAX_KEPT, Notes, Reason, Unreadable
-from devicehub.ingest.validate import fault_as_json
+from devicehub.storable import fault_as_json
 
 OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
 NEWEST = timedelta(minutes=5)  # further ahead is a clock that is wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from devicehub.commands import answers
 from devicehub.ingest import validate
 from devicehub.ingest.message import Message, Reason, Unreadable
 
@@ -13,14 +14,17 @@ LONGEST = 64 << 10  # bytes of a reply
 def read(content: Any, message: Message) -> dict[str, Any]:
     """The reply in *content*, with its `id` and `ok`, as every database keeps it. Raises Unreadable.
 
-    Without an `id` it has that of the correlation data, which MQTT 5 lets a device send back as it came.
+    Without an `id` it has that of the correlation data, which MQTT 5 lets a device send back as it came; also
+    when its `id` cannot be a command's and the correlation data can: some devices count their messages there.
     """
     if len(message.payload) > LONGEST:
         raise Unreadable(Reason.TOO_LARGE, f"a reply has at most {LONGEST} bytes")
     if not isinstance(content, dict):
         raise Unreadable(Reason.NOT_A_READING, "a reply is an object")
     reply: dict[str, Any] = validate.as_json(content)
-    if reply.get("id") is None and message.correlation_id:
+    correlated = answers.command_id(message.correlation_id) is not None
+    own = reply.get("id")
+    if message.correlation_id and (own is None or (correlated and answers.command_id(own) is None)):
         reply["id"] = validate.as_json(message.correlation_id)
     if "id" not in reply:
         raise Unreadable(Reason.NOT_A_READING, "a reply has the id of its command, or its correlation data")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from devicehub.declare import Reading, StateField
 from devicehub.ingest.message import Notes
+from devicehub.storable import UNSTORABLE, fault_as_json
 
 INTEGERS = range(-(2**63), 2**63)
-JSON_INTEGERS = range(-(2**63), 2**64)
-MAX_JSON_FLOAT = 1e16
 MAX_STRING = 255
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL stores neither
 
 
 class InvalidReading(ValueError):
@@ -82,35 +79,6 @@ def check_number(value: Any) -> float:
     if not math.isfinite(number):
         raise InvalidReading("is no finite number")
     return number
-
-
-def fault_as_json(value: Any) -> str | None:
-    """Why *value* is none that every database keeps in JSON as it was sent; None when it is one.
-
-    PostgreSQL refuses NUL and half a surrogate pair, and turns 1e16 into an integer.
-    """
-    match value:
-        case None | bool():
-            return None
-        case str():
-            return "holds a NUL or half a surrogate pair" if UNSTORABLE.search(value) else None
-        case int():
-            return None if value in JSON_INTEGERS else "holds an integer beyond 64 bits"
-        case float():
-            return (
-                None
-                if abs(value) < MAX_JSON_FLOAT
-                else "holds a number that is not finite, or of 1e16 and more"
-            )
-        case list():
-            faults = map(fault_as_json, value)
-        case dict():
-            if not all(isinstance(name, str) for name in value):
-                return "holds a name that is no text"
-            faults = map(fault_as_json, (*value, *value.values()))
-        case _:
-            return "holds what is not in JSON"
-    return next((fault for fault in faults if fault is not None), None)
 
 
 def as_json(value: Any) -> Any:

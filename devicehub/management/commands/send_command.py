@@ -45,7 +45,8 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
+            kind = provisioning.kind_of(options["type"])
+            device = provisioning.find(kind, options["device_id"])
             command_id = commands.send(
                 device, options["name"], options["payload"], deadline=options["deadline"]
             )
@@ -59,9 +60,10 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         wait: timedelta | None = options["wait"]
         command = _look(command_id, wait or timedelta())
-        did = command.succeeded if wait else command.state in TAKEN
-        if command.state == CommandState.ANSWERED:
+        if wait or command.state == CommandState.ANSWERED:
             did = command.succeeded
+        else:
+            did = _is_taken(command, kind.device_type._commands[command.name].qos)
         if options["json"]:
             self.stdout.write(json.dumps(_as_dict(command)))
         else:
@@ -70,11 +72,18 @@ class Command(BaseCommand):
             sys.exit(1)
 
 
+def _is_taken(command: DeviceCommand, qos: int) -> bool:
+    """Whether the broker has it, as far as can be known: with QoS 0 it acknowledges nothing."""
+    return command.state == CommandState.ACKNOWLEDGED or (command.state == CommandState.SENT and qos == 0)
+
+
 def _look(command_id: str, wait: timedelta) -> DeviceCommand:
-    """The command, as soon as it is over; as it is when *wait* is."""
+    """The command, as soon as it is over; as it is when *wait* is. CommandError when it was deleted."""
     end = time.monotonic() + wait.total_seconds()
     while True:
-        command = DeviceCommand.objects.get(id=command_id)
+        command = DeviceCommand.objects.filter(id=command_id).first()
+        if command is None:
+            raise CommandError(f"{command_id}: the command was deleted, perhaps with its device")
         if command.state not in OPEN_STATES or time.monotonic() >= end:
             return command
         time.sleep(LOOK)
