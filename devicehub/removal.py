@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, models, transaction
+from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 from django.utils import timezone
 
 from authsvc.models import Denial, Grant
 from devicehub import batches, commands, mqtt, rollups, topics
-from devicehub.batches import Pace, Where
+from devicehub.batches import Pace, Stopped, Where
 from devicehub.conf import settings
 from devicehub.models import (
     BaseDevice,
@@ -40,8 +42,28 @@ AT_ONCE = 500  # topics of one connection
 FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
 
 
+# Whether the receivers of pre_delete are asked only, in a transaction that is rolled back.
+_only_asking: ContextVar[bool] = ContextVar("only_asking", default=False)
+
+
 class NothingThere(Exception):
     """There is no such device, and nothing is left of one."""
+
+
+class EnabledAgain(Exception):
+    """Somebody enabled the device while it was being removed: what is left of it stays."""
+
+
+@dataclass
+class _WhileDisabled(Pace):
+    """Ends before the next batch, with EnabledAgain, when the device is active."""
+
+    device: BaseDevice | None = None
+
+    def check(self) -> None:
+        super().check()
+        if self.device is not None and _row(self.device).filter(is_active=True).exists():
+            raise EnabledAgain
 
 
 @dataclass
@@ -66,12 +88,15 @@ class Erased:
 def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     """Remove everything of a device, history included, and of one that was deleted before what was left.
 
-    Raises NothingThere, and batches.Stopped: then the device is disabled, and the rest goes the next time.
+    Raises NothingThere, and what refuses the deletion, such as ProtectedError: then it is as it was. And
+    batches.Stopped: then the device is disabled, and the rest goes the next time.
     """
     if preview(kind, device_id).is_empty:
         raise NothingThere(f"There is no {kind.key(device_id)}, and nothing is left of one")
     device = kind.device_model.objects.filter(device_id=device_id).first()
     done, key = Erased(), kind.key(device_id)
+    if device is not None:
+        ask(device)
     with transaction.atomic():  # also where it was disabled long ago: a retained command may be newer
         disable(device)
         done.retained = _forget_retained(kind, [device_id])
@@ -85,7 +110,7 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
         done.denials += batches.drain(table, "username = %s", [device.mqtt_username], pace)
     done.grants = _grants(kind, device_id).delete()[0]
     if device is not None:
-        done.device = _delete_row(device)
+        _count_deleted(done, kind, _delete_row(device))
         # A message that was on its way into the database may have ended there.
         done.quarantine += batches.drain(QuarantinedMessage._meta.db_table, "device_key = %s", [key], pace)
     RemovalRequest.objects.filter(device_key=key).delete()
@@ -144,10 +169,11 @@ def has_many_rows(device: BaseDevice) -> bool:
 
 
 def request(device: BaseDevice) -> None:
-    """Disable *device* and have it removed by work_off(), in small portions."""
+    """Disable *device* and have it removed by work_off(), in small portions. Raises what refuses that."""
     kind = registry.of(device)
     if kind is None:
         raise ValueError(f"{type(device).__name__} is no registered kind of device")
+    ask(device)
     with transaction.atomic():
         disable(device)
         RemovalRequest.objects.get_or_create(
@@ -156,43 +182,125 @@ def request(device: BaseDevice) -> None:
 
 
 def work_off(pace: Pace | None = None) -> int:
-    """Delete the devices whose removal was requested; how many. Raises batches.Stopped."""
+    """Delete the devices whose removal was requested; how many. Raises batches.Stopped.
+
+    One that cannot be deleted stays disabled with its request and is tried again the next time, after the others.
+    """
     pace, count = pace or Pace(), 0
     for waiting in RemovalRequest.objects.all():
-        slug, _, device_id = waiting.device_key.partition("/")
-        kind = registry.get(slug)
-        device = kind.device_model.objects.filter(device_id=device_id).first() if kind else None
-        if device is not None and device.is_active:
+        try:
+            count += _remove(waiting, pace)
+        except (Stopped, OperationalError, InterfaceError):  # the others would fare no better
+            raise
+        except EnabledAgain:
             log.warning("removal.enabled_again", device=waiting.device_key)  # somebody changed their mind
-        elif kind is not None and device is not None:
-            _drain_rows(kind, device, pace)
-            count += _delete_row(device)
-        waiting.delete()
+        except Exception:  # a project's models and receivers may refuse with anything
+            log.exception("removal.refused", device=waiting.device_key)
+            continue
+        RemovalRequest.objects.filter(pk=waiting.pk).delete()
     return count
+
+
+def _remove(waiting: RemovalRequest, pace: Pace) -> int:
+    """1 if the device was there and is gone. Raises EnabledAgain."""
+    slug, _, device_id = waiting.device_key.partition("/")
+    kind = registry.get(slug)
+    device = kind.device_model.objects.filter(device_id=device_id).first() if kind else None
+    if kind is None or device is None:
+        return 0
+    if device.is_active:
+        raise EnabledAgain
+    ask(device)
+    watchful = _WhileDisabled(pace.rows, pace.stop, pace.report, device=device)
+    _drain_rows(kind, device, watchful)
+    return _delete_row(device, only_disabled=True).get(device._meta.label, 0)
 
 
 def _drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> tuple[int, int, int]:
     """Take away readings, messages and rollups in small portions; how many of each."""
-    of = Where("device_id = %s", [device.pk])
+    of, portioned = Where("device_id = %s", [device.pk]), _portioned(device)
+    readings, messages = kind.reading_model, kind.message_model
     return (
-        batches.sweep(kind.reading_model._meta.db_table, "timestamp", of, pace),
-        batches.drain(kind.message_model._meta.db_table, *of, pace),
+        batches.sweep(readings._meta.db_table, "timestamp", of, pace) if readings in portioned else 0,
+        batches.drain(messages._meta.db_table, *of, pace) if messages in portioned else 0,
         batches.drain(Rollup._meta.db_table, "device_key = %s", [kind.key(device.device_id)], pace),
     )
 
 
-def _delete_row(device: BaseDevice) -> int:
-    """The device and the few rows that came meanwhile, in one transaction; 1 if it was there."""
+def _delete_row(device: BaseDevice, *, only_disabled: bool = False) -> dict[str, int]:
+    """The device and the few rows that came meanwhile, in one transaction; how many by model label."""
     for attempt in (1, 2, 3):
         try:
             with transaction.atomic():
-                by_model = device.delete()[1]
+                if only_disabled and _row(device).select_for_update().filter(is_active=True).first():
+                    raise EnabledAgain
+                return device.delete()[1]
+        except (models.ProtectedError, models.RestrictedError):
+            raise
         except IntegrityError:  # ingest stored a message between the rows and the device: they go again
             if attempt == 3:
                 raise
-        else:
-            return by_model.get(device._meta.label, 0)
     raise AssertionError("unreachable")
+
+
+def _count_deleted(done: Erased, kind: Kind, by_model: dict[str, int]) -> None:
+    done.device = by_model.get(kind.device_model._meta.label, 0)
+    done.readings += by_model.get(kind.reading_model._meta.label, 0)
+    done.messages += by_model.get(kind.message_model._meta.label, 0)
+
+
+def _row(device: BaseDevice) -> models.QuerySet[BaseDevice]:
+    return type(device)._base_manager.filter(pk=device.pk)
+
+
+def _portioned(device: BaseDevice) -> list[type[models.Model]]:
+    """The models whose rows of *device* go by SQL. Where a project's rows refer to them Django deletes them."""
+    kind = registry.of(device)
+    rows: tuple[type[models.Model], ...] = (kind.reading_model, kind.message_model) if kind else ()
+    return [model for model in rows if not _is_referred_to(model, device)]
+
+
+def _is_referred_to(model: type[models.Model], device: BaseDevice) -> bool:
+    related: Any
+    for related in get_candidate_relations_to_delete(model._meta):
+        of_device = {f"{related.field.name}__device": device}
+        if related.related_model._base_manager.filter(**of_device).exists():
+            return True
+    return False
+
+
+class _Related(Collector):
+    """What Django would delete with a device, without the rows that go in portions: there may be millions."""
+
+    portioned: list[type[models.Model]]
+
+    def can_fast_delete(self, objs: Any, from_field: Any = None) -> bool:
+        if from_field is not None and from_field.model in self.portioned:
+            return True
+        return bool(super().can_fast_delete(objs, from_field))
+
+
+def collect(device: BaseDevice) -> _Related:
+    """What goes with *device*. Raises ProtectedError and RestrictedError where a project's rows keep it."""
+    related = _Related(using=device._state.db or "default", origin=device)
+    related.portioned = _portioned(device)
+    related.collect([device])
+    return related
+
+
+def ask(device: BaseDevice) -> None:
+    """Raise what would refuse to delete *device*, while it still has everything.
+
+    The receivers of pre_delete are called in a transaction that is rolled back, and again when it is deleted.
+    """
+    asking = _only_asking.set(True)
+    try:
+        with transaction.atomic():
+            for model, instance in collect(device).instances_with_model():
+                models.signals.pre_delete.send(model, instance=instance, using="default", origin=device)
+            transaction.set_rollback(True)
+    finally:
+        _only_asking.reset(asking)
 
 
 def _grants(kind: Kind, device_id: str) -> models.QuerySet[Grant]:
@@ -208,6 +316,10 @@ class Removal:
             for some in batched(device_ids, 100):
                 _forget_retained(kind, some)
 
+    def asked(self, device: BaseDevice) -> None:
+        if registry.of(device) is not None and _row(device).exists():
+            ask(device)
+
     def emptied(self, device: BaseDevice) -> None:
         """Disable it first, so that it stays out when this is killed."""
         kind = registry.of(device)
@@ -219,14 +331,19 @@ class Removal:
 def before_delete(sender: type[BaseDevice], instance: BaseDevice, **_: Any) -> None:
     """In the transaction that deletes a device: what else must go, so that its id inherits nothing."""
     kind = registry.of(sender)
-    if kind is None:
+    if kind is None or _only_asking.get():
         return
-    key = kind.key(instance.device_id)
     rollups.lock(kind)  # whoever computes rollups of it now finds the device gone
+    # By primary key: an instance of a device that is gone must not touch another one of the same id.
+    device_id = _row(instance).values_list("device_id", flat=True).first()
+    if device_id is None:
+        return
+    key = kind.key(device_id)
     Rollup.objects.filter(device_key=key).delete()
-    _grants(kind, instance.device_id).delete()
+    RemovalRequest.objects.filter(device_key=key).delete()
+    _grants(kind, device_id).delete()
     commands.forget_open(key)
-    _forget_retained(kind, [instance.device_id])
+    _forget_retained(kind, [device_id])
 
 
 def watch() -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import IntegrityError
 
 from devicehub import provisioning, removal, retention
 from devicehub.batches import Pace, Stopped
@@ -47,6 +48,9 @@ class Command(BaseCommand):
                 done = removal.erase(kind, device_id, pace)
             except removal.NothingThere as error:
                 raise CommandError(str(error)) from error
+            except IntegrityError as error:  # and so ProtectedError and RestrictedError
+                reason = str(error.args[0] if error.args else error).partition("\n")[0]
+                raise CommandError(f"{key} cannot be deleted: {reason}") from error
             except Stopped as error:
                 raise CommandError(f"Stopped: {key} is disabled and not gone yet; run it again") from error
         removal.clear_retained()
