@@ -15,12 +15,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from django.apps import apps
 from django.db import IntegrityError, InterfaceError, OperationalError, models, transaction
+from django.db.models import functions
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 from django.utils import timezone
 
 from authsvc.models import Denial, Grant
-from devicehub import batches, commands, mqtt, rollups, topics
+from devicehub import batches, commands, identifiers, mqtt, rollups, topics
 from devicehub.batches import Pace, Stopped, Where
 from devicehub.conf import settings
 from devicehub.models import (
@@ -39,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 FEW = 10_000  # rows of a device that a web request deletes by itself
 AT_ONCE = 500  # topics of one connection
+REFUSED, GIVE_UP = "the broker refused it: ", 5  # times in a row that it may refuse to forget a topic
 FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
 
 
@@ -78,6 +81,7 @@ class Erased:
     commands: int = 0
     grants: int = 0
     denials: int = 0
+    admin_log: int = 0  # what the admin wrote down of changes to it
     retained: int = 0  # topics that the broker is told to forget
 
     @property
@@ -105,9 +109,8 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     for name, model, key_of in _HISTORY:
         gone = batches.drain(model._meta.db_table, f"{key_of} = %s", [key], pace)
         setattr(done, name, getattr(done, name) + gone)
-    if device is not None and device.mqtt_username:
-        table = Denial._meta.db_table
-        done.denials += batches.drain(table, "username = %s", [device.mqtt_username], pace)
+    for name, rows in _unnamed(kind, device_id, device):
+        setattr(done, name, getattr(done, name) + _drain_found(rows, pace))
     done.grants = _grants(kind, device_id).delete()[0]
     if device is not None:
         _count_deleted(done, kind, _delete_row(device))
@@ -128,9 +131,8 @@ def preview(kind: Kind, device_id: str) -> Erased:
         found.device = 1
         found.readings = kind.reading_model.objects.filter(device=device).count()
         found.messages = kind.message_model.objects.filter(device=device).count()
-        if device.mqtt_username:
-            own = models.Q(principal=key) | models.Q(username=device.mqtt_username)
-            found.denials = Denial.objects.filter(own).count()
+    for name, rows in _unnamed(kind, device_id, device):
+        setattr(found, name, getattr(found, name) + rows.count())
     return found
 
 
@@ -141,6 +143,42 @@ _HISTORY: tuple[tuple[str, type[models.Model], str], ...] = (
     ("commands", DeviceCommand, "device_key"),
     ("denials", Denial, "principal"),
 )
+
+
+def _unnamed(kind: Kind, device_id: str, device: BaseDevice | None) -> list[tuple[str, models.QuerySet[Any]]]:
+    """The rows of a device that do not hold its key, by what they count as; none that _HISTORY finds."""
+    meta, key = kind.device_model._meta, kind.key(device_id)
+    usernames = {identifiers.mqtt_username(meta.app_label, str(meta.model_name), device_id)}
+    client_ids = {device_id, *usernames}
+    if device is not None:
+        usernames.update(filter(None, [device.mqtt_username]))
+        client_ids.update(filter(None, [device.mqtt_username, device.mqtt_client_id]))
+    # A client id counts where no username says that it was another one who used it.
+    own = models.Q(username__in=usernames) | models.Q(username="", principal="", client_id__in=client_ids)
+    found: list[tuple[str, models.QuerySet[Any]]] = [
+        ("denials", Denial.objects.filter(own).exclude(principal=key)),
+    ]
+    before = topics.prefix(kind, device_id)
+    if before:
+        # Not LIKE, which ignores case on SQLite; a topic may also end with the device id.
+        head = functions.Substr(functions.Concat("topic", models.Value("/")), 1, len(before))
+        strange = QuarantinedMessage.objects.filter(reason="unknown_topic").exclude(device_key=key)
+        found.append(("quarantine", strange.annotate(head=head).filter(head=before)))
+    if device is not None and apps.is_installed("django.contrib.admin"):
+        entries = apps.get_model("admin", "LogEntry")._default_manager
+        of_model = {"content_type__app_label": meta.app_label, "content_type__model": meta.model_name}
+        found.append(("admin_log", entries.filter(object_id=str(device.pk), **of_model)))
+    return found
+
+
+def _drain_found(rows: models.QuerySet[Any], pace: Pace) -> int:
+    """Delete *rows* in small portions, as batches.drain() does; how many."""
+    total = 0
+    for pks in batched(list(rows.order_by().values_list("pk", flat=True)), min(pace.rows, 500)):
+        marks = ", ".join(["%s"] * len(pks))
+        table = batches.quoted(rows.model._meta.db_table)
+        total += pace.execute(f"DELETE FROM {table} WHERE id IN ({marks})", pks)  # noqa: S608
+    return total
 
 
 def disable(device: BaseDevice | None) -> None:
@@ -366,7 +404,7 @@ def _forget_retained(kind: Kind, device_ids: Iterable[str]) -> int:
         rows,
         update_conflicts=True,
         unique_fields=["topic"],
-        update_fields=["requested_at", "next_at"],
+        update_fields=["requested_at", "next_at", "attempts", "error"],
     )
     return len(rows)
 
@@ -375,8 +413,8 @@ def clear_retained(limit: int = AT_ONCE) -> int:
     """Have the broker forget what it retains on topics of ended devices, by empty retained messages; how many.
 
     MQTT 5.0, 3.3.1.3: a retained message with no payload removes the one of its topic. A topic that the broker
-    refuses or does not acknowledge stays with the error, and comes again a minute later, then two, four, up to a day.
-    An MQTT 3.1.1 broker cannot say that it refused.
+    refuses or does not acknowledge stays with the error, and comes again a minute later, then two, four, up to a day;
+    one that it refused five times in a row is given up. An MQTT 3.1.1 broker cannot say that it refused.
     """
     now = timezone.now()
     due = list(RetainedTopic.objects.filter(next_at__lte=now).order_by("next_at")[:limit])
@@ -410,7 +448,7 @@ def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime)
             _postpone(row, str(error), now)
         else:
             if ack.is_failure:
-                _postpone(row, f"the broker refused it: {ack.reason}", now)
+                _refused(row, str(ack.reason), now)
                 continue
             _done(row)
             cleared += 1
@@ -435,11 +473,21 @@ def _done(row: RetainedTopic) -> None:
     RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at).delete()
 
 
+def _refused(row: RetainedTopic, reason: str, now: datetime) -> None:
+    """Try again later; not for ever, since a broker whose rules do not allow it refuses each time."""
+    before = row.attempts if row.error.startswith(REFUSED) else 0  # it may have been away until now
+    if before + 1 < GIVE_UP:
+        row.attempts = before
+        _postpone(row, f"{REFUSED}{reason}", now)
+        return
+    log.warning("retained.given_up", topic=row.topic, reason=reason, refused=GIVE_UP)
+    _done(row)
+
+
 def _postpone(row: RetainedTopic, error: str, now: datetime) -> None:
     pause = min(FIRST_RETRY * 2 ** min(row.attempts, 20), LAST_RETRY)
-    RetainedTopic.objects.filter(pk=row.pk).update(
-        attempts=models.F("attempts") + 1, error=error[:300], next_at=now + pause
-    )
+    unchanged = RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at)
+    unchanged.update(attempts=row.attempts + 1, error=error[:300], next_at=now + pause)
 
 
 def _connect() -> mqtt.Connection:

@@ -12,15 +12,17 @@ from io import StringIO
 
 import psycopg
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from authsvc.models import Denial, Grant
-from devicehub import partitions, removal, retention, rollups
+from devicehub import partitions, provisioning, removal, retention, rollups
 from devicehub.batches import Pace, Stopped
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
@@ -628,6 +630,7 @@ class TestErasing:
             "commands": 2,
             "grants": 1,
             "denials": 2,
+            "admin_log": 0,
             "retained": 4,
         }
         assert topics_to_clear() == TOPICS
@@ -652,6 +655,53 @@ class TestErasing:
         assert {name: n for name, n in remains(station).items() if n} == {"denials": 1}  # of no known key
         with pytest.raises(CommandError, match="There is no weatherstation/STATION-001, and nothing is left"):
             self.erase("--yes")
+
+    def test_denials_go_that_know_only_the_derived_username_or_the_client_id(self, kind, neighbour):
+        """Also of a device that was deleted; those of the neighbour that names it stay."""
+        station, _ = provisioning.create(kind, "STATION-001")
+        username = station.mqtt_username
+        station.delete()
+        for name, client in (
+            (username, "x"),
+            ("", username),
+            ("", "STATION-001"),
+            ("neighbour", "STATION-001"),
+        ):
+            Denial.objects.create(
+                dialect="emqx",
+                username=name,
+                client_id=client,
+                action="connect",
+                reason="unknown_user",
+                first_at=DAY,
+                last_at=DAY,
+            )
+        assert json.loads(self.erase("--dry-run", "--json"))["denials"] == 3
+
+        assert json.loads(self.erase("--yes", "--json"))["denials"] == 3
+
+        assert Denial.objects.get().username == "neighbour"
+
+    def test_messages_on_unknown_topics_below_its_own_go(self, station):
+        others = ["things/weatherstation/STATION-0011/gps", "things/weatherstation/station-001/gps"]
+        own = ["things/weatherstation/STATION-001/gps/raw", "things/weatherstation/STATION-001"]
+        pipeline([Message(topic, b"52.1", timezone.now()) for topic in own + others])
+        assert json.loads(self.erase("--dry-run", "--json"))["quarantine"] == 2
+
+        assert json.loads(self.erase("--yes", "--json", "--batch", "1"))["quarantine"] == 2
+
+        assert sorted(QuarantinedMessage.objects.values_list("topic", flat=True)) == others
+
+    def test_what_the_admin_wrote_down_of_it_goes(self, station, neighbour):
+        """Its lines hold the name that the device had."""
+        operator = User.objects.create_superuser("operator")
+        for device in (station, neighbour):
+            LogEntry.objects.log_actions(operator.pk, [device], CHANGE, single_object=True)
+        assert json.loads(self.erase("--dry-run", "--json"))["admin_log"] == 1
+
+        assert "1 admin log" in self.erase("--yes")
+
+        assert LogEntry.objects.get().object_id == str(neighbour.pk)
 
     def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):
         with pytest.raises(CommandError, match="--yes does it without asking"):
@@ -1123,13 +1173,49 @@ class TestRetained:
         (left,) = RetainedTopic.objects.all()
         assert left.topic.endswith("/reply")
         assert "Not authorized" in left.error
-        for minutes in (1, 2, 4, 8):
+        for minutes in (1, 2, 4):
             wait = left.next_at - begin
             assert timedelta(minutes=minutes) <= wait < timedelta(minutes=minutes + 1)
             assert removal.clear_retained() == 0
             RetainedTopic.objects.update(next_at=begin)
             removal.clear_retained()
             left.refresh_from_db()
+
+    @pytest.fixture
+    def refused(self, broker):
+        """Let the broker refuse every topic that is due, so many times; what is logged as given up."""
+
+        def ask(times):
+            with capture_logs() as logged:
+                for _ in range(times):
+                    RetainedTopic.objects.update(next_at=timezone.now())
+                    removal.clear_retained()
+            return [line["topic"] for line in logged if line["event"] == "retained.given_up"]
+
+        return ask
+
+    def test_what_the_broker_always_refuses_is_given_up_with_a_line_in_the_log(self, station, refused):
+        station.delete()
+
+        assert refused(4) == []
+        assert refused(1) == ["things/weatherstation/STATION-001/reply"]
+        assert topics_to_clear() == []
+
+    def test_that_a_broker_was_away_does_not_count_as_refused(self, station, refused):
+        station.delete()
+        RetainedTopic.objects.update(attempts=30, error="no connection to it")
+
+        assert refused(4) == []
+        assert RetainedTopic.objects.get().attempts == 4
+
+    def test_a_new_request_begins_to_count_again(self, station, refused):
+        station.delete()
+        refused(4)
+        WeatherStationDevice.objects.create(device_id="STATION-001").delete()
+
+        row = RetainedTopic.objects.get(topic__endswith="reply")
+        assert (row.attempts, row.error) == (0, "")
+        assert refused(4) == []
 
     def test_a_broker_that_is_away_is_asked_again(self, station, settings):
         settings.MQTT_URL = f"mqtt://127.0.0.1:{servers.free_port()}"

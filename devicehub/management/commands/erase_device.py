@@ -67,5 +67,7 @@ def _agreed(key: str, found: Erased) -> bool:
 def _report(sentence: str, counts: Erased, *, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(asdict(counts))
-    listed = ", ".join(f"{count} {name}" for name, count in asdict(counts).items() if name != "device")
+    listed = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in asdict(counts).items() if name != "device"
+    )
     return f"{sentence}: {listed}"
