@@ -22,7 +22,7 @@ from django.utils import timezone
 from structlog.testing import capture_logs
 
 from authsvc.models import Denial, Grant
-from devicehub import partitions, provisioning, removal, retention, rollups
+from devicehub import partitions, provisioning, removal, retained, retention, rollups
 from devicehub.batches import Pace, Stopped
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
@@ -1160,7 +1160,7 @@ class TestRetained:
         station.is_active = False
         station.save()
 
-        assert removal.clear_retained() == 3
+        assert retained.clear() == 3
 
         assert set(retained_at(broker)) == {theirs}
 
@@ -1168,7 +1168,7 @@ class TestRetained:
         station.delete()
         begin = timezone.now()
 
-        assert removal.clear_retained() == 3
+        assert retained.clear() == 3
 
         (left,) = RetainedTopic.objects.all()
         assert left.topic.endswith("/reply")
@@ -1176,9 +1176,9 @@ class TestRetained:
         for minutes in (1, 2, 4):
             wait = left.next_at - begin
             assert timedelta(minutes=minutes) <= wait < timedelta(minutes=minutes + 1)
-            assert removal.clear_retained() == 0
+            assert retained.clear() == 0
             RetainedTopic.objects.update(next_at=begin)
-            removal.clear_retained()
+            retained.clear()
             left.refresh_from_db()
 
     @pytest.fixture
@@ -1189,7 +1189,7 @@ class TestRetained:
             with capture_logs() as logged:
                 for _ in range(times):
                     RetainedTopic.objects.update(next_at=timezone.now())
-                    removal.clear_retained()
+                    retained.clear()
             return [line["topic"] for line in logged if line["event"] == "retained.given_up"]
 
         return ask
@@ -1221,7 +1221,7 @@ class TestRetained:
         settings.MQTT_URL = f"mqtt://127.0.0.1:{servers.free_port()}"
         station.delete()
 
-        assert removal.clear_retained() == 0
+        assert retained.clear() == 0
 
         assert {row.attempts for row in RetainedTopic.objects.all()} == {1}
         assert all("no connection to" in row.error for row in RetainedTopic.objects.all())
@@ -1233,7 +1233,7 @@ class TestRetained:
         station.is_active = True
         station.save()
 
-        assert removal.clear_retained() == 0
+        assert retained.clear() == 0
 
         assert topics_to_clear() == []
         assert set(retained_at(broker)) == {TOPICS[1]}
@@ -1243,7 +1243,7 @@ class TestRetained:
         station.delete()
         WeatherStationDevice.objects.create(device_id="STATION-001")
 
-        assert removal.clear_retained() == 3
+        assert retained.clear() == 3
 
         assert retained_at(broker) == {}
 

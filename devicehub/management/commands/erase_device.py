@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError
 
-from devicehub import provisioning, removal, retention
+from devicehub import provisioning, removal, retained, retention
 from devicehub.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
 from devicehub.removal import Erased
@@ -53,7 +53,7 @@ class Command(BaseCommand):
                 raise CommandError(f"{key} cannot be deleted: {reason}") from error
             except Stopped as error:
                 raise CommandError(f"Stopped: {key} is disabled and not gone yet; run it again") from error
-        removal.clear_retained()
+        retained.clear()
         retention.settle_file()
         return _report(f"{key} is erased", done, as_json=options["json"])
 
