@@ -262,8 +262,8 @@ def _delete_row(device: BaseDevice, *, only_disabled: bool = False) -> dict[str,
     for attempt in (1, 2, 3):
         try:
             with transaction.atomic():
-                if only_disabled and _row(device).select_for_update().filter(is_active=True).first():
-                    raise EnabledAgain
+                if only_disabled:
+                    _hold_disabled(device)
                 return device.delete()[1]
         except (models.ProtectedError, models.RestrictedError):
             raise
@@ -271,6 +271,18 @@ def _delete_row(device: BaseDevice, *, only_disabled: bool = False) -> dict[str,
             if attempt == 3:
                 raise
     raise AssertionError("unreachable")
+
+
+def _hold_disabled(device: BaseDevice) -> None:
+    """Nobody enables it until this transaction ends. Raises EnabledAgain, also after waiting for who is doing so."""
+    kind = registry.of(device)
+    if kind is not None:
+        rollups.lock(
+            kind
+        )  # before the row, as in every other deletion: two of them must not wait for each other
+    row = _row(device).select_for_update().first()
+    if row is not None and row.is_active:
+        raise EnabledAgain
 
 
 def _count_deleted(done: Erased, kind: Kind, by_model: dict[str, int]) -> None:

@@ -989,6 +989,27 @@ class TestOutsideTransactions:
 
         assert remains(station)["device"] == 1
 
+    @pytest.mark.postgresql_only
+    def test_one_that_somebody_is_about_to_enable_is_waited_for(self, station, monkeypatch):
+        removal.request(station)
+        table = WeatherStationDevice._meta.db_table
+        with psycopg.connect(database_url()) as other, ThreadPoolExecutor(1) as pool:
+            other.execute(f"UPDATE {table} SET is_active = true")
+
+            def work_off():
+                try:
+                    return removal.work_off()
+                finally:
+                    connections.close_all()
+
+            removing = pool.submit(work_off)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            assert eventually(lambda: sql(waiting)[0][0] > 0, 10)
+            other.commit()
+            assert removing.result(10) == 0
+
+        assert remains(station)["device"] == 1
+
     def test_a_request_does_not_reach_a_next_device_of_the_same_id(self, station):
         removal.request(station)
         WeatherStationDevice.objects.get().delete()
@@ -1058,6 +1079,20 @@ class TestAdmin:
         assert removal.work_off() == 1
         assert remains(station)["device"] == remains(station)["readings"] == 0
         assert removal.work_off() == 0
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_the_page_that_asks_names_what_keeps_a_device(self, station, repair, operator, way):
+        fill(station)
+        repair.objects.create(device=station)
+        base = "/admin/fleet/weatherstationdevice/"
+        action = {"action": "delete_selected", "_selected_action": [station.pk]}
+        url, data = (f"{base}{station.pk}/delete/", {}) if way == "page" else (base, action)
+
+        page = operator.post(url, {**data, "post": "yes"}, follow=True).content.decode()
+
+        assert "Repair object" in page
+        assert remains(station)["readings"] == 30
 
     def test_a_device_that_was_enabled_again_is_not_removed(self, station):
         removal.request(station)
