@@ -365,9 +365,10 @@ class Removal:
     def emptied(self, device: BaseDevice) -> None:
         """Disable it first, so that it stays out when this is killed."""
         kind = registry.of(device)
-        if kind is not None and type(device).objects.filter(pk=device.pk).exists():
-            disable(device)
-            _drain_rows(kind, device, Pace())
+        now = _row(device).first()  # *device* may be as it was a while ago
+        if kind is not None and now is not None:
+            disable(now)
+            _drain_rows(kind, now, Pace())
 
 
 def before_delete(sender: type[BaseDevice], instance: BaseDevice, **_: Any) -> None:

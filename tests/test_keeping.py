@@ -1019,6 +1019,19 @@ class TestOutsideTransactions:
 
         assert WeatherStationDevice.objects.count() == 1
 
+    def test_an_instance_from_before_it_was_enabled_is_disabled_as_well(self, station, monkeypatch):
+        station.is_active = False
+        drained = []
+        monkeypatch.setattr(
+            "devicehub.removal._drain_rows",
+            lambda *_: drained.append(WeatherStationDevice.objects.get().is_active),
+        )
+
+        station.delete()
+
+        assert drained == [False]
+        assert topics_to_clear() == TOPICS
+
     def test_deleting_what_is_gone_takes_nothing_from_a_next_device_of_the_same_id(self, station):
         gone = WeatherStationDevice.objects.get()
         station.delete()
