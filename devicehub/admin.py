@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.db.models import ProtectedError, QuerySet, RestrictedError
 from django.forms import ModelForm
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
@@ -52,13 +52,20 @@ class DeviceAdmin(ModelAdmin):  # type: ignore[misc]
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
         """What the page that asks shows: counts, since Django would load every row of the device."""
         shown, total = [], 0
+        kept: list[Any] = []
         for device in objs:
+            try:
+                removal.collect(device)
+            except ProtectedError as error:
+                kept += map(str, error.protected_objects)
+            except RestrictedError as error:
+                kept += map(str, error.restricted_objects)
             rows = removal.row_counts(device)
             shown.append(f"{device}: {', '.join(f'{text} {name}' for name, text in rows.items())}")
             total += 1
         allowed = self.has_delete_permission(request)
         name = str(self.model._meta.verbose_name)
-        return shown, {str(self.model._meta.verbose_name_plural): total}, set() if allowed else {name}, []
+        return shown, {str(self.model._meta.verbose_name_plural): total}, set() if allowed else {name}, kept
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         """A device with many rows is disabled now, and goes in small portions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
@@ -89,6 +90,9 @@ class Watcher(Protocol):
     def ended(self, model: type[BaseDevice], device_ids: Iterable[str]) -> None:
         """These devices are not active any more; called in the transaction that says so."""
 
+    def asked(self, device: BaseDevice) -> None:
+        """Raise what refuses the deletion of *device*, before anything of it is gone. Called outside a transaction."""
+
     def emptied(self, device: BaseDevice) -> None:
         """*device* is about to be deleted: take away what there is much of. Called outside a transaction."""
 
@@ -119,13 +123,30 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
     update.alters_data = True  # type: ignore[attr-defined]
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        if _watcher is not None and not connections[self.db].in_atomic_block:
-            after = 0
-            while some := list(self.order_by("pk").filter(pk__gt=after)[:100]):  # no cursor is open meanwhile
-                for device in some:
-                    _watcher.emptied(device)
-                after = some[-1].pk
-        return super().delete()
+        """As every query set, of the devices that it finds now. Outside a transaction it goes by portions of them."""
+        refused = self.query.is_sliced or self.query.distinct_fields or self.query.combinator
+        chosen = self._chain()  # type: ignore[attr-defined]
+        chosen._for_write = True
+        if (
+            _watcher is None
+            or refused  # by Django, in its own words
+            or self._fields is not None  # type: ignore[attr-defined]
+            or connections[chosen.db].in_atomic_block
+        ):
+            return super().delete()
+        # By primary key from here on: disabling a device changes which ones the filter finds.
+        pks = list(chosen.order_by("pk").values_list("pk", flat=True))
+        devices = self.model._base_manager.using(chosen.db).order_by("pk")
+        for some in batched(pks, 100):  # no cursor is open meanwhile
+            for device in list(devices.filter(pk__in=some)):
+                _watcher.asked(device)
+        counts: Counter[str] = Counter()
+        for some in batched(pks, 100):
+            for device in list(devices.filter(pk__in=some)):
+                _watcher.emptied(device)
+            counts.update(devices.filter(pk__in=some).delete()[1])
+        self._result_cache = None
+        return counts.total(), dict(counts)
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
@@ -197,6 +218,7 @@ class BaseDevice(models.Model):
             and self.pk
             and not connections[using or self._state.db or "default"].in_atomic_block
         ):
+            _watcher.asked(self)
             _watcher.emptied(self)
         return super().delete(using, keep_parents)
 

@@ -1,4 +1,4 @@
-"""What happens when a device ends: its rows go in small portions, and the broker forgets what it retains of it.
+"""What happens when a device ends: its rows go in small portions, and with it all that its id could pass on.
 
 A device is disabled before anything of it goes, and is itself the last to go: whoever is killed on the way begins
 again, and nothing new comes in meanwhile.
@@ -7,25 +7,25 @@ again, and nothing new comes in meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db import IntegrityError, models, transaction
+from django.apps import apps
+from django.db import IntegrityError, InterfaceError, OperationalError, models, transaction
+from django.db.models import functions
+from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 from django.utils import timezone
 
 from authsvc.models import Denial, Grant
-from devicehub import batches, commands, mqtt, rollups, topics
-from devicehub.batches import Pace, Where
-from devicehub.commands import wire
-from devicehub.conf import settings
+from devicehub import batches, commands, identifiers, retained, rollups, topics
+from devicehub.batches import Pace, Stopped, Where
 from devicehub.models import (
     BaseDevice,
     DeviceCommand,
     QuarantinedMessage,
     RemovalRequest,
-    RetainedTopic,
     Rollup,
     batched,
 )
@@ -35,12 +35,30 @@ from devicehub.topics import MessageType
 log = structlog.get_logger(__name__)
 
 FEW = 10_000  # rows of a device that a web request deletes by itself
-AT_ONCE = 500  # topics of one connection
-FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
+
+
+# Whether the receivers of pre_delete are asked only, in a transaction that is rolled back.
+_only_asking: ContextVar[bool] = ContextVar("only_asking", default=False)
 
 
 class NothingThere(Exception):
     """There is no such device, and nothing is left of one."""
+
+
+class EnabledAgain(Exception):
+    """Somebody enabled the device while it was being removed: what is left of it stays."""
+
+
+@dataclass
+class _WhileDisabled(Pace):
+    """Ends before the next batch, with EnabledAgain, when the device is active."""
+
+    device: BaseDevice | None = None
+
+    def check(self) -> None:
+        super().check()
+        if self.device is not None and _row(self.device).filter(is_active=True).exists():
+            raise EnabledAgain
 
 
 @dataclass
@@ -55,6 +73,7 @@ class Erased:
     commands: int = 0
     grants: int = 0
     denials: int = 0
+    admin_log: int = 0  # what the admin wrote down of changes to it
     retained: int = 0  # topics that the broker is told to forget
 
     @property
@@ -65,26 +84,28 @@ class Erased:
 def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     """Remove everything of a device, history included, and of one that was deleted before what was left.
 
-    Raises NothingThere, and batches.Stopped: then the device is disabled, and the rest goes the next time.
+    Raises NothingThere, and what refuses the deletion, such as ProtectedError: then it is as it was. And
+    batches.Stopped: then the device is disabled, and the rest goes the next time.
     """
     if preview(kind, device_id).is_empty:
         raise NothingThere(f"There is no {kind.key(device_id)}, and nothing is left of one")
     device = kind.device_model.objects.filter(device_id=device_id).first()
     done, key = Erased(), kind.key(device_id)
+    if device is not None:
+        ask(device)
     with transaction.atomic():  # also where it was disabled long ago: a retained command may be newer
         disable(device)
-        done.retained = _forget_retained(kind, [device_id])
+        done.retained = retained.forget(kind, [device_id])
     if device is not None:
         done.readings, done.messages, done.rollups = _drain_rows(kind, device, pace)
     for name, model, key_of in _HISTORY:
         gone = batches.drain(model._meta.db_table, f"{key_of} = %s", [key], pace)
         setattr(done, name, getattr(done, name) + gone)
-    if device is not None and device.mqtt_username:
-        table = Denial._meta.db_table
-        done.denials += batches.drain(table, "username = %s", [device.mqtt_username], pace)
+    for name, rows in _unnamed(kind, device_id, device):
+        setattr(done, name, getattr(done, name) + _drain_found(rows, pace))
     done.grants = _grants(kind, device_id).delete()[0]
     if device is not None:
-        done.device = _delete_row(device)
+        _count_deleted(done, kind, _delete_row(device))
         # A message that was on its way into the database may have ended there.
         done.quarantine += batches.drain(QuarantinedMessage._meta.db_table, "device_key = %s", [key], pace)
     RemovalRequest.objects.filter(device_key=key).delete()
@@ -102,9 +123,8 @@ def preview(kind: Kind, device_id: str) -> Erased:
         found.device = 1
         found.readings = kind.reading_model.objects.filter(device=device).count()
         found.messages = kind.message_model.objects.filter(device=device).count()
-        if device.mqtt_username:
-            own = models.Q(principal=key) | models.Q(username=device.mqtt_username)
-            found.denials = Denial.objects.filter(own).count()
+    for name, rows in _unnamed(kind, device_id, device):
+        setattr(found, name, getattr(found, name) + rows.count())
     return found
 
 
@@ -115,6 +135,42 @@ _HISTORY: tuple[tuple[str, type[models.Model], str], ...] = (
     ("commands", DeviceCommand, "device_key"),
     ("denials", Denial, "principal"),
 )
+
+
+def _unnamed(kind: Kind, device_id: str, device: BaseDevice | None) -> list[tuple[str, models.QuerySet[Any]]]:
+    """The rows of a device that do not hold its key, by what they count as; none that _HISTORY finds."""
+    meta, key = kind.device_model._meta, kind.key(device_id)
+    usernames = {identifiers.mqtt_username(meta.app_label, str(meta.model_name), device_id)}
+    client_ids = {device_id, *usernames}
+    if device is not None:
+        usernames.update(filter(None, [device.mqtt_username]))
+        client_ids.update(filter(None, [device.mqtt_username, device.mqtt_client_id]))
+    # A client id counts where no username says that it was another one who used it.
+    own = models.Q(username__in=usernames) | models.Q(username="", principal="", client_id__in=client_ids)
+    found: list[tuple[str, models.QuerySet[Any]]] = [
+        ("denials", Denial.objects.filter(own).exclude(principal=key)),
+    ]
+    before = topics.prefix(kind, device_id)
+    if before:
+        # Not LIKE, which ignores case on SQLite; a topic may also end with the device id.
+        head = functions.Substr(functions.Concat("topic", models.Value("/")), 1, len(before))
+        strange = QuarantinedMessage.objects.filter(reason="unknown_topic").exclude(device_key=key)
+        found.append(("quarantine", strange.annotate(head=head).filter(head=before)))
+    if device is not None and apps.is_installed("django.contrib.admin"):
+        entries = apps.get_model("admin", "LogEntry")._default_manager
+        of_model = {"content_type__app_label": meta.app_label, "content_type__model": meta.model_name}
+        found.append(("admin_log", entries.filter(object_id=str(device.pk), **of_model)))
+    return found
+
+
+def _drain_found(rows: models.QuerySet[Any], pace: Pace) -> int:
+    """Delete *rows* in small portions, as batches.drain() does; how many."""
+    total = 0
+    for pks in batched(list(rows.order_by().values_list("pk", flat=True)), min(pace.rows, 500)):
+        marks = ", ".join(["%s"] * len(pks))
+        table = batches.quoted(rows.model._meta.db_table)
+        total += pace.execute(f"DELETE FROM {table} WHERE id IN ({marks})", pks)  # noqa: S608
+    return total
 
 
 def disable(device: BaseDevice | None) -> None:
@@ -143,10 +199,11 @@ def has_many_rows(device: BaseDevice) -> bool:
 
 
 def request(device: BaseDevice) -> None:
-    """Disable *device* and have it removed by work_off(), in small portions."""
+    """Disable *device* and have it removed by work_off(), in small portions. Raises what refuses that."""
     kind = registry.of(device)
     if kind is None:
         raise ValueError(f"{type(device).__name__} is no registered kind of device")
+    ask(device)
     with transaction.atomic():
         disable(device)
         RemovalRequest.objects.get_or_create(
@@ -155,43 +212,137 @@ def request(device: BaseDevice) -> None:
 
 
 def work_off(pace: Pace | None = None) -> int:
-    """Delete the devices whose removal was requested; how many. Raises batches.Stopped."""
+    """Delete the devices whose removal was requested; how many. Raises batches.Stopped.
+
+    One that cannot be deleted stays disabled with its request and is tried again the next time, after the others.
+    """
     pace, count = pace or Pace(), 0
     for waiting in RemovalRequest.objects.all():
-        slug, _, device_id = waiting.device_key.partition("/")
-        kind = registry.get(slug)
-        device = kind.device_model.objects.filter(device_id=device_id).first() if kind else None
-        if device is not None and device.is_active:
+        try:
+            count += _remove(waiting, pace)
+        except (Stopped, OperationalError, InterfaceError):  # the others would fare no better
+            raise
+        except EnabledAgain:
             log.warning("removal.enabled_again", device=waiting.device_key)  # somebody changed their mind
-        elif kind is not None and device is not None:
-            _drain_rows(kind, device, pace)
-            count += _delete_row(device)
-        waiting.delete()
+        except Exception:  # a project's models and receivers may refuse with anything
+            log.exception("removal.refused", device=waiting.device_key)
+            continue
+        RemovalRequest.objects.filter(pk=waiting.pk).delete()
     return count
+
+
+def _remove(waiting: RemovalRequest, pace: Pace) -> int:
+    """1 if the device was there and is gone. Raises EnabledAgain."""
+    slug, _, device_id = waiting.device_key.partition("/")
+    kind = registry.get(slug)
+    device = kind.device_model.objects.filter(device_id=device_id).first() if kind else None
+    if kind is None or device is None:
+        return 0
+    if device.is_active:
+        raise EnabledAgain
+    ask(device)
+    watchful = _WhileDisabled(pace.rows, pace.stop, pace.report, device=device)
+    _drain_rows(kind, device, watchful)
+    return _delete_row(device, only_disabled=True).get(device._meta.label, 0)
 
 
 def _drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> tuple[int, int, int]:
     """Take away readings, messages and rollups in small portions; how many of each."""
-    of = Where("device_id = %s", [device.pk])
+    of, portioned = Where("device_id = %s", [device.pk]), _portioned(device)
+    readings, messages = kind.reading_model, kind.message_model
     return (
-        batches.sweep(kind.reading_model._meta.db_table, "timestamp", of, pace),
-        batches.drain(kind.message_model._meta.db_table, *of, pace),
+        batches.sweep(readings._meta.db_table, "timestamp", of, pace) if readings in portioned else 0,
+        batches.drain(messages._meta.db_table, *of, pace) if messages in portioned else 0,
         batches.drain(Rollup._meta.db_table, "device_key = %s", [kind.key(device.device_id)], pace),
     )
 
 
-def _delete_row(device: BaseDevice) -> int:
-    """The device and the few rows that came meanwhile, in one transaction; 1 if it was there."""
+def _delete_row(device: BaseDevice, *, only_disabled: bool = False) -> dict[str, int]:
+    """The device and the few rows that came meanwhile, in one transaction; how many by model label."""
     for attempt in (1, 2, 3):
         try:
             with transaction.atomic():
-                by_model = device.delete()[1]
+                if only_disabled:
+                    _hold_disabled(device)
+                return device.delete()[1]
+        except (models.ProtectedError, models.RestrictedError):
+            raise
         except IntegrityError:  # ingest stored a message between the rows and the device: they go again
             if attempt == 3:
                 raise
-        else:
-            return by_model.get(device._meta.label, 0)
     raise AssertionError("unreachable")
+
+
+def _hold_disabled(device: BaseDevice) -> None:
+    """Nobody enables it until this transaction ends. Raises EnabledAgain, also after waiting for who is doing so."""
+    kind = registry.of(device)
+    if kind is not None:
+        rollups.lock(
+            kind
+        )  # before the row, as in every other deletion: two of them must not wait for each other
+    row = _row(device).select_for_update().first()
+    if row is not None and row.is_active:
+        raise EnabledAgain
+
+
+def _count_deleted(done: Erased, kind: Kind, by_model: dict[str, int]) -> None:
+    done.device = by_model.get(kind.device_model._meta.label, 0)
+    done.readings += by_model.get(kind.reading_model._meta.label, 0)
+    done.messages += by_model.get(kind.message_model._meta.label, 0)
+
+
+def _row(device: BaseDevice) -> models.QuerySet[BaseDevice]:
+    return type(device)._base_manager.filter(pk=device.pk)
+
+
+def _portioned(device: BaseDevice) -> list[type[models.Model]]:
+    """The models whose rows of *device* go by SQL. Where a project's rows refer to them Django deletes them."""
+    kind = registry.of(device)
+    rows: tuple[type[models.Model], ...] = (kind.reading_model, kind.message_model) if kind else ()
+    return [model for model in rows if not _is_referred_to(model, device)]
+
+
+def _is_referred_to(model: type[models.Model], device: BaseDevice) -> bool:
+    related: Any
+    for related in get_candidate_relations_to_delete(model._meta):
+        of_device = {f"{related.field.name}__device": device}
+        if related.related_model._base_manager.filter(**of_device).exists():
+            return True
+    return False
+
+
+class _Related(Collector):
+    """What Django would delete with a device, without the rows that go in portions: there may be millions."""
+
+    portioned: list[type[models.Model]]
+
+    def can_fast_delete(self, objs: Any, from_field: Any = None) -> bool:
+        if from_field is not None and from_field.model in self.portioned:
+            return True
+        return bool(super().can_fast_delete(objs, from_field))
+
+
+def collect(device: BaseDevice) -> _Related:
+    """What goes with *device*. Raises ProtectedError and RestrictedError where a project's rows keep it."""
+    related = _Related(using=device._state.db or "default", origin=device)
+    related.portioned = _portioned(device)
+    related.collect([device])
+    return related
+
+
+def ask(device: BaseDevice) -> None:
+    """Raise what would refuse to delete *device*, while it still has everything.
+
+    The receivers of pre_delete are called in a transaction that is rolled back, and again when it is deleted.
+    """
+    asking = _only_asking.set(True)
+    try:
+        with transaction.atomic():
+            for model, instance in collect(device).instances_with_model():
+                models.signals.pre_delete.send(model, instance=instance, using="default", origin=device)
+            transaction.set_rollback(True)
+    finally:
+        _only_asking.reset(asking)
 
 
 def _grants(kind: Kind, device_id: str) -> models.QuerySet[Grant]:
@@ -205,27 +356,37 @@ class Removal:
         kind = registry.of(model)
         if kind is not None:
             for some in batched(device_ids, 100):
-                _forget_retained(kind, some)
+                retained.forget(kind, some)
+
+    def asked(self, device: BaseDevice) -> None:
+        if registry.of(device) is not None and _row(device).exists():
+            ask(device)
 
     def emptied(self, device: BaseDevice) -> None:
         """Disable it first, so that it stays out when this is killed."""
         kind = registry.of(device)
-        if kind is not None and type(device).objects.filter(pk=device.pk).exists():
-            disable(device)
-            _drain_rows(kind, device, Pace())
+        now = _row(device).first()  # *device* may be as it was a while ago
+        if kind is not None and now is not None:
+            disable(now)
+            _drain_rows(kind, now, Pace())
 
 
 def before_delete(sender: type[BaseDevice], instance: BaseDevice, **_: Any) -> None:
     """In the transaction that deletes a device: what else must go, so that its id inherits nothing."""
     kind = registry.of(sender)
-    if kind is None:
+    if kind is None or _only_asking.get():
         return
-    key = kind.key(instance.device_id)
     rollups.lock(kind)  # whoever computes rollups of it now finds the device gone
+    # By primary key: an instance of a device that is gone must not touch another one of the same id.
+    device_id = _row(instance).values_list("device_id", flat=True).first()
+    if device_id is None:
+        return
+    key = kind.key(device_id)
     Rollup.objects.filter(device_key=key).delete()
-    _grants(kind, instance.device_id).delete()
+    RemovalRequest.objects.filter(device_key=key).delete()
+    _grants(kind, device_id).delete()
     commands.forget_open(key)
-    _forget_retained(kind, [instance.device_id])
+    retained.forget(kind, [device_id])
 
 
 def watch() -> None:
@@ -234,98 +395,3 @@ def watch() -> None:
         models.signals.pre_delete.connect(
             before_delete, sender=kind.device_model, dispatch_uid=f"devicehub.removal.{kind.slug}"
         )
-
-
-def _forget_retained(kind: Kind, device_ids: Iterable[str]) -> int:
-    """Write down the topics of these devices; how many."""
-    now = timezone.now()
-    rows = [
-        RetainedTopic(topic=topics.build(kind, device_id, about), requested_at=now, next_at=now)
-        for device_id in device_ids
-        for about in MessageType
-    ]
-    RetainedTopic.objects.bulk_create(
-        rows,
-        update_conflicts=True,
-        unique_fields=["topic"],
-        update_fields=["requested_at", "next_at"],
-    )
-    return len(rows)
-
-
-def clear_retained(limit: int = AT_ONCE) -> int:
-    """Have the broker forget what it retains on topics of ended devices, by empty retained messages; how many.
-
-    MQTT 5.0, 3.3.1.3: a retained message with no payload removes the one of its topic. A topic that the broker
-    refuses or does not acknowledge stays with the error, and comes again a minute later, then two, four, up to a day.
-    An MQTT 3.1.1 broker cannot say that it refused.
-    """
-    now = timezone.now()
-    due = list(RetainedTopic.objects.filter(next_at__lte=now).order_by("next_at")[:limit])
-    revived = _enabled_again(due)
-    for row in revived:
-        _done(row)
-    due = [row for row in due if row not in revived]
-    if not due:
-        return 0
-    try:
-        connection = _connect()
-    except (mqtt.MqttError, mqtt.InvalidAddress) as error:
-        for row in due:
-            _postpone(row, str(error), now)
-        return 0
-    try:
-        return _clear(connection, due, now)
-    finally:
-        connection.close()
-
-
-def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime) -> int:
-    cleared = 0
-    for row in due:
-        try:
-            ack = connection.publish(mqtt.Outgoing(row.topic, b"", qos=1, retain=True))
-        except mqtt.Unacknowledged as error:
-            _postpone(row, str(error), now)
-            break  # each further one would wait as long; they are due again the next time
-        except mqtt.MqttError as error:
-            _postpone(row, str(error), now)
-        else:
-            if ack.is_failure:
-                _postpone(row, f"the broker refused it: {ack.reason}", now)
-                continue
-            _done(row)
-            cleared += 1
-    return cleared
-
-
-def _enabled_again(rows: list[RetainedTopic]) -> list[RetainedTopic]:
-    """Those whose device is active again, and is not another one of the same id: what it retains is its own."""
-    found = []
-    for row in rows:
-        address = topics.parse(row.topic)
-        if address is None:
-            continue
-        devices = address.kind.device_model.objects.filter(device_id=address.device_id, is_active=True)
-        if devices.filter(created_at__lt=row.requested_at).exists():
-            found.append(row)
-    return found
-
-
-def _done(row: RetainedTopic) -> None:
-    """Only as it was: it may have been requested anew."""
-    RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at).delete()
-
-
-def _postpone(row: RetainedTopic, error: str, now: datetime) -> None:
-    pause = min(FIRST_RETRY * 2 ** min(row.attempts, 20), LAST_RETRY)
-    RetainedTopic.objects.filter(pk=row.pk).update(
-        attempts=models.F("attempts") + 1, error=error[:300], next_at=now + pause
-    )
-
-
-def _connect() -> mqtt.Connection:
-    address = mqtt.BrokerAddress.parse(settings.mqtt_url)
-    # As the sender of commands, and still an identity of its own: two under one client id throw each other out.
-    client_id = wire.client_id(address.username, "-retained")
-    return mqtt.Connection(address, client_id, version=settings.mqtt_version)

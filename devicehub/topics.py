@@ -45,6 +45,15 @@ def build(kind: Kind, device_id: str, message_type: str) -> str:
     return "/".join(_fill(level, kind, device_id, message_type) for level in kind.topic_template.split("/"))
 
 
+def prefix(kind: Kind, device_id: str) -> str:
+    """What the topics of one device begin with, up to a `/`; empty where the message type comes before the id."""
+    levels = kind.topic_template.split("/")
+    at = levels.index("{device_id}")
+    if "{message_type}" in levels[:at]:
+        return ""
+    return "".join(f"{_fill(level, kind, device_id, '')}/" for level in levels[: at + 1])
+
+
 def parse(topic: str) -> Address | None:
     """What *topic* says, or None when it is no topic of a device. Exact: no case folding, no trimming."""
     levels = topic.split("/")

@@ -12,15 +12,17 @@ from io import StringIO
 
 import psycopg
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, connections, models, transaction
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from authsvc.models import Denial, Grant
-from devicehub import partitions, removal, retention, rollups
+from devicehub import partitions, provisioning, removal, retained, retention, rollups
 from devicehub.batches import Pace, Stopped
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
@@ -628,6 +630,7 @@ class TestErasing:
             "commands": 2,
             "grants": 1,
             "denials": 2,
+            "admin_log": 0,
             "retained": 4,
         }
         assert topics_to_clear() == TOPICS
@@ -652,6 +655,53 @@ class TestErasing:
         assert {name: n for name, n in remains(station).items() if n} == {"denials": 1}  # of no known key
         with pytest.raises(CommandError, match="There is no weatherstation/STATION-001, and nothing is left"):
             self.erase("--yes")
+
+    def test_denials_go_that_know_only_the_derived_username_or_the_client_id(self, kind, neighbour):
+        """Also of a device that was deleted; those of the neighbour that names it stay."""
+        station, _ = provisioning.create(kind, "STATION-001")
+        username = station.mqtt_username
+        station.delete()
+        for name, client in (
+            (username, "x"),
+            ("", username),
+            ("", "STATION-001"),
+            ("neighbour", "STATION-001"),
+        ):
+            Denial.objects.create(
+                dialect="emqx",
+                username=name,
+                client_id=client,
+                action="connect",
+                reason="unknown_user",
+                first_at=DAY,
+                last_at=DAY,
+            )
+        assert json.loads(self.erase("--dry-run", "--json"))["denials"] == 3
+
+        assert json.loads(self.erase("--yes", "--json"))["denials"] == 3
+
+        assert Denial.objects.get().username == "neighbour"
+
+    def test_messages_on_unknown_topics_below_its_own_go(self, station):
+        others = ["things/weatherstation/STATION-0011/gps", "things/weatherstation/station-001/gps"]
+        own = ["things/weatherstation/STATION-001/gps/raw", "things/weatherstation/STATION-001"]
+        pipeline([Message(topic, b"52.1", timezone.now()) for topic in own + others])
+        assert json.loads(self.erase("--dry-run", "--json"))["quarantine"] == 2
+
+        assert json.loads(self.erase("--yes", "--json", "--batch", "1"))["quarantine"] == 2
+
+        assert sorted(QuarantinedMessage.objects.values_list("topic", flat=True)) == others
+
+    def test_what_the_admin_wrote_down_of_it_goes(self, station, neighbour):
+        """Its lines hold the name that the device had."""
+        operator = User.objects.create_superuser("operator")
+        for device in (station, neighbour):
+            LogEntry.objects.log_actions(operator.pk, [device], CHANGE, single_object=True)
+        assert json.loads(self.erase("--dry-run", "--json"))["admin_log"] == 1
+
+        assert "1 admin log" in self.erase("--yes")
+
+        assert LogEntry.objects.get().object_id == str(neighbour.pk)
 
     def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):
         with pytest.raises(CommandError, match="--yes does it without asking"):
@@ -781,6 +831,219 @@ class TestDeviceThatEnds:
         assert topics_to_clear() == []
 
 
+@pytest.fixture
+def veto():
+    """A project's receiver that lets no device go but those named: `veto("STATION-002")`."""
+    allowed = []
+
+    def refuse(sender, instance, **_):
+        if instance.device_id not in allowed:
+            raise models.ProtectedError("it is under warranty", {instance})
+
+    models.signals.pre_delete.connect(refuse, sender=WeatherStationDevice)
+    yield allowed.extend
+    models.signals.pre_delete.disconnect(refuse, sender=WeatherStationDevice)
+
+
+@pytest.fixture
+def repair(transactional_db):
+    """A project's model that refers to devices, which it keeps, and to readings, with which it goes."""
+    with isolate_apps("fleet"), ExitStack() as stack:
+
+        class Repair(models.Model):
+            device = models.ForeignKey(WeatherStationDevice, models.PROTECT, null=True)
+            reading = models.ForeignKey(WeatherStationReading, models.CASCADE, null=True)
+
+            class Meta:
+                app_label = "fleet"
+
+        with connection.schema_editor() as editor:
+            editor.create_model(Repair)
+        relations = removal.get_candidate_relations_to_delete
+        found = {
+            field.remote_field.model._meta: field.remote_field
+            for field in Repair._meta.fields
+            if field.is_relation
+        }
+
+        def with_ours(options):
+            return [*relations(options), *([found[options]] if options in found else [])]
+
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr("devicehub.removal.get_candidate_relations_to_delete", with_ours)
+        patch.setattr("django.db.models.deletion.get_candidate_relations_to_delete", with_ours)
+        yield Repair
+        with connection.schema_editor() as editor:
+            editor.delete_model(Repair)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestOutsideTransactions:
+    """Where a deletion goes in portions, and so in several transactions."""
+
+    def test_a_query_set_that_filters_by_what_deleting_changes_deletes_all_it_found(self, station, neighbour):
+        fill(station)
+        fill(neighbour)
+        WeatherStationDevice.objects.filter(pk=neighbour.pk).update(is_active=False)
+
+        count, by_model = WeatherStationDevice.objects.filter(is_active=True).delete()
+
+        assert (count, by_model["fleet.WeatherStationDevice"]) == (1, 1)
+        assert remains(station)["device"] == remains(station)["readings"] == 0
+        assert remains(neighbour)["readings"] == 30
+
+    def test_a_sliced_query_set_is_refused_as_by_django(self, station):
+        with pytest.raises(TypeError, match="Cannot use 'limit' or 'offset' with delete"):
+            WeatherStationDevice.objects.all()[:1].delete()
+
+        assert WeatherStationDevice.objects.get().is_active
+
+    @pytest.mark.parametrize(
+        "delete",
+        [
+            lambda device: device.delete(),
+            lambda device: WeatherStationDevice.objects.order_by("-device_id").delete(),
+            lambda device: removal.request(device),
+            lambda device: removal.erase(registry.of(device), device.device_id, Pace()),
+        ],
+        ids=["model", "query set", "request", "erase"],
+    )
+    def test_a_receiver_that_refuses_is_heard_before_anything_goes(self, station, neighbour, veto, delete):
+        """Also where it refuses one of many."""
+        veto(["STATION-002"])
+        fill(station)
+        before = remains(station)
+
+        with pytest.raises(models.ProtectedError):
+            delete(station)
+
+        assert remains(station) == before
+        assert {device.is_active for device in WeatherStationDevice.objects.all()} == {True}
+        assert topics_to_clear() == []
+
+    def test_a_foreign_key_that_keeps_a_device_keeps_its_rows(self, station, repair):
+        fill(station)
+        kept = repair.objects.create(device=station)
+        before = remains(station)
+
+        with pytest.raises(models.ProtectedError):
+            station.delete()
+        with pytest.raises(CommandError, match=r"^weatherstation/STATION-001 cannot be deleted: [^\n]+$"):
+            call_command("erase_device", "weatherstation", "STATION-001", "--yes", stdout=StringIO())
+
+        assert remains(station) == before
+        kept.delete()
+        WeatherStationDevice.objects.get().delete()
+        assert not WeatherStationReading.objects.exists()
+
+    def test_rows_that_a_project_refers_to_go_as_django_does_it(self, station, repair):
+        fill(station)
+        repair.objects.create(reading=WeatherStationReading.objects.latest("timestamp"))
+
+        done = removal.erase(registry.of(station), "STATION-001", Pace(rows=7))
+
+        assert (done.device, done.readings, done.messages) == (1, 30, 30)
+        assert not repair.objects.exists()
+
+    def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, veto):
+        veto(["STATION-001", "STATION-002"])
+        removal.request(station)
+        removal.request(neighbour)
+        fill(station)
+
+        def refuse(sender, instance, **_):
+            if instance.device_id == "STATION-001":
+                raise RuntimeError("not today")
+
+        models.signals.pre_delete.connect(refuse, sender=WeatherStationDevice)
+        try:
+            assert removal.work_off() == 1
+        finally:
+            models.signals.pre_delete.disconnect(refuse, sender=WeatherStationDevice)
+
+        assert [r.device_key for r in RemovalRequest.objects.all()] == ["weatherstation/STATION-001"]
+        assert remains(station)["readings"] == 30
+        assert removal.work_off() == 1
+
+    def test_one_that_is_enabled_while_it_goes_keeps_what_it_has_left(self, station):
+        fill(station)
+        removal.request(station)
+
+        def enable(_):
+            WeatherStationDevice.objects.update(is_active=True)
+
+        assert removal.work_off(Pace(rows=7, report=enable)) == 0
+
+        assert remains(station)["device"] == 1
+        assert remains(station)["readings"] == 23
+        assert not RemovalRequest.objects.exists()
+
+    def test_one_that_is_enabled_after_its_last_row_is_not_deleted(self, station, monkeypatch):
+        removal.request(station)
+
+        def drain(*_):
+            WeatherStationDevice.objects.update(is_active=True)
+
+        monkeypatch.setattr("devicehub.removal._drain_rows", drain)
+        assert removal.work_off() == 0
+
+        assert remains(station)["device"] == 1
+
+    @pytest.mark.postgresql_only
+    def test_one_that_somebody_is_about_to_enable_is_waited_for(self, station, monkeypatch):
+        removal.request(station)
+        table = WeatherStationDevice._meta.db_table
+        with psycopg.connect(database_url()) as other, ThreadPoolExecutor(1) as pool:
+            other.execute(f"UPDATE {table} SET is_active = true")
+
+            def work_off():
+                try:
+                    return removal.work_off()
+                finally:
+                    connections.close_all()
+
+            removing = pool.submit(work_off)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            assert eventually(lambda: sql(waiting)[0][0] > 0, 10)
+            other.commit()
+            assert removing.result(10) == 0
+
+        assert remains(station)["device"] == 1
+
+    def test_a_request_does_not_reach_a_next_device_of_the_same_id(self, station):
+        removal.request(station)
+        WeatherStationDevice.objects.get().delete()
+        WeatherStationDevice.objects.create(device_id="STATION-001", is_active=False)
+
+        assert removal.work_off() == 0
+
+        assert WeatherStationDevice.objects.count() == 1
+
+    def test_an_instance_from_before_it_was_enabled_is_disabled_as_well(self, station, monkeypatch):
+        station.is_active = False
+        drained = []
+        monkeypatch.setattr(
+            "devicehub.removal._drain_rows",
+            lambda *_: drained.append(WeatherStationDevice.objects.get().is_active),
+        )
+
+        station.delete()
+
+        assert drained == [False]
+        assert topics_to_clear() == TOPICS
+
+    def test_deleting_what_is_gone_takes_nothing_from_a_next_device_of_the_same_id(self, station):
+        gone = WeatherStationDevice.objects.get()
+        station.delete()
+        following = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="next")
+        fill(following)
+        before = remains(following)
+
+        gone.delete()
+
+        assert remains(following) == before
+
+
 class TestAdmin:
     @pytest.fixture
     def operator(self, client, db):
@@ -829,6 +1092,20 @@ class TestAdmin:
         assert removal.work_off() == 1
         assert remains(station)["device"] == remains(station)["readings"] == 0
         assert removal.work_off() == 0
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_the_page_that_asks_names_what_keeps_a_device(self, station, repair, operator, way):
+        fill(station)
+        repair.objects.create(device=station)
+        base = "/admin/fleet/weatherstationdevice/"
+        action = {"action": "delete_selected", "_selected_action": [station.pk]}
+        url, data = (f"{base}{station.pk}/delete/", {}) if way == "page" else (base, action)
+
+        page = operator.post(url, {**data, "post": "yes"}, follow=True).content.decode()
+
+        assert "Repair object" in page
+        assert remains(station)["readings"] == 30
 
     def test_a_device_that_was_enabled_again_is_not_removed(self, station):
         removal.request(station)
@@ -931,7 +1208,7 @@ class TestRetained:
         station.is_active = False
         station.save()
 
-        assert removal.clear_retained() == 3
+        assert retained.clear() == 3
 
         assert set(retained_at(broker)) == {theirs}
 
@@ -939,24 +1216,60 @@ class TestRetained:
         station.delete()
         begin = timezone.now()
 
-        assert removal.clear_retained() == 3
+        assert retained.clear() == 3
 
         (left,) = RetainedTopic.objects.all()
         assert left.topic.endswith("/reply")
         assert "Not authorized" in left.error
-        for minutes in (1, 2, 4, 8):
+        for minutes in (1, 2, 4):
             wait = left.next_at - begin
             assert timedelta(minutes=minutes) <= wait < timedelta(minutes=minutes + 1)
-            assert removal.clear_retained() == 0
+            assert retained.clear() == 0
             RetainedTopic.objects.update(next_at=begin)
-            removal.clear_retained()
+            retained.clear()
             left.refresh_from_db()
+
+    @pytest.fixture
+    def refused(self, broker):
+        """Let the broker refuse every topic that is due, so many times; what is logged as given up."""
+
+        def ask(times):
+            with capture_logs() as logged:
+                for _ in range(times):
+                    RetainedTopic.objects.update(next_at=timezone.now())
+                    retained.clear()
+            return [line["topic"] for line in logged if line["event"] == "retained.given_up"]
+
+        return ask
+
+    def test_what_the_broker_always_refuses_is_given_up_with_a_line_in_the_log(self, station, refused):
+        station.delete()
+
+        assert refused(4) == []
+        assert refused(1) == ["things/weatherstation/STATION-001/reply"]
+        assert topics_to_clear() == []
+
+    def test_that_a_broker_was_away_does_not_count_as_refused(self, station, refused):
+        station.delete()
+        RetainedTopic.objects.update(attempts=30, error="no connection to it")
+
+        assert refused(4) == []
+        assert RetainedTopic.objects.get().attempts == 4
+
+    def test_a_new_request_begins_to_count_again(self, station, refused):
+        station.delete()
+        refused(4)
+        WeatherStationDevice.objects.create(device_id="STATION-001").delete()
+
+        row = RetainedTopic.objects.get(topic__endswith="reply")
+        assert (row.attempts, row.error) == (0, "")
+        assert refused(4) == []
 
     def test_a_broker_that_is_away_is_asked_again(self, station, settings):
         settings.MQTT_URL = f"mqtt://127.0.0.1:{servers.free_port()}"
         station.delete()
 
-        assert removal.clear_retained() == 0
+        assert retained.clear() == 0
 
         assert {row.attempts for row in RetainedTopic.objects.all()} == {1}
         assert all("no connection to" in row.error for row in RetainedTopic.objects.all())
@@ -968,7 +1281,7 @@ class TestRetained:
         station.is_active = True
         station.save()
 
-        assert removal.clear_retained() == 0
+        assert retained.clear() == 0
 
         assert topics_to_clear() == []
         assert set(retained_at(broker)) == {TOPICS[1]}
@@ -978,7 +1291,7 @@ class TestRetained:
         station.delete()
         WeatherStationDevice.objects.create(device_id="STATION-001")
 
-        assert removal.clear_retained() == 3
+        assert retained.clear() == 3
 
         assert retained_at(broker) == {}
 

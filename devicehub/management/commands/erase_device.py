@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import IntegrityError
 
-from devicehub import provisioning, removal, retention
+from devicehub import provisioning, removal, retained, retention
 from devicehub.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
 from devicehub.removal import Erased
@@ -47,9 +48,12 @@ class Command(BaseCommand):
                 done = removal.erase(kind, device_id, pace)
             except removal.NothingThere as error:
                 raise CommandError(str(error)) from error
+            except IntegrityError as error:  # and so ProtectedError and RestrictedError
+                reason = str(error.args[0] if error.args else error).partition("\n")[0]
+                raise CommandError(f"{key} cannot be deleted: {reason}") from error
             except Stopped as error:
                 raise CommandError(f"Stopped: {key} is disabled and not gone yet; run it again") from error
-        removal.clear_retained()
+        retained.clear()
         retention.settle_file()
         return _report(f"{key} is erased", done, as_json=options["json"])
 
@@ -63,5 +67,7 @@ def _agreed(key: str, found: Erased) -> bool:
 def _report(sentence: str, counts: Erased, *, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(asdict(counts))
-    listed = ", ".join(f"{count} {name}" for name, count in asdict(counts).items() if name != "device")
+    listed = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in asdict(counts).items() if name != "device"
+    )
     return f"{sentence}: {listed}"

@@ -12,7 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from authsvc.core import topics as filters
-from devicehub import commands, removal, rollups, topics
+from devicehub import commands, removal, retained, rollups, topics
 from devicehub.batches import Pace, Stopped
 from devicehub.conf import settings
 from devicehub.ingest import exposition
@@ -121,7 +121,7 @@ def _upkeep(running: Worker) -> Upkeep:
     upkeep.add("sweep", EVERY, sweep.run)
     upkeep.add("commands", SEND_EVERY, commands.send_due)
     upkeep.add("rollups", ROLL_UP_EVERY, partial(_roll_up, upkeep))
-    upkeep.add("retained", REMOVE_EVERY, removal.clear_retained)
+    upkeep.add("retained", REMOVE_EVERY, retained.clear)
     upkeep.add("removal", REMOVE_EVERY, partial(_remove, upkeep))
     return upkeep
 
