@@ -1,6 +1,7 @@
 """What is kept and for how long: rollups, pruning, partitions, and devices that end. Alike on both databases."""
 
 import json
+import math
 import random
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from authsvc.models import Denial, Grant
-from devicehub import partitions, removal, retention, rollups
+from devicehub import partitions, removal, retention, rollup_tables, rollups
 from devicehub.batches import Pace, Stopped
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
@@ -1053,3 +1054,83 @@ class TestChart:
         ]
         assert len(readings) == 1
         assert "WHERE id > " in readings[0]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestRollupsThatGoOn:
+    def test_values_beyond_any_sum_are_left_out(self, station, neighbour, kind):
+        huge = [1.7e308, -1.7e308, 1.1e150, -1.1e150]
+        measure(station, *[(DAY, value) for value in huge + huge], (DAY, 2.0))
+        measure(neighbour, (DAY, 1.7e308))
+        names = {station.pk: "STATION-001", neighbour.pk: "STATION-002"}
+        fresh = rollups.buckets(kind, names, "temperature", HOURS, DAY)
+
+        assert rollups.roll_up() == 10
+        assert figures() == {DAY: (2.0, 2.0, 2.0, 1)}
+        assert figures(key="weatherstation/STATION-002") == {}
+        assert rollups.buckets(kind, names, "temperature", HOURS, DAY) == fresh
+
+    def test_large_values_have_a_mean(self, station):
+        """Together, one after the other, and of both signs: no sum on the way overflows."""
+        for _ in range(3):
+            measure(station, *[(DAY, value) for value in (1e150, -1e150, 1e150, 1e150)])
+            roll_up()
+
+        assert figures(DAYS) == {DAY: (-1e150, 1e150, 5e149, 12)}
+
+    def test_a_row_that_cannot_be_added_holds_up_no_other(self, station, neighbour, caplog):
+        """What is stored of its hour is broken, so nothing can be added to it."""
+        measure(neighbour, (DAY, 1.0), (DAY + HOUR, 1.0))
+        measure(station, (DAY, 1.0))
+        roll_up()
+        Rollup.objects.filter(device_key="weatherstation/STATION-001").update(mean=math.inf, count=2**63 - 1)
+        measure(neighbour, (DAY, 3.0))
+        measure(station, (DAY, 3.0))
+        measure(neighbour, (DAY, 5.0))
+
+        assert rollups.roll_up() == 3
+        assert "rollups.row_left_out" in caplog.text
+        assert figures(key="weatherstation/STATION-002")[DAY] == (1.0, 5.0, 3.0, 3)
+        assert rollups.roll_up() == 0
+
+    def test_ids_that_begin_anew_are_taken_in(self, station, kind, caplog):
+        RolledUp.objects.create(kind="weatherstation", last_id=10**12)
+        measure(station, (DAY, 1.0), (DAY, 3.0))
+
+        prune("--older-than", "1d")
+
+        assert not WeatherStationReading.objects.exists()
+        assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
+        assert "rollups.ids_began_anew" in caplog.text
+
+    def test_ids_of_rows_that_went_are_no_new_beginning(self, station, kind):
+        measure(station, (DAY, 1.0), (DAY, 3.0))
+        roll_up()
+        WeatherStationReading.objects.filter(temperature=3.0).delete()
+
+        assert rollups.roll_up() == 0
+        assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
+
+    def test_rollups_that_no_declaration_names_go_as_well(self, station, keeps):
+        """Of a reading that is not declared any more, and of a device that was deleted by SQL."""
+        keeps(days="30d")
+        once = {"name": "once", "period": "day", "start": DAY, "low": 1, "high": 1, "mean": 1, "count": 1}
+        for key, name in (("STATION-001", "once"), ("STATION-001", "temperature"), ("GONE", "once")):
+            Rollup.objects.create(device_key=f"weatherstation/{key}", **once | {"name": name})
+        other = Rollup.objects.create(device_key="weatherstations/STATION-001", **once)
+
+        assert prune("--dry-run")["days"]["deleted"] == 3
+        assert prune()["days"]["deleted"] == 3
+        assert list(Rollup.objects.all()) == [other]
+
+    def test_pairs_come_in_pages(self, station):
+        measure(station, (DAY, 1.0), (DAY + HOUR, 2.0))
+        roll_up()
+        WeatherStationReading.objects.create(
+            device=station, timestamp=DAY, rainfall=1.0, received_at=timezone.now()
+        )
+        roll_up()
+        first = rollup_tables.pairs(("", ""), 1)
+
+        assert first == [("weatherstation/STATION-001", "rainfall")]
+        assert rollup_tables.pairs(first[0], 5) == [("weatherstation/STATION-001", "temperature")]
