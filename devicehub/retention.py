@@ -79,7 +79,7 @@ def prune(kind: Kind, pace: Pace, *, older_than: timedelta | None = None) -> lis
 
     *older_than* stands for keep_readings and keep_messages. Readings are rolled up before they go.
     """
-    partitions.extend(kind)
+    partitions.extend(kind, pace)
     return [
         _prune_readings(kind, pace, older_than or keep(kind, "keep_readings")),
         _prune_messages(kind, pace, older_than or keep(kind, "keep_messages")),
