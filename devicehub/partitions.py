@@ -9,30 +9,25 @@ that is committed meanwhile is missing when the tables are swapped, under a lock
 from __future__ import annotations
 
 import hashlib
-import random
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from django.db import OperationalError, connection, transaction
+import structlog
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from devicehub import partition_tables
 from devicehub.batches import Pace, quoted
-from devicehub.registry import Kind
+from devicehub.partition_tables import NotPartitioned, alone, ask, do, locked, own_like, patiently
+from devicehub.registry import Kind, registry
+
+log = structlog.get_logger(__name__)
 
 AHEAD = 3  # periods after the present one that have a partition already
 MOST = 400  # partitions; what is older than that goes into the one for the rest
-LOCK_MS = 250  # waited for a lock at most: everybody else queues behind who waits
-ATTEMPTS = 60
-BUSY = frozenset({"55P03", "40P01"})  # lock not available, deadlock
-
-
-class NotPartitioned(Exception):
-    """Why the table cannot be converted, in a sentence."""
 
 
 class Partition(NamedTuple):
@@ -54,23 +49,38 @@ class Plan:
 
     @property
     def beside(self) -> str:
-        return f"{self.table[:45]}_partitioned"
+        return _beside_table(self.table)
+
+
+def _beside_table(table: str) -> str:
+    return f"{table[:45]}_partitioned"
 
 
 def partitions_of(table: str) -> list[Partition]:
     """The partitions of *table*, the one of the rest last; empty where it has none, and on SQLite."""
-    if connection.vendor != "postgresql":
-        return []
-    found = []
-    for name, bounds in _ask(
-        "SELECT child.relname, pg_get_expr(child.relpartbound, child.oid) FROM pg_inherits"
-        " JOIN pg_class AS child ON child.oid = inhrelid WHERE inhparent = to_regclass(%s)",
-        [quoted(table)],
+    return _catalogue([table])[table][0] if connection.vendor == "postgresql" else []
+
+
+def _catalogue(tables: list[str]) -> dict[str, tuple[list[Partition], bool]]:
+    """The partitions of each table, the one of the rest last, and whether a conversion left something behind."""
+    found: dict[str, tuple[list[Partition], bool]] = {}
+    for table, left, name, bounds in ask(
+        "SELECT wanted, coalesce(obj_description(to_regclass(quote_ident(beside)), 'pg_class') = %s, false),"
+        " child.relname, pg_get_expr(child.relpartbound, child.oid)"
+        " FROM unnest(%s::text[], %s::text[]) AS tables (wanted, beside)"
+        " LEFT JOIN pg_inherits ON inhparent = to_regclass(quote_ident(wanted))"
+        " LEFT JOIN pg_class AS child ON child.oid = inhrelid",
+        [partition_tables.MARK, tables, [_beside_table(table) for table in tables]],
     ):
+        parts, _ = found.setdefault(table, ([], left))
+        if name is None or bounds is None:
+            continue
         times = re.findall(r"\('([^']+)'\)", bounds)
         start, end = (datetime.fromisoformat(t).astimezone(UTC) for t in times) if times else (None, None)
-        found.append(Partition(name, start, end))
-    return sorted(found, key=lambda one: (one.start is None, one.start or datetime.min.replace(tzinfo=UTC)))
+        parts.append(Partition(name, start, end))
+    for parts, _ in found.values():
+        parts.sort(key=lambda one: (one.start is None, one.start or datetime.min.replace(tzinfo=UTC)))
+    return found
 
 
 def plan(kind: Kind, by: str) -> Plan:
@@ -78,14 +88,15 @@ def plan(kind: Kind, by: str) -> Plan:
     if connection.vendor != "postgresql":
         raise NotPartitioned("Partitions need PostgreSQL; this database is SQLite")
     table = kind.reading_model._meta.db_table
-    if _ask("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'p'", [quoted(table)]):
+    if ask("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'p'", [quoted(table)]):
         raise NotPartitioned(f"{table} is partitioned already")
-    for what, names in _obstacles(table):
+    partition_tables.refuse_foreign(_beside_table(table))
+    for what, names in partition_tables.obstacles(table):
         raise NotPartitioned(f"{table} has {what}, which would be lost: {', '.join(names)}")
-    [(rows,)] = _ask(
+    [(rows,)] = ask(
         "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s::regclass", [quoted(table)]
     )
-    [(oldest,)] = _ask(f"SELECT min(timestamp) FROM {quoted(table)}")  # noqa: S608
+    [(oldest,)] = ask(f"SELECT min(timestamp) FROM {quoted(table)}")  # noqa: S608
     end = _ahead(timezone.now(), by)
     starts, start = [], _period(min(oldest or timezone.now(), timezone.now()), by)
     while start < end:
@@ -96,36 +107,72 @@ def plan(kind: Kind, by: str) -> Plan:
 
 def convert(made: Plan, pace: Pace) -> None:
     """Do what plan() said. Raises batches.Stopped and database errors, and then all is as it was before."""
-    [(alone,)] = _ask("SELECT pg_try_advisory_lock(hashtext(%s))", [made.beside])
-    if not alone:
-        raise NotPartitioned(f"Somebody converts {made.table} already")
+    with alone(made.table) as free:
+        if not free:
+            raise NotPartitioned(f"Somebody converts {made.table} already")
+        patiently(lambda: partition_tables.clear(made.beside))  # what one that was killed left behind
+        try:
+            patiently(lambda: _build(made))
+            patiently(lambda: partition_tables.mirror(made.table, made.beside))
+            partition_tables.copy(made.table, made.beside, pace)
+            patiently(lambda: _swap(made))
+        except BaseException:
+            patiently(lambda: partition_tables.clear(made.beside))
+            raise
     try:
-        _clear(made)  # what a conversion that was killed left behind
-        _patiently(lambda: _build(made))
-        _patiently(lambda: _mirror(made))
-        _copy(made, pace)
-        _patiently(lambda: _swap(made))
-    except BaseException:
-        _patiently(lambda: _clear(made))
-        raise
-    finally:
-        _ask("SELECT pg_advisory_unlock(hashtext(%s))", [made.beside])
-    _do(f"ANALYZE {quoted(made.table)}")
+        do(f"ANALYZE {quoted(made.table)}")
+    except DatabaseError as error:  # the table is converted, and autovacuum will do it
+        log.warning("partitions.not_analyzed", table=made.table, error=str(error))
 
 
-def extend(kind: Kind) -> int:
-    """Make the partitions of the periods to come; how many were made. Rows that wait in the rest move there."""
-    table = kind.reading_model._meta.db_table
-    bounds = [(one.start, one.end) for one in partitions_of(table) if one.start and one.end]
-    if not bounds:
+def extend_all(pace: Pace | None = None, kinds: Iterable[Kind] | None = None) -> int:
+    """Make the partitions of the periods to come, of all kinds; how many were made.
+
+    One question to the database where there is nothing to do. What a conversion or a call that was killed left
+    behind goes, and rows that wait in the rest move. A table that cannot be extended is logged. Raises Stopped.
+    """
+    if connection.vendor != "postgresql":
         return 0
-    (begin, start), made = bounds[-1], 0
+    tables = [kind.reading_model._meta.db_table for kind in (registry if kinds is None else kinds)]
+    made = 0
+    for table, (parts, left) in _catalogue(tables).items():
+        if not left and not _missing(parts):
+            continue
+        try:
+            with alone(table) as free:
+                made += _extend(table, pace or Pace()) if free else 0
+        except (DatabaseError, NotPartitioned) as error:
+            log.exception("partitions.not_extended", table=table, error=str(error))
+    return made
+
+
+def extend(kind: Kind, pace: Pace | None = None) -> int:
+    """extend_all() of one kind."""
+    return extend_all(pace, [kind])
+
+
+def _extend(table: str, pace: Pace) -> int:
+    parts, left = _catalogue([table])[table]  # again, since nobody else is at it now
+    if left:
+        log.warning("partitions.leftovers_cleared", table=table)
+        patiently(lambda: partition_tables.clear(_beside_table(table)))
+    missing = _missing(parts)
+    for start, end in missing:
+        _attach(table, start, end, pace)
+    return len(missing)
+
+
+def _missing(parts: list[Partition]) -> list[tuple[datetime, datetime]]:
+    """The bounds of the partitions to come that are not there; none for a table without partitions."""
+    bounds = [(one.start, one.end) for one in parts if one.start and one.end]
+    if not bounds:
+        return []
+    (begin, start), found = bounds[-1], []
     by = "week" if start - begin == timedelta(days=7) else "month"
     while start < _ahead(timezone.now(), by):
-        begin, end = start, _next(start, by)
-        _patiently(lambda begin=begin, end=end: _attach(table, begin, end))  # type: ignore[misc]
-        start, made = end, made + 1
-    return made
+        found.append((start, _next(start, by)))
+        start = _next(start, by)
+    return found
 
 
 def drop_before(kind: Kind, before: datetime, taken_in: int | None, pace: Pace) -> int:
@@ -134,198 +181,129 @@ def drop_before(kind: Kind, before: datetime, taken_in: int | None, pace: Pace) 
     for one in partitions_of(table):
         if one.end is not None and one.end <= before and not _has_newer(one.name, taken_in):
             pace.check()
-            dropped += _patiently(lambda one=one: _drop(table, one.name, taken_in))  # type: ignore[misc]
+            dropped += patiently(lambda one=one: _drop(table, one.name, taken_in))  # type: ignore[misc]
     return dropped
 
 
 def _drop(table: str, name: str, taken_in: int | None) -> bool:
-    with _locked(f"LOCK TABLE ONLY {quoted(table)}, {quoted(name)} IN ACCESS EXCLUSIVE MODE"):
+    with locked(f"LOCK TABLE ONLY {quoted(table)}, {quoted(name)} IN ACCESS EXCLUSIVE MODE"):
         if _has_newer(name, taken_in):
             return False
-        _do(f"DROP TABLE {quoted(name)}")
+        do(f"DROP TABLE {quoted(name)}")
     return True
 
 
 def _has_newer(name: str, taken_in: int | None) -> bool:
     if taken_in is None:
         return False
-    return bool(_ask(f"SELECT 1 FROM {quoted(name)} WHERE id > %s LIMIT 1", [taken_in]))  # noqa: S608
+    return bool(ask(f"SELECT 1 FROM {quoted(name)} WHERE id > %s LIMIT 1", [taken_in]))  # noqa: S608
 
 
-def _attach(table: str, start: datetime, end: datetime) -> None:
-    name, rest = _name(table, start), quoted(_name(table, None))
-    with _locked(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE"):
-        _do(f"CREATE TABLE {quoted(name)} (LIKE {quoted(table)} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
-        _do(
-            f"WITH moved AS (DELETE FROM {rest} WHERE timestamp >= %s AND timestamp < %s RETURNING *)"  # noqa: S608
-            f" INSERT INTO {quoted(name)} SELECT * FROM moved",
-            [start, end],
+def _attach(table: str, start: datetime, end: datetime, pace: Pace) -> None:
+    """Make a partition. Rows of it that are in the rest are copied first, and stay there to be seen until then."""
+    name, rest = _name(table, start), _name(table, None)
+    within = f"{{row}}.timestamp >= '{start.isoformat()}' AND {{row}}.timestamp < '{end.isoformat()}'"
+    patiently(lambda: partition_tables.clear(name))
+    try:
+        patiently(lambda: _prepare(table, name, within))
+        patiently(lambda: partition_tables.mirror(rest, name, within))
+        # Not told to whoever counts what the pace does: no row is gone.
+        partition_tables.copy(rest, name, Pace(rows=pace.rows, stop=pace.stop), within)
+        patiently(
+            lambda: _take_over(table, name, within, f"('{start.isoformat()}') TO ('{end.isoformat()}')")
         )
-        bounds = f"FROM ('{start.isoformat()}') TO ('{end.isoformat()}')"
-        _do(f"ALTER TABLE {quoted(table)} ATTACH PARTITION {quoted(name)} FOR VALUES {bounds}")
+    except BaseException:
+        patiently(lambda: partition_tables.clear(name))
+        raise
 
 
-def _obstacles(table: str) -> Iterator[tuple[str, list[str]]]:
-    """What belongs to the table and would not survive."""
-    for what, question in _OBSTACLES.items():
-        names = [name for (name,) in _ask(question, {"table": quoted(table)})]
-        if names:
-            yield what, names
+def _prepare(table: str, name: str, within: str) -> None:
+    """A table that needs no look at its rows to become a partition."""
+    new = quoted(name)
+    with locked(""):
+        do(
+            f"CREATE TABLE {new} (LIKE {quoted(table)} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
+            " INCLUDING GENERATED INCLUDING INDEXES)"
+        )
+        partition_tables.mark(name)
+        do(f"ALTER TABLE {new} ADD CONSTRAINT within CHECK ({within.format(row=new)})")
+        for constraint, definition in partition_tables.foreign_keys(table):
+            do(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(constraint)} {definition}")
+        own_like(name, _name(table, None))
 
 
-_OBSTACLES = {
-    "foreign keys of other tables": (
-        "SELECT conrelid::regclass::text FROM pg_constraint WHERE confrelid = %(table)s::regclass"
-    ),
-    "views": (
-        "SELECT DISTINCT ev_class::regclass::text FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid"
-        " WHERE classid = 'pg_rewrite'::regclass AND refobjid = %(table)s::regclass"
-    ),
-    "triggers": (
-        "SELECT tgname FROM pg_trigger WHERE tgrelid = %(table)s::regclass AND NOT tgisinternal"
-        " AND tgname NOT IN ('mirror', 'mirror_truncate')"
-    ),
-    "policies": "SELECT polname FROM pg_policy WHERE polrelid = %(table)s::regclass",
-    "unique indexes without the timestamp": (
-        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND"
-        " attname = 'timestamp' WHERE indrelid = %(table)s::regclass AND indisunique AND NOT indisprimary"
-        " AND NOT attnum = ANY (indkey)"
-    ),
-    "tables that inherit": (
-        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE %(table)s::regclass IN (inhparent, inhrelid)"
-    ),
-}
+def _take_over(table: str, name: str, within: str, bounds: str) -> None:
+    """From now on the rows are in the partition and not in the rest."""
+    new, rest = quoted(name), quoted(_name(table, None))
+    # Writers wait at the table itself: the rest refuses a row that was sent there before the partition was made.
+    with locked(f"LOCK TABLE ONLY {quoted(table)} IN SHARE ROW EXCLUSIVE MODE"):
+        do(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE")
+        do(f"DROP FUNCTION {quoted(f'{name}_mirror')}() CASCADE")
+        do(f"DELETE FROM {rest} WHERE {within.format(row=rest)}")  # noqa: S608
+        do(f"ALTER TABLE {quoted(table)} ATTACH PARTITION {new} FOR VALUES FROM {bounds}")
+        do(f"ALTER TABLE {new} DROP CONSTRAINT within")
+        do(f"COMMENT ON TABLE {new} IS NULL")
 
 
 def _build(made: Plan) -> None:
     """The partitioned table, empty and complete: whoever fills it fills its indexes and is checked."""
     old, new, sequence = quoted(made.table), quoted(made.beside), quoted(f"{made.beside}_seq")
-    with _locked(""):  # the foreign key locks the table of devices against writers, for a moment
-        _do(
+    with locked(""):  # the foreign key locks the table of devices against writers, for a moment
+        do(
             f"CREATE TABLE {new} (LIKE {old} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED"
             " INCLUDING STORAGE INCLUDING COMMENTS) PARTITION BY RANGE (timestamp)"
         )
+        partition_tables.mark(made.beside)
         # A sequence and no identity: partitions have had one only since PostgreSQL 17.
-        _do(f"CREATE SEQUENCE {sequence} AS bigint OWNED BY {new}.id")
-        _do(f"ALTER TABLE {new} ALTER COLUMN id SET DEFAULT nextval('{sequence}')")
-        _do(f"ALTER TABLE {new} ADD PRIMARY KEY (id, timestamp)")
+        do(f"CREATE SEQUENCE {sequence} AS bigint OWNED BY {new}.id")
+        do(f"ALTER TABLE {new} ALTER COLUMN id SET DEFAULT nextval('{sequence}')")
+        do(f"ALTER TABLE {new} ADD PRIMARY KEY (id, timestamp)")
         for start in made.starts:
             bounds = f"FROM ('{start.isoformat()}') TO ('{_next(start, made.by).isoformat()}')"
-            _do(f"CREATE TABLE {quoted(_name(made.table, start))} PARTITION OF {new} FOR VALUES {bounds}")
-        _do(f"CREATE TABLE {quoted(_name(made.table, None))} PARTITION OF {new} DEFAULT")
-        for name, definition in _indexes(made.table):
-            _do(
+            do(f"CREATE TABLE {quoted(_name(made.table, start))} PARTITION OF {new} FOR VALUES {bounds}")
+        do(f"CREATE TABLE {quoted(_name(made.table, None))} PARTITION OF {new} DEFAULT")
+        for name, definition in partition_tables.indexes(made.table):
+            do(
                 f"{re.sub(r' ON .*? USING ', f' ON {new} USING ', definition, count=1)}".replace(
                     f" {name} ON ", f" {quoted(_beside(name))} ON ", 1
                 )
             )
-        for name, definition in _ask(
-            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
-            " WHERE conrelid = %s::regclass AND contype = 'f'",
-            [old],
-        ):
-            _do(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(name)} {definition}")
-        for role, privilege, option in _ask(
+        for name, definition in partition_tables.foreign_keys(made.table):
+            do(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(name)} {definition}")
+        for role, privilege, option in ask(
             "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type, is_grantable"
             " FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = %s::regclass",
             [old],
         ):
-            _do(f"GRANT {privilege} ON {new} TO {role}{' WITH GRANT OPTION' if option else ''}")
-
-
-def _indexes(table: str) -> list[tuple[str, str]]:
-    """The indexes of *table* but the primary key's, as name (quoted where that is needed) and statement."""
-    return _ask(
-        "SELECT quote_ident(relname), pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON oid = indexrelid"
-        " WHERE indrelid = %s::regclass AND NOT indisprimary ORDER BY relname",
-        [quoted(table)],
-    )
-
-
-def _mirror(made: Plan) -> None:
-    """From here on every change of the old table is one of the new table as well."""
-    new, function = quoted(made.beside), quoted(f"{made.beside}_mirror")
-    columns = _columns(made.table)
-    names, values = ", ".join(columns), ", ".join(f"NEW.{column}" for column in columns)
-    body = (
-        "BEGIN IF TG_OP = 'TRUNCATE' THEN"  # noqa: S608
-        f" TRUNCATE {new}; RETURN NULL; END IF;"
-        f" IF TG_OP <> 'INSERT' THEN DELETE FROM {new} WHERE id = OLD.id AND timestamp = OLD.timestamp;"
-        # Not copied yet: it will be, as it is then.
-        " IF TG_OP = 'DELETE' OR NOT FOUND THEN RETURN NULL; END IF; END IF;"
-        f" INSERT INTO {new} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING; RETURN NULL; END"
-    )
-    with _locked(f"LOCK TABLE {quoted(made.table)} IN SHARE ROW EXCLUSIVE MODE"):
-        _do(f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
-        for name, event, level in (
-            ("mirror", "INSERT OR UPDATE OR DELETE", "ROW"),
-            ("mirror_truncate", "TRUNCATE", "STATEMENT"),
-        ):
-            _do(
-                f"CREATE TRIGGER {name} AFTER {event} ON {quoted(made.table)}"
-                f" FOR EACH {level} EXECUTE FUNCTION {function}()"
-            )
-            _do(f"ALTER TABLE {quoted(made.table)} ENABLE ALWAYS TRIGGER {name}")
-
-
-def _copy(made: Plan, pace: Pace) -> None:
-    old, names = quoted(made.table), ", ".join(_columns(made.table))
-    [(last,)] = _ask(f"SELECT max(id) FROM {old}")  # noqa: S608
-    after = 0
-    while last is not None and after < last:
-        [(until,)] = _ask(
-            f"SELECT max(id) FROM (SELECT id FROM {old} WHERE id > %s ORDER BY id LIMIT %s) AS coming",  # noqa: S608
-            [after, pace.rows],
-        )
-        if until is None:
-            break
-        pace.execute(
-            f"INSERT INTO {quoted(made.beside)} ({names}) SELECT {names} FROM {old}"  # noqa: S608
-            " WHERE id > %s AND id <= %s FOR SHARE ON CONFLICT DO NOTHING",
-            [after, until],
-        )
-        after = until
+            do(f"GRANT {privilege} ON {new} TO {role}{' WITH GRANT OPTION' if option else ''}")
+        for part in [*(_name(made.table, start) for start in made.starts), _name(made.table, None)]:
+            own_like(part, made.table)
+        own_like(made.beside, made.table, parted=True)
 
 
 def _swap(made: Plan) -> None:
     """The new table takes the place and the names of the old one."""
     old, new, function = quoted(made.table), quoted(made.beside), quoted(f"{made.beside}_mirror")
-    with _locked(f"LOCK TABLE {old} IN ACCESS EXCLUSIVE MODE"):
-        [(sequence, primary)] = _ask(
+    with locked(f"LOCK TABLE {old} IN ACCESS EXCLUSIVE MODE"):
+        [(sequence, primary)] = ask(
             "SELECT (SELECT relname FROM pg_class WHERE oid = pg_get_serial_sequence(%s, 'id')::regclass),"
             " (SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p')",
             [old, old],
         )
-        names = [name for name, _ in _indexes(made.table)]
-        _ask(
+        names = [name for name, _ in partition_tables.indexes(made.table)]
+        ask(
             f"SELECT setval(%s::regclass, last_value, is_called) FROM {quoted(sequence)}",  # noqa: S608
             [quoted(f"{made.beside}_seq")],
         )
-        _do(f"DROP TABLE {old}")
-        _do(f"DROP FUNCTION {function}()")
-        _do(f"ALTER TABLE {new} RENAME TO {old}")
-        _do(f"ALTER SEQUENCE {quoted(f'{made.beside}_seq')} RENAME TO {quoted(sequence)}")
-        _do(f"ALTER INDEX {quoted(f'{made.beside}_pkey')} RENAME TO {quoted(primary)}")
+        [(comment,)] = ask("SELECT quote_nullable(obj_description(%s::regclass, 'pg_class'))", [old])
+        do(f"COMMENT ON TABLE {new} IS {comment}")
+        do(f"DROP TABLE {old}")
+        do(f"DROP FUNCTION {function}()")
+        do(f"ALTER TABLE {new} RENAME TO {old}")
+        do(f"ALTER SEQUENCE {quoted(f'{made.beside}_seq')} RENAME TO {quoted(sequence)}")
+        do(f"ALTER INDEX {quoted(f'{made.beside}_pkey')} RENAME TO {quoted(primary)}")
         for name in names:
-            _do(f"ALTER INDEX {quoted(_beside(name))} RENAME TO {name}")
-
-
-def _clear(made: Plan) -> None:
-    """Take away the table beside, with its triggers on the old one, if there are any."""
-    with _locked(""):
-        _do(f"DROP FUNCTION IF EXISTS {quoted(f'{made.beside}_mirror')}() CASCADE")
-        _do(f"DROP TABLE IF EXISTS {quoted(made.beside)}")
-
-
-def _columns(table: str) -> list[str]:
-    return [
-        quoted(name)
-        for (name,) in _ask(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
-            " AND attgenerated = '' ORDER BY attnum",
-            [quoted(table)],
-        )
-    ]
+            do(f"ALTER INDEX {quoted(_beside(name))} RENAME TO {name}")
 
 
 def _beside(index: str) -> str:
@@ -352,36 +330,3 @@ def _ahead(now: datetime, by: str) -> datetime:
     for _ in range(AHEAD):
         end = _next(end, by)
     return end
-
-
-def _patiently(action: Callable[[], Any]) -> Any:
-    """*action*, again and again while somebody holds a lock that it needs."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return action()
-        except OperationalError as error:
-            if attempt == ATTEMPTS or getattr(error.__cause__, "sqlstate", None) not in BUSY:
-                raise
-            time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - nothing to guess
-    raise AssertionError("unreachable")
-
-
-@contextmanager
-def _locked(lock: str) -> Iterator[None]:
-    """A transaction with *lock*, in which no lock is waited for longer than LOCK_MS."""
-    with transaction.atomic():
-        _do(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'")
-        if lock:
-            _do(lock)
-        yield
-
-
-def _do(statement: str, parameters: list[Any] | None = None) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-
-
-def _ask(statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return list(cursor.fetchall())

@@ -18,7 +18,7 @@ from django.db.models import Min
 from django.utils import timezone
 
 from authsvc.durations import duration
-from devicehub import batches, partitions, rollups
+from devicehub import batches, partitions, rollup_tables, rollups
 from devicehub.batches import Pace, Where
 from devicehub.conf import settings
 from devicehub.models import QuarantinedMessage, Rollup
@@ -26,7 +26,7 @@ from devicehub.registry import Kind
 
 OPTIONS = ("keep_readings", "keep_messages", "keep_hours", "keep_days")
 SHORTEST = {"keep_hours": timedelta(days=1), "keep_days": timedelta(days=1)}
-DEVICES = 100  # whose rollups are looked at together
+PAIRS = 300  # of a device and a reading, whose rollups are looked at together
 
 
 class NotKept(ValueError):
@@ -79,7 +79,7 @@ def prune(kind: Kind, pace: Pace, *, older_than: timedelta | None = None) -> lis
 
     *older_than* stands for keep_readings and keep_messages. Readings are rolled up before they go.
     """
-    partitions.extend(kind)
+    partitions.extend(kind, pace)
     return [
         _prune_readings(kind, pace, older_than or keep(kind, "keep_readings")),
         _prune_messages(kind, pace, older_than or keep(kind, "keep_messages")),
@@ -153,16 +153,18 @@ def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelt
         return done
     if period == Rollup.Period.HOUR:
         rollups.forget_hours(kind, done.before)
-    names, after = rollups.numeric(kind), 0
-    if not names:
-        return done
-    devices = kind.device_model.objects.order_by("pk").values_list("pk", "device_id")
-    while pairs := list(devices.filter(pk__gt=after)[:DEVICES]):  # no cursor is open while rows go
-        after, some = pairs[-1][0], [device_id for _, device_id in pairs]
+    last = ("", "")
+    # What the rollups name and not what is declared: a reading or a device may be gone by now.
+    while pairs := rollup_tables.pairs(last, PAIRS):
+        last = pairs[-1]
+        ours = [(key, name) for key, name in pairs if key.startswith(f"{kind.slug}/")]
+        if not ours:
+            continue
+        keys, names = (sorted(set(values)) for values in zip(*ours, strict=True))
         condition = (
-            f"device_key IN ({_places(some)}) AND name IN ({_places(names)}) AND period = %s AND start < %s"
+            f"device_key IN ({_places(keys)}) AND name IN ({_places(names)}) AND period = %s AND start < %s"
         )
-        parameters = [*map(kind.key, some), *names, period.value, batches.as_time(done.before)]
+        parameters = [*keys, *names, period.value, batches.as_time(done.before)]
         done.deleted += batches.drain(Rollup._meta.db_table, condition, parameters, pace)
     return done
 

@@ -51,21 +51,23 @@ class Dialect(Protocol):
     ) -> list[Fresh]: ...
 
 
+# Finite values beyond it are left out: their sums, and what PostgreSQL computes beside them, would overflow.
+LARGEST = "1e150"
 TABLE = Rollup._meta.db_table
 NAMES = ", ".join(COLUMNS)
 KEY = "device_key, name, period, start"
 ADDED = (
     f"low = {{least}}({TABLE}.low, excluded.low), high = {{greatest}}({TABLE}.high, excluded.high), "
-    f"mean = ({TABLE}.mean * {TABLE}.count + excluded.mean * excluded.count) / ({TABLE}.count + excluded.count), "
+    # A step towards the new mean: a sum of all values could overflow.
+    f"mean = {TABLE}.mean + (excluded.mean - {TABLE}.mean)"
+    f" * (excluded.count * 1.0 / ({TABLE}.count + excluded.count)), "
     f"count = {TABLE}.count + excluded.count"
 )
 
 
-def _figures(names: Sequence[str], of: str) -> str:
-    """The aggregates of each reading, four columns each."""
-    return ", ".join(
-        f"{function}({of}.{quoted(name)})" for name in names for function in ("min", "max", "avg", "count")
-    )
+def _counts(column: str) -> str:
+    """The condition that the value of *column* counts in rollups; neither NULL nor NaN does."""
+    return f"{column} BETWEEN -{LARGEST} AND {LARGEST}"
 
 
 def _bucket(row: Sequence[Any]) -> Bucket:
@@ -85,6 +87,12 @@ def _aware(moment: str | datetime) -> datetime:
 
 class _Both:
     starts: dict[str, str]
+    mean: str
+
+    def _figures(self, column: str) -> str:
+        """The aggregates of *column*: lowest, highest, mean and number of the values that count."""
+        value = f"CASE WHEN {_counts(column)} THEN {column} END"
+        return f"min({value}), max({value}), {self.mean.format(value)}, count({value})"
 
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows:
         [(count, last_id)] = ask(
@@ -97,10 +105,11 @@ class _Both:
     def hours(self, table: str, names: Sequence[str], after: int, until: int) -> list[Bucket]:
         """What the rows above *after*, up to *until*, say of each hour that one of them is in."""
         start = self.starts["hour"].format("fresh")
+        figures = ", ".join(self._figures(f"fresh.{quoted(name)}") for name in names)
         return [
             _bucket(row)
             for row in ask(
-                f"SELECT device_id, {start}, {_figures(names, 'fresh')} FROM {table} AS fresh"  # noqa: S608
+                f"SELECT device_id, {start}, {figures} FROM {table} AS fresh"  # noqa: S608
                 f" WHERE id > %s AND id <= %s GROUP BY device_id, {start}",
                 [after, until],
             )
@@ -114,8 +123,8 @@ class _Both:
             return []
         start, column = self.starts[period].format("fresh"), f"fresh.{quoted(name)}"
         found = ask(
-            f"SELECT device_id, {start}, min({column}), max({column}), avg({column}), count({column})"  # noqa: S608
-            f" FROM {table} AS fresh WHERE id > %s AND timestamp >= %s AND {column} IS NOT NULL"
+            f"SELECT device_id, {start}, {self._figures(column)}"  # noqa: S608
+            f" FROM {table} AS fresh WHERE id > %s AND timestamp >= %s AND {_counts(column)}"
             f" AND device_id IN ({', '.join(['%s'] * len(devices))}) GROUP BY device_id, {start}",
             [after, since, *devices],
         )
@@ -126,14 +135,20 @@ class _Both:
 
 
 class _Sqlite(_Both):
+    mean = "avg({0})"
     starts = {
         "hour": "substr({}.timestamp, 1, 13) || ':00:00'",
         "day": "substr({}.timestamp, 1, 10) || ' 00:00:00'",
     }
 
     def last_id(self, table: str) -> tuple[int, set[str]]:
-        """There is one writer, so ids are there in their order."""
-        return (ask(f"SELECT max(id) FROM {table}")[0][0] or 0), set()  # noqa: S608
+        """There is one writer, so ids are there in their order; those of deleted rows are not used again."""
+        [(last,)] = ask(
+            f"SELECT max(coalesce((SELECT max(id) FROM {table}), 0),"  # noqa: S608
+            " coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = %s), 0))",
+            [table.strip('"')],
+        )
+        return last, set()
 
     def add(self, parts: Sequence[Part]) -> None:
         added = ADDED.format(least="min", greatest="max")
@@ -147,6 +162,7 @@ class _Sqlite(_Both):
 
 
 class _Postgresql(_Both):
+    mean = "sum({0}) / count({0})"  # its avg() also adds up squares, which overflow sooner
     starts = {
         "hour": "date_trunc('hour', {}.timestamp, 'UTC')",
         "day": "date_trunc('day', {}.timestamp, 'UTC')",
@@ -182,6 +198,23 @@ class _Postgresql(_Both):
                 f" mean float8, count bigint) ON CONFLICT ({KEY}) DO UPDATE SET {added}",
                 [orjson.dumps([dict(zip(COLUMNS, part, strict=True)) for part in parts]).decode()],
             )
+
+
+def pairs(after: tuple[str, str], most: int) -> list[tuple[str, str]]:
+    """The next *most* pairs of a device's key and a reading that have rollups, in the order of the index.
+
+    Each is one step along the index from the one before, however many rows it has.
+    """
+    later = f"(SELECT min(name) FROM {TABLE} WHERE device_key = found.device_key AND name > found.name)"  # noqa: S608
+    found = ask(
+        "WITH RECURSIVE found(device_key, name) AS (SELECT CAST(%s AS varchar), CAST(%s AS varchar) UNION ALL"  # noqa: S608
+        f" SELECT CASE WHEN {later} IS NULL THEN (SELECT min(device_key) FROM {TABLE}"
+        f" WHERE device_key > found.device_key) ELSE found.device_key END, coalesce({later}, '')"
+        " FROM found WHERE device_key IS NOT NULL)"
+        " SELECT device_key, name FROM found WHERE name <> '' AND (device_key, name) <> (%s, %s) LIMIT %s",
+        [*after, *after, most],
+    )
+    return [(key, name) for key, name in found]
 
 
 def ask(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import structlog
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 
 from devicehub.batches import as_time, quoted
 from devicehub.declare import NUMBERS
@@ -55,19 +55,46 @@ def _roll_up(kind: Kind, limit: int) -> int:
     names = numeric(kind)
     if not names:
         return 0
-    taken, settled = 0, -1
+    _begin_anew(kind)
+    taken, settled, most = 0, -1, STEP
     while taken < limit:
         state, _ = RolledUp.objects.get_or_create(kind=kind.slug)
         if settled < 0:
             settled = _settled(kind, state.last_id)
-        rows = dialect().next_rows(_table(kind), state.last_id, settled, min(STEP, limit - taken))
+        rows = dialect().next_rows(_table(kind), state.last_id, settled, min(most, limit - taken))
         if not rows.number:
             break
-        # Outside a transaction, since it takes most of the time: on SQLite it would hold up every writer.
-        hours = dialect().hours(_table(kind), names, state.last_id, rows.last_id)
-        if _write(kind, names, state.last_id, rows.last_id, hours):
+        try:
+            # Outside a transaction, since it takes most of the time: on SQLite it would hold up every writer.
+            hours = dialect().hours(_table(kind), names, state.last_id, rows.last_id)
+            done = _write(kind, names, state.last_id, rows.last_id, hours)
+        except (DataError, IntegrityError) as error:
+            # No row may hold up all others: ever fewer at once, until the one is found that cannot be added.
+            if rows.number > 1:
+                most = rows.number // 2
+                continue
+            log.warning("rollups.row_left_out", kind=kind.slug, row=rows.last_id, error=type(error).__name__)
+            done = _write(kind, names, state.last_id, rows.last_id, [])
+        most = min(most * 2, STEP)
+        if done:
             taken += rows.number
     return taken
+
+
+def _begin_anew(kind: Kind) -> None:
+    """Take all rows in from the first one, if ids were given out that are below those taken in already.
+
+    So it is when a table was truncated, made anew or restored. Which of its rows counted before cannot be told:
+    a row that counts twice is better than one that goes uncounted.
+    """
+    if dialect().last_id(_table(kind))[0] >= taken_in(kind):
+        return
+    with transaction.atomic():
+        state = lock(kind)
+        last, _ = dialect().last_id(_table(kind))
+        if last < state.last_id:
+            log.warning("rollups.ids_began_anew", kind=kind.slug, taken_in=state.last_id, last_id=last)
+            RolledUp.objects.filter(kind=kind.slug).update(last_id=0)
 
 
 def _settled(kind: Kind, known: int) -> int:
@@ -192,7 +219,7 @@ def _together(one: Figures, other: Figures) -> Figures:
     if not one[3] or not other[3]:
         return one if one[3] else other
     count = one[3] + other[3]
-    mean = (one[2] * one[3] + other[2] * other[3]) / count
+    mean = one[2] + (other[2] - one[2]) * (other[3] / count)
     return min(one[0], other[0]), max(one[1], other[1]), mean, count
 
 

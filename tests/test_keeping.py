@@ -1,10 +1,13 @@
 """What is kept and for how long: rollups, pruning, partitions, and devices that end. Alike on both databases."""
 
 import json
+import math
 import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -16,13 +19,22 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import connection, connections, models, transaction
+from django.db import OperationalError, connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
 from structlog.testing import capture_logs
 
 from authsvc.models import Denial, Grant
-from devicehub import partitions, provisioning, removal, retained, retention, rollups
+from devicehub import (
+    partition_tables,
+    partitions,
+    provisioning,
+    removal,
+    retained,
+    retention,
+    rollup_tables,
+    rollups,
+)
 from devicehub.batches import Pace, Stopped
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
@@ -1366,3 +1378,282 @@ class TestChart:
         ]
         assert len(readings) == 1
         assert "WHERE id > " in readings[0]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestRollupsThatGoOn:
+    def test_values_beyond_any_sum_are_left_out(self, station, neighbour, kind):
+        huge = [1.7e308, -1.7e308, 1.1e150, -1.1e150]
+        measure(station, *[(DAY, value) for value in huge + huge], (DAY, 2.0))
+        measure(neighbour, (DAY, 1.7e308))
+        names = {station.pk: "STATION-001", neighbour.pk: "STATION-002"}
+        fresh = rollups.buckets(kind, names, "temperature", HOURS, DAY)
+
+        assert rollups.roll_up() == 10
+        assert figures() == {DAY: (2.0, 2.0, 2.0, 1)}
+        assert figures(key="weatherstation/STATION-002") == {}
+        assert rollups.buckets(kind, names, "temperature", HOURS, DAY) == fresh
+
+    def test_large_values_have_a_mean(self, station):
+        """Together, one after the other, and of both signs: no sum on the way overflows."""
+        for _ in range(3):
+            measure(station, *[(DAY, value) for value in (1e150, -1e150, 1e150, 1e150)])
+            roll_up()
+
+        assert figures(DAYS) == {DAY: (-1e150, 1e150, 5e149, 12)}
+
+    def test_a_row_that_cannot_be_added_holds_up_no_other(self, station, neighbour, caplog):
+        """What is stored of its hour is broken, so nothing can be added to it."""
+        measure(neighbour, (DAY, 1.0), (DAY + HOUR, 1.0))
+        measure(station, (DAY, 1.0))
+        roll_up()
+        Rollup.objects.filter(device_key="weatherstation/STATION-001").update(mean=math.inf, count=2**63 - 1)
+        measure(neighbour, (DAY, 3.0))
+        measure(station, (DAY, 3.0))
+        measure(neighbour, (DAY, 5.0))
+
+        assert rollups.roll_up() == 3
+        assert "rollups.row_left_out" in caplog.text
+        assert figures(key="weatherstation/STATION-002")[DAY] == (1.0, 5.0, 3.0, 3)
+        assert rollups.roll_up() == 0
+
+    def test_ids_that_begin_anew_are_taken_in(self, station, kind, caplog):
+        RolledUp.objects.create(kind="weatherstation", last_id=10**12)
+        measure(station, (DAY, 1.0), (DAY, 3.0))
+
+        prune("--older-than", "1d")
+
+        assert not WeatherStationReading.objects.exists()
+        assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
+        assert "rollups.ids_began_anew" in caplog.text
+
+    def test_ids_of_rows_that_went_are_no_new_beginning(self, station, kind):
+        measure(station, (DAY, 1.0), (DAY, 3.0))
+        roll_up()
+        WeatherStationReading.objects.filter(temperature=3.0).delete()
+
+        assert rollups.roll_up() == 0
+        assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
+
+    def test_rollups_that_no_declaration_names_go_as_well(self, station, keeps):
+        """Of a reading that is not declared any more, and of a device that was deleted by SQL."""
+        keeps(days="30d")
+        once = {"name": "once", "period": "day", "start": DAY, "low": 1, "high": 1, "mean": 1, "count": 1}
+        for key, name in (("STATION-001", "once"), ("STATION-001", "temperature"), ("GONE", "once")):
+            Rollup.objects.create(device_key=f"weatherstation/{key}", **once | {"name": name})
+        other = Rollup.objects.create(device_key="weatherstations/STATION-001", **once)
+
+        assert prune("--dry-run")["days"]["deleted"] == 3
+        assert prune()["days"]["deleted"] == 3
+        assert list(Rollup.objects.all()) == [other]
+
+    def test_pairs_come_in_pages(self, station):
+        measure(station, (DAY, 1.0), (DAY + HOUR, 2.0))
+        roll_up()
+        WeatherStationReading.objects.create(
+            device=station, timestamp=DAY, rainfall=1.0, received_at=timezone.now()
+        )
+        roll_up()
+        first = rollup_tables.pairs(("", ""), 1)
+
+        assert first == [("weatherstation/STATION-001", "rainfall")]
+        assert rollup_tables.pairs(first[0], 5) == [("weatherstation/STATION-001", "temperature")]
+
+
+READINGS = "fleet_weatherstationreading"
+
+
+def longest_insert(device, moment, stop):
+    """Store readings of *moment* until *stop*; the seconds that the slowest of them took."""
+    longest = 0.0
+    with psycopg.connect(database_url(), autocommit=True) as other:
+        while not stop.is_set():
+            began = time.monotonic()
+            other.execute(
+                f"INSERT INTO {READINGS} (device_id, timestamp, received_at, temperature)"
+                " VALUES (%s, %s, now(), -5)",
+                [device.pk, moment],
+            )
+            longest = max(longest, time.monotonic() - began)
+    return longest
+
+
+@pytest.mark.postgresql_only
+class TestPartitionsThatGoOn:
+    def convert(self):
+        call_command("partition_readings", "weatherstation", "--yes", stdout=StringIO())
+
+    def without_the_last(self):
+        """Take away the last partition, as if nothing had run for long; it."""
+        last = partitions.partitions_of(READINGS)[-2]
+        sql(f"DROP TABLE {last.name}")
+        return last
+
+    def test_where_nothing_is_to_do_it_is_one_question(self, months_of_readings, django_assert_num_queries):
+        self.convert()
+
+        with django_assert_num_queries(1):
+            assert partitions.extend_all() == 0
+
+    def test_many_rows_leave_the_rest_while_others_write(self, months_of_readings):
+        self.convert()
+        last = self.without_the_last()
+        sql(
+            f"INSERT INTO {READINGS} (device_id, timestamp, received_at, temperature)"
+            f" SELECT {months_of_readings.pk}, '{last.start.isoformat()}'::timestamptz + n * interval '1 s', now(), 1"
+            " FROM generate_series(1, 50000) AS n"
+        )
+        stop = threading.Event()
+        with ThreadPoolExecutor() as pool:
+            writer = pool.submit(longest_insert, months_of_readings, last.start + HOUR, stop)
+            try:
+                made = partitions.extend_all()
+            finally:
+                stop.set()
+            longest = writer.result()
+
+        assert made == 1
+        assert longest < 1.0
+        assert sql(f"SELECT count(*) FROM {last.name} WHERE temperature = 1") == [(50_000,)]
+        (written,) = sql(f"SELECT count(*), count(DISTINCT id) FROM {READINGS} WHERE temperature = -5")
+        assert sql(f"SELECT count(*) FROM {last.name} WHERE temperature = -5") == [(written[0],)]
+        assert written[0] == written[1] > 0
+        assert sql(f"SELECT count(*) FROM {READINGS}_rest") == [(1,)]
+
+    def test_changes_of_waiting_rows_are_not_lost(self, months_of_readings, monkeypatch):
+        """A row is changed, one deleted, and one gets a time that is in the partition, behind the copy."""
+        self.convert()
+        last = self.without_the_last()
+        rows = measure(months_of_readings, *[(last.start + n * HOUR, float(n)) for n in range(30)])
+        outside = WeatherStationReading.objects.get(temperature=-1.0)
+        statements = [
+            f"UPDATE {READINGS} SET temperature = -77 WHERE id = {rows[3].pk}",
+            f"DELETE FROM {READINGS} WHERE id = {rows[4].pk}",
+            f"UPDATE {READINGS} SET timestamp = '{(last.start + HOUR).isoformat()}' WHERE id = {outside.pk}",
+            f"DELETE FROM {READINGS} WHERE id = {rows[29].pk}",
+        ]
+
+        class Meddling(Pace):
+            def check(self):
+                if statements and sql(f"SELECT count(*) FROM {last.name}")[0][0] >= 10:
+                    with psycopg.connect(database_url()) as other:
+                        while statements:
+                            other.execute(statements.pop())
+
+        monkeypatch.setattr(partitions, "Pace", lambda stop, **_: Meddling(rows=10, stop=stop))
+        assert partitions.extend_all(Pace()) == 1
+
+        assert not statements
+        found = dict(sql(f"SELECT id, temperature FROM {last.name}"))
+        assert found == {row.pk: row.temperature for row in rows if row.temperature not in (4, 29)} | {
+            rows[3].pk: -77.0,
+            outside.pk: -1.0,
+        }
+        assert WeatherStationReading.objects.count() == 100 + 28 + 1
+
+    def test_two_workers_make_each_partition_once(self, months_of_readings):
+        self.convert()
+        self.without_the_last()
+
+        def extend(_):
+            try:
+                return partitions.extend_all()
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor() as pool:
+            assert sum(pool.map(extend, range(2))) == 1
+
+    def test_a_table_of_somebody_else_stays(self, months_of_readings):
+        sql(f"CREATE TABLE {READINGS}_partitioned AS SELECT 1 AS precious")
+        try:
+            with pytest.raises(CommandError, match="which is not ours to drop"):
+                self.convert()
+
+            assert partitions.extend_all() == 0
+            assert sql(f"SELECT precious FROM {READINGS}_partitioned") == [(1,)]
+        finally:
+            sql(f"DROP TABLE {READINGS}_partitioned")
+
+    def test_rows_with_ids_below_one_are_copied(self, months_of_readings):
+        WeatherStationReading.objects.bulk_create(
+            WeatherStationReading(
+                id=pk, device=months_of_readings, timestamp=timezone.now(), received_at=timezone.now()
+            )
+            for pk in (-5, 0)
+        )
+        self.convert()
+
+        assert WeatherStationReading.objects.filter(pk__lt=1).count() == 2
+
+    def test_owner_options_and_comment_stay(self, months_of_readings):
+        """The owner is a role that whoever converts belongs to: here the one of the database's owner."""
+        sql(f"ALTER TABLE {READINGS} OWNER TO pg_database_owner")
+        sql(f"ALTER TABLE {READINGS} SET (autovacuum_vacuum_scale_factor = 0.01, fillfactor = 90)")
+        sql(f"COMMENT ON TABLE {READINGS} IS 'Of the roof'")
+
+        self.convert()
+        self.without_the_last()
+        partitions.extend_all()
+
+        options = ["autovacuum_vacuum_scale_factor=0.01", "fillfactor=90"]
+        found = {
+            name: what
+            for name, *what in sql(
+                "SELECT relname, relowner::regrole::text, reloptions, obj_description(oid, 'pg_class')"
+                f" FROM pg_class WHERE relname LIKE '{READINGS}%' AND relkind IN ('r', 'p')"
+            )
+        }
+        assert found.pop(READINGS) == ["pg_database_owner", None, "Of the roof"]
+        assert set(found) == {one.name for one in partitions.partitions_of(READINGS)}
+        assert all(what == ["pg_database_owner", options, None] for what in found.values())
+
+    @pytest.mark.parametrize(
+        ("make", "undo", "refused"),
+        [
+            (
+                f"CREATE PUBLICATION roof FOR TABLE {READINGS}",
+                "DROP PUBLICATION roof",
+                "has publications, which would be lost: roof",
+            ),
+            (
+                f"GRANT SELECT (temperature) ON {READINGS} TO PUBLIC",
+                f"REVOKE SELECT (temperature) ON {READINGS} FROM PUBLIC",
+                "has columns that were granted, which would be lost: temperature",
+            ),
+        ],
+    )
+    def test_what_cannot_be_kept_is_refused(self, months_of_readings, make, undo, refused):
+        sql(make)
+        try:
+            with pytest.raises(CommandError, match=refused):
+                self.convert()
+        finally:
+            sql(undo)
+
+    def test_what_a_killed_conversion_left_goes(self, months_of_readings, kind):
+        """The mirror would break the next migration; a conversion that runs is left alone."""
+        made = partitions.plan(kind, "month")
+        partitions._build(made)
+        partition_tables.mirror(made.table, made.beside)
+        with partition_tables.alone(READINGS), ThreadPoolExecutor() as pool:
+            pool.submit(lambda: (partitions.extend_all(), connections.close_all())).result()
+            assert sql("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'mirror%'") == [(2,)]
+
+        partitions.extend_all()
+
+        assert sql("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'mirror%'") == [(0,)]
+        assert sql(f"SELECT to_regclass('{made.beside}')") == [(None,)]
+
+    def test_a_table_that_is_not_analyzed_is_converted(self, months_of_readings, monkeypatch, caplog):
+        def do(statement, parameters=None):
+            if statement.startswith("ANALYZE"):
+                raise OperationalError("canceling statement due to statement timeout")
+            partition_tables.do(statement, parameters)
+
+        monkeypatch.setattr(partitions, "do", do)
+
+        self.convert()
+
+        assert partitions.partitions_of(READINGS)
+        assert "partitions.not_analyzed" in caplog.text

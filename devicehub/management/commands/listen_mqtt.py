@@ -12,7 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from authsvc.core import topics as filters
-from devicehub import commands, removal, retained, rollups, topics
+from devicehub import commands, partitions, removal, retained, rollups, topics
 from devicehub.batches import Pace, Stopped
 from devicehub.conf import settings
 from devicehub.ingest import exposition
@@ -26,6 +26,7 @@ from devicehub.upkeep import Upkeep
 SEND_EVERY = 1.0  # seconds between two looks for commands that are due
 ROLL_UP_EVERY = 60.0
 REMOVE_EVERY = 15.0
+EXTEND_EVERY = 3600.0
 
 
 class Command(BaseCommand):
@@ -123,7 +124,13 @@ def _upkeep(running: Worker) -> Upkeep:
     upkeep.add("rollups", ROLL_UP_EVERY, partial(_roll_up, upkeep))
     upkeep.add("retained", REMOVE_EVERY, retained.clear)
     upkeep.add("removal", REMOVE_EVERY, partial(_remove, upkeep))
+    upkeep.add("partitions", EXTEND_EVERY, partial(_extend, upkeep))
     return upkeep
+
+
+def _extend(upkeep: Upkeep) -> None:
+    with contextlib.suppress(Stopped):
+        partitions.extend_all(Pace(stop=upkeep.stopped))
 
 
 def _roll_up(upkeep: Upkeep) -> None:

@@ -12,6 +12,7 @@ from django.db import DatabaseError
 from devicehub import partitions, provisioning
 from devicehub.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
+from devicehub.partition_tables import NotPartitioned
 from devicehub.partitions import Plan
 
 
@@ -30,7 +31,7 @@ class Command(BaseCommand):
     def handle(self, *, by: str, batch: int, **options: Any) -> str:
         try:
             made = partitions.plan(provisioning.kind_of(options["type"]), by)
-        except (provisioning.UnknownKind, partitions.NotPartitioned) as error:
+        except (provisioning.UnknownKind, NotPartitioned) as error:
             raise CommandError(str(error)) from error
         if options["dry_run"]:
             return _described(made)
@@ -44,7 +45,7 @@ class Command(BaseCommand):
                 partitions.convert(made, pace)
             except Stopped as error:
                 raise CommandError("Stopped; the table is as it was") from error
-            except (DatabaseError, partitions.NotPartitioned) as error:
+            except (DatabaseError, NotPartitioned) as error:
                 raise CommandError(f"The table is as it was: {error}") from error
         return f"{made.table} has {len(made.starts)} partitions by {made.by}, and one for the rest"
 
