@@ -15,6 +15,7 @@ from devicehub import commands, provisioning, removal
 from devicehub.models import DeviceCommand, QuarantinedMessage, RemovalRequest, RetainedTopic
 from devicehub.registry import Kind, registry
 
+SHOWN_BYTES = 2000  # of a quarantined payload
 HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
 SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
 
@@ -108,8 +109,21 @@ class MessageAdmin(RecordAdmin):
 
 @admin.register(QuarantinedMessage)
 class QuarantineAdmin(RecordAdmin):
-    list_display = ("received_at", "reason", "topic", "device_key", "detail")
+    list_display = ("received_at", "id", "reason", "topic", "device_key", "detail")
     list_filter = ("reason",)
+    search_fields = ("=id", "topic", "device_key")
+    readonly_fields = ("payload_as_sent",)
+
+    @admin.display(description="Payload")
+    def payload_as_sent(self, row: QuarantinedMessage) -> str:
+        """Its beginning: as text where it is one, else in hexadecimal digits."""
+        beginning = bytes(row.payload)[:SHOWN_BYTES]
+        more = f" ... ({len(row.payload):,} bytes)" if len(row.payload) > SHOWN_BYTES else ""
+        try:
+            text = beginning.decode()
+        except UnicodeDecodeError:
+            text = beginning.hex(" ")
+        return (text if text.isprintable() else beginning.hex(" ")) + more if text else "(empty)"
 
 
 @admin.register(DeviceCommand)

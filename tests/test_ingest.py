@@ -1664,3 +1664,26 @@ def pairs(bodies):
         except ValueError:
             continue
         yield from found
+
+
+# --- The quarantine in the admin
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (b'{"temperature": <b>', "{&quot;temperature&quot;: &lt;b&gt;"),
+        (b"\xff\x00", "ff 00"),
+        (b"line\nline", "6c 69 6e 65 0a"),
+        (b"", "(empty)"),
+        (b"x" * 5000, "... (5,000 bytes)"),
+    ],
+)
+def test_the_admin_shows_what_was_sent(admin_client, payload, shown):
+    pipeline([Message("nowhere", payload, NOW)])
+    row = QuarantinedMessage.objects.get()
+
+    page = admin_client.get(f"/admin/devicehub/quarantinedmessage/{row.pk}/change/").content.decode()
+
+    assert shown in page
+    assert "<b>" not in page.replace("<b>Hint", "")

@@ -219,6 +219,8 @@ def json_document(payload: bytes) -> Document:
     fits no declaration: they cost their value, and not the message.
     """
     body = payload.removeprefix(BYTE_ORDER_MARK)
+    if not body.strip():
+        raise Unreadable(Reason.NOT_JSON, "the payload is empty")
     try:
         found = Document(orjson.loads(body))
         if TO_READ_WITH_CARE.search(body) or _colons(found.content) != body.count(b":"):

@@ -184,18 +184,21 @@ export class Chart {
   }
 }
 
-// [times, values, lows, highs] with a null where the device was silent.
+// [times, values, lows, highs] with a null where the device was silent: for longer than usual, and than just before
+// and after, since a device may send seldom for a while and then often.
 function withGaps(points, step) {
   const times = [...points.keys()];
-  const pauses = times.slice(1).map((time, i) => time - times[i]).sort((a, b) => a - b);
-  const usual = Math.max(pauses[pauses.length >> 1] ?? 0, step);
+  const pauses = times.slice(1).map((time, i) => time - times[i]);
+  const usual = Math.max(pauses.toSorted((a, b) => a - b)[pauses.length >> 1] ?? 0, step);
+  const around = (i) => Math.max(usual, Math.min(pauses[i - 1] ?? Infinity, pauses[i + 1] ?? usual));
   const columns = [[], [], [], []];
   const put = (...values) => values.forEach((value, i) => columns[i].push(value));
-  let last = null;
+  let number = 0;
   for (const [time, [value, low = null, high = null]] of points) {
-    if (last !== null && time - last > usual * GAP) put(last + usual, null, null, null);
+    const pause = number - 1;
+    if (number && pauses[pause] > around(pause) * GAP) put(times[pause] + usual, null, null, null);
     put(time, value, low, high);
-    last = time;
+    number += 1;
   }
   return columns;
 }
