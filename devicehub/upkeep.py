@@ -69,6 +69,6 @@ class Upkeep:
     def _do(self, task: Task) -> None:
         try:
             task.run()
-        except Exception:
+        except BaseException:  # a receiver that calls sys.exit() must not end the task for good
             log.exception("upkeep.task_failed", task=task.name)
             connections.close_all()  # perhaps it is the connection that is broken

@@ -796,6 +796,19 @@ def test_a_stop_waits_for_the_running_task_and_begins_it_no_more(upkeep):
     assert ended == [True]
 
 
+def test_a_receiver_that_would_end_the_thread_does_not_end_its_task(upkeep):
+    ran = []
+
+    def leave():
+        ran.append(True)
+        raise SystemExit(1)
+
+    upkeep.add("leaves", 0.001, leave)
+    upkeep.start()
+
+    assert eventually(lambda: len(ran) > 2)
+
+
 def test_a_task_that_waits_does_not_hold_up_the_others(upkeep):
     end, others = threading.Event(), []
     upkeep.add("waits", 1, lambda: end.wait(10))

@@ -19,9 +19,7 @@ from devicehub.ingest.store import Item, Judged, Known
 log = structlog.get_logger(__name__)
 
 BATCHES = 4  # that wait to be told, beyond which storing waits too
-PATIENCE = (
-    5.0  # seconds that one hook may take where others wait for it; then storing goes on without telling
-)
+PATIENCE = 5.0  # seconds that a hook may take where others wait for it; then storing goes on without telling
 FAREWELL = 1.5  # seconds for what still waits when the worker stops
 
 
