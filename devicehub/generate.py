@@ -32,41 +32,10 @@ def create_models(
 ) -> tuple[type[BaseDevice], type[BaseReading], type[BaseMessage]]:
     """The three models of *device_type*, registered as a kind. Raises DuplicateKind, ImproperlyConfigured."""
     registry.refuse_taken(device_type, module)  # before there are models, which nobody could take back
-    name, words = device_type.__name__, _words(device_type.__name__)
     _refuse_clashes(device_type)
-    device = _model(
-        f"{name}Device",
-        BaseDevice,
-        module,
-        {"verbose_name": words, "verbose_name_plural": f"{words}s"},
-        {n: _state_column(f) for n, f in device_type._state_fields.items()}
-        | {"_device_type_cls": device_type},
-    )
-    reading = _model(
-        f"{name}Reading",
-        BaseReading,
-        module,
-        {
-            "verbose_name": f"{words} Reading",
-            "verbose_name_plural": f"{words} Readings",
-            "indexes": [models.Index(fields=["device", "timestamp"])],
-        },
-        {"device": _to(device, "readings")}
-        | {n: _reading_column(r) for n, r in device_type._readings.items()},
-    )
-    message = _model(
-        f"{name}Message",
-        BaseMessage,
-        module,
-        {
-            "verbose_name": f"{words} Message",
-            "verbose_name_plural": f"{words} Messages",
-            "constraints": [
-                models.UniqueConstraint(fields=["device", "digest"], name="%(app_label)s_%(class)s_key")
-            ],
-        },
-        {"device": _to(device, "messages")},
-    )
+    device = _device_model(device_type, module)
+    reading = _reading_model(device_type, module, device)
+    message = _message_model(device_type, module, device)
     meta = device_type.get_meta()
     registry.register(
         Kind(
@@ -83,6 +52,50 @@ def create_models(
     device_type._device_model, device_type._reading_model = device, reading
     device_type._message_model = message
     return device, reading, message
+
+
+def _device_model(device_type: type[DeviceType], module: str) -> Any:
+    name, words = device_type.__name__, _words(device_type.__name__)
+    return _model(
+        f"{name}Device",
+        BaseDevice,
+        module,
+        {"verbose_name": words, "verbose_name_plural": f"{words}s"},
+        {n: _state_column(f) for n, f in device_type._state_fields.items()}
+        | {"_device_type_cls": device_type},
+    )
+
+
+def _reading_model(device_type: type[DeviceType], module: str, device: type[models.Model]) -> Any:
+    name, words = device_type.__name__, _words(device_type.__name__)
+    return _model(
+        f"{name}Reading",
+        BaseReading,
+        module,
+        {
+            "verbose_name": f"{words} Reading",
+            "verbose_name_plural": f"{words} Readings",
+            "indexes": [models.Index(fields=["device", "timestamp"])],
+        },
+        {"device": _to(device, "readings")}
+        | {n: _reading_column(r) for n, r in device_type._readings.items()},
+    )
+
+
+def _message_model(device_type: type[DeviceType], module: str, device: type[models.Model]) -> Any:
+    name, words = device_type.__name__, _words(device_type.__name__)
+    key = models.UniqueConstraint(fields=["device", "digest"], name="%(app_label)s_%(class)s_key")
+    return _model(
+        f"{name}Message",
+        BaseMessage,
+        module,
+        {
+            "verbose_name": f"{words} Message",
+            "verbose_name_plural": f"{words} Messages",
+            "constraints": [key],
+        },
+        {"device": _to(device, "messages")},
+    )
 
 
 def _to(device: type[models.Model], related_name: str) -> models.Field[Any, Any]:
