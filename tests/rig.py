@@ -130,7 +130,8 @@ class Scenario:
     """A fault, and what it is done to. *nemesis* does it once and ends when it is healed.
 
     *rounds* is how often in a test; a bench goes on for its seconds and at least *least* times. *breaks* is whether
-    acks can be lost behind the proxy, where nobody counts them: then a worker's whole window may come twice.
+    acks can be lost behind the proxy, where nobody counts them: then a worker's whole window may come twice. A
+    take-over breaks, too: the broker closes the older connection without reading what has come in on it.
     *limit* is the seconds until it stores again.
     """
 
