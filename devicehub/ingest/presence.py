@@ -162,10 +162,11 @@ def _locked(table: str, keys: Sequence[int], listened: bool) -> dict[int, tuple[
 
 
 def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
-    changed = _SET.format(**{name: f"%({name})s" for name in said[0]})
+    changed, as_time = _SET.format(**{name: f"%({name})s" for name in said[0]}), tables.time_writer()
     for change in said:
         for name in _TIMES:
-            change[name] = None if change[name] is None else tables.as_time(change[name])
+            if change[name] is not None:
+                change[name] = as_time(change[name])
     tables.change(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)  # noqa: S608
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -178,7 +178,8 @@ def _write_rows(items: Sequence[Judged]) -> None:
     if not items:
         return
     kind, now = items[0].kind, timezone.now()
-    written = tables.as_time(now)
+    as_time = tables.time_writer()
+    written = as_time(now)
     rows = [message_row(item, written) for item in items]
     if isinstance(items[0].device, Known):  # nobody will ask for the keys of its messages
         tables.insert(kind.message_model, MESSAGE, rows)
@@ -188,7 +189,7 @@ def _write_rows(items: Sequence[Judged]) -> None:
             item.row_key, item.row_written = key, now
         rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
         tables.insert(kind.message_model, ("id", *MESSAGE), rows)
-    _write_readings(kind, items, written)
+    _write_readings(kind, items, written, as_time)
     listened = not isinstance(items[0].device, Known)
     told = presence.write(kind, changes(items), now, listened)
     last = {item.device.pk: item for item in items} if listened else {}
@@ -213,22 +214,21 @@ def _hasten_commands(items: Sequence[Judged]) -> None:
         transitions.hasten(keys, timezone.now())
 
 
-def _write_readings(kind: Kind, items: Sequence[Judged], now: str) -> None:
+def _write_readings(
+    kind: Kind, items: Sequence[Judged], now: str, as_time: Callable[[datetime], str]
+) -> None:
     declared = kind.device_type._readings
-    written = {n: _WRITTEN[reading.type] for n, reading in declared.items() if reading.type in _WRITTEN}
+    writers = {"json": tables.as_json, "datetime": as_time}  # for what a driver does not take as it is
+    written = {n: writers[reading.type] for n, reading in declared.items() if reading.type in writers}
     rows = []
     for item in items:
         for sample in item.samples:
             values = sample.values
             for name in written.keys() & values.keys():
                 values = values | {name: written[name](values[name])}
-            timestamp = tables.as_time(sample.timestamp or item.message.received_at)
+            timestamp = as_time(sample.timestamp or item.message.received_at)
             rows.append((item.device.pk, timestamp, now, *map(values.get, declared)))
     tables.insert(kind.reading_model, ("device_id", "timestamp", "received_at", *declared), rows)
-
-
-# By type of a reading: what a driver does not take as it is.
-_WRITTEN = {"json": tables.as_json, "datetime": tables.as_time}
 
 
 def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:

@@ -1,7 +1,7 @@
 """Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite, and no model instances.
 
-Values are what drivers take without a conversion: texts, numbers, booleans and bytes. A time is written by
-as_time(), what goes into a JSON column by as_json().
+Values are what drivers take without a conversion: texts, numbers, booleans and bytes. Times are written by what
+time_writer() gives, what goes into a JSON column by as_json().
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Protocol
 
 import orjson
@@ -30,11 +31,9 @@ def as_json(value: Any) -> str:
     return json.dumps(value) if "null" in text else text  # it writes null for NaN as well
 
 
-def as_time(moment: datetime) -> str:
-    """An aware time as the text of a column; on SQLite as Django keeps it there, in UTC and without a zone."""
-    if connection.vendor == "sqlite":
-        moment = (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).replace(tzinfo=None)
-    return moment.isoformat(" ")
+def time_writer() -> Callable[[datetime], str]:
+    """What makes an aware time the text of a column. It remembers: in a batch each time stands in several columns."""
+    return cache(_DIALECTS[connection.vendor].as_time)
 
 
 def insert(model: type[models.Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -70,6 +69,7 @@ def change(statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> No
 
 
 class _Dialect(Protocol):
+    def as_time(self, moment: datetime) -> str: ...
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None: ...
     def new_keys(self, table: str, count: int) -> Sequence[int]: ...
     def known(
@@ -79,6 +79,11 @@ class _Dialect(Protocol):
 
 
 class _Sqlite:
+    def as_time(self, moment: datetime) -> str:
+        """As Django keeps it there: in UTC and without a zone."""
+        utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+        return utc.isoformat(" ")[: -len("+00:00")]
+
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         names, places = ", ".join(map(_quoted, columns)), ", ".join(["%s"] * len(columns))
         self.change(f"INSERT INTO {_quoted(table)} ({names}) VALUES ({places})", rows)  # noqa: S608
@@ -108,6 +113,9 @@ class _Sqlite:
 
 
 class _Postgresql:
+    def as_time(self, moment: datetime) -> str:
+        return moment.isoformat(" ")
+
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         names = ", ".join(map(_quoted, columns))
         block = "".join("\t".join([_FOR_COPY[type(v)](v) for v in row]) + "\n" for row in rows)
