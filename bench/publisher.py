@@ -21,7 +21,7 @@ from bench import apart
 CONNECT = (
     b"\x10\x15\x00\x04MQTT\x04\x02\x00\x00\x00\x09"  # clean, no keepalive, a client id of nine characters
 )
-CONNACK_LENGTH, PUBACK_LENGTH = 4, 4
+PUBACK_LENGTH = 4
 PUBLISH_QOS_1 = 0x32
 PACKET_IDS = 65_535
 UNACKNOWLEDGED = 50  # messages on their way to the broker, for each connection
@@ -79,7 +79,7 @@ class Gateway(asyncio.Protocol):
                 self.fail(f"the broker answered a CONNECT with {data!r}")
                 return
             self.accepted.set_result(None)
-            data = data[CONNACK_LENGTH:]
+            return  # nobody publishes before all are accepted: then the clock starts
         self._bytes += len(data)  # nothing but PUBACKs comes to who subscribed to nothing
         self._acknowledged = self._bytes // PUBACK_LENGTH
         if self._acknowledged == len(self._packets):

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -211,6 +212,36 @@ def test_what_is_published_is_known_again_and_never_twice_the_same():
 
     assert publisher.payloads(1_700_000_000.5, 500) == first
     assert len({*first, *later}) == 1_000
+
+
+def test_the_clock_of_a_round_starts_before_its_first_message():
+    """Also when the broker lets one connection in later than the others."""
+    accepted, published, served = [], [], []
+
+    async def serve(reader, writer):
+        served.append(asyncio.current_task())
+        await reader.readexactly(23)  # CONNECT
+        await asyncio.sleep(0.2 * len(accepted))
+        accepted.append(time.time())
+        writer.write(b"\x20\x02\x00\x00")
+        head = await reader.readexactly(2)
+        published.append(time.time())
+        await reader.readexactly(head[1])
+        writer.write(b"\x40\x02\x00\x01")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async def run():
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            report = await publisher.publish(port, 2, ["a", "b"], 1_700_000_000.5, 2)
+            await asyncio.gather(*served)
+            return report
+
+    report = asyncio.run(run())
+
+    assert max(accepted) <= report["began"] <= min(published) <= report["ended"]
 
 
 def test_ingest_tells_lost_from_stored_twice():
