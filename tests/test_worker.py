@@ -2,10 +2,12 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
@@ -15,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from devicehub import signals
 from devicehub.ingest import announcer, metrics, store, worker
 from devicehub.ingest.announcer import Announcer
+from devicehub.ingest.checkpoints import MESSAGES, Checkpoints
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
+from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import Delivery
 from fleet.models import WeatherStationDevice
 from tests.hub import ROOT, environment
@@ -344,6 +348,52 @@ def test_a_worker_commits_to_the_disk(transactional_db):
     else:
         options = {"PGOPTIONS": "-c synchronous_commit=off"}
         assert settled(options, "SHOW synchronous_commit") == ["on"]
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.django_db(transaction=True)
+def test_the_log_of_sqlite_is_copied_once_enough_was_stored(tmp_path):
+    stored = iter([MESSAGES - 1, MESSAGES, 2 * MESSAGES - 1, 2 * MESSAGES])
+    checkpoints = Checkpoints(lambda: next(stored))
+    found = []
+    for number in range(4):
+        QuarantinedMessage.objects.create(reason=str(number), received_at=NOW)
+        checkpoints.run()
+        found.append(in_the_database_without_its_log(tmp_path / str(number)))
+
+    assert found[1] == found[2] == found[0] | {"0", "1"}
+    assert found[3] == found[0] | {"0", "1", "2", "3"}
+    assert not found[0] & {"0", "1", "2", "3"}
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.django_db(transaction=True)
+def test_who_reads_the_log_of_sqlite_is_not_waited_for_long(tmp_path):
+    """It keeps the log from beginning anew, and not for good."""
+    stored = iter([MESSAGES, 2 * MESSAGES])
+    checkpoints = Checkpoints(lambda: next(stored))
+    QuarantinedMessage.objects.create(reason="before", received_at=NOW)
+    with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM devicehub_quarantine").fetchone()
+        QuarantinedMessage.objects.create(reason="after", received_at=NOW)
+        began = time.monotonic()
+
+        checkpoints.run()
+
+        assert time.monotonic() - began < 2
+        assert not in_the_database_without_its_log(tmp_path / "read") & {"after"}
+
+    checkpoints.run()
+
+    assert in_the_database_without_its_log(tmp_path / "free") >= {"before", "after"}
+
+
+def in_the_database_without_its_log(copy):
+    # By another process: one that closes a file gives up the locks that SQLite holds on it here.
+    subprocess.run(["cp", connection.settings_dict["NAME"], copy], check=True)
+    with closing(sqlite3.connect(copy)) as database:
+        return {reason for (reason,) in database.execute("SELECT reason FROM devicehub_quarantine")}
 
 
 def settled(variables, *statements, before=""):

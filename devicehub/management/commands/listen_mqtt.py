@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
 
 from authsvc.core import topics as filters
 from devicehub import commands, partitions, removal, retained, rollups, topics
 from devicehub.batches import Pace, Stopped
 from devicehub.conf import settings
-from devicehub.ingest import exposition
+from devicehub.ingest import checkpoints, exposition
+from devicehub.ingest.checkpoints import Checkpoints
 from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.sweep import EVERY, Sweep
@@ -125,6 +127,8 @@ def _upkeep(running: Worker) -> Upkeep:
     upkeep.add("retained", REMOVE_EVERY, retained.clear)
     upkeep.add("removal", REMOVE_EVERY, partial(_remove, upkeep))
     upkeep.add("partitions", EXTEND_EVERY, partial(_extend, upkeep))
+    if connection.vendor == "sqlite":
+        upkeep.add("checkpoints", checkpoints.EVERY, Checkpoints(lambda: running.outcomes.total()).run)
     return upkeep
 
 
