@@ -121,6 +121,25 @@ def test_the_demo_shows_readings_and_a_denial_and_starts_again(demo, checkout):
     assert "Traceback" not in again.output
 
 
+def test_what_the_demo_says_to_try_works(demo, checkout):
+    assert eventually(lambda: "First new reading stored" in demo.output, 60), demo.output
+    said = demo.output.partition("In another terminal, here:\n")[2].partition("\n\n")[0]
+    assert "send_command" in said
+
+    done = subprocess.run(
+        ["bash", "-c", said],
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "answered" in done.stdout
+    assert " ".join(said.split("\n")[1].split()) in (ROOT / "README.md").read_text()
+
+
 def test_the_demo_keeps_its_secrets_private(demo, checkout):
     demo.login()
 
