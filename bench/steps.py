@@ -1,0 +1,194 @@
+"""The steps of `script/bench keeping` in one database, from filling it to erasing a device."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection, connections, transaction
+from django.utils import timezone
+
+from devicehub import partitions, removal, retention, rollups
+from devicehub.batches import Pace
+from devicehub.dashboard.chart import Chart
+from devicehub.dashboard.selection import parse
+from devicehub.registry import Kind, registry
+
+YEAR = 365 * 86_400
+EVERY, AT_ONCE = 0.02, 20  # seconds between two transactions of the writer, and their rows
+ALONE = 3.0
+SLUG = "weatherstation"
+# Only while it is filled: what is measured afterwards is as durable as in production.
+FAST = {"sqlite": "PRAGMA synchronous = OFF", "postgresql": "SET synchronous_commit = off"}
+DURABLE = {"sqlite": "PRAGMA synchronous = FULL", "postgresql": "SET synchronous_commit = on"}
+NUMBERS = {
+    "sqlite": (
+        "WITH RECURSIVE number (n) AS (SELECT %(first)s UNION ALL SELECT n + 1 FROM number WHERE n < %(last)s)",
+        "strftime('%%Y-%%m-%%d %%H:%%M:%%f', %(begin)s, (n * %(step)s) || ' seconds')",
+    ),
+    "postgresql": (
+        "WITH number (n) AS (SELECT generate_series(%(first)s::bigint, %(last)s))",
+        "%(begin)s::timestamptz + n * %(step)s * interval '1 second'",
+    ),
+}
+CHUNK = 500_000
+
+
+class Writer(threading.Thread):
+    """Stores readings as ingest does, a transaction at a time, and notes how long each took."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(daemon=True)
+        self._kind = kind
+        self._done = threading.Event()
+        self.milliseconds: list[float] = []
+
+    def run(self) -> None:
+        pks = list(self._kind.device_model.objects.order_by("pk").values_list("pk", flat=True))[-2:]
+        while not self._done.wait(EVERY):
+            began = time.perf_counter()
+            with transaction.atomic():
+                self._kind.reading_model.objects.bulk_create(
+                    self._kind.reading_model(device_id=pk, timestamp=timezone.now(), temperature=20.0)
+                    for pk in pks * (AT_ONCE // 2)
+                )
+                self._kind.device_model.objects.filter(pk__in=pks).update(last_seen=timezone.now())
+            self.milliseconds.append((time.perf_counter() - began) * 1000)
+        connections.close_all()
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+@contextmanager
+def writing(kind: Kind) -> Iterator[list[float]]:
+    """A writer at work; the milliseconds of its transactions are there when it is over."""
+    writer = Writer(kind)
+    writer.start()
+    try:
+        yield writer.milliseconds
+    finally:
+        writer.stop()
+
+
+def fill(kind: Kind, rows: int) -> None:
+    """*rows* readings of all devices in turn, evenly over the last year, in the order of their times."""
+    pks = list(kind.device_model.objects.order_by("pk").values_list("pk", flat=True))
+    numbers, moment = NUMBERS[connection.vendor]
+    begin = (timezone.now() - timedelta(seconds=YEAR)).replace(tzinfo=None).isoformat(" ", "seconds")
+    for first in range(0, rows, CHUNK):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"{numbers} INSERT INTO {kind.reading_model._meta.db_table}"
+                " (device_id, timestamp, received_at, temperature, humidity, rainfall)"
+                f" SELECT {pks[0]} + n %% {len(pks)}, {moment}, {moment}, 20 + n %% 17, 50 + n %% 13, 0 FROM number",
+                {"first": first, "last": min(first + CHUNK, rows) - 1, "begin": begin, "step": YEAR / rows},
+            )
+
+
+def timed(action: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def charted(kind: Kind, *, from_rows: bool) -> float:
+    """Seconds to load the chart of a year, the median of three."""
+
+    def load() -> None:
+        plotted = parse({"reading": f"{SLUG}.temperature"}).plotted
+        assert plotted is not None
+        chart = Chart(plotted, YEAR)
+        if from_rows:
+            chart.period = None
+        chart.load(timezone.now())
+
+    return statistics.median(timed(load) for _ in range(3))
+
+
+def measure(kind: Kind, rows: int) -> Iterator[dict[str, Any]]:
+    """Every step, as it is done."""
+
+    def roll_up() -> None:
+        while rollups.roll_up(1_000_000):
+            pass
+
+    def prune(days: int) -> list[retention.Pruned]:
+        return retention.prune(kind, Pace(), older_than=timedelta(days=days))
+
+    yield {"step": "roll up", "rows": rows, "seconds": timed(roll_up)}
+    yield {"step": "chart of a year, rows", "rows": rows, "seconds": charted(kind, from_rows=True)}
+    yield {"step": "chart of a year, rollups", "rows": rows, "seconds": charted(kind, from_rows=False)}
+    with writing(kind) as milliseconds:
+        time.sleep(ALONE)
+    yield {"step": "the writer alone", "seconds": ALONE, "stall_ms": round(max(milliseconds))}
+    roll_up()  # what the writer stored is no part of what follows
+    with writing(kind) as milliseconds:
+        began = time.perf_counter()
+        gone = prune(335)[0].deleted
+        took = time.perf_counter() - began
+    yield {
+        "step": "prune a month, batches",
+        "rows": gone,
+        "seconds": took,
+        "stall_ms": round(max(milliseconds)),
+    }
+    if connection.vendor == "postgresql":
+        made = partitions.plan(kind, "month")
+        with writing(kind) as milliseconds:
+            took = timed(lambda: partitions.convert(made, Pace(rows=20_000)))
+        left = kind.reading_model.objects.count()
+        yield {"step": "partition", "rows": left, "seconds": took, "stall_ms": round(max(milliseconds))}
+        yield dropped(kind, prune)
+    big = kind.device_model.objects.order_by("pk")[0]
+    with writing(kind) as milliseconds:
+        began = time.perf_counter()
+        erased = removal.erase(kind, big.device_id, Pace())
+        took = time.perf_counter() - began
+    yield {
+        "step": "erase a device",
+        "rows": erased.readings + erased.rollups,
+        "seconds": took,
+        "stall_ms": round(max(milliseconds)),
+    }
+
+
+def dropped(kind: Kind, prune: Callable[[int], Any]) -> dict[str, Any]:
+    """Drop the oldest whole month; the rows of the month that it begins in are deleted before, unmeasured."""
+    ends = [one.end for one in partitions.partitions_of(kind.reading_model._meta.db_table) if one.end]
+    now = timezone.now()
+    prune((now - ends[0]).days)
+    rows = kind.reading_model.objects.filter(timestamp__lt=ends[1]).count()
+    with writing(kind) as milliseconds:
+        took = timed(lambda: partitions.drop_before(kind, ends[1], None, Pace()))
+    return {
+        "step": "prune a month, partition",
+        "rows": rows,
+        "seconds": took,
+        "stall_ms": round(max(milliseconds, default=0)),
+    }
+
+
+def main(rows: int) -> None:
+    kind = registry.get(SLUG)
+    assert kind is not None
+    with connection.cursor() as cursor:
+        cursor.execute(FAST[connection.vendor])
+    print(f"filling {connection.vendor} with {rows:,} rows", file=sys.stderr)
+    fill(kind, rows)
+    with connection.cursor() as cursor:
+        cursor.execute(DURABLE[connection.vendor])
+        cursor.execute("ANALYZE")
+    done = []
+    for step in measure(kind, rows):
+        done.append({**step, "seconds": round(step["seconds"], 3)})
+        print(f"{connection.vendor}: {step['step']}: {step['seconds']:.2f} s", file=sys.stderr)
+    print(json.dumps(done))
