@@ -65,6 +65,9 @@ export class Chart {
     this.plot = null;
     this.box.querySelector(".empty")?.remove();
     const { step } = this.about;
+    const label = this.about.seconds > 2 * DAY ? day : clock;
+    // Pixels for a label: where days are split, it bears the date and the time.
+    const space = (u, i, low, high) => (label === clock ? 70 : high - low > 10 * DAY ? 60 : 90);
     const thinned = step ? `mean, lowest and highest of ${spell(step)} · ` : "";
     this.corner.textContent = this.isEmpty ? "" : `${thinned}UTC`;
     if (this.isEmpty) {
@@ -93,11 +96,11 @@ export class Chart {
       width: this.box.clientWidth - 16,
       height: this.box.clientHeight,
       legend: { show: false },
-      padding: [8, 12, 0, 0],
+      padding: [8, 24, 0, 0],
       cursor: { points: { size: 7 }, drag: { x: true, y: false } },
       scales: { x: { time: true, range: (u, low, high) => this.zoomed ? [low, high] : this.window() } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      axes: [{ ...axis, size: 32, space: 70, values: (u, ticks) => ticks.map(this.about.seconds > 2 * 86400 ? day : clock) }, { ...axis, size: 58, label: this.about.unit || this.about.reading, labelSize: 20, labelGap: 0, labelFont: axis.font }],
+      axes: [{ ...axis, size: 32, space, values: (u, ticks) => ticks.map(label) }, { ...axis, size: 58, label: this.about.unit || this.about.reading, labelSize: 20, labelGap: 0, labelFont: axis.font }],
       series, bands,
       hooks: {
         setSelect: [(u) => { this.zoomed = u.select.width > 0; }],
@@ -224,9 +227,14 @@ function clock(seconds) {
   return seconds % 60 ? time.slice(11, 19) : time.slice(11, 16);
 }
 
+const DAY = 86400; // seconds
+const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
+
 function day(seconds) {
-  const time = new Date(seconds * 1000).toISOString();
-  return seconds % 86400 ? time.slice(5, 16).replace("T", " ") : time.slice(0, 10);
+  const time = new Date(seconds * 1000);
+  const date = `${time.getUTCDate()} ${MONTHS[time.getUTCMonth()]}`;
+  if (seconds % DAY) return `${date} ${clock(seconds)}`;
+  return date === "1 Jan" ? `${date} ${time.getUTCFullYear()}` : date;
 }
 
 function spell(seconds) {
