@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -91,18 +92,23 @@ def amqtt(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
         yield port
 
 
-@contextmanager
-def listener(folder: Path, mqtt_url: str) -> Iterator[None]:
-    """`manage.py listen_mqtt`, subscribed."""
-    log = folder / "listen_mqtt.log"
-    with servers.process(
-        [sys.executable, "manage.py", "listen_mqtt"],
-        env=environment(MQTT_URL=mqtt_url, DEVICEHUB_MQTT_VERSION=VERSION, DEVICEHUB_MQTT_GROUP=""),
-        cwd=ROOT,
-        log=log,
-        ready=lambda: "connected to" in log.read_text(),
-    ):
-        yield
+def listener(folder: Path, mqtt_url: str) -> servers.Restartable:
+    """`manage.py listen_mqtt`, from each start() to its end; it is then subscribed. Its logs are in *folder*."""
+    numbers = itertools.count(1)
+
+    @contextmanager
+    def run() -> Iterator[subprocess.Popen[bytes]]:
+        log = folder / f"listen_mqtt-{next(numbers)}.log"
+        with servers.process(
+            [sys.executable, "manage.py", "listen_mqtt"],
+            env=environment(MQTT_URL=mqtt_url, DEVICEHUB_MQTT_VERSION=VERSION, DEVICEHUB_MQTT_GROUP=""),
+            cwd=ROOT,
+            log=log,
+            ready=lambda: "connected to" in log.read_text(),
+        ) as process:
+            yield process
+
+    return servers.Restartable(run)
 
 
 BROKERS = {"amqtt": amqtt, "rabbitmq": servers.rabbitmq}
@@ -116,6 +122,7 @@ class Hub:
     url: str
     port: int
     mqtt_url: str
+    worker: servers.Restartable
     folder: Path
 
     def connect(
@@ -143,8 +150,10 @@ def running(broker: str, folder: Path) -> Iterator[Hub]:
         url = stack.enter_context(gunicorn(folder))
         port = stack.enter_context(BROKERS[broker](folder, auth_url=url, token=token))
         mqtt_url = f"mqtt://{name}:{password}@127.0.0.1:{port}"
-        stack.enter_context(listener(folder, mqtt_url))
-        yield Hub(broker, url, port, mqtt_url, folder)
+        worker = listener(folder, mqtt_url)
+        stack.callback(worker.stop)
+        worker.start()
+        yield Hub(broker, url, port, mqtt_url, worker, folder)
 
 
 def eventually(probe: Callable[[], Any], seconds: float = 10) -> Any:

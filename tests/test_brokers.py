@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,27 @@ def test_a_station_connects_publishes_and_its_reading_is_stored(station, connect
     device = WeatherStationDevice.objects.get(device_id=station.device.device_id)
     assert device.status == "online"
     assert device.last_seen is not None
+
+
+def test_a_killed_worker_goes_on_where_it_was(hub, station, connect):
+    """Killed while messages come; what it has not acknowledged comes again, and what comes meanwhile waits."""
+    connection, sent = connect(station), []
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            sent.append(len(sent) / 4)
+            measured = datetime.now(UTC).isoformat()
+            publish(connection, station.topic("data"), temperature=sent[-1], timestamp=measured)
+
+    send(100)
+    hub.worker.kill()
+    send(20)
+    hub.worker.start()
+    send(1)
+
+    assert eventually(lambda: sent[-1] in readings(station), 30)
+    # aMQTT 0.12 forgets what it has acknowledged and was handing over to a client that went away.
+    assert hub.broker == "amqtt" or eventually(lambda: sorted(readings(station)) == sorted(sent))
 
 
 @pytest.mark.parametrize("client_id", ["device_id", "mqtt_client_id"])
@@ -251,8 +273,9 @@ def test_no_secret_is_in_the_log_of_any_process(hub, station, connect):
         connect(station, password="a-wrong-password-to-look-for")
     publish(connect(station), station.topic("data"), temperature=1.0)
 
-    ours = [hub.folder / name for name in ("gunicorn.log", "listen_mqtt.log", "amqtt.log")]
-    text = "".join(log.read_text() for log in ours if log.exists())
+    ours = [log for log in hub.folder.glob("*.log") if not log.name.startswith(("rabbitmq", "epmd"))]
+    assert {"gunicorn.log", "listen_mqtt-1.log"} <= {log.name for log in ours}
+    text = "".join(log.read_text() for log in ours)
     ingest_password = hub.mqtt_url.split(":")[2].split("@")[0]
     for value in (station.password, "a-wrong-password-to-look-for", ingest_password):
         assert value not in text

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from django.core.management import CommandError, call_command
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devicehub import provisioning
@@ -64,6 +64,14 @@ def declared(draw):
     return reading
 
 
+def near_the_end_of_what_is_stored(kind, low, high):
+    reading = Reading(type=kind, range=(low, high))
+    reading.name = "value"
+    return reading
+
+
+@example(near_the_end_of_what_is_stored("integer", None, 2**63 + 30), "", 0.0)
+@example(near_the_end_of_what_is_stored("integer", -(2**63) - 31, None), "", 0.0)
 @given(declared(), st.text(max_size=8), st.floats(0, 4e9))
 def test_a_value_is_always_what_ingest_takes_for_its_declaration(reading, device_id, moment):
     """Of the declared type, and inside the declared range."""
@@ -74,7 +82,7 @@ def test_a_value_is_always_what_ingest_takes_for_its_declaration(reading, device
         first = -(2**63) if low is None else max(-(2**63), math.ceil(low))
         last = 2**63 - 1 if high is None else min(2**63 - 1, math.floor(high))
         between = high is not None and low is not None and (float(low) < low) and (float(high) > high)
-        assert first > last if reading.type == "integer" else between, "there is a value"
+        assert first > last if reading.type == "integer" else between, f"there is a value in {reading.range}"
     else:
         check_reading(value, reading)
 

@@ -99,6 +99,9 @@ def _float_inside(bound: float, inwards: float) -> float:
 def _integer(reading: Reading, seed: str, moment: float) -> int | None:
     """It counts up where its unit is `count` or nothing bounds it above; else it steps now and then."""
     bottom, top = _bounds(reading)
+    # Where one end is open, the values are near the other one, which must be one that can be stored.
+    bottom = None if bottom is None else max(bottom, INTEGERS[0])
+    top = None if top is None else min(top, INTEGERS[1])
     counts = reading.unit == "count" or (bottom is not None and top is None)
     if counts and bottom is None and (top is None or top >= 0):
         bottom = 0
