@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -34,6 +34,7 @@ from devicehub import (
     retention,
     rollup_tables,
     rollups,
+    topics,
 )
 from devicehub.batches import Pace, Stopped
 from devicehub.dashboard.chart import Chart, Tail
@@ -715,6 +716,38 @@ class TestErasing:
 
         assert LogEntry.objects.get().object_id == str(neighbour.pk)
 
+    @pytest.mark.parametrize("is_deleted", [False, True])
+    def test_lines_of_the_admin_go_that_name_it(self, station, neighbour, is_deleted):
+        """Of its grants, commands, messages and denials; also of those that were deleted."""
+        operator = User.objects.create_superuser("operator")
+        other = WeatherStationDevice.objects.create(device_id="STATION-001:a", mqtt_username="station-2")
+        for device in (station, neighbour, other):
+            fill(device, 1)
+            topic = f"things/weatherstation/{device.device_id}/data"
+            written = WeatherStationMessage.objects.create(device=device, topic=topic)
+            rows = [*Grant.objects.all(), *DeviceCommand.objects.all(), *Denial.objects.all(), written]
+            for row in rows:
+                LogEntry.objects.log_actions(operator.pk, [row], CHANGE, single_object=True)
+            Grant.objects.all().delete()
+            DeviceCommand.objects.all().delete()
+            Denial.objects.all().delete()
+        Denial.objects.create(
+            username="neighbour", topic=topics.build(registry.get("weatherstation"), "STATION-001", "data"),
+            dialect="emqx", action="publish", reason="no_grant", first_at=DAY, last_at=DAY,
+        )  # fmt: skip
+        LogEntry.objects.log_actions(operator.pk, list(Denial.objects.all()), CHANGE, single_object=True)
+        if is_deleted:
+            station.delete()
+
+        self.erase("--yes")
+
+        left = list(LogEntry.objects.values_list("object_repr", flat=True))
+        assert [text for text in left if "STATION-001" in text.replace("STATION-001:a", "")] == [
+            "neighbour publish things/weatherstation/STATION-001/data: no_grant"
+        ]
+        assert left.count("station publish t: no_grant") == 2 * is_deleted  # whose name is known no more
+        assert len(left) == 2 * 6 + 1 + 2 * is_deleted
+
     def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):
         with pytest.raises(CommandError, match="--yes does it without asking"):
             self.erase()
@@ -1021,6 +1054,33 @@ class TestOutsideTransactions:
             assert removing.result(10) == 0
 
         assert remains(station)["device"] == 1
+
+    @pytest.mark.postgresql_only  # SQLite has one writer
+    @pytest.mark.parametrize("way", ["model", "query set"])
+    def test_a_message_that_comes_while_the_device_goes_is_no_obstacle(self, station, way):
+        """It is stored behind the rows that went already, and before the device: the foreign key would refuse."""
+        stored = []
+
+        def store(message):
+            try:
+                return pipeline([message])
+            finally:
+                connections.close_all()
+
+        def ingest(execute, statement, *rest):
+            if statement.startswith('DELETE FROM "fleet_weatherstationdevice"') and not stored:
+                body = b'{"temperature": 1}'
+                message = Message("things/weatherstation/STATION-001/data", body, timezone.now())
+                stored.append(pool.submit(store, message))
+                wait(stored, 1)
+            return execute(statement, *rest)
+
+        with ThreadPoolExecutor(1) as pool, connection.execute_wrapper(ingest):
+            station.delete() if way == "model" else WeatherStationDevice.objects.all().delete()
+            assert stored[0].result(10) == ["failed"]
+
+        assert set(remains(station).values()) == {0, 1}  # what did not arrive in time is in the quarantine
+        assert QuarantinedMessage.objects.get().reason == "unknown_device"
 
     def test_a_request_does_not_reach_a_next_device_of_the_same_id(self, station):
         removal.request(station)

@@ -37,7 +37,8 @@ def pipeline(
     """
     reach("received")
     addresses = [topics.parse(message.topic) for message in messages]
-    devices = store.load_devices((a.kind, a.device_id) for a in addresses if a is not None)
+    named = [(address.kind, address.device_id) for address in addresses if address is not None]
+    devices = store.load_devices(named)
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
     reach("judged")
     try:
@@ -47,7 +48,8 @@ def pipeline(
             raise
         log.warning("ingest.batch_refused", messages=len(batch), exc_info=True)
         with transaction.atomic():
-            batch = _in_parts(messages, addresses, devices)
+            # Anew: one may be gone since, which no part would notice, since foreign keys are checked by the commit.
+            batch = _in_parts(messages, addresses, store.load_devices(named))
     reach("committed")
     acknowledge()
     reach("acknowledged")
