@@ -38,6 +38,8 @@ log = structlog.get_logger(__name__)
 FEW = 10_000  # rows of a device that a web request deletes by itself
 
 
+# Requests that were refused, with how: workers try them every few seconds, and say it once.
+_refused: set[tuple[int, str]] = set()
 # Whether the receivers of pre_delete are asked only, in a transaction that is rolled back.
 _only_asking: ContextVar[bool] = ContextVar("only_asking", default=False)
 
@@ -244,8 +246,11 @@ def work_off(pace: Pace | None = None) -> int:
             raise
         except EnabledAgain:
             log.warning("removal.enabled_again", device=waiting.device_key)  # somebody changed their mind
-        except Exception:  # a project's models and receivers may refuse with anything
-            log.exception("removal.refused", device=waiting.device_key)
+        except Exception as error:  # a project's models and receivers may refuse with anything
+            refusal = waiting.pk, type(error).__name__
+            if refusal not in _refused:
+                _refused.add(refusal)
+                log.exception("removal.refused", device=waiting.device_key)
             continue
         RemovalRequest.objects.filter(pk=waiting.pk).delete()
     return count

@@ -41,6 +41,7 @@ from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
 from devicehub.ingest.message import Message
 from devicehub.ingest.pipeline import pipeline
+from devicehub.ingest.worker import _message
 from devicehub.models import (
     DeviceCommand,
     QuarantinedMessage,
@@ -49,7 +50,7 @@ from devicehub.models import (
     RolledUp,
     Rollup,
 )
-from devicehub.mqtt import BrokerAddress, Connection, Outgoing
+from devicehub.mqtt import BrokerAddress, Connection, Listener, Outgoing
 from devicehub.registry import registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from tests import servers
@@ -990,7 +991,8 @@ class TestOutsideTransactions:
         assert (done.device, done.readings, done.messages) == (1, 30, 30)
         assert not repair.objects.exists()
 
-    def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, veto):
+    def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, veto, monkeypatch):
+        """And is told of once."""
         veto(["STATION-001", "STATION-002"])
         removal.request(station)
         removal.request(neighbour)
@@ -1001,11 +1003,14 @@ class TestOutsideTransactions:
                 raise RuntimeError("not today")
 
         models.signals.pre_delete.connect(refuse, sender=WeatherStationDevice)
+        monkeypatch.setattr(removal, "_refused", set())
         try:
-            assert removal.work_off() == 1
+            with capture_logs() as logged:
+                assert [removal.work_off() for _ in range(3)] == [1, 0, 0]
         finally:
             models.signals.pre_delete.disconnect(refuse, sender=WeatherStationDevice)
 
+        assert [line["event"] for line in logged] == ["removal.refused"]
         assert [r.device_key for r in RemovalRequest.objects.all()] == ["weatherstation/STATION-001"]
         assert remains(station)["readings"] == 30
         assert removal.work_off() == 1
@@ -1266,6 +1271,30 @@ class TestRetained:
     def test_an_empty_message_of_an_active_device_is_still_told(self, station):
         assert pipeline([Message(TOPICS[1], b"", timezone.now())]) == ["failed"]
         assert QuarantinedMessage.objects.count() == 1
+
+    def test_what_clears_the_topics_of_a_device_made_again_says_nothing_of_it(self, station, broker):
+        """Ingest hears it, and the new device was never there."""
+        station.delete()
+        again = WeatherStationDevice.objects.create(device_id="STATION-001")
+        listener = Listener(BrokerAddress("127.0.0.1", broker), "ingest-1", ["things/#"])
+        listener.start()
+        try:
+            assert retained.clear() == 3
+            heard = eventually(lambda: len(listener._queue) == 3 and listener.take(9, 0))
+            outcomes = pipeline([_message(delivery) for delivery in heard])
+        finally:
+            listener.stop()
+
+        assert outcomes == ["retained"] * 3
+        again.refresh_from_db()
+        assert (again.status, again.last_message_at) == ("offline", None)
+
+    def test_an_empty_message_is_no_sign_of_life(self, station):
+        """With MQTT 3.1.1 ours cannot be told from those of others."""
+        pipeline([Message(TOPICS[1], b"", timezone.now())])
+
+        station.refresh_from_db()
+        assert (station.connected, station.last_seen) == (False, None)
 
     def publish(self, port, *topics):
         device = Connection(BrokerAddress("127.0.0.1", port), "device")
