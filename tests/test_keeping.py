@@ -659,6 +659,26 @@ class TestErasing:
         assert topics_to_clear() == []
         assert "30 readings" in self.erase("--dry-run")
 
+    def test_one_that_goes_on_sending_does_not_keep_it_from_ending(self, station, kind):
+        """A connection that is open stays: each message of a disabled device is a row, and one in the quarantine."""
+        fill(station)
+        batches = []
+
+        def send(rows):
+            batches.append(rows)
+            if len(batches) == 100:
+                pace.stop.set()
+            pipeline(
+                [Message("things/weatherstation/STATION-001/data", b'{"temperature": 1}', timezone.now())]
+            )
+
+        pace = Pace(rows=7, report=send)
+        removal.erase(kind, "STATION-001", pace)
+
+        assert remains(station) == dict.fromkeys(remains(station), 0) | {
+            "quarantine": QuarantinedMessage.objects.count()
+        }
+
     def test_what_a_deleted_device_left_behind_is_erased_too(self, station):
         fill(station)
         station.delete()
