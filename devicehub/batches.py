@@ -54,13 +54,19 @@ class Pace:
 
 
 def drain(table: str, condition: str, parameters: Sequence[Any], pace: Pace, *, key: str = "id") -> int:
-    """Delete the rows of *table* that fit *condition*, which an index should answer; how many there were."""
+    """Delete the rows of *table* that fit *condition*, which an index should answer; how many there were.
+
+    It ends when less than a batch is left: what comes all the time, and what another one is about to delete.
+    """
     name, pk = quoted(table), quoted(key)
     statement = f"DELETE FROM {name} WHERE {pk} IN (SELECT {pk} FROM {name} WHERE {condition} LIMIT %s)"  # noqa: S608
+    more = f"SELECT 1 FROM {name} WHERE {condition} LIMIT 1 OFFSET %s"  # noqa: S608
     total = 0
-    while count := pace.execute(statement, [*parameters, pace.rows]):
+    while True:
+        count = pace.execute(statement, [*parameters, pace.rows])
         total += count
-    return total
+        if count < pace.rows and not _one(more, [*parameters, pace.rows - 1]):
+            return total
 
 
 class Where(NamedTuple):

@@ -6,6 +6,7 @@ again, and nothing new comes in meanwhile.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 FEW = 10_000  # rows of a device that a web request deletes by itself
 
 
+# Requests that were refused, with how: workers try them every few seconds, and say it once.
+_refused: set[tuple[int, str]] = set()
 # Whether the receivers of pre_delete are asked only, in a transaction that is rolled back.
 _only_asking: ContextVar[bool] = ContextVar("only_asking", default=False)
 
@@ -156,11 +159,30 @@ def _unnamed(kind: Kind, device_id: str, device: BaseDevice | None) -> list[tupl
         head = functions.Substr(functions.Concat("topic", models.Value("/")), 1, len(before))
         strange = QuarantinedMessage.objects.filter(reason="unknown_topic").exclude(device_key=key)
         found.append(("quarantine", strange.annotate(head=head).filter(head=before)))
-    if device is not None and apps.is_installed("django.contrib.admin"):
-        entries = apps.get_model("admin", "LogEntry")._default_manager
-        of_model = {"content_type__app_label": meta.app_label, "content_type__model": meta.model_name}
-        found.append(("admin_log", entries.filter(object_id=str(device.pk), **of_model)))
+    if apps.is_installed("django.contrib.admin"):
+        found.append(("admin_log", _lines_of_the_admin(kind, device_id, device, usernames)))
     return found
+
+
+def _lines_of_the_admin(
+    kind: Kind, device_id: str, device: BaseDevice | None, usernames: Iterable[str]
+) -> models.QuerySet[Any]:
+    """What the admin wrote down of the device, and of its grants, commands, messages and denials, which it names."""
+    meta, entries = kind.device_model._meta, apps.get_model("admin", "LogEntry")._default_manager
+    names = "|".join(map(re.escape, filter(None, [kind.key(device_id), topics.prefix(kind, device_id)[:-1]])))
+    named = re.compile(rf"(?<![A-Za-z0-9_-])(?:{names})(?![A-Za-z0-9_:-])")
+    lines = entries.filter(object_repr__contains=device_id).exclude(content_type__model="denial")
+    wanted = [pk for pk, text in lines.values_list("pk", "object_repr") if named.search(text)]
+    own = models.Q(pk__in=wanted)
+    for username in usernames:  # a denial of another device may name its topic, and stays
+        own |= models.Q(content_type__model="denial", object_repr__startswith=f"{username} ")
+    if device is not None:
+        own |= models.Q(
+            object_id=str(device.pk),
+            content_type__app_label=meta.app_label,
+            content_type__model=meta.model_name,
+        )
+    return entries.filter(own)
 
 
 def _drain_found(rows: models.QuerySet[Any], pace: Pace) -> int:
@@ -224,8 +246,11 @@ def work_off(pace: Pace | None = None) -> int:
             raise
         except EnabledAgain:
             log.warning("removal.enabled_again", device=waiting.device_key)  # somebody changed their mind
-        except Exception:  # a project's models and receivers may refuse with anything
-            log.exception("removal.refused", device=waiting.device_key)
+        except Exception as error:  # a project's models and receivers may refuse with anything
+            refusal = waiting.pk, type(error).__name__
+            if refusal not in _refused:
+                _refused.add(refusal)
+                log.exception("removal.refused", device=waiting.device_key)
             continue
         RemovalRequest.objects.filter(pk=waiting.pk).delete()
     return count
@@ -377,8 +402,9 @@ def before_delete(sender: type[BaseDevice], instance: BaseDevice, **_: Any) -> N
     if kind is None or _only_asking.get():
         return
     rollups.lock(kind)  # whoever computes rollups of it now finds the device gone
-    # By primary key: an instance of a device that is gone must not touch another one of the same id.
-    device_id = _row(instance).values_list("device_id", flat=True).first()
+    # By primary key: an instance of a device that is gone must not touch another one of the same id. Locked: whoever
+    # stores a message of it is waited for, or waits, and then finds the device gone and not its own row in the way.
+    device_id = _row(instance).select_for_update().values_list("device_id", flat=True).first()
     if device_id is None:
         return
     key = kind.key(device_id)

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE = 500  # topics of one connection
 REFUSED, GIVE_UP = "the broker refused it: ", 5  # times in a row that it may refuse to forget a topic
+# The correlation data by which ingest knows these messages: those of a device that was made again are none of its own.
+FORGET = "devicehub: forget"
 FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
 
 
@@ -70,7 +72,9 @@ def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime)
     cleared = 0
     for row in due:
         try:
-            ack = connection.publish(mqtt.Outgoing(row.topic, b"", qos=1, retain=True))
+            ack = connection.publish(
+                mqtt.Outgoing(row.topic, b"", qos=1, retain=True, correlation_data=FORGET.encode())
+            )
         except mqtt.Unacknowledged as error:
             _postpone(row, str(error), now)
             break  # each further one would wait as long; they are due again the next time

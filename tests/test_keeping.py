@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -34,12 +34,14 @@ from devicehub import (
     retention,
     rollup_tables,
     rollups,
+    topics,
 )
 from devicehub.batches import Pace, Stopped
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
 from devicehub.ingest.message import Message
 from devicehub.ingest.pipeline import pipeline
+from devicehub.ingest.worker import _message
 from devicehub.models import (
     DeviceCommand,
     QuarantinedMessage,
@@ -48,7 +50,7 @@ from devicehub.models import (
     RolledUp,
     Rollup,
 )
-from devicehub.mqtt import BrokerAddress, Connection, Outgoing
+from devicehub.mqtt import BrokerAddress, Connection, Listener, Outgoing
 from devicehub.registry import registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from tests import servers
@@ -657,6 +659,26 @@ class TestErasing:
         assert topics_to_clear() == []
         assert "30 readings" in self.erase("--dry-run")
 
+    def test_one_that_goes_on_sending_does_not_keep_it_from_ending(self, station, kind):
+        """A connection that is open stays: each message of a disabled device is a row, and one in the quarantine."""
+        fill(station)
+        batches = []
+
+        def send(rows):
+            batches.append(rows)
+            if len(batches) == 100:
+                pace.stop.set()
+            pipeline(
+                [Message("things/weatherstation/STATION-001/data", b'{"temperature": 1}', timezone.now())]
+            )
+
+        pace = Pace(rows=7, report=send)
+        removal.erase(kind, "STATION-001", pace)
+
+        assert remains(station) == dict.fromkeys(remains(station), 0) | {
+            "quarantine": QuarantinedMessage.objects.count()
+        }
+
     def test_what_a_deleted_device_left_behind_is_erased_too(self, station):
         fill(station)
         station.delete()
@@ -714,6 +736,38 @@ class TestErasing:
         assert "1 admin log" in self.erase("--yes")
 
         assert LogEntry.objects.get().object_id == str(neighbour.pk)
+
+    @pytest.mark.parametrize("is_deleted", [False, True])
+    def test_lines_of_the_admin_go_that_name_it(self, station, neighbour, is_deleted):
+        """Of its grants, commands, messages and denials; also of those that were deleted."""
+        operator = User.objects.create_superuser("operator")
+        other = WeatherStationDevice.objects.create(device_id="STATION-001:a", mqtt_username="station-2")
+        for device in (station, neighbour, other):
+            fill(device, 1)
+            topic = f"things/weatherstation/{device.device_id}/data"
+            written = WeatherStationMessage.objects.create(device=device, topic=topic)
+            rows = [*Grant.objects.all(), *DeviceCommand.objects.all(), *Denial.objects.all(), written]
+            for row in rows:
+                LogEntry.objects.log_actions(operator.pk, [row], CHANGE, single_object=True)
+            Grant.objects.all().delete()
+            DeviceCommand.objects.all().delete()
+            Denial.objects.all().delete()
+        Denial.objects.create(
+            username="neighbour", topic=topics.build(registry.get("weatherstation"), "STATION-001", "data"),
+            dialect="emqx", action="publish", reason="no_grant", first_at=DAY, last_at=DAY,
+        )  # fmt: skip
+        LogEntry.objects.log_actions(operator.pk, list(Denial.objects.all()), CHANGE, single_object=True)
+        if is_deleted:
+            station.delete()
+
+        self.erase("--yes")
+
+        left = list(LogEntry.objects.values_list("object_repr", flat=True))
+        assert [text for text in left if "STATION-001" in text.replace("STATION-001:a", "")] == [
+            "neighbour publish things/weatherstation/STATION-001/data: no_grant"
+        ]
+        assert left.count("station publish t: no_grant") == 2 * is_deleted  # whose name is known no more
+        assert len(left) == 2 * 6 + 1 + 2 * is_deleted
 
     def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):
         with pytest.raises(CommandError, match="--yes does it without asking"):
@@ -957,7 +1011,8 @@ class TestOutsideTransactions:
         assert (done.device, done.readings, done.messages) == (1, 30, 30)
         assert not repair.objects.exists()
 
-    def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, veto):
+    def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, veto, monkeypatch):
+        """And is told of once."""
         veto(["STATION-001", "STATION-002"])
         removal.request(station)
         removal.request(neighbour)
@@ -968,11 +1023,14 @@ class TestOutsideTransactions:
                 raise RuntimeError("not today")
 
         models.signals.pre_delete.connect(refuse, sender=WeatherStationDevice)
+        monkeypatch.setattr(removal, "_refused", set())
         try:
-            assert removal.work_off() == 1
+            with capture_logs() as logged:
+                assert [removal.work_off() for _ in range(3)] == [1, 0, 0]
         finally:
             models.signals.pre_delete.disconnect(refuse, sender=WeatherStationDevice)
 
+        assert [line["event"] for line in logged] == ["removal.refused"]
         assert [r.device_key for r in RemovalRequest.objects.all()] == ["weatherstation/STATION-001"]
         assert remains(station)["readings"] == 30
         assert removal.work_off() == 1
@@ -1021,6 +1079,33 @@ class TestOutsideTransactions:
             assert removing.result(10) == 0
 
         assert remains(station)["device"] == 1
+
+    @pytest.mark.postgresql_only  # SQLite has one writer
+    @pytest.mark.parametrize("way", ["model", "query set"])
+    def test_a_message_that_comes_while_the_device_goes_is_no_obstacle(self, station, way):
+        """It is stored behind the rows that went already, and before the device: the foreign key would refuse."""
+        stored = []
+
+        def store(message):
+            try:
+                return pipeline([message])
+            finally:
+                connections.close_all()
+
+        def ingest(execute, statement, *rest):
+            if statement.startswith('DELETE FROM "fleet_weatherstationdevice"') and not stored:
+                body = b'{"temperature": 1}'
+                message = Message("things/weatherstation/STATION-001/data", body, timezone.now())
+                stored.append(pool.submit(store, message))
+                wait(stored, 1)
+            return execute(statement, *rest)
+
+        with ThreadPoolExecutor(1) as pool, connection.execute_wrapper(ingest):
+            station.delete() if way == "model" else WeatherStationDevice.objects.all().delete()
+            assert stored[0].result(10) == ["failed"]
+
+        assert set(remains(station).values()) == {0, 1}  # what did not arrive in time is in the quarantine
+        assert QuarantinedMessage.objects.get().reason == "unknown_device"
 
     def test_a_request_does_not_reach_a_next_device_of_the_same_id(self, station):
         removal.request(station)
@@ -1206,6 +1291,30 @@ class TestRetained:
     def test_an_empty_message_of_an_active_device_is_still_told(self, station):
         assert pipeline([Message(TOPICS[1], b"", timezone.now())]) == ["failed"]
         assert QuarantinedMessage.objects.count() == 1
+
+    def test_what_clears_the_topics_of_a_device_made_again_says_nothing_of_it(self, station, broker):
+        """Ingest hears it, and the new device was never there."""
+        station.delete()
+        again = WeatherStationDevice.objects.create(device_id="STATION-001")
+        listener = Listener(BrokerAddress("127.0.0.1", broker), "ingest-1", ["things/#"])
+        listener.start()
+        try:
+            assert retained.clear() == 3
+            heard = eventually(lambda: len(listener._queue) == 3 and listener.take(9, 0))
+            outcomes = pipeline([_message(delivery) for delivery in heard])
+        finally:
+            listener.stop()
+
+        assert outcomes == ["retained"] * 3
+        again.refresh_from_db()
+        assert (again.status, again.last_message_at) == ("offline", None)
+
+    def test_an_empty_message_is_no_sign_of_life(self, station):
+        """With MQTT 3.1.1 ours cannot be told from those of others."""
+        pipeline([Message(TOPICS[1], b"", timezone.now())])
+
+        station.refresh_from_db()
+        assert (station.connected, station.last_seen) == (False, None)
 
     def publish(self, port, *topics):
         device = Connection(BrokerAddress("127.0.0.1", port), "device")

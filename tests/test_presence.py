@@ -385,14 +385,20 @@ def test_two_workers_tell_each_change_once(transactional_db, told):
 
 
 class Clock:
-    """A worker that has listened for *listened*, and a sweep of it that is due whenever it runs."""
+    """A worker that has listened for *listened*, and a sweep of it that is due whenever it runs.
+
+    It was at rest for *rest* seconds before, and heard the broker *quiet* seconds ago, then and now.
+    """
 
     def __init__(self, listened=2 * WINDOW, **options):
         self.since = time.monotonic() - listened.total_seconds()
-        self.sweep = Sweep(lambda: self.since, **options)
+        self.quiet = 0
+        self.sweep = Sweep(lambda: self.since, heard_until=lambda: time.monotonic() - self.quiet, **options)
 
-    def run(self):
+    def run(self, *, rest=sweep.EVERY):
         self.sweep._due.clear()
+        self.sweep._rested_since = time.monotonic() - rest
+        self.sweep._until = time.monotonic() - self.quiet
         return self.sweep.run()
 
 
@@ -523,6 +529,42 @@ def test_nobody_is_overdue_whom_this_worker_could_not_hear(db, worker, told, lis
 
     assert fresh(station).connected
     assert told == []
+
+
+def test_nobody_is_overdue_because_the_worker_was_stopped_itself(db, worker, told):
+    """SIGSTOP, a frozen container, swapping: time.monotonic() goes on, and the connection seems to."""
+    station = silent(for_=10 * HOUR)
+
+    assert worker.run(rest=HOUR.total_seconds()) == 0
+    assert worker.run() == 0
+
+    assert fresh(station).connected
+    assert told == []
+
+
+def test_silence_counts_only_while_the_broker_is_heard(db, worker, told):
+    """A dead connection to it is found after 15 seconds; so long nothing is known of any device."""
+    silent()
+    worker.quiet = 15
+
+    assert worker.run() == 0
+
+    silent("STATION-002", for_=WINDOW + 20 * SECOND)
+    assert worker.run() == 1
+    assert {device_id for _, device_id, *_ in told} == {"STATION-002"}
+    worker.quiet = 0
+    assert worker.run() == 1
+
+
+def test_what_the_broker_says_counts_a_run_later(db, worker):
+    """By then the messages that came with it are stored."""
+    silent()
+    worker.quiet = 15
+    assert worker.run() == 0
+
+    worker.quiet = 0
+    worker.sweep._due.clear()
+    assert [worker.sweep.run(), worker.run()] == [0, 1]
 
 
 @pytest.mark.parametrize("by", [YEARS, -YEARS, HOUR, -HOUR])
@@ -949,13 +991,13 @@ def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional
         assert not told("QUIET")["disconnected"]
         vanishing.tear_out()
         assert not fresh(station).connected
-        assert eventually(lambda: told("QUIET")["disconnected"])
+        assert eventually(lambda: told("QUIET")["disconnected"], 30)
         assert (fresh(quiet).connected, fresh(quiet).status) == (False, "offline")
 
         back = Plug(port, "QUIET")
         back.measure()
         assert eventually(lambda: told("QUIET")["connected"] == 2)
-        assert eventually(lambda: told("QUIET")["disconnected"] == 2)
+        assert eventually(lambda: told("QUIET")["disconnected"] == 2, 30)
         back.tear_out()
 
         assert told("QUIET") == {"connected": 2, "disconnected": 2, "status_changed": 4}

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
-from devicehub import topics
+from devicehub import retained, topics
 from devicehub.ingest import decode, replies, store, validate
 from devicehub.ingest.announce import announce
 from devicehub.ingest.decode import Document
@@ -37,7 +37,8 @@ def pipeline(
     """
     reach("received")
     addresses = [topics.parse(message.topic) for message in messages]
-    devices = store.load_devices((a.kind, a.device_id) for a in addresses if a is not None)
+    named = [(address.kind, address.device_id) for address in addresses if address is not None]
+    devices = store.load_devices(named)
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
     reach("judged")
     try:
@@ -47,7 +48,8 @@ def pipeline(
             raise
         log.warning("ingest.batch_refused", messages=len(batch), exc_info=True)
         with transaction.atomic():
-            batch = _in_parts(messages, addresses, devices)
+            # Anew: one may be gone since, which no part would notice, since foreign keys are checked by the commit.
+            batch = _in_parts(messages, addresses, store.load_devices(named))
     reach("committed")
     acknowledge()
     reach("acknowledged")
@@ -70,7 +72,8 @@ def _judged(message: Message, address: Address | None, devices: Mapping[tuple[st
         return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
     device = devices.get((kind.slug, device_id))
-    if not message.payload and (device is None or not device.is_active):
+    ended = device is None or not device.is_active
+    if not message.payload and (ended or message.correlation_id == retained.FORGET):
         # Empty: the broker is told to forget what it retains of a device that ended (MQTT 5.0, 3.3.1.3).
         return Rejected(message, Reason.UNKNOWN_DEVICE, "", outcome=Outcome.RETAINED)
     if device is None:

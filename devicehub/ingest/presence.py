@@ -82,7 +82,12 @@ def status(reported: str, connected: bool) -> str:
 
 
 def heard(sign: Sign | None, message: Message, reason: Reason | None) -> Sign | None:
-    """The sign that *message* is after all, when it is the broker's copy or could not be read."""
+    """The sign that *message* is after all, when it is the broker's copy or could not be read.
+
+    An empty one is none: with it whoever may has the broker forget what it retains of a device (MQTT 5.0, 3.3.1.3).
+    """
+    if not message.payload:
+        return None
     if message.retain:
         return sign and Sign(sign.received_at, sign.reading_at, is_copy=True)
     return sign or (Sign(message.received_at) if reason in UNREADABLE else None)

@@ -32,6 +32,7 @@ SCAN = 50_000  # keys found by one look through a kind, which costs as much for 
 BATCH = 500  # devices changed in one transaction
 BUDGET = 0.5  # seconds of one run, so that other tasks get their turn
 JUMP = 60.0  # seconds by which the clock may leave time.monotonic() before it counts as set anew
+AWAY = 10.0  # seconds between two runs beyond which this process was stopped, and heard nothing
 # Devices that count as there. An operator's state says nothing of that.
 COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STATES])
 
@@ -41,34 +42,47 @@ Tell = Callable[[Sequence[Transition]], None]
 class Sweep:
     """Calls devices overdue that this worker would have heard; run() is a task of Upkeep.
 
-    *listening_since* is by time.monotonic(), None for not listening: devices get a full window to be heard in after
-    an outage, and after the clock was set. *stopping* ends a run between two batches.
+    *listening_since* and *heard_until* are by time.monotonic(), the first None for not listening: devices get a full
+    window to be heard in after an outage, after the clock was set, and after this process was stopped for a while.
+    *stopping* ends a run between two batches.
     """
 
     def __init__(
         self,
         listening_since: Callable[[], float | None],
         *,
+        heard_until: Callable[[], float] = lambda: time.monotonic(),
         tell: Tell = announce_transitions,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._listening_since, self._tell, self._stopping = listening_since, tell, stopping
+        self._listening_since, self._heard_until = listening_since, heard_until
+        self._tell, self._stopping = tell, stopping
         self._due: dict[str, float] = {}
         self._under_way: dict[str, Iterator[list[Transition]]] = {}
-        self._clock_set = float("-inf")  # when, by time.monotonic(), it was last seen to be set
+        self._anew = float("-inf")  # when, by time.monotonic(), hearing last began anew
         self._offset = time.time() - time.monotonic()
+        self._until = float("inf")  # heard_until() at the last run
+        self._rested_since = time.monotonic()
 
     def run(self) -> int:
         """Look at each kind that is due, for about BUDGET seconds; returns how many devices changed."""
+        try:
+            return self._run(*self._heard())
+        finally:
+            self._rested_since = time.monotonic()
+
+    def _run(self, since: float, until: float) -> int:
         changed, end = 0, time.monotonic() + BUDGET
         for kind in registry:
             window = kind.heartbeat_interval * MULTIPLIER
-            if self._heard_for() < window:
+            if until - since < window:
                 self._under_way.pop(kind.slug, None)
                 continue
             if time.monotonic() < self._due.get(kind.slug, 0) or not _clock_is_right():
                 continue
-            batches = self._under_way.pop(kind.slug, None) or sweep(kind)
+            # In this order: who is stopped between the two looks at a clock waits for longer, and not for less.
+            limit = timezone.now() - timedelta(seconds=time.monotonic() - until + window)
+            batches = self._under_way.pop(kind.slug, None) or sweep(kind, limit)
             for transitions in batches:
                 changed += len(transitions)
                 if transitions and listeners.are_there(kind.device_type):
@@ -79,23 +93,32 @@ class Sweep:
             self._due[kind.slug] = time.monotonic() + min(window / LOOKS, SELDOM)
         return changed
 
-    def _heard_for(self) -> float:
-        """Seconds for which this worker heard every device, by a clock that nobody set."""
+    def _heard(self) -> tuple[float, float]:
+        """From when until when this worker heard every device, by a clock that nobody set.
+
+        Until when it had heard them at the last run: what came behind that is stored by now.
+        """
         now = time.monotonic()
         offset = time.time() - now
         if abs(offset - self._offset) > JUMP:
             log.warning("sweep.clock_was_set", seconds=round(offset - self._offset))
-            self._clock_set = now
+            self._anew = now
+        if now - self._rested_since > AWAY:
+            log.warning("sweep.was_away", seconds=round(now - self._rested_since))
+            self._anew = now
         self._offset = offset
-        since = self._listening_since()
-        return float("-inf") if since is None else now - max(since, self._clock_set)
+        since, heard = self._listening_since(), self._heard_until()
+        until, self._until = min(self._until, heard), heard
+        return (now, now) if since is None else (max(since, self._anew), until)
 
 
-def sweep(kind: Kind) -> Iterator[list[Transition]]:
-    """Mark the devices of *kind* that are overdue, a transaction for each batch; what changed, after its commit."""
-    now = timezone.now()
-    limit, last = now - timedelta(seconds=kind.heartbeat_interval * MULTIPLIER), 0
-    seeming = _overdue(limit) | (COUNTS & Q(last_seen__gt=now + clock.AHEAD))
+def sweep(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:
+    """Mark the devices of *kind* that were not heard since *limit*, a transaction for each batch.
+
+    Yields what changed, after its commit.
+    """
+    last = 0
+    seeming = _overdue(limit) | (COUNTS & Q(last_seen__gt=timezone.now() + clock.AHEAD))
     while True:
         # Found without a lock; on SQLite a transaction would keep every writer waiting meanwhile.
         found = kind.device_model.objects.filter(seeming, pk__gt=last).order_by("pk")

@@ -70,6 +70,11 @@ class Worker:
             return None
         return max(since, self._slow_until)
 
+    @property
+    def heard_until(self) -> float:
+        """Until when, by time.monotonic(), what was published is stored: nothing later is known of any device."""
+        return min(self._listener.heard_at, time.monotonic() - self._listener.oldest_waiting)
+
     def run(self) -> None:
         """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
         while not self.stopping and not self._listener.failure:

@@ -147,6 +147,11 @@ class Listener:
         return self._listening_since
 
     @property
+    def heard_at(self) -> float:
+        """When, by time.monotonic(), the broker last said anything, an answer to a ping at least."""
+        return self._client.heard_at
+
+    @property
     def failure(self) -> str:
         """Why this listener gets nothing any more, in a sentence; empty while it works or reconnects."""
         working = self._client.is_running or self._stopping or not self._started

@@ -74,6 +74,12 @@ class Session(paho.Client):
             thread.join(timeout)
 
     @property
+    def heard_at(self) -> float:
+        """When the broker last said anything over the connection that is open now; minus infinity without one."""
+        connection = self._sock
+        return connection.heard_at if isinstance(connection, Intake) else float("-inf")
+
+    @property
     def is_running(self) -> bool:
         """Whether the network thread lives."""
         thread = self._thread

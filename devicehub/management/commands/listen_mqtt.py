@@ -118,6 +118,7 @@ def _upkeep(running: Worker) -> Upkeep:
     upkeep = Upkeep()
     sweep = Sweep(
         lambda: running.heard_since,
+        heard_until=lambda: running.heard_until,
         tell=running.announcer.tell_transitions,
         stopping=lambda: upkeep.stopping,
     )
