@@ -313,6 +313,13 @@ TIMES = {
     "a fraction": ("2026-03-01T11:00:00.5Z", EARLIER + timedelta(seconds=0.5)),
     "nanoseconds": ("2026-03-01T11:00:00.123456789Z", EARLIER + timedelta(microseconds=123456)),
     "without separators": ("20260301T110000Z", EARLIER),
+    "a date without separators": ("20260301", NOW - timedelta(hours=12)),
+    "a date by its week": ("2026-W09-7", NOW - timedelta(hours=12)),
+    "small letters": ("2026-03-01t11:00:00z", EARLIER),
+    "a space": ("2026-03-01 11:00:00", EARLIER),
+    "a comma": ("2026-03-01T11:00:00,5Z", EARLIER + timedelta(seconds=0.5)),
+    "without seconds": ("2026-03-01T11:00Z", EARLIER),
+    "an hour alone": ("2026-03-01T11", EARLIER),
     "seconds": (EPOCH - 3600, EARLIER),
     "seconds and a fraction": (EPOCH - 3600 + 0.5, EARLIER + timedelta(seconds=0.5)),
     "milliseconds": ((EPOCH - 3600) * 1000, EARLIER),
@@ -337,6 +344,16 @@ UNREADABLE_TIMES = [
     "0001-01-01T00:00:00+14:00",
     "9999-12-31T23:59:59-14:00",
     "2026-03-01\0",
+    "2026-03-01T11:00:00\0",
+    "2026-03-01\ud80011:00:00",
+    "2026-03-01x11:00:00",
+    "2026-03-01T11:00:00 Z",
+    "2026-03-01T11:00:00.Z",
+    "2026-03-01T11.5Z",
+    "2026-03-01T11:00.5Z",
+    "2026-03-01T24:00:00Z",
+    "2026-03-01T11:00:60Z",
+    " 2026-03-01",
     float("nan"),
     float("inf"),
     float("-inf"),
@@ -746,6 +763,17 @@ MAPS = {
     ),
     "a time that is none": part(
         item("a2 % % % c0 %", "amount", 1, "timestamp", "soon"), {"amount": 1.0}, notes=[READ_LATE]
+    ),
+    "a number where a time is a text": part(
+        item("a2 % 01 % c0 %", "amount", "timestamp", EPOCH - 3600), {"amount": 1.0}, notes=[READ_LATE]
+    ),
+    "a text where a time is a number": part(
+        item("a2 % 01 % c1 %", "amount", "timestamp", "2026-03-01T11:00:00Z"),
+        {"amount": 1.0},
+        notes=[READ_LATE],
+    ),
+    "milliseconds in a tag": part(
+        item("a2 % 01 % c1 %", "amount", "timestamp", EPOCH * 1000), {"amount": 1.0}, notes=[READ_LATE]
     ),
     "a time that is NaN": part(
         item("a2 % % % c1 f97e00", "amount", 1, "timestamp"), {"amount": 1.0}, notes=[READ_LATE]

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from devicehub.declare import Reading
-from devicehub.ingest import cbor, senml
+from devicehub.ingest import cbor, iso8601, senml
 from devicehub.ingest.message import MAX_DEPTH, MAX_KEPT, Notes, Reason, Unreadable
 from devicehub.storable import fault_as_json
 
@@ -175,9 +175,9 @@ def _checked(value: Any, read: Callable[[Any], datetime], now: datetime, notes: 
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):  # CBOR has times of its own
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return iso8601.moment(value)
+    if isinstance(value, datetime):
+        return value  # as CBOR brings it
     if not _is_number(value):
         raise TypeError("no timestamp")
     return datetime.fromtimestamp(value / 1000 if abs(value) >= MILLISECONDS else value, UTC)
