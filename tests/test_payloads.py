@@ -783,6 +783,12 @@ MAPS = {
         {"amount": 2.0},
         notes=["a map names something twice, the last counts"],
     ),
+    "a label as number and as text": part(
+        item("81 a3 00 % 02 01 % 02", "count", "v"),
+        {"count": 2},
+        notes=["record 0: names something twice, the last counts"],
+        content_type=SENML_CBOR,
+    ),
     "a number as a name": part(item("a2 % 01 07 02", "amount"), {"amount": 1.0}, notes=["7: not declared"]),
     "a number of 2,048 bytes as a name": part(
         item("a2 % 01 c2 590800", "amount") + b"\xff" * 2048 + b"\x02",
@@ -883,6 +889,14 @@ def test_each_payload_has_its_outcome(meter, row):
     assert quarantined == ([row.reason or "no_value"] if outcome is FAILED else [])
     assert message.outcome == outcome
     assert is_as_sent(message, row.body)
+
+
+@pytest.mark.parametrize("body", [b'{"amount": -0.0}', b'{"amount": -1e-400}', item("a1 % f98000", "amount")])
+def test_minus_zero_is_zero(meter, body):
+    """SQLite keeps no sign of it."""
+    assert send(body) is STORED
+
+    assert math.copysign(1, meter.readings.get().amount) == 1
 
 
 def is_as_sent(message, body):

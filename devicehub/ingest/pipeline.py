@@ -80,6 +80,9 @@ def _judged(message: Message, address: Address | None, devices: Mapping[tuple[st
     if not device.is_active:
         item.end(Outcome.FAILED, Reason.DISABLED_DEVICE, f"{item.key} is disabled")
         return item
+    if message_type not in topics.FROM_DEVICE:
+        item.end(Outcome.FAILED, Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
+        return item
     try:
         found = decode.document(message.payload, message.content_type)
         item.document = found.content if found.is_exact else None
@@ -121,10 +124,12 @@ def _read_status(item: Judged, found: Document) -> None:
     received, states = item.message.received_at, item.kind.device_type._state_fields
     sign = Sign(received)
     for name, value in found.content.items():
-        if value is None:
-            continue  # a null is an absent value, here as in data
         try:
-            if name == "status":
+            if name == "timestamp":
+                item.has_device_time = decode.parse_time(value, received, item.notes) is not None
+            elif value is None:
+                pass  # an absent value, here as in data
+            elif name == "status":
                 sign.status = _reported(value)
             elif name == "battery_level":
                 sign.columns[name] = _percentage(value)
@@ -132,8 +137,6 @@ def _read_status(item: Judged, found: Document) -> None:
                 sign.columns[name] = validate.check_text(value, 50)
             elif name in states:
                 sign.columns[name] = validate.check_state(value, states[name])
-            elif name == "timestamp":
-                item.has_device_time = decode.parse_time(value, received, item.notes) is not None
             else:
                 item.notes.append(f"{str(name)[:64]}: not declared")
         except validate.InvalidReading as error:
@@ -148,15 +151,10 @@ def _read_reply(item: Judged, found: Document) -> None:
     item.sign = Sign(item.message.received_at)
 
 
-def _read_command(_item: Judged, _found: Document) -> None:
-    raise Unreadable(Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
-
-
 _READERS = {
     MessageType.DATA: _read_data,
     MessageType.STATUS: _read_status,
     MessageType.REPLY: _read_reply,
-    MessageType.CMD: _read_command,
 }
 
 

@@ -90,11 +90,12 @@ class Judged:
 
     @property
     def digest(self) -> str | None:
-        """The key of the message, which only a payload with a device time has."""
+        """The key of the message, which only a payload with a device time has; a status is never one with data."""
         if not self.has_device_time:
             return None
         if self._digest is None:
-            self._digest = hashlib.sha256(self.message.payload).hexdigest()
+            about = b"" if self.message_type is MessageType.DATA else self.message_type.encode()
+            self._digest = hashlib.sha256(about + self.message.payload).hexdigest()
         return self._digest
 
     def end(self, outcome: Outcome, reason: Reason | None = None, detail: str = "") -> None:

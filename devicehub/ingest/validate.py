@@ -70,7 +70,7 @@ def check_text(value: Any, longest: int = MAX_STRING) -> str:
 
 
 def check_number(value: Any) -> float:
-    """A finite number, as a float. A boolean is none, nor is a text of digits."""
+    """A finite number, as a float. A boolean is none, nor is a text of digits; SQLite keeps no minus zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidReading("is no number")
     try:
@@ -79,7 +79,7 @@ def check_number(value: Any) -> float:
         raise InvalidReading("is no finite number") from error
     if not math.isfinite(number):
         raise InvalidReading("is no finite number")
-    return number
+    return number or 0.0
 
 
 def as_json(value: Any) -> Any:
