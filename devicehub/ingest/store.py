@@ -260,7 +260,7 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
         None if storable else message.payload[:MAX_KEPT],
         _text(message.content_type, 100),
         _text(message.correlation_id, 256),
-        _properties(message.user_properties) if message.user_properties else "{}",
+        tables.as_json(_properties(message)) if message.user_properties else "{}",
         FAILED if failed else COMPLETED,
         _text(f"{item.reason}: {item.detail}", 1000) if failed else "",
         now,
@@ -274,8 +274,8 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
 COMPLETED, FAILED = ProcessingStatus.COMPLETED.value, ProcessingStatus.FAILED.value
 
 
-def _properties(given: Sequence[tuple[str, str]]) -> str:
-    return tables.as_json({_text(k, 256): _text(v, 1024) for k, v in given[:32]})
+def _properties(message: Message) -> dict[str, str]:
+    return {_text(name, 256): _text(value, 1024) for name, value in message.user_properties[:32]}
 
 
 def _quarantined(item: Item) -> QuarantinedMessage:
@@ -285,6 +285,9 @@ def _quarantined(item: Item) -> QuarantinedMessage:
         topic=_text(item.message.topic, 512),
         payload=item.message.payload[:MAX_KEPT],
         content_type=_text(item.message.content_type, 100),
+        correlation_id=_text(item.message.correlation_id, 256),
+        user_properties=_properties(item.message),
+        retain=item.message.retain,
         device_key=item.key[:260],
         received_at=item.message.received_at,
     )
