@@ -991,6 +991,14 @@ def test_a_retained_message_with_a_device_time_that_came_fresh_before_is_a_dupli
     assert send(station, payload, retain=True) is DUPLICATE
 
 
+def test_a_retained_message_that_cannot_be_used_is_no_duplicate_of_itself(station):
+    """However it is cut into batches."""
+    copy = message(station, {"temperature": 999, "timestamp": iso(EARLIER)}, retain=True)
+
+    assert pipeline([copy, copy]) == [RETAINED, RETAINED]
+    assert pipeline([copy]) == [RETAINED]
+
+
 # --- Status
 
 LONG_AGO = "0001-01-01T00:00:00+14:00"

@@ -151,7 +151,7 @@ def _mark_duplicates(items: Sequence[Judged]) -> None:
     keyed = [
         (item, (item.device.pk, digest))
         for item in items
-        if item.outcome is not Outcome.FAILED and (digest := item.digest) is not None
+        if item.outcome in NEWS and (digest := item.digest) is not None
     ]
     if not keyed:
         return
