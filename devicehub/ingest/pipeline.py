@@ -1,7 +1,9 @@
 """The one door for messages: topic -> device -> decode -> validate -> store -> acknowledge -> announce.
 
-Every message ends in exactly one Outcome. Whatever is wrong with a message is its own outcome and never the
-batch's; only a database that cannot store raises, and then nothing of the batch is stored or acknowledged.
+Every message ends in exactly one Outcome. judge() gives it what the message alone tells: stored, partial, failed, or
+retained; store.write() knows besides what was stored before, and makes it a duplicate, or failed where its device sent
+too many. Whatever is wrong with a message is its own outcome and never the batch's; only a database that cannot store
+raises, and then nothing of the batch is stored or acknowledged.
 """
 
 from __future__ import annotations
@@ -58,14 +60,20 @@ def pipeline(
 
 def judge(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
     """What is in *message*, and what it says about its device. Never raises."""
-    item = _judged(message, address, devices)
-    if message.retain and item.outcome is Outcome.FAILED:
-        # It comes with every new subscription, so it would fill the quarantine with copies of itself.
-        item.outcome = Outcome.RETAINED
+    item = _addressed(message, address, devices)
+    if isinstance(item, Judged) and item.outcome is not Outcome.FAILED:
+        _read(item)
+    if message.retain and (item.outcome is Outcome.FAILED or not item.has_device_time):
+        # The broker's copy of something said before comes with every new subscription: without a date it is not
+        # news, and one that cannot be used would fill the quarantine with itself.
+        item.end(Outcome.RETAINED)
     return item
 
 
-def _judged(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
+def _addressed(
+    message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]
+) -> Item:
+    """*message* with its device, not yet read; or why nobody will read it."""
     if address is None:
         return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
@@ -79,28 +87,26 @@ def _judged(message: Message, address: Address | None, devices: Mapping[tuple[st
     item = Judged(message, kind, device, message_type)
     if not device.is_active:
         item.end(Outcome.FAILED, Reason.DISABLED_DEVICE, f"{item.key} is disabled")
-        return item
-    if message_type not in topics.FROM_DEVICE:
+    elif message_type not in topics.FROM_DEVICE:
         item.end(Outcome.FAILED, Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
-        return item
+    return item
+
+
+def _read(item: Judged) -> None:
+    """Decode and validate."""
+    message = item.message
     try:
         found = decode.document(message.payload, message.content_type)
         item.document = found.content if found.is_exact else None
         item.notes = found.notes
-        _READERS[message_type](item, found)
+        _READERS[item.message_type](item, found)
     except Unreadable as error:
         item.end(Outcome.FAILED, error.reason, error.detail)
-        return item
     except Exception as error:
         log.exception("ingest.bug", topic=message.topic)
         item.end(Outcome.FAILED, Reason.UNSTORABLE, type(error).__name__)
-        return item
-    if message.retain and not item.has_device_time:
-        # The broker's stored copy of something said before: history without a date is not news.
-        item.end(Outcome.RETAINED)
-    elif item.notes:
-        item.outcome = Outcome.PARTIAL
-    return item
+    else:
+        item.outcome = Outcome.PARTIAL if item.notes else Outcome.STORED
 
 
 def _read_data(item: Judged, found: Document) -> None:
@@ -180,7 +186,8 @@ def _in_parts(
 ) -> list[Item]:
     """Store by halves what the database refuses as a whole, down to the single message that goes to the quarantine.
 
-    One bad message among 2,000 costs about twenty attempts more, not 2,000.
+    One bad message among 2,000 costs about twenty attempts more, not 2,000. Each part is judged anew, since an
+    attempt leaves its marks on the items.
     """
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
     if len(batch) == 1:
@@ -208,7 +215,7 @@ def _store_one(item: Item) -> Item:
         detail = f"it cannot be stored: {type(error).__name__}"
     if isinstance(item, Judged):
         item.end(Outcome.FAILED, Reason.UNSTORABLE, detail)
-        item.document, item.notes = None, Notes()
+        item.document, item.notes = None, Notes()  # its row keeps the bytes alone
         try:
             store.write([item])
             return item

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -27,13 +27,17 @@ from devicehub.topics import MessageType
 
 @dataclass(slots=True)
 class Rejected:
-    """A message of no known device: it goes to the quarantine."""
+    """A message of no known device: it goes to the quarantine, unless the broker retained it."""
 
     message: Message
     reason: Reason
     detail: str
     key: str = ""
     outcome: Outcome = Outcome.FAILED
+    has_device_time: ClassVar[bool] = False  # nobody read it
+
+    def end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
 
 
 class Known(NamedTuple):
