@@ -328,6 +328,20 @@ FORMS = {
     ),
     "array in an array": failed([[{"temperature": 1}]], Reason.NOT_A_READING),
     "readings is no list": failed({"readings": {"temperature": 1}}, Reason.NOT_A_READING),
+    "readings is no list, and a value beside it": case(
+        PARTIAL,
+        {"readings": 5, "temperature": 1},
+        row(temperature=1.0),
+        notes=["readings is a number or something else, not a list"],
+    ),
+    "readings is null": case(STORED, {"readings": None, "temperature": 1}, row(temperature=1.0)),
+    "readings is null and alone": failed({"readings": None}, Reason.NO_VALUE),
+    "a null beside readings": case(STORED, {"x": None, "readings": FOUR}, row(humidity=4.0)),
+    "no time, and the time of receipt": case(
+        STORED,
+        [{"temperature": 1}, {"humidity": 2, "timestamp": iso(NOW)}],
+        row(temperature=1.0, humidity=2.0),
+    ),
     "empty body": failed(b"", Reason.NOT_JSON),
     "white space only": failed(b" \n", Reason.NOT_JSON),
     "text": failed(b"temperature=25", Reason.NOT_JSON),
@@ -675,8 +689,11 @@ def test_what_a_disabled_device_sends_is_kept_but_not_stored(station, heard, abo
     assert heard == []
 
 
-def test_a_message_on_a_command_topic_is_nothing_that_a_device_says(station):
-    assert send(station, {"id": str(uuid.uuid4()), "command": "reboot", "payload": {}}, "cmd") is FAILED
+@pytest.mark.parametrize(
+    "payload", [{"id": str(uuid.uuid4()), "command": "reboot", "payload": {}}, b"reboot"]
+)
+def test_a_message_on_a_command_topic_is_nothing_that_a_device_says(station, payload):
+    assert send(station, payload, "cmd") is FAILED
 
     assert QuarantinedMessage.objects.get().reason == "unknown_topic"
     assert kept(station).outcome == "failed"
@@ -886,6 +903,16 @@ def test_two_messages_of_one_time_are_two(station):
     assert send(station, {"temperature": 2, "timestamp": iso(EARLIER)}) is STORED
 
 
+def test_a_status_of_the_same_bytes_as_data_is_news(station):
+    """A device that says all in one document may publish it on both topics."""
+    document = {"temperature": 1, "status": "error", "timestamp": iso(EARLIER)}
+    data, status = message(station, document), message(station, document, "status")
+
+    assert pipeline([data, status]) == [PARTIAL, PARTIAL]
+    assert pipeline([data, status]) == [DUPLICATE, DUPLICATE]
+    assert fresh(station).reported_status == "error"
+
+
 def test_a_failed_message_is_no_duplicate_of_itself(station):
     """It said nothing, so a second one is as worth looking at as the first."""
     bad = message(station, {"temperature": 999, "timestamp": iso(EARLIER)})
@@ -962,6 +989,14 @@ def test_a_retained_message_with_a_device_time_that_came_fresh_before_is_a_dupli
 
     assert send(station, payload) is STORED
     assert send(station, payload, retain=True) is DUPLICATE
+
+
+def test_a_retained_message_that_cannot_be_used_is_no_duplicate_of_itself(station):
+    """However it is cut into batches."""
+    copy = message(station, {"temperature": 999, "timestamp": iso(EARLIER)}, retain=True)
+
+    assert pipeline([copy, copy]) == [RETAINED, RETAINED]
+    assert pipeline([copy]) == [RETAINED]
 
 
 # --- Status
@@ -1157,6 +1192,11 @@ def test_a_sample_without_a_device_time_counts_as_received(station):
     send(station, {"temperature": 1})
 
     assert fresh(station).last_reading_at == NOW
+
+
+def test_a_status_without_a_time_that_can_be_used_says_so(station):
+    assert send(station, {"status": "online", "timestamp": None}, "status") is PARTIAL
+    assert station.messages.get().notes == ["timestamp: cannot be read, the time of receipt was used"]
 
 
 def test_a_status_is_no_reading(station):

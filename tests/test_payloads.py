@@ -313,6 +313,13 @@ TIMES = {
     "a fraction": ("2026-03-01T11:00:00.5Z", EARLIER + timedelta(seconds=0.5)),
     "nanoseconds": ("2026-03-01T11:00:00.123456789Z", EARLIER + timedelta(microseconds=123456)),
     "without separators": ("20260301T110000Z", EARLIER),
+    "a date without separators": ("20260301", NOW - timedelta(hours=12)),
+    "a date by its week": ("2026-W09-7", NOW - timedelta(hours=12)),
+    "small letters": ("2026-03-01t11:00:00z", EARLIER),
+    "a space": ("2026-03-01 11:00:00", EARLIER),
+    "a comma": ("2026-03-01T11:00:00,5Z", EARLIER + timedelta(seconds=0.5)),
+    "without seconds": ("2026-03-01T11:00Z", EARLIER),
+    "an hour alone": ("2026-03-01T11", EARLIER),
     "seconds": (EPOCH - 3600, EARLIER),
     "seconds and a fraction": (EPOCH - 3600 + 0.5, EARLIER + timedelta(seconds=0.5)),
     "milliseconds": ((EPOCH - 3600) * 1000, EARLIER),
@@ -337,6 +344,16 @@ UNREADABLE_TIMES = [
     "0001-01-01T00:00:00+14:00",
     "9999-12-31T23:59:59-14:00",
     "2026-03-01\0",
+    "2026-03-01T11:00:00\0",
+    "2026-03-01\ud80011:00:00",
+    "2026-03-01x11:00:00",
+    "2026-03-01T11:00:00 Z",
+    "2026-03-01T11:00:00.Z",
+    "2026-03-01T11.5Z",
+    "2026-03-01T11:00.5Z",
+    "2026-03-01T24:00:00Z",
+    "2026-03-01T11:00:60Z",
+    " 2026-03-01",
     float("nan"),
     float("inf"),
     float("-inf"),
@@ -747,6 +764,17 @@ MAPS = {
     "a time that is none": part(
         item("a2 % % % c0 %", "amount", 1, "timestamp", "soon"), {"amount": 1.0}, notes=[READ_LATE]
     ),
+    "a number where a time is a text": part(
+        item("a2 % 01 % c0 %", "amount", "timestamp", EPOCH - 3600), {"amount": 1.0}, notes=[READ_LATE]
+    ),
+    "a text where a time is a number": part(
+        item("a2 % 01 % c1 %", "amount", "timestamp", "2026-03-01T11:00:00Z"),
+        {"amount": 1.0},
+        notes=[READ_LATE],
+    ),
+    "milliseconds in a tag": part(
+        item("a2 % 01 % c1 %", "amount", "timestamp", EPOCH * 1000), {"amount": 1.0}, notes=[READ_LATE]
+    ),
     "a time that is NaN": part(
         item("a2 % % % c1 f97e00", "amount", 1, "timestamp"), {"amount": 1.0}, notes=[READ_LATE]
     ),
@@ -754,6 +782,12 @@ MAPS = {
         item("a2 % 01 % 02", "amount", "amount"),
         {"amount": 2.0},
         notes=["a map names something twice, the last counts"],
+    ),
+    "a label as number and as text": part(
+        item("81 a3 00 % 02 01 % 02", "count", "v"),
+        {"count": 2},
+        notes=["record 0: names something twice, the last counts"],
+        content_type=SENML_CBOR,
     ),
     "a number as a name": part(item("a2 % 01 07 02", "amount"), {"amount": 1.0}, notes=["7: not declared"]),
     "a number of 2,048 bytes as a name": part(
@@ -855,6 +889,14 @@ def test_each_payload_has_its_outcome(meter, row):
     assert quarantined == ([row.reason or "no_value"] if outcome is FAILED else [])
     assert message.outcome == outcome
     assert is_as_sent(message, row.body)
+
+
+@pytest.mark.parametrize("body", [b'{"amount": -0.0}', b'{"amount": -1e-400}', item("a1 % f98000", "amount")])
+def test_minus_zero_is_zero(meter, body):
+    """SQLite keeps no sign of it."""
+    assert send(body) is STORED
+
+    assert math.copysign(1, meter.readings.get().amount) == 1
 
 
 def is_as_sent(message, body):

@@ -10,9 +10,10 @@ from django.db import OperationalError, transaction
 
 from devicehub import signals
 from devicehub.ingest import replay, store
+from devicehub.ingest.limits import limiter
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
-from devicehub.models import QuarantinedMessage
+from devicehub.models import DeviceCommand, QuarantinedMessage
 from fleet.models import WeatherStationDevice, WeatherStationReading
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,6 +48,40 @@ def test_what_came_before_its_device_is_stored_at_its_time(station):
     assert (reading.temperature, reading.timestamp) == (5.0, RECEIVED)
     row.refresh_from_db()
     assert row.replayed_at is not None
+
+
+def test_it_has_all_that_came_with_it(station):
+    reset = DeviceCommand.objects.create(device_key="weatherstation/STATION-001", name="reset")
+    topic = "things/weatherstation/STATION-001/reply"
+    came = Message(topic, b'{"ok": true}', RECEIVED, False, "", str(reset.pk), (("trace", "7"),))
+    assert pipeline([came]) == [Outcome.FAILED]
+    device = station()
+
+    assert run() == "Replayed: 1 stored, 0 partial, 0 failed, 0 duplicate, 0 retained"
+
+    reset.refresh_from_db()
+    assert reset.response["ok"] is True
+    kept = device.messages.get()
+    assert (kept.correlation_id, kept.user_properties) == (str(reset.pk), {"trace": "7"})
+
+
+def test_what_the_broker_retained_is_replayed_as_its_copy(station, settings):
+    settings.DEVICEHUB_RATE_LIMIT = "1/h"
+    device = station()
+    limiter.forget()
+    news = b'{"status": "error"}'
+    copy = b'{"status": "online", "timestamp": "%s"}' % RECEIVED.isoformat().encode()
+    topic = "things/weatherstation/STATION-001/status"
+    came = [
+        Message(topic, news, RECEIVED),
+        Message(topic, copy, RECEIVED + timedelta(seconds=1), retain=True),
+    ]
+    assert pipeline(came) == [Outcome.STORED, Outcome.FAILED]
+
+    assert run() == "Replayed: 1 stored, 0 partial, 0 failed, 0 duplicate, 0 retained"
+
+    device.refresh_from_db()
+    assert (device.status, device.reported_status) == ("error", "error")
 
 
 def test_once_replayed_it_is_never_replayed_again(station):

@@ -14,6 +14,7 @@ from typing import Any
 
 from cbor2 import CBORDecoder, CBORError, CBORTag
 
+from devicehub.ingest import iso8601
 from devicehub.ingest.message import MAX_DEPTH
 
 MAX_LABELLED = 1 << 16  # 64 KiB
@@ -76,22 +77,26 @@ def _fraction(content: Any, base: int) -> Any:
         return math.copysign(math.inf, mantissa)
 
 
-def _moment(content: Any) -> Any:
+def _date(content: Any) -> Any:
     try:
-        if isinstance(content, str):
-            moment = datetime.fromisoformat(content)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        if isinstance(content, int | float) and not isinstance(content, bool):
-            return datetime.fromtimestamp(content, UTC)
+        return iso8601.moment(content) if isinstance(content, str) else None
+    except ValueError:
+        return None
+
+
+def _seconds(content: Any) -> Any:
+    if isinstance(content, bool) or not isinstance(content, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(content, UTC)
     except (ValueError, OverflowError, OSError):
-        pass
-    return None
+        return None
 
 
 # What a tag stands for; None is nothing.
 MEANINGS: dict[int, Callable[[Any], Any]] = {
-    0: _moment,
-    1: _moment,
+    0: _date,
+    1: _seconds,
     2: lambda content: _integer(content, negative=False),
     3: lambda content: _integer(content, negative=True),
     4: lambda content: _fraction(content, 10),

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from devicehub.declare import Reading
-from devicehub.ingest import cbor, senml
+from devicehub.ingest import cbor, iso8601, senml
 from devicehub.ingest.message import MAX_DEPTH, MAX_KEPT, Notes, Reason, Unreadable
 from devicehub.storable import fault_as_json
 
@@ -25,6 +25,7 @@ OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
 NEWEST = timedelta(minutes=5)  # further ahead is a clock that is wrong
 MILLISECONDS = 100_000_000_000  # an epoch beyond this is in milliseconds (as seconds it is the year 5138)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+FORM_WORDS = frozenset({"readings", "timestamp"})  # of an entry; no reading can be called like them
 MAX_DIGITS = 400  # of an integer: more is beyond every float
 # What the fast parser would read otherwise than it was sent, or what hides a colon from `_colons`.
 TO_READ_WITH_CARE = re.compile(rb"\\u00(?:00|3[aA])|\d{17}|\d[eE]")
@@ -42,7 +43,7 @@ class Document:
 
 @dataclass
 class Sample:
-    """Values by name. *timestamp* is None where the device sent none that can be used.
+    """Values by name. *timestamp* is None where it is the time of receipt.
 
     *is_dated* says that the payload names the moment itself, rather than "ten seconds ago".
     """
@@ -54,8 +55,9 @@ class Sample:
 
 @dataclass
 class Decoded:
-    """The samples in a payload, by their times. *notes* says what was left out and why."""
+    """The samples in a payload, by their times; *now* is that of receipt. *notes* says what was left out and why."""
 
+    now: datetime
     by_time: dict[datetime | None, Sample] = field(default_factory=dict)
     notes: Notes = field(default_factory=Notes)
 
@@ -69,6 +71,8 @@ class Decoded:
 
     def add(self, values: Mapping[str, Any], timestamp: datetime | None, *, is_dated: bool) -> None:
         """Put *values* into the sample of their time."""
+        if timestamp == self.now:
+            timestamp = None  # what names no time has this one too
         sample = self.by_time.setdefault(timestamp, Sample(timestamp=timestamp))
         sample.is_dated = sample.is_dated or is_dated
         for name, value in values.items():
@@ -92,9 +96,9 @@ def document(payload: bytes, content_type: str) -> Document:
 
 def samples(found: Document, now: datetime, declared: Mapping[str, Reading]) -> Decoded:
     """The samples in a decoded `data` payload, one for each time. Raises Unreadable."""
-    decoded = Decoded()
+    decoded = Decoded(now)
     if found.is_senml or senml.is_pack(found.content, declared):
-        _add_records(decoded, senml.resolve(found.content, declared, decoded.notes), now, declared)
+        _add_records(decoded, senml.resolve(found.content, declared, decoded.notes), declared)
         return decoded
     entries = found.content if isinstance(found.content, list) else [found.content]
     if not entries:
@@ -120,14 +124,17 @@ def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str
     if not isinstance(entry, dict):
         raise Unreadable(Reason.NOT_A_READING, f"is {_kind(entry)}, not an object")
     shared = parse_time(entry["timestamp"], now, notes) if "timestamp" in entry else None
-    if "readings" not in entry:
-        return [({name: value for name, value in entry.items() if name != "timestamp"}, shared)]
-    listed = entry["readings"]
+    values = {name: value for name, value in entry.items() if value is not None and name not in FORM_WORDS}
+    listed = entry.get("readings")
+    if listed is None:
+        return [(values, shared)]
     if not isinstance(listed, list):
-        raise Unreadable(Reason.NOT_A_READING, f"readings is {_kind(listed)}, not a list")
-    notes += [
-        f"{str(name)[:64]}: stands beside readings" for name in entry if name not in ("readings", "timestamp")
-    ]
+        wrong = f"readings is {_kind(listed)}, not a list"
+        if not values:
+            raise Unreadable(Reason.NOT_A_READING, wrong)
+        notes.append(wrong)
+        return [(values, shared)]
+    notes += [f"{str(name)[:64]}: stands beside readings" for name in values]
     found: list[tuple[dict[str, Any], datetime | None]] = []
     for number, item in enumerate(listed):
         if not isinstance(item, dict) or not isinstance(item.get("type"), str) or "value" not in item:
@@ -138,9 +145,8 @@ def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str
     return found
 
 
-def _add_records(
-    decoded: Decoded, records: Iterable[senml.Record], now: datetime, declared: Mapping[str, Reading]
-) -> None:
+def _add_records(decoded: Decoded, records: Iterable[senml.Record], declared: Mapping[str, Reading]) -> None:
+    now = decoded.now
     for record in records:
         reading = declared.get(record.name)
         if reading is not None and record.unit and reading.unit and record.unit != reading.unit:
@@ -148,8 +154,6 @@ def _add_records(
             continue
         is_relative = _is_number(record.time) and record.time < senml.ABSOLUTE
         moment = None if record.time is None else _checked(record.time, _seconds_at(now), now, decoded.notes)
-        if is_relative and moment == now:
-            moment = None
         decoded.add({record.name: record.value}, moment, is_dated=moment is not None and not is_relative)
 
 
@@ -175,9 +179,9 @@ def _checked(value: Any, read: Callable[[Any], datetime], now: datetime, notes: 
 
 def _moment(value: Any) -> datetime:
     if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):  # CBOR has times of its own
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return iso8601.moment(value)
+    if isinstance(value, datetime):
+        return value  # as CBOR brings it
     if not _is_number(value):
         raise TypeError("no timestamp")
     return datetime.fromtimestamp(value / 1000 if abs(value) >= MILLISECONDS else value, UTC)

@@ -1,7 +1,9 @@
 """The one door for messages: topic -> device -> decode -> validate -> store -> acknowledge -> announce.
 
-Every message ends in exactly one Outcome. Whatever is wrong with a message is its own outcome and never the
-batch's; only a database that cannot store raises, and then nothing of the batch is stored or acknowledged.
+Every message ends in exactly one Outcome. judge() gives it what the message alone tells: stored, partial, failed, or
+retained; store.write() knows besides what was stored before, and makes it a duplicate, or failed where its device sent
+too many. Whatever is wrong with a message is its own outcome and never the batch's; only a database that cannot store
+raises, and then nothing of the batch is stored or acknowledged.
 """
 
 from __future__ import annotations
@@ -60,14 +62,20 @@ def pipeline(
 
 def judge(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
     """What is in *message*, and what it says about its device. Never raises."""
-    item = _judged(message, address, devices)
-    if message.retain and item.outcome is Outcome.FAILED:
-        # It comes with every new subscription, so it would fill the quarantine with copies of itself.
-        item.outcome = Outcome.RETAINED
+    item = _addressed(message, address, devices)
+    if isinstance(item, Judged) and item.outcome is not Outcome.FAILED:
+        _read(item)
+    if message.retain and (item.outcome is Outcome.FAILED or not item.has_device_time):
+        # The broker's copy of something said before comes with every new subscription: without a date it is not
+        # news, and one that cannot be used would fill the quarantine with itself.
+        item.end(Outcome.RETAINED)
     return item
 
 
-def _judged(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
+def _addressed(
+    message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]
+) -> Item:
+    """*message* with its device, not yet read; or why nobody will read it."""
     if address is None:
         return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
@@ -82,25 +90,26 @@ def _judged(message: Message, address: Address | None, devices: Mapping[tuple[st
     item = Judged(message, kind, device, message_type)
     if not device.is_active:
         item.end(Outcome.FAILED, Reason.DISABLED_DEVICE, f"{item.key} is disabled")
-        return item
+    elif message_type not in topics.FROM_DEVICE:
+        item.end(Outcome.FAILED, Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
+    return item
+
+
+def _read(item: Judged) -> None:
+    """Decode and validate."""
+    message = item.message
     try:
         found = decode.document(message.payload, message.content_type)
         item.document = found.content if found.is_exact else None
         item.notes = found.notes
-        _READERS[message_type](item, found)
+        _READERS[item.message_type](item, found)
     except Unreadable as error:
         item.end(Outcome.FAILED, error.reason, error.detail)
-        return item
     except Exception as error:
         log.exception("ingest.bug", topic=message.topic)
         item.end(Outcome.FAILED, Reason.UNSTORABLE, type(error).__name__)
-        return item
-    if message.retain and not item.has_device_time:
-        # The broker's stored copy of something said before: history without a date is not news.
-        item.end(Outcome.RETAINED)
-    elif item.notes:
-        item.outcome = Outcome.PARTIAL
-    return item
+    else:
+        item.outcome = Outcome.PARTIAL if item.notes else Outcome.STORED
 
 
 def _read_data(item: Judged, found: Document) -> None:
@@ -124,10 +133,12 @@ def _read_status(item: Judged, found: Document) -> None:
     received, states = item.message.received_at, item.kind.device_type._state_fields
     sign = Sign(received)
     for name, value in found.content.items():
-        if value is None:
-            continue  # a null is an absent value, here as in data
         try:
-            if name == "status":
+            if name == "timestamp":
+                item.has_device_time = decode.parse_time(value, received, item.notes) is not None
+            elif value is None:
+                pass  # an absent value, here as in data
+            elif name == "status":
                 sign.status = _reported(value)
             elif name == "battery_level":
                 sign.columns[name] = _percentage(value)
@@ -135,8 +146,6 @@ def _read_status(item: Judged, found: Document) -> None:
                 sign.columns[name] = validate.check_text(value, 50)
             elif name in states:
                 sign.columns[name] = validate.check_state(value, states[name])
-            elif name == "timestamp":
-                item.has_device_time = decode.parse_time(value, received, item.notes) is not None
             else:
                 item.notes.append(f"{str(name)[:64]}: not declared")
         except validate.InvalidReading as error:
@@ -151,15 +160,10 @@ def _read_reply(item: Judged, found: Document) -> None:
     item.sign = Sign(item.message.received_at)
 
 
-def _read_command(_item: Judged, _found: Document) -> None:
-    raise Unreadable(Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
-
-
 _READERS = {
     MessageType.DATA: _read_data,
     MessageType.STATUS: _read_status,
     MessageType.REPLY: _read_reply,
-    MessageType.CMD: _read_command,
 }
 
 
@@ -185,7 +189,8 @@ def _in_parts(
 ) -> list[Item]:
     """Store by halves what the database refuses as a whole, down to the single message that goes to the quarantine.
 
-    One bad message among 2,000 costs about twenty attempts more, not 2,000.
+    One bad message among 2,000 costs about twenty attempts more, not 2,000. Each part is judged anew, since an
+    attempt leaves its marks on the items.
     """
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
     if len(batch) == 1:
@@ -213,7 +218,7 @@ def _store_one(item: Item) -> Item:
         detail = f"it cannot be stored: {type(error).__name__}"
     if isinstance(item, Judged):
         item.end(Outcome.FAILED, Reason.UNSTORABLE, detail)
-        item.document, item.notes = None, Notes()
+        item.document, item.notes = None, Notes()  # its row keeps the bytes alone
         try:
             store.write([item])
             return item

@@ -63,7 +63,15 @@ def _replay(key: int) -> Outcome | None:
         row = QuarantinedMessage.objects.select_for_update().filter(pk=key, replayed_at=None).first()
         if row is None:
             return None
-        message = Message(row.topic, bytes(row.payload), row.received_at, content_type=row.content_type)
+        message = Message(
+            row.topic,
+            bytes(row.payload),
+            row.received_at,
+            row.retain,
+            row.content_type,
+            row.correlation_id,
+            tuple(row.user_properties.items()),
+        )
         with limits.lifted():
             [outcome] = pipeline([message], tell=told.append)
         if outcome is Outcome.FAILED:

@@ -73,7 +73,7 @@ def is_pack(found: Any, declared: Collection[str]) -> bool:
 def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator[Record]:
     """The records of a pack that have a value; *notes* says what became of the others. Raises Unreadable."""
     base: dict[str, Any] = {}
-    for number, record in enumerate(_records(found)):
+    for number, record in enumerate(_records(found, notes)):
         base |= {label: value for label, value in record.items() if label in BASE}
         if "bn" in record:
             # No more than counts: a long base name must not cost its length again in every record.
@@ -110,7 +110,7 @@ def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator
         yield Record(name, value, unit, _time(base.get("bt"), record.get("t")))
 
 
-def _records(found: Any) -> list[dict[str, Any]]:
+def _records(found: Any, notes: list[str]) -> list[dict[str, Any]]:
     """The records by the labels of JSON, without null. Raises Unreadable for a pack that must not be used."""
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise Unreadable(Reason.NOT_A_READING, "a SenML pack is an array of records")
@@ -120,8 +120,10 @@ def _records(found: Any) -> list[dict[str, Any]]:
             if isinstance(label, str) and label.endswith("_"):
                 # It says that the pack means something else to who does not know it (section 4.4).
                 raise Unreadable(Reason.NOT_A_READING, f"record {number}: {label[:64]} is not understood")
-        record = {LABELS.get(label, label): value for label, value in entry.items() if _is_label(label)}
-        record = {label: value for label, value in record.items() if value is not None}
+        named = [(LABELS.get(label, label), value) for label, value in entry.items() if _is_label(label)]
+        record = {label: value for label, value in dict(named).items() if value is not None}
+        if len(dict(named)) < len(named):
+            notes.append(f"record {number}: names something twice, the last counts")
         for label in BASE:
             if label in record and not _fits(record, label):
                 raise Unreadable(Reason.NOT_A_READING, f"record {number}: {label} is no {TYPES[label][1]}")

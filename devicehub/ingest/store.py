@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -27,13 +27,17 @@ from devicehub.topics import MessageType
 
 @dataclass(slots=True)
 class Rejected:
-    """A message of no known device: it goes to the quarantine."""
+    """A message of no known device: it goes to the quarantine, unless the broker retained it."""
 
     message: Message
     reason: Reason
     detail: str
     key: str = ""
     outcome: Outcome = Outcome.FAILED
+    has_device_time: ClassVar[bool] = False  # nobody read it
+
+    def end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
 
 
 class Known(NamedTuple):
@@ -90,11 +94,12 @@ class Judged:
 
     @property
     def digest(self) -> str | None:
-        """The key of the message, which only a payload with a device time has."""
+        """The key of the message, which only a payload with a device time has; a status is never one with data."""
         if not self.has_device_time:
             return None
         if self._digest is None:
-            self._digest = hashlib.sha256(self.message.payload).hexdigest()
+            about = b"" if self.message_type is MessageType.DATA else self.message_type.encode()
+            self._digest = hashlib.sha256(about + self.message.payload).hexdigest()
         return self._digest
 
     def end(self, outcome: Outcome, reason: Reason | None = None, detail: str = "") -> None:
@@ -150,7 +155,7 @@ def _mark_duplicates(items: Sequence[Judged]) -> None:
     keyed = [
         (item, (item.device.pk, digest))
         for item in items
-        if item.outcome is not Outcome.FAILED and (digest := item.digest) is not None
+        if item.outcome in NEWS and (digest := item.digest) is not None
     ]
     if not keyed:
         return
@@ -259,7 +264,7 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
         None if storable else message.payload[:MAX_KEPT],
         _text(message.content_type, 100),
         _text(message.correlation_id, 256),
-        _properties(message.user_properties) if message.user_properties else "{}",
+        tables.as_json(_properties(message)) if message.user_properties else "{}",
         FAILED if failed else COMPLETED,
         _text(f"{item.reason}: {item.detail}", 1000) if failed else "",
         now,
@@ -273,8 +278,8 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
 COMPLETED, FAILED = ProcessingStatus.COMPLETED.value, ProcessingStatus.FAILED.value
 
 
-def _properties(given: Sequence[tuple[str, str]]) -> str:
-    return tables.as_json({_text(k, 256): _text(v, 1024) for k, v in given[:32]})
+def _properties(message: Message) -> dict[str, str]:
+    return {_text(name, 256): _text(value, 1024) for name, value in message.user_properties[:32]}
 
 
 def _quarantined(item: Item) -> QuarantinedMessage:
@@ -284,6 +289,9 @@ def _quarantined(item: Item) -> QuarantinedMessage:
         topic=_text(item.message.topic, 512),
         payload=item.message.payload[:MAX_KEPT],
         content_type=_text(item.message.content_type, 100),
+        correlation_id=_text(item.message.correlation_id, 256),
+        user_properties=_properties(item.message),
+        retain=item.message.retain,
         device_key=item.key[:260],
         received_at=item.message.received_at,
     )

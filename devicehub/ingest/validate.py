@@ -6,10 +6,11 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from devicehub.declare import Reading, StateField
+from devicehub.ingest import iso8601
 from devicehub.ingest.message import Notes
 from devicehub.storable import UNSTORABLE, fault_as_json
 
@@ -69,7 +70,7 @@ def check_text(value: Any, longest: int = MAX_STRING) -> str:
 
 
 def check_number(value: Any) -> float:
-    """A finite number, as a float. A boolean is none, nor is a text of digits."""
+    """A finite number, as a float. A boolean is none, nor is a text of digits; SQLite keeps no minus zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidReading("is no number")
     try:
@@ -78,7 +79,7 @@ def check_number(value: Any) -> float:
         raise InvalidReading("is no finite number") from error
     if not math.isfinite(number):
         raise InvalidReading("is no finite number")
-    return number
+    return number or 0.0
 
 
 def as_json(value: Any) -> Any:
@@ -135,16 +136,14 @@ def _binary(value: Any) -> bytes:
 
 
 def _datetime(value: Any) -> datetime:
-    if not isinstance(value, str | datetime):
+    if isinstance(value, datetime):
+        return value  # as CBOR brings it
+    if not isinstance(value, str):
         raise InvalidReading("is no ISO 8601 time")
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        return iso8601.moment(value)
     except ValueError as error:
         raise InvalidReading("is no ISO 8601 time") from error
-    try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError as error:
-        raise InvalidReading("is no time that exists in UTC") from error
 
 
 def _bound(value: float | None) -> str:

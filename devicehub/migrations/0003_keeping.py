@@ -61,4 +61,19 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('device_key', 'name', 'period', 'start'), name='devicehub_rollup_key')],
             },
         ),
+        migrations.AddField(
+            model_name='quarantinedmessage',
+            name='correlation_id',
+            field=models.CharField(blank=True, max_length=256),
+        ),
+        migrations.AddField(
+            model_name='quarantinedmessage',
+            name='retain',
+            field=models.BooleanField(default=False),
+        ),
+        migrations.AddField(
+            model_name='quarantinedmessage',
+            name='user_properties',
+            field=models.JSONField(blank=True, default=dict),
+        ),
     ]
