@@ -233,6 +233,20 @@ def test_a_status_of_the_device_brings_the_next_attempt_forward(broker, station,
     assert DeviceCommand.objects.get(state=ACKNOWLEDGED).device_key == key
 
 
+def test_what_waited_for_the_device_is_sent_in_the_order_in_which_it_was_queued(said, station):
+    sent = []
+    said(lambda message: sent.append(json.loads(message.payload)["payload"]["interval"]) or Ack())
+    now, later = clock.now(), clock.now() + HOUR
+    for place in (3, 1, 4, 2, 5):
+        at = now + timedelta(milliseconds=place)
+        queue(station, "set_interval", payload={"interval": place}, queued_at=at, due_at=later)
+
+    pipeline([Message(station.topic("status"), b'{"status": "online"}', clock.now())])
+    commands.send_due()
+
+    assert sent == [1, 2, 3, 4, 5]
+
+
 def test_the_connection_stays_open_while_there_is_work(broker, station, arrive, monkeypatch):
     opened = []
     monkeypatch.setattr(mqtt, "Connection", lambda *a, **k: opened.append(Connection(*a, **k)) or opened[-1])

@@ -21,8 +21,11 @@ SENDABLE = (CommandState.QUEUED, CommandState.SENT)
 
 
 def due(now: datetime, most: int) -> list[DeviceCommand]:
-    """Those to be sent, and those whose deadline has passed; one query of an index that holds open ones only."""
-    return list(DeviceCommand.objects.filter(due_at__lte=now).order_by("due_at")[:most])
+    """Those to be sent, and those whose deadline has passed; one query of an index that holds open ones only.
+
+    Of those that became due together, as when their device came back, the one that was queued first is first.
+    """
+    return list(DeviceCommand.objects.filter(due_at__lte=now).order_by("due_at", "queued_at")[:most])
 
 
 def claim(command: DeviceCommand, now: datetime) -> bool:
