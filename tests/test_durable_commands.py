@@ -771,6 +771,43 @@ def test_no_attempt_is_put_off_beyond_the_deadline(no_broker, station):
     assert eventually(lambda: commands.send_due() or the_command().state == EXPIRED, seconds=2)
 
 
+@pytest.fixture
+def while_connecting(said, monkeypatch):
+    """Let something happen while the connection to the broker is being made, which takes its time."""
+
+    def happens(event):
+        class Slow(FakeConnection):
+            def __init__(self, *_, **__):
+                event()
+
+        monkeypatch.setattr(mqtt, "Connection", Slow)
+
+    return happens
+
+
+def test_nothing_is_published_after_its_deadline(while_connecting, said, station):
+    published = []
+    said(lambda message: published.append(message) or Ack())
+    while_connecting(lambda: eventually(lambda: clock.now() > the_command().deadline))
+
+    commands.send(station.device, "reboot", deadline=timedelta(seconds=0.2))
+
+    assert (published, the_command().state) == ([], QUEUED)
+    commands.send_due()
+    assert (the_command().state, the_command().error) == (EXPIRED, "it was not sent before the deadline")
+
+
+def test_nothing_is_published_to_a_device_that_was_disabled_meanwhile(while_connecting, said, station):
+    published = []
+    said(lambda message: published.append(message) or Ack())
+    while_connecting(lambda: WeatherStationDevice.objects.update(is_active=False))
+
+    station.device.send_command("reboot")
+
+    assert (published, the_command().state) == ([], FAILED)
+    assert the_command().error == "weatherstation/STATION-001 is disabled"
+
+
 def test_what_was_not_answered_expires_and_a_late_answer_is_kept(said, station, monkeypatch):
     heard = []
     monkeypatch.setattr(WeatherStation, "on_command_response", lambda *arguments: heard.append(arguments))

@@ -97,19 +97,23 @@ class Sender:
             return None
         # Whatever goes wrong from here on, others are sent before this one is due again.
         try:
-            letter = envelope(command, now)
-        except Undeliverable as error:
-            transitions.fail(command, now, str(error))
-            return None
-        return letter if self._publish(command, letter) else None
-
-    def _publish(self, command: DeviceCommand, letter: Envelope) -> bool:
-        try:
             connection = self._open()
         except (mqtt.MqttError, mqtt.InvalidAddress) as error:
             self._hold_off(str(error))
             transitions.retry(command, timezone.now(), str(error))
-            return False
+            return None
+        now = timezone.now()  # connecting may have taken seconds, in which much can end
+        if command.deadline <= now:
+            transitions.postpone(command, command.error, now)
+            return None
+        try:
+            letter = envelope(command, now)
+        except Undeliverable as error:
+            transitions.fail(command, now, str(error))
+            return None
+        return letter if self._publish(connection, command, letter) else None
+
+    def _publish(self, connection: mqtt.Connection, command: DeviceCommand, letter: Envelope) -> bool:
         sent_at = timezone.now()
         try:
             ack = connection.publish(letter.message, ACK_TIMEOUT)
