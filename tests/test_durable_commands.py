@@ -34,7 +34,7 @@ from tests import servers
 from tests.hub import ROOT, environment, eventually
 
 QUEUED, SENT, ACKNOWLEDGED, ANSWERED, FAILED, EXPIRED, CANCELLED = CommandState
-HOUR = timedelta(hours=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +223,7 @@ def test_a_device_that_is_away_gets_its_command_when_it_is_back(broker, station,
 def test_a_status_of_the_device_brings_the_next_attempt_forward(broker, station, neighbour, arrive):
     for who in (station, neighbour):
         who.device.send_command("reboot")
-    DeviceCommand.objects.update(due_at=clock.now() + HOUR)
+    DeviceCommand.objects.update(due_at=clock.now() + MINUTE)
     arrive(broker, station)
 
     pipeline([Message(station.topic("status"), b'{"status": "online"}', clock.now())])
@@ -236,7 +236,7 @@ def test_a_status_of_the_device_brings_the_next_attempt_forward(broker, station,
 def test_what_waited_for_the_device_is_sent_in_the_order_in_which_it_was_queued(said, station):
     sent = []
     said(lambda message: sent.append(json.loads(message.payload)["payload"]["interval"]) or Ack())
-    now, later = clock.now(), clock.now() + HOUR
+    now, later = clock.now(), clock.now() + MINUTE
     for place in (3, 1, 4, 2, 5):
         at = now + timedelta(milliseconds=place)
         queue(station, "set_interval", payload={"interval": place}, queued_at=at, due_at=later)
@@ -439,7 +439,9 @@ def test_while_the_broker_is_away_it_is_not_asked_for_each_command(no_broker, st
 
 def test_nothing_to_do_is_one_query(station, django_assert_num_queries):
     queue(station, state=ANSWERED, due_at=None)
-    queue(station, due_at=clock.now() + HOUR)
+    queue(station, due_at=clock.now() + MINUTE)
+
+    commands.send_due()  # once a minute it looks for more
 
     with django_assert_num_queries(1):
         assert commands.send_due() == 0
@@ -848,6 +850,65 @@ def test_the_deadline_is_a_setting(no_broker, station, settings):
     station.device.send_command("reboot")
 
     assert the_command().deadline - the_command().queued_at == timedelta(seconds=90)
+
+
+# --- Clocks
+
+
+@pytest.mark.parametrize("ahead", [HOUR, timedelta(days=4000)])
+def test_what_a_clock_that_was_ahead_queued_is_sent_and_lives_as_long_as_it_was_meant_to(
+    said, station, ahead
+):
+    then = clock.now() + ahead
+    queue(station, queued_at=then, deadline=then + HOUR, due_at=then)
+    said(Ack())
+
+    assert commands.send_due() == 1
+
+    command = the_command()
+    assert (command.state, command.deadline - command.queued_at) == (ACKNOWLEDGED, HOUR)
+    assert command.queued_at <= clock.now()
+    assert command.due_at == command.deadline
+
+
+def test_what_waits_for_its_answer_since_a_clock_was_ahead_expires_in_its_time(said, station):
+    then = clock.now() + timedelta(days=1)
+    queue(station, state=ACKNOWLEDGED, queued_at=then, deadline=then + HOUR, due_at=then + HOUR)
+
+    commands.send_due()
+
+    command = the_command()
+    assert (command.state, command.due_at) == (ACKNOWLEDGED, command.deadline)
+    assert command.deadline < clock.now() + HOUR
+
+
+@pytest.mark.parametrize("state", [QUEUED, SENT])
+def test_an_attempt_that_a_clock_put_off_for_long_is_made_now(said, station, state):
+    """Also one of a process that was killed, whose lease would not end."""
+    then = clock.now() + HOUR
+    queue(station, state=state, deadline=then + HOUR, due_at=then, leased_until=then)
+    said(Ack())
+
+    assert commands.send_due() == 1
+
+
+def test_the_clocks_of_two_machines_may_differ_by_minutes(said, station):
+    then = clock.now() + timedelta(minutes=4)
+    queue(station, queued_at=then, deadline=then + HOUR, due_at=then, leased_until=then)
+    before = DeviceCommand.objects.values().get()
+    said(Ack())
+
+    assert commands.send_due() == 0
+
+    assert DeviceCommand.objects.values().get() == before
+
+
+def test_a_command_of_qos_0_is_not_sent_again_for_its_times(said, station):
+    deadline = clock.now() + HOUR
+    queue(station, state=SENT, deadline=deadline, due_at=deadline)
+    said(Ack())
+
+    assert commands.send_due() == 0
 
 
 # --- Answers
