@@ -1040,6 +1040,24 @@ def test_what_is_on_its_way_cannot_be_cancelled(said, station):
     assert not commands.cancel(the_command())
 
 
+def test_what_a_killed_process_may_have_sent_is_neither_cancelled_nor_called_unsent(
+    broker, url, station, arrive
+):
+    device = arrive(broker, station)
+    killed(SEND.format(patch="sender._conclude = die"))
+    assert eventually(lambda: device.received)
+    DeviceCommand.objects.update(due_at=clock.now(), leased_until=clock.now())
+
+    assert not commands.cancel(the_command())
+
+    DeviceCommand.objects.update(deadline=clock.now())
+    commands.send_due()
+    assert the_command().state == EXPIRED
+    assert (
+        the_command().error == "the process that was sending it ended, and no answer came before the deadline"
+    )
+
+
 def test_the_admin_shows_commands_and_cancels_queued_ones(admin_client, no_broker, said, station):
     page = "/admin/devicehub/devicecommand/"
     waiting, over = queue(station), queue(station, state=ANSWERED, due_at=None)

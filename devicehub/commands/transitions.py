@@ -117,6 +117,8 @@ def fail(command: DeviceCommand, now: datetime, error: str) -> None:
 def expire(command: DeviceCommand, now: datetime) -> None:
     """Its deadline has passed without an answer."""
     why = "it was not sent" if command.sent_at is None else "no answer came"
+    if command.sent_at is None and command.leased_until is not None:
+        why = "the process that was sending it ended, and no answer came"
     before = f": {command.error}" if command.error else ""
     _free(command, now).filter(state__in=OPEN_STATES, deadline__lte=now).update(
         state=CommandState.EXPIRED,
@@ -128,11 +130,11 @@ def expire(command: DeviceCommand, now: datetime) -> None:
 
 
 def cancel(command: DeviceCommand, now: datetime) -> bool:
-    """False when it is not queued any more, or is being published at this moment."""
+    """False when it is not queued any more, is being published, or may have been by a process that ended meanwhile."""
     return bool(
-        _free(command, now)
-        .filter(state=CommandState.QUEUED)
-        .update(state=CommandState.CANCELLED, ended_at=now, due_at=None, leased_until=None)
+        DeviceCommand.objects.filter(pk=command.pk, state=CommandState.QUEUED, leased_until=None).update(
+            state=CommandState.CANCELLED, ended_at=now, due_at=None, leased_until=None
+        )
     )
 
 
