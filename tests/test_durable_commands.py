@@ -1164,6 +1164,31 @@ def test_a_float_that_comes_back_as_an_integer_is_refused_alike_everywhere(stati
     assert not DeviceCommand.objects.exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "wrapped", [lambda x: [x], lambda x: [{"a": [1, (x,)]}]], ids=["in a list", "deep inside"]
+)
+def test_what_is_not_finite_is_refused_however_deep_it_is(station, value, wrapped, monkeypatch):
+    monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": list})
+
+    with pytest.raises(ValueError, match="holds a number that is not finite"):
+        station.device.send_command("set_interval", {"interval": wrapped(value)})
+
+    assert not DeviceCommand.objects.exists()
+
+
+def test_a_payload_has_at_most_256_kib(no_broker, station, monkeypatch):
+    monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": str})
+    frame = len('{"interval":""}')
+
+    with pytest.raises(ValueError, match="The payload has 262145 bytes, and may have 262144"):
+        station.device.send_command("set_interval", {"interval": "x" * (262_145 - frame)})
+    assert not DeviceCommand.objects.exists()
+
+    station.device.send_command("set_interval", {"interval": "x" * (262_144 - frame)})
+    assert the_command().state == QUEUED
+
+
 def test_parameters_are_kept_exactly(no_broker, station, monkeypatch):
     monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": list})
     values = [9999999999999998.0, -0.5, 1.0, 5e-324, 2**64 - 1, -(2**63), True, None, "\ufffd", [], {}]
@@ -1300,7 +1325,10 @@ def test_the_command_line_in_json(said, station):
         (["STATION-001", "set_interval"], "The parameter interval is missing"),
         (["STATION-001", "set_interval", '{"interval": "x"}'], "interval must be int"),
         (["STATION-001", "set_interval", "[5]"], "parameters are a JSON object"),
-        (["STATION-001", "set_interval", "{"], "is no JSON"),
+        (["STATION-001", "set_interval", "{"], "'{' is no JSON: Expecting property name"),
+        (["STATION-001", "set_interval", "{}" + "x" * 1000], "x' is no JSON: Extra data"),
+        (["STATION-001", "set_interval", '{"a":' * 9000], "is no JSON: maximum recursion depth exceeded"),
+        (["STATION-001", "set_interval", '{"interval": NaN}'], "interval must be int"),
     ],
 )
 def test_what_cannot_be_sent_is_said_in_one_line(station, arguments, words):
@@ -1309,6 +1337,7 @@ def test_what_cannot_be_sent_is_said_in_one_line(station, arguments, words):
 
     assert words in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 300
     assert not DeviceCommand.objects.exists()
 
 

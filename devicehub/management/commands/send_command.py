@@ -15,6 +15,7 @@ from authsvc.durations import duration
 from devicehub import commands, provisioning
 from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 
+SHOWN = 80  # characters of parameters that cannot be read
 LOOK = 0.1  # seconds between two looks at the command while waiting
 TAKEN = (CommandState.SENT, CommandState.ACKNOWLEDGED, CommandState.ANSWERED)
 
@@ -22,8 +23,8 @@ TAKEN = (CommandState.SENT, CommandState.ACKNOWLEDGED, CommandState.ANSWERED)
 def json_object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is no JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"{text[:SHOWN]!r} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise ArgumentTypeError('parameters are a JSON object, such as {"interval": 60}')
     return found
