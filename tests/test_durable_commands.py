@@ -15,7 +15,7 @@ import paho.mqtt.client as paho
 import pytest
 from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone as clock
 from paho.mqtt.enums import CallbackAPIVersion
@@ -1213,10 +1213,14 @@ def test_send_checks_what_send_command_checks(station):
 
 def run(*arguments):
     """The exit code, and what was written."""
+    return run_command("send_command", "weatherstation", *arguments)
+
+
+def run_command(*arguments):
     out, err = StringIO(), OutputWrapper(StringIO())
     code = 0
     try:
-        call_command("send_command", "weatherstation", *arguments, stdout=out, stderr=err)
+        call_command(*arguments, stdout=out, stderr=err)
     except SystemExit as ended:
         code = ended.code
     return code, out.getvalue(), err._out.getvalue()
@@ -1263,7 +1267,9 @@ def test_the_command_line_says_that_nobody_answered(said, station):
     code, _, err = run("STATION-001", "reboot", "--wait", "1s")
 
     assert code == 1
-    assert err.strip().endswith("is acknowledged, without an answer within 1 s")
+    assert err.strip().endswith(
+        "is acknowledged, without an answer within 1 s (list_commands shows what waits)"
+    )
 
 
 def test_the_command_line_says_that_it_waits(no_broker, station):
@@ -1293,6 +1299,79 @@ def test_the_command_line_ends_with_0_when_a_command_of_qos_0_is_sent(said, stat
 
     assert (code, err) == (0, "")
     assert out.strip().endswith("is sent")
+
+
+def test_waiting_ends_with_the_deadline(said, station, monkeypatch):
+    monkeypatch.setattr("devicehub.management.commands.send_command.GRACE", timedelta(0))
+    said(Ack())
+
+    code, _, err = run("STATION-001", "reboot", "--deadline", "1s", "--wait", "1h")
+
+    assert code == 1
+    assert err.strip().endswith("is acknowledged, and its deadline has passed: is listen_mqtt running?")
+
+
+def test_what_a_device_says_stays_on_its_line(said, station):
+    """Line breaks, and what would move the cursor or rename the window of a terminal."""
+    said(answering(station, {"ok": False, "error": "jammed\n\x1b]0;owned\x07\u202e"}))
+
+    _, _, err = run("STATION-001", "reboot", "--wait", "5s")
+
+    assert err.strip().endswith("the device could not: jammed\\n\\x1b]0;owned\\x07\\u202e")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--wait", "1h"]], ids=["publishing", "waiting"])
+def test_ctrl_c_ends_the_waiting_and_not_the_command(said, station, monkeypatch, arguments):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    said(Ack() if arguments else interrupt)
+    monkeypatch.setattr("time.sleep", interrupt)
+
+    code, out, err = run("STATION-001", "reboot", *arguments)
+
+    assert (code, out, len(err.splitlines())) == (130, "", 1)
+    assert err.startswith(
+        f"{the_command().id}: reboot to weatherstation/STATION-001 is {the_command().state}"
+    )
+
+
+def test_ctrl_c_before_the_commit_queues_nothing(station, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DeviceCommand, "save", interrupt)
+
+    assert run("STATION-001", "reboot") == (130, "", "Nothing was queued\n")
+    assert not DeviceCommand.objects.exists()
+
+
+def test_a_process_that_waits_ends_at_once_on_ctrl_c(broker, url, station, arrive):
+    device = arrive(broker, station)
+    command = [sys.executable, "manage.py", "send_command", "weatherstation", "STATION-001", "reboot"]
+    waiting = subprocess.Popen(
+        [*command, "--wait", "1h"], env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert eventually(lambda: device.received and the_command().state == ACKNOWLEDGED)
+
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=10)
+
+    assert (waiting.returncode, len(err.splitlines())) == (130, 1)
+
+
+def test_a_database_that_fails_is_said_in_one_line(station, monkeypatch):
+    def fail(*_, **__):
+        raise OperationalError("the server\n  is away")
+
+    monkeypatch.setattr(DeviceCommand, "save", fail)
+
+    with pytest.raises(CommandError) as error:
+        run("STATION-001", "reboot")
+
+    assert str(error.value) == (
+        "The database fails: the server is away; look with list_commands before you send it again"
+    )
 
 
 @pytest.mark.parametrize("model", [DeviceCommand, WeatherStationDevice])
@@ -1339,6 +1418,120 @@ def test_what_cannot_be_sent_is_said_in_one_line(station, arguments, words):
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) < 300
     assert not DeviceCommand.objects.exists()
+
+
+# --- manage.py list_commands, cancel_command
+
+
+def test_the_list_shows_what_waits_and_why(station, neighbour):
+    now = clock.now()
+    queue(station, queued_at=now, error="no connection to 127.0.0.1:1883")
+    queue(neighbour, queued_at=now + MINUTE)
+    sent = queue(station, "set_interval", queued_at=now + 2 * MINUTE, state=ACKNOWLEDGED)
+    queue(station, state=FAILED, due_at=None, error="weatherstation/STATION-001 is disabled")
+
+    code, out, _ = run_command("list_commands")
+
+    lines = out.splitlines()
+    assert (code, len(lines)) == (0, 3)
+    assert lines[0] == f"{sent.id}: set_interval to weatherstation/STATION-001 is acknowledged"
+    assert "reboot to weatherstation/STATION-002 is queued until " in lines[1]
+    assert lines[1].endswith("UTC: nobody has tried it yet")
+    assert lines[2].endswith("UTC: no connection to 127.0.0.1:1883")
+    assert len(run_command("list_commands", "weatherstation")[1].splitlines()) == 3
+    assert run_command("list_commands", "weatherstation", "STATION-002")[1] == f"{lines[1]}\n"
+    assert run_command("list_commands", "irrigationvalve")[1] == "No command waits\n"
+    assert run_command("list_commands", "--state", "failed")[1].endswith(
+        "is failed: weatherstation/STATION-001 is disabled\n"
+    )
+    found = json.loads(
+        run_command("list_commands", "--state", "acknowledged", "--state", "sent", "--json")[1]
+    )
+    assert [(one["id"], one["state"], one["due_at"] is None) for one in found] == [
+        (str(sent.id), "acknowledged", False)
+    ]
+
+
+def test_a_terminal_gets_a_table_of_what_waits(station, monkeypatch):
+    """What stands in brackets is no markup."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    command = queue(station, error="[/red] [Errno 111] :smile:\x1b[2J")
+
+    out = run_command("list_commands")[1]
+
+    assert str(command.id) in out
+    assert r"[/red] [Errno 111] :smile:\x1b[2J" in out
+
+
+def test_a_long_list_says_how_many_more_there_are(station, monkeypatch):
+    monkeypatch.setattr("devicehub.management.commands.list_commands.SHOWN", 2)
+    for _ in range(5):
+        queue(station)
+
+    assert run_command("list_commands")[1].splitlines()[2:] == ["(3 more; --json shows all)"]
+    assert len(json.loads(run_command("list_commands", "--json")[1])) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["weathrstation"], "no device type 'weathrstation'"), (["weatherstation", "GONE"], "There is no ")],
+)
+def test_a_list_of_what_never_was_is_an_error(station, arguments, words):
+    with pytest.raises(CommandError, match=words):
+        run_command("list_commands", *arguments)
+
+
+def test_a_deleted_device_has_a_list_of_what_is_over(station):
+    queue(station, state=EXPIRED, due_at=None)
+    station.device.delete()
+
+    out = run_command("list_commands", "weatherstation", "STATION-001", "--state", "expired")[1]
+
+    assert out.strip().endswith("is expired")
+
+
+def test_queued_commands_are_cancelled_from_the_shell(station):
+    one, two = queue(station), queue(station, error="the device is away")
+
+    code, out, err = run_command("cancel_command", str(one.id), str(two.id))
+
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"{command.id}: reboot to weatherstation/STATION-001 is cancelled" for command in (one, two)
+    ]
+    assert {command.state for command in DeviceCommand.objects.all()} == {CANCELLED}
+    assert run_command("cancel_command", str(one.id))[0] == 0, "as it was asked"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"leased_until": clock.now()}, "ended while it did; try again in half a minute"),
+        ({"state": SENT}, "is sent: it is too late to cancel it, the device may have it"),
+        ({"state": ACKNOWLEDGED}, "is acknowledged: it is too late to cancel it, the device may have it"),
+        ({"state": EXPIRED, "due_at": None}, "is expired; it was over before"),
+    ],
+)
+def test_what_cannot_be_cancelled_says_why_and_the_others_are(station, fields, words):
+    late, waiting = queue(station, **fields), queue(station)
+
+    code, out, err = run_command("cancel_command", str(late.id), str(waiting.id))
+
+    assert (code, out) == (1, f"{waiting.id}: reboot to weatherstation/STATION-001 is cancelled\n")
+    assert err.strip().endswith(words)
+    late.refresh_from_db()
+    assert late.state == fields.get("state", QUEUED)
+
+
+def test_a_cancelled_command_in_json_and_one_that_never_was(station):
+    waiting, nobodys = queue(station), uuid.UUID(int=1)
+
+    code, out, err = run_command("cancel_command", str(waiting.id), str(nobodys), "--json")
+
+    assert (code, err) == (1, f"{nobodys}: there is no such command\n")
+    assert [(one["id"], one["state"]) for one in json.loads(out)] == [(str(waiting.id), "cancelled")]
+    with pytest.raises(CommandError, match="'x' is no id of a command; list_commands shows them"):
+        run_command("cancel_command", "x")
 
 
 # --- The migration
