@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError, QuerySet, RestrictedError
 from django.forms import ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 
 from devicehub import commands, provisioning, removal
+from devicehub.commands import description
 from devicehub.models import DeviceCommand, QuarantinedMessage, RemovalRequest, RetainedTopic
 from devicehub.registry import Kind, registry
 
 SHOWN_BYTES = 2000  # of a quarantined payload
+STEPS = ("queued_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")  # of a command
 HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
 SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
 
@@ -128,10 +132,36 @@ class QuarantineAdmin(RecordAdmin):
 
 @admin.register(DeviceCommand)
 class DeviceCommandAdmin(RecordAdmin):
-    list_display = ("queued_at", "device_key", "name", "state", "attempts", "deadline", "error")
+    list_display = ("queued_at", "device_key", "name", "state", "attempts", "deadline", "why")
     list_filter = ("state", "name")
     search_fields = ("=id", "device_key")
+    fieldsets = (
+        (None, {"fields": ("id", "device_key", "name", "payload")}),
+        ("How far it came", {"fields": ("state", "why", "attempts", "next_attempt", "deadline", *STEPS)}),
+        ("Answer", {"fields": ("result", "response")}),
+    )
     actions = ("cancel",)
+    change_form_outer_before_template = "devicehub/_cancel.html"
+
+    @admin.display(description="Why")
+    def why(self, command: DeviceCommand) -> str:
+        return description.reason(command)
+
+    @admin.display(description="Next attempt")
+    def next_attempt(self, command: DeviceCommand) -> datetime | None:
+        """None for what is looked at again at its deadline only, to end it."""
+        return command.due_at if command.due_at != command.deadline else None
+
+    @admin.display(description="Result")
+    def result(self, command: DeviceCommand) -> str:
+        return "" if command.result is None else json.dumps(command.result, ensure_ascii=False)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        context = {**(extra_context or {}), "may_cancel": self.has_cancel_permission(request)}
+        answer: HttpResponse = super().change_view(request, object_id, form_url, context)
+        return answer
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("devicehub.change_devicecommand"))
@@ -143,7 +173,7 @@ class DeviceCommandAdmin(RecordAdmin):
         cancelled = sum(commands.cancel(command) for command in chosen)
         self.message_user(request, f"{cancelled} cancelled.")
         if cancelled < len(chosen):
-            late = f"{len(chosen) - cancelled} were over or on their way, and stay as they are."
+            late = f"{len(chosen) - cancelled} were over, on their way or may have arrived, and stay as they are."
             self.message_user(request, late, messages.WARNING)
 
 

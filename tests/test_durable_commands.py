@@ -13,11 +13,13 @@ from io import StringIO
 
 import paho.mqtt.client as paho
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.core.management.base import OutputWrapper
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone as clock
+from django.utils.html import escape
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -34,7 +36,7 @@ from tests import servers
 from tests.hub import ROOT, environment, eventually
 
 QUEUED, SENT, ACKNOWLEDGED, ANSWERED, FAILED, EXPIRED, CANCELLED = CommandState
-HOUR = timedelta(hours=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +225,7 @@ def test_a_device_that_is_away_gets_its_command_when_it_is_back(broker, station,
 def test_a_status_of_the_device_brings_the_next_attempt_forward(broker, station, neighbour, arrive):
     for who in (station, neighbour):
         who.device.send_command("reboot")
-    DeviceCommand.objects.update(due_at=clock.now() + HOUR)
+    DeviceCommand.objects.update(due_at=clock.now() + MINUTE)
     arrive(broker, station)
 
     pipeline([Message(station.topic("status"), b'{"status": "online"}', clock.now())])
@@ -231,6 +233,20 @@ def test_a_status_of_the_device_brings_the_next_attempt_forward(broker, station,
     assert commands.send_due() == 1
     key = "weatherstation/STATION-001"
     assert DeviceCommand.objects.get(state=ACKNOWLEDGED).device_key == key
+
+
+def test_what_waited_for_the_device_is_sent_in_the_order_in_which_it_was_queued(said, station):
+    sent = []
+    said(lambda message: sent.append(json.loads(message.payload)["payload"]["interval"]) or Ack())
+    now, later = clock.now(), clock.now() + MINUTE
+    for place in (3, 1, 4, 2, 5):
+        at = now + timedelta(milliseconds=place)
+        queue(station, "set_interval", payload={"interval": place}, queued_at=at, due_at=later)
+
+    pipeline([Message(station.topic("status"), b'{"status": "online"}', clock.now())])
+    commands.send_due()
+
+    assert sent == [1, 2, 3, 4, 5]
 
 
 def test_the_connection_stays_open_while_there_is_work(broker, station, arrive, monkeypatch):
@@ -425,7 +441,9 @@ def test_while_the_broker_is_away_it_is_not_asked_for_each_command(no_broker, st
 
 def test_nothing_to_do_is_one_query(station, django_assert_num_queries):
     queue(station, state=ANSWERED, due_at=None)
-    queue(station, due_at=clock.now() + HOUR)
+    queue(station, due_at=clock.now() + MINUTE)
+
+    commands.send_due()  # once a minute it looks for more
 
     with django_assert_num_queries(1):
         assert commands.send_due() == 0
@@ -757,6 +775,43 @@ def test_no_attempt_is_put_off_beyond_the_deadline(no_broker, station):
     assert eventually(lambda: commands.send_due() or the_command().state == EXPIRED, seconds=2)
 
 
+@pytest.fixture
+def while_connecting(said, monkeypatch):
+    """Let something happen while the connection to the broker is being made, which takes its time."""
+
+    def happens(event):
+        class Slow(FakeConnection):
+            def __init__(self, *_, **__):
+                event()
+
+        monkeypatch.setattr(mqtt, "Connection", Slow)
+
+    return happens
+
+
+def test_nothing_is_published_after_its_deadline(while_connecting, said, station):
+    published = []
+    said(lambda message: published.append(message) or Ack())
+    while_connecting(lambda: eventually(lambda: clock.now() > the_command().deadline))
+
+    commands.send(station.device, "reboot", deadline=timedelta(seconds=0.2))
+
+    assert (published, the_command().state) == ([], QUEUED)
+    commands.send_due()
+    assert (the_command().state, the_command().error) == (EXPIRED, "it was not sent before the deadline")
+
+
+def test_nothing_is_published_to_a_device_that_was_disabled_meanwhile(while_connecting, said, station):
+    published = []
+    said(lambda message: published.append(message) or Ack())
+    while_connecting(lambda: WeatherStationDevice.objects.update(is_active=False))
+
+    station.device.send_command("reboot")
+
+    assert (published, the_command().state) == ([], FAILED)
+    assert the_command().error == "weatherstation/STATION-001 is disabled"
+
+
 def test_what_was_not_answered_expires_and_a_late_answer_is_kept(said, station, monkeypatch):
     heard = []
     monkeypatch.setattr(WeatherStation, "on_command_response", lambda *arguments: heard.append(arguments))
@@ -797,6 +852,65 @@ def test_the_deadline_is_a_setting(no_broker, station, settings):
     station.device.send_command("reboot")
 
     assert the_command().deadline - the_command().queued_at == timedelta(seconds=90)
+
+
+# --- Clocks
+
+
+@pytest.mark.parametrize("ahead", [HOUR, timedelta(days=4000)])
+def test_what_a_clock_that_was_ahead_queued_is_sent_and_lives_as_long_as_it_was_meant_to(
+    said, station, ahead
+):
+    then = clock.now() + ahead
+    queue(station, queued_at=then, deadline=then + HOUR, due_at=then)
+    said(Ack())
+
+    assert commands.send_due() == 1
+
+    command = the_command()
+    assert (command.state, command.deadline - command.queued_at) == (ACKNOWLEDGED, HOUR)
+    assert command.queued_at <= clock.now()
+    assert command.due_at == command.deadline
+
+
+def test_what_waits_for_its_answer_since_a_clock_was_ahead_expires_in_its_time(said, station):
+    then = clock.now() + timedelta(days=1)
+    queue(station, state=ACKNOWLEDGED, queued_at=then, deadline=then + HOUR, due_at=then + HOUR)
+
+    commands.send_due()
+
+    command = the_command()
+    assert (command.state, command.due_at) == (ACKNOWLEDGED, command.deadline)
+    assert command.deadline < clock.now() + HOUR
+
+
+@pytest.mark.parametrize("state", [QUEUED, SENT])
+def test_an_attempt_that_a_clock_put_off_for_long_is_made_now(said, station, state):
+    """Also one of a process that was killed, whose lease would not end."""
+    then = clock.now() + HOUR
+    queue(station, state=state, deadline=then + HOUR, due_at=then, leased_until=then)
+    said(Ack())
+
+    assert commands.send_due() == 1
+
+
+def test_the_clocks_of_two_machines_may_differ_by_minutes(said, station):
+    then = clock.now() + timedelta(minutes=4)
+    queue(station, queued_at=then, deadline=then + HOUR, due_at=then, leased_until=then)
+    before = DeviceCommand.objects.values().get()
+    said(Ack())
+
+    assert commands.send_due() == 0
+
+    assert DeviceCommand.objects.values().get() == before
+
+
+def test_a_command_of_qos_0_is_not_sent_again_for_its_times(said, station):
+    deadline = clock.now() + HOUR
+    queue(station, state=SENT, deadline=deadline, due_at=deadline)
+    said(Ack())
+
+    assert commands.send_due() == 0
 
 
 # --- Answers
@@ -928,6 +1042,24 @@ def test_what_is_on_its_way_cannot_be_cancelled(said, station):
     assert not commands.cancel(the_command())
 
 
+def test_what_a_killed_process_may_have_sent_is_neither_cancelled_nor_called_unsent(
+    broker, url, station, arrive
+):
+    device = arrive(broker, station)
+    killed(SEND.format(patch="sender._conclude = die"))
+    assert eventually(lambda: device.received)
+    DeviceCommand.objects.update(due_at=clock.now(), leased_until=clock.now())
+
+    assert not commands.cancel(the_command())
+
+    DeviceCommand.objects.update(deadline=clock.now())
+    commands.send_due()
+    assert the_command().state == EXPIRED
+    assert (
+        the_command().error == "the process that was sending it ended, and no answer came before the deadline"
+    )
+
+
 def test_the_admin_shows_commands_and_cancels_queued_ones(admin_client, no_broker, said, station):
     page = "/admin/devicehub/devicecommand/"
     waiting, over = queue(station), queue(station, state=ANSWERED, due_at=None)
@@ -937,15 +1069,56 @@ def test_the_admin_shows_commands_and_cancels_queued_ones(admin_client, no_broke
     answer = admin_client.post(page, form, follow=True).content.decode()
 
     assert "1 cancelled." in answer
-    assert "1 were over or on their way" in answer
+    assert "1 were over, on their way or may have arrived" in answer
     states = dict(DeviceCommand.objects.values_list("id", "state"))
     assert states == {waiting.id: CANCELLED, over.id: ANSWERED}
 
 
+def change_page(client, command):
+    return client.get(f"/admin/devicehub/devicecommand/{command.id}/change/").content.decode()
+
+
+def test_the_page_of_a_command_says_all_of_it(admin_client, station):
+    now = clock.now()
+    waiting = queue(station, payload={"n": 42}, error="the device is away", due_at=now + MINUTE)
+    untried = queue(station)
+    over = queue(
+        station, state=ANSWERED, due_at=None, answered_at=now, response={"ok": True, "result": {"°C": 21.5}}
+    )
+
+    page = change_page(admin_client, waiting)
+    for text in (str(waiting.id), "the device is away", "Next attempt", "Deadline", "42"):
+        assert text in page
+    assert "nobody has tried it yet" in change_page(admin_client, untried)
+    assert escape('{"°C": 21.5}') in change_page(admin_client, over)
+    assert "nobody has tried it yet" in admin_client.get("/admin/devicehub/devicecommand/").content.decode()
+
+
+def test_a_queued_command_is_cancelled_on_its_page(admin_client, station):
+    waiting, sent = queue(station), queue(station, state=ACKNOWLEDGED)
+    assert "Cancel this command" not in change_page(admin_client, sent)
+    (form,) = re.findall(
+        r'<form method="post" action="([^"]+)"[^>]*>(.*?)</form>', change_page(admin_client, waiting), re.S
+    )
+    assert "Cancel this command" in form[1]
+    fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]+)"', form[1]))
+    assert fields.pop("csrfmiddlewaretoken")
+
+    answer = admin_client.post(form[0], fields, follow=True).content.decode()
+
+    assert "1 cancelled." in answer
+    waiting.refresh_from_db()
+    assert waiting.state == CANCELLED
+
+
 def test_who_may_only_look_cannot_cancel(client, django_user_model, station):
     reader = django_user_model.objects.create_user("reader", is_staff=True)
+    reader.user_permissions.add(Permission.objects.get(codename="view_devicecommand"))
     client.force_login(reader)
     waiting = queue(station)
+    page = change_page(client, waiting)
+    assert str(waiting.id) in page
+    assert "Cancel this command" not in page
 
     client.post(
         "/admin/devicehub/devicecommand/", {"action": "cancel", "_selected_action": [str(waiting.id)]}
@@ -1034,6 +1207,31 @@ def test_a_float_that_comes_back_as_an_integer_is_refused_alike_everywhere(stati
     assert not DeviceCommand.objects.exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "wrapped", [lambda x: [x], lambda x: [{"a": [1, (x,)]}]], ids=["in a list", "deep inside"]
+)
+def test_what_is_not_finite_is_refused_however_deep_it_is(station, value, wrapped, monkeypatch):
+    monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": list})
+
+    with pytest.raises(ValueError, match="holds a number that is not finite"):
+        station.device.send_command("set_interval", {"interval": wrapped(value)})
+
+    assert not DeviceCommand.objects.exists()
+
+
+def test_a_payload_has_at_most_256_kib(no_broker, station, monkeypatch):
+    monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": str})
+    frame = len('{"interval":""}')
+
+    with pytest.raises(ValueError, match="The payload has 262145 bytes, and may have 262144"):
+        station.device.send_command("set_interval", {"interval": "x" * (262_145 - frame)})
+    assert not DeviceCommand.objects.exists()
+
+    station.device.send_command("set_interval", {"interval": "x" * (262_144 - frame)})
+    assert the_command().state == QUEUED
+
+
 def test_parameters_are_kept_exactly(no_broker, station, monkeypatch):
     monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": list})
     values = [9999999999999998.0, -0.5, 1.0, 5e-324, 2**64 - 1, -(2**63), True, None, "\ufffd", [], {}]
@@ -1058,10 +1256,14 @@ def test_send_checks_what_send_command_checks(station):
 
 def run(*arguments):
     """The exit code, and what was written."""
+    return run_command("send_command", "weatherstation", *arguments)
+
+
+def run_command(*arguments):
     out, err = StringIO(), OutputWrapper(StringIO())
     code = 0
     try:
-        call_command("send_command", "weatherstation", *arguments, stdout=out, stderr=err)
+        call_command(*arguments, stdout=out, stderr=err)
     except SystemExit as ended:
         code = ended.code
     return code, out.getvalue(), err._out.getvalue()
@@ -1108,7 +1310,9 @@ def test_the_command_line_says_that_nobody_answered(said, station):
     code, _, err = run("STATION-001", "reboot", "--wait", "1s")
 
     assert code == 1
-    assert err.strip().endswith("is acknowledged, without an answer within 1 s")
+    assert err.strip().endswith(
+        "is acknowledged, without an answer within 1 s (list_commands shows what waits)"
+    )
 
 
 def test_the_command_line_says_that_it_waits(no_broker, station):
@@ -1138,6 +1342,79 @@ def test_the_command_line_ends_with_0_when_a_command_of_qos_0_is_sent(said, stat
 
     assert (code, err) == (0, "")
     assert out.strip().endswith("is sent")
+
+
+def test_waiting_ends_with_the_deadline(said, station, monkeypatch):
+    monkeypatch.setattr("devicehub.management.commands.send_command.GRACE", timedelta(0))
+    said(Ack())
+
+    code, _, err = run("STATION-001", "reboot", "--deadline", "1s", "--wait", "1h")
+
+    assert code == 1
+    assert err.strip().endswith("is acknowledged, and its deadline has passed: is listen_mqtt running?")
+
+
+def test_what_a_device_says_stays_on_its_line(said, station):
+    """Line breaks, and what would move the cursor or rename the window of a terminal."""
+    said(answering(station, {"ok": False, "error": "jammed\n\x1b]0;owned\x07\u202e"}))
+
+    _, _, err = run("STATION-001", "reboot", "--wait", "5s")
+
+    assert err.strip().endswith("the device could not: jammed\\n\\x1b]0;owned\\x07\\u202e")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--wait", "1h"]], ids=["publishing", "waiting"])
+def test_ctrl_c_ends_the_waiting_and_not_the_command(said, station, monkeypatch, arguments):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    said(Ack() if arguments else interrupt)
+    monkeypatch.setattr("time.sleep", interrupt)
+
+    code, out, err = run("STATION-001", "reboot", *arguments)
+
+    assert (code, out, len(err.splitlines())) == (130, "", 1)
+    assert err.startswith(
+        f"{the_command().id}: reboot to weatherstation/STATION-001 is {the_command().state}"
+    )
+
+
+def test_ctrl_c_before_the_commit_queues_nothing(station, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DeviceCommand, "save", interrupt)
+
+    assert run("STATION-001", "reboot") == (130, "", "Nothing was queued\n")
+    assert not DeviceCommand.objects.exists()
+
+
+def test_a_process_that_waits_ends_at_once_on_ctrl_c(broker, url, station, arrive):
+    device = arrive(broker, station)
+    command = [sys.executable, "manage.py", "send_command", "weatherstation", "STATION-001", "reboot"]
+    waiting = subprocess.Popen(
+        [*command, "--wait", "1h"], env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert eventually(lambda: device.received and the_command().state == ACKNOWLEDGED)
+
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=10)
+
+    assert (waiting.returncode, len(err.splitlines())) == (130, 1)
+
+
+def test_a_database_that_fails_is_said_in_one_line(station, monkeypatch):
+    def fail(*_, **__):
+        raise OperationalError("the server\n  is away")
+
+    monkeypatch.setattr(DeviceCommand, "save", fail)
+
+    with pytest.raises(CommandError) as error:
+        run("STATION-001", "reboot")
+
+    assert str(error.value) == (
+        "The database fails: the server is away; look with list_commands before you send it again"
+    )
 
 
 @pytest.mark.parametrize("model", [DeviceCommand, WeatherStationDevice])
@@ -1170,7 +1447,10 @@ def test_the_command_line_in_json(said, station):
         (["STATION-001", "set_interval"], "The parameter interval is missing"),
         (["STATION-001", "set_interval", '{"interval": "x"}'], "interval must be int"),
         (["STATION-001", "set_interval", "[5]"], "parameters are a JSON object"),
-        (["STATION-001", "set_interval", "{"], "is no JSON"),
+        (["STATION-001", "set_interval", "{"], "'{' is no JSON: Expecting property name"),
+        (["STATION-001", "set_interval", "{}" + "x" * 1000], "x' is no JSON: Extra data"),
+        (["STATION-001", "set_interval", '{"a":' * 9000], "is no JSON: maximum recursion depth exceeded"),
+        (["STATION-001", "set_interval", '{"interval": NaN}'], "interval must be int"),
     ],
 )
 def test_what_cannot_be_sent_is_said_in_one_line(station, arguments, words):
@@ -1179,7 +1459,122 @@ def test_what_cannot_be_sent_is_said_in_one_line(station, arguments, words):
 
     assert words in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 300
     assert not DeviceCommand.objects.exists()
+
+
+# --- manage.py list_commands, cancel_command
+
+
+def test_the_list_shows_what_waits_and_why(station, neighbour):
+    now = clock.now()
+    queue(station, queued_at=now, error="no connection to 127.0.0.1:1883")
+    queue(neighbour, queued_at=now + MINUTE)
+    sent = queue(station, "set_interval", queued_at=now + 2 * MINUTE, state=ACKNOWLEDGED)
+    queue(station, state=FAILED, due_at=None, error="weatherstation/STATION-001 is disabled")
+
+    code, out, _ = run_command("list_commands")
+
+    lines = out.splitlines()
+    assert (code, len(lines)) == (0, 3)
+    assert lines[0] == f"{sent.id}: set_interval to weatherstation/STATION-001 is acknowledged"
+    assert "reboot to weatherstation/STATION-002 is queued until " in lines[1]
+    assert lines[1].endswith("UTC: nobody has tried it yet")
+    assert lines[2].endswith("UTC: no connection to 127.0.0.1:1883")
+    assert len(run_command("list_commands", "weatherstation")[1].splitlines()) == 3
+    assert run_command("list_commands", "weatherstation", "STATION-002")[1] == f"{lines[1]}\n"
+    assert run_command("list_commands", "irrigationvalve")[1] == "No command waits\n"
+    assert run_command("list_commands", "--state", "failed")[1].endswith(
+        "is failed: weatherstation/STATION-001 is disabled\n"
+    )
+    found = json.loads(
+        run_command("list_commands", "--state", "acknowledged", "--state", "sent", "--json")[1]
+    )
+    assert [(one["id"], one["state"], one["due_at"] is None) for one in found] == [
+        (str(sent.id), "acknowledged", False)
+    ]
+
+
+def test_a_terminal_gets_a_table_of_what_waits(station, monkeypatch):
+    """What stands in brackets is no markup."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    command = queue(station, error="[/red] [Errno 111] :smile:\x1b[2J")
+
+    out = run_command("list_commands")[1]
+
+    assert str(command.id) in out
+    assert r"[/red] [Errno 111] :smile:\x1b[2J" in out
+
+
+def test_a_long_list_says_how_many_more_there_are(station, monkeypatch):
+    monkeypatch.setattr("devicehub.management.commands.list_commands.SHOWN", 2)
+    for _ in range(5):
+        queue(station)
+
+    assert run_command("list_commands")[1].splitlines()[2:] == ["(3 more; --json shows all)"]
+    assert len(json.loads(run_command("list_commands", "--json")[1])) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["weathrstation"], "no device type 'weathrstation'"), (["weatherstation", "GONE"], "There is no ")],
+)
+def test_a_list_of_what_never_was_is_an_error(station, arguments, words):
+    with pytest.raises(CommandError, match=words):
+        run_command("list_commands", *arguments)
+
+
+def test_a_deleted_device_has_a_list_of_what_is_over(station):
+    queue(station, state=EXPIRED, due_at=None)
+    station.device.delete()
+
+    out = run_command("list_commands", "weatherstation", "STATION-001", "--state", "expired")[1]
+
+    assert out.strip().endswith("is expired")
+
+
+def test_queued_commands_are_cancelled_from_the_shell(station):
+    one, two = queue(station), queue(station, error="the device is away")
+
+    code, out, err = run_command("cancel_command", str(one.id), str(two.id))
+
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"{command.id}: reboot to weatherstation/STATION-001 is cancelled" for command in (one, two)
+    ]
+    assert {command.state for command in DeviceCommand.objects.all()} == {CANCELLED}
+    assert run_command("cancel_command", str(one.id))[0] == 0, "as it was asked"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"leased_until": clock.now()}, "ended while it did; try again in half a minute"),
+        ({"state": SENT}, "is sent: it is too late to cancel it, the device may have it"),
+        ({"state": ACKNOWLEDGED}, "is acknowledged: it is too late to cancel it, the device may have it"),
+        ({"state": EXPIRED, "due_at": None}, "is expired; it was over before"),
+    ],
+)
+def test_what_cannot_be_cancelled_says_why_and_the_others_are(station, fields, words):
+    late, waiting = queue(station, **fields), queue(station)
+
+    code, out, err = run_command("cancel_command", str(late.id), str(waiting.id))
+
+    assert (code, out) == (1, f"{waiting.id}: reboot to weatherstation/STATION-001 is cancelled\n")
+    assert err.strip().endswith(words)
+    late.refresh_from_db()
+    assert late.state == fields.get("state", QUEUED)
+
+
+def test_a_cancelled_command_in_json_and_one_that_never_was(station):
+    waiting, nobodys = queue(station), uuid.UUID(int=1)
+
+    code, out, err = run_command("cancel_command", str(waiting.id), str(nobodys), "--json")
+
+    assert (code, err) == (1, f"{nobodys}: there is no such command\n")
+    assert [(one["id"], one["state"]) for one in json.loads(out)] == [(str(waiting.id), "cancelled")]
+    with pytest.raises(CommandError, match="'x' is no id of a command; list_commands shows them"):
+        run_command("cancel_command", "x")
 
 
 # --- The migration

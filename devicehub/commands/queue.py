@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,9 @@ from devicehub.registry import registry
 from devicehub.storable import fault_as_json
 
 LONGEST = timedelta(days=366)  # of a deadline
+LARGEST = (
+    256 << 10
+)  # bytes of a payload; a broker hangs up on a larger packet than it takes, or a device does
 HEAD_START = timedelta(seconds=2)  # for the process that queued it, before others look for work
 
 
@@ -74,9 +78,26 @@ def forget_open(device_key: str) -> None:
 
 
 def _storable(payload: dict[str, Any]) -> Any:
-    """*payload* as JSON has it. TypeError for what JSON has not; ValueError for what no database keeps alike."""
-    content = orjson.loads(orjson.dumps(payload))
+    """*payload* as JSON has it. TypeError for what JSON has not; ValueError for too much, or what is not kept alike."""
+    text = orjson.dumps(payload)
+    if len(text) > LARGEST:
+        raise ValueError(f"The payload has {len(text)} bytes, and may have {LARGEST}")
+    if not _is_finite(payload):
+        raise ValueError("The payload holds a number that is not finite")
+    content = orjson.loads(text)
     fault = fault_as_json(content)
     if fault is not None:
         raise ValueError(f"The payload {fault}, which databases do not keep alike")
     return content
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in *value* are finite: orjson makes null of the others."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(map(_is_finite, value.values()))
+        case list() | tuple():
+            return all(map(_is_finite, value))
+    return True

@@ -23,6 +23,7 @@ ACK_TIMEOUT = 10.0  # seconds for the broker's ack
 PATIENCE = 10.0  # seconds that a caller waits for another thread that is sending
 IDLE = 10.0  # seconds without work after which the connection is closed
 HOLD_OFF = (1, 2, 5, 10, 30)  # seconds until a broker that was away is asked again
+AMEND_EVERY = 60.0  # seconds between two looks for what a clock that was wrong has written
 NO_SUBSCRIBERS = 0x10
 # Topic name invalid, payload format invalid (MQTT 5.0, 3.4.2.1): the next attempt would end so too. Not so with not
 # authorized (0x87): a broker also says that while it cannot ask our authorization service, which may be restarting.
@@ -35,8 +36,9 @@ class Sender:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: mqtt.Connection | None = None
-        self._used = 0.0  # on the monotonic clock, as is the next
+        self._used = 0.0  # on the monotonic clock, as are the next two
         self._away_until = 0.0
+        self._amend_at = 0.0
         self._failures = 0
         self._refusal = ""
 
@@ -45,6 +47,9 @@ class Sender:
 
         Raises DatabaseError. It begins nothing new after 5 s; a broker that hangs makes that 20 s more.
         """
+        if time.monotonic() >= self._amend_at:
+            transitions.amend_times(timezone.now())
+            self._amend_at = time.monotonic() + AMEND_EVERY
         commands = transitions.due(timezone.now(), most)
         if not commands:
             self._rest()
@@ -75,11 +80,11 @@ class Sender:
             _tell(command, letter)
 
     def close(self) -> None:
-        """Close the connection, unless it is in use for longer than a second; forget that the broker was away."""
+        """Close the connection, unless it is in use for longer than a second; forget when to do what next."""
         if self._lock.acquire(timeout=1):
             try:
                 self._hang_up()
-                self._away_until, self._failures = 0.0, 0
+                self._away_until, self._amend_at, self._failures = 0.0, 0.0, 0
             finally:
                 self._lock.release()
 
@@ -97,19 +102,23 @@ class Sender:
             return None
         # Whatever goes wrong from here on, others are sent before this one is due again.
         try:
-            letter = envelope(command, now)
-        except Undeliverable as error:
-            transitions.fail(command, now, str(error))
-            return None
-        return letter if self._publish(command, letter) else None
-
-    def _publish(self, command: DeviceCommand, letter: Envelope) -> bool:
-        try:
             connection = self._open()
         except (mqtt.MqttError, mqtt.InvalidAddress) as error:
             self._hold_off(str(error))
             transitions.retry(command, timezone.now(), str(error))
-            return False
+            return None
+        now = timezone.now()  # connecting may have taken seconds, in which much can end
+        if command.deadline <= now:
+            transitions.postpone(command, command.error, now)
+            return None
+        try:
+            letter = envelope(command, now)
+        except Undeliverable as error:
+            transitions.fail(command, now, str(error))
+            return None
+        return letter if self._publish(connection, command, letter) else None
+
+    def _publish(self, connection: mqtt.Connection, command: DeviceCommand, letter: Envelope) -> bool:
         sent_at = timezone.now()
         try:
             ack = connection.publish(letter.message, ACK_TIMEOUT)

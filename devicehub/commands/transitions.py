@@ -13,16 +13,38 @@ from typing import Any
 
 from django.db.models import Case, F, Q, QuerySet, Value, When
 
+from devicehub import clock
 from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 
 LEASE = timedelta(seconds=30)  # longer than connecting and publishing may take together
 PAUSES = (1, 2, 5, 10, 20, 30)  # seconds between attempts
+MOST_AMENDED = 1000  # at once, of those that were queued by a clock that was ahead
 SENDABLE = (CommandState.QUEUED, CommandState.SENT)
 
 
 def due(now: datetime, most: int) -> list[DeviceCommand]:
-    """Those to be sent, and those whose deadline has passed; one query of an index that holds open ones only."""
-    return list(DeviceCommand.objects.filter(due_at__lte=now).order_by("due_at")[:most])
+    """Those to be sent, and those whose deadline has passed; one query of an index that holds open ones only.
+
+    Of those that became due together, as when their device came back, the one that was queued first is first.
+    """
+    return list(DeviceCommand.objects.filter(due_at__lte=now).order_by("due_at", "queued_at")[:most])
+
+
+def amend_times(now: datetime) -> None:
+    """Set right what a clock that was ahead has written, so that no command waits for that time to come.
+
+    What was queued then is queued now, for as long as it was meant to live; the next attempt is now.
+    """
+    ahead = DeviceCommand.objects.filter(state__in=OPEN_STATES, queued_at__gt=now + clock.AHEAD)
+    for command in ahead[:MOST_AMENDED]:
+        deadline = now + (command.deadline - command.queued_at)
+        due_at = deadline if command.due_at == command.deadline else now
+        ahead.filter(pk=command.pk).update(queued_at=now, deadline=deadline, due_at=due_at)
+    # A command of QoS 0 that was sent is due at its deadline: it must not be sent again.
+    attempts = Q(state=CommandState.QUEUED) | Q(state=CommandState.SENT, due_at__lt=F("deadline"))
+    DeviceCommand.objects.filter(attempts, due_at__gt=now + LEASE + clock.AHEAD).update(
+        due_at=now, leased_until=None
+    )
 
 
 def claim(command: DeviceCommand, now: datetime) -> bool:
@@ -95,6 +117,8 @@ def fail(command: DeviceCommand, now: datetime, error: str) -> None:
 def expire(command: DeviceCommand, now: datetime) -> None:
     """Its deadline has passed without an answer."""
     why = "it was not sent" if command.sent_at is None else "no answer came"
+    if command.sent_at is None and command.leased_until is not None:
+        why = "the process that was sending it ended, and no answer came"
     before = f": {command.error}" if command.error else ""
     _free(command, now).filter(state__in=OPEN_STATES, deadline__lte=now).update(
         state=CommandState.EXPIRED,
@@ -106,11 +130,11 @@ def expire(command: DeviceCommand, now: datetime) -> None:
 
 
 def cancel(command: DeviceCommand, now: datetime) -> bool:
-    """False when it is not queued any more, or is being published at this moment."""
+    """False when it is not queued any more, is being published, or may have been by a process that ended meanwhile."""
     return bool(
-        _free(command, now)
-        .filter(state=CommandState.QUEUED)
-        .update(state=CommandState.CANCELLED, ended_at=now, due_at=None, leased_until=None)
+        DeviceCommand.objects.filter(pk=command.pk, state=CommandState.QUEUED, leased_until=None).update(
+            state=CommandState.CANCELLED, ended_at=now, due_at=None, leased_until=None
+        )
     )
 
 

@@ -10,20 +10,25 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error, connections, transaction
+from django.utils import timezone
 
 from authsvc.durations import duration
 from devicehub import commands, provisioning
-from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
+from devicehub.commands import description
+from devicehub.models import OPEN_STATES, BaseDevice, CommandState, DeviceCommand
 
+SHOWN = 80  # characters of parameters that cannot be read
 LOOK = 0.1  # seconds between two looks at the command while waiting
-TAKEN = (CommandState.SENT, CommandState.ACKNOWLEDGED, CommandState.ANSWERED)
+GRACE = timedelta(seconds=2)  # after the deadline, for a worker to end the command
+INTERRUPTED = 130  # the exit code of a program that ctrl-c ended
 
 
 def json_object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is no JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"{text[:SHOWN]!r} is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise ArgumentTypeError('parameters are a JSON object, such as {"interval": 60}')
     return found
@@ -33,6 +38,7 @@ class Command(BaseCommand):
     help = (
         "Send a command to a device. Exit code 0 when the broker has it, with --wait when the device did it."
     )
+    sent_id = ""  # of the command, once it is in the queue
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
@@ -44,12 +50,30 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true")
 
     def handle(self, **options: Any) -> None:
+        wait: timedelta = options["wait"] or timedelta()
+        try:
+            device = self._send(options)
+            command = _look(self.sent_id, wait)
+        except KeyboardInterrupt:
+            self._interrupted(as_json=options["json"])
+        except Error as error:
+            why = " ".join(str(error).split())
+            raise CommandError(
+                f"The database fails: {why}; look with list_commands before you send it again"
+            ) from error
+        is_enough = command.succeeded or (not wait and _is_taken(command, device))
+        self._report(command, _for_people(command, wait), did=is_enough, as_json=options["json"])
+        if not is_enough:
+            sys.exit(1)
+
+    def _send(self, options: dict[str, Any]) -> BaseDevice:
         try:
             kind = provisioning.kind_of(options["type"])
             device = provisioning.find(kind, options["device_id"])
-            command_id = commands.send(
-                device, options["name"], options["payload"], deadline=options["deadline"]
-            )
+            with transaction.atomic():  # its id is known before the broker is asked, which may take a while
+                self.sent_id = commands.send(
+                    device, options["name"], options["payload"], deadline=options["deadline"]
+                )
         except (
             provisioning.UnknownKind,
             provisioning.UnknownDevice,
@@ -58,61 +82,57 @@ class Command(BaseCommand):
             TypeError,
         ) as error:
             raise CommandError(str(error)) from error
-        wait: timedelta | None = options["wait"]
-        command = _look(command_id, wait or timedelta())
-        if wait or command.state == CommandState.ANSWERED:
-            did = command.succeeded
+        return device
+
+    def _interrupted(self, *, as_json: bool) -> None:
+        """Ctrl-c ends the waiting, and not the command."""
+        connections.close_all()  # it may be in the middle of a query
+        command = DeviceCommand.objects.filter(id=self.sent_id).first() if self.sent_id else None
+        if command is None:
+            self.stderr.write("Nothing was queued")
         else:
-            did = _is_taken(command, kind.device_type._commands[command.name].qos)
-        if options["json"]:
-            self.stdout.write(json.dumps(_as_dict(command)))
+            self._report(command, _for_people(command, timedelta()), did=False, as_json=as_json)
+        sys.exit(INTERRUPTED)
+
+    def _report(self, command: DeviceCommand, text: str, *, did: bool, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(description.as_dict(command)))
         else:
-            (self.stdout if did else self.stderr).write(_for_people(command, wait))
-        if not did:
-            sys.exit(1)
+            (self.stdout if did else self.stderr).write(text)
 
 
-def _is_taken(command: DeviceCommand, qos: int) -> bool:
+def _is_taken(command: DeviceCommand, device: BaseDevice) -> bool:
     """Whether the broker has it, as far as can be known: with QoS 0 it acknowledges nothing."""
+    qos = device._device_type_cls._commands[command.name].qos
     return command.state == CommandState.ACKNOWLEDGED or (command.state == CommandState.SENT and qos == 0)
 
 
 def _look(command_id: str, wait: timedelta) -> DeviceCommand:
-    """The command, as soon as it is over; as it is when *wait* is. CommandError when it was deleted."""
-    end = time.monotonic() + wait.total_seconds()
-    while True:
-        command = DeviceCommand.objects.filter(id=command_id).first()
-        if command is None:
-            raise CommandError(f"{command_id}: the command was deleted, perhaps with its device")
-        if command.state not in OPEN_STATES or time.monotonic() >= end:
-            return command
+    """The command, as soon as it is over; as it is after *wait* or its deadline. CommandError when it was deleted."""
+    command = _found(command_id)
+    most = min(wait, command.deadline + GRACE - timezone.now())
+    end = time.monotonic() + most.total_seconds()
+    while command.state in OPEN_STATES and time.monotonic() < end:
         time.sleep(LOOK)
+        command = _found(command_id)
+    return command
 
 
-def _as_dict(command: DeviceCommand) -> dict[str, Any]:
-    return {
-        "id": str(command.id),
-        "device": command.device_key,
-        "command": command.name,
-        "state": command.state,
-        "deadline": command.deadline.isoformat(),
-        "attempts": command.attempts,
-        "error": command.error,
-        "response": command.response,
-    }
+def _found(command_id: str) -> DeviceCommand:
+    command = DeviceCommand.objects.filter(id=command_id).first()
+    if command is None:
+        raise CommandError(f"{command_id}: the command was deleted, perhaps with its device")
+    return command
 
 
-def _for_people(command: DeviceCommand, wait: timedelta | None) -> str:
-    what = f"{command.id}: {command.name} to {command.device_key}"
-    why = f": {command.error}" if command.error else ""
-    if command.state == CommandState.ANSWERED:
-        if command.succeeded:
-            return f"{what} is answered: {json.dumps(command.result)}"
-        return f"{what} is answered: the device could not{why}"
+def _for_people(command: DeviceCommand, wait: timedelta) -> str:
+    text = description.in_words(command)
     if command.state not in OPEN_STATES:
-        return f"{what} is {command.state}{why}"
-    if command.state in TAKEN and wait:
-        return f"{what} is {command.state}, without an answer within {wait.total_seconds():g} s{why}"
-    if command.state in TAKEN:
-        return f"{what} is {command.state}{why}"
-    return f"{what} is queued until {command.deadline:%Y-%m-%d %H:%M:%S} UTC{why}"
+        return text
+    if command.deadline <= timezone.now():
+        return f"{text}, and its deadline has passed: is listen_mqtt running?"
+    if command.state == CommandState.QUEUED:
+        return f"{text} (listen_mqtt sends it, cancel_command takes it back)"
+    if not wait:
+        return text
+    return f"{text}, without an answer within {wait.total_seconds():g} s (list_commands shows what waits)"

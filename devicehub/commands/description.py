@@ -1,0 +1,63 @@
+"""A command in words, on one line, and as JSON has it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from devicehub.models import CommandState, DeviceCommand
+
+TIMES = ("queued_at", "deadline", "due_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")
+
+
+def as_dict(command: DeviceCommand) -> dict[str, Any]:
+    times: dict[str, datetime | None] = {name: getattr(command, name) for name in TIMES}
+    return {
+        "id": str(command.id),
+        "device": command.device_key,
+        "command": command.name,
+        "payload": command.payload,
+        "state": command.state,
+        **{name: time and time.isoformat() for name, time in times.items()},
+        "attempts": command.attempts,
+        "error": command.error,
+        "response": command.response,
+    }
+
+
+def in_words(command: DeviceCommand) -> str:
+    """Which command it is, how far it came and why it is not further."""
+    what = f"{command.id}: {command.name} to {command.device_key} is {command.state}"
+    if command.succeeded:
+        return f"{what}: {json.dumps(command.result)}"
+    if command.state == CommandState.QUEUED:
+        return f"{what} until {in_utc(command.deadline)}: {reason(command)}"
+    if command.state == CommandState.ANSWERED:
+        what += ": the device could not"
+    if not command.error or command.state == CommandState.CANCELLED:
+        return what
+    return f"{what}: {printable(command.error)}"
+
+
+def reason(command: DeviceCommand) -> str:
+    """Why it waits, or how it failed; empty where there is nothing to say."""
+    if command.state == CommandState.QUEUED and command.leased_until is not None:
+        return "a process is sending it, or ended while it did"
+    if command.error:
+        return printable(command.error)
+    match command.state:
+        case CommandState.QUEUED:
+            return "nobody has tried it yet"
+        case CommandState.SENT | CommandState.ACKNOWLEDGED:
+            return "no answer yet"
+    return ""
+
+
+def in_utc(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def printable(text: str) -> str:
+    """*text* on one line; what would move the cursor of a terminal is written as Python escapes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,66 @@
+"""`manage.py cancel_command ID...`: take commands out of the queue."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentTypeError
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from devicehub import commands
+from devicehub.commands import description
+from devicehub.models import CommandState, DeviceCommand
+
+
+def command_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is no id of a command; list_commands shows them") from error
+
+
+class Command(BaseCommand):
+    help = "Take commands that are queued out of the queue. Exit code 0 when all of them are cancelled."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("id", nargs="+", type=command_id, help="as list_commands shows it")
+        parser.add_argument("--json", action="store_true", help="the commands as they are now, as JSON")
+
+    def handle(self, **options: Any) -> None:
+        missed = False
+        now_so: list[dict[str, Any]] = []
+        for one in options["id"]:
+            command = _cancelled(one)
+            is_cancelled = command is not None and command.state == CommandState.CANCELLED
+            missed |= not is_cancelled
+            if command is not None:
+                now_so.append(description.as_dict(command))
+            if not options["json"] or command is None:
+                (self.stdout if is_cancelled else self.stderr).write(_in_words(one, command))
+        if options["json"]:
+            self.stdout.write(json.dumps(now_so))
+        if missed:
+            sys.exit(1)
+
+
+def _cancelled(one: UUID) -> DeviceCommand | None:
+    """The command after the attempt to cancel it, if there is one of this id."""
+    command = DeviceCommand.objects.filter(id=one).first()
+    if command is not None:
+        commands.cancel(command)
+    return DeviceCommand.objects.filter(id=one).first()
+
+
+def _in_words(one: UUID, command: DeviceCommand | None) -> str:
+    if command is None:
+        return f"{one}: there is no such command"
+    text = description.in_words(command)
+    match command.state:
+        case CommandState.QUEUED:
+            return f"{text}; try again in half a minute"
+        case CommandState.SENT | CommandState.ACKNOWLEDGED:
+            return f"{text}: it is too late to cancel it, the device may have it"
+    return text if command.state == CommandState.CANCELLED else f"{text}; it was over before"
