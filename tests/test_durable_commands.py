@@ -425,6 +425,25 @@ def test_a_topic_that_the_account_may_not_publish_to_is_tried_again(
     assert command.error == f"the broker refused a message to {topic}: Not authorized (0x87)"
 
 
+def test_a_broker_that_hangs_up_on_a_large_command_holds_up_no_other(
+    no_broker, station, arrive, tmp_path, needs_real, settings
+):
+    large, other = station.device.send_command("reboot"), station.device.send_command("reboot")
+    DeviceCommand.objects.filter(id=large).update(payload={"text": "x" * 20_000})
+    with running_mosquitto(tmp_path / "mosquitto", needs_real, "max_packet_size 10000\n") as port:
+        device = arrive(port, station)
+        settings.MQTT_URL = f"mqtt://127.0.0.1:{port}"
+
+        def others_arrive():
+            commands.send_due()
+            return device.ids() == [other]
+
+        assert eventually(others_arrive, 5)  # less than what an ack is waited for
+    refused = DeviceCommand.objects.get(id=large)
+    assert refused.state == SENT
+    assert "the connection was lost" in refused.error
+
+
 def test_while_the_broker_is_away_it_is_not_asked_for_each_command(no_broker, station, monkeypatch):
     asked = []
     real = mqtt.Connection
@@ -668,7 +687,7 @@ def test_without_an_ack_it_may_have_arrived_and_is_sent_again(said, station, tol
     station.device.send_command("reboot")
     command = the_command()
     assert (command.state, command.acknowledged_at, told) == (SENT, None, [])
-    assert command.error == "no ack; may this account publish there?"
+    assert command.error == "no ack; may this account publish there, and as much?"
     assert command.sent_at is not None
     assert not commands.cancel(command)
 
@@ -1331,7 +1350,7 @@ def test_the_command_line_ends_with_1_without_the_brokers_acknowledgement(said, 
     code, out, err = run("STATION-001", "reboot")
 
     assert (code, out) == (1, "")
-    assert err.strip().endswith("is sent: no ack; may this account publish there?")
+    assert err.strip().endswith("is sent: no ack; may this account publish there, and as much?")
 
 
 def test_the_command_line_ends_with_0_when_a_command_of_qos_0_is_sent(said, station, monkeypatch):

@@ -124,7 +124,8 @@ class Sender:
             ack = connection.publish(letter.message, ACK_TIMEOUT)
         except mqtt.Unacknowledged as error:
             self._hold_off("the broker did not acknowledge the command before this one")
-            why = f"{error}; may this account publish there?"  # RabbitMQ hangs up on one that may not
+            # RabbitMQ hangs up on an account that may not, mosquitto on a message that is too large for it.
+            why = f"{error}; may this account publish there, and as much?"
             transitions.retry(command, timezone.now(), why, sent_at=sent_at)
         except mqtt.MqttError as error:
             self._hang_up()

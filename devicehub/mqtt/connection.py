@@ -93,8 +93,11 @@ class Connection:
         self._subscribed: dict[int, threading.Event] = {}
         self._granted: dict[int, list[ReasonCode]] = {}
         self._client.on_subscribe = self._on_subscribe
+        self._news = threading.Condition()  # of the next three
         self._acks: dict[int, Ack] = {}
+        self._losses, self._loss = 0, ""  # how often the connection was lost, and why the last time
         self._client.on_publish = self._on_publish
+        self._client.on_disconnect = self._on_disconnect
         try:
             self._client.connect(address.host, address.port, KEEPALIVE)
         except OSError as error:
@@ -119,7 +122,14 @@ class Connection:
         self._subscribed.setdefault(mid, threading.Event()).set()
 
     def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
-        self._acks[mid] = Ack(int(reason.value), str(reason))
+        with self._news:
+            self._acks[mid] = Ack(int(reason.value), str(reason))
+            self._news.notify_all()
+
+    def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
+        with self._news:
+            self._losses, self._loss = self._losses + 1, str(reason)
+            self._news.notify_all()
 
     def subscribe(self, topic_filter: str, qos: int = 1, timeout: float = CONNECT_TIMEOUT) -> None:
         """Subscribe and wait for the broker's answer. Raises MqttError when it refuses."""
@@ -134,8 +144,10 @@ class Connection:
     def publish(self, message: Outgoing, timeout: float = CONNECT_TIMEOUT) -> Ack:
         """Publish and, at QoS 1 and 2, wait for the ack. Raises MqttError without one.
 
-        An ack may be a refusal; see Ack.is_failure.
+        An ack may be a refusal; see Ack.is_failure. A connection that is lost meanwhile is waited for no longer: some
+        brokers hang up on a message that they do not take.
         """
+        losses = self._losses
         info = self._client.publish(
             message.topic,
             message.payload,
@@ -143,13 +155,16 @@ class Connection:
             message.retain,
             properties=properties_of(message, self._client.protocol),
         )
-        try:
-            info.wait_for_publish(timeout)
-        except (RuntimeError, ValueError) as error:
-            raise MqttError(f"not published to {message.topic}: {error}") from error
-        if not info.is_published():
-            raise Unacknowledged(f"the broker did not acknowledge a message to {message.topic}")
-        return self._acks.pop(info.mid, Ack())
+        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_AGAIN):
+            raise MqttError(f"not published to {message.topic}: {paho.error_string(info.rc)}")
+        with self._news:
+            self._news.wait_for(lambda: info.mid in self._acks or self._losses > losses, timeout)
+            ack = self._acks.pop(info.mid, None)
+            lost = self._losses > losses
+        if ack is None:
+            why = f": the connection was lost ({self._loss})" if lost else ""
+            raise Unacknowledged(f"the broker did not acknowledge a message to {message.topic}{why}")
+        return ack
 
     @property
     def connected(self) -> bool:
