@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 
 from devicehub.ingest.failpoints import STAGES
-from tests import servers
+from tests import flushes, servers
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER
 from tests.rig import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
 from tests.stores import READINGS, PostgresqlDatabase
@@ -88,6 +88,27 @@ def start_twice(rig: Rig) -> None:
 
 
 # --- The database
+
+
+def acknowledge_in_order(rig: Rig) -> None:
+    """Pull the plug at any moment: what was acknowledged until then has been flushed. Read from a trace."""
+    rig.stop(rig.worker)
+    rig.worker.start(subscribed=False)
+    with servers.strace(rig.worker.pid, flushes.STRACE, rig.folder) as trace:
+        if not until(lambda: "connected to" in rig.worker.log.read_text()):
+            rig.complain(f"it does not connect while it is traced: {tail(rig.worker)}")
+        rig.wait(rig.seconds(1, 5))
+    port = None if rig.to_database is None else rig.to_database.port
+    storage = flushes.WriteAheadLog() if port is None else flushes.CommitAnswers(port)
+    with trace.open() as lines:
+        seen, early = flushes.acks((line.rstrip("\n") for line in lines), rig.to_broker.port, storage)
+    if early:
+        rig.complain(
+            f"{len(early)} of {seen} acks were sent before what they are for was flushed: {early[:10]}"
+        )
+    if seen < 50:
+        rig.complain(f"{seen} acks in the trace: nothing was tested")
+    rig.healed()
 
 
 def lock_out(rig: Rig) -> None:
@@ -297,6 +318,7 @@ SCENARIOS = (
              workers=2),
     Scenario("same-client-id", "F17", start_twice, "a second worker with the same client id",
              breaks=True),
+    Scenario("flush-order", "F9", acknowledge_in_order, "each ack after the flush, in a trace of system calls"),
     Scenario("database-locked", "F5, F6", lock_out, "the table or the file is locked by somebody else"),
     Scenario("disk-full", "F7", fill_disk, "the disk of the database is full for a while", small=True),
     Scenario("database-stopped", "F4", stop_database, "PostgreSQL stopped or restarted", PG, rounds=2),

@@ -88,6 +88,11 @@ class Worker:
         return self._folder / f"listen_mqtt-{id(self)}-{self._number}-{self._starts}.log"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def started(self) -> bool:
         """Whether it should be running."""
         return self._process is not None
