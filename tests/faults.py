@@ -5,15 +5,19 @@ A nemesis does one fault and heals it again; what must hold is in tests/rig.py, 
 
 from __future__ import annotations
 
+import pkgutil
 import signal
 
 from devicehub.ingest.failpoints import STAGES
+from fleet import migrations
 from tests import flushes, servers
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER
 from tests.rig import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
-from tests.stores import READINGS, PostgresqlDatabase
+from tests.stores import DEVICE, READINGS, PostgresqlDatabase
 
 NUISANCE = {"DJANGO_SETTINGS_MODULE": "tests.nuisance.settings"}
+NEXT = "tests.nuisance.next_release"
+RELEASED = max(module.name for module in pkgutil.iter_modules(migrations.__path__))
 KILLS = 50  # of each kind and database, in a bench
 
 
@@ -189,6 +193,32 @@ def _postgresql(rig: Rig) -> PostgresqlDatabase:
     return rig.database
 
 
+def migrate(rig: Rig) -> None:
+    """The next release's tables under a worker of this one, which then starts anew on them, and in a bench back."""
+    _migrate(rig)
+    if not rig.database.has(DEVICE, "owner"):
+        rig.complain("nothing was migrated")
+    rig.healed()
+    rig.stop(rig.worker)
+    rig.worker.start()
+    rig.healed()
+    if rig.longer:
+        _migrate(rig, RELEASED)
+        rig.healed()
+
+
+def _migrate(rig: Rig, *release: str) -> None:
+    """As often as PostgreSQL ends it, for it and the worker may have waited for each other."""
+    held = f"{rig.seconds(0.5, 8):.1f}"
+    while True:
+        code, said = rig.manage("migrate", "fleet", *release, DJANGO_SETTINGS_MODULE=NEXT, HELD=held)
+        if not code:
+            return
+        if "deadlock detected" not in said:
+            rig.complain(f"migrate ended with {code}: {said[-600:]}")
+            return
+
+
 # --- The broker and the way to it
 
 
@@ -321,6 +351,7 @@ SCENARIOS = (
     Scenario("flush-order", "F9", acknowledge_in_order, "each ack after the flush, in a trace of system calls"),
     Scenario("database-locked", "F5, F6", lock_out, "the table or the file is locked by somebody else"),
     Scenario("disk-full", "F7", fill_disk, "the disk of the database is full for a while", small=True),
+    Scenario("migration", "F16", migrate, "tables are migrated under a worker that does not know"),
     Scenario("database-stopped", "F4", stop_database, "PostgreSQL stopped or restarted", PG, rounds=2),
     Scenario("database-crashed", "F4", crash_database, "PostgreSQL stopped at once, and recovered", PG),
     Scenario("backend-killed", "F4", kill_backend, "the worker's session at PostgreSQL is ended", PG,

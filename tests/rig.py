@@ -267,6 +267,19 @@ class Rig:
             self.complain(f"nothing is stored before the first fault: {tail(self.worker)}")
         self.sender.count()
 
+    def manage(self, *arguments: str, **more: str) -> tuple[int, str]:
+        """Run `manage.py` beside the workers: its exit code and what it says."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            env=self._environment | more,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
     @property
     def worker(self) -> Worker:
         return self.workers[0]

@@ -84,6 +84,13 @@ class Database:
         """Nobody else can store a message."""
         raise NotImplementedError
 
+    def has(self, table: str, column: str) -> bool:
+        try:
+            self.query(f"SELECT {column} FROM {table}")
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedColumn):
+            return False
+        return True
+
     def newest(self) -> int:
         """The highest number among the readings; -1 when there is none."""
         number = self.query(f"SELECT max(rainfall) FROM {READINGS}")[0][0]
