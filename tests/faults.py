@@ -13,7 +13,7 @@ from fleet import migrations
 from tests import flushes, servers
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER
 from tests.rig import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
-from tests.stores import DEVICE, READINGS, PostgresqlDatabase
+from tests.stores import DEVICE, QUARANTINE, READINGS, PostgresqlDatabase
 
 NUISANCE = {"DJANGO_SETTINGS_MODULE": "tests.nuisance.settings"}
 NEXT = "tests.nuisance.next_release"
@@ -119,6 +119,16 @@ def lock_out(rig: Rig) -> None:
     """Somebody else holds the lock that storing needs: a backup, a migration, a forgotten shell."""
     with rig.database.locked():
         rig.wait(rig.seconds(3, 30))
+    rig.healed()
+
+
+def refuse_quarantine(rig: Rig) -> None:
+    """One table takes nothing, while all others do."""
+    log = rig.worker.log
+    with rig.database.refusing(QUARANTINE):
+        if not until(lambda: "ingest.not_stored" in log.read_text(), 10):
+            rig.complain(f"nothing can be put into the quarantine, and nobody says so: {tail(rig.worker)}")
+        rig.wait(rig.seconds(1, 20))
     rig.healed()
 
 
@@ -350,6 +360,7 @@ SCENARIOS = (
              breaks=True),
     Scenario("flush-order", "F9", acknowledge_in_order, "each ack after the flush, in a trace of system calls"),
     Scenario("database-locked", "F5, F6", lock_out, "the table or the file is locked by somebody else"),
+    Scenario("quarantine-refuses", "F24", refuse_quarantine, "the table of the quarantine takes nothing"),
     Scenario("disk-full", "F7", fill_disk, "the disk of the database is full for a while", small=True),
     Scenario("migration", "F16", migrate, "tables are migrated under a worker that does not know"),
     Scenario("database-stopped", "F4", stop_database, "PostgreSQL stopped or restarted", PG, rounds=2),

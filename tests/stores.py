@@ -91,6 +91,10 @@ class Database:
             return False
         return True
 
+    def refusing(self, table: str) -> AbstractContextManager[None]:
+        """Nobody can add a row to *table*."""
+        raise NotImplementedError
+
     def newest(self) -> int:
         """The highest number among the readings; -1 when there is none."""
         number = self.query(f"SELECT max(rainfall) FROM {READINGS}")[0][0]
@@ -141,6 +145,16 @@ class SqliteDatabase(Database):
             connection.execute("ROLLBACK")
 
 
+    @contextmanager
+    def refusing(self, table: str) -> Iterator[None]:
+        with closing(sqlite3.connect(self._path, isolation_level=None, timeout=20)) as connection:
+            connection.execute(
+                f"CREATE TRIGGER refusing BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+            yield
+            connection.execute("DROP TRIGGER refusing")
+
+
 class PostgresqlDatabase(Database):
     def __init__(self, cluster: servers.Cluster, name: str, disk: Disk | None) -> None:
         super().__init__(disk)
@@ -162,6 +176,17 @@ class PostgresqlDatabase(Database):
             connection.execute(f"LOCK TABLE {MESSAGES} IN ACCESS EXCLUSIVE MODE".encode())
             yield
             connection.rollback()
+
+    @contextmanager
+    def refusing(self, table: str) -> Iterator[None]:
+        self._execute("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
+        self._execute(f"CREATE TRIGGER refusing BEFORE INSERT ON {table} EXECUTE FUNCTION refuse()")
+        yield
+        self._execute("DROP FUNCTION refuse CASCADE")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(statement.encode())
 
     def end_sessions(self) -> int:
         """Kill the backends of all others; how many there were."""
