@@ -144,7 +144,6 @@ class SqliteDatabase(Database):
             yield
             connection.execute("ROLLBACK")
 
-
     @contextmanager
     def refusing(self, table: str) -> Iterator[None]:
         with closing(sqlite3.connect(self._path, isolation_level=None, timeout=20)) as connection:
@@ -179,7 +178,9 @@ class PostgresqlDatabase(Database):
 
     @contextmanager
     def refusing(self, table: str) -> Iterator[None]:
-        self._execute("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'")
+        self._execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'"
+        )
         self._execute(f"CREATE TRIGGER refusing BEFORE INSERT ON {table} EXECUTE FUNCTION refuse()")
         yield
         self._execute("DROP FUNCTION refuse CASCADE")

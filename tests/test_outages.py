@@ -217,6 +217,7 @@ def test_a_broker_that_comes_back_without_the_session_is_told(tmp_path, needs_re
             assert listener.said == [
                 f"connected to 127.0.0.1:{port} in a new session",
                 "connection lost (it was closed), trying again",
+                f"no connection to 127.0.0.1:{port} ([Errno 111] Connection refused), trying again",
                 f"connected to 127.0.0.1:{port}, which lost the session of this worker and what waited in it",
             ]
 

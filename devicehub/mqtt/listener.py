@@ -292,8 +292,11 @@ class Listener:
 
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
         self._client.backoff.failed()
-        if not self._ready.is_set():
-            self._failure = f"no connection to {self._where} ({self._client.trouble})"
+        trouble = f"no connection to {self._where} ({self._client.trouble})"
+        if self._ready.is_set():
+            self._tell(f"{trouble}, trying again")
+        else:
+            self._failure = trouble
             self._client.halt()
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
