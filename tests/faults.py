@@ -13,7 +13,7 @@ from fleet import migrations
 from tests import flushes, servers
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER
 from tests.rig import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
-from tests.stores import DEVICE, QUARANTINE, READINGS, PostgresqlDatabase
+from tests.stores import DEVICE, QUARANTINE, READINGS, PostgresqlDatabase, SqliteDatabase
 
 NUISANCE = {"DJANGO_SETTINGS_MODULE": "tests.nuisance.settings"}
 NEXT = "tests.nuisance.next_release"
@@ -91,6 +91,21 @@ def start_twice(rig: Rig) -> None:
         rig.healed()
 
 
+def run_out_of_files(rig: Rig) -> None:
+    """No further file and no connection can be opened, and those to broker and database break."""
+    worker = rig.worker
+    worker.listen()
+    with worker.without_files():
+        with rig.database.refusing(QUARANTINE):
+            if not worker.says("ingest.not_stored", 10):
+                rig.complain(f"it does not say that it cannot store: {tail(worker)}")
+        rig.to_broker.reset()
+        if not worker.says("Too many open files", 10):
+            rig.complain(f"it does not say that it can open nothing: {tail(worker)}")
+        rig.wait(rig.seconds(1, 20))
+    rig.healed()
+
+
 # --- The database
 
 
@@ -99,7 +114,7 @@ def acknowledge_in_order(rig: Rig) -> None:
     rig.stop(rig.worker)
     rig.worker.start(subscribed=False)
     with servers.strace(rig.worker.pid, flushes.STRACE, rig.folder) as trace:
-        if not until(lambda: "connected to" in rig.worker.log.read_text()):
+        if not rig.worker.says("connected to"):
             rig.complain(f"it does not connect while it is traced: {tail(rig.worker)}")
         rig.wait(rig.seconds(1, 5))
     port = None if rig.to_database is None else rig.to_database.port
@@ -124,19 +139,43 @@ def lock_out(rig: Rig) -> None:
 
 def refuse_quarantine(rig: Rig) -> None:
     """One table takes nothing, while all others do."""
-    log = rig.worker.log
+    rig.worker.listen()
     with rig.database.refusing(QUARANTINE):
-        if not until(lambda: "ingest.not_stored" in log.read_text(), 10):
+        if not rig.worker.says("ingest.not_stored", 10):
             rig.complain(f"nothing can be put into the quarantine, and nobody says so: {tail(rig.worker)}")
         rig.wait(rig.seconds(1, 20))
     rig.healed()
 
 
+def fail_to_write(rig: Rig) -> None:
+    """The file system of the database became read-only after an error of its disk, or a flush fails."""
+    for harm in "pwrite64:error=EROFS", "fdatasync:error=EIO":
+        rig.worker.listen()
+        with servers.strace(rig.worker.pid, ["--trace=pwrite64,fdatasync", f"--inject={harm}"], rig.folder):
+            if not rig.worker.says("disk I/O error", 10):
+                rig.complain(f"{harm}, and nobody says so: {tail(rig.worker)}")
+            rig.wait(rig.seconds(0.5, 20))
+        rig.healed()
+
+
+def refuse_files(rig: Rig) -> None:
+    """Somebody else owns the database when the worker starts."""
+    assert isinstance(rig.database, SqliteDatabase)
+    rig.stop(rig.worker)
+    with rig.database.read_only():
+        rig.worker.start(subscribed=False)
+        if not rig.worker.says("attempt to write a readonly database", 10):
+            rig.complain(f"it may not write, and nobody says so: {tail(rig.worker)}")
+        rig.wait(rig.seconds(0.5, 20))
+    rig.healed()
+
+
 def fill_disk(rig: Rig) -> None:
-    disk, log = rig.database.disk, rig.worker.log
+    disk = rig.database.disk
     assert disk is not None
+    rig.worker.listen()
     disk.fill()
-    if not until(lambda: "ingest.not_stored" in log.read_text(), 20):
+    if not rig.worker.says("ingest.not_stored", 20):
         rig.complain(f"the disk is full and nobody says so: {tail(rig.worker)}")
     rig.wait(rig.seconds(0.5, 10))
     disk.free()
@@ -358,9 +397,13 @@ SCENARIOS = (
              workers=2),
     Scenario("same-client-id", "F17", start_twice, "a second worker with the same client id",
              breaks=True),
+    Scenario("files-run-out", "F22", run_out_of_files, "the worker can open no file and no connection",
+             breaks=True),
     Scenario("flush-order", "F9", acknowledge_in_order, "each ack after the flush, in a trace of system calls"),
     Scenario("database-locked", "F5, F6", lock_out, "the table or the file is locked by somebody else"),
     Scenario("quarantine-refuses", "F24", refuse_quarantine, "the table of the quarantine takes nothing"),
+    Scenario("writes-fail", "F8, F9", fail_to_write, "the disk takes no writes, or no flushes", ("sqlite",)),
+    Scenario("files-refused", "F8", refuse_files, "the worker may not write the database", ("sqlite",)),
     Scenario("disk-full", "F7", fill_disk, "the disk of the database is full for a while", small=True),
     Scenario("migration", "F16", migrate, "tables are migrated under a worker that does not know"),
     Scenario("database-stopped", "F4", stop_database, "PostgreSQL stopped or restarted", PG, rounds=2),

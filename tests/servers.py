@@ -409,6 +409,15 @@ def strace(pid: int, options: Sequence[str], folder: Path) -> Iterator[Path]:
         yield trace
 
 
+def heeding_permissions() -> list[str]:
+    """What a command begins with to be bound by the permissions of files, also where root starts it."""
+    if os.geteuid() != 0:
+        return []
+    override = "-dac_override,-dac_read_search"
+    setpriv = _program("setpriv", package="util-linux")
+    return [setpriv, f"--bounding-set={override}", f"--inh-caps={override}"]
+
+
 def faketime() -> str:
     """The path of the library that lies to a process about the time."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))

@@ -130,6 +130,18 @@ class SqliteDatabase(Database):
         super().__init__(disk)
         self._path = path
 
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Its files and their folder belong to somebody else."""
+        files = [file for file in self._path.parent.iterdir() if file.is_file()]
+        for file in files:
+            file.chmod(0o400)
+        self._path.parent.chmod(0o500)
+        yield
+        self._path.parent.chmod(0o700)
+        for file in files:
+            file.chmod(0o600)
+
     def url(self, port: int | None) -> str:
         return f"sqlite:///{self._path}"
 
