@@ -11,7 +11,7 @@ import signal
 from devicehub.ingest.failpoints import STAGES
 from fleet import migrations
 from tests import flushes, servers
-from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER
+from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER, Proxy
 from tests.rig import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
 from tests.stores import DEVICE, QUARANTINE, READINGS, PostgresqlDatabase, SqliteDatabase
 
@@ -303,11 +303,21 @@ def cut(rig: Rig) -> None:
 
 def reset(rig: Rig) -> None:
     """Resets: of what is open, then of the next connections after some bytes, in the middle of a packet."""
-    rig.to_broker.reset()
-    rig.to_broker.reset_after = rig.draw.randint(20, 3000)
+    _reset(rig, rig.to_broker, 3000)
+
+
+def reset_database(rig: Rig) -> None:
+    """The same, on the way to PostgreSQL: also between a COMMIT and its answer."""
+    assert rig.to_database is not None
+    _reset(rig, rig.to_database, 200_000)
+
+
+def _reset(rig: Rig, proxy: Proxy, most: int) -> None:
+    proxy.doom = lambda: rig.draw.randint(20, most)
+    proxy.reset()
     rig.wait(rig.seconds(2, 10))
-    rig.to_broker.reset_after = 0
-    rig.to_broker.reset()
+    proxy.doom = lambda: 0
+    proxy.reset()
     rig.healed()
 
 
@@ -410,6 +420,7 @@ SCENARIOS = (
     Scenario("database-crashed", "F4", crash_database, "PostgreSQL stopped at once, and recovered", PG),
     Scenario("backend-killed", "F4", kill_backend, "the worker's session at PostgreSQL is ended", PG,
              rounds=3),
+    Scenario("database-reset", "F4, F11", reset_database, "connections to PostgreSQL are reset, also in a commit", PG),
     Scenario("database-slow", "F5", slow_database, "every packet to and from PostgreSQL is late", PG),
     Scenario("database-silent", "F5", silent_database, "PostgreSQL is gone without a word", PG),
     Scenario("database-paused", "F5", pause_database, "PostgreSQL stands still", PG),

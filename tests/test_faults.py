@@ -246,7 +246,7 @@ def test_a_proxy_resets(way):
     with pytest.raises(ConnectionResetError):
         client.recv(1)
 
-    way.reset_after = 8
+    way.doom = lambda: 8
     client = way.connect()
     with pytest.raises(ConnectionResetError):
         while said_back(client):
