@@ -9,6 +9,7 @@ import pkgutil
 import signal
 
 from devicehub.ingest.failpoints import STAGES
+from devicehub.ingest.message import MAX_KEPT
 from fleet import migrations
 from tests import flushes, servers
 from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER, Proxy
@@ -18,6 +19,7 @@ from tests.stores import DEVICE, QUARANTINE, READINGS, PostgresqlDatabase, Sqlit
 NUISANCE = {"DJANGO_SETTINGS_MODULE": "tests.nuisance.settings"}
 NEXT = "tests.nuisance.next_release"
 RELEASED = max(module.name for module in pkgutil.iter_modules(migrations.__path__))
+MEMORY = 256 << 20  # bytes that a worker may take
 KILLS = 50  # of each kind and database, in a bench
 
 
@@ -335,7 +337,28 @@ def slow_broker(rig: Rig) -> None:
     rig.healed()
 
 
+def trickle(rig: Rig) -> None:
+    """One byte per second each way, so that nothing is ever whole."""
+    rig.to_broker.rate = 1
+    rig.wait(rig.seconds(2, 40))
+    rig.to_broker.rate = 0
+    rig.healed()
+
+
 # --- What the devices send, and when it is
+
+
+def pile_up(rig: Rig) -> None:
+    """Payloads of 1 MiB wait for a worker that starts: more of them than it may hold at once."""
+    rig.stop(rig.worker)
+    rate, rig.sender.rate = rig.sender.rate, 60
+    rig.sender.padding = MAX_KEPT - 200
+    rig.wait(rig.seconds(1, 4))
+    rig.sender.rate, rig.sender.padding = rate, 0
+    rig.worker.start()
+    rig.healed()
+    if rig.worker.most_memory > MEMORY:
+        rig.complain(f"it took {rig.worker.most_memory >> 20} MiB of memory, not {MEMORY >> 20}")
 
 
 def repeat(rig: Rig) -> None:
@@ -433,6 +456,9 @@ SCENARIOS = (
     Scenario("network-half-open", "F11", half_open, "a dead connection that nobody ends",
              limit=1.5 * KEEPALIVE + RESUME_SECONDS, breaks=True),
     Scenario("network-slow", "F11", slow_broker, "half a second late, 5 kB/s"),
+    Scenario("network-trickle", "F11", trickle, "one byte per second", breaks=True,
+             limit=1.5 * KEEPALIVE + RESUME_SECONDS),
+    Scenario("large-backlog", "F21", pile_up, "payloads of 1 MiB wait for a worker that starts"),
     Scenario("duplicates", "F12", repeat, "devices send again what was acknowledged"),
     Scenario("out-of-order", "F13", shuffle, "readings of the last days in no order"),
     Scenario("clock-jump", "F15", jump_clock, "the worker's clock jumps by an hour and by years", dated=False,

@@ -134,8 +134,13 @@ class Proxy:
         what was just sent over it may be lost.
         """
         with suppress(OSError):
-            while piece := await source.read(min(PIECE, max(1, self.rate // 10)) if self.rate else PIECE):
-                held = self.delay + (len(piece) / self.rate if self.rate else 0)
+            rest = b""  # of a piece, where that is carried bit by bit
+            while piece := rest or await source.read(PIECE):
+                held, size = 0.0 if rest else self.delay, len(piece)
+                if self.rate:
+                    size = min(size, max(1, self.rate // 10))
+                    held += size / self.rate
+                piece, rest = piece[:size], piece[size:]
                 if held:
                     await asyncio.sleep(held)
                 if direction in link.silent or target.is_closing():

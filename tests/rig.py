@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import secrets
 import signal
@@ -107,6 +108,12 @@ class Worker:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    @property
+    def most_memory(self) -> int:
+        """Bytes that it has ever held at once."""
+        [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        return int(line) * 1024
 
     @contextmanager
     def without_files(self) -> Iterator[None]:
