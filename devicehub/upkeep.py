@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 
 log = structlog.get_logger(__name__)
 
@@ -25,10 +25,14 @@ class Task:
     name: str
     seconds: float
     run: Callable[[], object]
+    trouble: str = ""  # why it failed the last time
 
 
 class Upkeep:
-    """Runs tasks until it is stopped. A task that fails is logged, and runs again when it is due."""
+    """Runs tasks until it is stopped. A task that fails runs again when it is due.
+
+    Why is logged once, and not again while the same goes on: some run every second, and an outage may take hours.
+    """
 
     def __init__(self) -> None:
         self.stopped = threading.Event()  # set by stop()
@@ -69,6 +73,18 @@ class Upkeep:
     def _do(self, task: Task) -> None:
         try:
             task.run()
-        except BaseException:  # a receiver that calls sys.exit() must not end the task for good
-            log.exception("upkeep.task_failed", task=task.name)
+        except BaseException as error:  # a receiver that calls sys.exit() must not end the task for good
+            self._tell(task, error)
             connections.close_all()  # perhaps it is the connection that is broken
+        else:
+            task.trouble = ""
+
+    def _tell(self, task: Task, error: BaseException) -> None:
+        trouble = f"{type(error).__name__}: {error}"
+        if trouble == task.trouble:
+            return
+        task.trouble = trouble
+        is_away = isinstance(
+            error, OperationalError | InterfaceError
+        )  # the database; where that was found is no help
+        log.error("upkeep.task_failed", task=task.name, error=trouble, exc_info=not is_away)

@@ -5,15 +5,21 @@ A nemesis does one fault and heals it again; what must hold is in tests/rig.py, 
 
 from __future__ import annotations
 
+import pkgutil
 import signal
 
 from devicehub.ingest.failpoints import STAGES
-from tests import servers
-from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER
+from devicehub.ingest.message import MAX_KEPT
+from fleet import migrations
+from tests import flushes, servers
+from tests.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER, Proxy
 from tests.rig import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
-from tests.stores import READINGS, PostgresqlDatabase
+from tests.stores import DEVICE, QUARANTINE, READINGS, PostgresqlDatabase, SqliteDatabase
 
 NUISANCE = {"DJANGO_SETTINGS_MODULE": "tests.nuisance.settings"}
+NEXT = "tests.nuisance.next_release"
+RELEASED = max(module.name for module in pkgutil.iter_modules(migrations.__path__))
+MEMORY = 256 << 20  # bytes that a worker may take
 KILLS = 50  # of each kind and database, in a bench
 
 
@@ -87,7 +93,43 @@ def start_twice(rig: Rig) -> None:
         rig.healed()
 
 
+def run_out_of_files(rig: Rig) -> None:
+    """No further file and no connection can be opened, and those to broker and database break."""
+    worker = rig.worker
+    worker.listen()
+    with worker.without_files():
+        with rig.database.refusing(QUARANTINE):
+            if not worker.says("ingest.not_stored", 10):
+                rig.complain(f"it does not say that it cannot store: {tail(worker)}")
+        rig.to_broker.reset()
+        if not worker.says("Too many open files", 10):
+            rig.complain(f"it does not say that it can open nothing: {tail(worker)}")
+        rig.wait(rig.seconds(1, 20))
+    rig.healed()
+
+
 # --- The database
+
+
+def acknowledge_in_order(rig: Rig) -> None:
+    """Pull the plug at any moment: what was acknowledged until then has been flushed. Read from a trace."""
+    rig.stop(rig.worker)
+    rig.worker.start(subscribed=False)
+    with servers.strace(rig.worker.pid, flushes.STRACE, rig.folder) as trace:
+        if not rig.worker.says("connected to"):
+            rig.complain(f"it does not connect while it is traced: {tail(rig.worker)}")
+        rig.wait(rig.seconds(1, 5))
+    port = None if rig.to_database is None else rig.to_database.port
+    storage = flushes.WriteAheadLog() if port is None else flushes.CommitAnswers(port)
+    with trace.open() as lines:
+        seen, early = flushes.acks((line.rstrip("\n") for line in lines), rig.to_broker.port, storage)
+    if early:
+        rig.complain(
+            f"{len(early)} of {seen} acks were sent before what they are for was flushed: {early[:10]}"
+        )
+    if seen < 50:
+        rig.complain(f"{seen} acks in the trace: nothing was tested")
+    rig.healed()
 
 
 def lock_out(rig: Rig) -> None:
@@ -97,11 +139,45 @@ def lock_out(rig: Rig) -> None:
     rig.healed()
 
 
+def refuse_quarantine(rig: Rig) -> None:
+    """One table takes nothing, while all others do."""
+    rig.worker.listen()
+    with rig.database.refusing(QUARANTINE):
+        if not rig.worker.says("ingest.not_stored", 10):
+            rig.complain(f"nothing can be put into the quarantine, and nobody says so: {tail(rig.worker)}")
+        rig.wait(rig.seconds(1, 20))
+    rig.healed()
+
+
+def fail_to_write(rig: Rig) -> None:
+    """The file system of the database became read-only after an error of its disk, or a flush fails."""
+    for harm in "pwrite64:error=EROFS", "fdatasync:error=EIO":
+        rig.worker.listen()
+        with servers.strace(rig.worker.pid, ["--trace=pwrite64,fdatasync", f"--inject={harm}"], rig.folder):
+            if not rig.worker.says("disk I/O error", 10):
+                rig.complain(f"{harm}, and nobody says so: {tail(rig.worker)}")
+            rig.wait(rig.seconds(0.5, 20))
+        rig.healed()
+
+
+def refuse_files(rig: Rig) -> None:
+    """Somebody else owns the database when the worker starts."""
+    assert isinstance(rig.database, SqliteDatabase)
+    rig.stop(rig.worker)
+    with rig.database.read_only():
+        rig.worker.start(subscribed=False)
+        if not rig.worker.says("attempt to write a readonly database", 10):
+            rig.complain(f"it may not write, and nobody says so: {tail(rig.worker)}")
+        rig.wait(rig.seconds(0.5, 20))
+    rig.healed()
+
+
 def fill_disk(rig: Rig) -> None:
-    disk, log = rig.database.disk, rig.worker.log
+    disk = rig.database.disk
     assert disk is not None
+    rig.worker.listen()
     disk.fill()
-    if not until(lambda: "ingest.not_stored" in log.read_text(), 20):
+    if not rig.worker.says("ingest.not_stored", 20):
         rig.complain(f"the disk is full and nobody says so: {tail(rig.worker)}")
     rig.wait(rig.seconds(0.5, 10))
     disk.free()
@@ -168,6 +244,32 @@ def _postgresql(rig: Rig) -> PostgresqlDatabase:
     return rig.database
 
 
+def migrate(rig: Rig) -> None:
+    """The next release's tables under a worker of this one, which then starts anew on them, and in a bench back."""
+    _migrate(rig)
+    if not rig.database.has(DEVICE, "owner"):
+        rig.complain("nothing was migrated")
+    rig.healed()
+    rig.stop(rig.worker)
+    rig.worker.start()
+    rig.healed()
+    if rig.longer:
+        _migrate(rig, RELEASED)
+        rig.healed()
+
+
+def _migrate(rig: Rig, *release: str) -> None:
+    """As often as PostgreSQL ends it, for it and the worker may have waited for each other."""
+    held = f"{rig.seconds(0.5, 8):.1f}"
+    while True:
+        code, said = rig.manage("migrate", "fleet", *release, DJANGO_SETTINGS_MODULE=NEXT, HELD=held)
+        if not code:
+            return
+        if "deadlock detected" not in said:
+            rig.complain(f"migrate ended with {code}: {said[-600:]}")
+            return
+
+
 # --- The broker and the way to it
 
 
@@ -203,11 +305,21 @@ def cut(rig: Rig) -> None:
 
 def reset(rig: Rig) -> None:
     """Resets: of what is open, then of the next connections after some bytes, in the middle of a packet."""
-    rig.to_broker.reset()
-    rig.to_broker.reset_after = rig.draw.randint(20, 3000)
+    _reset(rig, rig.to_broker, 3000)
+
+
+def reset_database(rig: Rig) -> None:
+    """The same, on the way to PostgreSQL: also between a COMMIT and its answer."""
+    assert rig.to_database is not None
+    _reset(rig, rig.to_database, 200_000)
+
+
+def _reset(rig: Rig, proxy: Proxy, most: int) -> None:
+    proxy.doom = lambda: rig.draw.randint(20, most)
+    proxy.reset()
     rig.wait(rig.seconds(2, 10))
-    rig.to_broker.reset_after = 0
-    rig.to_broker.reset()
+    proxy.doom = lambda: 0
+    proxy.reset()
     rig.healed()
 
 
@@ -225,7 +337,28 @@ def slow_broker(rig: Rig) -> None:
     rig.healed()
 
 
+def trickle(rig: Rig) -> None:
+    """One byte per second each way, so that nothing is ever whole."""
+    rig.to_broker.rate = 1
+    rig.wait(rig.seconds(2, 40))
+    rig.to_broker.rate = 0
+    rig.healed()
+
+
 # --- What the devices send, and when it is
+
+
+def pile_up(rig: Rig) -> None:
+    """Payloads of 1 MiB wait for a worker that starts: more of them than it may hold at once."""
+    rig.stop(rig.worker)
+    rate, rig.sender.rate = rig.sender.rate, 60
+    rig.sender.padding = MAX_KEPT - 200
+    rig.wait(rig.seconds(1, 4))
+    rig.sender.rate, rig.sender.padding = rate, 0
+    rig.worker.start()
+    rig.healed()
+    if rig.worker.most_memory > MEMORY:
+        rig.complain(f"it took {rig.worker.most_memory >> 20} MiB of memory, not {MEMORY >> 20}")
 
 
 def repeat(rig: Rig) -> None:
@@ -297,12 +430,20 @@ SCENARIOS = (
              workers=2),
     Scenario("same-client-id", "F17", start_twice, "a second worker with the same client id",
              breaks=True),
+    Scenario("files-run-out", "F22", run_out_of_files, "the worker can open no file and no connection",
+             breaks=True),
+    Scenario("flush-order", "F9", acknowledge_in_order, "each ack after the flush, in a trace of system calls"),
     Scenario("database-locked", "F5, F6", lock_out, "the table or the file is locked by somebody else"),
+    Scenario("quarantine-refuses", "F24", refuse_quarantine, "the table of the quarantine takes nothing"),
+    Scenario("writes-fail", "F8, F9", fail_to_write, "the disk takes no writes, or no flushes", ("sqlite",)),
+    Scenario("files-refused", "F8", refuse_files, "the worker may not write the database", ("sqlite",)),
     Scenario("disk-full", "F7", fill_disk, "the disk of the database is full for a while", small=True),
+    Scenario("migration", "F16", migrate, "tables are migrated under a worker that does not know"),
     Scenario("database-stopped", "F4", stop_database, "PostgreSQL stopped or restarted", PG, rounds=2),
     Scenario("database-crashed", "F4", crash_database, "PostgreSQL stopped at once, and recovered", PG),
     Scenario("backend-killed", "F4", kill_backend, "the worker's session at PostgreSQL is ended", PG,
              rounds=3),
+    Scenario("database-reset", "F4, F11", reset_database, "connections to PostgreSQL are reset, also in a commit", PG),
     Scenario("database-slow", "F5", slow_database, "every packet to and from PostgreSQL is late", PG),
     Scenario("database-silent", "F5", silent_database, "PostgreSQL is gone without a word", PG),
     Scenario("database-paused", "F5", pause_database, "PostgreSQL stands still", PG),
@@ -315,6 +456,9 @@ SCENARIOS = (
     Scenario("network-half-open", "F11", half_open, "a dead connection that nobody ends",
              limit=1.5 * KEEPALIVE + RESUME_SECONDS, breaks=True),
     Scenario("network-slow", "F11", slow_broker, "half a second late, 5 kB/s"),
+    Scenario("network-trickle", "F11", trickle, "one byte per second", breaks=True,
+             limit=1.5 * KEEPALIVE + RESUME_SECONDS),
+    Scenario("large-backlog", "F21", pile_up, "payloads of 1 MiB wait for a worker that starts"),
     Scenario("duplicates", "F12", repeat, "devices send again what was acknowledged"),
     Scenario("out-of-order", "F13", shuffle, "readings of the last days in no order"),
     Scenario("clock-jump", "F15", jump_clock, "the worker's clock jumps by an hour and by years", dated=False,

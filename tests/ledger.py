@@ -9,14 +9,32 @@ from tests.proxy import TO_SERVER
 PUBLISH, PUBACK = 3, 4
 
 
+class Packets:
+    """The packets in one direction of a connection, which comes in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = b""  # of the packet that is not whole yet
+
+    def add(self, piece: bytes) -> Iterator[tuple[int, bytes]]:
+        """What is whole with this *piece*, as first byte and body (MQTT 5.0, 2.1)."""
+        buffer = self._rest + piece
+        while (end := _end(buffer)) is not None and end[1] <= len(buffer):
+            yield buffer[0], buffer[end[0] : end[1]]
+            buffer = buffer[end[1] :]
+        self._rest = buffer
+
+
+def packet_id(publish: bytes) -> int:
+    """Of the body of a PUBLISH with QoS 1 or 2 (MQTT 5.0, 3.3.2)."""
+    start = 2 + int.from_bytes(publish[:2])
+    return int.from_bytes(publish[start : start + 2])
+
+
 class Ledger:
     """Of one connection: the messages with QoS 1 that the broker handed over and has no ack for, by packet id."""
 
     def __init__(self) -> None:
-        self._rest = {
-            True: b"",
-            False: b"",
-        }  # of the packet that is not whole yet, by whether the worker sends it
+        self._packets = {True: Packets(), False: Packets()}  # by whether the worker sends them
         self._open: dict[int, bool] = {}
 
     @property
@@ -27,20 +45,11 @@ class Ledger:
     def note(self, direction: str, piece: bytes) -> None:
         """A *piece* passes the proxy."""
         of_worker = direction == TO_SERVER
-        for first, body in self._packets(of_worker, piece):
+        for first, body in self._packets[of_worker].add(piece):
             if of_worker and first >> 4 == PUBACK:
                 self._open.pop(int.from_bytes(body[:2]), None)
             elif not of_worker and first >> 4 == PUBLISH and first & 6:
-                start = 2 + int.from_bytes(body[:2])
-                self._open[int.from_bytes(body[start : start + 2])] = _has_no_key(body)
-
-    def _packets(self, of_worker: bool, piece: bytes) -> Iterator[tuple[int, bytes]]:
-        """Whole packets as their first byte and their body (MQTT 5.0, 2.1)."""
-        buffer = self._rest[of_worker] + piece
-        while (end := _end(buffer)) is not None and end[1] <= len(buffer):
-            yield buffer[0], buffer[end[0] : end[1]]
-            buffer = buffer[end[1] :]
-        self._rest[of_worker] = buffer
+                self._open[packet_id(body)] = _has_no_key(body)
 
 
 def _has_no_key(body: bytes) -> bool:

@@ -1,7 +1,7 @@
 """A TCP proxy on loopback that spoils connections: cut, reset, silent in one or both directions, late, slow.
 
 It stands between two real processes, in a thread of its own. What it does to connections it does to those that
-are open at that moment; `refusing`, `delay`, `rate` and `reset_after` hold until they are set back.
+are open at that moment; `refusing`, `delay`, `rate` and `doom` hold until they are set back.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     silent: set[str] = field(default_factory=set)
+    doom: int = 0  # bytes after which it is reset
     passed: int = 0  # bytes, both ways
 
 
@@ -44,7 +45,7 @@ class Proxy:
         self.refusing = False  # new connections are closed at once
         self.delay = 0.0  # seconds that each piece is held back
         self.rate = 0  # bytes per second each way, 0 for as fast as it goes
-        self.reset_after = 0  # bytes after which a connection is reset, 0 for never
+        self.doom: Callable[[], int] = lambda: 0  # bytes after which a new connection is reset, 0 for never
         listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = listening.getsockname()[1]
         self._loop = asyncio.new_event_loop()
@@ -113,7 +114,7 @@ class Proxy:
         except OSError:
             client.close()  # the server is away, and the client shall see just that
             return
-        link = Link(client, server)
+        link = Link(client, server, doom=self.doom())
         self._links.add(link)
         try:
             with suppress(asyncio.CancelledError):
@@ -133,8 +134,13 @@ class Proxy:
         what was just sent over it may be lost.
         """
         with suppress(OSError):
-            while piece := await source.read(PIECE):
-                held = self.delay + (len(piece) / self.rate if self.rate else 0)
+            rest = b""  # of a piece, where that is carried bit by bit
+            while piece := rest or await source.read(PIECE):
+                held, size = 0.0 if rest else self.delay, len(piece)
+                if self.rate:
+                    size = min(size, max(1, self.rate // 10))
+                    held += size / self.rate
+                piece, rest = piece[:size], piece[size:]
                 if held:
                     await asyncio.sleep(held)
                 if direction in link.silent or target.is_closing():
@@ -144,7 +150,7 @@ class Proxy:
                     target.write(piece)
                     await target.drain()
                 link.passed += len(piece)
-                if 0 < self.reset_after <= link.passed:
+                if 0 < link.doom <= link.passed:
                     self._abort(link)
                     return
         if not link.silent and target.can_write_eof():

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import resource
 import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,15 +64,17 @@ class Worker:
     """`manage.py listen_mqtt`, which can be ended in several ways and started again."""
 
     def __init__(self, number: int, environment: dict[str, str], folder: Path) -> None:
-        self._command = [sys.executable, "manage.py", "listen_mqtt", "--worker", str(number)]
+        manage = [sys.executable, "manage.py", "listen_mqtt", "--worker", str(number)]
+        self._command = [*servers.heeding_permissions(), *manage]
         self._environment, self._folder, self._number = environment, folder, number
-        self._starts = 0
+        self._starts = self._heard = 0
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, subscribed: bool = True, **more: str) -> None:
         """From when it is *subscribed*, or at once."""
         self._starts += 1
+        self._heard = 0
         log = self.log
         self._process = self._stack.enter_context(
             servers.process(
@@ -88,6 +92,11 @@ class Worker:
         return self._folder / f"listen_mqtt-{id(self)}-{self._number}-{self._starts}.log"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def started(self) -> bool:
         """Whether it should be running."""
         return self._process is not None
@@ -99,6 +108,28 @@ class Worker:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    @property
+    def most_memory(self) -> int:
+        """Bytes that it has ever held at once."""
+        [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        return int(line) * 1024
+
+    @contextmanager
+    def without_files(self) -> Iterator[None]:
+        """It keeps what it has open, and can open nothing more."""
+        soft, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (3, hard))
+        yield
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+    def listen(self) -> None:
+        """says() leaves out what it said until now."""
+        self._heard = self.log.stat().st_size
+
+    def says(self, text: str, seconds: float = PATIENCE) -> bool:
+        """Whether it said *text*, or does before *seconds* are over."""
+        return bool(until(lambda: text.encode() in self.log.read_bytes()[self._heard :], seconds))
 
     def wait(self, seconds: float = PATIENCE) -> int | None:
         """The exit code once it ended; None when it did not."""
@@ -261,6 +292,19 @@ class Rig:
         if not until(lambda: self.newest() >= 0, RESUME_SECONDS):
             self.complain(f"nothing is stored before the first fault: {tail(self.worker)}")
         self.sender.count()
+
+    def manage(self, *arguments: str, **more: str) -> tuple[int, str]:
+        """Run `manage.py` beside the workers: its exit code and what it says."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            env=self._environment | more,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
 
     @property
     def worker(self) -> Worker:

@@ -52,6 +52,7 @@ class Sender(threading.Thread):
         self._port, self._topics, self._draw = port, list(topics), draw
         self.rate = rate
         self.age: Callable[[], float] = lambda: 0.0  # of a reading when it is sent, in seconds
+        self.padding = 0  # bytes that a payload is made larger by
         self.sent: dict[int, Sent] = {}
         self.acknowledged: set[int] = set()
         self._first = 0  # the number from which on acks count
@@ -149,6 +150,8 @@ class Sender(threading.Thread):
             "rainfall": number,
             "temperature": round(self._draw.uniform(-10, 35), 2),
         }
+        if self.padding:
+            reading["padding"] = "x" * self.padding
         if number % 50 == 23:  # broken off
             return Sent(topic, json.dumps(reading).encode()[:-1] + b', "humidity', None, usable=False)
         timestamp = None

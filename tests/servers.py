@@ -388,6 +388,36 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True, env=_environment())
 
 
+@contextmanager
+def strace(pid: int, options: Sequence[str], folder: Path) -> Iterator[Path]:
+    """Trace process *pid* with all its threads, from when they are held until the block ends; yields the trace.
+
+    *options* may also spoil its system calls. Raises MissingServer where that is not allowed.
+    """
+    program = _program("strace", package="strace")
+    trace, log = folder / f"{pid}.strace", folder / "strace.log"
+    command = [program, "-f", "-o", str(trace), *options, "-p", str(pid)]
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(
+                process(command, env=_environment(), log=log, ready=lambda: b" attached" in log.read_bytes())
+            )
+        except ServerFailed as failed:
+            if "not permitted" in str(failed):
+                raise NotPermitted("trace a process") from failed
+            raise
+        yield trace
+
+
+def heeding_permissions() -> list[str]:
+    """What a command begins with to be bound by the permissions of files, also where root starts it."""
+    if os.geteuid() != 0:
+        return []
+    override = "-dac_override,-dac_read_search"
+    setpriv = _program("setpriv", package="util-linux")
+    return [setpriv, f"--bounding-set={override}", f"--inh-caps={override}"]
+
+
 def faketime() -> str:
     """The path of the library that lies to a process about the time."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))

@@ -84,6 +84,17 @@ class Database:
         """Nobody else can store a message."""
         raise NotImplementedError
 
+    def has(self, table: str, column: str) -> bool:
+        try:
+            self.query(f"SELECT {column} FROM {table}")
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedColumn):
+            return False
+        return True
+
+    def refusing(self, table: str) -> AbstractContextManager[None]:
+        """Nobody can add a row to *table*."""
+        raise NotImplementedError
+
     def newest(self) -> int:
         """The highest number among the readings; -1 when there is none."""
         number = self.query(f"SELECT max(rainfall) FROM {READINGS}")[0][0]
@@ -119,6 +130,18 @@ class SqliteDatabase(Database):
         super().__init__(disk)
         self._path = path
 
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Its files and their folder belong to somebody else."""
+        files = [file for file in self._path.parent.iterdir() if file.is_file()]
+        for file in files:
+            file.chmod(0o400)
+        self._path.parent.chmod(0o500)
+        yield
+        self._path.parent.chmod(0o700)
+        for file in files:
+            file.chmod(0o600)
+
     def url(self, port: int | None) -> str:
         return f"sqlite:///{self._path}"
 
@@ -132,6 +155,15 @@ class SqliteDatabase(Database):
             connection.execute("BEGIN EXCLUSIVE")
             yield
             connection.execute("ROLLBACK")
+
+    @contextmanager
+    def refusing(self, table: str) -> Iterator[None]:
+        with closing(sqlite3.connect(self._path, isolation_level=None, timeout=20)) as connection:
+            connection.execute(
+                f"CREATE TRIGGER refusing BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+            yield
+            connection.execute("DROP TRIGGER refusing")
 
 
 class PostgresqlDatabase(Database):
@@ -155,6 +187,19 @@ class PostgresqlDatabase(Database):
             connection.execute(f"LOCK TABLE {MESSAGES} IN ACCESS EXCLUSIVE MODE".encode())
             yield
             connection.rollback()
+
+    @contextmanager
+    def refusing(self, table: str) -> Iterator[None]:
+        self._execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'"
+        )
+        self._execute(f"CREATE TRIGGER refusing BEFORE INSERT ON {table} EXECUTE FUNCTION refuse()")
+        yield
+        self._execute("DROP FUNCTION refuse CASCADE")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(statement.encode())
 
     def end_sessions(self) -> int:
         """Kill the backends of all others; how many there were."""

@@ -83,6 +83,20 @@ def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
     assert not report.held
 
 
+def test_an_ack_before_the_flush_is_found_out(suffer):
+    hasty = rig.Scenario(
+        "hasty",
+        "F9",
+        faults.acknowledge_in_order,
+        "acknowledges before it stores",
+        environment=faults.NUISANCE | {"NUISANCE": "hasty"},
+    )
+
+    [complaint] = suffer(hasty).complaints
+
+    assert "acks were sent before what they are for was flushed" in complaint
+
+
 def test_the_bench_tells_what_became_of_all_messages(needs_real, capsys):
     try:
         report = faults_bench.run(vendors=[VENDOR], seconds=1, only=["duplicates"], seed=7)
@@ -232,7 +246,7 @@ def test_a_proxy_resets(way):
     with pytest.raises(ConnectionResetError):
         client.recv(1)
 
-    way.reset_after = 8
+    way.doom = lambda: 8
     client = way.connect()
     with pytest.raises(ConnectionResetError):
         while said_back(client):

@@ -16,6 +16,7 @@ from devicehub.mqtt import BrokerAddress, Connection, Listener, Outgoing
 from devicehub.mqtt.backoff import SOON, Backoff
 from tests import servers
 from tests.hub import eventually
+from tests.proxy import Proxy
 from tests.wire import ACCEPTED, CONNECT, PINGREQ, UNSUBACK, Wire, pretender, suback
 
 pytestmark = pytest.mark.sqlite_only
@@ -217,8 +218,46 @@ def test_a_broker_that_comes_back_without_the_session_is_told(tmp_path, needs_re
             assert listener.said == [
                 f"connected to 127.0.0.1:{port} in a new session",
                 "connection lost (it was closed), trying again",
+                f"no connection to 127.0.0.1:{port} ([Errno 111] Connection refused), trying again",
                 f"connected to 127.0.0.1:{port}, which lost the session of this worker and what waited in it",
             ]
+
+
+# --- What waits for an absent listener, which a broker hands over before it answers the subscription
+
+
+MEBIBYTE = bytes(1 << 20)
+
+
+def test_a_listener_starts_with_more_than_fits(broker):
+    with listening(broker), device(broker) as publish:
+        publish(b"1")
+    with device(broker) as publish:
+        for _ in range(20):
+            publish(MEBIBYTE)
+
+    with listening(broker) as listener:
+        taken = taken_of(listener, 21)
+        assert eventually(lambda: listener.listening_since)
+
+    assert taken == [b"1", *[MEBIBYTE] * 20]
+
+
+def test_a_listener_starts_while_what_waits_comes_slowly(broker):
+    with listening(broker):
+        pass
+    with device(broker) as publish:
+        for _ in range(40):
+            publish(MEBIBYTE[:50_000])
+    proxy = Proxy(broker)
+    proxy.rate = 1_000_000
+    listener = Listener(BrokerAddress("127.0.0.1", proxy.port), "ingest-1", ["things/#"])
+    try:
+        listener.start(timeout=0.7)
+        assert len(taken_of(listener, 40)) == 40
+    finally:
+        listener.stop()
+        proxy.close()
 
 
 # --- Having it sent again

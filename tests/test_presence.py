@@ -16,6 +16,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from devicehub import provisioning, signals
 from devicehub.ingest import store, sweep
@@ -800,6 +801,41 @@ def test_tasks_run_at_their_intervals_and_a_failing_one_goes_on(upkeep):
 
     assert eventually(lambda: min(ran["failing"], ran["quick"]) > 5)
     assert ran["slow"] == 1
+
+
+def test_a_task_that_goes_on_failing_is_told_once(upkeep):
+    """It may run every second, and a database may be away for hours."""
+    ran, works = Counter(), threading.Event()
+
+    def fail():
+        ran[works.is_set()] += 1
+        if not works.is_set():
+            raise OperationalError("the database is away")
+
+    def told():
+        return [(entry["task"], entry["error"], bool(entry["exc_info"])) for entry in logged]
+
+    upkeep.add("failing", 0.001, fail)
+    once = [("failing", "OperationalError: the database is away", False)]
+    with capture_logs() as logged:
+        upkeep.start()
+        assert eventually(lambda: ran[False] > 5)
+        assert told() == once
+        works.set()
+        assert eventually(lambda: ran[True] > 1)
+        works.clear()
+        assert eventually(lambda: len(logged) > 1)
+        upkeep.stop()
+    assert told() == once * 2
+
+
+def test_a_bug_in_a_task_is_told_with_its_place(upkeep):
+    upkeep.add("buggy", 60, lambda: {}["missing"])
+    with capture_logs() as logged:
+        upkeep.start()
+        assert eventually(lambda: logged)
+
+    assert logged[0]["exc_info"]
 
 
 @pytest.mark.parametrize("tasks", [[], [60], [0.001]])

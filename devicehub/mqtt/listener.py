@@ -92,17 +92,20 @@ class Listener:
         """Connect and subscribe; returns early after interrupt().
 
         Raises MqttError when the broker cannot be reached, does not answer within *timeout* seconds, or
-        refuses the login or a filter.
+        refuses the login or a filter. A broker hands over what waits in the session before it answers: while that
+        comes *timeout* begins anew, and when no more of it fits somebody must take it first.
         """
         self._prepare()
         self._client.loop_start()
         self._started = True
-        deadline = math.inf  # connecting has a timeout of its own
+        deadline, put = math.inf, self._bytes_put  # connecting has a timeout of its own
         while not (self._ready.is_set() or self._failure or self._interrupted):
             now = time.monotonic()
-            if deadline == math.inf and self._client.generation:
-                deadline = now + timeout
-            if now >= deadline:
+            if self._client.generation and (deadline == math.inf or put != self._bytes_put):
+                deadline, put = now + timeout, self._bytes_put
+            if self._full():
+                self._ready.set()
+            elif now >= deadline:
                 self._failure = self._silence(timeout)
             self._ready.wait(0.05)
         if self.failure:
@@ -297,8 +300,11 @@ class Listener:
 
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
         self._client.backoff.failed()
-        if not self._ready.is_set():
-            self._failure = f"no connection to {self._where} ({self._client.trouble})"
+        trouble = f"no connection to {self._where} ({self._client.trouble})"
+        if self._ready.is_set():
+            self._tell(f"{trouble}, trying again")
+        else:
+            self._failure = trouble
             self._client.halt()
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
