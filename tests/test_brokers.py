@@ -95,6 +95,7 @@ def test_a_station_connects_publishes_and_its_reading_is_stored(station, connect
     assert device.last_seen is not None
 
 
+@pytest.mark.parametrize("hub", ["rabbitmq"], indirect=True)  # aMQTT 0.12 may forget a session, and goes deaf
 def test_a_killed_worker_goes_on_where_it_was(hub, station, connect):
     """Killed while messages come; what it has not acknowledged comes again, and what comes meanwhile waits."""
     connection, sent = connect(station), []
@@ -111,9 +112,7 @@ def test_a_killed_worker_goes_on_where_it_was(hub, station, connect):
     hub.worker.start()
     send(1)
 
-    assert eventually(lambda: sent[-1] in readings(station), 30)
-    # aMQTT 0.12 forgets what it has acknowledged and was handing over to a client that went away.
-    assert hub.broker == "amqtt" or eventually(lambda: sorted(readings(station)) == sorted(sent))
+    assert eventually(lambda: sorted(readings(station)) == sent, 30)
 
 
 @pytest.mark.parametrize("client_id", ["device_id", "mqtt_client_id"])

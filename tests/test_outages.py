@@ -402,7 +402,7 @@ def test_what_comes_again_is_counted(broker):
         listener.redeliver()
 
         assert taken_of(listener, 1) == [b"1"]
-        assert (listener.redelivered, listener.reconnects) == (1, 1)
+        assert eventually(lambda: (listener.redelivered, listener.reconnects) == (1, 1))
 
 
 DROPPED = "$SYS/broker/publish/messages/dropped"
