@@ -841,14 +841,22 @@ def test_what_the_database_refuses_changes_nothing_on_its_device(station, refusi
     assert (device.status, device.battery_level) == ("online", 90)
 
 
-@pytest.mark.parametrize("error", [OperationalError("disk is full"), OperationalError("locked")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("disk is full"),
+        OperationalError("locked"),
+        OSError(24, "no more files"),
+        MemoryError(),
+    ],
+)
 def test_a_database_that_cannot_store_raises_and_tells_nobody(station, heard, monkeypatch, error):
     def broken(_items):
         raise error
 
     monkeypatch.setattr(store, "_write_rows", broken)
 
-    with pytest.raises(OperationalError):
+    with pytest.raises(type(error)):
         pipeline([message(station, {"temperature": 1}), Message("nowhere", b"{}", NOW)])
 
     assert not QuarantinedMessage.objects.exists()

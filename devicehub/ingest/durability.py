@@ -6,6 +6,7 @@ Set for the connections of this process alone. What the operator set more strict
 from __future__ import annotations
 
 import gc
+from functools import cache
 from typing import Any
 
 import structlog
@@ -33,7 +34,9 @@ POSTGRESQL_OPTIONS = {
 # the database every 200 MB instead of every 4: a page that changes with each batch is copied once for all of them.
 # What is committed is flushed to disk all the same.
 SQLITE_PRAGMAS = ("cache_size = -98304", "wal_autocheckpoint = 50000")
-FULL = 2  # PRAGMA synchronous: the log is flushed by every commit; NORMAL (1) loses commits with the power
+# PRAGMA synchronous: each commit is flushed, with EXTRA also the folder that a rollback journal is removed from. Less
+# loses commits with the power, NORMAL (1) in WAL mode and FULL in the others.
+FULL, EXTRA = 2, 3
 
 
 def settle() -> None:
@@ -58,9 +61,11 @@ def _of_sqlite(connection: BaseDatabaseWrapper) -> None:
     with connection.cursor() as cursor:
         for pragma in SQLITE_PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute("PRAGMA journal_mode")
+        wanted = FULL if cursor.fetchone()[0] == "wal" else EXTRA
         cursor.execute("PRAGMA synchronous")
-        if cursor.fetchone()[0] < FULL:
-            cursor.execute(f"PRAGMA synchronous = {FULL}")
+        if cursor.fetchone()[0] < wanted:
+            cursor.execute(f"PRAGMA synchronous = {wanted}")
 
 
 def _of_postgresql(connection: BaseDatabaseWrapper) -> None:
@@ -72,10 +77,16 @@ def _of_postgresql(connection: BaseDatabaseWrapper) -> None:
                 cursor.execute("SELECT set_config(%s, %s, false)", [name, wanted])
         cursor.execute("SHOW fsync")
         if cursor.fetchone()[0] == "off":
-            log.warning(
-                "ingest.not_durable",
-                hint="PostgreSQL runs with fsync=off: what is acknowledged is lost with the power",
-            )
+            _say_not_durable()
+
+
+@cache
+def _say_not_durable() -> None:
+    """Once, and not for each connection."""
+    log.warning(
+        "ingest.not_durable",
+        hint="PostgreSQL runs with fsync=off: what is acknowledged is lost with the power",
+    )
 
 
 # By name: the value that would not do, and what takes its place.

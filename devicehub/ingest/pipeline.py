@@ -27,6 +27,9 @@ from devicehub.topics import Address, MessageType
 
 log = structlog.get_logger(__name__)
 
+# The database, or this machine: it has no more files to open, or no memory.
+CANNOT_STORE = (DatabaseError, InterfaceError, OSError, MemoryError)
+
 
 def pipeline(
     messages: Sequence[Message],
@@ -35,7 +38,7 @@ def pipeline(
 ) -> list[Outcome]:
     """Store *messages* in one transaction, call *acknowledge*, then *tell* who listens what happened.
 
-    Raises DatabaseError when the database cannot store; then nothing is stored, acknowledged or told.
+    Raises one of CANNOT_STORE; then nothing is stored, acknowledged or told.
     """
     reach("received")
     addresses = [topics.parse(message.topic) for message in messages]
@@ -233,6 +236,4 @@ def _store_one(item: Item) -> Item:
 
 def _cannot_store(error: Exception) -> bool:
     """Whether it is the database that cannot store, rather than a message that cannot be stored."""
-    return isinstance(error, DatabaseError | InterfaceError) and not isinstance(
-        error, DataError | IntegrityError
-    )
+    return isinstance(error, CANNOT_STORE) and not isinstance(error, DataError | IntegrityError)

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from typing import Self
 
 import structlog
-from django.db import DatabaseError, InterfaceError, connections
+from django.db import connections
 
 from devicehub.ingest import metrics
 from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.message import Message, Outcome
-from devicehub.ingest.pipeline import pipeline
+from devicehub.ingest.pipeline import CANNOT_STORE, pipeline
 from devicehub.ingest.store import Item
 from devicehub.mqtt import Delivery, Listener
 
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 BATCH = 2000  # messages in one transaction at most
 SLOW = 10.0  # seconds for a batch, beyond which what came meanwhile was not heard in time
-PAUSE = (0.5, 1, 2, 5, 10)  # seconds between attempts while the database cannot store
+PAUSE = (0.5, 1, 2, 5)  # seconds between attempts while the database cannot store
 GRACE = 9.0  # seconds from stop() until the process is ended without waiting for its database
 POLL = 0.2
 
@@ -94,7 +94,7 @@ class Worker:
                 acknowledge=lambda: self._listener.acknowledge(deliveries),
                 tell=lambda batch: self._tell(batch, began),
             )
-        except (DatabaseError, InterfaceError) as error:
+        except CANNOT_STORE as error:
             self._most = max(1, len(deliveries) // 2)  # perhaps it is one row, or too much at once
             self._wait(error)
             return
