@@ -15,7 +15,7 @@ from unfold.admin import ModelAdmin
 
 from devicehub import commands, provisioning, removal
 from devicehub.commands import description
-from devicehub.models import DeviceCommand, QuarantinedMessage, RemovalRequest, RetainedTopic
+from devicehub.models import DeviceCommand, IngestWorker, QuarantinedMessage, RemovalRequest, RetainedTopic
 from devicehub.registry import Kind, registry
 
 SHOWN_BYTES = 2000  # of a quarantined payload
@@ -175,6 +175,11 @@ class DeviceCommandAdmin(RecordAdmin):
         if cancelled < len(chosen):
             late = f"{len(chosen) - cancelled} were over, on their way or may have arrived, and stay as they are."
             self.message_user(request, late, messages.WARNING)
+
+
+@admin.register(IngestWorker)
+class IngestWorkerAdmin(RecordAdmin):
+    list_display = ("client_id", "group", "heard_since", "heard_until")
 
 
 @admin.register(RetainedTopic)

@@ -485,6 +485,24 @@ class RolledUp(models.Model):
         return f"{self.kind} up to {self.last_id}"
 
 
+class IngestWorker(models.Model):
+    """A worker of a shared subscription, which the broker may give its share also while it is away.
+
+    What reached its session from *heard_since* to *heard_until* is stored.
+    """
+
+    client_id = models.CharField(max_length=256, primary_key=True)
+    group = models.CharField(max_length=256)
+    heard_since = models.DateTimeField()
+    heard_until = models.DateTimeField()
+
+    class Meta:
+        ordering = ["client_id"]
+
+    def __str__(self) -> str:
+        return self.client_id
+
+
 class RetainedTopic(models.Model):
     """A topic whose retained message the broker has to forget, until it has."""
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,9 +23,10 @@ from devicehub import provisioning, signals
 from devicehub.ingest import store, sweep
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
+from devicehub.ingest.shares import Share
 from devicehub.ingest.sweep import Sweep
 from devicehub.ingest.worker import Worker
-from devicehub.models import DeviceCommand
+from devicehub.models import DeviceCommand, IngestWorker
 from devicehub.mqtt import BrokerAddress, Delivery, Listener
 from devicehub.registry import registry
 from devicehub.upkeep import Upkeep
@@ -521,6 +523,119 @@ def test_each_kind_has_its_own_heartbeat(db, worker):
     assert worker.run() == 1
 
 
+# --- The shares of other workers
+
+
+@pytest.fixture
+def other(db):
+    """Another worker of the group, which has heard for long and until now."""
+    now = timezone.now()
+    return IngestWorker.objects.create(
+        client_id="ingest-2", group="devicehub", heard_since=now - 9 * HOUR, heard_until=now
+    )
+
+
+@pytest.fixture
+def sharing(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 1e6)
+    return Clock(listened=3 * HOUR, share=Share("devicehub", "ingest-1"))
+
+
+def test_another_worker_that_is_here_changes_nothing(sharing, other, told):
+    silent()
+
+    assert sharing.run() == 1
+
+
+def test_what_another_worker_has_not_stored_was_not_heard(sharing, other, told):
+    """It went away half an hour ago; who was silent for long before that is gone."""
+    IngestWorker.objects.update(heard_until=timezone.now() - HOUR / 2)
+    silent("STATION-001", for_=HOUR / 2 + WINDOW - MINUTE)
+    silent("STATION-002", for_=HOUR / 2 + WINDOW + MINUTE)
+
+    assert sharing.run() == 1
+
+    assert told[0] == ("disconnected", "STATION-002")
+
+
+def test_another_worker_that_is_back_gets_a_window_to_hear_in(sharing, other, told):
+    IngestWorker.objects.update(heard_since=timezone.now() - WINDOW + MINUTE)
+    silent(for_=2 * HOUR)
+
+    assert sharing.run() == 0
+
+    IngestWorker.objects.update(heard_since=timezone.now() - WINDOW - MINUTE)
+    sharing.sweep._share._look_at = 0
+    assert sharing.run() == 1
+
+
+def test_another_worker_is_waited_for_an_hour_and_that_is_said_once(sharing, other, told):
+    silent()
+    IngestWorker.objects.update(heard_until=timezone.now() - HOUR + MINUTE)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert sharing.run() == 0
+            sharing.sweep._share._look_at = 0
+        IngestWorker.objects.update(heard_until=timezone.now() - HOUR - MINUTE)
+        assert sharing.run() == 1
+
+    assert [(line["event"], line["worker"]) for line in logs] == [("sweep.worker_is_away", "ingest-2")] * 2
+
+
+@pytest.mark.parametrize(
+    ("group", "client_id"), [("", "ingest-1"), ("another", "ingest-1"), ("devicehub", "ingest-2")]
+)
+def test_only_others_of_the_same_group_are_waited_for(sharing, other, told, group, client_id):
+    IngestWorker.objects.update(heard_until=timezone.now() - HOUR / 2)
+    silent()
+
+    assert Clock(share=Share(group, client_id)).run() == 1
+
+
+def test_a_worker_says_until_when_it_heard(sharing, db, told):
+    sharing.quiet = 5
+    before = timezone.now()
+
+    sharing.run()
+
+    written = IngestWorker.objects.get()
+    assert (written.client_id, written.group) == ("ingest-1", "devicehub")
+    assert abs(before - written.heard_until - 5 * SECOND) < SECOND
+    assert abs(before - written.heard_since - 3 * HOUR) < SECOND
+
+
+def test_a_worker_that_hears_nothing_leaves_what_it_said(sharing, db, told):
+    sharing.run()
+    [said] = IngestWorker.objects.values_list("heard_until", flat=True)
+    sharing.since = None
+    sharing.sweep._share._look_at = sharing.sweep._share._write_at = 0
+
+    sharing.run()
+
+    assert IngestWorker.objects.get().heard_until == said
+
+
+def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, told):
+    sharing.run()
+    sharing.sweep._share._look_at = 0
+
+    with CaptureQueriesContext(connection) as queries:
+        sharing.run()
+
+    assert not [query for query in queries if "UPDATE" in query["sql"] or "INSERT" in query["sql"]]
+
+
+def test_a_worker_that_never_came_back_is_forgotten(sharing, other, told):
+    IngestWorker.objects.update(heard_until=timezone.now() - timedelta(days=9))
+
+    sharing.run()
+
+    assert list(IngestWorker.objects.values_list("client_id", flat=True)) == ["ingest-1"]
+
+
+# --- What this worker could hear
+
+
 @pytest.mark.parametrize("listened", [None, timedelta(0), WINDOW - SECOND])
 def test_nobody_is_overdue_whom_this_worker_could_not_hear(db, worker, told, listened):
     station = silent(for_=10 * HOUR)
@@ -963,26 +1078,41 @@ def broker(tmp_path, needs_real):
             needs_real(missing)
 
 
-@contextmanager
-def workers(tmp_path, port, count=2):
-    """Workers that think a weather station speaks every second; yields what they told of each device."""
-    with ExitStack() as stack:
-        logs = [tmp_path / f"worker-{number}.log" for number in range(1, count + 1)]
-        for number, log in enumerate(logs, 1):
-            stack.enter_context(
-                servers.process(
-                    [sys.executable, "-c", WORKER, str(number)],
-                    env=environment(MQTT_URL=f"mqtt://127.0.0.1:{port}"),
-                    cwd=ROOT,
-                    log=log,
-                    ready=lambda log=log: "connected to" in log.read_text(),
-                )
+class Workers:
+    """Those that think a weather station speaks every second; called, what they told of a device."""
+
+    def __init__(self, tmp_path, port, stack):
+        self._folder, self._port, self._stack = tmp_path, port, stack
+        self._logs, self._running = [], {}
+
+    def __call__(self, device_id):
+        lines = [line.split() for log in self._logs for line in log.read_text().splitlines()]
+        return Counter(line[0] for line in lines if line[1:] == [device_id])
+
+    def start(self, number):
+        self._logs.append(log := self._folder / f"worker-{number}-{len(self._logs)}.log")
+        self._running[number] = self._stack.enter_context(
+            servers.process(
+                [sys.executable, "-c", WORKER, str(number)],
+                env=environment(MQTT_URL=f"mqtt://127.0.0.1:{self._port}"),
+                cwd=ROOT,
+                log=log,
+                ready=lambda: "connected to" in log.read_text(),
             )
+        )
 
-        def told(device_id):
-            lines = [line.split() for log in logs for line in log.read_text().splitlines()]
-            return Counter(line[0] for line in lines if line[1:] == [device_id])
+    def kill(self, number):
+        self._running[number].kill()
+        self._running[number].wait(10)
 
+
+@contextmanager
+def workers(tmp_path, port):
+    """Two of them."""
+    with ExitStack() as stack:
+        told = Workers(tmp_path, port, stack)
+        told.start(1)
+        told.start(2)
         yield told
 
 
@@ -1038,6 +1168,32 @@ def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional
 
         assert told("QUIET") == {"connected": 2, "disconnected": 2, "status_changed": 4}
         assert told("STATION-001") == {"connected": 1, "disconnected": 1, "status_changed": 2}
+
+
+def test_nobody_is_gone_whose_messages_wait_for_a_worker_that_was_killed(transactional_db, broker, tmp_path):
+    """Mosquitto goes on giving it its share, and what was heard until then is all that is known."""
+    _, port = broker
+    ids = [make(f"STATION-00{number}").device_id for number in range(1, 5)]
+    with workers(tmp_path, port) as told:
+        plugs = [Plug(port, device_id) for device_id in ids]
+
+        def measure(seconds):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                for plug in plugs:
+                    plug.measure()
+                time.sleep(0.3)
+
+        measure(3)
+        told.kill(2)
+        measure(7)
+        told.start(2)
+        measure(7)
+
+        assert [told(device_id)["disconnected"] for device_id in ids] == [0, 0, 0, 0]
+        for plug in plugs:
+            plug.tear_out()
+        assert eventually(lambda: all(told(device_id)["disconnected"] == 1 for device_id in ids), 30)
 
 
 class Deaf:

@@ -19,6 +19,7 @@ from devicehub import clock
 from devicehub.ingest import listeners
 from devicehub.ingest.announce import announce_transitions
 from devicehub.ingest.presence import Transition
+from devicehub.ingest.shares import Share
 from devicehub.models import OPERATOR_STATES, DeviceStatus
 from devicehub.registry import Kind, registry
 
@@ -44,7 +45,7 @@ class Sweep:
 
     *listening_since* and *heard_until* are by time.monotonic(), the first None for not listening: devices get a full
     window to be heard in after an outage, after the clock was set, and after this process was stopped for a while.
-    *stopping* ends a run between two batches.
+    *share* knows what the workers heard that have the rest of the messages. *stopping* ends a run between two batches.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Sweep:
         listening_since: Callable[[], float | None],
         *,
         heard_until: Callable[[], float] = lambda: time.monotonic(),
+        share: Share | None = None,
         tell: Tell = announce_transitions,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._listening_since, self._heard_until = listening_since, heard_until
+        self._share = share or Share("", "")
         self._tell, self._stopping = tell, stopping
         self._due: dict[str, float] = {}
         self._under_way: dict[str, Iterator[list[Transition]]] = {}
@@ -94,7 +97,7 @@ class Sweep:
         return changed
 
     def _heard(self) -> tuple[float, float]:
-        """From when until when this worker heard every device, by a clock that nobody set.
+        """From when until when this worker and the others heard every device, by a clock that nobody set.
 
         Until when it had heard them at the last run: what came behind that is stored by now.
         """
@@ -109,7 +112,7 @@ class Sweep:
         self._offset = offset
         since, heard = self._listening_since(), self._heard_until()
         until, self._until = min(self._until, heard), heard
-        return (now, now) if since is None else (max(since, self._anew), until)
+        return (now, now) if since is None else self._share.heard(max(since, self._anew), until)
 
 
 def sweep(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:

@@ -11,6 +11,18 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='IngestWorker',
+            fields=[
+                ('client_id', models.CharField(max_length=256, primary_key=True, serialize=False)),
+                ('group', models.CharField(max_length=256)),
+                ('heard_since', models.DateTimeField()),
+                ('heard_until', models.DateTimeField()),
+            ],
+            options={
+                'ordering': ['client_id'],
+            },
+        ),
+        migrations.CreateModel(
             name='RemovalRequest',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

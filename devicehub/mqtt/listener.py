@@ -51,7 +51,7 @@ class Listener:
         keepalive: int = KEEPALIVE,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._address, self._client_id, self._filters = address, client_id, list(filters)
+        self._address, self.client_id, self._filters = address, client_id, list(filters)
         self._version, self._keepalive, self._report = version, keepalive, report
         self._drop_topics = list(dict.fromkeys(drops))
         self._is_drop_topic = frozenset(self._drop_topics).__contains__
@@ -318,7 +318,7 @@ class Listener:
             return
         if told and reason.value == SESSION_TAKEN_OVER:
             self._failure = (
-                f"another client connected to {self._where} as {self._client_id} and took over the session; "
+                f"another client connected to {self._where} as {self.client_id} and took over the session; "
                 "is a second worker running with the same --worker number?"
             )
             self._client.halt()
@@ -340,7 +340,7 @@ class Listener:
             return f"{why}, trying again"
         return (
             f"{why}, {times} times in a row soon after connecting: another client probably connects as "
-            f"{self._client_id}, such as a second worker with the same --worker number; trying again less often"
+            f"{self.client_id}, such as a second worker with the same --worker number; trying again less often"
         )
 
     def _on_subscribe(self, _c: Any, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:

@@ -20,6 +20,7 @@ from devicehub.ingest import checkpoints, exposition
 from devicehub.ingest.checkpoints import Checkpoints
 from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
+from devicehub.ingest.shares import Share
 from devicehub.ingest.sweep import EVERY, Sweep
 from devicehub.ingest.worker import Worker
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
@@ -63,7 +64,7 @@ class Command(BaseCommand):
                 f"DEVICEHUB_MQTT_GROUP={settings.mqtt_group!r})"
             ) from error
         settle()
-        upkeep = _upkeep(running)
+        upkeep = _upkeep(running, Share(settings.mqtt_group, listener.client_id))
         with running:
             if not running.stopping:
                 upkeep.start()
@@ -113,12 +114,13 @@ class Command(BaseCommand):
                 self.stderr.write(f"\r{_described(outcomes)}", ending="")
 
 
-def _upkeep(running: Worker) -> Upkeep:
+def _upkeep(running: Worker, share: Share) -> Upkeep:
     """What the worker does beside storing."""
     upkeep = Upkeep()
     sweep = Sweep(
         lambda: running.heard_since,
         heard_until=lambda: running.heard_until,
+        share=share,
         tell=running.announcer.tell_transitions,
         stopping=lambda: upkeep.stopping,
     )
