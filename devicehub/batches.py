@@ -45,8 +45,12 @@ class Pace:
         self.longest = max(self.longest, took)
         self.report(count)
         if count:
-            self.stop.wait(max(took, REST[connection.vendor]))
+            self.rest(took)
         return count
+
+    def rest(self, seconds: float) -> None:
+        """Leave the table alone for so long, and long enough for who waits for it."""
+        self.stop.wait(max(seconds, REST[connection.vendor]))
 
     def check(self) -> None:
         if self.stop.is_set():

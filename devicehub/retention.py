@@ -123,8 +123,8 @@ def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
     if done.before is not None:
         taken_in, known = None, None
         if rollups.numeric(kind):
-            while rollups.roll_up(kinds=[kind]):
-                pace.check()
+            while rollups.roll_up(kinds=[kind], pace=pace):
+                pass
             taken_in = rollups.taken_in(kind)
             # The plus keeps both databases from walking along the ids instead of the times.
             known = Where("+id <= %s", [taken_in])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 from django.db import DataError, IntegrityError, transaction
 
-from devicehub.batches import as_time, quoted
+from devicehub.batches import Pace, as_time, quoted
 from devicehub.declare import NUMBERS
 from devicehub.models import RolledUp, Rollup, batched
 from devicehub.registry import Kind, registry
@@ -23,7 +23,10 @@ from devicehub.rollup_tables import Bucket, Figures, Part, dialect
 
 log = structlog.get_logger(__name__)
 
-STEP = 10_000  # rows taken in at once: what they touch is one short transaction
+STEP = 2_000  # rows taken in at once, at first
+FEW, MANY = 500, 100_000  # rows taken in at once, at least and at most, by how long that takes
+SHORT = 0.1  # seconds that writing may take: on SQLite nobody else writes meanwhile
+REST = 2  # times as long as a step took are others left alone after it
 SETTLE_SECONDS = 2.0  # how long writers of rows that may still appear are waited for
 PERIODS = {Rollup.Period.HOUR: timedelta(hours=1), Rollup.Period.DAY: timedelta(days=1)}
 
@@ -43,21 +46,25 @@ def numeric(kind: Kind) -> list[str]:
     return [name for name, reading in kind.device_type._readings.items() if reading.type in NUMBERS]
 
 
-def roll_up(limit: int = 50_000, kinds: Iterable[Kind] | None = None) -> int:
+def roll_up(limit: int = 50_000, kinds: Iterable[Kind] | None = None, pace: Pace | None = None) -> int:
     """Take at most *limit* new rows of each kind into the rollups; how many were taken. 0: all are in.
 
-    Any number of processes may do it at once, and it may be killed at any moment.
+    Any number of processes may do it at once, and it may be killed at any moment. With a *pace* it leaves time for
+    others after each step, and raises Stopped between two of them.
     """
-    return sum(_roll_up(kind, limit) for kind in (registry if kinds is None else kinds))
+    return sum(_roll_up(kind, limit, pace) for kind in (registry if kinds is None else kinds))
 
 
-def _roll_up(kind: Kind, limit: int) -> int:
+def _roll_up(kind: Kind, limit: int, pace: Pace | None) -> int:
     names = numeric(kind)
     if not names:
         return 0
     _begin_anew(kind)
     taken, settled, most = 0, -1, STEP
     while taken < limit:
+        if pace is not None:
+            pace.check()
+        began = time.monotonic()
         state, _ = RolledUp.objects.get_or_create(kind=kind.slug)
         if settled < 0:
             settled = _settled(kind, state.last_id)
@@ -67,6 +74,7 @@ def _roll_up(kind: Kind, limit: int) -> int:
         try:
             # Outside a transaction, since it takes most of the time: on SQLite it would hold up every writer.
             hours = dialect().hours(_table(kind), names, state.last_id, rows.last_id)
+            read = time.monotonic()
             done = _write(kind, names, state.last_id, rows.last_id, hours)
         except (DataError, IntegrityError) as error:
             # No row may hold up all others: ever fewer at once, until the one is found that cannot be added.
@@ -74,11 +82,25 @@ def _roll_up(kind: Kind, limit: int) -> int:
                 most = rows.number // 2
                 continue
             log.warning("rollups.row_left_out", kind=kind.slug, row=rows.last_id, error=type(error).__name__)
+            read = time.monotonic()
             done = _write(kind, names, state.last_id, rows.last_id, [])
-        most = min(most * 2, STEP)
+        ended = time.monotonic()
+        most = _next_step(most, ended - read)
         if done:
             taken += rows.number
+        if pace is not None:
+            pace.rest(REST * (ended - began))
     return taken
+
+
+def _next_step(most: int, seconds: float) -> int:
+    """How many rows to take in at once when writing *most* of them took so long.
+
+    Rows of the same hours become a few rollups, and each row of a device that seldom speaks becomes several.
+    """
+    if seconds > SHORT:
+        return max(most // 2, min(most, FEW))
+    return min(most * 2, MANY) if seconds < SHORT / 3 else most
 
 
 def _begin_anew(kind: Kind) -> None:

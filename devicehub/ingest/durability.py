@@ -6,6 +6,7 @@ Set for the connections of this process alone. What the operator set more strict
 from __future__ import annotations
 
 import gc
+import threading
 from functools import cache
 from typing import Any
 
@@ -30,10 +31,11 @@ POSTGRESQL_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# How SQLite stores much at once: pages of indexes stay in memory (96 MiB), and the write-ahead log is copied into
-# the database every 200 MB instead of every 4: a page that changes with each batch is copied once for all of them.
-# What is committed is flushed to disk all the same.
-SQLITE_PRAGMAS = ("cache_size = -98304", "wal_autocheckpoint = 50000")
+# How SQLite stores much at once: pages of indexes stay in memory (96 MiB) for who stores, and the write-ahead log is
+# copied into the database every 200 MB instead of every 4: a page that changes with each batch is copied once for all
+# of them. What is committed is flushed to disk all the same.
+SQLITE_PRAGMAS = ("wal_autocheckpoint = 50000",)
+STORING_PRAGMAS = ("cache_size = -98304",)
 # PRAGMA synchronous: each commit is flushed, with EXTRA also the folder that a rollback journal is removed from. Less
 # loses commits with the power, NORMAL (1) in WAL mode and FULL in the others.
 FULL, EXTRA = 2, 3
@@ -59,7 +61,8 @@ def _demand(connection: BaseDatabaseWrapper, **_: Any) -> None:
 
 def _of_sqlite(connection: BaseDatabaseWrapper) -> None:
     with connection.cursor() as cursor:
-        for pragma in SQLITE_PRAGMAS:
+        is_storing = threading.current_thread() is threading.main_thread()
+        for pragma in SQLITE_PRAGMAS + (STORING_PRAGMAS if is_storing else ()):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.execute("PRAGMA journal_mode")
         wanted = FULL if cursor.fetchone()[0] == "wal" else EXTRA

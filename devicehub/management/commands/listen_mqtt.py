@@ -141,8 +141,9 @@ def _extend(upkeep: Upkeep) -> None:
 
 
 def _roll_up(upkeep: Upkeep) -> None:
-    while rollups.roll_up() and not upkeep.stopping:
-        pass  # a fast fleet brings more in a minute than one call takes
+    with contextlib.suppress(Stopped):
+        while rollups.roll_up(pace=Pace(stop=upkeep.stopped)):
+            pass  # a fast fleet brings more in a minute than one call takes
 
 
 def _remove(upkeep: Upkeep) -> None:
