@@ -1,7 +1,8 @@
 """A year of readings and their messages, made in the database: what a fleet has stored when a bench begins.
 
 Row for row they are what ingest would have stored: in order of time, of all devices in turn, each message with a
-payload and a digest of its own. Indexes are dropped, and made again from their own definitions at the end.
+payload and a digest of its own. Indexes are dropped, and made again from their own definitions at the end. The readings
+count as rolled up, as they would be after a year; their rollups are left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.apps import apps
 from django.db import connection
 
 from bench.statements import POSTGRESQL, SQLITE
@@ -27,6 +29,7 @@ Advance = Callable[[int], Any]
 
 def fill(count: int, fleet: int, advance: Advance) -> None:
     """Store *count* readings and messages of devices with the keys 1 to *fleet*; *advance* gets STEPS in all."""
+    apps.get_model("devicehub", "RolledUp").objects.create(kind="weatherstation", last_id=count)
     {"sqlite": _fill_sqlite, "postgresql": _fill_postgresql}[connection.vendor](count, fleet, advance)
 
 
