@@ -171,11 +171,15 @@ def _lines_of_the_admin(
     meta, entries = kind.device_model._meta, apps.get_model("admin", "LogEntry")._default_manager
     names = "|".join(map(re.escape, filter(None, [kind.key(device_id), topics.prefix(kind, device_id)[:-1]])))
     named = re.compile(rf"(?<![A-Za-z0-9_-])(?:{names})(?![A-Za-z0-9_:-])")
-    lines = entries.filter(object_repr__contains=device_id).exclude(content_type__model="denial")
+    lines = entries.filter(object_repr__contains=device_id).exclude(
+        content_type__app_label="authsvc", content_type__model="denial"
+    )
     wanted = [pk for pk, text in lines.values_list("pk", "object_repr") if named.search(text)]
+    # A denial of another device may name its topic, and stays. Not LIKE, which ignores case on SQLite.
+    denials = entries.filter(content_type__app_label="authsvc", content_type__model="denial")
+    beginnings = tuple(f"{username} " for username in usernames)
+    wanted += [pk for pk, text in denials.values_list("pk", "object_repr") if text.startswith(beginnings)]
     own = models.Q(pk__in=wanted)
-    for username in usernames:  # a denial of another device may name its topic, and stays
-        own |= models.Q(content_type__model="denial", object_repr__startswith=f"{username} ")
     if device is not None:
         own |= models.Q(
             object_id=str(device.pk),

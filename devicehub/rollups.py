@@ -24,9 +24,9 @@ from devicehub.rollup_tables import Bucket, Figures, Part, dialect
 log = structlog.get_logger(__name__)
 
 STEP = 2_000  # rows taken in at once, at first
-FEW, MANY = 500, 100_000  # rows taken in at once, at least and at most, by how long that takes
+FEW, MANY = 500, 50_000  # rows taken in at once, at least and at most, by how long that takes
 SHORT = 0.1  # seconds that writing may take: on SQLite nobody else writes meanwhile
-REST = 2  # times as long as a step took are others left alone after it
+REST = 1  # times as long as a step took are others left alone after it
 SETTLE_SECONDS = 2.0  # how long writers of rows that may still appear are waited for
 PERIODS = {Rollup.Period.HOUR: timedelta(hours=1), Rollup.Period.DAY: timedelta(days=1)}
 

@@ -877,30 +877,30 @@ def test_the_deadline_is_a_setting(no_broker, station, settings):
 
 
 @pytest.mark.parametrize("ahead", [HOUR, timedelta(days=4000)])
-def test_what_a_clock_that_was_ahead_queued_is_sent_and_lives_as_long_as_it_was_meant_to(
-    said, station, ahead
-):
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_what_a_clock_that_was_ahead_queued_is_sent_now(said, station, ahead, is_claimed):
+    """Also when a process had claimed it then, and was killed."""
     then = clock.now() + ahead
-    queue(station, queued_at=then, deadline=then + HOUR, due_at=then)
+    leased = {"leased_until": then} if is_claimed else {}
+    queue(station, queued_at=then, deadline=then + HOUR, due_at=then, **leased)
     said(Ack())
 
     assert commands.send_due() == 1
 
     command = the_command()
-    assert (command.state, command.deadline - command.queued_at) == (ACKNOWLEDGED, HOUR)
-    assert command.queued_at <= clock.now()
-    assert command.due_at == command.deadline
-
-
-def test_what_waits_for_its_answer_since_a_clock_was_ahead_expires_in_its_time(said, station):
-    then = clock.now() + timedelta(days=1)
-    queue(station, state=ACKNOWLEDGED, queued_at=then, deadline=then + HOUR, due_at=then + HOUR)
-
-    commands.send_due()
-
-    command = the_command()
     assert (command.state, command.due_at) == (ACKNOWLEDGED, command.deadline)
-    assert command.deadline < clock.now() + HOUR
+    assert (command.queued_at, command.deadline) == (then, then + HOUR)
+
+
+def test_a_clock_that_is_behind_changes_no_deadline(said, station, monkeypatch):
+    """It takes what others wrote for the work of a clock that was ahead."""
+    command_id = station.device.send_command("reboot")
+    said(Ack())
+    before = DeviceCommand.objects.values("queued_at", "deadline").get(id=command_id)
+
+    transitions.amend_times(clock.now() - HOUR)
+
+    assert DeviceCommand.objects.values("queued_at", "deadline").get(id=command_id) == before
 
 
 @pytest.mark.parametrize("state", [QUEUED, SENT])
@@ -922,6 +922,35 @@ def test_the_clocks_of_two_machines_may_differ_by_minutes(said, station):
     assert commands.send_due() == 0
 
     assert DeviceCommand.objects.values().get() == before
+
+
+def test_a_command_of_qos_0_that_was_not_sent_whole_is_sent_once_more(said, station, told, monkeypatch):
+    monkeypatch.setattr(WeatherStation._commands["reboot"], "qos", 0)
+    queue(station)
+    said(Unacknowledged("the connection was lost"))
+    commands.send_due()
+    assert (the_command().state, told) == (SENT, [])
+
+    said(Ack())
+    commands.close()
+    make_due()
+    assert commands.send_due() == 1
+
+    command = the_command()
+    assert (command.state, command.error, command.leased_until) == (SENT, "", None)
+    assert command.due_at == command.deadline
+
+
+def test_what_a_killed_process_may_have_sent_is_not_cancelled_after_a_failed_attempt(no_broker, station):
+    over = clock.now() - timedelta(seconds=1)
+    queue(station, due_at=over, leased_until=over, attempts=1)
+
+    for _ in range(2):  # the second one is not tried, since the broker is away
+        commands.send_due()
+        DeviceCommand.objects.update(due_at=clock.now())
+
+    assert the_command().state == QUEUED
+    assert not commands.cancel(the_command())
 
 
 def test_a_command_of_qos_0_is_not_sent_again_for_its_times(said, station):

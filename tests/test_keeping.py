@@ -737,6 +737,19 @@ class TestErasing:
 
         assert LogEntry.objects.get().object_id == str(neighbour.pk)
 
+    def test_lines_of_the_admin_stay_that_name_another_by_other_letters(self, station):
+        """Usernames and ids are told apart by case, and a project may have denials of its own."""
+        operator = User.objects.create_superuser("operator")
+        username = WeatherStationDevice.objects.get(device_id="STATION-001").mqtt_username
+        denied = {"topic": "t", "dialect": "emqx", "action": "publish", "reason": "no_grant"}
+        for name in (username, username.swapcase()):
+            Denial.objects.create(username=name, first_at=DAY, last_at=DAY, **denied)
+        LogEntry.objects.log_actions(operator.pk, list(Denial.objects.all()), CHANGE)
+
+        self.erase("--yes")
+
+        assert LogEntry.objects.get().object_repr.startswith(f"{username.swapcase()} ")
+
     @pytest.mark.parametrize("is_deleted", [False, True])
     def test_lines_of_the_admin_go_that_name_it(self, station, neighbour, is_deleted):
         """Of its grants, commands, messages and denials; also of those that were deleted."""

@@ -243,18 +243,19 @@ def test_a_listener_starts_with_more_than_fits(broker):
     assert taken == [b"1", *[MEBIBYTE] * 20]
 
 
-def test_a_listener_starts_while_what_waits_comes_slowly(broker):
+@pytest.mark.parametrize(("count", "size"), [(40, 50_000), (1, 1_000_000)], ids=["many", "one large"])
+def test_a_listener_starts_while_what_waits_comes_slowly(broker, count, size):
     with listening(broker):
         pass
     with device(broker) as publish:
-        for _ in range(40):
-            publish(MEBIBYTE[:50_000])
+        for _ in range(count):
+            publish(MEBIBYTE[:size])
     proxy = Proxy(broker)
-    proxy.rate = 1_000_000
+    proxy.rate = 500_000
     listener = Listener(BrokerAddress("127.0.0.1", proxy.port), "ingest-1", ["things/#"])
     try:
         listener.start(timeout=0.7)
-        assert len(taken_of(listener, 40)) == 40
+        assert len(taken_of(listener, count)) == count
     finally:
         listener.stop()
         proxy.close()

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from devicehub import provisioning, signals
+from devicehub import clock, provisioning, signals
 from devicehub.ingest import store, sweep
 from devicehub.ingest.message import Message, Outcome
 from devicehub.ingest.pipeline import pipeline
@@ -625,6 +625,17 @@ def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, told):
     assert not [query for query in queries if "UPDATE" in query["sql"] or "INSERT" in query["sql"]]
 
 
+def test_what_a_worker_wrote_whose_clock_was_years_ahead_says_nothing(sharing, other, told):
+    """Nobody would be overdue for years."""
+    then = timezone.now() + timedelta(days=3650)
+    IngestWorker.objects.update(heard_since=then, heard_until=then)
+    silent()
+
+    assert sharing.run() == 1
+
+    assert list(IngestWorker.objects.values_list("client_id", flat=True)) == ["ingest-1"]
+
+
 def test_a_worker_that_never_came_back_is_forgotten(sharing, other, told):
     IngestWorker.objects.update(heard_until=timezone.now() - timedelta(days=9))
 
@@ -683,7 +694,7 @@ def test_what_the_broker_says_counts_a_run_later(db, worker):
     assert [worker.sweep.run(), worker.run()] == [0, 1]
 
 
-@pytest.mark.parametrize("by", [YEARS, -YEARS, HOUR, -HOUR])
+@pytest.mark.parametrize("by", [YEARS, -YEARS, HOUR, -HOUR, 5 * SECOND])
 def test_nobody_is_overdue_because_a_clock_was_set(db, worker, monkeypatch, by):
     station = silent(for_=MINUTE)
     assert worker.run() == 0
@@ -693,7 +704,7 @@ def test_nobody_is_overdue_because_a_clock_was_set(db, worker, monkeypatch, by):
     monkeypatch.setattr(time, "time", lambda: wall() + shifted[0].total_seconds() + passed[0])
     monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed[0])
     monkeypatch.setattr(timezone, "now", lambda: now() + shifted[0])
-    monkeypatch.setattr(sweep, "_clock_is_right", lambda: True)
+    monkeypatch.setattr(clock, "is_right", lambda: True)
 
     shifted[0] = by
     assert worker.run() == 0

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 from django.utils import timezone
 
-from devicehub import mqtt, signals
+from devicehub import clock, mqtt, signals
 from devicehub.commands import transitions
 from devicehub.commands.wire import Envelope, Undeliverable, connect, envelope
 from devicehub.models import CommandState, DeviceCommand
@@ -48,7 +48,8 @@ class Sender:
         Raises DatabaseError. It begins nothing new after 5 s; a broker that hangs makes that 20 s more.
         """
         if time.monotonic() >= self._amend_at:
-            transitions.amend_times(timezone.now())
+            if clock.is_right():
+                transitions.amend_times(timezone.now())
             self._amend_at = time.monotonic() + AMEND_EVERY
         commands = transitions.due(timezone.now(), most)
         if not commands:

@@ -18,7 +18,6 @@ from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 
 LEASE = timedelta(seconds=30)  # longer than connecting and publishing may take together
 PAUSES = (1, 2, 5, 10, 20, 30)  # seconds between attempts
-MOST_AMENDED = 1000  # at once, of those that were queued by a clock that was ahead
 SENDABLE = (CommandState.QUEUED, CommandState.SENT)
 
 
@@ -31,20 +30,17 @@ def due(now: datetime, most: int) -> list[DeviceCommand]:
 
 
 def amend_times(now: datetime) -> None:
-    """Set right what a clock that was ahead has written, so that no command waits for that time to come.
+    """Set right what a clock that was ahead has written, so that nothing waits for that time to come.
 
-    What was queued then is queued now, for as long as it was meant to live; the next attempt is now.
+    The next attempt is now, and a process that claimed a command then has ended. Deadlines stay: that it is this
+    clock which is wrong, and behind, cannot be told, and then commands would expire unsent.
     """
-    ahead = DeviceCommand.objects.filter(state__in=OPEN_STATES, queued_at__gt=now + clock.AHEAD)
-    for command in ahead[:MOST_AMENDED]:
-        deadline = now + (command.deadline - command.queued_at)
-        due_at = deadline if command.due_at == command.deadline else now
-        ahead.filter(pk=command.pk).update(queued_at=now, deadline=deadline, due_at=due_at)
+    beyond = now + LEASE + clock.AHEAD
+    waiting = DeviceCommand.objects.filter(state__in=OPEN_STATES)
+    waiting.filter(leased_until__gt=beyond).update(leased_until=now)
     # A command of QoS 0 that was sent is due at its deadline: it must not be sent again.
     attempts = Q(state=CommandState.QUEUED) | Q(state=CommandState.SENT, due_at__lt=F("deadline"))
-    DeviceCommand.objects.filter(attempts, due_at__gt=now + LEASE + clock.AHEAD).update(
-        due_at=now, leased_until=None
-    )
+    waiting.filter(attempts, due_at__gt=beyond).update(due_at=now)
 
 
 def claim(command: DeviceCommand, now: datetime) -> bool:
@@ -67,7 +63,9 @@ def taken(command: DeviceCommand, state: CommandState, sent_at: datetime, now: d
         times["acknowledged_at"] = now
         new = DeviceCommand.objects.filter(pk=command.pk, acknowledged_at=None)
     else:
-        new = DeviceCommand.objects.filter(pk=command.pk, sent_at=None)
+        # Or by this attempt, after one of which nobody knows how far it came.
+        ours = Q(sent_at=None) | Q(state__in=SENDABLE, attempts=command.attempts)
+        new = DeviceCommand.objects.filter(ours, pk=command.pk)
     is_open = Q(state__in=SENDABLE)
     changed = new.update(
         **times,
@@ -92,15 +90,20 @@ def postpone(command: DeviceCommand, error: str, until: datetime) -> None:
 
 
 def _put_off(command: DeviceCommand, error: str, until: datetime, **changes: Any) -> None:
+    # A lease that was over when *command* was read stays: whose it was may have published before it ended.
     DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
-        error=_text(error), leased_until=None, due_at=min(until, command.deadline), **changes
+        error=_text(error),
+        leased_until=command.leased_until,
+        due_at=min(until, command.deadline),
+        **changes,
     )
 
 
 def hasten(device_keys: Collection[str], now: datetime) -> None:
     """These devices were heard: what waits for them is tried now. What another process works on stays."""
+    free = Q(leased_until=None) | Q(leased_until__lte=now)
     waiting = DeviceCommand.objects.filter(
-        device_key__in=device_keys, due_at__gt=now, state=CommandState.QUEUED, leased_until=None
+        free, device_key__in=device_keys, due_at__gt=now, state=CommandState.QUEUED
     )
     found = list(waiting.select_for_update(skip_locked=True).values_list("pk", flat=True))
     if found:

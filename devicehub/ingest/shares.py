@@ -10,8 +10,10 @@ import time
 from datetime import datetime, timedelta
 
 import structlog
+from django.db.models import Q
 from django.utils import timezone
 
+from devicehub import clock
 from devicehub.models import IngestWorker
 
 log = structlog.get_logger(__name__)
@@ -44,11 +46,11 @@ class Share:
             return since, until
         now = time.monotonic()
         if now >= self._look_at:
-            self._look_at = now + LOOK
             self._others = self._here()
             if self._others or now >= self._write_at:
-                self._write_at = now + ALONE
                 self._write(now - since, now - until)
+                self._write_at = now + ALONE
+            self._look_at = now + LOOK
         offset = now - timezone.now().timestamp()
         return (
             max([since, *(other.heard_since.timestamp() + offset for other in self._others)]),
@@ -61,6 +63,8 @@ class Share:
         found = []
         for other in IngestWorker.objects.filter(group=self._group).exclude(client_id=self._client_id):
             away = now - other.heard_until
+            if away < -clock.AHEAD:
+                continue  # its clock is years ahead: what it wrote says nothing
             if away < PATIENCE:
                 found.append(other)
             if away >= NOTICED:
@@ -92,4 +96,5 @@ class Share:
         IngestWorker.objects.update_or_create(
             client_id=self._client_id, defaults={"group": self._group, **heard}
         )
-        IngestWorker.objects.filter(heard_until__lt=now - FORGOTTEN).delete()
+        ahead = Q(heard_until__gt=now + clock.AHEAD)
+        IngestWorker.objects.filter(ahead | Q(heard_until__lt=now - FORGOTTEN)).delete()

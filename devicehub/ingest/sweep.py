@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
@@ -32,7 +32,9 @@ SELDOM = 60.0  # seconds between two looks at a kind at most
 SCAN = 50_000  # keys found by one look through a kind, which costs as much for one as for many
 BATCH = 500  # devices changed in one transaction
 BUDGET = 0.5  # seconds of one run, so that other tasks get their turn
-JUMP = 60.0  # seconds by which the clock may leave time.monotonic() before it counts as set anew
+JUMP = (
+    2.0  # seconds by which the clock may leave time.monotonic() between two runs before it counts as set anew
+)
 AWAY = 10.0  # seconds between two runs beyond which this process was stopped, and heard nothing
 # Devices that count as there. An operator's state says nothing of that.
 COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STATES])
@@ -81,7 +83,7 @@ class Sweep:
             if until - since < window:
                 self._under_way.pop(kind.slug, None)
                 continue
-            if time.monotonic() < self._due.get(kind.slug, 0) or not _clock_is_right():
+            if time.monotonic() < self._due.get(kind.slug, 0) or not clock.is_right():
                 continue
             # In this order: who is stopped between the two looks at a clock waits for longer, and not for less.
             limit = timezone.now() - timedelta(seconds=time.monotonic() - until + window)
@@ -160,15 +162,3 @@ def _mark(kind: Kind, keys: Sequence[int], limit: datetime, now: datetime) -> li
         Transition(kind, device, before[pk][0], device.status, before[pk][1], device.connected)
         for pk, device in devices.in_bulk(list(before)).items()
     ]
-
-
-def _clock_is_right() -> bool:
-    """Whether the clock here is that of the database, about."""
-    if connection.vendor == "sqlite":
-        return True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        ahead: timedelta = timezone.now() - cursor.fetchone()[0]
-    if abs(ahead) > clock.AHEAD:
-        log.error("sweep.clock_is_wrong", seconds=round(ahead.total_seconds()))
-    return abs(ahead) <= clock.AHEAD

@@ -87,14 +87,22 @@ class Worker:
                 self._began = None
 
     def _store(self, deliveries: Sequence[Delivery]) -> None:
-        began = time.time()
+        began, is_stored = time.time(), False
+
+        def acknowledge() -> None:
+            nonlocal is_stored
+            is_stored = True
+            self._listener.acknowledge(deliveries)
+
         try:
             outcomes = pipeline(
                 [_message(delivery) for delivery in deliveries],
-                acknowledge=lambda: self._listener.acknowledge(deliveries),
+                acknowledge=acknowledge,
                 tell=lambda batch: self._tell(batch, began),
             )
         except CANNOT_STORE as error:
+            if is_stored:
+                raise  # to have it all sent again would store it twice
             self._most = max(1, len(deliveries) // 2)  # perhaps it is one row, or too much at once
             self._wait(error)
             return

@@ -98,11 +98,14 @@ class Listener:
         self._prepare()
         self._client.loop_start()
         self._started = True
-        deadline, put = math.inf, self._bytes_put  # connecting has a timeout of its own
+        deadline, first, came = math.inf, 0, (0, 0.0)  # connecting has a timeout of its own
         while not (self._ready.is_set() or self._failure or self._interrupted):
-            now = time.monotonic()
-            if self._client.generation and (deadline == math.inf or put != self._bytes_put):
-                deadline, put = now + timeout, self._bytes_put
+            now, generation = time.monotonic(), self._client.generation
+            first = first or generation
+            # A part of a message counts on the first connection only: a broker may hang up on each of them.
+            comes = self._bytes_put, self._client.heard_at if generation == first else came[1]
+            if generation and (deadline == math.inf or comes != came):
+                deadline, came = now + timeout, comes
             if self._full():
                 self._ready.set()
             elif now >= deadline:

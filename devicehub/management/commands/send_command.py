@@ -104,7 +104,8 @@ class Command(BaseCommand):
 def _is_taken(command: DeviceCommand, device: BaseDevice) -> bool:
     """Whether the broker has it, as far as can be known: with QoS 0 it acknowledges nothing."""
     qos = device._device_type_cls._commands[command.name].qos
-    return command.state == CommandState.ACKNOWLEDGED or (command.state == CommandState.SENT and qos == 0)
+    went_out = command.state == CommandState.SENT and not command.error
+    return command.state == CommandState.ACKNOWLEDGED or (went_out and qos == 0)
 
 
 def _look(command_id: str, wait: timedelta) -> DeviceCommand:
