@@ -204,13 +204,16 @@ def gate(monkeypatch) -> Iterator[threading.Event]:
 
 
 async def full() -> list[asyncio.Future[bool]]:
-    """As many guesses at other names as may wait."""
+    """As many guesses at other names as may wait, the first of them in the threads."""
     waiting = [
         asyncio.ensure_future(verify(f"guess {number}", slow_hash(100 + number)))
         for number in range(verifier.MAX_WAITING)
     ]
     await asyncio.sleep(0)
     assert verifier.waiting() == verifier.MAX_WAITING
+    async with asyncio.timeout(5):
+        while sum(future.running() for future in verifier._running.values()) < verifier.THREADS:
+            await asyncio.sleep(0.001)
     return waiting
 
 
