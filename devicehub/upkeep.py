@@ -84,7 +84,6 @@ class Upkeep:
         if trouble == task.trouble:
             return
         task.trouble = trouble
-        is_away = isinstance(
-            error, OperationalError | InterfaceError
-        )  # the database; where that was found is no help
+        # Where it was found that the database is away is no help.
+        is_away = isinstance(error, OperationalError | InterfaceError)
         log.error("upkeep.task_failed", task=task.name, error=trouble, exc_info=not is_away)

@@ -1597,7 +1597,11 @@ def test_queued_commands_are_cancelled_from_the_shell(station):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"leased_until": clock.now()}, "ended while it did; try again in half a minute"),
+        ({"leased_until": clock.now() + HOUR}, "a process is sending it; try again in half a minute"),
+        (
+            {"leased_until": clock.now()},
+            "a process ended while it sent it: it is too late to cancel it, the device may have it",
+        ),
         ({"state": SENT}, "is sent: it is too late to cancel it, the device may have it"),
         ({"state": ACKNOWLEDGED}, "is acknowledged: it is too late to cancel it, the device may have it"),
         ({"state": EXPIRED, "due_at": None}, "is expired; it was over before"),

@@ -349,6 +349,20 @@ def test_a_worker_keeps_sqlite_durable(tmp_path):
 
 
 @pytest.mark.sqlite_only
+def test_only_who_stores_has_a_large_cache(tmp_path):
+    """Each connection has one of its own, and a worker has a thread for every task."""
+    asked = settled(
+        {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
+        "PRAGMA cache_size",
+        "PRAGMA wal_autocheckpoint",
+        "PRAGMA synchronous",
+        thread=True,
+    )
+
+    assert asked == ["-2000", "50000", "2"]  # KiB, as SQLite has it by itself
+
+
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize(("mode", "enough"), [("WAL", "2"), ("DELETE", "3")])
 def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path, mode, enough):
     """Any project may include the app, with the settings that Django has by default."""
@@ -428,8 +442,10 @@ def in_the_database_without_its_log(copy):
         return {reason for (reason,) in database.execute("SELECT reason FROM devicehub_quarantine")}
 
 
-def settled(variables, *statements, before=""):
+def settled(variables, *statements, before="", thread=False):
+    """What the statements answer in a process that stores, or in another *thread* of it."""
     script = f"""
+import threading
 import django
 from django.conf import settings
 {before}
@@ -439,10 +455,17 @@ from devicehub.ingest.durability import settle
 settle()
 connection.ensure_connection()
 connection.close()
-with connection.cursor() as cursor:
-    for statement in {statements!r}:
-        cursor.execute(statement)
-        print(cursor.fetchone()[0])
+def ask():
+    with connection.cursor() as cursor:
+        for statement in {statements!r}:
+            cursor.execute(statement)
+            print(cursor.fetchone()[0])
+if {thread}:
+    one = threading.Thread(target=ask)
+    one.start()
+    one.join()
+else:
+    ask()
 """
     done = subprocess.run(
         [sys.executable, "-c", script],

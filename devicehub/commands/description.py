@@ -6,6 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
+
 from devicehub.models import CommandState, DeviceCommand
 
 TIMES = ("queued_at", "deadline", "due_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")
@@ -42,16 +44,26 @@ def in_words(command: DeviceCommand) -> str:
 
 def reason(command: DeviceCommand) -> str:
     """Why it waits, or how it failed; empty where there is nothing to say."""
-    if command.state == CommandState.QUEUED and command.leased_until is not None:
-        return "a process is sending it, or ended while it did"
+    if is_being_sent(command):
+        return "a process is sending it"
     if command.error:
         return printable(command.error)
     match command.state:
         case CommandState.QUEUED:
-            return "nobody has tried it yet"
+            return (
+                "nobody has tried it yet"
+                if command.leased_until is None
+                else "a process ended while it sent it"
+            )
         case CommandState.SENT | CommandState.ACKNOWLEDGED:
             return "no answer yet"
     return ""
+
+
+def is_being_sent(command: DeviceCommand) -> bool:
+    """Whether a process holds a lease on it."""
+    until = command.leased_until if command.state == CommandState.QUEUED else None
+    return until is not None and until > timezone.now()
 
 
 def in_utc(time: datetime) -> str:

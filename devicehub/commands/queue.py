@@ -17,9 +17,7 @@ from devicehub.registry import registry
 from devicehub.storable import fault_as_json
 
 LONGEST = timedelta(days=366)  # of a deadline
-LARGEST = (
-    256 << 10
-)  # bytes of a payload; a broker hangs up on a larger packet than it takes, or a device does
+LARGEST = 256 << 10  # bytes of a payload: brokers and devices hang up on a packet that is too large for them
 HEAD_START = timedelta(seconds=2)  # for the process that queued it, before others look for work
 
 

@@ -59,8 +59,8 @@ def _in_words(one: UUID, command: DeviceCommand | None) -> str:
         return f"{one}: there is no such command"
     text = description.in_words(command)
     match command.state:
-        case CommandState.QUEUED:
+        case CommandState.QUEUED if description.is_being_sent(command):
             return f"{text}; try again in half a minute"
-        case CommandState.SENT | CommandState.ACKNOWLEDGED:
+        case CommandState.QUEUED | CommandState.SENT | CommandState.ACKNOWLEDGED:
             return f"{text}: it is too late to cancel it, the device may have it"
     return text if command.state == CommandState.CANCELLED else f"{text}; it was over before"
