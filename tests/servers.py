@@ -206,6 +206,44 @@ def postgresql(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
         yield cluster.url
 
 
+def _fill_cluster(
+    data: Path, user: str | None, env: dict[str, str], password: str, tablespace: Path | None
+) -> None:
+    """Make the cluster in *data* with our role and its database, by *user* where that is not us."""
+    initdb, postgres = _postgresql_program("initdb"), _postgresql_program("postgres")
+
+    def run(command: list[str], stdin: str = "") -> None:
+        done = subprocess.run(
+            command,
+            cwd=data.parent,
+            env=env,
+            input=stdin.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+        if done.returncode:
+            raise ServerFailed(f"{command[0]} ended with {done.returncode}\n{done.stdout.decode()}")
+
+    def execute(*statements: str) -> None:
+        """Without a server; each ends with an empty line (-j)."""
+        command = [postgres, "--single", "-j", "-c", "exit_on_error=on", "-D", str(data), "postgres"]
+        run(command, "".join(f"{statement};\n\n" for statement in statements))
+
+    options = ["-U", "postgres", "-A", "reject", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+    run([initdb, "-D", str(data), *options])
+    execute(
+        f"CREATE ROLE devicehub LOGIN CREATEDB PASSWORD '{password}'",
+        "CREATE DATABASE devicehub OWNER devicehub",
+    )
+    if tablespace is not None:
+        if user is not None:
+            shutil.chown(tablespace, user, user)
+        execute(f"CREATE TABLESPACE small OWNER devicehub LOCATION '{tablespace}'")
+
+
 @contextmanager
 def postgresql_cluster(
     folder: Path, tablespace: Path | None = None, settings: Sequence[str] = ()
@@ -214,7 +252,7 @@ def postgresql_cluster(
 
     *settings* are further ones, each as name=value.
     """
-    initdb, postgres = _postgresql_program("initdb"), _postgresql_program("postgres")
+    postgres = _postgresql_program("postgres")
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "postgresql.log"
     password = secrets.token_hex(16)
@@ -227,35 +265,7 @@ def postgresql_cluster(
             shutil.chown(home, user, user)
         data = Path(home, "data")
 
-        def run(command: list[str], stdin: str = "") -> None:
-            done = subprocess.run(
-                command,
-                cwd=home,
-                env=env,
-                input=stdin.encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                user=user,
-                group=user,
-                extra_groups=None if user is None else [],
-            )
-            if done.returncode:
-                raise ServerFailed(f"{command[0]} ended with {done.returncode}\n{done.stdout.decode()}")
-
-        options = ["-U", "postgres", "-A", "reject", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
-        run([initdb, "-D", str(data), *options])
-        run(
-            [postgres, "--single", "-j", "-c", "exit_on_error=on", "-D", str(data), "postgres"],
-            f"CREATE ROLE devicehub LOGIN CREATEDB PASSWORD '{password}';\n\n"
-            "CREATE DATABASE devicehub OWNER devicehub;\n\n",
-        )
-        if tablespace is not None:
-            if user is not None:
-                shutil.chown(tablespace, user, user)
-            run(
-                [postgres, "--single", "-j", "-c", "exit_on_error=on", "-D", str(data), "postgres"],
-                f"CREATE TABLESPACE small OWNER devicehub LOCATION '{tablespace}';\n\n",
-            )
+        _fill_cluster(data, user, env, password, tablespace)
         (data / "pg_hba.conf").write_text(PG_HBA_CONF)
 
         def ready() -> bool:
@@ -279,22 +289,8 @@ def postgresql_cluster(
             cluster.stop()
 
 
-@contextmanager
-def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
-    """RabbitMQ that speaks only MQTT and asks *auth_url* about everything; yields its MQTT port.
-
-    It takes 7 to 10 seconds, of which its MQTT plugin waits a random 3 to 6 for other nodes: start one per
-    test session. A second start in the same *folder* is the same node again, with what it kept.
-    """
-    # Debian's /usr/sbin/rabbitmq-server insists on root or the user rabbitmq, and on the system's folders.
-    if not RABBITMQ_SERVER.exists():
-        raise MissingServer("rabbitmq-server", "rabbitmq-server")
-    epmd = _program("epmd", package="rabbitmq-server")
-    folder.mkdir(parents=True, exist_ok=True)
-    folder = folder.resolve()
-    port, epmd_port = free_port(), free_port()
-    url = f"{auth_url.rstrip('/')}/mqtt/rabbitmq"
-    configuration = RABBITMQ_CONF.format(port=port, url=url, token=quote(token, safe=""))
+def _rabbitmq_environment(folder: Path, configuration: str, epmd_port: int) -> dict[str, str]:
+    """Of a node that has all it reads and writes in *folder*, where its files are made."""
     (folder / "rabbitmq.conf").write_text(configuration)
     (folder / "advanced.config").write_text(RABBITMQ_ADVANCED_CONFIG)
     (folder / "enabled_plugins").write_text(RABBITMQ_PLUGINS)
@@ -303,7 +299,7 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
     cookie.unlink(missing_ok=True)
     cookie.write_text(secrets.token_hex(16))
     cookie.chmod(0o400)
-    env = _environment(
+    return _environment(
         HOME=str(folder),
         ERL_EPMD_PORT=str(epmd_port),
         ERL_EPMD_ADDRESS="127.0.0.1",
@@ -321,6 +317,25 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
         RABBITMQ_LOGS="-",
         RABBITMQ_ALLOW_INPUT="1",  # the script becomes the Erlang machine, so our signals reach it
     )
+
+
+@contextmanager
+def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
+    """RabbitMQ that speaks only MQTT and asks *auth_url* about everything; yields its MQTT port.
+
+    It takes 7 to 10 seconds, of which its MQTT plugin waits a random 3 to 6 for other nodes: start one per
+    test session. A second start in the same *folder* is the same node again, with what it kept.
+    """
+    # Debian's /usr/sbin/rabbitmq-server insists on root or the user rabbitmq, and on the system's folders.
+    if not RABBITMQ_SERVER.exists():
+        raise MissingServer("rabbitmq-server", "rabbitmq-server")
+    epmd = _program("epmd", package="rabbitmq-server")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    port, epmd_port = free_port(), free_port()
+    url = f"{auth_url.rstrip('/')}/mqtt/rabbitmq"
+    configuration = RABBITMQ_CONF.format(port=port, url=url, token=quote(token, safe=""))
+    env = _rabbitmq_environment(folder, configuration, epmd_port)
     log = folder / "rabbitmq.log"
 
     def ready() -> bool:
