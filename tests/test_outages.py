@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from devicehub import mqtt
-from devicehub.mqtt import BrokerAddress, Connection, Listener, Outgoing
+from devicehub.mqtt import BrokerAddress, Connection, Listener, Outgoing, Unacknowledged
 from devicehub.mqtt.backoff import SOON, Backoff
 from tests import servers
 from tests.hub import eventually
@@ -79,6 +79,32 @@ def taken_of(listener, number, seconds=10):
         listener.acknowledge(batch)
         taken += [delivery.payload for delivery in batch]
     return taken
+
+
+# --- A connection that was lost
+
+
+def test_a_lost_connection_comes_back_neither_to_send_again_nor_to_throw_out_the_next(broker):
+    wire = Wire(broker)
+    address = BrokerAddress("127.0.0.1", wire.port)
+    try:
+        with listening(broker) as listener:
+            lost = Connection(address, "device")
+            wire.die()
+            with pytest.raises(Unacknowledged):
+                lost.publish(Outgoing(TOPIC, b"lost"), timeout=0.2)
+            wire.heal()
+            wire.hang_up()
+            assert eventually(lambda: not lost.connected)
+            following = Connection(address, "device")
+            time.sleep(1.5)  # paho would connect again after 1 s
+            following.publish(Outgoing(TOPIC, b"next"))
+
+            assert taken_of(listener, 1) == [b"next"]
+            assert len(wire.made) == 2
+            following.close()
+    finally:
+        wire.close()
 
 
 # --- How long to wait

@@ -58,13 +58,27 @@ class BrokerAddress:
 Made = TypeVar("Made", bound=paho.Client)
 
 
-def client(address: BrokerAddress, client_id: str, version: str, *, clean: bool, made: type[Made]) -> Made:
+def client(
+    address: BrokerAddress,
+    client_id: str,
+    version: str,
+    *,
+    clean: bool,
+    made: type[Made],
+    reconnects: bool = False,
+) -> Made:
+    """A client of paho's, not yet connected.
+
+    One that *reconnects* sends again by itself what was not acknowledged. It also connects as MQTT 3.1 to a broker that
+    refuses 3.1.1.
+    """
     protocol = VERSIONS[version]
     client = made(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         protocol=protocol,
         clean_session=None if protocol == paho.MQTTv5 else clean,
+        reconnect_on_failure=reconnects,
     )
     if address.username:
         client.username_pw_set(address.username, address.password)

@@ -69,7 +69,9 @@ def properties_of(message: Outgoing, protocol: int) -> Properties | None:
 class Connection:
     """A client that is connected by the time the constructor returns, with a network thread of its own.
 
-    *will* is published by the broker if the connection breaks. Raises MqttError.
+    Once lost, it stays lost: nothing that was told to be unacknowledged is sent later, behind the caller's back, and
+    no connection that was opened instead is thrown out for its client id. *will* is published by the broker if the
+    connection breaks. Raises MqttError.
     """
 
     def __init__(

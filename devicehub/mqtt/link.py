@@ -60,11 +60,6 @@ class _Driven(paho.Client):
 
     given: socket.socket
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        # Otherwise paho itself connects again, as MQTT 3.1, when a broker refuses version 3.1.1.
-        options["reconnect_on_failure"] = False
-        super().__init__(*arguments, **options)
-
     def _create_socket(self) -> socket.socket:
         return self.given
 

@@ -77,7 +77,7 @@ class Listener:
         self.reconnects = 0  # connections after the first
         self.broker_drops: dict[str, float] = {}  # what the broker last said at each of *drops*
         self._listening_since: float | None = None
-        self._client = client(address, client_id, version, clean=False, made=Session)
+        self._client = client(address, client_id, version, clean=False, made=Session, reconnects=True)
         self._client.deliver = self._put
         self._client.full = self._full
         self._client.manual_ack_set(True)
