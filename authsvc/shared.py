@@ -67,7 +67,7 @@ def _digest(block: mmap.mmap, stored: str, password: str) -> bytes:
     made = hashlib.blake2b(key=block[:KEY], digest_size=DIGEST)
     made.update(
         hashlib.sha256(stored.encode()).digest()
-    )  # of fixed length, so that no two pairs join to one text
+    )  # of one length, so that no two pairs join to one text
     made.update(password.encode("utf-8", "surrogatepass"))
     return made.digest()
 

@@ -306,9 +306,8 @@ def _hold_disabled(device: BaseDevice) -> None:
     """Nobody enables it until this transaction ends. Raises EnabledAgain, also after waiting for who is doing so."""
     kind = registry.of(device)
     if kind is not None:
-        rollups.lock(
-            kind
-        )  # before the row, as in every other deletion: two of them must not wait for each other
+        # Before the row, as in every other deletion: two of them must not wait for each other.
+        rollups.lock(kind)
     row = _row(device).select_for_update().first()
     if row is not None and row.is_active:
         raise EnabledAgain

@@ -140,9 +140,8 @@ def _prune_messages(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
     if done.before is not None:
         table = kind.message_model._meta.db_table
         done.deleted = batches.trim(table, "received_at", batches.as_time(done.before), pace)
-    done.oldest = (
-        kind.message_model.objects.order_by("pk").values_list("received_at", flat=True).first()
-    )  # rows are written in that order, and there is no index on the time
+    # Rows are written in that order, and there is no index on the time.
+    done.oldest = kind.message_model.objects.order_by("pk").values_list("received_at", flat=True).first()
     return done
 
 

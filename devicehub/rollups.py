@@ -211,13 +211,14 @@ def buckets(
 
     Complete up to now: rows that are not taken in yet are added from their table.
     """
-    for _ in range(3):
+    start = _start_of(since, period)
+    for _ in range(10):
         taken = taken_in(kind)
-        start = _start_of(since, period)
         known = _known(kind, devices, name, period, start)
-        fresh = dialect().fresh(_table(kind), name, list(devices), taken, as_time(start), period.value)
         if taken_in(kind) == taken:
             break  # nothing was taken in between the two looks, which would count twice
+    # What is taken in from now on stays in its table too, so this may take long.
+    fresh = dialect().fresh(_table(kind), name, list(devices), taken, as_time(start), period.value)
     for device, moment, low, high, mean, count in fresh:
         old = known.get((device, moment))
         known[device, moment] = _together(old, (low, high, mean, count)) if old else (low, high, mean, count)

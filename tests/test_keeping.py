@@ -1516,6 +1516,23 @@ class TestRollupsThatGoOn:
         assert figures(key="weatherstation/STATION-002") == {}
         assert rollups.buckets(kind, names, "temperature", HOURS, DAY) == fresh
 
+    def test_what_is_taken_in_while_a_chart_is_read_counts_once(self, station, kind, monkeypatch):
+        measure(station, *[(DAY, float(n)) for n in range(9)])
+        fresh = type(rollups.dialect()).fresh
+
+        read = []
+
+        def read_slowly(*arguments):
+            read.append(rollups.roll_up(limit=1))
+            return fresh(*arguments)
+
+        monkeypatch.setattr(type(rollups.dialect()), "fresh", read_slowly)
+
+        (shown,) = rollups.buckets(kind, {station.pk: "STATION-001"}, "temperature", HOURS, DAY)
+
+        assert (shown.low, shown.mean, shown.high) == (0.0, 4.0, 8.0)
+        assert read == [1]  # it is what takes long, and not read again
+
     def test_large_values_have_a_mean(self, station):
         """Together, one after the other, and of both signs: no sum on the way overflows."""
         for _ in range(3):

@@ -407,9 +407,8 @@ class Clock:
 
 @pytest.fixture
 def worker(monkeypatch):
-    monkeypatch.setattr(
-        time, "monotonic", lambda real=time.monotonic: real() + 1e6
-    )  # it may just have booted
+    # The machine may just have booted.
+    monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 1e6)
     return Clock()
 
 

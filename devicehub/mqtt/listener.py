@@ -23,9 +23,7 @@ RECEIVE_MAXIMUM = 2000  # messages that may be unacknowledged: while a batch is 
 MOST_QUEUED = 16 << 20  # bytes that wait to be stored, beyond which the network must wait
 BATCH_BYTES = 2 << 20  # of payloads that are taken at once: what is read of them takes many times as much
 EACH = 512  # bytes that a message takes in memory besides its payload
-KEEPALIVE = (
-    10  # seconds: a cut connection is found after 15 at most, for 2 bytes every 10 s when all is quiet
-)
+KEEPALIVE = 10  # seconds: a cut connection is found after 15 at most, for 2 bytes in 10 s when all is quiet
 FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
 STOP_TIMEOUT = 2.0  # seconds for the network thread to end
 THROWN_OUT = 3  # times in a row, soon after connecting, from when on it is told what the cause may be
