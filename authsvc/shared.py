@@ -65,9 +65,8 @@ def _block() -> mmap.mmap | None:
 
 def _digest(block: mmap.mmap, stored: str, password: str) -> bytes:
     made = hashlib.blake2b(key=block[:KEY], digest_size=DIGEST)
-    made.update(
-        hashlib.sha256(stored.encode()).digest()
-    )  # of one length, so that no two pairs join to one text
+    # Of a fixed length, so that no two pairs join to one text.
+    made.update(hashlib.sha256(stored.encode()).digest())
     made.update(password.encode("utf-8", "surrogatepass"))
     return made.digest()
 
