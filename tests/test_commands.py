@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.core.management.base import OutputWrapper
+from django.db import connection, transaction
 
 from authsvc.broker_configuration import TEMPLATES
 from authsvc.core.passwords import verify
 from authsvc.dialects import BY_NAME
+from authsvc.management.command import DatabaseCommand
 from authsvc.models import Account, Broker, Grant, digest
 from devicehub import provisioning
 from devicehub.checks import check_identities
 from devicehub.models import digest_api_key
 from devicehub.signals import device_provisioned
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
+from tests import servers
+from tests.hub import ROOT, environment
 
 pytestmark = pytest.mark.django_db
 
@@ -265,3 +272,66 @@ def test_the_admin_refuses_a_name_of_another_device(admin_client):
     assert admin_client.post(page, form).status_code == 302
     assert admin_client.post(page, form | {"device_id": "V2"}).status_code == 302
     assert list(IrrigationValveDevice.objects.values_list("mqtt_client_id", flat=True)) == [None, None]
+
+
+def commands_of_ours() -> list[str]:
+    return [name for name, app in get_commands().items() if app in ("authsvc", "devicehub")]
+
+
+def test_every_command_that_needs_the_database_says_in_one_line_that_it_failed():
+    others = [
+        name
+        for name in commands_of_ours()
+        if not isinstance(load_command_class(get_commands()[name], name), DatabaseCommand)
+    ]
+
+    assert others == ["run_dev_broker"]  # which asks the service over HTTP
+
+
+def manage(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=url),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("name", ["prune_telemetry", "list_commands"])
+def test_a_database_that_is_away_is_said_in_one_line_without_its_password(name):
+    done = manage(f"postgres://hub:hidden-password@127.0.0.1:{servers.free_port()}/hub", name)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "The database failed: " in done.stderr
+    assert "Connection refused" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "hidden-password" not in done.stderr
+
+
+@pytest.mark.sqlite_only
+def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path):
+    (tmp_path / "db.sqlite3").write_bytes(b"no database " * 100)
+
+    done = manage(f"sqlite:///{tmp_path}/db.sqlite3", "list_commands")
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "CommandError: The database failed: file is not a database; "
+        "what was committed stays, so run this again when it works\n"
+    )
+
+
+def test_a_database_without_our_tables_is_to_be_migrated(tmp_path, monkeypatch):
+    """On both databases, which say it in different ways."""
+
+    def look(*_: Any, **__: Any) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM devicehub_of_tomorrow")
+
+    monkeypatch.setattr("devicehub.management.commands.list_commands.Command.handle", look)
+
+    with pytest.raises(CommandError, match=r"devicehub_of_tomorrow.*: run `manage.py migrate`"):
+        run("list_commands")

@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from authsvc.broker_configuration import TEMPLATES, configuration
+from authsvc.management.command import DatabaseCommand
 from authsvc.models import Broker
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Let a broker ask. Prints its token, this once, and the configuration that belongs to it."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -7,14 +7,15 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from authsvc import reader
 from authsvc.core.access import Action
 from authsvc.explain import Explanation, explain
+from authsvc.management.command import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Decide as for a broker, and say why. Exit code 0 for an allow, 1 for a deny."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -6,14 +6,15 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from authsvc import reader, tokens
 from authsvc.core.access import AmbiguousIdentity
 from authsvc.durations import duration
+from authsvc.management.command import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Print a token for the JWT mode of mosquitto-go-auth. It ends with any change of the credentials."
 
     def add_arguments(self, parser: CommandParser) -> None:

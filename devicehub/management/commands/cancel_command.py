@@ -8,8 +8,9 @@ from argparse import ArgumentTypeError
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import commands
 from devicehub.commands import description
 from devicehub.models import CommandState, DeviceCommand
@@ -22,7 +23,7 @@ def command_id(text: str) -> UUID:
         raise ArgumentTypeError(f"{text!r} is no id of a command; list_commands shows them") from error
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Take commands that are queued out of the queue. Exit code 0 when all of them are cancelled."
 
     def add_arguments(self, parser: CommandParser) -> None:

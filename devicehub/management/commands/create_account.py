@@ -6,16 +6,17 @@ import json
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from authsvc.durations import duration
+from authsvc.management.command import DatabaseCommand
 from authsvc.models import Account
 from devicehub import provisioning
 from devicehub.management.asking import ask_password
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Create a service account and print its password, this once."
 
     def add_arguments(self, parser: CommandParser) -> None:

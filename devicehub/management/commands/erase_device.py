@@ -8,16 +8,17 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning, removal, retained, retention
 from devicehub.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
 from devicehub.removal import Erased
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Remove a device and everything that is stored of it, history included."
 
     def add_arguments(self, parser: CommandParser) -> None:

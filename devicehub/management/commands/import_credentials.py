@@ -8,17 +8,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.table import Table
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import credentials_file, provisioning
 from devicehub.credentials_file import Row, Verdict
 
 SHOWN = 50  # rows of the table; --json shows all
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Read usernames and password hashes (mosquitto_passwd, go-auth, Django, passlib; a password file or "
         "a CSV) and say what would become of each row. With --apply do it; refused rows are left out."

@@ -6,12 +6,13 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q, QuerySet
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 from devicehub.commands import description
 from devicehub.models import CommandState, DeviceCommand
@@ -19,7 +20,7 @@ from devicehub.models import CommandState, DeviceCommand
 SHOWN = 100  # commands
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Show the commands that wait to be sent or answered, the newest first."
 
     def add_arguments(self, parser: CommandParser) -> None:

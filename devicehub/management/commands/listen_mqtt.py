@@ -9,10 +9,11 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import connection
 
 from authsvc.core import topics as filters
+from authsvc.management.command import DatabaseCommand
 from devicehub import commands, partitions, removal, retained, rollups, topics
 from devicehub.batches import Pace, Stopped
 from devicehub.conf import settings
@@ -32,7 +33,7 @@ REMOVE_EVERY = 15.0
 EXTEND_EVERY = 3600.0
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Subscribe to the topics of all devices and store what they publish."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -6,9 +6,10 @@ import signal
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import partitions, provisioning
 from devicehub.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
@@ -16,7 +17,7 @@ from devicehub.partition_tables import NotPartitioned
 from devicehub.partitions import Plan
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Convert the reading table of a device type to range partitions by timestamp (PostgreSQL)."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from rich.console import Console
 from rich.progress import Progress
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 from devicehub.models import validate_device_id
 from devicehub.registry import Kind
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Create devices and write their credentials, once, to a new file that only its owner can read."
 
     def add_arguments(self, parser: CommandParser) -> None:

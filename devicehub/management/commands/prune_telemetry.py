@@ -8,11 +8,12 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import IntegrityError
 
 from authsvc.durations import duration
+from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning, retention
 from devicehub.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
@@ -20,7 +21,7 @@ from devicehub.registry import Kind, registry
 from devicehub.retention import Pruned
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Delete readings, messages, rollups and quarantined messages that are older than what is kept."
 
     def add_arguments(self, parser: CommandParser) -> None:

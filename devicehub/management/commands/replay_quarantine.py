@@ -6,16 +6,17 @@ import json
 import signal
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from rich.console import Console
 from rich.progress import Progress
 
+from authsvc.management.command import DatabaseCommand
 from devicehub.ingest.message import Outcome, Reason
 from devicehub.ingest.replay import replay, waiting
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Send quarantined messages through ingest again, each at most once with success."
     stopping = False
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "End the password, the API key and the tokens of a device."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -6,16 +6,17 @@ import json
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from authsvc.directory import UNTIL_USED
 from authsvc.durations import duration
+from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 from devicehub.management.asking import ask_password
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Give a device a new MQTT password (or API key) and print it, this once."
 
     def add_arguments(self, parser: CommandParser) -> None:

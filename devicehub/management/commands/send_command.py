@@ -9,11 +9,12 @@ from argparse import ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import Error, connections, transaction
 from django.utils import timezone
 
 from authsvc.durations import duration
+from authsvc.management.command import DatabaseCommand
 from devicehub import commands, provisioning
 from devicehub.commands import description
 from devicehub.models import OPEN_STATES, BaseDevice, CommandState, DeviceCommand
@@ -34,7 +35,7 @@ def json_object(text: str) -> dict[str, Any]:
     return found
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Send a command to a device. Exit code 0 when the broker has it, with --wait when the device did it."
     )

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 from devicehub.conf import settings
 from devicehub.mqtt import BrokerAddress, InvalidAddress, MqttError, allow_files
@@ -21,7 +22,7 @@ from devicehub.simulation.run import Result, Simulation, any_seed
 REFUSED = (provisioning.UnknownKind, provisioning.IdentityTaken, NotSimulated, InvalidAddress, MqttError)
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Simulate devices of a type. They are made, or their credentials issued anew, at every start."
 
     def add_arguments(self, parser: CommandParser) -> None:

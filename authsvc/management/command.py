@@ -1,0 +1,31 @@
+"""What the commands that use the database have in common: when it fails they say so in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+UNDEFINED = ("42P01", "42703")  # a table, a column: error codes of PostgreSQL
+MISSING = ("no such table", "no such column", "has no column")  # what SQLite says
+
+
+class DatabaseCommand(BaseCommand):
+    """A command that ends with exit code 1 and one line, also when the database is away, is full, or has no tables."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except (DatabaseError, InterfaceError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            if getattr(error.__cause__, "sqlstate", "") in UNDEFINED or any(text in said for text in MISSING):
+                raise CommandError(
+                    f"The database lacks what this version needs ({said}): run `manage.py migrate`"
+                ) from error
+            # A file that is no database, or a broken one, is a plain DatabaseError; other kinds of it are our mistakes.
+            if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
+                raise CommandError(
+                    f"The database failed: {said}; what was committed stays, so run this again when it works"
+                ) from error
+            raise
