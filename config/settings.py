@@ -45,6 +45,8 @@ def database(url: str) -> dict[str, Any]:
     config: dict[str, Any] = env.db_url_config(url)
     if config["ENGINE"] != "django.db.backends.sqlite3":
         return config
+    if config["NAME"] in ("", ":memory:"):
+        raise ImproperlyConfigured("DATABASE_URL names no file; write sqlite:///relative/or//absolute/path")
     path = BASE_DIR / config["NAME"]
     private_folder(path.parent)
     os.close(os.open(path, os.O_CREAT, 0o600))

@@ -312,6 +312,17 @@ def test_a_database_that_is_away_is_said_in_one_line_without_its_password(name):
 
 
 @pytest.mark.sqlite_only
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite://"])
+def test_a_database_in_memory_is_refused(url):
+    """Each process would have its own, without a table, and a file of that name would be made."""
+    done = manage(url, "check")
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("DATABASE_URL names no file; write sqlite:///relative/or//absolute/path\n")
+    assert not (ROOT / ":memory:").exists()
+
+
+@pytest.mark.sqlite_only
 def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path):
     (tmp_path / "db.sqlite3").write_bytes(b"no database " * 100)
 

@@ -281,12 +281,14 @@ signal.signal(signal.SIGTERM, lambda *_: running.stop())
 """
 
 
-def test_a_worker_ends_while_its_database_hangs():
+def test_a_worker_ends_while_its_database_hangs(tmp_path):
     """Nothing is lost by that: what is not committed is not acknowledged."""
     script = LISTENS + "worker.pipeline = hang\nwith running:\n    running.run()\n"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
-        env=environment(DATABASE_URL="sqlite:///:memory:") | {"DJANGO_SETTINGS_MODULE": "tests.settings"},
+        env=environment(
+            DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3", DJANGO_SETTINGS_MODULE="tests.settings"
+        ),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
