@@ -257,7 +257,7 @@ def _targets(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[d
 
 
 def show(report: dict[str, Any]) -> None:
-    console = Console()
+    console = terminal.screen()
     console.print(f"{report['server']}; {', '.join(report['databases'])}; {report['cores']}", highlight=False)
     title = f"Answers to a broker: medians of {report['rounds']} rounds of {report['seconds']} s"
     table = Table(title=title, caption=CAPTION, box=None, padding=(0, 1, 0, 0))

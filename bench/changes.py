@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from rich.console import Console
 from rich.table import Table
 
 from bench import terminal
@@ -123,7 +122,7 @@ def _summary(delays: list[float]) -> dict[str, float]:
 
 
 def show(report: dict[str, Any]) -> None:
-    console = Console()
+    console = terminal.screen()
     console.print(f"{report['server']}; {', '.join(report['databases'])}", highlight=False)
     table = Table(title="From a commit to its being in force", box=None, padding=(0, 1, 0, 0))
     for name, heading in HEADINGS.items():

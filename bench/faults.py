@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench import terminal
 from bench.auth import show_targets, shown
 from tests import rig
 from tests.faults import SCENARIOS
@@ -138,7 +139,7 @@ def _targets(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def show(report: dict[str, Any]) -> None:
-    console = Console()
+    console = terminal.screen()
     console.print(f"{', '.join(report['databases'])}; seed {report['seed']}", highlight=False)
     for database in dict.fromkeys(row["database"] for row in report["rows"]):
         title = f"{database}, 300 messages per second with QoS 1"

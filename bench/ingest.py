@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt
-from rich.console import Console
 from rich.table import Table
 
 from bench import apart, publisher, subjects, terminal
@@ -45,14 +44,13 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 HEADINGS = {
     "subject": "what",
-    "publishing": "of devices",
+    "publishing": "of\ndevices",
     "per_second": "per s",
     "rate_ratio": "/ bare",
     "growth": "slower",
-    "cpu_per_10000": "CPU s / 10,000",
-    "peak_mib": "peak MiB",
+    "cpu_per_10000": "CPU s /\n10,000",
+    "peak_mib": "peak\nMiB",
     "sent": "sent",
-    "stored": "stored",
     "lost": "lost",
     "duplicated": "twice",
 }
@@ -103,7 +101,7 @@ def run(
         before = {
             "client": _software(),
             "databases": list(dict.fromkeys(worker.made.version for worker in workers)),
-            "settings": settings,
+            "settings": settings if "postgresql" in vendors else (),
             "connections": CONNECTIONS,
             "messages": messages,
             "rounds": rounds,
@@ -257,7 +255,7 @@ def _software() -> str:
 
 
 def show(report: dict[str, Any]) -> None:
-    console = Console()
+    console = terminal.screen()
     console.print(f"{report['client']}; {', '.join(report['databases'])}", highlight=False)
     for made in report["filled"]:
         console.print(

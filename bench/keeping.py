@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from bench import terminal
 from bench.auth import show_targets, shown
 from bench.serving import ROOT, CannotMeasure, databases, hub
 
@@ -94,7 +94,7 @@ def _targets(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(report: dict[str, Any]) -> None:
-    console = Console()
+    console = terminal.screen()
     console.print(f"{report['cores']} cores; {', '.join(report['databases'])}", highlight=False)
     table = Table(title=f"A year of {report['rows']:,} readings", box=None, padding=(0, 1, 0, 0))
     for name, heading in HEADINGS.items():

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from bench import devices, load, questions, terminal
@@ -126,7 +125,7 @@ def _targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(report: dict[str, Any]) -> None:
-    console = Console()
+    console = terminal.screen()
     console.print(f"{report['server']}; {', '.join(report['databases'])}", highlight=False)
     for database in dict.fromkeys(row["database"] for row in report["rows"]):
         by = f"{report['workers']} workers, {report['connections']} connections"
