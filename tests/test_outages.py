@@ -4,15 +4,16 @@ A real mosquitto, reached through a `Wire`; the listener runs in this process an
 """
 
 import random
+import socket
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
 from devicehub import mqtt
-from devicehub.mqtt import BrokerAddress, Connection, Listener, Outgoing, Unacknowledged
+from devicehub.mqtt import BrokerAddress, Connection, Listener, MqttError, Outgoing, Unacknowledged
 from devicehub.mqtt.backoff import SOON, Backoff
 from tests import servers
 from tests.hub import eventually
@@ -89,22 +90,34 @@ def test_a_lost_connection_comes_back_neither_to_send_again_nor_to_throw_out_the
     address = BrokerAddress("127.0.0.1", wire.port)
     try:
         with listening(broker) as listener:
-            lost = Connection(address, "device")
-            wire.die()
-            with pytest.raises(Unacknowledged):
-                lost.publish(Outgoing(TOPIC, b"lost"), timeout=0.2)
-            wire.heal()
-            wire.hang_up()
-            assert eventually(lambda: not lost.connected)
-            following = Connection(address, "device")
-            time.sleep(1.5)  # paho would connect again after 1 s
-            following.publish(Outgoing(TOPIC, b"next"))
+            with closing(Connection(address, "device")) as lost:
+                wire.die()
+                with pytest.raises(Unacknowledged):
+                    lost.publish(Outgoing(TOPIC, b"lost"), timeout=0.2)
+                wire.heal()
+                wire.hang_up()
+                assert eventually(lambda: not lost.connected)
+                with closing(Connection(address, "device")) as following:
+                    time.sleep(1.5)  # paho would connect again after 1 s
+                    following.publish(Outgoing(TOPIC, b"next"))
 
             assert taken_of(listener, 1) == [b"next"]
             assert len(wire.made) == 2
-            following.close()
     finally:
         wire.close()
+
+
+def test_who_hangs_up_instead_of_an_answer_is_not_waited_for():
+    """As RabbitMQ does that stops, or a proxy whose broker is away."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hangs_up = threading.Thread(target=lambda: server.accept()[0].close())
+        hangs_up.start()
+        began = time.monotonic()
+        with pytest.raises(MqttError, match="hung up instead of an answer; is DEVICEHUB_MQTT_VERSION=5 what"):
+            Connection(BrokerAddress("127.0.0.1", server.getsockname()[1]), "device", timeout=60)
+        hangs_up.join()
+
+    assert time.monotonic() - began < 30
 
 
 # --- How long to wait

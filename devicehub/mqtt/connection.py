@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
@@ -51,6 +51,9 @@ class Ack(NamedTuple):
         return self.code >= 0x80
 
 
+Answer = TypeVar("Answer")
+
+
 def properties_of(message: Outgoing, protocol: int) -> Properties | None:
     """What is sent with *message* besides its payload; None where there is nothing to say, or no MQTT 5."""
     said = message.correlation_data or message.response_topic or message.expiry is not None
@@ -86,18 +89,17 @@ class Connection:
     ) -> None:
         self._client = client(address, client_id, version, clean=True, made=paho.Client)
         self._answered = threading.Event()
-        self._refusal = ""
+        self._refusal: str | None = None  # until the broker answers; empty when it lets us in
         self._client.on_connect = self._on_connect
         if on_message is not None:
             self._client.on_message = lambda _c, _u, m: on_message(m.topic, bytes(m.payload))
         if will is not None:
             self._client.will_set(will.topic, will.payload, will.qos, will.retain)
-        self._subscribed: dict[int, threading.Event] = {}
-        self._granted: dict[int, list[ReasonCode]] = {}
-        self._client.on_subscribe = self._on_subscribe
         self._news = threading.Condition()  # of the next three
+        self._granted: dict[int, list[ReasonCode]] = {}
         self._acks: dict[int, Ack] = {}
-        self._losses, self._loss = 0, ""  # how often the connection was lost, and why the last time
+        self._loss = ""  # why the connection was lost; empty until it is
+        self._client.on_subscribe = self._on_subscribe
         self._client.on_publish = self._on_publish
         self._client.on_disconnect = self._on_disconnect
         try:
@@ -105,23 +107,24 @@ class Connection:
         except OSError as error:
             raise MqttError(f"no connection to {address.host}:{address.port} ({error})") from error
         self._client.loop_start()
-        if not self._answered.wait(timeout):
-            self.close()
-            raise MqttError(
-                f"{address.host}:{address.port} did not answer within {timeout:g} s; "
-                f"is DEVICEHUB_MQTT_VERSION={version} what it speaks?"
-            )
-        if self._refusal:
-            self.close()
-            raise MqttError(f"{address.host}:{address.port} refused the connection: {self._refusal}")
+        is_over = self._answered.wait(timeout)
+        refusal, where = self._refusal, f"{address.host}:{address.port}"
+        if refusal == "":
+            return
+        self.close()
+        if refusal is not None:
+            raise MqttError(f"{where} refused the connection: {refusal}")
+        how = "hung up instead of an answer" if is_over else f"did not answer within {timeout:g} s"
+        raise MqttError(f"{where} {how}; is DEVICEHUB_MQTT_VERSION={version} what it speaks?")
 
     def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         self._refusal = str(reason) if reason.is_failure else ""
         self._answered.set()
 
     def _on_subscribe(self, _c: Any, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
-        self._granted[mid] = reasons
-        self._subscribed.setdefault(mid, threading.Event()).set()
+        with self._news:
+            self._granted[mid] = reasons
+            self._news.notify_all()
 
     def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
         with self._news:
@@ -130,17 +133,19 @@ class Connection:
 
     def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         with self._news:
-            self._losses, self._loss = self._losses + 1, str(reason)
+            self._loss = str(reason)
             self._news.notify_all()
+        self._answered.set()  # there will be no answer any more
 
     def subscribe(self, topic_filter: str, qos: int = 1, timeout: float = CONNECT_TIMEOUT) -> None:
-        """Subscribe and wait for the broker's answer. Raises MqttError when it refuses."""
+        """Subscribe and wait for the broker's answer. Raises MqttError without one, and when it refuses."""
         result, mid = self._client.subscribe(topic_filter, qos)
         if result != paho.MQTT_ERR_SUCCESS or mid is None:
             raise MqttError(f"no subscription to {topic_filter}: {paho.error_string(result)}")
-        if not self._subscribed.setdefault(mid, threading.Event()).wait(timeout):
-            raise MqttError(f"no answer to the subscription to {topic_filter}")
-        if any(reason.is_failure for reason in self._granted[mid]):
+        granted = self._answer(self._granted, mid, timeout)
+        if granted is None:
+            raise MqttError(f"no answer to the subscription to {topic_filter}{self._why}")
+        if any(reason.is_failure for reason in granted):
             raise MqttError(f"the broker refused the subscription to {topic_filter}")
 
     def publish(self, message: Outgoing, timeout: float = CONNECT_TIMEOUT) -> Ack:
@@ -149,7 +154,6 @@ class Connection:
         An ack may be a refusal; see Ack.is_failure. A connection that is lost meanwhile is waited for no longer: some
         brokers hang up on a message that they do not take.
         """
-        losses = self._losses
         info = self._client.publish(
             message.topic,
             message.payload,
@@ -159,14 +163,20 @@ class Connection:
         )
         if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_AGAIN):
             raise MqttError(f"not published to {message.topic}: {paho.error_string(info.rc)}")
-        with self._news:
-            self._news.wait_for(lambda: info.mid in self._acks or self._losses > losses, timeout)
-            ack = self._acks.pop(info.mid, None)
-            lost = self._losses > losses
+        ack = self._answer(self._acks, info.mid, timeout)
         if ack is None:
-            why = f": the connection was lost ({self._loss})" if lost else ""
-            raise Unacknowledged(f"the broker did not acknowledge a message to {message.topic}{why}")
+            raise Unacknowledged(f"the broker did not acknowledge a message to {message.topic}{self._why}")
         return ack
+
+    def _answer(self, answers: dict[int, Answer], packet_id: int, timeout: float) -> Answer | None:
+        """What the broker answered to a packet of ours; None if it did not in time, or the connection was lost."""
+        with self._news:
+            self._news.wait_for(lambda: packet_id in answers or self._loss, timeout)
+            return answers.pop(packet_id, None)
+
+    @property
+    def _why(self) -> str:
+        return f": the connection was lost ({self._loss})" if self._loss else ""
 
     @property
     def connected(self) -> bool:
