@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import structlog
 from django.db import DataError, IntegrityError, transaction
+from django.db.models import Subquery
 
 from devicehub.batches import Pace, as_time, quoted
 from devicehub.declare import NUMBERS
@@ -212,12 +213,8 @@ def buckets(
     Complete up to now: rows that are not taken in yet are added from their table.
     """
     start = _start_of(since, period)
-    for _ in range(10):
-        taken = taken_in(kind)
-        known = _known(kind, devices, name, period, start)
-        if taken_in(kind) == taken:
-            break  # nothing was taken in between the two looks, which would count twice
-    # What is taken in from now on stays in its table too, so this may take long.
+    taken, known = _known(kind, devices, name, period, start)
+    # What is taken in from now on stays in its table too.
     fresh = dialect().fresh(_table(kind), name, list(devices), taken, as_time(start), period.value)
     for device, moment, low, high, mean, count in fresh:
         old = known.get((device, moment))
@@ -230,11 +227,16 @@ def buckets(
 
 def _known(
     kind: Kind, devices: Mapping[int, str], name: str, period: Rollup.Period, start: datetime
-) -> dict[tuple[int, datetime], Figures]:
+) -> tuple[int, dict[tuple[int, datetime], Figures]]:
+    """The rollups, and the id up to which rows are in them, by one statement: between two more may be taken in."""
     by_key = {kind.key(device_id): pk for pk, device_id in devices.items()}
+    before = taken_in(kind)  # where there are no rollups: then none of the rows up to it counts in one
     rows = Rollup.objects.filter(device_key__in=list(by_key), name=name, period=period, start__gte=start)
+    taken = Subquery(RolledUp.objects.filter(kind=kind.slug).values("last_id"))
     columns = ("device_key", "start", "low", "high", "mean", "count")
-    return {(by_key[key], moment): figures for key, moment, *figures in rows.order_by().values_list(*columns)}
+    found = list(rows.order_by().values_list(taken, *columns))
+    known = {(by_key[key], moment): figures for _, key, moment, *figures in found}
+    return (found[0][0] if found else before), known
 
 
 def _together(one: Figures, other: Figures) -> Figures:
