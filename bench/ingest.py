@@ -86,7 +86,7 @@ def run(
 ) -> dict[str, Any]:
     """The report; *counts* are the devices that publish. Raises CannotMeasure."""
     sizes = _sizes(max(counts), fleet, stored)
-    settings = SERVER if len(sizes) > 1 else ()
+    settings = SERVER if len(sizes) > 1 and "postgresql" in vendors else ()
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         _check_space(folder, len(vendors), sizes[1:])
@@ -101,7 +101,7 @@ def run(
         before = {
             "client": _software(),
             "databases": list(dict.fromkeys(worker.made.version for worker in workers)),
-            "settings": settings if "postgresql" in vendors else (),
+            "settings": settings,
             "connections": CONNECTIONS,
             "messages": messages,
             "rounds": rounds,

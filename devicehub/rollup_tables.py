@@ -53,7 +53,7 @@ class Dialect(Protocol):
 
 # Finite values beyond it are left out: their sums, and what PostgreSQL computes beside them, would overflow.
 LARGEST = "1e150"
-FEW = 100_000  # rows that are not rolled up yet, which are read sooner than all that a device ever sent
+FEW = 100_000  # rows that are not rolled up yet: SQLite reads them along their ids in a tenth of a second
 TABLE = Rollup._meta.db_table
 NAMES = ", ".join(COLUMNS)
 KEY = "device_key, name, period, start"

@@ -49,12 +49,10 @@ def reason(command: DeviceCommand) -> str:
     if command.error:
         return printable(command.error)
     match command.state:
+        case CommandState.QUEUED if command.leased_until is None:
+            return "nobody has tried it yet"
         case CommandState.QUEUED:
-            return (
-                "nobody has tried it yet"
-                if command.leased_until is None
-                else "a process ended while it sent it"
-            )
+            return "a process ended while it sent it"
         case CommandState.SENT | CommandState.ACKNOWLEDGED:
             return "no answer yet"
     return ""

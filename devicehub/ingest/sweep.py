@@ -32,9 +32,7 @@ SELDOM = 60.0  # seconds between two looks at a kind at most
 SCAN = 50_000  # keys found by one look through a kind, which costs as much for one as for many
 BATCH = 500  # devices changed in one transaction
 BUDGET = 0.5  # seconds of one run, so that other tasks get their turn
-JUMP = (
-    2.0  # seconds by which the clock may leave time.monotonic() between two runs before it counts as set anew
-)
+JUMP = 2.0  # seconds by which the clock may leave time.monotonic() between two runs; beyond, it was set anew
 AWAY = 10.0  # seconds between two runs beyond which this process was stopped, and heard nothing
 # Devices that count as there. An operator's state says nothing of that.
 COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STATES])

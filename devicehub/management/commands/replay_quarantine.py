@@ -6,8 +6,7 @@ import json
 import signal
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError
+from django.core.management.base import CommandParser
 from rich.console import Console
 from rich.progress import Progress
 
@@ -41,12 +40,7 @@ class Command(DatabaseCommand):
         console = Console(stderr=True)
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
             task = progress.add_task("replay", total=count)
-            try:
-                outcomes = replay(
-                    rows, goes_on=lambda: not self.stopping, on_each=lambda: progress.advance(task)
-                )
-            except DatabaseError as error:
-                raise CommandError(f"The database cannot store: {error}; start again later") from error
+            outcomes = replay(rows, goes_on=lambda: not self.stopping, on_each=lambda: progress.advance(task))
         counts = {outcome.value: outcomes[outcome] for outcome in Outcome}
         if options["json"]:
             return json.dumps(counts)
