@@ -1,11 +1,11 @@
-FROM python:3.13-slim AS build
+FROM python:3.13.16-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
-COPY pyproject.toml constraints.txt ./
+COPY requirements requirements
 COPY script/setup script/setup
 RUN script/setup
 
-FROM python:3.13-slim
+FROM python:3.13.16-slim-bookworm
 WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY . .

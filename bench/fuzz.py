@@ -117,7 +117,7 @@ def run(*, targets: list[str], seconds: int, as_json: bool) -> int:
     """Fuzz and print; 0 when nothing was found, 1 for a finding, 2 when it cannot run."""
     if find_spec("atheris") is None:
         print(
-            "script/bench fuzz needs atheris: .venv/bin/pip install -c constraints.txt atheris",
+            "script/bench fuzz needs atheris: .venv/bin/pip install -r requirements/fuzz.txt",
             file=sys.stderr,
         )
         return 2

@@ -175,7 +175,7 @@ def test_every_argument_of_a_command_has_its_entry(name):
 
 
 def test_every_script_has_its_entry():
-    headings = re.findall(r"^### `script/(\w+)`$", page("reference/commands.md"), re.MULTILINE)
+    headings = re.findall(r"^### `script/([\w-]+)`$", page("reference/commands.md"), re.MULTILINE)
 
     assert sorted(headings) == sorted(path.name for path in (ROOT / "script").iterdir() if path.is_file())
 
@@ -283,7 +283,7 @@ def test_a_page_names_only_what_exists(path):
     text = path.read_text()
     words = set(re.findall(r"\b(?:AUTHSVC|DEVICEHUB|DEMO)_[A-Z_]+[A-Z]", text))
     commands = set(re.findall(r"manage\.py ([a-z_]+)", text))
-    scripts = set(re.findall(r"\bscript/([a-z]+)", text))
+    scripts = set(re.findall(r"\bscript/([a-z-]+)", text))
     checks = set(re.findall(r"\b(?:authsvc|devicehub)\.[EW]\d+", text))
 
     assert words <= settings_in_code() | {f"{name}_FILE" for name in secrets_in_code()}
