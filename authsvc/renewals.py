@@ -31,7 +31,11 @@ def note(verdict: Verdict) -> None:
         _queue(lambda: keeper.retire_previous(key))
     if settings.upgrade_hashes and secret is current and isinstance(question, LoginQuestion):
         stored, password = secret.hash, question.password
-        if not stored.startswith("{SSHA256}") and _looks_generated(password):
+        if (
+            not stored.startswith("{SSHA256}")
+            and _looks_generated(password)
+            and passwords.reads_all(password, stored)
+        ):
             _queue(lambda: keeper.renew_hash(key, stored, passwords.hash_generated(password)))
 
 

@@ -551,6 +551,16 @@ def metered() -> Iterator[Meter]:
         yield meter
 
 
+def is_unusable(secret: str, stored: str) -> bool:
+    try:
+        passwords.verify(secret, stored)
+    except passwords.UnusableHash:
+        return True
+    except TooSlow:
+        return False
+    return False
+
+
 def judge_hash(secret: str, stored: str) -> None:
     """verify() says yes or no or UnusableHash, within its bounds, and yes only to the password itself."""
     try:
@@ -562,7 +572,10 @@ def judge_hash(secret: str, stored: str) -> None:
         assert not passwords.verify(secret, passwords.NOBODY)
         try:
             accepted = passwords.verify(secret, stored)
-        except (passwords.UnusableHash, TooSlow):
+        except TooSlow:
+            accepted = False
+        except passwords.UnusableHash:
+            assert is_unusable("a plain password", stored), "a hash is not unusable because of the password"
             accepted = False
     assert type(accepted) is bool
     if not whole or passwords.is_fast(stored):
@@ -588,7 +601,7 @@ def made_from(secret: bytes, stored: str) -> bool:
         except argon2.exceptions.VerifyMismatchError:
             return False
     if parts[1] in ("2a", "2b", "2y"):
-        return bcrypt.checkpw(secret, stored.encode())
+        return bcrypt.checkpw(secret[:72], stored.encode())
     if parts[1] == "6":
         salt, digest = map(base64.b64decode, parts[2:])
         return hashlib.sha512(secret + salt).digest() == digest

@@ -7,7 +7,6 @@ passlib's own limits do not hold for verify().
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -18,6 +17,9 @@ from typing import Final, NamedTuple
 from passlib.context import CryptContext
 
 MAX_BYTES: Final = 4_096
+BCRYPT_BYTES: Final = (
+    72  # bcrypt reads no more of a password; like everybody, drop the rest instead of failing
+)
 LENGTH: Final = 43  # letters and digits hold 5.95 bits each: 43 of them hold 256
 ALPHABET: Final = string.ascii_letters + string.digits  # no `-`: go-auth joins its cache key with it
 
@@ -44,7 +46,8 @@ class UnusableHash(ValueError):
 class Scheme(NamedTuple):
     """A form of stored hash. *limits* bound the numbers that *pattern* names (cost, memory, lanes).
 
-    Patterns fix the length of the digest: a hash that lost its end must not pass for a whole one.
+    Patterns fix the length of the digest, so that a truncated hash is not accepted. mosquitto-go-auth lets an
+    operator choose the length; a truncated hash of its form still has 16 bytes or more, and matches no other password.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Scheme(NamedTuple):
 
 
 _B64 = r"[A-Za-z0-9+/]"
+_BASE64 = rf"(?:{_B64}{{4}})*(?:{_B64}{{4}}|{_B64}{{3}}=|{_B64}{{2}}==)"
+_KEY = rf"(?:{_B64}{{22}}==|{_B64}{{23}}=|(?:{_B64}{{4}}){{6,42}}(?:{_B64}{{3}}=|{_B64}{{2}}==)?)"  # 16 to 128 bytes
 _AB64 = r"[A-Za-z0-9./]"  # passlib's own alphabet, with `.` for `+`
 ROUNDS: Final = {"cost": 2_000_000}  # of PBKDF2: about half a second
 SCHEMES: Final = (
@@ -92,19 +97,19 @@ SCHEMES: Final = (
     ),
     Scheme(
         "mosquitto sha512",
-        re.compile(rf"\$6\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"),
+        re.compile(rf"\$6\$(?P<salt>{_BASE64})\$(?P<digest>{_B64}{{86}}==)"),
         {},
     ),
     Scheme(
         "mosquitto pbkdf2",
-        re.compile(rf"\$7\$(?P<cost>[0-9]+)\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{86}}==)"),
+        re.compile(rf"\$7\$(?P<cost>[0-9]+)\$(?P<salt>{_BASE64})\$(?P<digest>{_B64}{{86}}==)"),
         ROUNDS,
     ),
     Scheme(
         "go-auth pbkdf2",
         re.compile(
             rf"PBKDF2\$(?P<algorithm>sha1|sha256|sha512)\$(?P<cost>[0-9]+)"
-            rf"\$(?P<salt>{_B64}+=*)\$(?P<digest>{_B64}{{43}}=|{_B64}{{86}}==)"
+            rf"\$(?P<salt>{_BASE64})\$(?P<digest>{_KEY})"
         ),
         ROUNDS,
     ),
@@ -146,10 +151,11 @@ def is_fast(stored: str) -> bool:
 
 
 def verify(secret: str, stored: str) -> bool:
-    """Whether *secret* is the one that *stored* was made from. Raises UnusableHash."""
+    """Return whether *stored* was made from *secret*. Raise UnusableHash, which depends on *stored* alone."""
     if too_long(secret):
         return False
-    encoded = _bytes(secret)
+    # A secret with NUL is refused below; some schemes refuse it in the middle of their work.
+    encoded = _bytes(secret).replace(b"\x00", b"\x01")
     scheme = scheme_of(stored)
     if scheme.name in _OWN:
         match = scheme.pattern.fullmatch(stored)
@@ -157,10 +163,15 @@ def verify(secret: str, stored: str) -> bool:
         right = _verify_own(encoded, scheme.name, match)
     else:
         context = {"generated": _GENERATED, "argon2id": _CHOSEN}.get(scheme.name, _IMPORTED)
-        right = _passlib(context, encoded, stored)
+        right = _passlib(context, encoded[:BCRYPT_BYTES] if scheme.name == "bcrypt" else encoded, stored)
     # Said after the work, because neither may be told by time. HMAC, and so PBKDF2, fills up its key with NUL:
     # to it a password and the same with a NUL behind it are one.
     return right and bool(secret) and "\x00" not in secret
+
+
+def reads_all(secret: str, stored: str) -> bool:
+    """Return whether every byte of *secret* counts where it is verified with *stored*; bcrypt reads 72."""
+    return not stored.startswith("$2") or len(_bytes(secret)) <= BCRYPT_BYTES
 
 
 def too_long(secret: str) -> bool:
@@ -186,7 +197,7 @@ def _bytes(secret: str) -> bytes:
 def _passlib(context: CryptContext, secret: bytes, stored: str) -> bool:
     try:
         return bool(context.verify(secret, stored))
-    except (ValueError, TypeError) as error:  # also: bcrypt above 72 bytes, a NUL in the password
+    except (ValueError, TypeError) as error:
         raise UnusableHash("the hash cannot be verified") from error
 
 
@@ -195,10 +206,7 @@ _OWN: Final = frozenset({"mosquitto sha512", "mosquitto pbkdf2", "go-auth pbkdf2
 
 def _verify_own(secret: bytes, name: str, match: re.Match[str]) -> bool:
     """mosquitto_passwd's `$6$` and `$7$`, which are not crypt's, and go-auth's `PBKDF2$`."""
-    try:
-        salt, digest = base64.b64decode(match["salt"]), base64.b64decode(match["digest"])
-    except binascii.Error as error:
-        raise UnusableHash("salt or digest is no base64") from error
+    salt, digest = base64.b64decode(match["salt"]), base64.b64decode(match["digest"])
     if name == "mosquitto sha512":
         made = hashlib.sha512(secret + salt).digest()
     else:
