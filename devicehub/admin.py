@@ -15,6 +15,7 @@ from unfold.admin import ModelAdmin
 
 from devicehub import commands, provisioning, removal
 from devicehub.commands import description
+from devicehub.identifiers import is_client_id
 from devicehub.models import DeviceCommand, IngestWorker, QuarantinedMessage, RemovalRequest, RetainedTopic
 from devicehub.registry import Kind, registry
 
@@ -39,8 +40,11 @@ class DeviceForm(ModelForm):  # type: ignore[type-arg]
         return cleaned
 
     def clean_mqtt_client_id(self) -> str | None:
-        """Empty is none: it is unique, and a second empty one would not be."""
-        return self.cleaned_data["mqtt_client_id"] or None
+        """Return the client id, or None for an empty one: it is unique, and a second empty one would not be."""
+        client_id: str | None = self.cleaned_data["mqtt_client_id"] or None
+        if client_id is not None and not is_client_id(client_id):
+            raise ValidationError("Use 1-128 characters, none of them +, # or a control character.")
+        return client_id
 
 
 class DeviceAdmin(ModelAdmin):  # type: ignore[misc]

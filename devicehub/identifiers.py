@@ -1,4 +1,4 @@
-"""What a device id may be. Pure: comparison everywhere else is string equality."""
+"""What a device id and a client id may be. Pure: comparison everywhere else is string equality."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 
 DEVICE_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}")
+CLIENT_ID = re.compile(r"[^+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]{1,128}")
 MAX_USERNAME = 128
 
 
@@ -18,6 +19,17 @@ def is_device_id(text: str) -> bool:
     (True, False, False, False)
     """
     return DEVICE_ID.fullmatch(text) is not None
+
+
+def is_client_id(text: str) -> bool:
+    """Return whether *text* can be the client id of a device: 1-128 characters, no `+`, `#` or control character.
+
+    MQTT 5.0, 1.5.4 lets a broker close the connection for control characters and for what is not a character.
+
+    >>> is_client_id("radio 7"), is_client_id("é/1"), is_client_id("a+"), is_client_id("a\\x00"), is_client_id("")
+    (True, True, False, False, False)
+    """
+    return CLIENT_ID.fullmatch(text) is not None
 
 
 def mqtt_username(app_label: str, model_name: str, device_id: str) -> str:

@@ -40,11 +40,16 @@ class Command(DatabaseCommand):
     def handle(self, *, file: str, utf8_salt: bool, **options: Any) -> None:
         try:
             kind = provisioning.kind_of(options["type"])
-            rows = credentials_file.read(Path(file).read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandError(f"{file} cannot be read: {error}") from error
+            found = credentials_file.read(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CommandError(f"{file} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{file} cannot be read: it is not UTF-8 text") from error
         except (provisioning.UnknownKind, credentials_file.UnreadableFile) as error:
             raise CommandError(str(error)) from error
+        rows = found.rows
+        if found.ignored:
+            self.stderr.write(f"Note: these columns are ignored: {', '.join(found.ignored)}")
         credentials_file.judge(rows, kind, utf8_salt=utf8_salt, replace=options["replace"])
         written = credentials_file.write(rows, kind) if options["apply"] else None
         if options["json"]:
@@ -56,7 +61,7 @@ class Command(DatabaseCommand):
 
 
 def _described(row: Row) -> dict[str, Any]:
-    """Never the hash."""
+    """Return *row* as JSON takes it, without the hash."""
     return {
         "line": row.line,
         "username": row.username,
