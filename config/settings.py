@@ -4,29 +4,65 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from authsvc.durations import duration
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
-env = environ.Env()
+TRUE, FALSE = ("1", "true", "on", "yes", "y", "ok"), ("0", "false", "off", "no", "n")
+UNREADABLE_DATABASE = (
+    "DATABASE_URL cannot be read; write postgres://user:password@host:5432/name or "
+    "sqlite:///relative/or//absolute/path. "
+    "Percent-encode / ? # @ : [ ] and % in the user name and the password: / is %2F, # is %23"
+)
+
+
+def text(name: str, default: str) -> str:
+    """Return the setting *name* as it stands in the environment."""
+    return os.environ.get(name, default)
+
+
+def texts(name: str, default: list[str]) -> list[str]:
+    """Return a setting that is a list, separated by commas; empty entries do not count."""
+    found = os.environ.get(name)
+    return default if found is None else [entry.strip() for entry in found.split(",") if entry.strip()]
+
+
+def flag(name: str, default: bool) -> bool:
+    """Return a setting that is one of TRUE or FALSE, in any case; empty counts as not set.
+
+    Raise ImproperlyConfigured for another text: a misspelt yes must not switch something off.
+    """
+    found = os.environ.get(name, "").strip().lower()
+    if found and found not in TRUE + FALSE:
+        raise ImproperlyConfigured(f"{name} is {found!r}; write 1 or 0")
+    return found in TRUE if found else default
 
 
 def secret(name: str, default: str | None = None) -> str:
-    """A secret from NAME or from the file that NAME_FILE names; without either, and a default, an error."""
+    """Return the secret *name*, or what is in the file that NAME_FILE names.
+
+    Raise ImproperlyConfigured if the file cannot be read, or if neither is set and there is no default.
+    """
     if file := os.environ.get(f"{name}_FILE"):
         try:
             return Path(file).read_text().strip()
         except OSError as error:
             raise ImproperlyConfigured(f"{name}_FILE: {file} cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError:
+            raise ImproperlyConfigured(f"{name}_FILE: {file} is not UTF-8 text") from None
     value = os.environ.get(name, default)
     if not value and default is None:
         raise ImproperlyConfigured(f"Set {name}, or {name}_FILE to the path of a file that holds it")
@@ -41,8 +77,21 @@ def private_folder(path: Path) -> None:
 
 
 def database(url: str) -> dict[str, Any]:
-    """DATABASE_URL as Django wants it; SQLite durable and private, relative paths from the project folder."""
-    config: dict[str, Any] = env.db_url_config(url)
+    """Return *url* as Django wants it; SQLite durable and private, relative paths from the project folder.
+
+    Raise ImproperlyConfigured, which repeats nothing of *url*: it may hold a password.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a part of a SQLite URL that would be ignored
+            config: dict[str, Any] = environ.Env.db_url_config(url)
+        parts = urlsplit(url)
+        # A / or ? in a password ends the host early, and what stands before it is taken for host and port.
+        readable = config["ENGINE"].endswith("sqlite3") or "@" not in parts.path + parts.query
+    except (ValueError, KeyError, Warning):
+        readable = False
+    if not readable:  # raised here, because a traceback shows the text of an error that is being handled
+        raise ImproperlyConfigured(UNREADABLE_DATABASE)
     if config["ENGINE"] != "django.db.backends.sqlite3":
         return config
     if config["NAME"] in ("", ":memory:"):
@@ -58,15 +107,31 @@ def database(url: str) -> dict[str, Any]:
     return config | {"NAME": str(path), "OPTIONS": options}
 
 
-def keys(text: str) -> dict[str, str] | None:
+def dsn(value: str) -> str:
+    """Return AUTHSVC_LISTEN_DSN as it is. Raise ImproperlyConfigured, without the value, if it cannot be read."""
+    try:
+        found = conninfo_to_dict(value)
+        # A / in a password ends the host early, as in DATABASE_URL; libpq would show the rest as a wrong port.
+        ports = str(found.get("port", "")).replace(",", "")
+        readable = "@" not in str(found.get("dbname", "")) and (ports.isdecimal() or not ports)
+    except ProgrammingError:
+        readable = False
+    if not readable:
+        raise ImproperlyConfigured(
+            "AUTHSVC_LISTEN_DSN cannot be read; write postgres://user:password@host:5432/name, percent-encoded"
+        )
+    return value
+
+
+def keys(value: str) -> dict[str, str] | None:
     """AUTHSVC_JWT_KEYS: a JSON object of keys by id."""
-    if not text:
+    if not value:
         return None
     try:
-        found = json.loads(text)
+        found = json.loads(value)
     except ValueError as error:
         raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is no JSON; write {"2026-11": "..."}') from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found.values()):
         raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is no object of texts; write {"2026-11": "..."}')
     return found
 
@@ -74,23 +139,23 @@ def keys(text: str) -> dict[str, str] | None:
 def seconds(name: str, default: str) -> int:
     """A setting that is a duration, such as 90s, 15m, 1h, 2d."""
     try:
-        return int(duration(env.str(name, default=default)).total_seconds())
+        return int(duration(text(name, default)).total_seconds())
     except ArgumentTypeError as error:
         raise ImproperlyConfigured(f"{name}: {error}") from error
 
 
 def number(name: str, default: int) -> int:
     """A setting that is a whole number."""
-    text = env.str(name, default=str(default))
+    found = text(name, str(default))
     try:
-        return int(text)
+        return int(found)
     except ValueError as error:
-        raise ImproperlyConfigured(f"{name} is {text!r}; write a whole number, such as {default}") from error
+        raise ImproperlyConfigured(f"{name} is {found!r}; write a whole number, such as {default}") from error
 
 
 SECRET_KEY = secret("SECRET_KEY")
-DEBUG = env.bool("DEBUG", default=False)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=sorted(LOOPBACK - {"::1"}))
+DEBUG = flag("DEBUG", default=False)
+ALLOWED_HOSTS = texts("ALLOWED_HOSTS", default=sorted(LOOPBACK - {"::1"}))
 
 INSTALLED_APPS = [
     "fleet",
@@ -158,45 +223,40 @@ WHITENOISE_USE_FINDERS = True  # serves what the apps hold; `collectstatic` is n
 
 # https: on as soon as the site has a name that is not this machine's own.
 _https_default = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
-DEVICEHUB_HTTPS = env.bool("DEVICEHUB_HTTPS", default=_https_default)
+DEVICEHUB_HTTPS = flag("DEVICEHUB_HTTPS", default=_https_default)
 SECURE_SSL_REDIRECT = DEVICEHUB_HTTPS
 # Brokers follow redirects, and a redirect that ends in a page with status 200 would let everybody in.
 SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
-)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("BEHIND_PROXY", default=False) else None
 X_FRAME_OPTIONS = "DENY"
 # Whether subdomains and the browsers' preload list are included is a decision about the operator's domain.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
-AUTHSVC_DIRECTORIES = env.list(
+AUTHSVC_DIRECTORIES = texts(
     "AUTHSVC_DIRECTORIES",
     default=["devicehub.directory.DeviceDirectory", "authsvc.directory.AccountDirectory"],
 )
-AUTHSVC_CLIENT_ID = env.str("AUTHSVC_CLIENT_ID", default="bound")
+AUTHSVC_CLIENT_ID = text("AUTHSVC_CLIENT_ID", default="bound")
 AUTHSVC_EMQX_RULES_TTL = seconds("AUTHSVC_EMQX_RULES_TTL", default="1h")
-AUTHSVC_RABBITMQ_VHOST = env.str("AUTHSVC_RABBITMQ_VHOST", default="/")
-AUTHSVC_RABBITMQ_EXCHANGE = env.str("AUTHSVC_RABBITMQ_EXCHANGE", default="amq.topic")
+AUTHSVC_RABBITMQ_VHOST = text("AUTHSVC_RABBITMQ_VHOST", default="/")
+AUTHSVC_RABBITMQ_EXCHANGE = text("AUTHSVC_RABBITMQ_EXCHANGE", default="amq.topic")
 
 AUTHSVC_JWT_KEYS = keys(secret("AUTHSVC_JWT_KEYS", ""))
-AUTHSVC_UPGRADE_HASHES = env.bool("AUTHSVC_UPGRADE_HASHES", default=False)
+AUTHSVC_UPGRADE_HASHES = flag("AUTHSVC_UPGRADE_HASHES", default=False)
 AUTHSVC_STALE_SECONDS = number("AUTHSVC_STALE_SECONDS", default=300)
 AUTHSVC_CACHE_SIZE = number("AUTHSVC_CACHE_SIZE", default=20_000)
-AUTHSVC_LISTEN_DSN = secret("AUTHSVC_LISTEN_DSN", "")
+AUTHSVC_LISTEN_DSN = dsn(secret("AUTHSVC_LISTEN_DSN", ""))
 
 MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")
-DEVICEHUB_TOPIC_PREFIX = env.str("DEVICEHUB_TOPIC_PREFIX", default="things")
-DEVICEHUB_MQTT_VERSION = env.str("DEVICEHUB_MQTT_VERSION", default="5")
-DEVICEHUB_RATE_LIMIT = env.str("DEVICEHUB_RATE_LIMIT", default="")
-DEVICEHUB_MQTT_GROUP = env.str("DEVICEHUB_MQTT_GROUP", default="devicehub")
-# Not by env.list, which takes a leading $ for the name of another variable.
-DEVICEHUB_MQTT_DROPS = [
-    topic.strip() for topic in os.environ.get("DEVICEHUB_MQTT_DROPS", "").split(",") if topic.strip()
-]
+DEVICEHUB_TOPIC_PREFIX = text("DEVICEHUB_TOPIC_PREFIX", default="things")
+DEVICEHUB_MQTT_VERSION = text("DEVICEHUB_MQTT_VERSION", default="5")
+DEVICEHUB_RATE_LIMIT = text("DEVICEHUB_RATE_LIMIT", default="")
+DEVICEHUB_MQTT_GROUP = text("DEVICEHUB_MQTT_GROUP", default="devicehub")
+DEVICEHUB_MQTT_DROPS = texts("DEVICEHUB_MQTT_DROPS", default=[])
 DEVICEHUB_COMMAND_DEADLINE = seconds("DEVICEHUB_COMMAND_DEADLINE", default="1h")
-DEVICEHUB_KEEP_QUARANTINE = env.str("DEVICEHUB_KEEP_QUARANTINE", default="")
+DEVICEHUB_KEEP_QUARANTINE = text("DEVICEHUB_KEEP_QUARANTINE", default="")
 
 UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
 
@@ -218,7 +278,7 @@ LOGGING = {
         }
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
-    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="WARNING")},
+    "root": {"handlers": ["stderr"], "level": text("LOG_LEVEL", default="WARNING")},
     "loggers": {"django": {"handlers": ["stderr"], "level": "WARNING", "propagate": False}},
 }
 structlog.configure(

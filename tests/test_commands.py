@@ -243,7 +243,7 @@ def test_new_device_types_are_granted_to_an_ingest_account_that_exists():
 
 @pytest.mark.parametrize("url", ["hub.example.org:8000", "mqtt://hub", "http://", ""])
 def test_an_address_that_is_none_makes_no_broker(url):
-    with pytest.raises(CommandError, match="is no address; write http://host:8000"):
+    with pytest.raises(CommandError, match="is not the address of this service; write http://host:8000"):
         run("create_broker", "broker-1", "go-auth", "--url", url)
 
     assert not Broker.objects.exists()

@@ -105,7 +105,7 @@ def blocks(text: str, language: str, mark: str = "") -> list[str]:
 def settings_in_code() -> set[str]:
     reads = re.compile(
         r"""
-        (?:getattr\(django_settings,\ |\benv\.\w+\(|\bsecret\(|\bport\(|environ\.get\(|environ\[)
+        (?:getattr\(django_settings,\ |\b(?:text|texts|flag|secret)\(|\bport\(|environ\.get\(|environ\[)
         "([A-Z][A-Z0-9_]+)"
         |\$\{([A-Z][A-Z0-9_]+):[-?]  # a shell script's, or docker compose's
         |^[A-Z]+\ =\ "(AUTHSVC_[A-Z_]+)"$  # read by a name of its own

@@ -38,14 +38,24 @@ class BrokerAddress:
 
     @classmethod
     def parse(cls, url: str) -> BrokerAddress:
-        """From mqtt://[user:password@]host[:port] (mqtts:// for TLS), percent-decoded. Raises InvalidAddress."""
+        """Return the address in mqtt://[user:password@]host[:port] (mqtts:// for TLS), percent-decoded.
+
+        Raise InvalidAddress, which repeats nothing of *url*: it may hold a password.
+        """
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise InvalidAddress("MQTT_URL cannot be read") from error
+            # A / ? or # in a password ends the host early: what stands before it would be taken for host and port.
+            ends_early = parts.path not in ("", "/") or parts.query or parts.fragment
+        except ValueError:
+            ends_early = True
+        if ends_early:  # raised here, because a traceback shows the text of an error that is being handled
+            raise InvalidAddress(
+                "MQTT_URL cannot be read; write mqtt://user:password@host:1883. "
+                "Percent-encode / ? # @ : [ ] and % in the user name and the password: / is %2F, # is %23"
+            )
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise InvalidAddress("MQTT_URL is no mqtt:// or mqtts:// address")
+            raise InvalidAddress("MQTT_URL is not an mqtt:// or mqtts:// address")
         return cls(
             host=parts.hostname,
             port=port or (8883 if parts.scheme == "mqtts" else 1883),

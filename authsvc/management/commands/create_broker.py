@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
+from django.http.request import split_domain_port, validate_host
 
 from authsvc.broker_configuration import TEMPLATES, configuration
 from authsvc.management.command import DatabaseCommand
@@ -27,9 +28,7 @@ class Command(DatabaseCommand):
         parser.add_argument("--json", action="store_true", help="print name, dialect and token as JSON")
 
     def handle(self, *, name: str, dialect: str, url: str, network: list[str], **options: Any) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CommandError(f"--url {url} is no address; write http://host:8000")
+        host = _host(url)
         broker = Broker.objects.filter(name=name).first()
         if options["rotate"] and broker is None:
             raise CommandError(f"There is no broker {name}")
@@ -49,9 +48,31 @@ class Command(DatabaseCommand):
         broker.save()
         if options["json"]:
             return json.dumps({"name": name, "dialect": dialect, "token": token})
-        host = urlsplit(url).hostname or ""
-        if host not in settings.ALLOWED_HOSTS and "*" not in settings.ALLOWED_HOSTS:
+        if not split_domain_port(host)[0]:
+            self.stderr.write(
+                f"Note: {host} is not a valid host name (letters, digits, - and . only). Behind the Django entrance "
+                "each question would be refused, whatever ALLOWED_HOSTS holds: give the service another name, or use "
+                "its address"
+            )
+        elif not validate_host(host, settings.ALLOWED_HOSTS):
             self.stderr.write(
                 f"Note: where the site runs behind the Django entrance, ALLOWED_HOSTS needs {host}"
             )
         return f"# The token of {name}, shown this once: {token}\n\n{configuration(dialect, url, token)}"
+
+
+def _host(url: str) -> str:
+    """Return the host in the service's address *url*, as a Host header has it. Raise CommandError if there is none."""
+    try:
+        parts = urlsplit(url)
+        whole = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        whole = False
+    if not whole or parts.username is not None or parts.query or parts.fragment:
+        raise CommandError("--url is not the address of this service; write http://host:8000")
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host
