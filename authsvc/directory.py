@@ -106,6 +106,10 @@ class AccountDirectory:
         rows = await reader.fetch(SELECT_NAME, [client_id])
         return {f"account/{username}" for (username,) in rows}
 
+    async def identities(self, name: str) -> dict[str, str]:
+        username = name.removeprefix("account/")
+        return dict.fromkeys(await self.claimants(username), username)
+
     def retire_previous(self, key: str) -> None:
         retire_previous(Account.objects.filter(username=key.partition("/")[2]))
 
@@ -150,6 +154,17 @@ class Chain:
             if hasattr(directory, "claimants"):  # a directory that names nobody twice need not say
                 claimed |= await directory.claimants(client_id)
         return claimed
+
+    async def identities(self, name: str) -> dict[str, str]:
+        """Return the usernames, by key, of all principals that *name* stands for as a key or a client id.
+
+        An identity without credentials has an empty username. This is for people who ask, not for questions.
+        """
+        found: dict[str, str] = {}
+        for directory in self._directories:
+            if hasattr(directory, "identities"):
+                found |= await directory.identities(name)
+        return found
 
     def sources(self) -> list[Source]:
         """The tables that its directories read."""

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from authsvc import directory, policy
-from authsvc.core import authority, topics
-from authsvc.core.access import Action, Client, Principal, Reason, TopicQuestion
+from authsvc.core import authority, passwords, topics
+from authsvc.core.access import (
+    Action,
+    AmbiguousIdentity,
+    Client,
+    LoginQuestion,
+    Principal,
+    Reason,
+    TopicQuestion,
+    Verify,
+    is_username,
+)
 from authsvc.core.authority import Rules
 from authsvc.core.grants import Grant
 from authsvc.reasons import SENTENCES
 
+CONNECT = "connect"
+WITHOUT_PASSWORD = "With the right password it may connect."  # noqa: S105 - a sentence
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """A decision for people and programs. *nearest* is the rule that comes closest, where none allowed it."""
+    """A decision for people and programs.
+
+    *nearest* is the rule that comes closest, where none allowed it. *client_ids* are those that it may connect as, an
+    entry that ends in `*` being how more may begin; None is any.
+    """
 
     username: str
     action: str
@@ -33,8 +53,90 @@ class Explanation:
         return asdict(self)
 
 
+class NotOneIdentity(Exception):
+    """A name that is not a username stands for no identity that can log in, or for several; the text says which."""
+
+
+async def username_of(name: str) -> str:
+    """Return the username of *name*, which may be a username, a key (`weatherstation/STATION-001`) or a client id.
+
+    A name of nobody is returned as it is. Raise NotOneIdentity for one without a username or one of several.
+    """
+    chain = directory.configured()
+    try:
+        if is_username(name) and await chain.lookup(name) is not None:
+            return name
+    except AmbiguousIdentity:
+        return name
+    found = await chain.identities(name)
+    if not found:
+        return name
+    if len(found) > 1:
+        raise NotOneIdentity(f"{name} names {', '.join(sorted(found))}: write one of these")
+    [(key, username)] = found.items()
+    if not username:
+        raise NotOneIdentity(f"{key} has no username and no password: rotate its credentials to give it some")
+    return username
+
+
+async def explain_login(
+    username: str, client_id: str | None = None, password: str | None = None
+) -> Explanation:
+    """Decide whether *username* may connect, and say why. Without *password* the right one is assumed.
+
+    Without *client_id* its binding is not judged. Raise what the database raises.
+    """
+    rules = (await policy.current()).rules
+    chain = directory.configured()
+    verify = authority.verify_here if password is not None else await _right_password(username, chain)
+    question = LoginQuestion(Client(username, client_id), password or "")
+    verdict = await authority.decide(question, rules, chain, verify=verify)
+    decision, principal = verdict.decisions[0], verdict.principal
+    assumed = decision.allowed and password is None
+    return Explanation(
+        username=username,
+        action=CONNECT,
+        topic="",
+        client_id=client_id,
+        allowed=decision.allowed,
+        reason=decision.reason.value,
+        sentence=WITHOUT_PASSWORD if assumed else SENTENCES[decision.reason],
+        rule="",
+        principal=principal.key if principal else "",
+        nearest="",
+        client_ids=_client_ids(principal),
+    )
+
+
+async def _right_password(username: str, chain: directory.Chain) -> Verify:
+    """Return a verification that accepts each hash of *username* that is valid now, as its right password would be.
+
+    Where none is valid it accepts all: the decision then says that they have expired.
+    """
+    now = time.time()
+    principal = None
+    with suppress(AmbiguousIdentity):
+        principal = await chain.lookup(username) if is_username(username) else None
+    secrets = principal.secrets if principal else ()
+    valid: Set[str] = {s.hash for s in secrets if s.valid_until is None or now < s.valid_until}
+
+    async def verify(_: str, stored: str) -> bool:
+        passwords.scheme_of(stored)
+        return not valid or stored in valid
+
+    return verify
+
+
+def _client_ids(principal: Principal | None) -> tuple[str, ...] | None:
+    if principal is None:
+        return ()
+    if principal.client_ids is None:
+        return None
+    return (*dict.fromkeys(principal.client_ids), *(f"{prefix}*" for prefix in principal.client_id_prefixes))
+
+
 async def explain(username: str, action: Action, topic: str, client_id: str | None = None) -> Explanation:
-    """Decide and say why. Without *client_id* its binding is not judged. Raises what the database raises."""
+    """Decide and say why. Without *client_id* its binding is not judged. Raise what the database raises."""
     rules = (await policy.current()).rules
     client = Client(username, client_id)
     question = TopicQuestion(client, action, [topic])
@@ -54,7 +156,7 @@ async def explain(username: str, action: Action, topic: str, client_id: str | No
         rule=decision.rule,
         principal=principal.key if principal else "",
         nearest=nearest,
-        client_ids=principal.client_ids if principal else (),
+        client_ids=_client_ids(principal),
     )
 
 

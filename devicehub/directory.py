@@ -53,6 +53,22 @@ class DeviceDirectory:
         rows = await reader.fetch(self._claims, [client_id] * len(self._kinds) * len(CLIENT_IDS))
         return {self._kinds[number].key(device_id) for number, device_id in rows}
 
+    async def identities(self, name: str) -> dict[str, str]:
+        """Return the usernames, by key, of the devices that *name* stands for: a key, device id or other client id."""
+        slug, _, device_id = name.partition("/")
+        kind = registry.get(slug)
+        if kind is not None and device_id:
+            places = [(kind, "device_id", device_id)]
+        else:
+            places = [(kind, column, name) for kind in registry for column in CLIENT_IDS]
+        found: dict[str, str] = {}
+        for kind, column, value in places:
+            table = kind.device_model._meta.db_table
+            statement = f"SELECT device_id, mqtt_username FROM {table} WHERE {column} = %s"  # noqa: S608
+            for own_id, username in await reader.fetch(statement, [value]):
+                found[kind.key(own_id)] = username or ""
+        return found
+
     def sources(self) -> list[Source]:
         return [Source(kind.device_model._meta.db_table, CLIENT_IDS, DECIDE) for kind in registry]
 

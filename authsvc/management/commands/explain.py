@@ -1,4 +1,4 @@
-"""`manage.py explain USERNAME ACTION TOPIC`: why is this allowed or denied?"""
+"""`manage.py explain NAME ACTION [TOPIC]`: why is this allowed or denied?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from authsvc import reader
 from authsvc.core.access import Action
-from authsvc.explain import Explanation, explain
+from authsvc.explain import CONNECT, Explanation, NotOneIdentity, explain, explain_login, username_of
 from authsvc.management.command import DatabaseCommand
 
 
@@ -19,29 +19,49 @@ class Command(DatabaseCommand):
     help = "Decide as for a broker, and say why. Exit code 0 for an allow, 1 for a deny."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("username")
-        parser.add_argument("action", choices=[action.value for action in Action])
-        parser.add_argument("topic", help="a topic, or a topic filter when subscribing")
+        parser.add_argument(
+            "username", help="a username, a device id, or a key such as weatherstation/STATION-001"
+        )
+        parser.add_argument("action", choices=[CONNECT, *(action.value for action in Action)])
+        parser.add_argument(
+            "topic", nargs="?", help="a topic, or a topic filter when subscribing; none for connect"
+        )
         parser.add_argument("--client-id", help="also judge whether it may connect as this")
+        parser.add_argument(
+            "--password-stdin", action="store_true", help="for connect: judge the password on standard input"
+        )
         parser.add_argument("--json", action="store_true")
 
-    def handle(self, *, username: str, action: str, topic: str, **options: Any) -> None:
-        found = asyncio.run(_ask(username, Action(action), topic, options["client_id"]))
+    def handle(self, *, username: str, action: str, topic: str | None, **options: Any) -> None:
+        if (topic is None) != (action == CONNECT):
+            raise CommandError(f"{action} takes no topic" if topic is not None else f"{action} needs a topic")
+        if options["password_stdin"] and action != CONNECT:
+            raise CommandError(f"{action} takes no password: write connect")
+        password = sys.stdin.readline().removesuffix("\n") if options["password_stdin"] else None
+        try:
+            found = asyncio.run(_decide(username, action, topic or "", options["client_id"], password))
+        except NotOneIdentity as error:
+            raise CommandError(str(error)) from error
         self.stdout.write(json.dumps(found.as_dict()) if options["json"] else _for_people(found))
         if not found.allowed:
             sys.exit(1)
 
 
-async def _ask(username: str, action: Action, topic: str, client_id: str | None) -> Explanation:
+async def _decide(
+    name: str, action: str, topic: str, client_id: str | None, password: str | None
+) -> Explanation:
     try:
-        return await explain(username, action, topic, client_id)
+        username = await username_of(name)
+        if action == CONNECT:
+            return await explain_login(username, client_id, password)
+        return await explain(username, Action(action), topic, client_id)
     finally:
         await reader.close()
 
 
 def _for_people(found: Explanation) -> str:
     lines = [
-        f"{'ALLOW' if found.allowed else 'DENY'}  {found.action} {found.topic}",
+        f"{'ALLOW' if found.allowed else 'DENY'}  {found.action} {found.topic}".rstrip(),
         f"  who      {found.principal or 'nobody known as ' + found.username}",
         f"  reason   {found.reason}: {found.sentence}",
     ]
@@ -49,6 +69,7 @@ def _for_people(found: Explanation) -> str:
         lines.append(f"  rule     {found.rule}")
     if found.nearest:
         lines.append(f"  nearest  {found.nearest}")
-    if found.reason == "client_id":
-        lines.append(f"  may connect as  {', '.join(found.client_ids or ())}")
+    if found.reason == "client_id" or (found.action == CONNECT and found.principal):
+        names = "any client id" if found.client_ids is None else ", ".join(found.client_ids)
+        lines.append(f"  may connect as  {names}")
     return "\n".join(lines)
