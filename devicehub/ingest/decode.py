@@ -171,8 +171,13 @@ def _checked(value: Any, read: Callable[[Any], datetime], now: datetime, notes: 
     except (ValueError, OverflowError, OSError, TypeError):
         notes.append("timestamp: cannot be read, the time of receipt was used")
         return None
-    if not now - OLDEST <= moment <= now + NEWEST:
-        notes.append("timestamp: not of the last ten years, the time of receipt was used")
+    if moment > now + NEWEST:
+        notes.append(
+            "timestamp: more than five minutes ahead of the clock here, the time of receipt was used"
+        )
+        return None
+    if moment < now - OLDEST:
+        notes.append("timestamp: more than ten years ago, the time of receipt was used")
         return None
     return moment
 
