@@ -5,6 +5,9 @@ from __future__ import annotations
 from string import Template
 from urllib.parse import urlsplit
 
+# A broker waits 1 s for an answer where all its clients wait with the one that asked: mosquitto asks on its only
+# network thread, and NanoMQ under a lock. Elsewhere that client alone waits, its place in the broker's pool of
+# connections included, so 5 s let a whole fleet log in at once. VerneMQ waits 5 s by default.
 TEMPLATES = {
     "go-auth": """\
 # mosquitto.conf, with mosquitto-go-auth 3.0 (see mosquitto/ and docs/how-to/mosquitto.md)
@@ -24,7 +27,7 @@ auth_opt_http_params_mode json
 auth_opt_http_response_mode json
 auth_opt_http_getuser_uri /mqtt/go-auth/user?k=$token
 auth_opt_http_aclcheck_uri /mqtt/go-auth/acl?k=$token
-auth_opt_http_timeout 5$tls_go_auth
+auth_opt_http_timeout 1$tls_go_auth
 """,
     "emqx": """\
 # emqx.conf, EMQX 5.7 and later (docs/how-to/emqx.md)
@@ -56,6 +59,7 @@ check_retain_source true
 auth_plugin /mosquitto/go-auth.so
 auth_opt_log_level info
 auth_opt_backends jwt
+auth_opt_retry_count 1
 auth_opt_disable_superuser true
 auth_opt_jwt_mode remote
 auth_opt_jwt_host $host
@@ -63,7 +67,8 @@ auth_opt_jwt_port $port
 auth_opt_jwt_getuser_uri /mqtt/jwt/user?k=$token
 auth_opt_jwt_aclcheck_uri /mqtt/jwt/acl?k=$token
 auth_opt_jwt_params_mode json
-auth_opt_jwt_response_mode json$tls_jwt
+auth_opt_jwt_response_mode json
+auth_opt_jwt_http_timeout 1$tls_jwt
 """,
     "emqx4": """\
 ## emqx.conf, EMQX 4.3 and 4.4
@@ -105,8 +110,8 @@ auth {
       headers.x-broker-secret = "$token"
       params = {clientid = "%c", username = "%u", access = "%A", topic = "%t"}
     }
-    timeout = 5s
-    connect_timeout = 5s
+    timeout = 1s
+    connect_timeout = 1s
     pool_size = 32
   }
 }

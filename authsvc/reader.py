@@ -28,8 +28,8 @@ from django.db import connections
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-CONNECT_TIMEOUT = 2  # seconds; a broker gives up after five
-READ_SECONDS = 1.0  # for one read, a new connection included: mosquitto asks on its only network thread
+CONNECT_TIMEOUT = 2  # seconds for the connection that hears of changes; no broker waits for it
+READ_SECONDS = 0.8  # for one read, a new connection included; mosquitto waits 1 s for the answer
 # In OPTIONS for Django, not for libpq.
 OF_DJANGO = frozenset({"assume_role", "isolation_level", "pool", "server_side_binding"})
 RETRY_PAUSE = 0.5  # seconds without another attempt after the database did not answer
@@ -183,7 +183,7 @@ class _SQLite:
         self._path = unquote(urlsplit(str(name)).path) if in_uri else name
         self._file = _identity(self._path)  # first: what takes its place from here on is seen
         uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
-        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=1)
+        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=READ_SECONDS)
         self._cursor = self._connection.cursor()
 
     def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Row]:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 USER_PLUGIN = "amqtt.contrib.http.UserAuthHttpPlugin"
 TOPIC_PLUGIN = "amqtt.contrib.http.TopicAuthHttpPlugin"
+ANSWER_SECONDS = 5  # for one answer; aMQTT loses the rest of a delivery that is not answered in time
 
 
 class Command(BaseCommand):
@@ -32,12 +34,14 @@ class Command(BaseCommand):
         try:
             plugins = importlib.import_module("amqtt.contrib.http")
             broker_module = importlib.import_module("amqtt.broker")
+            aiohttp = importlib.import_module("aiohttp")
         except ImportError as error:
             raise CommandError("aMQTT is not installed: run script/setup --demo") from error
         if urlsplit(auth_url).scheme != "http" or not urlsplit(auth_url).hostname:
             raise CommandError(
                 f"--auth-url {auth_url}: this broker asks over plain http; write http://127.0.0.1:8000"
             )
+        _limit_waiting(plugins, aiohttp)
         config = _config(plugins, auth_url, token, f"{bind}:{port}")
         try:
             asyncio.run(
@@ -46,6 +50,15 @@ class Command(BaseCommand):
         except (OSError, broker_module.BrokerError) as error:
             raise CommandError(f"The broker cannot listen on {bind}:{port}: {error}") from error
         return "Stopped."
+
+
+def _limit_waiting(plugins: Any, aiohttp: Any) -> None:
+    """Make the plugins of aMQTT wait ANSWER_SECONDS for an answer.
+
+    aMQTT 0.12 does not read the option `timeout` of its plugins, and aiohttp waits 300 s if not told otherwise.
+    """
+    limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    plugins.ClientSession = partial(aiohttp.ClientSession, timeout=limit)
 
 
 def _config(plugins: Any, auth_url: str, token: str, listen: str) -> dict[str, Any]:
