@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from string import Template
 from urllib.parse import urlsplit
 
@@ -160,11 +161,32 @@ AUTHSVC_TOKEN=$token python manage.py run_dev_broker --auth-url $url
 """,
 }
 
+CACHING = ("go-auth", "jwt")  # the dialects of mosquitto-go-auth, which has a cache for all its backends
+# The plugin takes 0 for 60 s, and a refreshed entry would live for as long as its client is busy.
+CACHE = """\
+# The plugin's cache answers in place of the service (docs/how-to/mosquitto.md, "The cache of the plugin"):
+# - what you change, a revocation too, is up to $seconds s late for a connected client;
+# - for 1 s after a good login its username and password get in under any client id,
+#   also while the service is stopped;
+# - for 1 s after its own login a client a-b can log in as the client a,
+#   so no username may begin with another one and "-".
+auth_opt_cache true
+auth_opt_cache_refresh false
+auth_opt_auth_cache_seconds 1
+auth_opt_acl_cache_seconds $seconds
+"""
 
-def configuration(dialect: str, url: str, token: str) -> str:
-    """The configuration of a broker of *dialect* that reaches this service at *url*. KeyError for none."""
+
+def configuration(dialect: str, url: str, token: str, cache: timedelta | None = None) -> str:
+    """Return the configuration of a broker of *dialect* that reaches this service at *url*.
+
+    With *cache* the plugin keeps answers about topics that long; only a dialect of CACHING can.
+    Raises KeyError for an unknown dialect.
+    """
     parts = urlsplit(url)
-    return Template(TEMPLATES[dialect]).substitute(
+    text = TEMPLATES[dialect] + (CACHE if cache else "")
+    return Template(text).substitute(
+        seconds=int(cache.total_seconds()) if cache else "",
         url=url.rstrip("/"),
         host=parts.hostname or "localhost",
         port=parts.port or (443 if parts.scheme == "https" else 80),

@@ -15,7 +15,7 @@ def duration(text: str) -> timedelta:
     >>> duration("90s"), duration("24h")
     (datetime.timedelta(seconds=90), datetime.timedelta(days=1))
     """
-    match = re.fullmatch(r"(\d{1,7})([smhd])", text)
+    match = re.fullmatch(r"([0-9]{1,7})([smhd])", text)
     if match is None:
         raise ArgumentTypeError(f"{text!r} is no duration; write 90s, 15m, 24h or 7d")
     return timedelta(**{UNITS[match[2]]: int(match[1])})

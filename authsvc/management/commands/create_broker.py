@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,9 +12,12 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.http.request import split_domain_port, validate_host
 
-from authsvc.broker_configuration import TEMPLATES, configuration
+from authsvc.broker_configuration import CACHING, TEMPLATES, configuration
+from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Broker
+
+SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)  # of --cache
 
 
 class Command(DatabaseCommand):
@@ -24,11 +28,23 @@ class Command(DatabaseCommand):
         parser.add_argument("dialect", choices=sorted(TEMPLATES), help="how it asks")
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the broker reaches us")
         parser.add_argument("--network", action="append", default=[], help="accept it from here only")
+        parser.add_argument("--cache", type=duration, help="let mosquitto-go-auth keep answers: 1s to 5m")
         parser.add_argument("--rotate", action="store_true", help="give a broker that exists a new token")
         parser.add_argument("--json", action="store_true", help="print name, dialect and token as JSON")
 
-    def handle(self, *, name: str, dialect: str, url: str, network: list[str], **options: Any) -> str:
+    def handle(
+        self,
+        *,
+        name: str,
+        dialect: str,
+        url: str,
+        network: list[str],
+        cache: timedelta | None,
+        **options: Any,
+    ) -> str:
         host = _host(url)
+        if cache is not None:
+            _check_cache(cache, dialect, as_json=options["json"])
         broker = Broker.objects.filter(name=name).first()
         if options["rotate"] and broker is None:
             raise CommandError(f"There is no broker {name}")
@@ -58,7 +74,28 @@ class Command(DatabaseCommand):
             self.stderr.write(
                 f"Note: where the site runs behind the Django entrance, ALLOWED_HOSTS needs {host}"
             )
-        return f"# The token of {name}, shown this once: {token}\n\n{configuration(dialect, url, token)}"
+        if cache is not None:
+            self.stderr.write(
+                f"Note: the cache weakens what the service decides: a revocation is up to {_seconds(cache)} s late, "
+                "and more; the comments above the cache's lines say what"
+            )
+        return (
+            f"# The token of {name}, shown this once: {token}\n\n{configuration(dialect, url, token, cache)}"
+        )
+
+
+def _check_cache(cache: timedelta, dialect: str, *, as_json: bool) -> None:
+    """Raise CommandError unless the configuration of *dialect* can keep answers for *cache*, and is printed."""
+    if dialect not in CACHING:
+        raise CommandError(f"--cache is for mosquitto-go-auth ({', '.join(CACHING)}), not for {dialect}")
+    if not SHORTEST <= cache <= LONGEST:
+        raise CommandError(f"--cache {_seconds(cache)}s is out of bounds; write 1s to 5m, such as 5s")
+    if as_json:
+        raise CommandError("--cache changes the configuration, which --json does not print")
+
+
+def _seconds(time: timedelta) -> int:
+    return int(time.total_seconds())
 
 
 def _host(url: str) -> str:
