@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from django.db import connections
 
-from authsvc import callers, logs, reader, triggers
-from authsvc.conf import settings
+from authsvc import callers, logs, reader, remembered, triggers
+from authsvc.conf import limits, settings
 from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
@@ -54,7 +55,6 @@ class Caller:
 class Policy:
     """Brokers by the digest of their token, and the rules that all questions are judged by."""
 
-    revision: int = -1
     callers: Mapping[str, Caller] = field(default_factory=dict, repr=False)
     rules: Rules = field(default_factory=Rules)
     _admitted: set[Hashable] = field(default_factory=set, repr=False)
@@ -73,44 +73,74 @@ class Policy:
         return True
 
 
-_kept = Policy()
+class _Loaded(NamedTuple):
+    """The policy of the last load. *sign* stands for the tables that it was read from, *at* is monotonic time."""
+
+    policy: Policy
+    sign: Hashable
+    at: float
+
+    def is_old(self) -> bool:
+        return time.monotonic() - self.at > limits().refresh_seconds
+
+
+_loaded = _Loaded(Policy(), None, 0.0)
 
 
 def known(stamp: Stamp | None) -> Policy | None:
-    """The policy as the database has it now, if memory can tell."""
-    return _policies.peek(triggers.POLICY, stamp)
+    """Return the policy as the database has it now, or None if memory cannot tell."""
+    return None if _loaded.is_old() else _policies.peek(triggers.POLICY, stamp)
 
 
 async def current(stamp: Stamp | None = None) -> Policy:
-    """The policy as the database has it now; from memory where *stamp* tells that it is the same."""
-    policy = await _policies.get(triggers.POLICY, stamp)
+    """Return the policy as the database has it now; from memory where *stamp* tells that it is the same."""
+    policy = known(stamp) or await _policies.read(triggers.POLICY, stamp)
     assert policy is not None  # noqa: S101 - _read() returns one or raises
     return policy
 
 
 async def _read(_: str) -> Policy:
-    """The policy as the database has it: all of it is read only when its revision moved, or cannot be relied on."""
-    global _kept
-    revision, whole = await state()
+    """Return the policy as the database has it. The tables are loaded unless their sign says they are the same.
+
+    A load that finds the same content returns the same object, so that the answers that follow from it stay.
+    """
+    global _loaded
+    began = time.monotonic()
+    sign = await _sign()  # first: a change during the load makes the next sign another one
+    if sign is None or sign != _loaded.sign or _loaded.is_old():
+        found, before = await _load(), _loaded.policy
+        same = found.callers == before.callers and found.rules == before.rules
+        _loaded = _Loaded(before if same else found, sign, began)
+    return _loaded.policy
+
+
+async def _sign() -> Hashable:
+    """Return what differs after each change of the tables; None while a trigger is missing.
+
+    The revision counts changes. It misses those that were made while triggers were off, so the sign also differs
+    once triggers were switched or made anew, another file took the place of the database, or a new listening
+    session began.
+    """
+    forgotten = remembered.counts.forgotten
+    revision, whole, generation = await state()
     if revision is None or not whole:
-        return await _load(-1)
-    if revision != _kept.revision or settings.bind_client_ids != _kept.rules.bind_client_ids:
-        # Revision first, tables second: a change in between is read now and read again next time.
-        _kept = await _load(revision)
-    return _kept
+        return None
+    return revision, generation, reader.sqlite_file(), forgotten, settings.bind_client_ids
 
 
-async def state() -> tuple[int | None, bool]:
-    """The revision as it stands in the database, and whether all triggers are there that raise it."""
+async def state() -> tuple[int | None, bool, str]:
+    """Return the stored revision, whether all triggers that raise it are there, and their generation."""
     sqlite = reader.is_sqlite(connections.settings["default"]["ENGINE"])
-    [(revision, whole)] = await reader.fetch(triggers.REVISION["sqlite" if sqlite else "postgresql"])
-    return revision, bool(whole)
+    [(revision, whole, generation)] = await reader.fetch(
+        triggers.REVISION["sqlite" if sqlite else "postgresql"]
+    )
+    return revision, bool(whole), str(generation)
 
 
 _policies: Remembered[Policy] = Remembered(_read)
 
 
-async def _load(revision: int) -> Policy:
+async def _load() -> Policy:
     callers = {}
     for token, dialects, networks in await reader.fetch(BROKERS):
         try:
@@ -122,7 +152,7 @@ async def _load(revision: int) -> Policy:
         rule = grants.Grant(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
         by_subject.setdefault(subject, []).append(rule)
     rules = Rules({subject: tuple(found) for subject, found in by_subject.items()}, settings.bind_client_ids)
-    return Policy(revision, callers, rules)
+    return Policy(callers, rules)
 
 
 def _caller(dialects: list[str], networks: list[str]) -> Caller:

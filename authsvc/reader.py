@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Hashable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -64,6 +64,11 @@ def sqlite_version(name: str | Path) -> tuple[int, int]:
     if held is None or held.closed or held.name is not name:
         held = _sqlite(name)
     return held.version()
+
+
+def sqlite_file() -> Hashable:
+    """Return what identifies the file that this thread reads; None where it reads no SQLite."""
+    return None if _held.sqlite is None else _held.sqlite.file
 
 
 @cache
@@ -181,7 +186,7 @@ class _SQLite:
         in_uri = str(name).startswith("file:")
         # Of a URI without the file it names, such as a shared database in memory, nothing is known.
         self._path = unquote(urlsplit(str(name)).path) if in_uri else name
-        self._file = _identity(self._path)  # first: what takes its place from here on is seen
+        self.file = _identity(self._path)  # first: what takes its place from here on is seen
         uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
         self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=READ_SECONDS)
         self._cursor = self._connection.cursor()
@@ -196,7 +201,7 @@ class _SQLite:
     def version(self) -> tuple[int, int]:
         """This connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version)."""
         found = _identity(self._path)
-        if found != self._file:
+        if found != self.file:
             # A backup was moved or copied here: what is open is a file without a name, or keeps pages of the old
             # one. A checkpoint looks alike, and costs a new connection.
             self.close()

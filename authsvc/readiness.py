@@ -41,7 +41,7 @@ async def report() -> Reply:
 async def _reasons() -> list[str]:
     try:
         changes.stamp()  # which notices that the file of SQLite is gone
-        revision, _whole = await policy.state()
+        revision, _whole, _generation = await policy.state()
     except (DatabaseAway, sqlite3.OperationalError) as error:
         if "no such table" in str(error):
             return ["The tables are missing; run manage.py migrate."]

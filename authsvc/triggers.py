@@ -43,16 +43,20 @@ FROM json_array_elements(%s::json) AS wanted LEFT JOIN pg_trigger
 """
 
 
-# The policy revision, and whether the triggers that raise it are all there: else it says nothing.
+# The policy revision, whether the triggers that raise it are all there (else it says nothing), and what is another
+# text once one of them was switched off, dropped or made anew, or another table took the name of theirs.
 REVISION = {
     "sqlite": (
         "SELECT (SELECT revision FROM authsvc_policy), (SELECT count(*) = 6 FROM sqlite_master WHERE type = 'trigger' "
-        "AND tbl_name IN ('authsvc_broker', 'authsvc_grant') AND name LIKE tbl_name || '%%_policy')"
+        "AND tbl_name IN ('authsvc_broker', 'authsvc_grant') AND name IN (tbl_name || '_insert_policy', "
+        "tbl_name || '_update_policy', tbl_name || '_delete_policy')), "
+        "(SELECT schema_version FROM pragma_schema_version)"
     ),
     "postgresql": (
-        "SELECT (SELECT revision FROM authsvc_policy), (SELECT count(*) = 2 FROM pg_trigger WHERE "
-        "tgrelid IN (to_regclass('authsvc_broker'), to_regclass('authsvc_grant')) "
-        "AND tgname IN ('authsvc_broker_policy', 'authsvc_grant_policy') AND tgenabled IN ('O', 'A'))"
+        "SELECT (SELECT revision FROM authsvc_policy), count(*) = 4, "
+        "string_agg(concat(oid, ':', xmin), ' ' ORDER BY oid) FROM pg_trigger WHERE tgenabled = 'A' AND "
+        "(tgrelid = to_regclass('authsvc_broker') AND tgname IN ('authsvc_broker_policy', 'authsvc_broker_policy_all') "
+        "OR tgrelid = to_regclass('authsvc_grant') AND tgname IN ('authsvc_grant_policy', 'authsvc_grant_policy_all'))"
     ),
 }
 
@@ -63,36 +67,62 @@ class Trigger(NamedTuple):
 
 
 def install(using: str = "default", **_: Any) -> None:
-    """Make the revision row and the triggers. Run after every migrate; running it again changes nothing."""
+    """Make the revision row and the triggers. Run after every migrate; running it again changes nothing.
+
+    What was changed while a trigger was missing, no trigger counted: so each that is made raises the revision,
+    and on PostgreSQL notifies all processes of everything.
+    """
     connection = connections[using]
     tables = set(connection.introspection.table_names())
     if not {*TABLES, PolicyRevision._meta.db_table} <= tables:
         return  # migrated back to before they existed
     # A revision that was never used before: a process that outlived a flush must not take it for its own.
     PolicyRevision.objects.using(using).get_or_create(id=1, defaults={"revision": time.time_ns() // 1000})
-    statements = [statement for table in TABLES for statement in _OF_POLICY[connection.vendor](table)]
-    if connection.vendor == "postgresql":
-        found = [source for source in configured().sources() if source.table in tables]
-        statements += [statement for source in found for statement in _of_source(source)]
-        statements = _unless_done(connection, statements, missing(using))
-    # SQLite drops a trigger to make it anew. On PostgreSQL no two tables are locked at once.
+    statements = _STATEMENTS[connection.vendor](connection, tables)
+    # On PostgreSQL no two tables are locked at once.
     together = transaction.atomic(using) if connection.vendor == "sqlite" else nullcontext()
     with together, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
 
 
-def _unless_done(connection: Any, statements: list[str], missing: list[str]) -> list[str]:
-    """*statements*, or none where they were run already: they lock the tables that devices are read from.
+def _statements_sqlite(connection: Any, tables: set[str]) -> list[str]:
+    """The statements that make the triggers that are missing, or have another text, and raise the revision."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        existing = dict(cursor.fetchall())
+    wanted = {name: text for table in TABLES for name, text in _policy_sqlite(table).items()}
+    statements = []
+    for name, text in wanted.items():
+        if existing.get(name) != text:
+            statements += [f"DROP TRIGGER IF EXISTS {name}", text]
+    return [*statements, _raise("sqlite")] if statements else []
+
+
+def _statements_postgresql(connection: Any, tables: set[str]) -> list[str]:
+    """All statements, or none where they were run already: they lock the tables that devices are read from.
 
     The comment of a function says which statements made it and its like.
     """
+    found = [source for source in configured().sources() if source.table in tables]
+    statements = [statement for table in TABLES for statement in _policy_postgresql(table)]
+    statements += [statement for source in found for statement in _of_source(source)]
     mark = hashlib.sha256("\n".join(statements).encode()).hexdigest()
     with connection.cursor() as cursor:
         cursor.execute("SELECT obj_description(to_regproc('authsvc_raise_policy'), 'pg_proc')")
-        if not missing and cursor.fetchone() == (mark,):
+        if cursor.fetchone() == (mark,) and not missing(connection.alias):
             return []
-    return [*statements, f"COMMENT ON FUNCTION authsvc_raise_policy() IS '{mark}'"]
+    told = f"SELECT pg_notify('{CHANNEL}', '*')"
+    return [
+        *statements,
+        _raise("postgresql"),
+        told,
+        f"COMMENT ON FUNCTION authsvc_raise_policy() IS '{mark}'",
+    ]
+
+
+def _raise(vendor: str) -> str:
+    return f"UPDATE authsvc_policy SET revision = {NEXT[vendor]}"  # noqa: S608 - a constant
 
 
 def remove(using: str = "default", plan: Sequence[Any] = (), **_: Any) -> None:
@@ -128,7 +158,7 @@ def expected(vendor: str) -> list[Trigger]:
     if vendor == "sqlite":
         events = ("insert", "update", "delete")
         return [Trigger(table, f"{table}_{event}_policy") for table in TABLES for event in events]
-    found = [Trigger(table, f"{table}_policy") for table in TABLES]
+    found = [Trigger(table, f"{table}_policy{which}") for table in TABLES for which in ("", "_all")]
     return found + [Trigger(source.table, name) for source in configured().sources() for name in OF_SOURCE]
 
 
@@ -141,32 +171,37 @@ _EXISTING = {
 }
 
 
-def _policy_sqlite(table: str) -> list[str]:
-    change = f"UPDATE authsvc_policy SET revision = {NEXT['sqlite']}"  # noqa: S608 - a constant
-    statements = []
-    for event in ("INSERT", "UPDATE", "DELETE"):
-        name = f"{table}_{event.lower()}_policy"
-        statements += [
-            f"DROP TRIGGER IF EXISTS {name}",
-            f"CREATE TRIGGER {name} AFTER {event} ON {table} BEGIN {change}; END",
-        ]
-    return statements
+def _policy_sqlite(table: str) -> dict[str, str]:
+    """The statements that make the triggers of *table*, by the name of the trigger."""
+    names = {event: f"{table}_{event.lower()}_policy" for event in ("INSERT", "UPDATE", "DELETE")}
+    return {
+        name: f"CREATE TRIGGER {name} AFTER {event} ON {table} BEGIN {_raise('sqlite')}; END"
+        for event, name in names.items()
+    }
 
 
 def _policy_postgresql(table: str) -> list[str]:
-    # In its schema, whatever the search path of whoever writes is: a dump that is restored has none.
+    """By row, because logical replication fires no others; once in a transaction, because all rows raise one row.
+
+    The function writes in its schema, whatever the search path of the session is: a dump that is restored has none.
+    """
     change = f"UPDATE %I.authsvc_policy SET revision = {NEXT['postgresql']}"  # noqa: S608 - a constant
+    function = "EXECUTE FUNCTION authsvc_raise_policy()"
     return [
         "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF current_setting('authsvc.raised', true) = TG_TABLE_SCHEMA THEN RETURN NULL; END IF; "
         f"EXECUTE format('{change}', TG_TABLE_SCHEMA); "
-        f"PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'); RETURN NULL; END $$",
-        f"CREATE OR REPLACE TRIGGER {table}_policy AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
-        "FOR EACH STATEMENT EXECUTE FUNCTION authsvc_raise_policy()",
+        f"PERFORM pg_notify('{CHANNEL}', '[\"{POLICY}\"]'), set_config('authsvc.raised', TG_TABLE_SCHEMA, true); "
+        "RETURN NULL; END $$",
+        f"CREATE OR REPLACE TRIGGER {table}_policy AFTER INSERT OR UPDATE OR DELETE ON {table} "
+        f"FOR EACH ROW {function}",
+        f"CREATE OR REPLACE TRIGGER {table}_policy_all AFTER TRUNCATE ON {table} FOR EACH STATEMENT {function}",
         f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_policy",
+        f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_policy_all",
     ]
 
 
-_OF_POLICY = {"sqlite": _policy_sqlite, "postgresql": _policy_postgresql}
+_STATEMENTS = {"sqlite": _statements_sqlite, "postgresql": _statements_postgresql}
 
 
 def _of_source(source: Source) -> list[str]:

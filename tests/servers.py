@@ -207,7 +207,7 @@ def postgresql(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _fill_cluster(
-    data: Path, user: str | None, env: dict[str, str], password: str, tablespace: Path | None
+    data: Path, user: str | None, env: dict[str, str], password: str, tablespace: Path | None, may: str
 ) -> None:
     """Make the cluster in *data* with our role and its database, by *user* where that is not us."""
     initdb, postgres = _postgresql_program("initdb"), _postgresql_program("postgres")
@@ -235,7 +235,7 @@ def _fill_cluster(
     options = ["-U", "postgres", "-A", "reject", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
     run([initdb, "-D", str(data), *options])
     execute(
-        f"CREATE ROLE devicehub LOGIN CREATEDB PASSWORD '{password}'",
+        f"CREATE ROLE devicehub LOGIN {may} PASSWORD '{password}'",
         "CREATE DATABASE devicehub OWNER devicehub",
     )
     if tablespace is not None:
@@ -246,11 +246,11 @@ def _fill_cluster(
 
 @contextmanager
 def postgresql_cluster(
-    folder: Path, tablespace: Path | None = None, settings: Sequence[str] = ()
+    folder: Path, tablespace: Path | None = None, settings: Sequence[str] = (), may: str = "CREATEDB"
 ) -> Iterator[Cluster]:
     """A new PostgreSQL cluster, started. An empty folder *tablespace* becomes its tablespace `small`.
 
-    *settings* are further ones, each as name=value.
+    *settings* are further ones, each as name=value. *may* are the attributes of our role.
     """
     postgres = _postgresql_program("postgres")
     folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +265,7 @@ def postgresql_cluster(
             shutil.chown(home, user, user)
         data = Path(home, "data")
 
-        _fill_cluster(data, user, env, password, tablespace)
+        _fill_cluster(data, user, env, password, tablespace, may)
         (data / "pg_hba.conf").write_text(PG_HBA_CONF)
 
         def ready() -> bool:
