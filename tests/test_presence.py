@@ -99,7 +99,7 @@ READING, ONLINE, OFFLINE = {"temperature": 1}, {"status": "online"}, {"status": 
         ({"battery_level": 50}, "status"),
         ({"id": "1"}, "reply"),
         (b"garbage", "data"),
-        (b"garbage", "status"),
+        (b"garbage", "reply"),
         ({"temperature": 9999}, "data"),
     ],
 )

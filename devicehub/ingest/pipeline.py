@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 # The database, or this machine: it has no more files to open, or no memory.
 CANNOT_STORE = (DatabaseError, InterfaceError, OSError, MemoryError)
+REPORTED = frozenset(DeviceStatus.values) - OPERATOR_STATES  # the statuses that a device can report of itself
+NOT_DECODED = frozenset({Reason.NOT_JSON, Reason.NOT_CBOR})
 
 
 def pipeline(
@@ -102,7 +104,7 @@ def _read(item: Judged) -> None:
     """Decode and validate."""
     message = item.message
     try:
-        found = decode.document(message.payload, message.content_type)
+        found = _document(message, item.message_type)
         item.document = found.content if found.is_exact else None
         item.notes = found.notes
         _READERS[item.message_type](item, found)
@@ -113,6 +115,19 @@ def _read(item: Judged) -> None:
         item.end(Outcome.FAILED, Reason.UNSTORABLE, type(error).__name__)
     else:
         item.outcome = Outcome.PARTIAL if item.notes else Outcome.STORED
+
+
+def _document(message: Message, message_type: MessageType) -> Document:
+    """Return the decoded payload. On a status topic a status in plain text is a text. Raises Unreadable."""
+    try:
+        return decode.document(message.payload, message.content_type)
+    except Unreadable as error:
+        if message_type is not MessageType.STATUS or error.reason not in NOT_DECODED:
+            raise
+        text = message.payload.strip().removeprefix(decode.BYTE_ORDER_MARK).decode("ascii", "replace")
+        if _word(text) not in REPORTED:
+            raise
+        return Document(text, is_exact=False)
 
 
 def _read_data(item: Judged, found: Document) -> None:
@@ -131,11 +146,14 @@ def _read_data(item: Judged, found: Document) -> None:
 
 
 def _read_status(item: Judged, found: Document) -> None:
-    if not isinstance(found.content, dict):
-        raise Unreadable(Reason.NOT_A_READING, "a status is an object")
+    content = found.content
+    if isinstance(content, str) and _word(content) in REPORTED:
+        content = {"status": content}
+    if not isinstance(content, dict):
+        raise Unreadable(Reason.NOT_A_READING, "a status is an object, or a status alone")
     received, states = item.message.received_at, item.kind.device_type._state_fields
     sign = Sign(received)
-    for name, value in found.content.items():
+    for name, value in content.items():
         try:
             if name == "timestamp":
                 item.has_device_time = decode.parse_time(value, received, item.notes) is not None
@@ -153,6 +171,7 @@ def _read_status(item: Judged, found: Document) -> None:
                 item.notes.append(f"{str(name)[:64]}: not declared")
         except validate.InvalidReading as error:
             item.notes.append(f"{name}: {error}")
+            sign.is_unclear = sign.is_unclear or name == "status"
     if sign.status is None and not sign.columns:
         raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the status says nothing")
     item.sign = sign
@@ -171,11 +190,15 @@ _READERS = {
 
 
 def _reported(value: Any) -> str:
-    """What a device says of itself. An operator's states are not its to set."""
-    status = validate.check_text(value, 20)
-    if status not in DeviceStatus.values or status in OPERATOR_STATES:
-        raise validate.InvalidReading(f"{status!r} is no status that a device can report")
+    """Return the status that a device reports of itself, in any case. Raises InvalidReading."""
+    status = _word(validate.check_text(value))
+    if status not in REPORTED:
+        raise validate.InvalidReading(f"{value[:64]!r} is not a status that a device can report")
     return status
+
+
+def _word(text: str) -> str:
+    return text.strip().lower()
 
 
 def _percentage(value: Any) -> float:

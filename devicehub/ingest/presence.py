@@ -20,8 +20,9 @@ from devicehub.ingest import tables
 from devicehub.ingest.message import Message, Reason
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 from devicehub.registry import Kind
+from devicehub.topics import MessageType
 
-# A message that cannot be read is a sign of life all the same: its device published it.
+# A message with one of these faults is a sign of life: its device published it. A status is not one: it may be a will.
 UNREADABLE = frozenset(
     {Reason.TOO_LARGE, Reason.NOT_JSON, Reason.NOT_CBOR, Reason.NOT_A_READING, Reason.NO_VALUE}
 )
@@ -31,7 +32,8 @@ UNREADABLE = frozenset(
 class Sign:
     """What one message says. *status* is what the device reports, *columns* the rest of it.
 
-    *is_copy*: the broker kept it, so it says nothing about now.
+    *is_copy*: the broker kept it, so it says nothing about now. *is_unclear*: it names a status that cannot be
+    read, so it does not say whether the device is there.
     """
 
     received_at: datetime
@@ -39,6 +41,7 @@ class Sign:
     status: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     is_copy: bool = False
+    is_unclear: bool = False
 
 
 @dataclass
@@ -81,22 +84,27 @@ def status(reported: str, connected: bool) -> str:
     return DeviceStatus.ONLINE.value if reported in ("", DeviceStatus.OFFLINE) else str(reported)
 
 
-def heard(sign: Sign | None, message: Message, reason: Reason | None) -> Sign | None:
-    """The sign that *message* is after all, when it is the broker's copy or could not be read.
+def heard(
+    sign: Sign | None, message: Message, reason: Reason | None, message_type: MessageType
+) -> Sign | None:
+    """Return the sign that *message* is after all, when it is the broker's copy or could not be read; or None.
 
-    An empty one is none: with it whoever may has the broker forget what it retains of a device (MQTT 5.0, 3.3.1.3).
+    An empty message is not a sign: it clears what a broker retains of a device (MQTT 5.0, 3.3.1.3). A status that
+    cannot be read is not one either: the broker may have published it as the will of a device that is gone.
     """
     if not message.payload:
         return None
     if message.retain:
         return sign and Sign(sign.received_at, sign.reading_at, is_copy=True)
-    return sign or (Sign(message.received_at) if reason in UNREADABLE else None)
+    if sign is None and reason in UNREADABLE and message_type is not MessageType.STATUS:
+        return Sign(message.received_at)
+    return sign
 
 
 def fold(signs: Iterable[Sign]) -> Change:
-    """The change that *signs* make together, in the order of their receipt.
+    """Return the change that *signs* make together, in the order of their receipt.
 
-    Everything but `offline`, which may be the broker's word, is a sign of life.
+    Everything but `offline`, which may be a will, and a status that is unclear is a sign of life.
     """
     change = Change()
     for sign in sorted(signs, key=attrgetter("received_at")):
@@ -106,12 +114,13 @@ def fold(signs: Iterable[Sign]) -> Change:
             change.reading_at = _later(change.reading_at, clock.known(sign.reading_at, at) or at)
         if sign.is_copy:
             continue
-        change.message_at = at
-        is_alive = sign.status != DeviceStatus.OFFLINE
-        if is_alive:
-            change.seen_at = at
-        if change.connected != is_alive:
-            change.connected, change.connected_at = is_alive, at
+        if not sign.is_unclear:
+            change.message_at = at
+            is_alive = sign.status != DeviceStatus.OFFLINE
+            if is_alive:
+                change.seen_at = at
+            if change.connected != is_alive:
+                change.connected, change.connected_at = is_alive, at
         if sign.status is not None:
             change.said["reported_status"] = at, sign.status
         for name, value in sign.columns.items():

@@ -240,7 +240,7 @@ def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
     """What messages of one kind change on their devices, by primary key."""
     signs: dict[int, list[Sign]] = defaultdict(list)
     for item in items:
-        sign = presence.heard(item.sign, item.message, item.reason)
+        sign = presence.heard(item.sign, item.message, item.reason, item.message_type)
         if sign is not None:
             signs[item.device.pk].append(sign)
     return {pk: presence.fold(said) for pk, said in signs.items()}
