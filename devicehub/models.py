@@ -85,7 +85,10 @@ def batched(things: Iterable[Thing], most: int) -> Iterator[list[Thing]]:
 
 
 class Watcher(Protocol):
-    """Who is told when devices end: `devicehub.removal`, registered when the app is ready."""
+    """Who is told when devices begin and end: `devicehub.removal`, registered when the app is ready."""
+
+    def begin(self, model: type[BaseDevice], device_ids: Iterable[str], using: str) -> None:
+        """Clear what these ids still hold; called in the transaction that gives them to devices."""
 
     def ended(self, model: type[BaseDevice], device_ids: Iterable[str]) -> None:
         """These devices are not active any more; called in the transaction that says so."""
@@ -106,18 +109,37 @@ def register_watcher(watcher: Watcher) -> None:
 
 
 class DeviceQuerySet(models.QuerySet["BaseDevice"]):
-    """Tells of the devices that an update disables, and deletes much in small portions."""
+    """Tells of the devices that begin, get another id or are disabled, and deletes much in small portions."""
+
+    def bulk_create(self, objs: Iterable[BaseDevice], *args: Any, **options: Any) -> list[BaseDevice]:
+        """As every query set; ids that no device has now are cleared first, in the same transaction."""
+        devices = list(objs)
+        if _watcher is None:
+            return super().bulk_create(devices, *args, **options)
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            for some in batched([device.device_id for device in devices], 200):
+                _watcher.begin(self.model, unused_ids(self.model, some, self.db), self.db)
+            return super().bulk_create(devices, *args, **options)
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def update(self, **changes: Any) -> int:
-        if _watcher is None or changes.get("is_active", True) is True:
+        renames, disables = "device_id" in changes, changes.get("is_active", True) is not True
+        if _watcher is None or not (renames or disables):
             return super().update(**changes)
+        self._for_write = True
         with transaction.atomic(using=self.db):
-            active = dict(self.filter(is_active=True).order_by().values_list("pk", "device_id"))
+            chosen = self.order_by() if renames else self.order_by().filter(is_active=True)
+            before = {pk: (name, active) for pk, name, active in chosen.values_list(*STANDING)}
             changed = super().update(**changes)
-            rows = self.model._base_manager.using(self.db).order_by().filter(is_active=False)
-            for some in batched(active, 500):
-                ended = rows.filter(pk__in=some).values_list("pk", flat=True)
-                _watcher.ended(self.model, [active[pk] for pk in ended])
+            rows = self.model._base_manager.using(self.db).order_by()
+            for some in batched(before, 200):
+                now = list(rows.filter(pk__in=some).values_list(*STANDING))
+                renamed = [name for pk, name, _ in now if name != before[pk][0]]
+                _watcher.begin(self.model, renamed, self.db)
+                ended = [before[pk][0] for pk, _, active in now if before[pk][1] and not active]
+                _watcher.ended(self.model, ended)
         return changed
 
     update.alters_data = True  # type: ignore[attr-defined]
@@ -150,6 +172,17 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
+
+
+STANDING = ("pk", "device_id", "is_active")
+
+
+def unused_ids(model: type[BaseDevice], device_ids: Iterable[Any], using: str) -> list[str]:
+    """Return those of *device_ids* that no device of *model* has now."""
+    texts = [device_id for device_id in device_ids if isinstance(device_id, str)]
+    rows = model._base_manager.using(using).filter(device_id__in=texts).order_by()
+    used = set(rows.values_list("device_id", flat=True))
+    return [text for text in texts if text not in used]
 
 
 class BaseDevice(models.Model):
@@ -200,13 +233,13 @@ class BaseDevice(models.Model):
         return f"{self.name or self.device_id} ({self.status})"
 
     def save(self, *args: Any, **options: Any) -> None:
-        """As every model; that it disables a device is told in the same transaction."""
-        if self.is_active or self._state.adding or _watcher is None:
+        """As every model; what comes of a device that begins or is disabled is done in the same transaction."""
+        if _watcher is None or (self.is_active and not self._state.adding):
             super().save(*args, **options)
             return
         with transaction.atomic(using=options.get("using") or self._state.db):
             rows = type(self)._base_manager.using(options.get("using") or self._state.db).filter(pk=self.pk)
-            was_active = rows.filter(is_active=True).exists()
+            was_active = not self._state.adding and rows.filter(is_active=True).exists()
             super().save(*args, **options)
             if was_active and not rows.filter(is_active=True).exists():
                 _watcher.ended(type(self), [self.device_id])

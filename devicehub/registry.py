@@ -79,9 +79,9 @@ class Registry:
         return len(self._kinds)
 
     def of(self, device: Any) -> Kind | None:
-        """The kind of *device*, an instance or a class of a device model."""
+        """Return the kind of *device*, an instance or a class of a device model or of a proxy of one; or None."""
         model = device if isinstance(device, type) else type(device)
-        return next((kind for kind in self if kind.device_model is model), None)
+        return next((kind for kind in self if issubclass(model, kind.device_model)), None)
 
 
 def _described(device_type: type[DeviceType], module: str) -> str:

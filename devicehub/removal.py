@@ -1,20 +1,21 @@
 """What happens when a device ends: its rows go in small portions, and with it all that its id could pass on.
 
 A device is disabled before anything of it goes, and is itself the last to go: whoever is killed on the way begins
-again, and nothing new comes in meanwhile.
+again, and nothing new comes in meanwhile. A device that SQL deleted leaves what its id could pass on; that goes when
+another device begins under the id.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
 from django.apps import apps
-from django.db import IntegrityError, InterfaceError, OperationalError, models, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, InterfaceError, OperationalError, models, transaction
 from django.db.models import functions
 from django.db.models.deletion import Collector, get_candidate_relations_to_delete
 from django.utils import timezone
@@ -23,12 +24,14 @@ from authsvc.models import Denial, Grant
 from devicehub import batches, commands, identifiers, retained, rollups, topics
 from devicehub.batches import Pace, Stopped, Where
 from devicehub.models import (
+    OPEN_STATES,
     BaseDevice,
     DeviceCommand,
     QuarantinedMessage,
     RemovalRequest,
     Rollup,
     batched,
+    unused_ids,
 )
 from devicehub.registry import Kind, registry
 from devicehub.topics import MessageType
@@ -265,8 +268,8 @@ def _remove(waiting: RemovalRequest, pace: Pace) -> int:
     slug, _, device_id = waiting.device_key.partition("/")
     kind = registry.get(slug)
     device = kind.device_model.objects.filter(device_id=device_id).first() if kind else None
-    if kind is None or device is None:
-        return 0
+    if kind is None or device is None or not RemovalRequest.objects.filter(pk=waiting.pk).exists():
+        return 0  # the device is gone, or another one began under its id since the requests were read
     if device.is_active:
         raise EnabledAgain
     ask(device)
@@ -374,11 +377,51 @@ def ask(device: BaseDevice) -> None:
 
 
 def _grants(kind: Kind, device_id: str) -> models.QuerySet[Grant]:
-    return Grant.objects.filter(subject=f"key:{kind.key(device_id)}")
+    return _grants_of([kind.key(device_id)])
+
+
+def _grants_of(keys: Iterable[str]) -> models.QuerySet[Grant]:
+    return Grant.objects.filter(subject__in=[f"key:{key}" for key in keys])
+
+
+def _left_over(keys: list[str]) -> set[str]:
+    """Return those of *keys* that something hangs on which a device would inherit. One query."""
+    rows: tuple[models.QuerySet[Any], ...] = (
+        DeviceCommand.objects.filter(device_key__in=keys, state__in=OPEN_STATES),
+        RemovalRequest.objects.filter(device_key__in=keys),
+        Rollup.objects.filter(device_key__in=keys),
+    )
+    found = _grants_of(keys).order_by().values_list("subject")
+    found = found.union(*(each.order_by().values_list("device_key") for each in rows))
+    return {text.removeprefix("key:") for (text,) in found}
+
+
+def _disinherit(kind: Kind, device_ids: list[str]) -> None:
+    """Delete what ended devices would pass on by their ids, and have the broker clear what it retains of them."""
+    keys = [kind.key(device_id) for device_id in device_ids]
+    Rollup.objects.filter(device_key__in=keys).delete()
+    RemovalRequest.objects.filter(device_key__in=keys).delete()
+    _grants_of(keys).delete()
+    commands.forget_open(keys)
+    retained.forget(kind, device_ids)
 
 
 class Removal:
-    """The watcher of the models: whatever way a device ends in the ORM."""
+    """The watcher of the models: whatever way a device begins or ends in the ORM."""
+
+    def begin(self, model: type[BaseDevice], device_ids: Iterable[str], using: str) -> None:
+        kind = registry.of(model)
+        if kind is None or using != DEFAULT_DB_ALIAS:  # a copy elsewhere is not a device that may log in
+            return
+        keys = {kind.key(device_id): device_id for device_id in device_ids}
+        found = _left_over(list(keys)) if keys else set()
+        if not found:
+            return  # nothing is written: a deletion of no grant would still raise the policy revision
+        with transaction.atomic():
+            rollups.lock(kind)
+            _disinherit(kind, [keys[key] for key in found])
+        for key in sorted(found):
+            log.warning("removal.left_over", device=key)
 
     def ended(self, model: type[BaseDevice], device_ids: Iterable[str]) -> None:
         kind = registry.of(model)
@@ -410,16 +453,32 @@ def before_delete(sender: type[BaseDevice], instance: BaseDevice, **_: Any) -> N
     device_id = _row(instance).select_for_update().values_list("device_id", flat=True).first()
     if device_id is None:
         return
-    key = kind.key(device_id)
-    Rollup.objects.filter(device_key=key).delete()
-    RemovalRequest.objects.filter(device_key=key).delete()
-    _grants(kind, device_id).delete()
-    commands.forget_open(key)
-    retained.forget(kind, [device_id])
+    _disinherit(kind, [device_id])
+
+
+def before_save(
+    sender: type[models.Model],
+    instance: models.Model,
+    raw: bool,
+    using: str,
+    update_fields: Collection[str] | None,
+    **_: Any,
+) -> None:
+    """Clear what the id of a device still holds, before the save that gives it to the device.
+
+    Not for a fixture (*raw*): it restores devices together with their grants, in any order.
+    """
+    if raw or not isinstance(instance, BaseDevice):
+        return
+    kind = registry.of(instance)
+    if kind is not None and (update_fields is None or "device_id" in update_fields):
+        model = kind.device_model
+        Removal().begin(model, unused_ids(model, [instance.device_id], using), using)
 
 
 def watch() -> None:
     """Listen to every kind that exists. By model: a receiver for all would make Django load all rows it deletes."""
+    models.signals.pre_save.connect(before_save, dispatch_uid="devicehub.removal.before_save")
     for kind in registry:
         models.signals.pre_delete.connect(
             before_delete, sender=kind.device_model, dispatch_uid=f"devicehub.removal.{kind.slug}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -70,9 +71,9 @@ def cancel(command: DeviceCommand) -> bool:
     return transitions.cancel(command, timezone.now())
 
 
-def forget_open(device_key: str) -> None:
-    """Delete the open commands of a device that ends: one made again under its id must not get or answer them."""
-    DeviceCommand.objects.filter(device_key=device_key, state__in=OPEN_STATES).delete()
+def forget_open(device_keys: Collection[str]) -> None:
+    """Delete the open commands of devices that end: one made again under an id must not get or answer them."""
+    DeviceCommand.objects.filter(device_key__in=device_keys, state__in=OPEN_STATES).delete()
 
 
 def _storable(payload: dict[str, Any]) -> Any:
