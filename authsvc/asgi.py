@@ -1,4 +1,7 @@
-"""The ASGI entrance: questions are answered in front of Django, everything else passes through to it."""
+"""The ASGI entrance: questions are answered in front of Django, everything else passes through to it.
+
+No body gets past it that is longer than its path allows: Django stores a body whole before it looks at the request.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import Any
 
-from authsvc import background, changes, gateway, metrics, readiness, verifier
-from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, Headers, Reply, Request
+from authsvc import background, bodies, changes, gateway, metrics, readiness, verifier
+from authsvc.conf import limit_of_body
+from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, TEXT, Headers, Reply, Request
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -15,6 +19,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]  # each framework types its own messages
 
 PREFIX = "/mqtt/"
+LARGE_BODY = 64 * 1024  # longer than any question of a broker
 METHODS = frozenset({"POST", "PUT", "GET"})
 NOT_FOUND = Reply(404, b'{"error":"no such question"}')
 NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
@@ -23,30 +28,82 @@ NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
 OPERATION = {"/healthz": readiness.alive, "/readyz": readiness.report, "/metrics": metrics.report}
 
 
+REFUSALS = {
+    bodies.TOO_LARGE: Reply(413, b"The body of this request is too large.\n", TEXT),
+    bodies.TIMED_OUT: Reply(408, b"The body of this request did not arrive in time.\n", TEXT),
+    bodies.BUSY: Reply(503, b"Too many requests are arriving. Try again later.\n", TEXT),
+}
+CLOSE = (b"connection", b"close")
+
+
 class Entrance:
     """Wraps the ASGI application of the site."""
 
     def __init__(self, site: Application) -> None:
         self._site = site
+        self._held = bodies.Held()
+        self._held_of_questions = bodies.Held()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"]
             if path.startswith(PREFIX):
-                await _send(scope, send, await _answer(scope, receive, path))
-                return
-            if path in OPERATION:
-                await _body(receive)
-                await _send(scope, send, await OPERATION[path]())
-                return
+                await _send(scope, send, await _answer(scope, receive, path, self._held_of_questions))
+            elif path in OPERATION:
+                await self._within_bounds(_operate, scope, receive, send)
+            else:
+                await self._within_bounds(self._site, scope, receive, send)
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
+        else:
+            await self._site(scope, receive, send)
+
+    async def _within_bounds(
+        self, application: Application, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Run *application* with a bounded body. A body that is refused gets its answer from here."""
+        limit = limit_of_body(scope["path"])
+        if bodies.declared(scope["headers"]) > limit:
+            await _refuse(scope, receive, send, bodies.TOO_LARGE)
             return
-        await self._site(scope, receive, send)
+        body = bodies.BoundedBody(receive, limit, self._held)
+        is_head = scope["method"] == "HEAD"
+        started = False
+
+        async def pass_on(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            if started or body.refusal is None:
+                started = True
+                if is_head and message.get("body"):  # gunicorn warns of each
+                    message = {**message, "body": b""}
+                await send(message)
+
+        try:
+            await application(scope, body, pass_on)
+        finally:
+            body.release()
+        if body.refusal is not None and not started:
+            await _refuse(scope, receive, send, body.refusal)
 
 
-async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
-    body = await _body(receive)  # all of it, always: an unread body breaks a kept-alive connection
+async def _operate(scope: Scope, receive: Receive, send: Send) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await _send(scope, send, await OPERATION[scope["path"]]())
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int) -> None:
+    """Answer *status*. What the client still sends is dropped within bounds; the server closes over the rest."""
+    headers = scope["headers"]
+    is_held_back = bodies.is_held_back(headers)
+    closes = is_held_back or bodies.declared(headers) > bodies.MAX_DISCARDED
+    await _send(scope, send, REFUSALS[status], *([CLOSE] if closes else []))
+    if not is_held_back:
+        await bodies.discard(receive)
+
+
+async def _answer(scope: Scope, receive: Receive, path: str, held: bodies.Held) -> Reply:
+    body = await _body(receive, held)  # all of it, always: an unread body breaks a kept-alive connection
     found = gateway.find(path[len(PREFIX) :])
     if found is None:
         return NOT_FOUND
@@ -54,19 +111,17 @@ async def _answer(scope: Scope, receive: Receive, path: str) -> Reply:
         return NOT_ALLOWED
     dialect, question, path_token = found
     client = scope.get("client")
-    return await gateway.answer(
-        Request(
-            method=scope["method"],
-            query=scope["query_string"].decode("latin-1"),
-            headers=_headers(scope["headers"]),
-            body=body or b"",
-            question=question,
-            peer=client[0] if client else "",
-            path_token=path_token,
-            oversized=body is None,
-        ),
-        dialect,
+    request = Request(
+        method=scope["method"],
+        query=scope["query_string"].decode("latin-1"),
+        headers=_headers(scope["headers"]),
+        body=body or b"",
+        question=question,
+        peer=client[0] if client else "",
+        path_token=path_token,
+        oversized=body is None,
     )
+    return await gateway.answer(request, dialect)
 
 
 def _headers(pairs: Iterable[Any]) -> Headers:
@@ -77,29 +132,44 @@ def _headers(pairs: Iterable[Any]) -> Headers:
     )
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None when it is longer than MAX_BODY (the rest is read and thrown away) or broke off."""
+async def _body(receive: Receive, held: bodies.Held) -> bytes | None:
+    """Return the whole body, or None when it is too long or broke off.
+
+    What is beyond MAX_BODY is read and dropped, up to bodies.MAX_DISCARDED. A body above LARGE_BODY also needs room
+    among the bytes that all questions hold.
+    """
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] == "http.request" and not message.get("more_body"):
         return body if len(body) <= MAX_BODY else None
-    parts, size = [body], len(body)
-    while message.get("more_body"):
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= MAX_BODY:
-            parts.append(part)
-    whole = message["type"] == "http.request" and size <= MAX_BODY
-    return b"".join(parts) if whole else None
+    parts, size, counted = [body], len(body), 0
+    try:
+        while message.get("more_body") and size < bodies.MAX_DISCARDED:
+            message = await receive()
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= MAX_BODY:
+                parts.append(part)
+                if size > LARGE_BODY:
+                    counted += len(part)
+                    held.size += len(part)
+                    if held.size > held.limit:
+                        size, parts = MAX_BODY + 1, []
+            elif parts:
+                parts = []
+        whole = message["type"] == "http.request" and size <= MAX_BODY
+        return b"".join(parts) if whole else None
+    finally:
+        held.size -= counted
 
 
-async def _send(scope: Scope, send: Send, reply: Reply) -> None:
+async def _send(scope: Scope, send: Send, reply: Reply, *more: tuple[bytes, bytes]) -> None:
     headers = list(_reply_headers(reply.content_type, len(reply.body)))  # its own: middleware may add to it
     if scope["method"] in KEPT_BY_CACHES:
         headers.append((b"cache-control", b"no-store"))
+    headers += more
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
 
 @cache

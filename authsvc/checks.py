@@ -237,11 +237,12 @@ def check_time(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_memory(**_: Any) -> list[CheckMessage]:
-    """authsvc.E014: the bounds of what is remembered are numbers that bound something."""
+    """authsvc.E014: the bounds of what is remembered, and of bodies, are numbers that bound something."""
     errors: list[CheckMessage] = []
     for name, value, least in (
         ("AUTHSVC_STALE_SECONDS", settings.stale_seconds, 0),
         ("AUTHSVC_CACHE_SIZE", settings.cache_size, 1),
+        ("AUTHSVC_MAX_BODY", settings.max_body, 1),
     ):
         if value < least:
             hint = f"Use {least} or more."

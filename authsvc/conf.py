@@ -57,6 +57,16 @@ class Settings:
         return int(getattr(django_settings, "AUTHSVC_CACHE_SIZE", 20_000))
 
     @property
+    def max_body(self) -> int:
+        """AUTHSVC_MAX_BODY: bytes of the longest body that the ASGI entrance passes on to the site."""
+        return int(getattr(django_settings, "AUTHSVC_MAX_BODY", 2_621_440))
+
+    @property
+    def uploads(self) -> dict[str, int]:
+        """AUTHSVC_UPLOADS: bytes of the longest body by the beginning of the path, for routes that upload."""
+        return dict(getattr(django_settings, "AUTHSVC_UPLOADS", {}))
+
+    @property
     def listen_dsn(self) -> str:
         """AUTHSVC_LISTEN_DSN: how to reach PostgreSQL itself, where DATABASE_URL leads to a pooler. A secret."""
         return str(getattr(django_settings, "AUTHSVC_LISTEN_DSN", ""))
@@ -131,8 +141,21 @@ def limits() -> Limits:
     return Limits(stale, stale / 2 if stale > 0 else REFRESH_SECONDS, settings.cache_size)
 
 
+@functools.cache
+def _limits_of_bodies() -> tuple[int, tuple[tuple[str, int], ...]]:
+    longest_first = sorted(settings.uploads.items(), key=lambda item: -len(item[0]))
+    return settings.max_body, tuple(longest_first)
+
+
+def limit_of_body(path: str) -> int:
+    """Return how many bytes the body of a request for *path* may have; the longest matching beginning counts."""
+    limit, uploads = _limits_of_bodies()
+    return next((more for beginning, more in uploads if path.startswith(beginning)), limit)
+
+
 def _forget(**_: Any) -> None:
     options.cache_clear()
+    _limits_of_bodies.cache_clear()
     limits.cache_clear()
 
 
