@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import Any
 
-from authsvc import background, bodies, changes, gateway, metrics, readiness, verifier
+from authsvc import addresses, background, bodies, changes, gateway, metrics, readiness, verifier
 from authsvc.conf import limit_of_body
 from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, TEXT, Headers, Reply, Request
 
@@ -117,7 +117,7 @@ async def _answer(scope: Scope, receive: Receive, path: str, held: bodies.Held) 
         headers=_headers(scope["headers"]),
         body=body or b"",
         question=question,
-        peer=client[0] if client else "",
+        peer=addresses.of_scope(client[0] if client else "", scope["headers"]),
         path_token=path_token,
         oversized=body is None,
     )

@@ -17,7 +17,7 @@ from django.urls.resolvers import LocalePrefixPattern
 from django.utils.module_loading import import_string
 
 from authsvc import triggers, views
-from authsvc.conf import InvalidKeys, settings
+from authsvc.conf import InvalidKeys, InvalidProxy, proxy, settings
 
 CLIENT_ID_MODES = ("bound", "any")
 # As what brokers introduce themselves, where they do.
@@ -247,6 +247,21 @@ def check_memory(**_: Any) -> list[CheckMessage]:
         if value < least:
             hint = f"Use {least} or more."
             errors.append(Error(f"{name} is {value}.", hint=hint, id="authsvc.E014"))
+    return errors
+
+
+@register()
+def check_proxies(**_: Any) -> list[CheckMessage]:
+    """authsvc.E016: every entry of TRUSTED_PROXIES is a network; one that is not trusts no peer."""
+    errors: list[CheckMessage] = []
+    hint = "Write networks, such as 10.0.0.0/8 or 2001:db8::/32, and `unix` for unix sockets."
+    if isinstance(getattr(django_settings, "TRUSTED_PROXIES", ()), str):
+        return [Error("TRUSTED_PROXIES is a text and not a list.", hint=hint, id="authsvc.E016")]
+    for entry in settings.trusted_proxies:
+        try:
+            proxy(entry)
+        except InvalidProxy as error:
+            errors.append(Error(f"TRUSTED_PROXIES: {error}.", hint=hint, id="authsvc.E016"))
     return errors
 
 

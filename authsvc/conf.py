@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hmac
+import ipaddress
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -15,6 +17,9 @@ from authsvc.core.tokens import Key
 from authsvc.dialects.base import Options
 
 REFRESH_SECONDS = 150.0
+UNIX = "unix"  # the entry of TRUSTED_PROXIES for peers without an address, which unix sockets are
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Settings:
@@ -80,6 +85,11 @@ class Settings:
         return bool(getattr(django_settings, "AUTHSVC_UPGRADE_HASHES", False))
 
     @property
+    def trusted_proxies(self) -> list[str]:
+        """TRUSTED_PROXIES: networks whose `X-Forwarded-For` is believed; `unix` for unix sockets."""
+        return list(getattr(django_settings, "TRUSTED_PROXIES", ()))
+
+    @property
     def jwt_keys(self) -> tuple[Key, ...]:
         """AUTHSVC_JWT_KEYS: keys by id, the first signs; a secret is HS256, a PEM private key ES256.
 
@@ -90,6 +100,10 @@ class Settings:
             secret = hmac.digest(django_settings.SECRET_KEY.encode(), b"authsvc.jwt", "sha256")
             return (Key("default", "HS256", secret, secret),)
         return tuple(_key(kid, text) for kid, text in configured.items())
+
+
+class InvalidProxy(ValueError):
+    """An entry of TRUSTED_PROXIES is not a network."""
 
 
 class InvalidKeys(ValueError):
@@ -153,10 +167,39 @@ def limit_of_body(path: str) -> int:
     return next((more for beginning, more in uploads if path.startswith(beginning)), limit)
 
 
+@functools.cache
+def trusted_proxies() -> frozenset[Network | str]:
+    """Return the trusted proxies, kept until a setting changes. An entry that cannot be read trusts no peer."""
+    found: set[Network | str] = set()
+    for entry in settings.trusted_proxies:
+        with contextlib.suppress(InvalidProxy):
+            found.add(proxy(entry))
+    return frozenset(found)
+
+
+def proxy(entry: str) -> Network | str:
+    """Return the network that *entry* of TRUSTED_PROXIES names, or UNIX. Raises InvalidProxy."""
+    if entry == UNIX:
+        return UNIX
+    if not isinstance(entry, str):  # a number would be an address too
+        raise InvalidProxy(f"{entry!r} is not a text")
+    try:
+        network = ipaddress.ip_network(entry)
+    except ValueError as error:
+        raise InvalidProxy(str(error)) from error
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None:
+        return network
+    if network.prefixlen < 96:
+        raise InvalidProxy(f"{entry} holds all IPv4 addresses")
+    return ipaddress.ip_network((mapped, network.prefixlen - 96))
+
+
 def _forget(**_: Any) -> None:
     options.cache_clear()
     _limits_of_bodies.cache_clear()
     limits.cache_clear()
+    trusted_proxies.cache_clear()
 
 
 setting_changed.connect(_forget, dispatch_uid="authsvc.conf.options")

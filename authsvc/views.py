@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
 
-from authsvc import gateway, metrics, readiness
+from authsvc import addresses, gateway, metrics, readiness
 from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, Reply, Request
 
 View = Callable[..., Coroutine[Any, Any, HttpResponse]]
@@ -51,7 +51,7 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
         ),
         body=body or b"",
         question=name,
-        peer=request.META.get("REMOTE_ADDR", ""),
+        peer=addresses.of_request(request),
         path_token=path_token,
         oversized=body is None,
     )

@@ -230,6 +230,7 @@ SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("BEHIND_PROXY", default=False) else None
+TRUSTED_PROXIES = texts("TRUSTED_PROXIES", default=[])
 X_FRAME_OPTIONS = "DENY"
 # Whether subdomains and the browsers' preload list are included is a decision about the operator's domain.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
