@@ -1,7 +1,8 @@
 """What must not reach a log, a mail or a terminal: tokens and passwords of callers and of clients.
 
 They stand in paths and queries of questions, and in the variables of our own functions, which some handlers
-print beside a traceback (AdminEmailHandler with include_html, rich, error trackers).
+print beside a traceback (AdminEmailHandler with include_html, rich, error trackers). A token also stands in the
+path of a mistyped URL, which is not a question: so every part of a path that could be a token is masked.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from django.core.exceptions import SuspiciousOperation
 from authsvc.dialects import DIALECTS
 
 OURS = ("gateway", "policy", "renewals", "background")
+SERVERS = ("gunicorn", "uvicorn", "hypercorn")
 _NAMES = "|".join(re.escape(dialect.name) for dialect in DIALECTS)
 # `k/<token>/` before a dialect, wherever the project includes us; or anything as long as a token.
 _TOKEN = re.compile(rf"(/k/+)(?:[^/\s]+(?=/+(?:{_NAMES})\b)|[\w%-]{{20,}})")
 _IN_MQTT = re.compile(r"(mqtt/+k/+)[^/\s]+")
 _QUERY = re.compile(rf"(/(?:{_NAMES})/+\w+/?\?)[^\s'\"]+")
+# A part of a path, and what makes it a possible token: 20 characters of base64url, also percent-encoded.
+_PART = re.compile(r"[^/\s'\"<>]+")
+_RUN = re.compile(r"(?:[\w-]|%[0-9A-Fa-f]{2}){20,}", re.ASCII)
+_ORDINARY = re.compile(r"[a-z_]{,31}")  # names of models in the admin
 _QUESTION = re.compile(rf"/(?:{_NAMES})(?:/|\Z)|/k/")
 
 
@@ -32,7 +38,7 @@ class Shown(Exception):
 
 def install() -> None:
     """Filter the loggers that speak of questions; called once, when Django has started."""
-    for name in _loggers_of_django():
+    for name in _loggers():
         logging.getLogger(name).addFilter(hide_question)
     for module in OURS:
         logging.getLogger(f"authsvc.{module}").addFilter(hide_variables)
@@ -55,13 +61,24 @@ def error(log: Any, event: str, **fields: object) -> None:
 
 
 def hide_question(record: logging.LogRecord) -> bool:
-    """A filter for Django's loggers: no token in a path or query, and of a question no request and no variable."""
+    """Remove tokens from the message and the traceback of *record*; always return True, as a filter does.
+
+    A record about a question, or about a path with a token, also loses its request and all variables.
+    """
+    if isinstance(record.args, tuple):  # each by itself: uvicorn's formatter takes them apart
+        record.args = tuple(_without_secrets(a) if isinstance(a, str) else a for a in record.args)
     message = record.getMessage()
     if (harmless := _without_secrets(message)) != message:
         record.msg, record.args = harmless, ()
-    if _is_question(record.__dict__.get("request")):
+    request = record.__dict__.get("request")
+    path = str(getattr(request, "path", ""))
+    if _is_question(request) or _without_secrets(path) != path:
         del record.__dict__["request"]
         hide_variables(record)
+    elif record.exc_info and record.exc_info[0] is not None:
+        text = "".join(traceback.format_exception(*record.exc_info))
+        if _without_secrets(text) != text:
+            hide_variables(record)
     return True
 
 
@@ -82,14 +99,37 @@ def _is_question(request: Any) -> bool:
 
 
 def _without_secrets(text: str) -> str:
+    """Return *text* without what is, or could be, a token or the query of a question.
+
+    >>> _without_secrets("Not Found: /go-auth/0pBz6Yz-Nn1pWb3X_4kGQm7RtYv")
+    'Not Found: /go-auth/***'
+    >>> _without_secrets("Not Found: /admin/fleet/irrigationvalvedevice/17/change/")
+    'Not Found: /admin/fleet/irrigationvalvedevice/17/change/'
+    """
     for pattern in (_TOKEN, _IN_MQTT, _QUERY):
         text = pattern.sub(r"\1***", text)
-    return text
+    if _RUN.search(text) is None:
+        return text
+    lines = text.splitlines(keepends=True)  # the frames of a traceback name files, and no path of a request
+    return "".join(line if line.startswith('  File "') else _PART.sub(_masked, line) for line in lines)
 
 
-def _loggers_of_django() -> Iterator[str]:
-    """Those that say a path, and the one of each suspicion, since a filter does not hold for loggers below."""
+def _masked(part: re.Match[str]) -> str:
+    """Return *** for a part that could be a token: anywhere in a path, or elsewhere by its mixed characters."""
+    if (run := _RUN.search(part[0])) is None:
+        return part[0]
+    if "/" in part.string[: part.start()]:
+        return part[0] if _ORDINARY.fullmatch(part[0]) else "***"
+    return "***" if all(re.search(kind, run[0]) for kind in ("[0-9]", "[A-Z]", "[a-z]")) else part[0]
+
+
+def _loggers() -> Iterator[str]:
+    """Yield the loggers of Django and of servers that print a path.
+
+    Each kind of suspicion has a logger of its own, since a filter does not hold for loggers below.
+    """
     yield from ("django.request", "django.server", "django.security.csrf")
+    yield from (f"{server}.{log}" for server in SERVERS for log in ("error", "access"))
     kinds: list[type[SuspiciousOperation]] = [SuspiciousOperation]
     for kind in kinds:
         kinds += kind.__subclasses__()
