@@ -21,13 +21,13 @@ auth_opt_backends http
 auth_opt_retry_count 1
 auth_opt_disable_superuser true
 auth_opt_http_register user,acl
-auth_opt_http_host $host
+auth_opt_http_host devicehub:$token@$host
 auth_opt_http_port $port
 auth_opt_http_method POST
 auth_opt_http_params_mode json
 auth_opt_http_response_mode json
-auth_opt_http_getuser_uri /mqtt/go-auth/user?k=$token
-auth_opt_http_aclcheck_uri /mqtt/go-auth/acl?k=$token
+auth_opt_http_getuser_uri /mqtt/go-auth/user
+auth_opt_http_aclcheck_uri /mqtt/go-auth/acl
 auth_opt_http_timeout 1$tls_go_auth
 """,
     "emqx": """\

@@ -58,8 +58,9 @@ def test_prepare_fills_the_brokers_configuration_once(tmp_path):
     prepare(tmp_path)
 
     assert {name: (tmp_path / name).read_text() for name in first} == first
-    assert "auth_opt_http_host web\nauth_opt_http_port 8000" in first["mosquitto.conf"]
-    assert re.search(r"getuser_uri /mqtt/go-auth/user\?k=[\w-]{43}\n", first["mosquitto.conf"])
+    host = r"auth_opt_http_host devicehub:[\w-]{43}@web\nauth_opt_http_port 8000\n"
+    assert re.search(host, first["mosquitto.conf"])
+    assert "getuser_uri /mqtt/go-auth/user\n" in first["mosquitto.conf"]
     assert not re.search("@[A-Z]+@", first["mosquitto.conf"].partition("\nlistener")[2])
     assert re.fullmatch(r"mqtt://ingest:[A-Za-z0-9]{43}@mosquitto:1883\n", first["mqtt_url"])
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in first} == {0o600}
