@@ -9,10 +9,11 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from authsvc.models import Account, Broker, Denial, Grant
+from authsvc.secret_columns import HidesSecrets
 
 
 @admin.register(Broker)
-class BrokerAdmin(ModelAdmin):  # type: ignore[misc]
+class BrokerAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     list_display = ("name", "is_active", "dialects", "networks", "created_at")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -20,7 +21,7 @@ class BrokerAdmin(ModelAdmin):  # type: ignore[misc]
 
 
 @admin.register(Account)
-class AccountAdmin(ModelAdmin):  # type: ignore[misc]
+class AccountAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     list_display = ("username", "is_active", "is_superuser", "created_at")
     readonly_fields = ("username",)
 
@@ -29,14 +30,14 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
 
 
 @admin.register(Grant)
-class GrantAdmin(ModelAdmin):  # type: ignore[misc]
+class GrantAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     list_display = ("subject", "effect", "actions", "filter", "note")
     list_filter = ("effect", "actions")
     search_fields = ("subject", "filter")
 
 
 @admin.register(Denial)
-class DenialAdmin(ModelAdmin):  # type: ignore[misc]
+class DenialAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     list_display = ("last_at", "username", "action", "topic", "reason", "count", "dialect")
     list_filter = ("reason", "action", "dialect")
     search_fields = ("username", "topic")

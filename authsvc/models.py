@@ -15,6 +15,7 @@ from django.utils import timezone
 from authsvc.core import access, grants, passwords
 from authsvc.core.grants import ActionSet
 from authsvc.dialects import BY_NAME
+from authsvc.secret_columns import SecretField
 
 
 class InvalidUsername(ValidationError, ValueError):
@@ -77,7 +78,7 @@ class Broker(models.Model):
     """A broker that may ask questions. Its token is shown once; only its digest is kept."""
 
     name = models.CharField(max_length=100, unique=True)
-    token_digest = models.CharField(max_length=64, unique=True, editable=False)
+    token_digest = SecretField(max_length=64, unique=True, editable=False)
     is_active = models.BooleanField(default=True)
     dialects = models.JSONField(default=list, blank=True, validators=[validate_dialects])
     networks = models.JSONField(default=list, blank=True, validators=[validate_networks])
@@ -106,8 +107,8 @@ class Account(models.Model):
     """Who a broker knows by this username and is no device: ingest, a backend, a dashboard."""
 
     username = UsernameField(max_length=128, unique=True)
-    password_hash = models.CharField(max_length=256, blank=True, editable=False)
-    previous_password_hash = models.CharField(max_length=256, blank=True, editable=False)
+    password_hash = SecretField(max_length=256, blank=True, editable=False)
+    previous_password_hash = SecretField(max_length=256, blank=True, editable=False)
     previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
     password_expires_at = models.DateTimeField(null=True, blank=True)
     credentials_changed_at = models.DateTimeField(null=True, blank=True, editable=False)

@@ -13,6 +13,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 
+from authsvc.secret_columns import HidesSecrets
 from devicehub import commands, provisioning, removal
 from devicehub.commands import description
 from devicehub.identifiers import is_client_id
@@ -21,7 +22,6 @@ from devicehub.registry import Kind, registry
 
 SHOWN_BYTES = 2000  # of a quarantined payload
 STEPS = ("queued_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")  # of a command
-HIDDEN = ("mqtt_password_hash", "previous_password_hash", "api_key")
 SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
 
 
@@ -47,12 +47,11 @@ class DeviceForm(ModelForm):  # type: ignore[type-arg]
         return client_id
 
 
-class DeviceAdmin(ModelAdmin):  # type: ignore[misc]
+class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     form = DeviceForm
     list_display = ("device_id", "name", "status", "is_active", "site", "last_seen")
     list_filter = ("status", "is_active", "site")
     search_fields = ("device_id", "name", "mqtt_username")
-    exclude = HIDDEN
     show_full_result_count = False
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -89,7 +88,7 @@ class DeviceAdmin(ModelAdmin):  # type: ignore[misc]
             self.delete_model(request, device)
 
 
-class RecordAdmin(ModelAdmin):  # type: ignore[misc]
+class RecordAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     """What the system wrote: to read, not to change."""
 
     show_full_result_count = False

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from authsvc.core import passwords
 from authsvc.models import UsernameField
+from authsvc.secret_columns import SecretField
 from devicehub import clock, identifiers
 from devicehub.conf import settings
 
@@ -202,14 +203,14 @@ class BaseDevice(models.Model):
     is_active = models.BooleanField(default=True, db_index=True)
 
     mqtt_username = UsernameField(max_length=128, unique=True, null=True, blank=True)
-    mqtt_password_hash = models.CharField(max_length=256, blank=True)
-    api_key = models.CharField(max_length=128, unique=True, null=True, blank=True)
+    mqtt_password_hash = SecretField(max_length=256, blank=True)
+    api_key = SecretField(max_length=128, unique=True, null=True, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     mqtt_client_id = models.CharField(max_length=128, unique=True, null=True, blank=True)
-    previous_password_hash = models.CharField(max_length=256, blank=True, editable=False)
+    previous_password_hash = SecretField(max_length=256, blank=True, editable=False)
     previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
     password_expires_at = models.DateTimeField(null=True, blank=True)
     credentials_changed_at = models.DateTimeField(null=True, blank=True, editable=False)

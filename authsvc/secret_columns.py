@@ -1,0 +1,67 @@
+"""The columns that hold secrets, hashes or digests of secrets. Admin, REST and exports leave them out by this list."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+
+OF_DJANGO = frozenset({"password", "session_key", "session_data"})
+AS_A_WHOLE = frozenset({"exact", "in", "isnull"})
+
+
+class SecretField(models.CharField):  # type: ignore[type-arg]
+    """A text column that is in no form and is compared as a whole only.
+
+    A pattern or a range would let anybody who may filter a list read the column letter by letter.
+    Migrations know it as a CharField.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._said_editable = options.get("editable", True)
+        super().__init__(*args, **{**options, "editable": False})
+
+    def deconstruct(self) -> Any:
+        name, _, args, options = super().deconstruct()
+        if self._said_editable:
+            del options["editable"]
+        return name, "django.db.models.CharField", args, options
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        return super().get_lookup(lookup_name) if lookup_name in AS_A_WHOLE else None
+
+    def get_transform(self, lookup_name: str) -> Any:
+        return None
+
+
+def of(model: type[models.Model]) -> frozenset[str]:
+    """Return the names of the secret columns of *model*."""
+    return frozenset(
+        field.name
+        for field in model._meta.concrete_fields
+        if isinstance(field, SecretField) or field.name in OF_DJANGO
+    )
+
+
+def is_secret(path: str) -> bool:
+    """Return whether *path*, such as `device__api_key__regex` or `-api_key`, names a secret column of any model."""
+    return not _names().isdisjoint(path.lstrip("-+").split("__"))
+
+
+@functools.cache
+def _names() -> frozenset[str]:
+    return OF_DJANGO.union(*(of(model) for model in apps.get_models(include_auto_created=True)))
+
+
+class HidesSecrets:
+    """A base for a ModelAdmin, before Django's: no filter and no reference goes through a secret column."""
+
+    def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        allowed: bool = super().lookup_allowed(lookup, value, request)  # type: ignore[misc]
+        return allowed and not is_secret(lookup)
+
+    def to_field_allowed(self, request: Any, to_field: str) -> bool:
+        allowed: bool = super().to_field_allowed(request, to_field)  # type: ignore[misc]
+        return allowed and not is_secret(to_field)
