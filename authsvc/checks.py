@@ -14,12 +14,15 @@ from django.db import connection, connections, router
 from django.middleware.common import CommonMiddleware
 from django.urls import URLResolver, get_resolver
 from django.urls.resolvers import LocalePrefixPattern
+from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from authsvc import triggers, views
 from authsvc.conf import InvalidKeys, InvalidProxy, proxy, settings
+from authsvc.core.tokens import MIN_KEY_BYTES
 
 CLIENT_ID_MODES = ("bound", "any")
+MIN_CHARACTERS = 5  # different ones in SECRET_KEY, as Django counts in security.W009
 # As what brokers introduce themselves, where they do.
 USER_AGENTS = {
     "Go-http-client/1.1": "mosquitto-go-auth",
@@ -67,12 +70,30 @@ def check_directories(**_: Any) -> list[CheckMessage]:
 @register()
 def check_keys(**_: Any) -> list[CheckMessage]:
     """authsvc.E002: the keys of AUTHSVC_JWT_KEYS are keys."""
+    if not getattr(django_settings, "AUTHSVC_JWT_KEYS", None):
+        return []  # the key is derived; check_secret_key() is about its source
     hint = "A text of 32 bytes and more is an HS256 secret; a PEM private key on P-256 is for ES256."
     try:
         keys = settings.jwt_keys
     except InvalidKeys as error:
         return [Error(f"AUTHSVC_JWT_KEYS: {error}.", hint=hint, id="authsvc.E002")]
     return [] if keys else [Error("AUTHSVC_JWT_KEYS holds no key.", hint=hint, id="authsvc.E002")]
+
+
+@register()
+def check_secret_key(**_: Any) -> list[CheckMessage]:
+    """authsvc.E020, W021: nobody can guess SECRET_KEY from a token that a device holds."""
+    if django_settings.DEBUG:
+        return []
+    key = force_bytes(django_settings.SECRET_KEY)
+    hint = 'Make one with: python -c "import secrets; print(secrets.token_urlsafe(50))"'
+    if len(key) < MIN_KEY_BYTES:
+        return [
+            Error(f"SECRET_KEY has less than {MIN_KEY_BYTES} bytes.", hint=hint, id="authsvc.E020"),
+        ]
+    if len(set(key)) < MIN_CHARACTERS or key.startswith(b"django-insecure-"):
+        return [Warning("SECRET_KEY is long and easy to guess.", hint=hint, id="authsvc.W021")]
+    return []
 
 
 @register()

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hmac
 import ipaddress
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
+from django.utils.encoding import force_bytes
 
-from authsvc.core.tokens import Key
+from authsvc.core.tokens import MIN_KEY_BYTES, Key
 from authsvc.dialects.base import Options
 
 REFRESH_SECONDS = 150.0
 UNIX = "unix"  # the entry of TRUSTED_PROXIES for peers without an address, which unix sockets are
+LABEL = b"authsvc: HS256 key of device tokens, 1"  # another label ends all tokens that are out
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -93,12 +96,11 @@ class Settings:
     def jwt_keys(self) -> tuple[Key, ...]:
         """AUTHSVC_JWT_KEYS: keys by id, the first signs; a secret is HS256, a PEM private key ES256.
 
-        Without it one HS256 key is derived from SECRET_KEY. Raises InvalidKeys.
+        Without it one HS256 key is derived from SECRET_KEY, and none from SECRET_KEY_FALLBACKS. Raises InvalidKeys.
         """
         configured = getattr(django_settings, "AUTHSVC_JWT_KEYS", None)
         if not configured:
-            secret = hmac.digest(django_settings.SECRET_KEY.encode(), b"authsvc.jwt", "sha256")
-            return (Key("default", "HS256", secret, secret),)
+            return (_derived(force_bytes(django_settings.SECRET_KEY)),)
         return tuple(_key(kid, text) for kid, text in configured.items())
 
 
@@ -110,10 +112,22 @@ class InvalidKeys(ValueError):
     """AUTHSVC_JWT_KEYS holds something that is no key."""
 
 
+def _derived(secret: bytes) -> Key:
+    """Return the key of tokens that follows from *secret*, by HKDF (RFC 5869) with a label of its own."""
+    if len(secret) < MIN_KEY_BYTES and not django_settings.DEBUG:
+        raise InvalidKeys(
+            f"SECRET_KEY, of which the key of tokens is derived, has less than {MIN_KEY_BYTES} bytes"
+        )
+    derived = HKDF(SHA256(), length=32, salt=None, info=LABEL).derive(secret)
+    return Key("default", "HS256", derived, derived)
+
+
 def _key(kid: str, text: str) -> Key:
     if not text.lstrip().startswith("-----BEGIN"):
-        if len(text.encode()) < 32:
-            raise InvalidKeys(f"the key {kid} has less than 32 bytes")
+        if len(text.encode()) < MIN_KEY_BYTES:
+            raise InvalidKeys(f"the key {kid} has less than {MIN_KEY_BYTES} bytes")
+        if text.encode() == force_bytes(django_settings.SECRET_KEY):
+            raise InvalidKeys(f"the key {kid} is SECRET_KEY itself, which signs other things")
         return Key(kid, "HS256", text, text)
     try:
         private = load_pem_private_key(text.encode(), password=None)

@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from authsvc.core.tokens import MIN_KEY_BYTES
 from authsvc.durations import duration
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -153,8 +154,20 @@ def number(name: str, default: int) -> int:
         raise ImproperlyConfigured(f"{name} is {found!r}; write a whole number, such as {default}") from error
 
 
-SECRET_KEY = secret("SECRET_KEY")
+def secret_key(*, debug: bool) -> str:
+    """SECRET_KEY; it signs sessions and tokens, so one that can be guessed is refused unless *debug*."""
+    key = secret("SECRET_KEY")
+    length = len(key.encode())
+    if length < MIN_KEY_BYTES and not debug:
+        raise ImproperlyConfigured(
+            f"SECRET_KEY has {length} byte{'' if length == 1 else 's'} and needs at least {MIN_KEY_BYTES} random "
+            'ones; make one with: python3 -c "import secrets; print(secrets.token_urlsafe(50))"'
+        )
+    return key
+
+
 DEBUG = flag("DEBUG", default=False)
+SECRET_KEY = secret_key(debug=DEBUG)
 ALLOWED_HOSTS = texts("ALLOWED_HOSTS", default=sorted(LOOPBACK - {"::1"}))
 
 INSTALLED_APPS = [

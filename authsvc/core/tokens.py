@@ -11,6 +11,7 @@ import jwt
 from authsvc.core.access import ExpiredToken, InvalidToken, is_username
 
 ALGORITHMS: Final = ("HS256", "ES256")
+MIN_KEY_BYTES: Final = 32  # of a secret that signs: whoever holds a token can try shorter ones offline
 MAX_LENGTH: Final = 8_000  # characters; a longer one dies in the header limit of the server anyway
 
 
