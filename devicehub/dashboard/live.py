@@ -7,16 +7,21 @@ them take one connection and not a hundred.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
 from asgiref.sync import sync_to_async
+from django.contrib.auth import SESSION_KEY, get_user, get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 from django.db import DatabaseError, close_old_connections, connections
+from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
 
@@ -26,11 +31,13 @@ from devicehub.dashboard.devices import Row, State
 from devicehub.dashboard.selection import Selection
 from devicehub.registry import Kind, registry
 
+Answer = TypeVar("Answer")
 log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 100
 SECONDS = 1.0
-LIFETIME = 300  # seconds; then the browser comes back, and is asked again who it is
+CHECK_SECONDS = 2.0  # from one check of the login to the next; two small queries each
+LIFETIME = 300  # seconds; then the browser comes back
 RETRY = b"retry: 2000\n\n"
 
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live")
@@ -138,8 +145,52 @@ def _spoken(denials: list[overview.Refused]) -> str:
     return f"Denied: {latest.who}, {latest.action} {latest.topic}. {latest.sentence}"
 
 
-async def events(selection: Selection) -> AsyncIterator[bytes]:
-    """The stream of one page, until its reader goes away or LIFETIME is over."""
+class Login:
+    """The session and the user with which a stream was opened."""
+
+    def __init__(self, request: HttpRequest, user: AbstractBaseUser) -> None:
+        """Take both from *request*, whose user is *user*."""
+        session: Any = getattr(request, "session", {})
+        self._user_pk = user.pk
+        self._sessions = type(session) if SESSION_KEY in session else None
+        self._session_key = session.session_key if self._sessions else None
+
+    def counts(self) -> bool:
+        """Return whether a new request with this session would be one of the same user.
+
+        It would not after a sign-out, at the end of the session, after a new password, and when the user is switched
+        off or deleted. A session that cannot be read counts for nothing.
+        """
+        try:
+            return bool(self._user().pk == self._user_pk)
+        except DatabaseError as error:
+            log.warning("live.database_away", error=type(error).__name__)  # the browser comes back by itself
+            return False
+
+    def _user(self) -> AbstractBaseUser | AnonymousUser:
+        if self._sessions is None:  # a middleware of the project knows its users by other means
+            users = get_user_model()._default_manager.filter(pk=self._user_pk)
+            return next((user for user in users if user.is_active), AnonymousUser())
+        request = HttpRequest()
+        request.session = self._sessions(self._session_key)
+        return get_user(request)
+
+
+async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield the events of *stream* until *login* does not count any more."""
+    loop = asyncio.get_running_loop()
+    check_at = loop.time() + CHECK_SECONDS
+    async with aclosing(stream):
+        async for event in stream:
+            if loop.time() >= check_at:
+                check_at = loop.time() + CHECK_SECONDS
+                if not await _ask(login.counts):
+                    return
+            yield event
+
+
+async def events(selection: Selection) -> AsyncGenerator[bytes, None]:
+    """Yield the stream of one page, until its reader goes away or LIFETIME is over."""
     stream = object()
     _streams.add(stream)
     watch = Watch(selection)
@@ -159,14 +210,14 @@ async def events(selection: Selection) -> AsyncIterator[bytes]:
             _thread.submit(connections.close_all)
 
 
-async def _ask(question: Any) -> dict[str, Any]:
-    def answer() -> dict[str, Any]:
-        close_old_connections()
-        found: dict[str, Any] = question()
-        return found
+async def _ask(question: Callable[[], Answer]) -> Answer:
+    """Return what *question* returns in the thread of the streams, with its connection to the database."""
 
-    news: dict[str, Any] = await sync_to_async(answer, thread_sensitive=False, executor=_thread)()
-    return news
+    def answer() -> Answer:
+        close_old_connections()
+        return question()
+
+    return await sync_to_async(answer, thread_sensitive=False, executor=_thread)()
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

@@ -86,7 +86,7 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
     if live.is_full():
         return HttpResponse("Too many open pages.\n", status=503, content_type="text/plain")
     return StreamingHttpResponse(
-        live.events(parse(request.GET)),
+        live.while_signed_in(live.Login(request, user), live.events(parse(request.GET))),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
