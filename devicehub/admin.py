@@ -69,7 +69,10 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
             except RestrictedError as error:
                 kept += map(str, error.restricted_objects)
             rows = removal.row_counts(device)
-            shown.append(f"{device}: {', '.join(f'{text} {name}' for name, text in rows.items())}")
+            named = (
+                f"{text} {name.removesuffix('s') if text == '1' else name}" for name, text in rows.items()
+            )
+            shown.append(f"{device}: {', '.join(named)}")
             total += 1
         allowed = self.has_delete_permission(request)
         name = str(self.model._meta.verbose_name)
@@ -176,7 +179,11 @@ class DeviceCommandAdmin(RecordAdmin):
         cancelled = sum(commands.cancel(command) for command in chosen)
         self.message_user(request, f"{cancelled} cancelled.")
         if cancelled < len(chosen):
-            late = f"{len(chosen) - cancelled} were over, on their way or may have arrived, and stay as they are."
+            late = (
+                f"{left} were over, on their way or may have arrived, and stay as they are."
+                if (left := len(chosen) - cancelled) > 1
+                else "1 was over, on its way or may have arrived, and stays as it is."
+            )
             self.message_user(request, late, messages.WARNING)
 
 

@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from django.template.defaultfilters import pluralize
+
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -16,7 +18,7 @@ class RateLimit(NamedTuple):
     seconds: int
 
     def __str__(self) -> str:
-        return f"{self.messages} messages in {self.seconds} s"
+        return f"{self.messages} message{pluralize(self.messages)} in {self.seconds} s"
 
 
 @lru_cache(maxsize=8)

@@ -1116,7 +1116,7 @@ def test_the_admin_shows_commands_and_cancels_queued_ones(admin_client, no_broke
     answer = admin_client.post(page, form, follow=True).content.decode()
 
     assert "1 cancelled." in answer
-    assert "1 were over, on their way or may have arrived" in answer
+    assert "1 was over, on its way or may have arrived" in answer
     states = dict(DeviceCommand.objects.values_list("id", "state"))
     assert states == {waiting.id: CANCELLED, over.id: ANSWERED}
 

@@ -149,7 +149,7 @@ def test_a_selection(station):
     station()
 
     assert run("--reason", "unknown_device", "--device", "weatherstation/STATION-001", "--dry-run") == (
-        "1 messages would be replayed"
+        "1 message would be replayed"
     )
     assert json.loads(run("--id", str(other.pk), "--json"))["failed"] == 1
     assert WeatherStationReading.objects.count() == 0

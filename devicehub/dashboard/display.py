@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from django.template.defaultfilters import pluralize
+
 LONGEST = 60
 # SenML units (RFC 8428, 12.1) that are usually written with another sign. Others are shown as they are.
 SIGNS: Mapping[str, str] = {"Cel": "°C", "%RH": "% RH", "Ohm": "Ω", "deg": "°", "count": ""}
@@ -32,7 +34,7 @@ def value(found: Any) -> str:
     if isinstance(found, float):
         return _number(found)
     if isinstance(found, bytes | memoryview):
-        return f"{len(found)} bytes"
+        return f"{len(found)} byte{pluralize(len(found))}"
     text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 

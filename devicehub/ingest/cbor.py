@@ -51,7 +51,8 @@ def _read(payload: bytes, text_keys: bool, unique_keys: bool) -> Any:
         strict_hashable_types=text_keys,
     ).decode()
     if stream.tell() != len(payload):
-        raise ValueError(f"{len(payload) - stream.tell()} bytes follow the item")
+        left = len(payload) - stream.tell()
+        raise ValueError("1 byte follows the item" if left == 1 else f"{left} bytes follow the item")
     return found
 
 

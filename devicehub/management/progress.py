@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.template.defaultfilters import pluralize
+
 
 @contextmanager
 def counting(stream: Any, verb: str) -> Iterator[Callable[[int], None]]:
@@ -17,7 +19,7 @@ def counting(stream: Any, verb: str) -> Iterator[Callable[[int], None]]:
         nonlocal total
         total += count
         if stream.isatty():
-            stream.write(f"\r{total:,} rows {verb}", ending="")
+            stream.write(f"\r{total:,} row{pluralize(total)} {verb}", ending="")
 
     yield more
     if stream.isatty() and total:

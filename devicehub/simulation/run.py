@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from django.template.defaultfilters import pluralize
+
 from devicehub import topics
 from devicehub.conf import settings
 from devicehub.mqtt import BrokerAddress, Loop, Outgoing
@@ -46,21 +48,28 @@ class Result:
     def __str__(self) -> str:
         did = self.tally
         parts = [
-            f"Published {did.published} messages as {self.devices} devices",
+            f"Published {_counted(did.published, 'message')} as {_counted(self.devices, 'device')}",
             f"{self.acknowledged} acknowledged",
             f"{self.refused} refused",
             f"{self.unacknowledged} never acknowledged",
         ]
         faults = [
-            (did.bad_payloads, f"{did.bad_payloads} bad payloads"),
-            (did.duplicates, f"{did.duplicates} duplicates"),
-            (did.late_batches, f"{did.late_samples} late samples in {did.late_batches} batches"),
-            (did.bursts, f"{did.burst_messages} messages in {did.bursts} bursts"),
-            (did.commands, f"{did.commands} commands obeyed"),
-            (did.failures, f"{did.failures} connections lost or refused"),
-            (did.skipped_turns, f"{did.skipped_turns} turns skipped"),
+            (did.bad_payloads, _counted(did.bad_payloads, "bad payload")),
+            (did.duplicates, _counted(did.duplicates, "duplicate")),
+            (
+                did.late_batches,
+                f"{_counted(did.late_samples, 'late sample')} in {_counted(did.late_batches, 'batch', 'es')}",
+            ),
+            (did.bursts, f"{_counted(did.burst_messages, 'message')} in {_counted(did.bursts, 'burst')}"),
+            (did.commands, f"{_counted(did.commands, 'command')} obeyed"),
+            (did.failures, f"{_counted(did.failures, 'connection')} lost or refused"),
+            (did.skipped_turns, f"{_counted(did.skipped_turns, 'turn')} skipped"),
         ]
         return ", ".join(parts + [text for number, text in faults if number])
+
+
+def _counted(number: int, thing: str, ending: str = "s") -> str:
+    return f"{number} {thing}{pluralize(number, ending)}"
 
 
 class Simulation:
@@ -213,7 +222,7 @@ class Simulation:
     def _sum_up(self) -> None:
         for reason, more in self._complaints.items():
             if more:
-                self._report(f"{more} more devices: {reason}")
+                self._report(f"{_counted(more, 'more device')}: {reason}")
         self._complaints.clear()
 
     def _topic(self, login: Login, about: MessageType) -> str:

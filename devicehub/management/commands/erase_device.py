@@ -65,10 +65,15 @@ def _agreed(key: str, found: Erased) -> bool:
     return input(f"{_report(f'{key} would be erased', found)}\nType {key} to erase it: ").strip() == key
 
 
+def _named(name: str, count: int) -> str:
+    words = name.replace("_", " ")
+    return words.removesuffix("s") if count == 1 else words
+
+
 def _report(sentence: str, counts: Erased, *, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(asdict(counts))
     listed = ", ".join(
-        f"{count} {name.replace('_', ' ')}" for name, count in asdict(counts).items() if name != "device"
+        f"{count} {_named(name, count)}" for name, count in asdict(counts).items() if name != "device"
     )
     return f"{sentence}: {listed}"

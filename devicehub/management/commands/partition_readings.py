@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
+from django.template.defaultfilters import pluralize
 
 from authsvc.management.command import DatabaseCommand
 from devicehub import partitions, provisioning
@@ -48,7 +49,7 @@ class Command(DatabaseCommand):
                 raise CommandError("Stopped; the table is as it was") from error
             except (DatabaseError, NotPartitioned) as error:
                 raise CommandError(f"The table is as it was: {error}") from error
-        return f"{made.table} has {len(made.starts)} partitions by {made.by}, and one for the rest"
+        return f"{made.table} has {_partitions(made)}, and one for the rest"
 
     def _agreed(self, made: Plan) -> bool:
         if not sys.stdin.isatty():
@@ -57,9 +58,13 @@ class Command(DatabaseCommand):
         return input("Convert it now? [y/N] ").strip().lower() in ("y", "yes")
 
 
+def _partitions(made: Plan) -> str:
+    return f"{len(made.starts)} partition{pluralize(len(made.starts))} by {made.by}"
+
+
 def _described(made: Plan) -> str:
     return (
-        f"{made.table}, about {made.rows:,} rows, would get {len(made.starts)} partitions by {made.by}, "
+        f"{made.table}, about {made.rows:,} row{pluralize(made.rows)}, would get {_partitions(made)}, "
         f"from {made.starts[0]:%Y-%m-%d} to {made.starts[-1]:%Y-%m-%d}, and one for the rest. "
         "It needs as much free space as the table has now."
     )

@@ -12,6 +12,7 @@ from typing import IO, Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
+from django.template.defaultfilters import pluralize
 from rich.console import Console
 from rich.progress import Progress
 
@@ -46,7 +47,7 @@ class Command(DatabaseCommand):
             raise CommandError(f"{output} exists; name a new file") from error
         except OSError as error:
             raise CommandError(f"{output} cannot be written: {error.strerror}") from error
-        self.stderr.write(f"Provisioned {count} devices of type {kind.slug}")
+        self.stderr.write(f"Provisioned {count} device{pluralize(count)} of type {kind.slug}")
 
     def _provision(self, kind: Kind, prefix: str, count: int, file: IO[str]) -> None:
         """Each line is on its way to the disk before its device exists: no crash leaves a device unknown."""

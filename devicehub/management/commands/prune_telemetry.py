@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import IntegrityError
+from django.template.defaultfilters import pluralize
 
 from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
@@ -84,6 +85,8 @@ def _line(name: str, done: Pruned, *, dry_run: bool) -> str:
     oldest = f"; oldest kept {done.oldest:%Y-%m-%d %H:%M} UTC" if done.oldest else ""
     if done.before is None:
         return f"{what}: kept for ever{oldest}"
-    dropped = f" and {done.partitions} partitions dropped" if done.partitions else ""
+    dropped = (
+        f" and {done.partitions} partition{pluralize(done.partitions)} dropped" if done.partitions else ""
+    )
     verb = "would go" if dry_run else "deleted"
     return f"{what}: {done.deleted} {verb}{dropped}, older than {done.before:%Y-%m-%d %H:%M} UTC{oldest}"

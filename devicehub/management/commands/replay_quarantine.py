@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 from django.core.management.base import CommandParser
+from django.template.defaultfilters import pluralize
 from rich.console import Console
 from rich.progress import Progress
 
@@ -32,9 +33,9 @@ class Command(DatabaseCommand):
         rows = waiting(reason=reason, device_key=device, row=options["id"])
         count = rows.count()
         if dry_run:
-            return (
-                json.dumps({"waiting": count}) if options["json"] else f"{count} messages would be replayed"
-            )
+            if options["json"]:
+                return json.dumps({"waiting": count})
+            return f"{count} message{pluralize(count)} would be replayed"
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         console = Console(stderr=True)
