@@ -105,6 +105,15 @@ def test_commands_count(tmp_path):
     assert "1 reading, 0 messages, " in erased.getvalue()
 
 
+def test_an_import_counts(tmp_path):
+    file = tmp_path / "passwd"
+    file.write_text("old-1:$2b$04$abcdefghijklmnopqrstuuO2Y3vnZ5m5xCAzCqwZyVB6M0QyRvJ6K\n")
+    told = StringIO()
+    call_command("import_credentials", str(file), type="weatherstation", apply=True, stdout=told)
+
+    assert told.getvalue().endswith("1 device written.\n")
+
+
 def test_a_simulation_counts():
     def of(number: int) -> str:
         tally = Tally(**dict.fromkeys(vars(Tally()), number))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.template.defaultfilters import pluralize
 from rich.console import Console
 from rich.table import Table
 
@@ -85,6 +86,9 @@ def _for_people(rows: list[Row], written: int | None) -> str:
         console.print(table)
     counts = Counter(row.verdict for row in rows)
     summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
-    rest = f"({len(rows) - SHOWN} more rows; --json shows all)\n" if len(rows) > SHOWN else ""
-    end = "Nothing is written: run again with --apply." if written is None else f"{written} devices written."
+    more = len(rows) - SHOWN
+    rest = f"({more} more row{pluralize(more)}; --json shows all)\n" if more > 0 else ""
+    end = "Nothing is written: run again with --apply."
+    if written is not None:
+        end = f"{written} device{pluralize(written)} written."
     return f"{capture.get()}{rest}{summary}. {end}"
