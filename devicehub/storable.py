@@ -1,10 +1,11 @@
-"""What every database keeps in JSON as it is, and what not."""
+"""What every database keeps in JSON as it is, and what not; and how long a payload is kept at most."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+MAX_KEPT = 1 << 20  # bytes of a payload that is read, and that the quarantine keeps: 1 MiB
 JSON_INTEGERS = range(-(2**63), 2**64)
 MAX_JSON_FLOAT = 1e16
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL stores neither

@@ -86,7 +86,8 @@ class Decoded:
 def document(payload: bytes, content_type: str) -> Document:
     """The decoded payload. Raises Unreadable."""
     if len(payload) > MAX_KEPT:
-        raise Unreadable(Reason.TOO_LARGE, f"{len(payload)} bytes; at most {MAX_KEPT} are read")
+        # Not how many: an Intake keeps no more than the beginning of them.
+        raise Unreadable(Reason.TOO_LARGE, f"more than {MAX_KEPT} bytes")
     media_type = content_type.partition(";")[0].strip().lower()
     decoder = DECODERS.get(media_type) or (cbor_document if cbor.begins(payload) else json_document)
     found = decoder(payload)

@@ -7,7 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-MAX_KEPT = 1 << 20  # bytes of a payload that is read, and that the quarantine keeps: 1 MiB
+from devicehub.storable import MAX_KEPT as MAX_KEPT
+
 MAX_DEPTH = 100  # levels of nesting in a payload
 
 

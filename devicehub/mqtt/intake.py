@@ -9,8 +9,14 @@ from typing import Any, NamedTuple
 
 import paho.mqtt.client as paho
 
+from devicehub.storable import MAX_KEPT
+
 PAUSE = 0.01  # seconds until the network looks again whether the queue has room
 PUBLISH = 3  # the type of a packet
+LONG = MAX_KEPT + (1 << 17)  # bytes of a PUBLISH, beyond which it is not held whole
+MOST_PROPERTIES = 1 << 16  # bytes of properties that are read
+MOST_PAIRS = 32  # user properties that are read
+FEW_PROPERTIES = 512  # bytes of properties that are worth to remember
 
 
 class Delivery(NamedTuple):
@@ -34,7 +40,8 @@ class Intake:
 
     paho reads a packet by three system calls and more, which costs as much as to store the message.
     What is unusual in a message is paho's to read: QoS 2, and what is framed wrong. Nothing is read while
-    *full* says so; paho goes on sending acks and pings.
+    *full* says so; paho goes on sending acks and pings. A message of any length takes no more memory than one of
+    LONG bytes: see LongPublish.
     """
 
     PIECE = 1 << 18  # bytes that are read at once
@@ -54,6 +61,7 @@ class Intake:
         self._rest = bytearray()  # of a packet that is not whole yet
         self._missing = 0  # bytes, at least, until it is
         self._others = bytearray()  # packets for paho
+        self._long: LongPublish | None = None  # the packet that arrives now, if it is too long to be held
 
     def recv(self, size: int) -> bytes:
         """Bytes for paho. Raises BlockingIOError when there are none yet; none at all is the end."""
@@ -92,6 +100,12 @@ class Intake:
         self._connection.close()
 
     def _take(self, piece: bytes) -> None:
+        if self._long is not None:
+            piece = self._long.feed(piece)
+            if self._long.missing:
+                return
+            piece = self._long.shortened() + piece
+            self._long = None
         if self._rest:
             self._rest += piece
             self._missing -= len(piece)
@@ -110,6 +124,11 @@ class Intake:
                 start, length = found
             stop = start + length
             if stop > end:
+                if length > LONG and piece[position] >> 4 == PUBLISH:
+                    self._long = LongPublish(piece[position], length, self._has_properties)
+                    self._long.feed(piece[start:])
+                    position = end
+                    break
                 self._missing = stop - end
                 break
             delivery = None
@@ -138,8 +157,10 @@ class Intake:
                 return None
             start, length = found
             at = start + length
-            if length:
+            if 0 < length <= FEW_PROPERTIES:
                 described = _described(body[start:at])
+            elif 0 < length <= MOST_PROPERTIES:
+                described = _describe(body[start:at])
         if qos > 1 or at > len(body) or not topic:
             return None
         return Delivery(
@@ -152,6 +173,58 @@ class Intake:
             *described,
             packet_id,
             self._generation,
+        )
+
+
+class LongPublish:
+    """A PUBLISH that is too long to be held, read to its end.
+
+    It leaves its topic, its packet id and the first bytes of its payload: one more than MAX_KEPT, which makes the
+    message too large. Its properties are dropped.
+    """
+
+    def __init__(self, flags: int, length: int, has_properties: bool) -> None:
+        self.missing = length  # bytes until it is whole
+        self._length, self._flags, self._has_properties = length, flags, has_properties
+        self._head = bytearray()
+        self._payload = bytearray()
+        self._payload_at: int | None = None  # unknown until the head is here
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take what belongs to this packet; return what follows it."""
+        at = self._length - self.missing
+        mine, rest = piece[: self.missing], piece[self.missing :]
+        self.missing -= len(mine)
+        if self._payload_at is None:
+            self._head += mine
+            at, mine = 0, bytes(self._head)
+            self._find_payload()
+        if self._payload_at is not None:
+            skipped, room = max(0, self._payload_at - at), MAX_KEPT + 1 - len(self._payload)
+            self._payload += mine[skipped : skipped + room]
+        return rest
+
+    def shortened(self) -> bytes:
+        """Return a whole PUBLISH with what is left of it."""
+        body = self._head + self._payload
+        left, length = len(body), bytearray()
+        while not length or left:
+            left, digit = left >> 7, left & 127
+            length.append(digit | (128 if left else 0))
+        return bytes([self._flags]) + length + body
+
+    def _find_payload(self) -> None:
+        """Shorten the head to topic and packet id once it is whole. One that is framed wrong stays so, for paho."""
+        at = 2 + int.from_bytes(self._head[:2]) + (2 if self._flags & 6 else 0)
+        if len(self._head) < at + 4:  # of the length of the properties
+            return
+        self._payload_at = at
+        if self._has_properties:
+            start, length = _varint(self._head, at) or (at, self._length)
+            self._payload_at = start + length
+        is_sound = self._payload_at <= self._length
+        self._head = self._head[:at] + (
+            b"" if not self._has_properties else b"\0" if is_sound else b"\xff" * 4
         )
 
 
@@ -172,14 +245,14 @@ PROPERTIES = {
 }
 
 
-@functools.lru_cache(maxsize=256)  # what describes the messages of a fleet is mostly the same
-def _described(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
+def _describe(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
     """Content type, correlation data and user properties in the properties of a PUBLISH.
 
     Lenient, since a device chose them and the message must not be lost for them: texts that are no UTF-8, or that
     paho would refuse, are read with replacements, and what cannot be read ends the list.
     """
-    content_type, correlation, pairs = "", b"", []
+    content_type, correlation = "", b""
+    pairs: list[tuple[str, str]] = []
     at = 0
     while at < len(encoded):
         identifier, form = encoded[at], PROPERTIES.get(encoded[at])
@@ -199,7 +272,8 @@ def _described(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]
             if at > len(encoded):
                 break
             if form == PAIR:
-                pairs.append((parts[0].decode("utf-8", "replace"), parts[1].decode("utf-8", "replace")))
+                if len(pairs) < MOST_PAIRS:
+                    pairs.append((parts[0].decode("utf-8", "replace"), parts[1].decode("utf-8", "replace")))
             elif identifier == CONTENT_TYPE:
                 content_type = parts[0].decode("utf-8", "replace")
             elif identifier == CORRELATION_DATA:
@@ -208,9 +282,10 @@ def _described(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]
 
 
 CONTENT_TYPE, CORRELATION_DATA = 0x03, 0x09
+_described = functools.lru_cache(maxsize=256)(_describe)  # that of a fleet's messages is mostly the same
 
 
-def _varint(encoded: bytes, at: int) -> tuple[int, int] | None:
+def _varint(encoded: bytes | bytearray, at: int) -> tuple[int, int] | None:
     """Where a variable byte integer (MQTT 5.0, 1.5.5) ends and what it is; None when it does not end."""
     value = 0
     for place, byte in enumerate(encoded[at : at + 4]):
@@ -220,11 +295,18 @@ def _varint(encoded: bytes, at: int) -> tuple[int, int] | None:
     return None
 
 
+def held(delivery: Delivery) -> int:
+    """Return how many bytes a device chose of what is held of its message: payload, topic, and what describes it."""
+    pairs = delivery.user_properties
+    described = sum([len(name) + len(value) for name, value in pairs]) if pairs else 0
+    return len(delivery.payload) + len(delivery.topic) + len(delivery.correlation_data) + described
+
+
 def described_by(properties: Any) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
     return (
         getattr(properties, "ContentType", ""),
         getattr(properties, "CorrelationData", b""),
-        tuple(getattr(properties, "UserProperty", ())),
+        tuple(getattr(properties, "UserProperty", ())[:MOST_PAIRS]),
     )
 
 

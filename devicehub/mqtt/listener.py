@@ -15,14 +15,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from devicehub.mqtt.address import CONNECT_TIMEOUT, BrokerAddress, MqttError, client
-from devicehub.mqtt.intake import Delivery, described_by
+from devicehub.mqtt.intake import Delivery, described_by, held
 from devicehub.mqtt.session import Session
 
 SESSION_EXPIRY = 7 * 24 * 3600  # seconds that the broker keeps an absent listener's messages
 RECEIVE_MAXIMUM = 2000  # messages that may be unacknowledged: while a batch is stored, the next one arrives
 MOST_QUEUED = 16 << 20  # bytes that wait to be stored, beyond which the network must wait
-BATCH_BYTES = 2 << 20  # of payloads that are taken at once: what is read of them takes many times as much
-EACH = 512  # bytes that a message takes in memory besides its payload
+BATCH_BYTES = 2 << 20  # of messages that are taken at once: what is read of them takes many times as much
+EACH = 512  # bytes that a message takes in memory besides what its device chose
 KEEPALIVE = 10  # seconds: a cut connection is found after 15 at most, for 2 bytes in 10 s when all is quiet
 FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
 STOP_TIMEOUT = 2.0  # seconds for the network thread to end
@@ -174,7 +174,7 @@ class Listener:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of memory that these take: their payloads, and EACH for every one."""
+        """Bytes of memory that these take: what their devices chose, and EACH for every one."""
         return self._queued_bytes() + _size(self._in_hand)
 
     @property
@@ -230,20 +230,20 @@ class Listener:
             return
         if delivery.duplicate:
             self.redelivered += 1
-        self._bytes_put += len(delivery.payload) + EACH
+        self._bytes_put += held(delivery) + EACH
         self._queue.append(delivery)
         if not self._arrived.is_set():
             self._arrived.set()
 
     def _pop(self, most: int, most_bytes: float = math.inf) -> list[Delivery]:
-        """The first *most* messages, fewer where one of them reaches *most_bytes* of payloads together."""
+        """The first *most* messages, fewer where one of them reaches *most_bytes* together."""
         taken: list[Delivery] = []
         size = 0
         try:
             while len(taken) < most and size < most_bytes:
                 delivery = self._queue.popleft()
                 taken.append(delivery)
-                size += len(delivery.payload)
+                size += held(delivery)
         except IndexError:
             return taken
         return taken
@@ -382,4 +382,4 @@ class Listener:
 
 def _size(deliveries: Sequence[Delivery]) -> int:
     """Bytes that they take in memory."""
-    return sum([len(delivery.payload) for delivery in deliveries]) + EACH * len(deliveries)
+    return sum([held(delivery) for delivery in deliveries]) + EACH * len(deliveries)
