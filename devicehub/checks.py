@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -93,6 +93,27 @@ def check_rate_limit(**_: Any) -> list[CheckMessage]:
         hint = "Write messages for each second, minute or hour, such as 600/m, or nothing for no limit."
         return [Error(f"DEVICEHUB_RATE_LIMIT: {error}", hint=hint, id="devicehub.E009")]
     return []
+
+
+@register()
+def check_bounds(**_: Any) -> list[CheckMessage]:
+    """devicehub.E021: the bounds of what is stored are whole numbers."""
+    errors: list[CheckMessage] = []
+    for name, read, least in BOUNDS:
+        try:
+            is_one = read() >= least
+        except (TypeError, ValueError):
+            is_one = False
+        if not is_one:
+            hint = f"Write a whole number of at least {least}."
+            errors.append(Error(f"{name} is no such bound.", hint=hint, id="devicehub.E021"))
+    return errors
+
+
+# Settings that are whole numbers, how they are read, and the least that they may be.
+BOUNDS: tuple[tuple[str, Callable[[], int], int], ...] = (
+    ("DEVICEHUB_MAX_SAMPLES", lambda: settings.max_samples, 1),
+)
 
 
 @register()

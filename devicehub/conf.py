@@ -38,6 +38,11 @@ class Settings:
         return rate_limit(str(getattr(django_settings, "DEVICEHUB_RATE_LIMIT", "")))
 
     @property
+    def max_samples(self) -> int:
+        """DEVICEHUB_MAX_SAMPLES: samples that one message may have; one with more fails as a whole."""
+        return int(getattr(django_settings, "DEVICEHUB_MAX_SAMPLES", 10_000))
+
+    @property
     def mqtt_drops(self) -> list[str]:
         """DEVICEHUB_MQTT_DROPS: topics where the broker counts the messages that it dropped; no wildcards."""
         return [str(topic) for topic in getattr(django_settings, "DEVICEHUB_MQTT_DROPS", [])]

@@ -95,10 +95,20 @@ def document(payload: bytes, content_type: str) -> Document:
     return found
 
 
-def samples(found: Document, now: datetime, declared: Mapping[str, Reading]) -> Decoded:
-    """The samples in a decoded `data` payload, one for each time. Raises Unreadable."""
+def samples(
+    found: Document,
+    now: datetime,
+    declared: Mapping[str, Reading],
+    most: Callable[[], float] = lambda: math.inf,
+) -> Decoded:
+    """The samples in a decoded `data` payload, one for each time. Raises Unreadable, also for more than *most*()."""
     decoded = Decoded(now)
-    if found.is_senml or senml.is_pack(found.content, declared):
+    is_pack = found.is_senml or senml.is_pack(found.content, declared)
+    count = senml.count(found.content) if is_pack else _count(found.content)
+    if count > 1 and count > most():  # before any is made of them
+        detail = f"{count} samples; at most {most()} are stored of one message"
+        raise Unreadable(Reason.TOO_MANY_SAMPLES, detail)
+    if is_pack:
         _add_records(decoded, senml.resolve(found.content, declared, decoded.notes), declared)
         return decoded
     entries = found.content if isinstance(found.content, list) else [found.content]
@@ -118,6 +128,16 @@ def samples(found: Document, now: datetime, declared: Mapping[str, Reading]) -> 
     if strays == len(entries):
         raise Unreadable(Reason.NOT_A_READING, first)
     return decoded
+
+
+def _count(content: Any) -> int:
+    """Return how many samples *content* has at most: its objects, or those in their `readings`."""
+    count = 0
+    for entry in content if isinstance(content, list) else [content]:
+        if isinstance(entry, dict):
+            listed = entry.get("readings")
+            count += sum(isinstance(item, dict) for item in listed) if isinstance(listed, list) else 1
+    return count
 
 
 def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str, Any], datetime | None]]:

@@ -72,6 +72,7 @@ class Reason(StrEnum):
     NOT_CBOR = "not_cbor"
     NOT_A_READING = "not_a_reading"
     NO_VALUE = "no_value"
+    TOO_MANY_SAMPLES = "too_many_samples"
     RATE_LIMITED = "rate_limited"
     UNSTORABLE = "unstorable"
 

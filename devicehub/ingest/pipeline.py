@@ -15,6 +15,7 @@ import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
 from devicehub import retained, topics
+from devicehub.conf import settings
 from devicehub.ingest import decode, replies, store, validate
 from devicehub.ingest.announce import announce
 from devicehub.ingest.decode import Document
@@ -109,6 +110,7 @@ def _read(item: Judged) -> None:
         item.notes = found.notes
         _READERS[item.message_type](item, found)
     except Unreadable as error:
+        item.document = None  # it may take many times as much as its bytes
         item.end(Outcome.FAILED, error.reason, error.detail)
     except Exception as error:
         log.exception("ingest.bug", topic=message.topic)
@@ -132,7 +134,7 @@ def _document(message: Message, message_type: MessageType) -> Document:
 
 def _read_data(item: Judged, found: Document) -> None:
     received, declared = item.message.received_at, item.kind.device_type._readings
-    decoded = decode.samples(found, received, declared)
+    decoded = decode.samples(found, received, declared, _most_samples)
     item.notes += decoded.notes
     item.has_device_time = decoded.has_device_time
     for sample in decoded.samples:
@@ -143,6 +145,10 @@ def _read_data(item: Judged, found: Document) -> None:
     if not item.samples:
         raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the payload holds no value")
     item.sign = Sign(received, reading_at=max(sample.timestamp or received for sample in item.samples))
+
+
+def _most_samples() -> int:
+    return settings.max_samples
 
 
 def _read_status(item: Judged, found: Document) -> None:

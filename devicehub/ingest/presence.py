@@ -24,7 +24,10 @@ from devicehub.topics import MessageType
 
 # A message with one of these faults is a sign of life: its device published it. A status is not one: it may be a will.
 UNREADABLE = frozenset(
-    {Reason.TOO_LARGE, Reason.NOT_JSON, Reason.NOT_CBOR, Reason.NOT_A_READING, Reason.NO_VALUE}
+    {
+        *(Reason.TOO_LARGE, Reason.NOT_JSON, Reason.NOT_CBOR),
+        *(Reason.NOT_A_READING, Reason.NO_VALUE, Reason.TOO_MANY_SAMPLES),
+    }
 )
 
 

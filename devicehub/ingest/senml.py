@@ -48,6 +48,8 @@ TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "vd": ((str, bytes), "data"),
 }
 BASE = ("bver", "bn", "bt", "bu", "bv", "bs")
+# What a record has that is more than a base for the next ones.
+OWN = frozenset(label for pair in LABELS.items() if pair[1] not in BASE for label in pair)
 
 
 class Record(NamedTuple):
@@ -68,6 +70,13 @@ def is_pack(found: Any, declared: Collection[str]) -> bool:
         and all(isinstance(entry, dict) and not KNOWN.isdisjoint(entry) for entry in found)
         and any(isinstance(entry.get(label), str) for entry in found for label in ("n", "bn", 0, -2))
     )
+
+
+def count(found: Any) -> int:
+    """Return how many records in *found* are more than a base for the next ones."""
+    if not isinstance(found, list):
+        return 0
+    return sum(1 for entry in found if isinstance(entry, dict) and not OWN.isdisjoint(entry))
 
 
 def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator[Record]:
