@@ -6,6 +6,8 @@ from datetime import timedelta
 from string import Template
 from urllib.parse import urlsplit
 
+# A blank line parts the files of one broker; each file begins with a comment that names it.
+#
 # A broker waits 1 s for an answer where all its clients wait with the one that asked: mosquitto asks on its only
 # network thread, and NanoMQ under a lock. Elsewhere that client alone waits, its place in the broker's pool of
 # connections included, so 5 s let a whole fleet log in at once. VerneMQ waits 5 s by default.
@@ -76,6 +78,7 @@ auth_opt_jwt_http_timeout 1$tls_jwt
 allow_anonymous = false
 acl_nomatch = deny
 acl_deny_action = ignore
+
 ## plugins/emqx_auth_http.conf
 auth.http.auth_req.url = $url/mqtt/emqx4/auth
 auth.http.auth_req.method = post
@@ -91,7 +94,7 @@ auth.http.timeout = 5s
 auth.http.connect_timeout = 5s
 """,
     "nanomq": """\
-# nanomq.conf, NanoMQ 0.21.9 and later
+# nanomq.conf, NanoMQ 0.21.9 and later; up to 0.25.3 publishes dead-lock it (docs/how-to/nanomq.md)
 auth {
   allow_anonymous = false
   no_match = deny
@@ -152,7 +155,9 @@ mqtt.listeners.tcp.default = 1883
 mqtt.allow_anonymous = false
 mqtt.vhost = /
 mqtt.exchange = amq.topic
-# advanced.config: [{rabbitmq_mqtt, [{ignore_colons_in_username, true}]}].
+
+% advanced.config, a second file in the folder of rabbitmq.conf
+[{rabbitmq_mqtt, [{ignore_colons_in_username, true}]}].
 """,
     "amqtt": """\
 # aMQTT is for development: it checks no wills. It speaks MQTT 3.1.1 and no shared subscriptions, so

@@ -17,31 +17,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
+
+from authsvc import broker_configuration
 
 STOP_SECONDS = 10
 PROBE_SECONDS = 0.02
 SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"  # mosquitto is in sbin
 
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+# Beside what `create_broker` prints.
 RABBITMQ_CONF = """\
 listeners.tcp = none
-mqtt.listeners.tcp.default = 127.0.0.1:{port}
-mqtt.allow_anonymous = false
-mqtt.vhost = /
-mqtt.exchange = amq.topic
 log.console.level = info
-auth_backends.1 = http
-auth_http.http_method = post
-auth_http.user_path = {url}/user?k={token}
-auth_http.vhost_path = {url}/vhost?k={token}
-auth_http.resource_path = {url}/resource?k={token}
-auth_http.topic_path = {url}/topic?k={token}
-auth_http.request_timeout = 5000
-auth_http.connection_timeout = 5000
 """
-# Without this a username `vhost:name` is split at the colon, and a client chooses its virtual host.
-RABBITMQ_ADVANCED_CONFIG = "[{rabbitmq_mqtt, [{ignore_colons_in_username, true}]}].\n"
 RABBITMQ_PLUGINS = "[rabbitmq_mqtt, rabbitmq_auth_backend_http].\n"
 
 # `user root` keeps root from becoming the user mosquitto, which would also undo our --pdeathsig.
@@ -289,10 +277,16 @@ def postgresql_cluster(
             cluster.stop()
 
 
-def _rabbitmq_environment(folder: Path, configuration: str, epmd_port: int) -> dict[str, str]:
-    """Of a node that has all it reads and writes in *folder*, where its files are made."""
-    (folder / "rabbitmq.conf").write_text(configuration)
-    (folder / "advanced.config").write_text(RABBITMQ_ADVANCED_CONFIG)
+def _rabbitmq_environment(folder: Path, printed: str, port: int, epmd_port: int) -> dict[str, str]:
+    """Of a node that has all it reads and writes in *folder*, where its files are made.
+
+    They are the *printed* ones of `create_broker`, with MQTT on loopback and *port*.
+    """
+    rabbitmq_conf, advanced_config = printed.split("\n\n")
+    listener = "mqtt.listeners.tcp.default = "
+    rabbitmq_conf = rabbitmq_conf.replace(f"{listener}1883", f"{listener}127.0.0.1:{port}")
+    (folder / "rabbitmq.conf").write_text(f"{rabbitmq_conf}\n{RABBITMQ_CONF}")
+    (folder / "advanced.config").write_text(advanced_config)
     (folder / "enabled_plugins").write_text(RABBITMQ_PLUGINS)
     (folder / "rabbitmq-env.conf").touch()  # empty, so that the one in /etc is not read
     cookie = folder / ".erlang.cookie"
@@ -333,9 +327,8 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     port, epmd_port = free_port(), free_port()
-    url = f"{auth_url.rstrip('/')}/mqtt/rabbitmq"
-    configuration = RABBITMQ_CONF.format(port=port, url=url, token=quote(token, safe=""))
-    env = _rabbitmq_environment(folder, configuration, epmd_port)
+    printed = broker_configuration.configuration("rabbitmq", auth_url, token)
+    env = _rabbitmq_environment(folder, printed, port, epmd_port)
     log = folder / "rabbitmq.log"
 
     def ready() -> bool:

@@ -144,6 +144,17 @@ def test_an_unknown_name_is_refused(station, connect):
     assert denial("stranger", Reason.UNKNOWN_USERNAME)
 
 
+@pytest.mark.parametrize("hub", ["rabbitmq"], indirect=True)
+def test_a_username_with_a_colon_is_asked_about_whole(hub, station, connect):
+    """Without the printed advanced.config RabbitMQ takes what is before the colon for a virtual host."""
+    station.username = "line:stranger"
+
+    with pytest.raises(MqttError, match="refused"):
+        connect(station)
+
+    assert denial("line:stranger", Reason.UNKNOWN_USERNAME)
+
+
 def test_a_disabled_device_is_refused(station, connect):
     WeatherStationDevice.objects.filter(pk=station.device.pk).update(is_active=False)
 
