@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 # A blank line parts the files of one broker; each file begins with a comment that names it.
 #
 # A broker waits 1 s for an answer where all its clients wait with the one that asked: mosquitto asks on its only
-# network thread, and NanoMQ under a lock. Elsewhere that client alone waits, its place in the broker's pool of
-# connections included, so 5 s let a whole fleet log in at once. VerneMQ waits 5 s by default.
+# network thread, and NanoMQ under a lock. Elsewhere only clients that ask wait, the time for a free connection
+# included, so 5 s let a whole fleet log in at once. VerneMQ waits 5 s by default.
 TEMPLATES = {
     "go-auth": """\
 # mosquitto.conf, with mosquitto-go-auth 3.0 (see mosquitto/ and docs/how-to/mosquitto.md)
