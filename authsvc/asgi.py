@@ -12,13 +12,13 @@ from typing import Any
 from authsvc import addresses, background, bodies, changes, gateway, metrics, readiness, verifier
 from authsvc.conf import limit_of_body
 from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, TEXT, Headers, Reply, Request
+from authsvc.scopes import CALLER_IS_KNOWN, PREFIX
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]  # each framework types its own messages
 
-PREFIX = "/mqtt/"
 LARGE_BODY = 64 * 1024  # longer than any question of a broker
 METHODS = frozenset({"POST", "PUT", "GET"})
 NOT_FOUND = Reply(404, b'{"error":"no such question"}')
@@ -121,7 +121,9 @@ async def _answer(scope: Scope, receive: Receive, path: str, held: bodies.Held) 
         path_token=path_token,
         oversized=body is None,
     )
-    return await gateway.answer(request, dialect)
+    reply = await gateway.answer(request, dialect)
+    scope[CALLER_IS_KNOWN] = request.caller_is_known
+    return reply
 
 
 def _headers(pairs: Iterable[Any]) -> Headers:

@@ -31,6 +31,7 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
         kept = answers.recall(request, dialect, stamp)
         if kept is not None:
             reply, verdict, tally = kept.reply, kept.verdict, kept.tally
+            request.caller_is_known = True  # an answer is kept for known callers only
         else:
             request.options = options()  # here, because a wrong setting is a fault of ours too
             now = policy.known(stamp) or await policy.current(stamp)
@@ -63,6 +64,7 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
     """Strangers are turned away before anything is read or looked up; then the authority decides."""
     if not now.admits(request, dialect):
         return deny(Reason.UNKNOWN_CALLER)
+    request.caller_is_known = True
     try:
         question = dialect.questions[request.question](request)
     except Refused as refusal:

@@ -13,7 +13,8 @@ from gunicorn.workers.base import Worker
 METRICS = "AUTHSVC_METRICS_DIR"
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
-worker_class = "asgi"
+worker_class = "authsvc.serving.Worker"  # gunicorn's asgi worker, with limits of time and connections
+worker_connections = 2048
 asgi_lifespan = "on"
 http_parser = "auto"
 keepalive = 75  # brokers pool connections; go-auth's client takes one that just closed for an error

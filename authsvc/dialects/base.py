@@ -92,6 +92,7 @@ class Request:
         self.path_token = path_token
         self.oversized = oversized
         self.options = options
+        self.caller_is_known = False  # the gateway sets it for a valid token
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, question={self.question!r}, peer={self.peer!r})"
