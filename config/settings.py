@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from argparse import ArgumentTypeError
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -174,6 +175,7 @@ INSTALLED_APPS = [
     "fleet",
     "devicehub",
     "authsvc",
+    "axes",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -191,6 +193,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
@@ -221,6 +224,18 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+# Failed sign-ins are counted by django-axes in a table of its own; devicehub.logins says by which rules.
+AUTHENTICATION_BACKENDS = ["devicehub.logins.Backend"]
+AXES_HANDLER = "devicehub.logins.Handler"
+AXES_CLIENT_IP_CALLABLE = "devicehub.logins.address"
+AXES_USERNAME_CALLABLE = "devicehub.logins.name"
+AXES_LOCKOUT_CALLABLE = "devicehub.dashboard.lockout.page"
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "fleet"
 LOGOUT_REDIRECT_URL = "login"

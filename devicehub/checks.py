@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
+from django.apps import apps
+from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 from django.db import connection, router
 
@@ -51,6 +53,17 @@ def check_topics(**_: Any) -> list[CheckMessage]:
         if filters.overlaps(left, right)
     ]
     return errors
+
+
+@register()
+def check_logins(**_: Any) -> list[CheckMessage]:
+    """devicehub.W018: the sign-in pages are protected from guessing."""
+    if not apps.is_installed("django.contrib.auth"):
+        return []
+    if apps.is_installed("axes") and "devicehub.logins.Backend" in django_settings.AUTHENTICATION_BACKENDS:
+        return []
+    hint = "Set up django-axes as docs/how-to/include-in-your-project.md shows, or silence this check."
+    return [Warning("Passwords may be guessed at the sign-in pages.", hint=hint, id="devicehub.W018")]
 
 
 @register()
