@@ -17,6 +17,7 @@ from authsvc import answers, background, denials, reader, verifier
 from authsvc.asgi import Entrance
 from authsvc.models import Broker
 from devicehub import mqtt, provisioning
+from devicehub.api import token as api_token
 from devicehub.models import BaseDevice
 from tests.servers import MissingServer
 
@@ -85,6 +86,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     denials.forget()
     verifier.forget()
     answers.forget()
+    api_token.forget()
 
 
 @pytest.fixture(params=sorted(ENTRANCES))

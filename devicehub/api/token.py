@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter, OrderedDict
 
+import structlog
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from authsvc import reader, tokens
+from authsvc import addresses, reader, tokens
 from authsvc.core.access import AmbiguousIdentity
 from devicehub.models import digest_api_key
 from devicehub.registry import registry
 
 TTL = 3600  # seconds, unless the device asks for less
 MAX_BODY = 1024
+MAX_KEY = 256
+
+# Failures in a minute after which the rest of it is refused: of one key at one address, and by one address.
+SECONDS = 60
+MAX_OF_ONE = 5
+MANY_KEYS = 30
+MAX_ADDRESSES = 2_000  # that are remembered; the one that failed first goes first
+
+log = structlog.get_logger(__name__)
+_failures: OrderedDict[str, tuple[float, Counter[str]]] = OrderedDict()
 
 
 @login_not_required
@@ -24,8 +37,15 @@ async def token(request: HttpRequest) -> JsonResponse:
     if request.method != "POST":
         return JsonResponse({"error": "Send a POST."}, status=405, headers={"Allow": "POST"})
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    username = await _username(key.strip()) if scheme.lower() == "api-key" else None
+    key = key.strip() if scheme.lower() == "api-key" else ""
+    if not key or len(key) > MAX_KEY or not key.isascii():
+        return _unauthorized()
+    address, digest = addresses.subscriber(addresses.of_request(request)), digest_api_key(key)
+    if wait := _locked(address, digest):
+        return _too_many(wait)
+    username = await _username(digest)
     if username is None:
+        _note_failure(address, digest)
         return _unauthorized()
     ttl = _ttl(request)
     if ttl is None:
@@ -45,16 +65,55 @@ def _unauthorized() -> JsonResponse:
     )
 
 
-async def _username(key: str) -> str | None:
-    """The MQTT username of the device whose key this is; looked up by digest, one statement for all kinds."""
+def _too_many(wait: int) -> JsonResponse:
+    response = JsonResponse(
+        {"error": "Too many keys that are not valid came from here."},
+        status=429,
+        headers={"Retry-After": str(wait), "Cache-Control": "no-store"},
+    )
+    response._has_been_logged = True  # type: ignore[attr-defined] # Django logs every 4xx
+    return response
+
+
+def _locked(address: str, digest: str) -> int:
+    """Return for how many seconds this key from *address* is refused unread; 0 for not at all."""
+    since, failed = _failures.get(address, (0.0, Counter()))
+    left = since + SECONDS - time.monotonic()
+    if left > 0 and (failed[digest] >= MAX_OF_ONE or len(failed) >= MANY_KEYS):
+        return int(left) + 1
+    return 0
+
+
+def _note_failure(address: str, digest: str) -> None:
+    """Count a key that is not valid; log when its address is refused from now on."""
+    now = time.monotonic()
+    since, failed = _failures.get(address, (now, Counter()))
+    if now - since >= SECONDS:
+        since, failed = now, Counter()
+        _failures.pop(address)
+    failed[digest] += 1
+    _failures[address] = (since, failed)
+    if len(_failures) > MAX_ADDRESSES:
+        _failures.popitem(last=False)
+    if len(failed) == MANY_KEYS and failed[digest] == 1:
+        log.warning("token.locked", address=address)
+
+
+def forget() -> None:
+    """Clear all failures: for tests."""
+    _failures.clear()
+
+
+async def _username(digest: str) -> str | None:
+    """Return the MQTT username of the device whose key has this digest, or None; one statement for all kinds."""
     kinds = list(registry)
-    if not kinds or not key or len(key) > 256 or not key.isascii():
+    if not kinds:
         return None
     arms = (
         f"SELECT mqtt_username FROM {kind.device_model._meta.db_table} WHERE api_key = %s AND is_active"  # noqa: S608
         for kind in kinds
     )
-    rows = await reader.fetch(" UNION ALL ".join(arms), [digest_api_key(key)] * len(kinds))
+    rows = await reader.fetch(" UNION ALL ".join(arms), [digest] * len(kinds))
     return str(rows[0][0]) if len(rows) == 1 and rows[0][0] else None
 
 
