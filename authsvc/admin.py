@@ -38,9 +38,13 @@ class GrantAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
 
 @admin.register(Denial)
 class DenialAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
-    list_display = ("last_at", "username", "action", "topic", "reason", "count", "dialect")
+    list_display = ("last_at", "username", "action", "summary", "reason", "count", "dialect", "address")
     list_filter = ("reason", "action", "dialect")
     search_fields = ("username", "topic")
+
+    @admin.display(description="topic", ordering="topic")
+    def summary(self, denial: Denial) -> str:
+        return denial.summary
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -55,7 +55,7 @@ def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
         if verdict.allowed:
             renewals.note(verdict)
         else:
-            denials.note(dialect.name, request.question, verdict)
+            denials.note(dialect.name, request.question, verdict, request.peer)
     except Exception:
         logs.error(log, "auth.not_noted", dialect=dialect.name)
 

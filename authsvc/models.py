@@ -231,7 +231,12 @@ class Grant(models.Model):
 
 
 class Denial(models.Model):
-    """What was refused, counted by who, what and why. Written off the path, bounded in number."""
+    """What was refused, counted by who, what and why. Written off the path, bounded in number.
+
+    A row with the reason REST counts all refusals of a principal that have no row of their own.
+    """
+
+    REST = "more"
 
     dialect = models.CharField(max_length=20)
     username = models.CharField(max_length=128, blank=True)
@@ -241,6 +246,9 @@ class Denial(models.Model):
     topic = models.CharField(max_length=256, blank=True)
     reason = models.CharField(max_length=30)
     rule = models.CharField(max_length=300, blank=True)
+    address = models.CharField(
+        max_length=45, blank=True, default="", db_default="", help_text="from where the broker asked last"
+    )
     count = models.PositiveBigIntegerField(default=1)
     first_at = models.DateTimeField()
     last_at = models.DateTimeField(db_index=True)
@@ -255,7 +263,18 @@ class Denial(models.Model):
         ]
 
     def __str__(self) -> str:
+        if self.is_rest:
+            return f"{self.username or 'unknown names'}: {self.summary}"
         return f"{self.username or 'somebody'} {self.action} {self.topic}: {self.reason}"
+
+    @property
+    def is_rest(self) -> bool:
+        return self.reason == self.REST
+
+    @property
+    def summary(self) -> str:
+        """The topic; of a row for the rest, how much it stands for."""
+        return f"and {self.count:,} more topics or names" if self.is_rest else self.topic
 
 
 class PolicyRevision(models.Model):

@@ -220,11 +220,12 @@ class TestFleet:
                 page()
             return len(captured)
 
+        denial()
         read(kind, station(kind, "STATION-001"), temperature=20.0)
         few = queries()
         for number in range(2, 42):
             read(kind, station(kind, f"STATION-{number:03d}"), temperature=20.0, humidity=50.0)
-        denial()
+        denial(topic="elsewhere")
 
         assert queries() == few
 

@@ -10,11 +10,13 @@ from io import StringIO
 
 import httpx
 import pytest
+from asgiref.sync import sync_to_async
 from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.contrib.auth import aauthenticate, authenticate
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.core.management import call_command
+from django.db import connections
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
@@ -164,6 +166,8 @@ class TestLocks:
         for _ in range(5):
             assert loop.run(attempt("wrong")) is None
         assert loop.run(attempt(PASSWORD)) is None
+
+        loop.run(sync_to_async(connections.close_all)())  # of the thread that did the work
 
 
 class TestWhatIsKept:

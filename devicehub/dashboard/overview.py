@@ -18,6 +18,8 @@ from devicehub.models import QuarantinedMessage
 from devicehub.registry import registry
 
 DENIALS = 20
+OF_ONE = 5  # of them for one principal, if there are others; half of them for all unknown ones together
+LOOKED_AT = 500  # latest rows among which the ones to show are chosen
 QUARANTINED = 5
 DEAR = 0.05  # seconds that counting may take before the result is kept for longer
 KEPT = 20  # times as long as it took
@@ -97,7 +99,9 @@ def denials() -> list[Refused]:
     now = timezone.now()
     return [
         Refused(
-            who=denial.principal or denial.username or "somebody unknown",
+            who=denial.principal
+            or denial.username
+            or ("unknown names" if denial.is_rest else "somebody unknown"),
             client_id=denial.client_id,
             action=reasons.action(denial),
             topic=denial.topic,
@@ -108,8 +112,24 @@ def denials() -> list[Refused]:
             last_at=denial.last_at,
             last_ago=display.ago(denial.last_at, now),
         )
-        for denial in _attempts().order_by("-last_at", "-pk")[:DENIALS]
+        for denial in _latest()
     ]
+
+
+def _latest() -> list[Denial]:
+    """Return the denials to show, newest first. A principal that floods gets no more than its share of the list."""
+    ordered = _attempts().order_by("-last_at", "-pk")
+    fields = ("last_at", "pk", "principal")
+    known = ordered.exclude(principal="").values_list(*fields)[:LOOKED_AT]
+    unknown = ordered.filter(principal="").values_list(*fields)[:DENIALS]
+    places: dict[str, int] = {}
+    preferred: list[int] = []
+    spare: list[int] = []
+    for _, pk, principal in sorted([*known, *unknown], reverse=True):
+        places[principal] = places.get(principal, 0) + 1
+        share = OF_ONE if principal else DENIALS // 2
+        (preferred if places[principal] <= share else spare).append(pk)
+    return list(ordered.filter(pk__in=(preferred + spare)[:DENIALS]))
 
 
 def _attempts() -> QuerySet[Denial]:

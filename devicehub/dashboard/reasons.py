@@ -13,11 +13,16 @@ LOGINS = frozenset({"user", "auth", "authn", "register"})
 
 def action(denial: Denial) -> str:
     """What was tried, in the words of MQTT."""
+    if denial.is_rest:
+        return denial.summary
     return "connect" if denial.action in LOGINS else denial.action
 
 
 def sentence(denial: Denial) -> str:
     """Why *denial* happened; of somebody else's topic it names the owner."""
+    if denial.is_rest:
+        whose = "this client" if denial.principal else "unknown names and callers"
+        return f"Only the latest refusals of {whose} are listed one by one."
     known = SENTENCES.get(denial.reason, "Refused.")
     if denial.reason == Reason.DENY_GRANT and denial.rule:
         return f"The rule “{denial.rule}” forbids this."
