@@ -26,6 +26,11 @@ NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
 
 # What operators and their probes ask, by path.
 OPERATION = {"/healthz": readiness.alive, "/readyz": readiness.report, "/metrics": metrics.report}
+# For browsers, so not in answers to brokers.
+PROTECTED = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+)
 
 
 REFUSALS = {
@@ -89,7 +94,7 @@ class Entrance:
 async def _operate(scope: Scope, receive: Receive, send: Send) -> None:
     while (await receive()).get("more_body"):
         pass
-    await _send(scope, send, await OPERATION[scope["path"]]())
+    await _send(scope, send, await OPERATION[scope["path"]](), *PROTECTED)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int) -> None:
@@ -97,7 +102,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int) -> No
     headers = scope["headers"]
     is_held_back = bodies.is_held_back(headers)
     closes = is_held_back or bodies.declared(headers) > bodies.MAX_DISCARDED
-    await _send(scope, send, REFUSALS[status], *([CLOSE] if closes else []))
+    await _send(scope, send, REFUSALS[status], *PROTECTED, *([CLOSE] if closes else []))
     if not is_held_back:
         await bodies.discard(receive)
 

@@ -15,23 +15,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_safe
 
 from devicehub.dashboard import devices, live, overview
+from devicehub.dashboard.policy import HEADER, POLICY
 from devicehub.dashboard.selection import RANGE_NAMES, parse, plottable
 from devicehub.models import DeviceStatus
 from devicehub.registry import registry
 
-POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-    )
-)
 View = Callable[..., HttpResponseBase]
 
 
@@ -41,7 +29,7 @@ def strict(view: View) -> View:
     @wraps(view)
     def answer(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         response = view(request, *args, **kwargs)
-        response.headers["Content-Security-Policy"] = POLICY
+        response.headers[HEADER] = POLICY
         return response
 
     return answer
