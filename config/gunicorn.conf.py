@@ -53,6 +53,10 @@ def post_worker_init(worker: Any) -> None:
 
     Answers leave no cycles behind; with Python's own thresholds a full collection stops a busy worker for 50 ms.
     """
+    if worker.age == 1:  # the first one speaks for all, and for those that take its place
+        from config import deployment  # Django exists only now
+
+        deployment.warn()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)

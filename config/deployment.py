@@ -1,0 +1,17 @@
+"""What `manage.py check --deploy` finds, in the log of the service's start."""
+
+import logging
+
+import structlog
+from django.conf import settings
+from django.core.checks import run_checks
+
+log = structlog.get_logger(__name__)
+
+
+def warn() -> None:
+    """Log each finding of the system checks, with those for deployment where the site has a name of its own."""
+    is_public = not settings.DEBUG and not set(settings.ALLOWED_HOSTS) <= settings.LOOPBACK
+    for found in run_checks(include_deployment_checks=is_public):
+        if found.level >= logging.WARNING and not found.is_silenced():
+            log.warning("check.found", id=found.id, message=found.msg, hint=found.hint)
