@@ -1,5 +1,5 @@
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate, pre_migrate
+from django.db.models.signals import post_migrate, pre_migrate, pre_save
 
 
 class AuthsvcConfig(AppConfig):
@@ -8,9 +8,14 @@ class AuthsvcConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from authsvc import checks, logs, triggers  # noqa: F401 - models exist only now
+        from authsvc import checks, logs, models, triggers  # noqa: F401 - models exist only now
 
         logs.install()
+        pre_save.connect(
+            models.before_account_save,
+            sender=models.Account,
+            dispatch_uid="authsvc.models.before_account_save",
+        )
 
         pre_migrate.connect(triggers.remove, sender=self, dispatch_uid="authsvc.triggers.remove")
         post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")

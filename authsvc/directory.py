@@ -7,7 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.signals import setting_changed
 from django.db.models import QuerySet
@@ -68,7 +68,28 @@ class Derived:
         self._known.clear()
 
 
-SELECT_NAME = f"SELECT username FROM {Account._meta.db_table} WHERE username = %s"  # noqa: S608
+# The account of that username, and every account with further client ids: those are few.
+SELECT_CLAIMS = (
+    f"SELECT username, NULL FROM {Account._meta.db_table} WHERE username = %s UNION ALL "  # noqa: S608
+    f"SELECT username, client_ids FROM {Account._meta.db_table} WHERE client_ids <> '[]'"
+)
+
+
+class Claim(NamedTuple):
+    """The client ids that an account claims besides its username."""
+
+    key: str
+    exact: frozenset[str]
+    prefixes: tuple[str, ...]
+
+    def covers(self, client_id: str) -> bool:
+        return client_id in self.exact or client_id.startswith(self.prefixes)
+
+
+def claim_of(username: str, column: Any) -> Claim:
+    """Return the claim in the client ids of an account. A `*` alone, which SQL can write, claims nothing."""
+    exact, prefixes = _client_ids(column)
+    return Claim(f"account/{username}", frozenset(exact), tuple(filter(None, prefixes)))
 
 
 class AccountDirectory:
@@ -76,9 +97,11 @@ class AccountDirectory:
 
     def __init__(self) -> None:
         self._principals = Derived(self._principal)
+        self._claims: tuple[list[reader.Row], list[Claim]] = ([], [])
 
     def sources(self) -> list[Source]:
-        return [Source(Account._meta.db_table, ("username",), DECIDE)]
+        # No names: a list of client ids also decides about devices, so a change of an account clears all memory.
+        return [Source(Account._meta.db_table, (), ("username", *DECIDE))]
 
     async def lookup(self, username: str) -> Principal | None:
         rows = await reader.fetch(SELECT_ACCOUNT, [username])
@@ -98,13 +121,17 @@ class AccountDirectory:
             version=version_of(changed),
             revoked=not current and changed is not None,
             retires_previous=retires(previous, until),
+            keeps_client_ids=True,
             keeper=self,
         )
 
     async def claimants(self, client_id: str) -> set[str]:
-        """By username; the further client ids of an account are what an operator let it share."""
-        rows = await reader.fetch(SELECT_NAME, [client_id])
-        return {f"account/{username}" for (username,) in rows}
+        """Return the accounts that have *client_id* as their username or among their further client ids."""
+        rows = await reader.fetch(SELECT_CLAIMS, [client_id])
+        if rows != self._claims[0]:
+            self._claims = rows, [claim_of(*row) for row in rows]
+        found = {claim.key for claim in self._claims[1] if claim.covers(client_id)}
+        return found | {f"account/{username}" for username, listed in rows if username == client_id}
 
     async def identities(self, name: str) -> dict[str, str]:
         username = name.removeprefix("account/")
@@ -125,7 +152,10 @@ def retire_previous(rows: QuerySet[Any]) -> None:
 
 def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
     """The exact client ids and the prefixes in a JSON column; what is no list of texts names none."""
-    found = json.loads(column) if isinstance(column, str) else column
+    try:
+        found = json.loads(column) if isinstance(column, str) else column
+    except (ValueError, RecursionError):  # such as an integer of 5,000 digits
+        found = []
     if isinstance(found, str):  # PostgreSQL gave a JSON text, not a list
         found = []
     texts = [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else []

@@ -6,10 +6,11 @@ import hashlib
 import ipaddress
 import re
 import secrets as random
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 
 from authsvc.core import access, grants, passwords
@@ -103,6 +104,77 @@ class Broker(models.Model):
         return token
 
 
+class ClientIdTaken(ValidationError, ValueError):
+    """A client id of an account that names a device, which could not log in any more."""
+
+
+ClaimCheck = Callable[[Collection[str]], None]
+_claim_checks: list[ClaimCheck] = []
+
+
+def register_claim_check(check: ClaimCheck) -> None:
+    """Have *check* called with the entries that accounts get as client ids; it raises ClientIdTaken."""
+    _claim_checks.append(check)
+
+
+def check_claims(added: Collection[str]) -> None:
+    """Raise ValidationError if accounts may not get *added* as client ids."""
+    if added:
+        validate_client_ids(sorted(added))
+    for check in _claim_checks if added else ():
+        check(added)
+
+
+def _entries(client_ids: Any) -> set[str]:
+    found = client_ids if isinstance(client_ids, list) else []
+    return {entry for entry in found if isinstance(entry, str) and entry}
+
+
+class AccountQuerySet(models.QuerySet["Account"]):
+    """Checks the client ids that accounts get."""
+
+    def bulk_create(self, objs: Iterable[Account], *args: Any, **options: Any) -> list[Account]:
+        accounts = list(objs)
+        self._for_write = True
+        check_claims(_added(self.model, accounts, self.db))
+        return super().bulk_create(accounts, *args, **options)
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+    def update(self, **changes: Any) -> int:
+        if "client_ids" not in changes:
+            return super().update(**changes)
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            before = dict(self.order_by().values_list("pk", "client_ids"))
+            changed = super().update(**changes)
+            rows = self.model._base_manager.using(self.db).filter(pk__in=list(before))
+            now = rows.values_list("pk", "client_ids")
+            check_claims({e for pk, ids in now for e in _entries(ids) - _entries(before[pk])})
+        return changed
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+
+def _added(model: type[Account], accounts: Collection[Account], using: str | None) -> set[str]:
+    """Return the client ids of *accounts* that their rows do not have yet."""
+    rows = model._base_manager.using(using).filter(username__in=[account.username for account in accounts])
+    before: dict[str, set[str]] = {
+        name: _entries(ids) for name, ids in rows.values_list("username", "client_ids")
+    }
+    return {
+        e for account in accounts for e in _entries(account.client_ids) - before.get(account.username, set())
+    }
+
+
+def before_account_save(
+    instance: Account, raw: bool, using: str, update_fields: Collection[str] | None, **_: Any
+) -> None:
+    """Check the client ids that a save adds; not those of a fixture (*raw*), which restores what was."""
+    if not raw and (update_fields is None or "client_ids" in update_fields):
+        check_claims(_added(type(instance), [instance], using))
+
+
 class Account(models.Model):
     """Who a broker knows by this username and is no device: ingest, a backend, a dashboard."""
 
@@ -122,11 +194,20 @@ class Account(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = AccountQuerySet.as_manager()
+
     class Meta:
         ordering = ["username"]
 
     def __str__(self) -> str:
         return str(self.username)
+
+    def clean(self) -> None:
+        """Raise ValidationError, for forms, if it gets client ids that it may not have."""
+        try:
+            check_claims(_added(type(self), [self], self._state.db))
+        except ValidationError as error:
+            raise ValidationError({"client_ids": error}) from error
 
     @property
     def key(self) -> str:

@@ -30,11 +30,11 @@ class DeviceForm(ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
-        device = self.instance
-        given = self.cleaned_data
-        names = [given.get(n, getattr(device, n)) for n in provisioning.CLIENT_ID_COLUMNS]
+        device, given = self.instance, self.cleaned_data
+        # Only what changes: a device that has a wrong name already must still be disabled.
+        new = [given[n] for n in provisioning.CLIENT_ID_COLUMNS if n in given and n in self.changed_data]
         try:
-            provisioning.refuse_taken([n for n in names if n], but=device if device.pk else None)
+            provisioning.refuse_taken([n for n in new if n], but=device if device.pk else None)
         except provisioning.IdentityTaken as error:
             raise ValidationError(str(error)) from error
         return cleaned

@@ -8,8 +8,10 @@ class DevicehubConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from devicehub import checks, commands, models, removal, storage  # noqa: F401 - models exist only now
+        from authsvc.models import register_claim_check
+        from devicehub import checks, commands, models, provisioning, removal, storage  # noqa: F401 - models exist only now
 
+        register_claim_check(provisioning.refuse_claims)
         models.register_command_sender(commands.send)
         models.register_watcher(removal.Removal())
         removal.watch()

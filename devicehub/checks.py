@@ -167,7 +167,7 @@ def check_identities(databases: Sequence[str] | None = None, **_: Any) -> list[C
     """devicehub.W007: no username and no client id names two identities (`check --database default`)."""
     if not databases or "default" not in databases or not _migrated():
         return []
-    hint = "Whoever connects under it could take over the other's session, so nobody may; rename one."
+    hint = "One could take over the session of the other: no device may connect under it. Rename one."
     return [
         Warning(f"{name!r} names {' and '.join(keys)}.", hint=hint, id="devicehub.W007")
         for name, keys in provisioning.shared_names()

@@ -88,8 +88,11 @@ def batched(things: Iterable[Thing], most: int) -> Iterator[list[Thing]]:
 class Watcher(Protocol):
     """Who is told when devices begin and end: `devicehub.removal`, registered when the app is ready."""
 
-    def begin(self, model: type[BaseDevice], device_ids: Iterable[str], using: str) -> None:
-        """Clear what these ids still hold; called in the transaction that gives them to devices."""
+    def named(self, model: type[BaseDevice], device_ids: set[str], names: set[str], using: str) -> None:
+        """Devices get *device_ids*, and *names* as usernames and client ids. Raise what refuses these names.
+
+        Called in the transaction that writes them.
+        """
 
     def ended(self, model: type[BaseDevice], device_ids: Iterable[str]) -> None:
         """These devices are not active any more; called in the transaction that says so."""
@@ -113,33 +116,35 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
     """Tells of the devices that begin, get another id or are disabled, and deletes much in small portions."""
 
     def bulk_create(self, objs: Iterable[BaseDevice], *args: Any, **options: Any) -> list[BaseDevice]:
-        """As every query set; ids that no device has now are cleared first, in the same transaction."""
+        """As every query set; names that are new are told first, in the same transaction."""
         devices = list(objs)
         if _watcher is None:
             return super().bulk_create(devices, *args, **options)
         self._for_write = True
         with transaction.atomic(using=self.db):
-            for some in batched([device.device_id for device in devices], 200):
-                _watcher.begin(self.model, unused_ids(self.model, some, self.db), self.db)
+            for some in batched(devices, 200):
+                _watcher.named(self.model, *new_names(self.model, some, self.db), self.db)
             return super().bulk_create(devices, *args, **options)
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def update(self, **changes: Any) -> int:
-        renames, disables = "device_id" in changes, changes.get("is_active", True) is not True
+        renames, disables = not changes.keys().isdisjoint(NAMES), changes.get("is_active", True) is not True
         if _watcher is None or not (renames or disables):
             return super().update(**changes)
         self._for_write = True
         with transaction.atomic(using=self.db):
             chosen = self.order_by() if renames else self.order_by().filter(is_active=True)
-            before = {pk: (name, active) for pk, name, active in chosen.values_list(*STANDING)}
+            before = {row[0]: row[1:] for row in chosen.values_list("pk", "is_active", *NAMES)}
             changed = super().update(**changes)
             rows = self.model._base_manager.using(self.db).order_by()
             for some in batched(before, 200):
-                now = list(rows.filter(pk__in=some).values_list(*STANDING))
-                renamed = [name for pk, name, _ in now if name != before[pk][0]]
-                _watcher.begin(self.model, renamed, self.db)
-                ended = [before[pk][0] for pk, _, active in now if before[pk][1] and not active]
+                now = list(rows.filter(pk__in=some).values_list("pk", "is_active", *NAMES))
+                ids = {row[2] for row in now if row[2] != before[row[0]][1]}
+                known = {name for pk in some for name in before[pk][1:]}
+                names_now = {name for _, _, *found in now for name in found if name}
+                _watcher.named(self.model, ids, names_now - known, self.db)
+                ended = [before[pk][1] for pk, active, *_ in now if before[pk][0] and not active]
                 _watcher.ended(self.model, ended)
         return changed
 
@@ -175,15 +180,20 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
     delete.queryset_only = True  # type: ignore[attr-defined]
 
 
-STANDING = ("pk", "device_id", "is_active")
+NAMES = ("device_id", "mqtt_username", "mqtt_client_id")  # what a device is known and may connect as
 
 
-def unused_ids(model: type[BaseDevice], device_ids: Iterable[Any], using: str) -> list[str]:
-    """Return those of *device_ids* that no device of *model* has now."""
-    texts = [device_id for device_id in device_ids if isinstance(device_id, str)]
-    rows = model._base_manager.using(using).filter(device_id__in=texts).order_by()
-    used = set(rows.values_list("device_id", flat=True))
-    return [text for text in texts if text not in used]
+def new_names(
+    model: type[BaseDevice], devices: Iterable[BaseDevice], using: str
+) -> tuple[set[str], set[str]]:
+    """Return the device ids that no device has yet, and the names that the rows of *devices* do not have yet."""
+    given = [tuple(getattr(device, name) for name in NAMES) for device in devices]
+    ids = {row[0] for row in given if isinstance(row[0], str)}
+    own = models.Q(device_id__in=ids) | models.Q(pk__in=[device.pk for device in devices if device.pk])
+    rows = model._base_manager.using(using).filter(own).order_by().values_list(*NAMES)
+    known = list(rows)
+    names = {name for row in given for name in row if name and isinstance(name, str)}
+    return ids - {row[0] for row in known}, names - {name for row in known for name in row}
 
 
 class BaseDevice(models.Model):

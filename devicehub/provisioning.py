@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from django.utils import timezone
 
 from authsvc.core import passwords
 from authsvc.core.grants import ActionSet
-from authsvc.models import Account, Grant
+from authsvc.directory import claim_of
+from authsvc.models import Account, ClientIdTaken, Grant
 from devicehub import topics
 from devicehub.identifiers import mqtt_username
-from devicehub.models import BaseDevice, digest_api_key
+from devicehub.models import NAMES, BaseDevice, digest_api_key
 from devicehub.registry import Kind, registry
 from devicehub.signals import device_provisioned, tell
 from devicehub.topics import MessageType
 
-CLIENT_ID_COLUMNS = ("device_id", "mqtt_username", "mqtt_client_id")
+CLIENT_ID_COLUMNS = NAMES
 MIN_CHOSEN = 12  # characters of a password that a person chose
 CREDENTIAL_FIELDS = (
     "mqtt_username",
@@ -43,7 +44,7 @@ class UnknownDevice(Exception):
     """There is no device of that id."""
 
 
-class IdentityTaken(Exception):
+class IdentityTaken(ValueError):
     """A client id or username that the new identity would use already belongs to another one."""
 
 
@@ -197,7 +198,7 @@ def create_account(
     if Account.objects.filter(username=name).exists():
         raise IdentityTaken(f"There is an account {name} already")
     account = Account(username=name, is_superuser=superuser, client_ids=list(client_ids))
-    refuse_taken([name, *(text for text in account.client_ids if not text.endswith("*"))])
+    _refuse_used([name, *(text for text in account.client_ids if not text.endswith("*"))])
     password = account.generate_password()
     account.save(force_insert=True)
     if ingest:
@@ -232,10 +233,52 @@ def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
 
 
 def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:
-    """Raise IdentityTaken when one of *names* is another identity's, or it could take over its session.
+    """Raise IdentityTaken when one of *names* of a device is another identity's, or it could take over its session.
 
     Usernames and client ids of devices (*but* apart) and accounts are one name space.
     """
+    _refuse_used(names, but)
+    refuse_claimed(names)
+
+
+def refuse_claimed(names: Collection[str]) -> None:
+    """Raise IdentityTaken when one of *names* of a device is a client id of an account. One query."""
+    found = Account.objects.filter(~models.Q(client_ids=[]) | models.Q(username__in=names))
+    for username, client_ids in found.values_list("username", "client_ids"):
+        claim = claim_of(username, client_ids)
+        for name in names:
+            if name == username or claim.covers(name):
+                raise IdentityTaken(f"{name} is a client id of the account {username}; choose another one")
+
+
+def refuse_claims(entries: Collection[str]) -> None:
+    """Raise ClientIdTaken when a client id in *entries*, of an account, names a device; one may end in `*`."""
+    for name, key in _claimed(entries, most=1):
+        raise ClientIdTaken(f"{key} has the name {name}, which an account cannot have as a client id")
+
+
+def _claimed(entries: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
+    """Yield up to *most* names of devices that each of *entries* covers, with the device's key; by index alone."""
+    for kind in registry:
+        for column in NAMES:
+            for entry in entries:
+                rows = kind.device_model._base_manager.order_by().filter(_covered(column, entry))
+                for name, device_id in rows.values_list(column, "device_id")[:most]:
+                    yield name, kind.key(device_id)
+
+
+def _covered(column: str, entry: str) -> models.Q:
+    """Return the condition that *column* is *entry*, or begins as it does before its `*`; exact in case."""
+    prefix = entry.removesuffix("*")
+    if prefix == entry:
+        return models.Q((column, entry))
+    if connection.vendor == "sqlite":  # LIKE would ignore case there, and the index
+        return models.Q((f"{column}__gte", prefix), (f"{column}__lt", f"{prefix}{chr(0x10FFFF)}"))
+    return models.Q((f"{column}__startswith", prefix))
+
+
+def _refuse_used(names: list[str], but: BaseDevice | None = None) -> None:
+    """Raise IdentityTaken when one of *names* is that of a device, *but* apart, or the username of an account."""
     for kind in registry:
         rows = kind.device_model.objects.all()
         if but is not None and isinstance(but, kind.device_model):
@@ -252,7 +295,10 @@ def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:
 
 
 def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
-    """Usernames and client ids that name more than one identity, with the keys of those; at most *most*."""
+    """Return usernames and client ids that name more than one identity, with the keys of those.
+
+    At most *most* names of devices and usernames, and *most* that each client id of an account covers.
+    """
     arms = [
         f"SELECT {column} AS name, '{kind.slug}/' || device_id AS owner FROM {kind.device_model._meta.db_table}"  # noqa: S608
         for kind in registry
@@ -270,4 +316,9 @@ def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
         found: dict[str, list[str]] = {}
         for name, owner in cursor.fetchall():
             found.setdefault(name, []).append(owner)
-    return [(name, sorted(owners)) for name, owners in sorted(found.items())]
+    for username, client_ids in Account.objects.exclude(client_ids=[]).values_list("username", "client_ids"):
+        claim = claim_of(username, client_ids)
+        entries = [*claim.exact, *(f"{prefix}*" for prefix in claim.prefixes)]
+        for name, key in _claimed(entries, most):
+            found.setdefault(name, []).extend((claim.key, key))
+    return [(name, sorted(set(owners))) for name, owners in sorted(found.items())]

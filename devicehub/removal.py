@@ -21,9 +21,10 @@ from django.db.models.deletion import Collector, get_candidate_relations_to_dele
 from django.utils import timezone
 
 from authsvc.models import Denial, Grant
-from devicehub import batches, commands, identifiers, retained, rollups, topics
+from devicehub import batches, commands, identifiers, provisioning, retained, rollups, topics
 from devicehub.batches import Pace, Stopped, Where
 from devicehub.models import (
+    NAMES,
     OPEN_STATES,
     BaseDevice,
     DeviceCommand,
@@ -31,7 +32,7 @@ from devicehub.models import (
     RemovalRequest,
     Rollup,
     batched,
-    unused_ids,
+    new_names,
 )
 from devicehub.registry import Kind, registry
 from devicehub.topics import MessageType
@@ -409,10 +410,12 @@ def _disinherit(kind: Kind, device_ids: list[str]) -> None:
 class Removal:
     """The watcher of the models: whatever way a device begins or ends in the ORM."""
 
-    def begin(self, model: type[BaseDevice], device_ids: Iterable[str], using: str) -> None:
+    def named(self, model: type[BaseDevice], device_ids: set[str], names: set[str], using: str) -> None:
         kind = registry.of(model)
         if kind is None or using != DEFAULT_DB_ALIAS:  # a copy elsewhere is not a device that may log in
             return
+        if names:
+            provisioning.refuse_claimed(names)
         keys = {kind.key(device_id): device_id for device_id in device_ids}
         found = _left_over(list(keys)) if keys else set()
         if not found:
@@ -464,16 +467,15 @@ def before_save(
     update_fields: Collection[str] | None,
     **_: Any,
 ) -> None:
-    """Clear what the id of a device still holds, before the save that gives it to the device.
+    """Tell of the names that a device gets, before the save that gives them.
 
     Not for a fixture (*raw*): it restores devices together with their grants, in any order.
     """
     if raw or not isinstance(instance, BaseDevice):
         return
     kind = registry.of(instance)
-    if kind is not None and (update_fields is None or "device_id" in update_fields):
-        model = kind.device_model
-        Removal().begin(model, unused_ids(model, [instance.device_id], using), using)
+    if kind is not None and (update_fields is None or not set(NAMES).isdisjoint(update_fields)):
+        Removal().named(kind.device_model, *new_names(kind.device_model, [instance], using), using)
 
 
 def watch() -> None:

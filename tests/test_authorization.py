@@ -953,8 +953,8 @@ def refused(username="stranger", topic="a/b", reason=Reason.NO_GRANT, client_id=
 class TestDenials:
     def test_each_is_recorded_with_its_reason_and_none_shows(self, ask, station):
         Account.objects.create(username="old", is_active=False)
-        Account.objects.create(username="twin")
         WeatherStationDevice.objects.create(device_id="TWIN", mqtt_username="twin")
+        Account.objects.create(username="twin")
         good = {"username": station.username, "clientid": station.username}
         asked = {
             Reason.WRONG_PASSWORD: ("go-auth/user", good | {"password": "wrong"}),

@@ -177,6 +177,7 @@ class Principal:
     *attributes* fill the placeholders of grants. *version* changes with every change of the credentials.
     *revoked*: it had credentials and has none, so what is connected as it should not be any more.
     *retires_previous*: a previous password is among the secrets only until the current one is used.
+    *keeps_client_ids*: it connects under a client id that it claims though a principal of another kind has it too.
     """
 
     key: str
@@ -191,6 +192,7 @@ class Principal:
     version: int = 0
     revoked: bool = False
     retires_previous: bool = False
+    keeps_client_ids: bool = False
     keeper: Keeper | None = field(default=None, repr=False, compare=False)
 
     def may_connect_as(self, client_id: str) -> bool:
@@ -248,7 +250,7 @@ class Directory(Protocol):
         """Who *username* is, or None. Raises AmbiguousIdentity for two; any other exception is a fault."""
 
     async def claimants(self, client_id: str) -> set[str]:
-        """The keys of all principals that *client_id* names exactly; asked once for each login."""
+        """Return the keys of all principals that claim *client_id*; asked once for each login."""
 
 
 def is_username(name: str) -> bool:

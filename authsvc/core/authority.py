@@ -109,17 +109,29 @@ def _bound(principal: Principal, client: Client, rules: Rules) -> bool:
 
 
 async def _only_claimant(verdict: Verdict, directory: Directory) -> Verdict:
-    """*verdict* on a login, unless its client id also names somebody else, whose session it would take over.
+    """Return *verdict* on a login, or a deny if a rival claims its client id, whose session it would take over.
 
-    What writes identities refuses that; this is for what got round it.
+    What writes identities refuses that; this is for what got round it, and for two writers at once.
     """
     principal, question = verdict.principal, verdict.question
     if principal is None or question is None or question.client.client_id is None:
         return verdict
     claimants = await directory.claimants(question.client.client_id)
-    if claimants <= {principal.key}:
+    if claimants <= {principal.key} or not _rivals(principal, question.client.client_id, claimants):
         return verdict
     return deny(Reason.AMBIGUOUS_CLIENT_ID, principal, question)
+
+
+def _rivals(principal: Principal, client_id: str, claimants: set[str]) -> set[str]:
+    """Return the claimants because of which *principal* may not connect as *client_id*.
+
+    Accounts keep their client ids: a device that has one too is refused, never the account. Accounts may share
+    what an operator listed for both, but not the username of one of them.
+    """
+    rivals = claimants - {principal.key}
+    if principal.keeps_client_ids and principal.key in claimants:
+        rivals &= {f"{principal.key.partition('/')[0]}/{client_id}"}
+    return rivals
 
 
 async def _login(
