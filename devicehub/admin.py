@@ -11,13 +11,23 @@ from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError, QuerySet, RestrictedError
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
 from authsvc.secret_columns import HidesSecrets
 from devicehub import commands, provisioning, removal
 from devicehub.commands import description
 from devicehub.identifiers import is_client_id
-from devicehub.models import DeviceCommand, IngestWorker, QuarantinedMessage, RemovalRequest, RetainedTopic
+from devicehub.models import (
+    BaseMessage,
+    CountedRefusal,
+    DeviceCommand,
+    IngestWorker,
+    QuarantinedMessage,
+    RemovalRequest,
+    RetainedTopic,
+)
 from devicehub.registry import Kind, registry
 
 SHOWN_BYTES = 2000  # of a quarantined payload
@@ -115,6 +125,16 @@ class MessageAdmin(RecordAdmin):
     list_display = ("received_at", "device", "topic", "outcome", "processing_error")
     list_filter = ("outcome",)
     list_select_related = ("device",)
+    readonly_fields = ("in_quarantine",)
+
+    @admin.display(description="Payload in the quarantine")
+    def in_quarantine(self, message: BaseMessage) -> str:
+        """The beginning of the bytes of a failed message, and where the whole row is."""
+        row = message.quarantined
+        if row is None:
+            return "-"
+        url = reverse("admin:devicehub_quarantinedmessage_change", args=[row.pk])
+        return format_html('<a href="{}">{}</a>: {}', url, row.pk, _shown(row.payload))
 
 
 @admin.register(QuarantinedMessage)
@@ -122,18 +142,29 @@ class QuarantineAdmin(RecordAdmin):
     list_display = ("received_at", "id", "reason", "topic", "device_key", "detail")
     list_filter = ("reason",)
     search_fields = ("=id", "topic", "device_key")
-    readonly_fields = ("payload_as_sent",)
+    readonly_fields = ("payload_as_sent", "size")
 
     @admin.display(description="Payload")
     def payload_as_sent(self, row: QuarantinedMessage) -> str:
-        """Its beginning: as text where it is one, else in hexadecimal digits."""
-        beginning = bytes(row.payload)[:SHOWN_BYTES]
-        more = f" ... ({len(row.payload):,} bytes)" if len(row.payload) > SHOWN_BYTES else ""
-        try:
-            text = beginning.decode()
-        except UnicodeDecodeError:
-            text = beginning.hex(" ")
-        return (text if text.isprintable() else beginning.hex(" ")) + more if text else "(empty)"
+        return _shown(row.payload)
+
+
+def _shown(payload: bytes | memoryview) -> str:
+    """Return the beginning of *payload*: as text where it is one, else in hexadecimal digits."""
+    beginning = bytes(payload)[:SHOWN_BYTES]
+    more = f" ... ({len(payload):,} bytes)" if len(payload) > SHOWN_BYTES else ""
+    try:
+        text = beginning.decode()
+    except UnicodeDecodeError:
+        text = beginning.hex(" ")
+    return (text if text.isprintable() else beginning.hex(" ")) + more if text else "(empty)"
+
+
+@admin.register(CountedRefusal)
+class CountedRefusalAdmin(RecordAdmin):
+    list_display = ("last_at", "device_key", "reason", "count", "first_at")
+    list_filter = ("reason",)
+    search_fields = ("device_key",)
 
 
 @admin.register(DeviceCommand)

@@ -126,6 +126,7 @@ def check_bounds(**_: Any) -> list[CheckMessage]:
 # Settings that are whole numbers, how they are read, and the least that they may be.
 BOUNDS: tuple[tuple[str, Callable[[], int], int], ...] = (
     ("DEVICEHUB_MAX_SAMPLES", lambda: settings.max_samples, 1),
+    ("DEVICEHUB_QUARANTINE_PER_DEVICE", lambda: settings.quarantine_per_device, 0),
 )
 
 

@@ -53,6 +53,11 @@ class Settings:
         return timedelta(seconds=float(getattr(django_settings, "DEVICEHUB_COMMAND_DEADLINE", 3600)))
 
     @property
+    def quarantine_per_device(self) -> int:
+        """DEVICEHUB_QUARANTINE_PER_DEVICE: bytes that the quarantine keeps of one device; what is beyond is counted."""
+        return int(getattr(django_settings, "DEVICEHUB_QUARANTINE_PER_DEVICE", 10 << 20))
+
+    @property
     def keep_quarantine(self) -> str:
         """DEVICEHUB_KEEP_QUARANTINE: how long quarantined messages are kept, such as `90d`; empty is for ever."""
         return str(getattr(django_settings, "DEVICEHUB_KEEP_QUARANTINE", ""))

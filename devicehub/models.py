@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import uuid
 from collections import Counter
@@ -346,8 +347,13 @@ class BaseReading(models.Model):
         return f"Reading at {self.timestamp}"
 
 
+# How the error of a failed message ends: with the row of the quarantine that holds its bytes.
+QUARANTINED_AS = " (quarantined as {})"
+_QUARANTINED_AS = re.compile(r" \(quarantined as (\d+)\)\Z")
+
+
 class BaseMessage(models.Model):
-    """One message as it came, and what became of it.
+    """One message as it came, and what became of it. The bytes of a failed one are in the quarantine alone.
 
     *outcome* is one of stored, partial, failed, duplicate, retained; *notes* says what was dropped and why.
     *digest* is set when the payload carries a device time: with the device it is the message's key.
@@ -376,6 +382,14 @@ class BaseMessage(models.Model):
     def __str__(self) -> str:
         return f"Message on {self.topic} ({self.processing_status})"
 
+    @property
+    def quarantined(self) -> QuarantinedMessage | None:
+        """The row of the quarantine that holds the bytes of this message; None where there is none, or no more."""
+        found = _QUARANTINED_AS.search(self.processing_error)
+        if found is None or self.payload_raw is not None or self.payload_json is not None:
+            return None
+        return QuarantinedMessage.objects.filter(pk=int(found[1])).first()
+
     def mark_completed(self) -> None:
         self.processing_status = ProcessingStatus.COMPLETED
         self.processed_at = timezone.now()
@@ -388,8 +402,24 @@ class BaseMessage(models.Model):
         self.save(update_fields=["processing_status", "processing_error", "processed_at"])
 
 
+class QuarantinedQuerySet(models.QuerySet["QuarantinedMessage"]):
+    """Gives back what deleted rows took of the allowances of their devices."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        with transaction.atomic(using=self.db):
+            deleted = super().delete()
+            QuarantineUse.forget()
+        return deleted
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+
 class QuarantinedMessage(models.Model):
-    """A message that could not be stored, with the reason and its bytes, so that nothing is lost silently."""
+    """A message that could not be stored, with the reason and its bytes, so that nothing is lost silently.
+
+    *size* is what it counts in the allowance of its device, as long as it was not replayed.
+    """
 
     reason = models.CharField(max_length=30, db_index=True)
     detail = models.CharField(max_length=500, blank=True)
@@ -402,6 +432,9 @@ class QuarantinedMessage(models.Model):
     device_key = models.CharField(max_length=260, blank=True, db_index=True)
     received_at = models.DateTimeField(db_index=True)
     replayed_at = models.DateTimeField(null=True, blank=True)
+    size = models.PositiveIntegerField(null=True, blank=True, editable=False)  # NULL before it was counted
+
+    objects = QuarantinedQuerySet.as_manager()
 
     class Meta:
         ordering = ["-received_at"]
@@ -409,6 +442,51 @@ class QuarantinedMessage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.reason} on {self.topic}"
+
+    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        with transaction.atomic(using=using or self._state.db):
+            deleted = super().delete(using, keep_parents)
+            QuarantineUse.forget()
+        return deleted
+
+
+class QuarantineUse(models.Model):
+    """How many bytes the quarantine holds of one device; *owner* is its key, or "" for all that is of no device."""
+
+    owner = models.CharField(max_length=260, primary_key=True)
+    size = models.BigIntegerField()
+    counted_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes of {self.owner or 'no known device'}"
+
+    @classmethod
+    def forget(cls, *owners: str) -> None:
+        """Have what the quarantine holds of *owners*, or of all, counted anew when it is needed next."""
+        rows = cls.objects.filter(owner__in=owners) if owners else cls.objects.all()
+        with transaction.atomic():
+            # In the order in which a batch changes them, or the two wait for each other.
+            list(rows.select_for_update().order_by("owner").values_list("owner"))
+            rows.delete()
+
+
+class CountedRefusal(models.Model):
+    """How many messages were refused and not kept, beyond the allowance of their device, which is "" if unknown."""
+
+    device_key = models.CharField(max_length=260, blank=True)
+    reason = models.CharField(max_length=30)
+    count = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-last_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["device_key", "reason"], name="devicehub_countedrefusal_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.device_key or 'no known device'}: {self.reason}"
 
 
 class CommandState(models.TextChoices):

@@ -27,8 +27,10 @@ from devicehub.models import (
     NAMES,
     OPEN_STATES,
     BaseDevice,
+    CountedRefusal,
     DeviceCommand,
     QuarantinedMessage,
+    QuarantineUse,
     RemovalRequest,
     Rollup,
     batched,
@@ -114,8 +116,11 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     if device is not None:
         _count_deleted(done, kind, _delete_row(device))
         # A message that was on its way into the database may have ended there.
-        done.quarantine += batches.drain(QuarantinedMessage._meta.db_table, "device_key = %s", [key], pace)
+        for name, model, key_of in _HISTORY:
+            if name == "quarantine":
+                done.quarantine += batches.drain(model._meta.db_table, f"{key_of} = %s", [key], pace)
     RemovalRequest.objects.filter(device_key=key).delete()
+    QuarantineUse.forget(key, "")  # what was on unknown topics counted as of no device
     return done
 
 
@@ -124,7 +129,8 @@ def preview(kind: Kind, device_id: str) -> Erased:
     key = kind.key(device_id)
     found = Erased(retained=len(MessageType), grants=_grants(kind, device_id).count())
     for name, model, key_of in _HISTORY:
-        setattr(found, name, model._default_manager.filter(**{key_of: key}).count())
+        count = model._default_manager.filter(**{key_of: key}).count()
+        setattr(found, name, getattr(found, name) + count)
     device = kind.device_model.objects.filter(device_id=device_id).first()
     if device is not None:
         found.device = 1
@@ -139,6 +145,7 @@ def preview(kind: Kind, device_id: str) -> Erased:
 _HISTORY: tuple[tuple[str, type[models.Model], str], ...] = (
     ("rollups", Rollup, "device_key"),
     ("quarantine", QuarantinedMessage, "device_key"),
+    ("quarantine", CountedRefusal, "device_key"),
     ("commands", DeviceCommand, "device_key"),
     ("denials", Denial, "principal"),
 )

@@ -21,7 +21,7 @@ from authsvc.durations import duration
 from devicehub import batches, partitions, rollup_tables, rollups
 from devicehub.batches import Pace, Where
 from devicehub.conf import settings
-from devicehub.models import QuarantinedMessage, Rollup
+from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse, Rollup
 from devicehub.registry import Kind
 
 OPTIONS = ("keep_readings", "keep_messages", "keep_hours", "keep_days")
@@ -108,7 +108,12 @@ def prune_quarantine(pace: Pace) -> Pruned:
     done = Pruned("quarantine", before=timezone.now() - kept if kept else None)
     if done.before:
         old = Where("received_at < %s", [batches.as_time(done.before)])
-        done.deleted = batches.sweep(table, "received_at", old, pace)
+        try:
+            done.deleted = batches.sweep(table, "received_at", old, pace)
+        finally:  # also when it was stopped
+            QuarantineUse.forget()
+        before = Where("last_at < %s", old.parameters)
+        batches.sweep(CountedRefusal._meta.db_table, "last_at", before, pace)
     done.oldest = _oldest(QuarantinedMessage, "received_at")
     return done
 

@@ -180,7 +180,7 @@ def test_a_worker_grows_by_no_long_message(ports, certificate, station, tmp_path
         device.publish(Outgoing(station.topic("data"), json.dumps({"temperature": 2}).encode()))
 
         assert eventually(lambda: WeatherStationReading.objects.count() == 2, 20)
-        assert most_memory(worker.pid) - before < 16 * MIB
+        assert most_memory(worker.pid) - before < 12 * MIB
         rows = QuarantinedMessage.objects.values_list("reason", "device_key", "topic")
         assert set(rows) == {("too_large", "weatherstation/STATION-001", station.topic("data"))}
         assert len(rows) == len(sizes)

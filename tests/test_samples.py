@@ -17,9 +17,11 @@ NOW = datetime.now(UTC)
 START = int(NOW.timestamp()) - 100_000
 MOST = 20
 
+pytestmark = pytest.mark.sqlite_only
+
 
 @pytest.fixture
-def device(transactional_db, settings):
+def device(db, settings):
     settings.DEVICEHUB_MAX_SAMPLES = MOST
     return WeatherStationDevice.objects.create(device_id="STATION-001")
 

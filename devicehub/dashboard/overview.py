@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
@@ -14,7 +15,7 @@ from django.utils import timezone
 from authsvc.core.access import Reason
 from authsvc.models import Denial
 from devicehub.dashboard import display, reasons
-from devicehub.models import QuarantinedMessage
+from devicehub.models import CountedRefusal, QuarantinedMessage
 from devicehub.registry import registry
 
 DENIALS = 20
@@ -137,15 +138,33 @@ def _attempts() -> QuerySet[Denial]:
     return Denial.objects.exclude(reason=Reason.NOT_SUPERUSER)
 
 
+class Counted(NamedTuple):
+    """How many messages of one device were refused for one reason and not kept."""
+
+    device_key: str
+    reason: str
+    messages: int
+    last_at: datetime
+
+
 @dataclass(frozen=True)
 class Quarantine:
     """How much could not be stored in a day, and what came last."""
 
     count: int
     latest: list[QuarantinedMessage]
+    counted: list[Counted]  # beyond the allowance of their device
 
 
 def quarantine() -> Quarantine:
-    kept = QuarantinedMessage.objects.filter(received_at__gt=timezone.now() - timedelta(days=1))
+    yesterday = timezone.now() - timedelta(days=1)
+    kept = QuarantinedMessage.objects.filter(received_at__gt=yesterday)
+    counted = CountedRefusal.objects.filter(last_at__gt=yesterday).values_list(
+        "device_key", "reason", "count", "last_at"
+    )
     latest = QuarantinedMessage.objects.defer("payload").order_by("-received_at", "-pk")[:QUARANTINED]
-    return Quarantine(kept.count(), list(latest))
+    return Quarantine(
+        kept.count(),
+        list(latest),
+        [Counted(*row) for row in counted.order_by("-last_at", "-pk")[:QUARANTINED]],
+    )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from devicehub.ingest.message import Outcome
 from devicehub.ingest.store import Item
 
 REGISTRY = CollectorRegistry(auto_describe=False)
@@ -16,6 +17,12 @@ _messages = Counter(
     "devicehub_ingest_messages",
     "Messages by what became of them, and why they failed.",
     ["outcome", "reason"],
+    registry=REGISTRY,
+)
+_only_counted = Counter(
+    "devicehub_ingest_only_counted_messages",
+    "Refused messages that the quarantine did not keep, beyond DEVICEHUB_QUARANTINE_PER_DEVICE.",
+    ["reason"],
     registry=REGISTRY,
 )
 _batch = Histogram(
@@ -45,8 +52,11 @@ _failures = Counter(
 
 def stored(batch: Sequence[Item], began: float, ended: float) -> None:
     """*batch* was committed; the times are Unix seconds."""
-    for (outcome, reason), count in Counts((item.outcome, item.reason or "") for item in batch).items():
+    ends = Counts((item.outcome, item.reason or "", item.kept_as is None) for item in batch)
+    for (outcome, reason, is_not_kept), count in ends.items():
         _messages.labels(outcome, reason).inc(count)
+        if outcome is Outcome.FAILED and is_not_kept:
+            _only_counted.labels(reason).inc(count)
     _batch.observe(len(batch))
     _stored.observe(max(0.0, ended - began))
     oldest = min(item.message.received_at for item in batch)

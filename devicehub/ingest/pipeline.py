@@ -250,7 +250,7 @@ def _store_one(item: Item) -> Item:
         detail = f"it cannot be stored: {type(error).__name__}"
     if isinstance(item, Judged):
         item.end(Outcome.FAILED, Reason.UNSTORABLE, detail)
-        item.document, item.notes = None, Notes()  # its row keeps the bytes alone
+        item.document, item.notes = None, Notes()  # perhaps it is these that cannot be stored
         try:
             store.write([item])
             return item
@@ -258,7 +258,7 @@ def _store_one(item: Item) -> Item:
             if _cannot_store(error):
                 raise
             log.exception("ingest.not_even_raw", topic=item.message.topic)
-    refused = Rejected(item.message, Reason.UNSTORABLE, detail, item.key)
+    refused = Rejected(item.message, Reason.UNSTORABLE, detail, item.key if isinstance(item, Judged) else "")
     store.write([refused])
     return refused
 

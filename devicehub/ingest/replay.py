@@ -11,11 +11,12 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from devicehub.ingest import limits
+from devicehub.ingest.allowance import owner_of
 from devicehub.ingest.announce import announce
-from devicehub.ingest.message import Message, Outcome
+from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.ingest.pipeline import pipeline
 from devicehub.ingest.store import Item
-from devicehub.models import QuarantinedMessage
+from devicehub.models import QuarantinedMessage, QuarantineUse
 
 CHUNK = 500  # keys that are read at a time
 
@@ -63,6 +64,8 @@ def _replay(key: int) -> Outcome | None:
         row = QuarantinedMessage.objects.select_for_update().filter(pk=key, replayed_at=None).first()
         if row is None:
             return None
+        if row.reason == Reason.TOO_LARGE and len(row.payload) >= MAX_KEPT:
+            return Outcome.FAILED  # there is no more than its beginning
         message = Message(
             row.topic,
             bytes(row.payload),
@@ -79,6 +82,7 @@ def _replay(key: int) -> Outcome | None:
             return outcome
         row.replayed_at = timezone.now()
         row.save(update_fields=["replayed_at"])
+        QuarantineUse.forget(owner_of(row.reason, row.device_key))
     for batch in told:
         announce(batch)
     return outcome

@@ -16,11 +16,12 @@ from django.utils import timezone
 from devicehub.commands import answers, transitions
 from devicehub.conf import settings
 from devicehub.ingest import limits, listeners, presence, tables
+from devicehub.ingest.allowance import ROW, Allowance, owner_of
 from devicehub.ingest.decode import Sample
 from devicehub.ingest.failpoints import reach
 from devicehub.ingest.message import MAX_KEPT, Message, Notes, Outcome, Reason
 from devicehub.ingest.presence import Sign, Transition
-from devicehub.models import BaseMessage, ProcessingStatus, QuarantinedMessage
+from devicehub.models import QUARANTINED_AS, BaseMessage, ProcessingStatus, QuarantinedMessage
 from devicehub.registry import Kind
 from devicehub.topics import MessageType
 
@@ -34,6 +35,7 @@ class Rejected:
     detail: str
     key: str = ""
     outcome: Outcome = Outcome.FAILED
+    kept_as: int | None = None  # the key of its row in the quarantine; None where it is only counted
     has_device_time: ClassVar[bool] = False  # nobody read it
 
     def end(self, outcome: Outcome) -> None:
@@ -71,6 +73,7 @@ class Judged:
     sign: Sign | None = None
     notes: Notes = field(default_factory=Notes)
     has_device_time: bool = False
+    kept_as: int | None = None  # the key of its row in the quarantine; None where it is only counted
     row_key: int | None = None
     row_written: datetime | None = None
     transition: Transition | None = None  # on the last message of each device whose batch changed it
@@ -133,15 +136,22 @@ def write(batch: Sequence[Item]) -> None:
     for item in batch:
         if isinstance(item, Judged):
             by_kind[item.kind.slug].append(item)
-    for _, items in sorted(by_kind.items()):  # in one order, or two workers wait for each other
+    kinds = [
+        items for _, items in sorted(by_kind.items())
+    ]  # in one order, or two workers wait for each other
+    for items in kinds:
         _mark_duplicates(items)
         _refuse_too_many(items)
+    failed = [item for item in batch if item.outcome is Outcome.FAILED]
+    allowance = Allowance({_owner(item) for item in failed}) if failed else None
+    refused = _admit(failed, allowance) if allowance else []
+    for items in kinds:
         _write_rows([item for item in items if item.outcome not in NO_ROW])
         _answer_commands([item for item in items if item.reply and item.outcome in NEWS])
         _hasten_commands([item for item in items if item.message_type is MessageType.STATUS])
-    failed = [item for item in batch if item.outcome is Outcome.FAILED]
-    if failed:
-        QuarantinedMessage.objects.bulk_create(_quarantined(item) for item in failed)
+    if allowance is not None:
+        QuarantinedMessage.objects.bulk_create(refused)
+        allowance.write()
     reach("written")
 
 
@@ -178,15 +188,43 @@ def _refuse_too_many(items: Sequence[Judged]) -> None:
             counted[position].end(Outcome.FAILED, Reason.RATE_LIMITED, f"more than {limit}")
 
 
-def _write_rows(items: Sequence[Judged]) -> None:
-    """Of one kind: the raw messages, their readings, and what they change on their devices."""
-    if not items:
+def _owner(item: Item) -> str:
+    return owner_of(str(item.reason), item.key)
+
+
+def _admit(failed: Sequence[Item], allowance: Allowance) -> list[QuarantinedMessage]:
+    """Return the rows of those that the quarantine keeps; the others are only counted."""
+    rows, kept = [], []
+    for item in failed:
+        item.kept_as, owner = None, _owner(item)
+        row = _quarantined(item) if allowance.fits(owner) else None
+        if row is not None and allowance.fits(owner, row.size or 0):
+            allowance.take(owner, row.size or 0)
+            rows.append(row)
+            kept.append(item)
+        else:
+            allowance.refuse(owner, str(item.reason))
+    if rows:
+        keys = tables.new_keys(QuarantinedMessage, len(rows))
+        for row, item, key in zip(rows, kept, keys, strict=True):
+            row.pk = item.kept_as = key
+    return rows
+
+
+def _write_rows(messages: Sequence[Judged]) -> None:
+    """Of one kind: the raw messages, their readings, and what they change on their devices.
+
+    A message that is only counted has no row, and is a sign of life all the same.
+    """
+    if not messages:
         return
-    kind, now = items[0].kind, timezone.now()
+    items = [item for item in messages if item.outcome is not Outcome.FAILED or item.kept_as is not None]
+    kind, now = messages[0].kind, timezone.now()
+    listened = not isinstance(messages[0].device, Known)
     as_time = tables.time_writer()
     written = as_time(now)
     rows = [message_row(item, written) for item in items]
-    if isinstance(items[0].device, Known):  # nobody will ask for the keys of its messages
+    if not listened or not items:  # nobody will ask for the keys of its messages
         tables.insert(kind.message_model, MESSAGE, rows)
     else:
         keys = tables.new_keys(kind.message_model, len(items))
@@ -195,12 +233,11 @@ def _write_rows(items: Sequence[Judged]) -> None:
         rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
         tables.insert(kind.message_model, ("id", *MESSAGE), rows)
     _write_readings(kind, items, written, as_time)
-    listened = not isinstance(items[0].device, Known)
-    told = presence.write(kind, changes(items), now, listened)
-    last = {item.device.pk: item for item in items} if listened else {}
+    told = presence.write(kind, changes(messages), now, listened)
+    last = {item.device.pk: item for item in messages} if listened else {}
     for item in last.values():
         item.transition = told.transitions.get(item.device.pk)
-    for item in items if listened else ():
+    for item in messages if listened else ():
         item.device = told.devices.get(item.device.pk, item.device)
 
 
@@ -256,17 +293,17 @@ MESSAGE: tuple[str, ...] = (
 def message_row(item: Judged, now: str) -> tuple[Any, ...]:
     """The row of a message, JSON and times as text."""
     message, failed = item.message, item.outcome is Outcome.FAILED
-    storable = item.document is not None and b"\\u0000" not in message.payload
+    storable = not failed and item.document is not None and b"\\u0000" not in message.payload
     return (
         item.device.pk,
         message.topic,
         tables.as_json(item.document) if storable else None,
-        None if storable else message.payload[:MAX_KEPT],
+        None if storable or failed else message.payload,
         _text(message.content_type, 100),
         _text(message.correlation_id, 256),
-        tables.as_json(_properties(message)) if message.user_properties else "{}",
+        tables.as_json(_properties(message)) if message.user_properties and not failed else "{}",
         FAILED if failed else COMPLETED,
-        _text(f"{item.reason}: {item.detail}", 1000) if failed else "",
+        _text(f"{item.reason}: {item.detail}", 1000) + QUARANTINED_AS.format(item.kept_as) if failed else "",
         now,
         now,
         None if failed else item.digest,
@@ -283,18 +320,24 @@ def _properties(message: Message) -> dict[str, str]:
 
 
 def _quarantined(item: Item) -> QuarantinedMessage:
-    return QuarantinedMessage(
+    message = item.message
+    row = QuarantinedMessage(
         reason=str(item.reason),
         detail=_text(item.detail, 500),
-        topic=_text(item.message.topic, 512),
-        payload=item.message.payload[:MAX_KEPT],
-        content_type=_text(item.message.content_type, 100),
-        correlation_id=_text(item.message.correlation_id, 256),
-        user_properties=_properties(item.message),
-        retain=item.message.retain,
+        topic=_text(message.topic, 512),
+        payload=message.payload[:MAX_KEPT],
+        content_type=_text(message.content_type, 100),
+        correlation_id=_text(message.correlation_id, 256),
+        user_properties=_properties(message),
+        retain=message.retain,
         device_key=item.key[:260],
-        received_at=item.message.received_at,
+        received_at=message.received_at,
     )
+    notes = [_text(note, 300) for note in item.notes.told()] if isinstance(item, Judged) else []
+    in_both = f"{row.topic}{row.content_type}{row.correlation_id}{_text(item.detail, 1000)}"
+    in_one = f"{tables.as_json(row.user_properties)}{tables.as_json(notes)}"
+    row.size = ROW + len(row.payload) + 2 * len(in_both.encode()) + len(in_one.encode())
+    return row
 
 
 def _text(value: str, longest: int) -> str:
