@@ -28,8 +28,8 @@ auth_opt_http_port $port
 auth_opt_http_method POST
 auth_opt_http_params_mode json
 auth_opt_http_response_mode json
-auth_opt_http_getuser_uri /mqtt/go-auth/user
-auth_opt_http_aclcheck_uri /mqtt/go-auth/acl
+auth_opt_http_getuser_uri $path/mqtt/go-auth/user
+auth_opt_http_aclcheck_uri $path/mqtt/go-auth/acl
 auth_opt_http_timeout 1$tls_go_auth
 """,
     "emqx": """\
@@ -65,10 +65,10 @@ auth_opt_backends jwt
 auth_opt_retry_count 1
 auth_opt_disable_superuser true
 auth_opt_jwt_mode remote
-auth_opt_jwt_host $host
+auth_opt_jwt_host $jwt_host
 auth_opt_jwt_port $port
-auth_opt_jwt_getuser_uri /mqtt/jwt/user?k=$token
-auth_opt_jwt_aclcheck_uri /mqtt/jwt/acl?k=$token
+auth_opt_jwt_getuser_uri $path/mqtt/jwt/user?k=$token
+auth_opt_jwt_aclcheck_uri $path/mqtt/jwt/acl?k=$token
 auth_opt_jwt_params_mode json
 auth_opt_jwt_response_mode json
 auth_opt_jwt_http_timeout 1$tls_jwt
@@ -190,11 +190,17 @@ def configuration(dialect: str, url: str, token: str, cache: timedelta | None = 
     """
     parts = urlsplit(url)
     text = TEMPLATES[dialect] + (CACHE if cache else "")
+    host = parts.hostname or "localhost"
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if ":" in host:  # IPv6; without brackets the plugin cannot read its URL, and logs it with the token
+        host = f"[{host}]"
     return Template(text).substitute(
         seconds=int(cache.total_seconds()) if cache else "",
         url=url.rstrip("/"),
-        host=parts.hostname or "localhost",
-        port=parts.port or (443 if parts.scheme == "https" else 80),
+        path=parts.path.rstrip("/"),
+        host=host,
+        jwt_host=f"{host}:{port}" if ":" in host else host,  # the plugin adds no port to a host with a colon
+        port=port,
         token=token,
         tls_jwt="\nauth_opt_jwt_with_tls true\nauth_opt_jwt_verify_peer true"
         if parts.scheme == "https"

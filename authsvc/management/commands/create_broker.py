@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Broker
 
+NO_URL = re.compile(r"[^\w\-.~:/\[\]%@]")  # also white space and quotes
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)  # of --cache
 
 
@@ -109,7 +111,8 @@ def _host(url: str) -> str:
         )
     except ValueError:
         whole = False
-    if not whole or parts.username is not None or parts.query or parts.fragment:
+    # What no URL holds would break the printed configuration, or make a plugin log the URL with the token.
+    if not whole or parts.username is not None or parts.query or parts.fragment or NO_URL.search(url):
         raise CommandError("--url is not the address of this service; write http://host:8000")
     host = parts.hostname or ""
     return f"[{host}]" if ":" in host else host
