@@ -42,10 +42,14 @@ CLOSE = (b"connection", b"close")
 
 
 class Entrance:
-    """Wraps the ASGI application of the site."""
+    """Wraps the ASGI application of the site.
 
-    def __init__(self, site: Application) -> None:
+    *websockets* passes websocket handshakes on to the site; without it they are refused, since Django serves none.
+    """
+
+    def __init__(self, site: Application, *, websockets: bool = False) -> None:
         self._site = site
+        self._websockets = websockets
         self._held = bodies.Held()
         self._held_of_questions = bodies.Held()
 
@@ -60,6 +64,9 @@ class Entrance:
                 await self._within_bounds(self._site, scope, receive, send)
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
+        elif scope["type"] == "websocket" and not self._websockets:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
         else:
             await self._site(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""What must not reach a log, a mail or a terminal: tokens and passwords of callers and of clients.
+"""What must not reach a log, a mail or a terminal: tokens and passwords of callers and of clients, and floods.
 
 They stand in paths and queries of questions, and in the variables of our own functions, which some handlers
 print beside a traceback (AdminEmailHandler with include_html, rich, error trackers). A token also stands in the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ from django.core.exceptions import SuspiciousOperation
 
 from authsvc.dialects import DIALECTS
 
+LINES, SECONDS = 10, 60.0  # of one kind, in a time
+LENGTH = 200  # characters of a line
 OURS = ("gateway", "policy", "renewals", "background")
 SERVERS = ("gunicorn", "uvicorn", "hypercorn")
 _NAMES = "|".join(re.escape(dialect.name) for dialect in DIALECTS)
@@ -34,6 +37,54 @@ _QUESTION = re.compile(rf"/(?:{_NAMES})(?:/|\Z)|/k/")
 
 class Shown(Exception):
     """The text of a traceback in place of one: without its frames, whose variables hold secrets."""
+
+
+class Bounded(logging.Filter):
+    """A filter for a handler: bounds what any client can write into the log by what it sends.
+
+    Django's lines about refused requests keep no traceback and at most LENGTH characters, and at most LINES
+    of one kind pass in SECONDS. The next line then says how many did not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[tuple[str, int | None], _Kind] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        status: int | None = record.__dict__.get("status_code")
+        is_suspicion = record.name.startswith("django.security.")
+        if not is_suspicion and not (record.name == "django.request" and status and 400 <= status < 500):
+            return True
+        kind = self._kinds.setdefault((record.name, status), _Kind())
+        if (dropped := kind.count(time.monotonic())) is None:
+            return False
+        message = record.getMessage()
+        if len(message) > LENGTH:
+            message = f"{message[:LENGTH]}..."
+        if dropped:
+            message = f"{message} ({dropped} more lines of this kind were dropped)"
+        record.msg, record.args = message, ()
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+class _Kind:
+    """How many lines of one kind passed lately, and how many did not."""
+
+    def __init__(self) -> None:
+        self._since = -SECONDS
+        self._passed = self._dropped = 0
+
+    def count(self, now: float) -> int | None:
+        """Return how many were dropped before this line, or None when this one is dropped too."""
+        if now - self._since >= SECONDS:
+            self._since, self._passed = now, 0
+        if self._passed >= LINES:
+            self._dropped += 1
+            return None
+        self._passed += 1
+        dropped, self._dropped = self._dropped, 0
+        return dropped
 
 
 def install() -> None:

@@ -310,7 +310,10 @@ LOGGING = {
             ],
         }
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
+    "filters": {"bounded": {"()": "authsvc.logs.Bounded"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "structlog", "filters": ["bounded"]}
+    },
     "root": {"handlers": ["stderr"], "level": text("LOG_LEVEL", default="WARNING")},
     "loggers": {"django": {"handlers": ["stderr"], "level": "WARNING", "propagate": False}},
 }
