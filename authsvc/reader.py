@@ -32,6 +32,8 @@ CONNECT_TIMEOUT = 2  # seconds for the connection that hears of changes; no brok
 READ_SECONDS = 0.8  # for one read, a new connection included; mosquitto waits 1 s for the answer
 # In OPTIONS for Django, not for libpq.
 OF_DJANGO = frozenset({"assume_role", "isolation_level", "pool", "server_side_binding"})
+ATTEMPTS = 3  # to open an SQLite database whose files stay the same meanwhile
+LOG_SECONDS = 0.1  # between two looks at the log of SQLite while nothing is committed
 RETRY_PAUSE = 0.5  # seconds without another attempt after the database did not answer
 _serials = count(1)
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weakref.WeakKeyDictionary()
@@ -179,17 +181,53 @@ os.register_at_fork(after_in_child=_after_fork)
 class _SQLite:
     """The connection of one thread. It reads without a thread: an indexed read takes less time than a switch."""
 
-    def __init__(self, name: str | Path) -> None:
+    def __init__(self, name: str | Path, before: _Files | None = None) -> None:
+        """Open the database. *before* are the files of the connection that was closed for this one."""
         self.name = name
         self.closed = False
         self._serial = next(_serials)
         in_uri = str(name).startswith("file:")
-        # Of a URI without the file it names, such as a shared database in memory, nothing is known.
-        self._path = unquote(urlsplit(str(name)).path) if in_uri else name
-        self.file = _identity(self._path)  # first: what takes its place from here on is seen
-        uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
-        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=READ_SECONDS)
+        # A URI may name no file, such as a shared database in memory: nothing is known of it then.
+        path = unquote(urlsplit(str(name)).path) if in_uri else str(name)
+        self._uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
+        beside = os.path.realpath(path)  # SQLite puts its log beside the file that a symlink leads to
+        self._path, self._log, self._shared = path, f"{beside}-wal", f"{beside}-shm"
+        self._connection = self._open(before)
         self._cursor = self._connection.cursor()
+        self._commits, self._look_at = -1, 0.0
+
+    @property
+    def file(self) -> Hashable:
+        """What is another value once another file took the place of one of its files."""
+        return self._files, self._log_inode
+
+    def _open(self, known: _Files | None) -> sqlite3.Connection:
+        """Return a connection to the files that are there, and note their identity.
+
+        Raises sqlite3.OperationalError if this process holds a log open that was removed: SQLite shares it among
+        all connections of a process, so commits of others stay unseen until the last of them is closed.
+        """
+        opened: list[sqlite3.Connection] = []
+        try:
+            for _ in range(ATTEMPTS):
+                files, log = _identity(self._path, self._shared), _inode(self._log)
+                opened.append(
+                    sqlite3.connect(self._uri, uri=True, isolation_level=None, timeout=READ_SECONDS)
+                )
+                # The first read opens the log, or makes it.
+                opened[-1].execute("SELECT count(*) FROM sqlite_master").fetchone()
+                [(mode,)] = opened[-1].execute("PRAGMA journal_mode").fetchall()
+                after = _identity(self._path, self._shared)
+                if _without_time(files) != _without_time(after) or log != _inode(self._log):
+                    continue
+                if files is not None and mode == "wal" and _without_time(files) != _without_time(known):
+                    _refuse_a_removed_log(files)
+                self._files, self._log_inode = files, log
+                return opened.pop()
+            raise sqlite3.OperationalError(f"{self._path} is changing")
+        finally:
+            for connection in opened:  # only now: the last one to close may take the log away
+                connection.close()
 
     def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         try:
@@ -199,36 +237,80 @@ class _SQLite:
             raise
 
     def version(self) -> tuple[int, int]:
-        """This connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version)."""
-        found = _identity(self._path)
-        if found != self.file:
-            # A backup was moved or copied here: what is open is a file without a name, or keeps pages of the old
-            # one. A checkpoint looks alike, and costs a new connection.
-            self.close()
-            if found is None:
-                raise sqlite3.OperationalError(f"{self._path} is not there")
-            return _sqlite(self.name)._counted()
-        return self._counted()
+        """Return this connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version).
 
-    def _counted(self) -> tuple[int, int]:
+        A new connection is made when a backup was moved or copied here, or the log was removed: what is open is a
+        file without a name then, or keeps pages of the old one. A checkpoint looks alike. The inode of `-wal` is
+        looked at after a commit, because `-shm` tells of all commits, and once in LOG_SECONDS: other programs cannot
+        write while an old log is open here.
+        """
+        found = _identity(self._path, self._shared)
+        if found == self._files:
+            commits = self._counted()
+            if commits == self._commits and time.monotonic() < self._look_at:
+                return self._serial, commits
+            if _inode(self._log) == self._log_inode:
+                self._commits, self._look_at = commits, time.monotonic() + LOG_SECONDS
+                return self._serial, commits
+        self.close()
+        if found is None:
+            raise sqlite3.OperationalError(f"{self._path} is not there")
+        held = _held.sqlite = _SQLite(self.name, self._files)
+        return held._serial, held._counted()
+
+    def _counted(self) -> int:
         try:
-            return self._serial, self._cursor.execute("PRAGMA data_version").fetchone()[0]
+            commits: int = self._cursor.execute("PRAGMA data_version").fetchone()[0]
         except sqlite3.Error:
             self.close()
             raise
+        return commits
 
     def close(self) -> None:
         self.closed = True
         self._connection.close()
 
 
-def _identity(path: str | Path) -> tuple[int, int, int] | None:
-    """What is another triple when another file is at *path*, or it was written to past SQLite's log."""
+_Files = tuple[int, int, int, int]  # device, inode, time of its last change, inode of -shm
+
+
+def _identity(path: str, shared: str) -> _Files | None:
+    """Return what is another tuple when another file is at *path* or *shared*, or the first was written past its log.
+
+    The time is that of the inode, which `cp -p` cannot set back. None where there is no file at *path*.
+    """
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_ctime_ns, _inode(shared)
+
+
+def _without_time(files: _Files | None) -> tuple[int, int, int] | None:
+    return None if files is None else (files[0], files[1], files[3])
+
+
+def _inode(path: str) -> int:
+    """Return the inode of the file at *path*, 0 where there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
+
+
+def _refuse_a_removed_log(files: _Files) -> None:
+    """Raise sqlite3.OperationalError unless this process has the `-shm` of *files* open, as far as it can tell."""
+    wanted = files[0], files[3]
+    try:
+        numbers = os.listdir("/dev/fd")
+    except OSError:
+        return
+    for number in numbers:
+        with suppress(OSError):
+            found = os.fstat(int(number))
+            if (found.st_dev, found.st_ino) == wanted:
+                return
+    raise sqlite3.OperationalError("a log that was removed is still open in this process")
 
 
 @cache
