@@ -68,10 +68,10 @@ class Derived:
         self._known.clear()
 
 
-# The account of that username, and every account with further client ids: those are few.
+# The account of that username, and every account with further client ids, which have an index of their own.
 SELECT_CLAIMS = (
     f"SELECT username, NULL FROM {Account._meta.db_table} WHERE username = %s UNION ALL "  # noqa: S608
-    f"SELECT username, client_ids FROM {Account._meta.db_table} WHERE client_ids <> '[]'"
+    f"SELECT username, client_ids FROM {Account._meta.db_table} WHERE NOT (client_ids = '[]')"
 )
 
 

@@ -198,6 +198,12 @@ class Account(models.Model):
 
     class Meta:
         ordering = ["username"]
+        indexes = [
+            # A login reads the accounts that have further client ids: few among many.
+            models.Index(
+                fields=["username"], name="authsvc_account_client_ids", condition=~models.Q(client_ids=[])
+            )
+        ]
 
     def __str__(self) -> str:
         return str(self.username)

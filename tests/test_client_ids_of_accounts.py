@@ -11,7 +11,7 @@ from django.urls import reverse
 from authsvc import denials, reader
 from authsvc.core import passwords
 from authsvc.core.access import Reason
-from authsvc.directory import AccountDirectory
+from authsvc.directory import SELECT_CLAIMS, AccountDirectory
 from authsvc.models import Account, ClientIdTaken, Denial
 from authsvc.triggers import CHANNEL
 from devicehub import credentials_file, provisioning
@@ -331,6 +331,19 @@ def test_a_list_that_cannot_be_read_claims_nothing(login, station, worker, store
     sql(f"UPDATE {ACCOUNTS} SET client_ids = %s", stored)
 
     assert login(station.username, station.password, "STATION-001") == OK
+
+
+def test_a_login_reads_the_accounts_with_client_ids_by_index(account):
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(
+            f"EXPLAIN {'QUERY PLAN ' if connection.vendor == 'sqlite' else ''}{SELECT_CLAIMS}", ["ingest-1"]
+        )
+        plan = " ".join(str(column) for row in cursor.fetchall() for column in row)
+
+    assert "authsvc_account_client_ids" in plan
+    assert "Seq Scan" not in plan
 
 
 @pytest.mark.sqlite_only
