@@ -56,6 +56,7 @@ def test_one_from_a_file_is_refused_alike(tmp_path, monkeypatch):
 
 
 def test_while_debugging_it_may_be_short(monkeypatch):
+    monkeypatch.delenv("SECRET_KEY_FILE", raising=False)
     monkeypatch.setenv("SECRET_KEY", "x")
 
     assert secret_key(debug=True) == "x"
