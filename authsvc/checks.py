@@ -286,6 +286,21 @@ def check_proxies(**_: Any) -> list[CheckMessage]:
     return errors
 
 
+@register(Tags.security, deploy=True)
+def check_proxy_is_named(**_: Any) -> list[CheckMessage]:
+    """authsvc.W017: a site behind a proxy names it, or all clients share its address."""
+    if django_settings.SECURE_PROXY_SSL_HEADER is None or settings.trusted_proxies:
+        return []
+    hint = "Set TRUSTED_PROXIES to the addresses of the proxies that append to X-Forwarded-For."
+    return [
+        Warning(
+            "The site is behind a proxy, and TRUSTED_PROXIES is empty: all clients share the proxy's address.",
+            hint=hint,
+            id="authsvc.W017",
+        )
+    ]
+
+
 @register(Tags.database)
 def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
     """authsvc.W005: the triggers that make a change noticed are there."""

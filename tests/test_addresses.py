@@ -116,6 +116,18 @@ def test_a_text_instead_of_a_list_is_reported(settings):
 
 
 @pytest.mark.sqlite_only
+def test_a_proxy_that_is_not_named_is_reported_for_deployment(settings):
+    def found():
+        return [message.id for message in run_checks(include_deployment_checks=True)]
+
+    assert "authsvc.W017" not in found()
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert "authsvc.W017" in found()
+    settings.TRUSTED_PROXIES = ["10.0.0.1"]
+    assert "authsvc.W017" not in found()
+
+
+@pytest.mark.sqlite_only
 def test_a_mapped_network_is_the_network_of_ipv4():
     assert conf.proxy("::ffff:10.0.0.0/104") == conf.proxy("10.0.0.0/8")
 
