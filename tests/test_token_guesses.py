@@ -11,6 +11,12 @@ from tests.conftest import ENTRANCES
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.1"
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Enough is soon reached."""
+    monkeypatch.setattr(api_token, "MANY_KEYS", 8)
+
+
 @pytest.fixture
 def post(loop):
     """Send keys one after another; return the status of each answer."""
