@@ -2,8 +2,9 @@
 
 A broker asks the same about each message of a device, and a device logs in with the same words after each
 interruption. Such an answer follows from the bytes of the request, the policy, the principal and whom its client
-id names, not from the time; so it is kept with these, and given again only while they are the very objects that
-the database still stands for. A refused login is never kept, nor is a password: a login is known by a keyed digest.
+id names; so it is kept with these, and given again only while they are the very objects that the database still
+stands for, and before the time at which it would be another one (a token ends, EMQX is given a later end of its
+rules). A refused login is never kept, nor is a password or a token: those are known by a keyed digest.
 """
 
 from __future__ import annotations
@@ -33,10 +34,21 @@ CHECKED_SECONDS = 1.0  # for which nothing having changed is enough; then its pa
 class Answer:
     """A reply, what is noted of it and where it is counted, and what it follows from.
 
-    *verdict* is None where there is nothing to note. *client_id* is set where its claimants were asked for.
+    *verdict* is None where there is nothing to note. *client_id* is set where its claimants were asked for. *until*
+    is the Unix time at which it ends by the clock.
     """
 
-    __slots__ = ("_checked", "claimants", "client_id", "policy", "principal", "reply", "tally", "verdict")
+    __slots__ = (
+        "_checked",
+        "claimants",
+        "client_id",
+        "policy",
+        "principal",
+        "reply",
+        "tally",
+        "until",
+        "verdict",
+    )
 
     def __init__(
         self,
@@ -47,6 +59,7 @@ class Answer:
         principal: Principal,
         client_id: str | None,
         claimants: set[str] | None,
+        until: float | None,
     ) -> None:
         self.reply = reply
         self.verdict = verdict
@@ -55,10 +68,13 @@ class Answer:
         self.principal = principal
         self.client_id = client_id
         self.claimants = claimants
+        self.until = until
         self._checked: tuple[Stamp | None, int, float] = (None, 0, 0.0)
 
     def holds(self, stamp: Stamp | None) -> bool:
         """Whether it would be given again, as far as memory can tell."""
+        if self.until is not None and time.time() >= self.until:
+            return False
         stamp_then, forgotten_then, until = self._checked
         now = time.monotonic()
         if stamp == stamp_then and counts.forgotten == forgotten_then and now < until:
@@ -98,8 +114,6 @@ def keep(
     question, principal, memory = verdict.question, verdict.principal, directory.remembering()
     if principal is None or question is None or memory is None or stamp is None:
         return
-    if dialect.authorization_is_the_clients:  # its tokens end by the clock
-        return
     if len(request.body) + len(request.query) > MAX_BYTES:
         return
     client_id = claimants = None
@@ -112,9 +126,11 @@ def keep(
         claimants = memory.claimants.peek(client_id, stamp)
         if claimants is None:
             return
+    ends = [end for end in (reply.until, question.client.valid_until) if end is not None]
+    until = min(ends, default=None)
     noted = None if verdict.allowed else verdict  # a login that renews something changes its principal
     key = _key(request, dialect)
-    _kept[key] = Answer(reply, noted, tally, policy, principal, client_id, claimants)
+    _kept[key] = Answer(reply, noted, tally, policy, principal, client_id, claimants, until)
     _kept.move_to_end(key)
     if len(_kept) > limits().cache_size:  # whatever was given longest ago; what is asked still is kept again
         _kept.popitem(last=False)
@@ -126,19 +142,20 @@ def forget() -> None:
 
 
 def _holds(login: Verdict) -> bool:
-    """Whether a login is allowed by more than the hour, and brings nothing about; its answer names no hour."""
+    """Whether a login is allowed by a password without an end, and brings nothing about."""
     if not login.allowed or login.secret is None or login.principal is None:
         return False
-    return login.secret.valid_until is None and login.rules is None and not login.principal.retires_previous
+    return login.secret.valid_until is None and not login.principal.retires_previous
 
 
 def _key(request: Request, dialect: Dialect) -> Hashable:
     """All that a dialect, and the check of who calls, may read of a request."""
-    body = request.body
-    if request.question == dialect.login:
-        keyed = _KEYED.copy()
-        keyed.update(body)
-        body = keyed.digest()
+    body: bytes = request.body
+    headers: Hashable = request.headers
+    if dialect.authorization_is_the_clients:
+        headers = _digest(repr(headers).encode())  # they hold the client's token
+    elif request.question == dialect.login:
+        body = _digest(body)
     return (
         dialect.name,
         request.question,
@@ -148,8 +165,14 @@ def _key(request: Request, dialect: Dialect) -> Hashable:
         request.peer,
         body,
         request.oversized,
-        request.headers,
+        headers,
     )
+
+
+def _digest(text: bytes) -> bytes:
+    keyed = _KEYED.copy()
+    keyed.update(text)
+    return keyed.digest()
 
 
 def _forget(**_: Any) -> None:

@@ -193,7 +193,7 @@ class _SQLite:
         beside = os.path.realpath(path)  # SQLite puts its log beside the file that a symlink leads to
         self._path, self._log, self._shared = path, f"{beside}-wal", f"{beside}-shm"
         self._connection = self._open(before)
-        self._cursor = self._connection.cursor()
+        self._count = self._connection.cursor().execute  # a cursor of its own, which keeps its statement
         self._commits, self._look_at = -1, 0.0
 
     @property
@@ -246,25 +246,22 @@ class _SQLite:
         """
         found = _identity(self._path, self._shared)
         if found == self._files:
-            commits = self._counted()
-            if commits == self._commits and time.monotonic() < self._look_at:
+            try:
+                commits: int = self._count("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error:
+                self.close()
+                raise
+            now = time.monotonic()
+            if commits == self._commits and now < self._look_at:
                 return self._serial, commits
             if _inode(self._log) == self._log_inode:
-                self._commits, self._look_at = commits, time.monotonic() + LOG_SECONDS
+                self._commits, self._look_at = commits, now + LOG_SECONDS
                 return self._serial, commits
         self.close()
         if found is None:
             raise sqlite3.OperationalError(f"{self._path} is not there")
         held = _held.sqlite = _SQLite(self.name, self._files)
-        return held._serial, held._counted()
-
-    def _counted(self) -> int:
-        try:
-            commits: int = self._cursor.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error:
-            self.close()
-            raise
-        return commits
+        return held._serial, held._count("PRAGMA data_version").fetchone()[0]
 
     def close(self) -> None:
         self.closed = True
@@ -283,7 +280,11 @@ def _identity(path: str, shared: str) -> _Files | None:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns, _inode(shared)
+    try:
+        index = os.stat(shared).st_ino
+    except OSError:
+        index = 0
+    return found.st_dev, found.st_ino, found.st_ctime_ns, index
 
 
 def _without_time(files: _Files | None) -> tuple[int, int, int] | None:

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import Any
 
-from bench import auth, changes, faults, fuzz, ingest, keeping, storm
+from bench import auth, changes, faults, fuzz, ingest, keeping, questions, storm
 from bench.serving import VENDORS, CannotMeasure
 from tests.servers import MissingServer, ServerFailed
 
@@ -40,6 +40,15 @@ def names(text: str) -> list[str]:
     return wanted
 
 
+def dialects(text: str) -> list[str]:
+    """Dialects with commas between, or all."""
+    wanted = list(questions.DIALECTS) if text == "all" else text.split(",")
+    for name in wanted:
+        if name not in questions.DIALECTS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(questions.DIALECTS)}")
+    return wanted
+
+
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/bench")
     benches = parser.add_subparsers(dest="bench", required=True)
@@ -51,6 +60,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--connections", type=numbers, default=[1, 16], help="1,16")
     one.add_argument("--seconds", type=positive, default=3, help="of one round, 3")
     one.add_argument("--rounds", type=positive, default=5, help="5")
+    one.add_argument(
+        "--dialects",
+        type=dialects,
+        default=["go-auth"],
+        help="in whose words, as go-auth,emqx, or all: go-auth",
+    )
     one.set_defaults(module=auth)
 
     one = benches.add_parser("storm", help="a fleet that comes back at once")

@@ -89,9 +89,15 @@ Results = dict[tuple[tuple[str, int | None, str], int], list[Measured]]
 
 
 def run(
-    *, vendors: Sequence[str], counts: Sequence[int], connections: Sequence[int], seconds: int, rounds: int
+    *,
+    vendors: Sequence[str],
+    counts: Sequence[int],
+    connections: Sequence[int],
+    seconds: int,
+    rounds: int,
+    dialects: Sequence[str],
 ) -> dict[str, Any]:
-    """The report. Raises CannotMeasure."""
+    """Return the report; *dialects* are in whose words is asked. Raises CannotMeasure."""
     program = wrk()
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -111,7 +117,7 @@ def run(
             )
             for (vendor, count), made in hubs.items()
         }
-        subjects = _subjects(bare, ours, hubs)
+        subjects = _subjects(bare, ours, hubs, dialects)
         for subject in subjects:  # every device once: imports, connections, caches
             load.storms(subject.port, WARM_UP_CONNECTIONS, [subject.requests])
         workers = {pid for server in (bare, *ours.values()) for pid in server.workers()}
@@ -137,11 +143,15 @@ def run(
 
 
 def _subjects(
-    bare: Server, ours: dict[tuple[str, int], Server], hubs: dict[tuple[str, int], Hub]
+    bare: Server,
+    ours: dict[tuple[str, int], Server],
+    hubs: dict[tuple[str, int], Hub],
+    dialects: Sequence[str],
 ) -> list[Subject]:
     """For each question the bare application first, then ours; the same bytes, tokens and ids apart."""
     subjects = []
-    for question, asked in questions.QUESTIONS.items():
+    asked_in = {name: asked for dialect in dialects for name, asked in questions.of_dialect(dialect).items()}
+    for question, asked in asked_in.items():
         for number, ((vendor, count), made) in enumerate(hubs.items()):
             requests = [asked(made.token, device) for device in made.generated]
             if number == 0:
@@ -149,7 +159,7 @@ def _subjects(
             subjects.append(Subject(vendor, count, question, ours[vendor, count].port, requests))
     largest = max(count for _, count in hubs)
     for (vendor, count), made in hubs.items():
-        if count == largest:
+        if count == largest and "acl" in asked_in:
             device = made.generated[0]
             request = questions.acl(made.token, device)
             cold = (device.device_id, count)

@@ -7,6 +7,7 @@ has a password for. Everything else is as provision_devices would write it, inde
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import json
 import multiprocessing
@@ -24,6 +25,7 @@ from django.apps import apps
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from authsvc.core import passwords
 from bench import stored, terminal
@@ -50,17 +52,19 @@ def fill(
     assert kind is not None
     drawn = random.sample(range(1, count + 1), min(known, count))
     given = {number: passwords.generate() for number in drawn}
-    generated = ((DEVICE_ID.format(number), _hashed(given.get(number))) for number in range(1, count + 1))
+    rows = ((DEVICE_ID.format(number), _hashed(given.get(number))) for number in range(1, count + 1))
     imports = [(IMPORTED_ID.format(number), *pair) for number, pair in enumerate(imported, 1)]
-    hashes = chain(generated, ((device_id, hashed) for device_id, _, hashed in imports))
+    hashes = chain(rows, ((device_id, hashed) for device_id, _, hashed in imports))
     fields = kind.device_model._meta.concrete_fields[1:]  # the first is the key, which the database gives
     columns = ", ".join(f'"{field.column}"' for field in fields)
     table = kind.device_model._meta.db_table
     _WRITERS[connection.vendor](table, columns, len(fields), _rows(kind.device_model, hashes), advance)
+    generated = [_described(kind, DEVICE_ID.format(n), password) for n, password in given.items()]
+    asyncio.run(_add_tokens(generated))
     return {
         "database": _version(),
         "token": _token(),
-        "generated": [_described(kind, DEVICE_ID.format(n), password) for n, password in given.items()],
+        "generated": generated,
         "imported": [_described(kind, device_id, password) for device_id, password, _ in imports],
     }
 
@@ -89,6 +93,14 @@ def _described(kind: Kind, device_id: str, password: str) -> dict[str, str]:
         "password": password,
         "topic": topics.build(kind, device_id, topics.MessageType.DATA),
     }
+
+
+async def _add_tokens(described: list[dict[str, str]]) -> None:
+    """Give each of them a token that lasts a day."""
+    issue, close = import_string("authsvc.tokens.issue"), import_string("authsvc.reader.close")
+    for device in described:
+        device["jwt"] = await issue(device["username"], 24 * 3600)
+    await close()
 
 
 def _username(model: Any, device_id: str) -> str:

@@ -7,7 +7,6 @@ connection takes the next question as soon as its last one is answered, as the p
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from bench import apart
 
 AGAIN_SECONDS = 1.0  # after which a device that was not let in tries again
 BUSY = 503
+ALLOWS = (b'{"ok":true', b'{"result":"allow"', b'{"result":"ok"', b"allow")  # by which all dialects begin
 TIMEOUT_SECONDS = 300
 
 
@@ -38,7 +38,7 @@ class Storm:
             self.refused += 1
             asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._again, request, began)
             return
-        if status != 200 or not json.loads(body)["ok"]:
+        if status != 200 or not body.startswith(ALLOWS):
             self.fail(f"answered with {status}: {body[:200]!r}")
             return
         self.latencies.append(time.perf_counter() - began)

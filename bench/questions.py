@@ -1,11 +1,14 @@
-"""Questions of a broker as the bytes that go over the wire, in mosquitto-go-auth's words; scripts of wrk."""
+"""Questions of a broker as the bytes that go over the wire, in the words of each dialect; scripts of wrk."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from urllib.parse import urlencode
 
 from bench.serving import Device
 
+FORM = "application/x-www-form-urlencoded"
 PUBLISH = 2
 IN_TURN = """\
 local requests = {{{requests}}}
@@ -25,23 +28,131 @@ end
 
 
 def login(token: str, device: Device) -> str:
-    return _post("user", token, device, password=device.password)
+    return _go_auth("user", token, device, password=device.password)
 
 
 def acl(token: str, device: Device) -> str:
     """May it publish on its own topic?"""
-    return _post("acl", token, device, acc=PUBLISH, topic=device.topic)
+    return _go_auth("acl", token, device, acc=PUBLISH, topic=device.topic)
 
 
-QUESTIONS = {"login": login, "acl": acl}
+def of_dialect(name: str) -> dict[str, Callable[[str, Device], str]]:
+    """Return the login and the right to publish as a broker of that dialect asks, by the name of the question.
+
+    The bytes are those of the configuration that create_broker prints.
+    """
+    if name == "go-auth":
+        return {"login": login, "acl": acl}
+    found = {"login": _OTHERS[name][0], "acl": _OTHERS[name][1]}
+    return {f"{name} {question}": asked for question, asked in found.items()}
 
 
-def _post(question: str, token: str, device: Device, **fields: object) -> str:
-    body = json.dumps({"clientid": device.device_id, "username": device.username, **fields})
-    return (
-        f"POST /mqtt/go-auth/{question}?k={token} HTTP/1.1\r\nHost: localhost\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    )
+def _go_auth(question: str, token: str, device: Device, **fields: object) -> str:
+    fields = {"clientid": device.device_id, "username": device.username, **fields}
+    return _json(f"go-auth/{question}?k={token}", fields)
+
+
+def _json(path: str, fields: Mapping[str, object] | None, *headers: str) -> str:
+    return _post(path, json.dumps(fields), "Content-Type: application/json", *headers)
+
+
+def _form(path: str, fields: Mapping[str, str], *headers: str) -> str:
+    return _post(path, urlencode(fields), f"Content-Type: {FORM}", *headers)
+
+
+def _post(path: str, body: str, *headers: str) -> str:
+    head = [f"POST /mqtt/{path} HTTP/1.1", "Host: localhost", *headers, f"Content-Length: {len(body)}"]
+    return "\r\n".join([*head, "", body])
+
+
+def _names(device: Device, client_id: str = "clientid") -> dict[str, str]:
+    return {client_id: device.device_id, "username": device.username}
+
+
+def _rabbitmq(device: Device) -> dict[str, str]:
+    return {**_names(device, "client_id"), "vhost": "/"}
+
+
+def _topic_of_rabbitmq(device: Device) -> dict[str, str]:
+    key = device.topic.replace("/", ".")
+    asked = {"resource": "topic", "name": "amq.topic", "permission": "write", "routing_key": key}
+    return {**_rabbitmq(device), **asked}
+
+
+def _bearer(token: str) -> str:
+    return f"Authorization: Bearer {token}"
+
+
+# The login and the right to publish, by dialect.
+_OTHERS: dict[str, tuple[Callable[[str, Device], str], Callable[[str, Device], str]]] = {
+    "emqx": (
+        lambda token, device: _json(
+            "emqx/authn", {**_names(device), "password": device.password}, _bearer(token)
+        ),
+        lambda token, device: _json(
+            "emqx/authz", {**_names(device), "action": "publish", "topic": device.topic}, _bearer(token)
+        ),
+    ),
+    "emqx4": (
+        lambda token, device: _form(
+            "emqx4/auth", {**_names(device), "password": device.password}, _bearer(token)
+        ),
+        lambda token, device: _form(
+            "emqx4/acl", {"access": "2", **_names(device), "topic": device.topic}, _bearer(token)
+        ),
+    ),
+    "nanomq": (
+        lambda token, device: _json(
+            "nanomq/auth", {**_names(device), "password": device.password}, f"X-Broker-Secret: {token}"
+        ),
+        lambda token, device: _json(
+            "nanomq/acl",
+            {**_names(device), "access": "2", "topic": device.topic},
+            f"X-Broker-Secret: {token}",
+        ),
+    ),
+    "rabbitmq": (
+        lambda token, device: _form(
+            f"rabbitmq/user?k={token}", {**_rabbitmq(device), "password": device.password}
+        ),
+        lambda token, device: _form(f"rabbitmq/topic?k={token}", _topic_of_rabbitmq(device)),
+    ),
+    "vernemq": (
+        lambda token, device: _json(
+            f"k/{token}/vernemq/register",
+            {**_names(device, "client_id"), "password": device.password, "mountpoint": ""},
+            "vernemq-hook: auth_on_register",
+        ),
+        lambda token, device: _json(
+            f"k/{token}/vernemq/publish",
+            {
+                **_names(device, "client_id"),
+                "mountpoint": "",
+                "qos": 1,
+                "topic": device.topic,
+                "retain": False,
+            },
+            "vernemq-hook: auth_on_publish",
+        ),
+    ),
+    "amqtt": (
+        lambda token, device: _json(
+            f"amqtt/user?k={token}", {**_names(device, "client_id"), "password": device.password}
+        ),
+        lambda token, device: _json(
+            f"amqtt/acl?k={token}", {**_names(device, "client_id"), "acc": PUBLISH, "topic": device.topic}
+        ),
+    ),
+    "jwt": (
+        lambda token, device: _json(f"jwt/user?k={token}", None, _bearer(device.jwt)),
+        lambda token, device: _json(
+            f"jwt/acl?k={token}",
+            {"clientid": device.device_id, "acc": PUBLISH, "topic": device.topic},
+            _bearer(device.jwt),
+        ),
+    ),
+}
+DIALECTS = ("go-auth", *_OTHERS)
 
 
 def in_turn(requests: list[str]) -> str:

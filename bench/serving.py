@@ -37,6 +37,7 @@ class Device:
     username: str
     password: str
     topic: str
+    jwt: str = ""  # that stands for the password in the dialect jwt
 
 
 @dataclass

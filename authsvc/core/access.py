@@ -103,11 +103,13 @@ class Client(NamedTuple):
     """Who asks, as the broker knows it. *client_id* is None where that broker does not say it.
 
     *version* is set where a token stands for a password: the version of the credentials it was issued for.
+    *valid_until* is the end of that token in Unix seconds.
     """
 
     username: str
     client_id: str | None
     version: int | None = None
+    valid_until: float | None = None
 
 
 class LoginQuestion(NamedTuple):

@@ -43,10 +43,15 @@ def issue(username: str, version: int, keys: Sequence[Key], ttl: int, now: float
 
 
 def verify(token: str, keys: Sequence[Key]) -> Claims:
-    """The claims of a token that one of *keys* signed. Raises InvalidToken, ExpiredToken.
+    """The claims of a token that one of *keys* signed. Raises InvalidToken, ExpiredToken."""
+    return verify_with_end(token, keys)[0]
 
-    The algorithm is the key's, never the token's: `none`, and a public key used as an HS256 secret, have no
-    way in. All of sub, iat, exp, ver must be there.
+
+def verify_with_end(token: str, keys: Sequence[Key]) -> tuple[Claims, int]:
+    """Return the claims of a token that one of *keys* signed, and its end in Unix seconds.
+
+    Raises InvalidToken, ExpiredToken. The algorithm is the key's, never the token's: `none`, and a public key
+    used as an HS256 secret, have no way in. All of sub, iat, exp, ver must be there.
     """
     if len(token) > MAX_LENGTH:
         raise InvalidToken("the token is too long")
@@ -69,4 +74,4 @@ def verify(token: str, keys: Sequence[Key]) -> Claims:
     version = claims["ver"]
     if not is_username(claims["sub"]) or type(version) is not int:
         raise InvalidToken("the token names nobody")
-    return Claims(claims["sub"], version)
+    return Claims(claims["sub"], version), int(claims["exp"])

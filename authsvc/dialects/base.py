@@ -41,15 +41,16 @@ class once(Generic[T]):
 
 
 class Reply(NamedTuple):
-    """What goes back to the broker."""
+    """What goes back to the broker. *until*: the Unix time at which the same verdict reads otherwise."""
 
     status: int
     body: bytes
     content_type: str = JSON
+    until: float | None = None
 
 
-def json_reply(status: int, document: Mapping[str, object]) -> Reply:
-    return Reply(status, json.dumps(document, separators=(",", ":")).encode())
+def json_reply(status: int, document: Mapping[str, object], until: float | None = None) -> Reply:
+    return Reply(status, json.dumps(document, separators=(",", ":")).encode(), JSON, until)
 
 
 @dataclass(frozen=True, slots=True)

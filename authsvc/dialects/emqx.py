@@ -59,13 +59,29 @@ def render(request: Request, verdict: Verdict) -> Reply:
     }
     if principal is not None and (attributes := {k: v for k, v in principal.attributes.items() if v}):
         answer["client_attrs"] = attributes
+    until = None
     ends = [int(verdict.secret.valid_until)] if verdict.secret and verdict.secret.valid_until else []
     if verdict.rules is not None and (acl := expressed(verdict.rules)) is not None:
         answer["acl"] = acl
-        ends.append(int(time.time()) + request.options.emqx_rules_ttl)
+        end, until = end_of_rules(time.time(), request.options.emqx_rules_ttl)
+        ends.append(end)
     if ends:  # never null: EMQX would take it for a wrong value, and deny
         answer["expire_at"] = min(ends)
-    return json_reply(200, answer)
+    return json_reply(200, answer, until)
+
+
+def end_of_rules(now: float, ttl: int) -> tuple[int, int]:
+    """Return the end of rules that EMQX may hold for *ttl* seconds, and the time until which that is the answer.
+
+    Ends fall on whole minutes, so that logins within a minute have the same answer, which is kept in memory. For
+    a *ttl* below two minutes they fall on multiples of its half.
+
+    >>> end_of_rules(1_000_000_030.5, 3_600), end_of_rules(1_000_000_030.5, 10)
+    ((1000003620, 1000000080), (1000000040, 1000000035))
+    """
+    step = min(60, max(1, ttl // 2))
+    end = int(now + ttl) // step * step
+    return end, end + step - ttl
 
 
 def fault(request: Request) -> Reply:

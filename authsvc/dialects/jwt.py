@@ -44,13 +44,13 @@ def _client(request: Request) -> Client:
     scheme, _, token = (request.header(b"authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise InvalidToken("there is no token")
-    claims = tokens.verify(token.strip(), request.options.jwt_keys)
+    claims, end = tokens.verify_with_end(token.strip(), request.options.jwt_keys)
     in_query = request.method == "GET" and not request.body
     names_nobody = request.body.strip() in EMPTY_BODIES and not request.oversized and not in_query
     fields = Fields() if names_nobody else request.fields
     if "username" in fields and fields.text("username") != claims.username:
         raise MalformedRequest("the body names somebody else than the token")
-    return Client(claims.username, None, claims.version)
+    return Client(claims.username, None, claims.version, end)
 
 
 DIALECT = Dialect(
