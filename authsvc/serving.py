@@ -53,6 +53,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._task.add_done_callback(self._release)
         self.worker.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,6 +61,13 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         self.worker.connections.remove(self)
         if self._request_ready is not None:
             self._request_ready.set()  # or its task would wait on for some seconds
+
+    def _release(self, _task: Any) -> None:
+        """Drop what refers back to this connection, and holds what its client has sent.
+
+        Only a full garbage collection would free it, and config/gunicorn.conf.py makes these rare.
+        """
+        self._callback_parser = self._body_receiver = self._scope = None
 
     def resume_writing(self) -> None:
         self._resumed += 1
@@ -119,7 +127,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         return bool(self._unsent - self.transport.get_write_buffer_size() >= PROGRESS)
 
     def _end(self, waiting: Waiting) -> None:
-        receiver = self._body_receiver
+        receiver: Any = self._body_receiver
         if waiting is Waiting.HEAD:
             if self._has_half_a_head:
                 self._send_error_response(408, "The head of this request did not arrive in time.")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import gc
 import importlib.util
 import inspect
 import json
 import socket
 import sys
 import urllib.request
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import uvloop
 from django.contrib.auth import get_user_model
 from django.test import Client
 from gunicorn.asgi import protocol
 from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
 
 from authsvc import serving
@@ -275,6 +280,62 @@ def test_requests_are_read_by_the_c_parser_where_there_is_one():
     assert module.startswith("gunicorn_h1c") == (importlib.util.find_spec("gunicorn_h1c") is not None)
 
 
+@pytest.mark.parametrize(
+    "said", [WEB, BEGUN["half a body"], BEGUN["half a head"], WEB[:-2] + b"a b: c\r\n\r\n"]
+)
+def test_a_closed_connection_leaves_nothing_in_memory(said):
+    """Without a run of the garbage collector, which is rare for objects that live as long as connections."""
+
+    async def application(_scope: Any, receive: Any, send: Any) -> None:
+        if (await receive())["type"] == "http.request" and (await receive())["type"] == "http.disconnect":
+            return
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def connect_and_close() -> None:
+        made: list[weakref.ref[serving.Connection]] = []
+        cfg = Config()
+        cfg.set("asgi_disconnect_grace_period", 0)  # a timer would hold the connection for 3 s
+        worker = SimpleNamespace(
+            cfg=cfg,
+            log=Logger(cfg),
+            asgi=application,
+            loop=asyncio.get_running_loop(),
+            connections=serving.Connections(10),
+            alive=True,
+            nr=0,
+            nr_conns=0,
+            max_requests=sys.maxsize,
+        )
+
+        def make() -> serving.Connection:
+            connection = serving.Connection(worker)
+            made.append(weakref.ref(connection))
+            return connection
+
+        async with await worker.loop.create_server(make, "127.0.0.1", 0) as listening:
+            _, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(said)
+            await writer.drain()
+            while not made:
+                await asyncio.sleep(0)
+            writer.close()
+            await writer.wait_closed()
+            for _ in range(200):
+                if made[0]() is None:
+                    break
+                await asyncio.sleep(0.01)
+        assert made[0]() is None
+        assert not worker.connections.web
+
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(connect_and_close())
+    finally:
+        gc.enable()
+
+
 # Private names of gunicorn that serving.py uses, by the class or module that has them.
 PRIVATE = {
     protocol.ASGIProtocol: {
@@ -288,6 +349,7 @@ PRIVATE = {
         "_flow_control",
         "_request_ready",
         "_send_error_response",
+        "_task",
         "_websocket",
     },
     protocol.BodyReceiver: {"_body_wait_expired", "_complete", "_wake_waiter"},
