@@ -15,7 +15,6 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -550,30 +549,21 @@ NAMED = ("MQTT_URL", "DEVICEHUB_MQTT_VERSION", "DEVICEHUB_MQTT_GROUP")
 
 
 @pytest.mark.sqlite_only
-def test_an_unreachable_broker_is_one_line():
-    port = servers.free_port()
+def test_a_host_that_cannot_exist_is_one_line():
+    said = listen_and_fail(MQTT_URL=f"mqtt://ingest:s3cret@{'x' * 64}.example")
 
-    said = listen_and_fail(MQTT_URL=f"mqtt://ingest:s3cret@127.0.0.1:{port}")
-
-    assert_one_line(said, f"127.0.0.1:{port}", *NAMED)
+    assert_one_line(said, "is no name of a host", *NAMED)
     assert "s3cret" not in said
 
 
 @pytest.mark.sqlite_only
-def test_a_broker_that_does_not_answer_this_version_is_one_line():
-    """And one that hangs up on the subscription, as RabbitMQ 3.10 does when it refuses a filter."""
-    with (
-        pretender() as silent,
-        pretender(ACCEPTED, None) as rude,
-        ThreadPoolExecutor() as pool,
-    ):
-        began = time.monotonic()
-        said, too = pool.map(lambda url: listen_and_fail(MQTT_URL=url), (silent, rude))
-        assert time.monotonic() - began < 10
+def test_a_broker_that_hangs_up_on_the_subscription_is_one_line():
+    """As RabbitMQ 3.10 does when it refuses a filter."""
+    with pretender(ACCEPTED, None) as rude:
+        said = listen_and_fail(MQTT_URL=rude)
 
-    assert_one_line(said, "did not answer within 5 s", "DEVICEHUB_MQTT_VERSION=5", *NAMED)
-    assert_one_line(too, *NAMED)
-    assert "s3cret" not in said + too
+    assert_one_line(said, "hung up on the subscription", *NAMED)
+    assert "s3cret" not in said
 
 
 @pytest.mark.sqlite_only

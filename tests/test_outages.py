@@ -113,7 +113,7 @@ def test_who_hangs_up_instead_of_an_answer_is_not_waited_for():
         hangs_up = threading.Thread(target=lambda: server.accept()[0].close())
         hangs_up.start()
         began = time.monotonic()
-        with pytest.raises(MqttError, match="hung up instead of an answer; is DEVICEHUB_MQTT_VERSION=5 what"):
+        with pytest.raises(MqttError, match="hung up instead of an answer: .* DEVICEHUB_MQTT_VERSION=5"):
             Connection(BrokerAddress("127.0.0.1", server.getsockname()[1]), "device", timeout=60)
         hangs_up.join()
 
@@ -255,7 +255,7 @@ def test_a_broker_that_comes_back_without_the_session_is_told(tmp_path, needs_re
             publish(b"1")
             assert taken_of(listener, 1) == [b"1"]
             assert listener.said == [
-                f"connected to 127.0.0.1:{port} in a new session",
+                f"connected to 127.0.0.1:{port} in a new session, which has nothing of what was published before",
                 "connection lost (it was closed), trying again",
                 f"no connection to 127.0.0.1:{port} ([Errno 111] Connection refused), trying again",
                 f"connected to 127.0.0.1:{port}, which lost the session of this worker and what waited in it",

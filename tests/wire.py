@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
+from devicehub.mqtt import BrokerAddress, Listener, MqttError
 from tests import servers
 from tests.hub import ROOT, environment
 
@@ -214,3 +215,24 @@ def pretender(*answers, then=None):
 
 def suback(*reasons):
     return bytes([0x90, 3 + len(reasons)]) + b"ID\x00" + bytes(reasons)
+
+
+@contextmanager
+def listening(url, judge=lambda: ""):
+    """A listener that begins to connect; what it reports is in its `said`, and how it ends in its `trouble`."""
+    said = []
+
+    def start():
+        with suppress(MqttError):
+            listener.start()
+
+    listener = Listener(BrokerAddress.parse(url), "ingest-1", ["things/#"], report=said.append, judge=judge)
+    listener.said = said
+    starting = threading.Thread(target=start)
+    starting.start()
+    try:
+        yield listener
+    finally:
+        listener.interrupt()
+        starting.join(10)
+        listener.stop()

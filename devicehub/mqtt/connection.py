@@ -115,7 +115,10 @@ class Connection:
         if refusal is not None:
             raise MqttError(f"{where} refused the connection: {refusal}")
         how = "hung up instead of an answer" if is_over else f"did not answer within {timeout:g} s"
-        raise MqttError(f"{where} {how}; is DEVICEHUB_MQTT_VERSION={version} what it speaks?")
+        raise MqttError(
+            f"{where} {how}: the service that it asks about logins may be slow or away, "
+            f"or it does not speak DEVICEHUB_MQTT_VERSION={version}"
+        )
 
     def _on_connect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         self._refusal = str(reason) if reason.is_failure else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from devicehub.mqtt.address import CONNECT_TIMEOUT, BrokerAddress, MqttError, client
+from devicehub.mqtt.diagnosis import cause_of_silence
 from devicehub.mqtt.intake import Delivery, described_by, held
 from devicehub.mqtt.session import Session
 
@@ -27,8 +29,13 @@ KEEPALIVE = 10  # seconds: a cut connection is found after 15 at most, for 2 byt
 FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
 STOP_TIMEOUT = 2.0  # seconds for the network thread to end
 THROWN_OUT = 3  # times in a row, soon after connecting, from when on it is told what the cause may be
+HUNG_UP = 2  # times in a row that a broker closed the connection instead of an answer, before it counts as a refusal
+DIAGNOSE_EVERY = 60.0  # seconds: a diagnosis makes two connections
 SESSION_TAKEN_OVER = 0x8E  # reason codes of MQTT 5.0, 2.4
 KEEP_ALIVE_TIMEOUT = 0x8D
+LOGIN_REFUSED = frozenset({0x86, 0x87})  # bad user name or password, not authorized
+# Unspecified, implementation specific, server unavailable, server busy, quota exceeded, connection rate exceeded.
+PASSING = frozenset({0x80, 0x83, 0x88, 0x89, 0x97, 0x9F})
 
 
 class Listener:
@@ -36,6 +43,8 @@ class Listener:
 
     The network thread only queues. A reader takes what is queued, stores it, and then acknowledges it.
     *drops* are topics where the broker counts what it dropped; their messages end in `broker_drops`.
+    *judge* is called when the broker refuses the login or a filter. It returns why this will not pass, or an empty
+    text where the broker may only have been unable to ask its service.
     """
 
     def __init__(
@@ -48,9 +57,10 @@ class Listener:
         drops: Iterable[str] = (),
         keepalive: int = KEEPALIVE,
         report: Callable[[str], None] = lambda _: None,
+        judge: Callable[[], str] = lambda: "are the username and the password right, and may it subscribe?",
     ) -> None:
         self._address, self.client_id, self._filters = address, client_id, list(filters)
-        self._version, self._keepalive, self._report = version, keepalive, report
+        self._version, self._keepalive, self._report, self._judge = version, keepalive, report, judge
         self._drop_topics = list(dict.fromkeys(drops))
         self._is_drop_topic = frozenset(self._drop_topics).__contains__
         self._queue: deque[Delivery] = deque()
@@ -62,9 +72,14 @@ class Listener:
         self._bytes_taken = 0  # by who takes
         self._bytes_of_the_past = 0  # how many had been put when a connection broke
         self._wanted_from = 0  # the generation before which everything comes again
+        self._is_resumed = False  # whether the connection that is open now found a session
+        self._greeting = ""  # what is reported once the subscription is granted
+        self._is_answered = False  # whether the connection that is open now had a CONNACK, or is closed
+        self._hang_ups = 0  # in a row, after the login and before the answer to a request
+        self._diagnose_at = float("-inf")
         self._welcome = False  # whether the broker ever let us in
         self._connected_at = 0.0  # 0 while there is no connection
-        self._requests: dict[int, str] = {}  # subscriptions that are not answered yet, by packet id
+        self._requests: dict[int, str] = {}  # what is not answered yet, by packet id
         self._ready = threading.Event()
         self._flushed = threading.Event()
         self._interrupted = False
@@ -87,27 +102,22 @@ class Listener:
         self._client.on_unsubscribe = lambda *_: self._flushed.set()
 
     def start(self, timeout: float = CONNECT_TIMEOUT) -> None:
-        """Connect and subscribe; returns early after interrupt().
+        """Connect and subscribe; return early after interrupt().
 
-        Raises MqttError when the broker cannot be reached, does not answer within *timeout* seconds, or
-        refuses the login or a filter. A broker hands over what waits in the session before it answers: while that
-        comes *timeout* begins anew, and when no more of it fits somebody must take it first.
+        A broker that is away, or does not answer within *timeout* seconds, is tried again for as long as it takes, and
+        each cause is reported. Raises MqttError for what will not pass: a refusal that *judge* confirms, a client id or
+        a version that the broker refuses, a certificate that is not trusted, a host that cannot exist.
+        A broker hands over what waits in the session before it answers. When no more of it fits, this returns, and
+        the caller must take some of it first.
         """
         self._prepare()
         self._client.loop_start()
         self._started = True
-        deadline, first, came = math.inf, 0, (0, 0.0)  # connecting has a timeout of its own
         while not (self._ready.is_set() or self._failure or self._interrupted):
-            now, generation = time.monotonic(), self._client.generation
-            first = first or generation
-            # A part of a message counts on the first connection only: a broker may hang up on each of them.
-            comes = self._bytes_put, self._client.heard_at if generation == first else came[1]
-            if generation and (deadline == math.inf or comes != came):
-                deadline, came = now + timeout, comes
             if self._full():
                 self._ready.set()
-            elif now >= deadline:
-                self._failure = self._silence(timeout)
+            elif 0 < self.heard_at < time.monotonic() - timeout:
+                self._diagnose(f"did not answer within {timeout:g} s")
             self._ready.wait(0.05)
         if self.failure:
             self.stop()
@@ -201,13 +211,31 @@ class Listener:
         self._client.disconnect()
         self._client.finish(STOP_TIMEOUT)
 
-    def _silence(self, timeout: float) -> str:
-        if self._welcome:
-            return f"{self._where} hung up on the subscription; may this account subscribe to {self._filters[0]}?"
-        return (
-            f"{self._where} did not answer within {timeout:g} s; "
-            f"is DEVICEHUB_MQTT_VERSION={self._version} what it speaks?"
-        )
+    def _diagnose(self, what: str) -> None:
+        """Report, from a thread of its own, *what* the broker does instead of an answer and why that may be."""
+        now = time.monotonic()
+        if now < self._diagnose_at:
+            return
+        self._diagnose_at = now + DIAGNOSE_EVERY
+        is_in = self.is_connected
+
+        def find_out() -> None:
+            cause = "it took the login, so the service that it asks about topics may be slow or away"
+            if not is_in:
+                cause = cause_of_silence(self._address, self._version)
+            if not self._ready.is_set():
+                self._tell(f"{self._where} {what}: {cause}; trying again")
+
+        threading.Thread(target=find_out, name="diagnosis", daemon=True).start()
+
+    def _fail(self, text: str) -> None:
+        self._failure = text
+        self._client.halt()
+
+    def _retry(self) -> None:
+        """Close the connection, which did not become one that works, and connect again after a pause."""
+        self._connected_at = 0.0
+        self._client.dropping = True
 
     @property
     def _where(self) -> str:
@@ -273,26 +301,34 @@ class Listener:
             self._report(text)
 
     def _on_connect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
-        again, self._welcome = self._welcome and self._ready.is_set(), True
+        self._is_answered = True
         if reason.is_failure:
-            refusal = f"{self._where} refused the connection: {reason}"
-            if self._ready.is_set():  # it let us in before: its service may be away, so go on trying
-                self._tell(refusal)
-            else:
-                self._failure = refusal
-                self._client.halt()
+            self._refused(reason)
             return
+        again, self._welcome = self._welcome and self._ready.is_set(), True
         self._connected_at = time.monotonic()
-        self._client.backoff.connected()
+        self._is_resumed = bool(flags.session_present)
         self.reconnects += again
-        if again and not flags.session_present:
-            self._tell(
-                f"connected to {self._where}, which lost the session of this worker and what waited in it"
-            )
-        else:
-            self._tell(f"connected to {self._where}{'' if flags.session_present else ' in a new session'}")
+        self._greeting = f"connected to {self._where}"
+        if not self._is_resumed and again:
+            self._greeting += ", which lost the session of this worker and what waited in it"
+        elif not self._is_resumed:
+            self._greeting += " in a new session, which has nothing of what was published before"
         self._requests.clear()
         self._subscribe("filters", [(text, 1) for text in self._filters])
+
+    def _refused(self, reason: ReasonCode) -> None:
+        refusal = f"{self._where} refused the connection: {reason}"
+        if self._ready.is_set() or reason.value in PASSING:  # once it let us in: its service may be away
+            self._tell(f"{refusal}, trying again")
+        elif reason.value not in LOGIN_REFUSED:
+            self._fail(refusal)
+        elif why := self._judge():
+            self._fail(f"{refusal}; {why}")
+        else:
+            self._tell(
+                f"{refusal}, and the service itself does not refuse it: the broker may not reach it; trying again"
+            )
 
     def _subscribe(self, what: str, wanted: list[tuple[str, int]]) -> None:
         _, packet_id = self._client.subscribe(wanted)
@@ -301,12 +337,12 @@ class Listener:
 
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
         self._client.backoff.failed()
-        trouble = f"no connection to {self._where} ({self._client.trouble})"
-        if self._ready.is_set():
-            self._tell(f"{trouble}, trying again")
+        trouble = self._client.trouble
+        text = f"no connection to {self._where} ({trouble})"
+        if self._ready.is_set() or not _is_final(trouble):
+            self._tell(f"{text}, trying again")
         else:
-            self._failure = trouble
-            self._client.halt()
+            self._fail(text)
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
         self._listening_since = None
@@ -314,6 +350,7 @@ class Listener:
             self._bytes_forgotten += _size(self._pop(len(self._queue)))  # it comes again
         self._bytes_of_the_past = self._bytes_put
         backoff, since, self._connected_at = self._client.backoff, self._connected_at, 0.0
+        was_answered, self._is_answered = self._is_answered, False
         told = flags.is_disconnect_packet_from_server
         if self._stopping:
             return
@@ -329,10 +366,25 @@ class Listener:
             backoff.failed()
             if self._ready.is_set() and reason.value == KEEP_ALIVE_TIMEOUT:
                 self._tell(f"{self._where} does not answer, trying again")
+            elif not (self._ready.is_set() or was_answered):
+                self._diagnose("closed the connection instead of an answer")
         else:
             backoff.lost(time.monotonic() - since, silently=reason.value == KEEP_ALIVE_TIMEOUT)
             if self._ready.is_set() and not self._failure:
                 self._tell(self._loss(reason if told or reason.value == KEEP_ALIVE_TIMEOUT else None))
+            elif not (self._ready.is_set() or self._failure):
+                self._hung_up()
+
+    def _hung_up(self) -> None:
+        """Some brokers close the connection on a filter that they refuse; others when they lose their service."""
+        self._hang_ups += 1
+        if self._hang_ups < HUNG_UP:
+            return
+        said = f"{self._where} hung up on the subscription to {self._filters[0]}"
+        if why := self._judge():
+            self._fail(f"{said}; {why}")
+        else:
+            self._tell(f"{said}, which the service itself does not refuse; trying again")
 
     def _loss(self, reason: ReasonCode | None) -> str:
         times = self._client.backoff.evictions
@@ -352,16 +404,29 @@ class Listener:
             if refused:
                 self._tell(f"the broker does not let us read {refused} (DEVICEHUB_MQTT_DROPS)")
             return
-        if refused:
+        if not refused:
+            self._subscribed()
+        elif why := self._judge():
             self._failure = (
-                f"the broker refused the subscription to {refused}; after a new device type "
+                f"the broker refused the subscription to {refused}; {why}; after a new device type "
                 "the account needs `manage.py create_account NAME --ingest --grant-only`"
             )
+            self._ready.set()
         else:
-            self._listening_since = time.monotonic()
-            if self._drop_topics:
-                self._subscribe("drops", [(topic, 0) for topic in self._drop_topics])
+            self._tell(
+                f"the broker refused the subscription to {refused}, and the service itself does not refuse it: "
+                "the broker may not reach it; trying again"
+            )
+            self._retry()
+
+    def _subscribed(self) -> None:
+        self._client.backoff.connected()
+        self._hang_ups = 0
+        self._tell(self._greeting)
+        self._listening_since = time.monotonic()
         self._ready.set()
+        if self._drop_topics:
+            self._subscribe("drops", [(topic, 0) for topic in self._drop_topics])
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
         """What an Intake left to paho."""
@@ -378,6 +443,13 @@ class Listener:
                 self._client.generation,
             )
         )
+
+
+def _is_final(trouble: OSError | None) -> bool:
+    """Return whether *trouble* with a connection will not pass by itself: a certificate, no TLS there, no host name."""
+    if isinstance(trouble, ssl.SSLError):
+        return isinstance(trouble, ssl.SSLCertVerificationError) or trouble.reason == "WRONG_VERSION_NUMBER"
+    return trouble is not None and isinstance(trouble.__cause__, UnicodeError)
 
 
 def _size(deliveries: Sequence[Delivery]) -> int:

@@ -163,8 +163,8 @@ class Loop:
             link.hang_up()
             self.failed(
                 link,
-                f"{self.address.host}:{self.address.port} did not answer within {CONNECT_TIMEOUT:g} s; "
-                f"is DEVICEHUB_MQTT_VERSION={self.version} what it speaks?",
+                f"{self.address.host}:{self.address.port} did not answer within {CONNECT_TIMEOUT:g} s: the service "
+                f"that it asks may be slow or away, or it does not speak DEVICEHUB_MQTT_VERSION={self.version}",
             )
         for link in self._links:
             link.look_after()

@@ -26,7 +26,8 @@ class Session(paho.Client):
     """
 
     generation = 0  # of the connection
-    renewing = False  # whether the connection shall be replaced
+    renewing = False  # whether the connection shall be replaced at once
+    dropping = False  # whether it shall be closed, and another one made after a pause
     trouble: OSError | None = None  # why the last attempt found nobody
     deliver: Callable[[Delivery], None]
     full: Callable[[], bool]
@@ -92,7 +93,7 @@ class Session(paho.Client):
         do for the answer to a ping. While the queue is full nothing is read, so the broker cannot be heard:
         it is taken to be there, and pings go on so that it takes us to be here.
         """
-        if self.renewing:
+        if self.renewing or self.dropping:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
         if isinstance(self._sock, Intake):
             now = time.monotonic()
@@ -122,7 +123,7 @@ class Session(paho.Client):
             raise
         with self._changing:
             self.generation += 1
-            self._is_open, self.renewing = True, False
+            self._is_open, self.renewing, self.dropping = True, False, False
             self._out_packet.clear()  # an ack of the last connection would be one of another message on this
             return Intake(connection, int(self.protocol), self.generation, self.deliver, self.full)
 

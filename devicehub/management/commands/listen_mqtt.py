@@ -17,7 +17,7 @@ from authsvc.management.command import DatabaseCommand
 from devicehub import commands, partitions, removal, retained, rollups, topics
 from devicehub.batches import Pace, Stopped
 from devicehub.conf import settings
-from devicehub.ingest import checkpoints, exposition
+from devicehub.ingest import admission, checkpoints, exposition
 from devicehub.ingest.checkpoints import Checkpoints
 from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
@@ -96,13 +96,16 @@ class Command(DatabaseCommand):
                 raise CommandError(
                     f"DEVICEHUB_MQTT_DROPS holds {topic!r}, which is no topic of a broker's counter"
                 )
+        client_id = f"{address.username or 'devicehub'}-{worker}"
+        wanted = [f"$share/{group}/{text}" if group else text for text in topics.subscriptions()]
         return Listener(
             address,
-            f"{address.username or 'devicehub'}-{worker}",
-            [f"$share/{group}/{text}" if group else text for text in topics.subscriptions()],
+            client_id,
+            wanted,
             version=settings.mqtt_version,
             drops=settings.mqtt_drops,
             report=self._say,
+            judge=partial(admission.refusal, address, client_id, wanted),
         )
 
     def _say(self, text: str) -> None:

@@ -1,0 +1,56 @@
+"""Why a broker leaves a login unanswered: found out by logins without a name, about which no service is asked."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+
+from devicehub.mqtt.address import CONNECT_TIMEOUT, BrokerAddress
+
+CONNACK = 0x20  # the first byte of the packet
+# CONNECT with an empty client id and a clean start (MQTT 5.0 and 3.1.1, 3.1).
+CONNECTS = {
+    "5": b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00",
+    "3.1.1": b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00",
+}
+
+
+def cause_of_silence(address: BrokerAddress, version: str, timeout: float = CONNECT_TIMEOUT) -> str:
+    """Return the likely cause, in a sentence. Takes *timeout* seconds where nothing is answered at all.
+
+    Both versions are tried at the same time: a broker that waits for its service answers neither.
+    """
+    opened = {spoken: _open(address, connect, timeout) for spoken, connect in CONNECTS.items()}
+    end = time.monotonic() + timeout
+    # The configured version first: where it is silent, the other one had as long to answer.
+    answered = {spoken: _answers(opened[spoken], end) for spoken in sorted(opened, key=version.__ne__)}
+    if answered[version]:
+        return "it answers others, so the service that it asks about logins may be slow or away"
+    for other, is_answered in answered.items():
+        if is_answered:
+            return f"it answers MQTT {other} and not MQTT {version}: set DEVICEHUB_MQTT_VERSION={other}"
+    return "it answers no client: the broker, or the service that it asks about logins, is slow or away"
+
+
+def _open(address: BrokerAddress, connect: bytes, timeout: float) -> socket.socket | None:
+    try:
+        opened = socket.create_connection((address.host, address.port), timeout)
+        if address.tls:
+            opened = ssl.create_default_context().wrap_socket(opened, server_hostname=address.host)
+        opened.sendall(connect)
+    except (OSError, UnicodeError):
+        return None
+    return opened
+
+
+def _answers(opened: socket.socket | None, end: float) -> bool:
+    """Return whether a CONNACK comes before *end*, by time.monotonic(); close the socket."""
+    if opened is None:
+        return False
+    with opened:
+        try:
+            opened.settimeout(max(0.05, end - time.monotonic()))
+            return opened.recv(1) == bytes((CONNACK,))
+        except OSError:
+            return False
