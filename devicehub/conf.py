@@ -8,6 +8,9 @@ from django.conf import settings as django_settings
 
 from devicehub.rates import RateLimit, rate_limit
 
+TOPIC_PREFIX = "things"  # the defaults of what a session may still be subscribed by
+MQTT_GROUP = "devicehub"
+
 
 class Settings:
     """What an operator may set, as DEVICEHUB_* (and MQTT_URL) in the Django settings."""
@@ -15,7 +18,7 @@ class Settings:
     @property
     def topic_prefix(self) -> str:
         """DEVICEHUB_TOPIC_PREFIX: first level of every device topic; one level without wildcards."""
-        return str(getattr(django_settings, "DEVICEHUB_TOPIC_PREFIX", "things"))
+        return str(getattr(django_settings, "DEVICEHUB_TOPIC_PREFIX", TOPIC_PREFIX))
 
     @property
     def mqtt_url(self) -> str:
@@ -30,7 +33,7 @@ class Settings:
     @property
     def mqtt_group(self) -> str:
         """DEVICEHUB_MQTT_GROUP: group of the shared subscription of the ingest workers; empty is plain."""
-        return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", "devicehub"))
+        return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", MQTT_GROUP))
 
     @property
     def rate_limit(self) -> RateLimit | None:

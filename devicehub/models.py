@@ -625,6 +625,22 @@ class IngestWorker(models.Model):
         return self.client_id
 
 
+class IngestSession(models.Model):
+    """What a worker's session at the broker may be subscribed to: every filter that the worker ever subscribed to.
+
+    The broker keeps a subscription until the worker unsubscribes. The latest *filters* come first.
+    """
+
+    client_id = models.CharField(max_length=256, primary_key=True)
+    filters = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["client_id"]
+
+    def __str__(self) -> str:
+        return self.client_id
+
+
 class RetainedTopic(models.Model):
     """A topic whose retained message the broker has to forget, until it has."""
 

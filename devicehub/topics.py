@@ -7,12 +7,14 @@ placeholder fills a whole level, so that comparing levels is all there is to do.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
 from authsvc.core.grants import ActionSet, Grant
-from devicehub.conf import settings
+from devicehub.conf import MQTT_GROUP, TOPIC_PREFIX, settings
+from devicehub.declare import DEFAULT_TEMPLATE
 from devicehub.identifiers import is_device_id
 from devicehub.registry import Kind, registry
 
@@ -84,6 +86,38 @@ def subscriptions() -> list[str]:
     return [build(kind, "+", message_type) for kind in registry for message_type in FROM_DEVICE]
 
 
+def shared(topic_filter: str, group: str) -> str:
+    """Return *topic_filter* as the shared subscription of *group*, or as it is where *group* is empty."""
+    return f"$share/{group}/{topic_filter}" if group else topic_filter
+
+
+def is_subscribed(topic: str) -> bool:
+    """Return whether ingest subscribes to *topic* with the present settings and kinds. Cheap: for every message."""
+    return _subscribed(settings.topic_prefix, registry.version)(topic) is not None
+
+
+@functools.lru_cache(maxsize=8)
+def _subscribed(_prefix: str, _kinds: int) -> Callable[[str], object]:
+    filters = (re.escape(topic_filter).replace(r"\+", "[^/]*") for topic_filter in subscriptions())
+    return re.compile("|".join(filters)).fullmatch
+
+
+def former_subscriptions() -> list[str]:
+    """Return each filter that ingest can have subscribed to with the default or present group, prefix and templates.
+
+    The present ones are among them.
+    """
+    inner = [
+        "/".join(_fill(level, kind, "+", message_type, prefix) for level in template.split("/"))
+        for prefix in (settings.topic_prefix, TOPIC_PREFIX)
+        for kind in registry
+        for template in (kind.topic_template, DEFAULT_TEMPLATE)
+        for message_type in FROM_DEVICE
+    ]
+    groups = (settings.mqtt_group, MQTT_GROUP, "")
+    return list(dict.fromkeys(shared(topic_filter, group) for group in groups for topic_filter in inner))
+
+
 def command_filters() -> list[str]:
     """The topic filters of all commands to all devices."""
     return [build(kind, "+", MessageType.CMD) for kind in registry]
@@ -126,9 +160,9 @@ def template_problem(template: str) -> str:
     return ""
 
 
-def _fill(level: str, kind: Kind, device_id: str, message_type: str) -> str:
+def _fill(level: str, kind: Kind, device_id: str, message_type: str, prefix: str = "") -> str:
     if level == "{prefix}":
-        return settings.topic_prefix
+        return prefix or settings.topic_prefix
     if level == "{type_name}":
         return kind.slug
     if level == "{device_id}":

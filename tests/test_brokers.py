@@ -15,9 +15,9 @@ from django.core.management import call_command
 
 from authsvc.core.access import Reason
 from authsvc.models import Denial
-from devicehub import commands
+from devicehub import commands, topics
 from devicehub.models import DeviceCommand, QuarantinedMessage
-from devicehub.mqtt import Connection, MqttError, Outgoing
+from devicehub.mqtt import BrokerAddress, Connection, Listener, MqttError, Outgoing
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from tests.conftest import Cast, provision
 from tests.hub import BROKERS, VERSION, Hub, eventually, running
@@ -113,6 +113,29 @@ def test_a_killed_worker_goes_on_where_it_was(hub, station, connect):
     send(1)
 
     assert eventually(lambda: sorted(readings(station)) == sent, 30)
+
+
+def test_a_worker_may_unsubscribe_from_what_its_session_never_had(hub, station, connect):
+    """It does so after each start, for it does not know what earlier settings subscribed to."""
+    address, client_id = BrokerAddress.parse(hub.mqtt_url), f"ingest-{hub.broker}-7"
+    wanted = topics.subscriptions()
+    former = [text for text in topics.former_subscriptions() if text not in wanted]
+    former.append("plant/weatherstation/+/data")
+    assert any(text.startswith("$share/") for text in former)
+    connection, resumed = connect(station), []
+    for _ in range(2):
+        listener = Listener(address, client_id, wanted, version="3.1.1")
+        listener.start(former)
+        try:
+            assert eventually(lambda listener=listener: listener.is_settled)
+            resumed.append(listener.is_resumed)
+            publish(connection, station.topic("data"), temperature=1)
+            [delivery] = eventually(lambda listener=listener: listener.take(10, timeout=1))
+            listener.acknowledge([delivery])
+            assert listener.take(10, timeout=0.2) == []
+        finally:
+            listener.stop()
+    assert resumed == [False, True]
 
 
 @pytest.mark.parametrize("client_id", ["device_id", "mqtt_client_id"])

@@ -218,13 +218,13 @@ def suback(*reasons):
 
 
 @contextmanager
-def listening(url, judge=lambda: ""):
+def listening(url, former=(), judge=lambda: ""):
     """A listener that begins to connect; what it reports is in its `said`, and how it ends in its `trouble`."""
     said = []
 
     def start():
         with suppress(MqttError):
-            listener.start()
+            listener.start(former)
 
     listener = Listener(BrokerAddress.parse(url), "ingest-1", ["things/#"], report=said.append, judge=judge)
     listener.said = said

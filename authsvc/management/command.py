@@ -11,6 +11,12 @@ UNDEFINED = ("42P01", "42703")  # a table, a column: error codes of PostgreSQL
 MISSING = ("no such table", "no such column", "has no column")  # what SQLite says
 
 
+def lacks_tables(error: Exception) -> bool:
+    """Return whether *error* of the database says that a table or column is not there."""
+    said = str(error).partition("\n")[0]
+    return getattr(error.__cause__, "sqlstate", "") in UNDEFINED or any(text in said for text in MISSING)
+
+
 class DatabaseCommand(BaseCommand):
     """A command that ends with exit code 1 and one line, also when the database is away, is full, or has no tables."""
 
@@ -19,7 +25,7 @@ class DatabaseCommand(BaseCommand):
             return super().execute(*args, **options)
         except (DatabaseError, InterfaceError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            if getattr(error.__cause__, "sqlstate", "") in UNDEFINED or any(text in said for text in MISSING):
+            if lacks_tables(error):
                 raise CommandError(
                     f"The database lacks what this version needs ({said}): run `manage.py migrate`"
                 ) from error

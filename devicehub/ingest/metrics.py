@@ -48,6 +48,11 @@ _failures = Counter(
     "Batches that the database could not store; they come again.",
     registry=REGISTRY,
 )
+_unwanted = Counter(
+    "devicehub_ingest_unwanted_messages",
+    "Messages that a subscription of earlier settings brought; they are acknowledged and not stored.",
+    registry=REGISTRY,
+)
 
 
 def stored(batch: Sequence[Item], began: float, ended: float) -> None:
@@ -61,6 +66,11 @@ def stored(batch: Sequence[Item], began: float, ended: float) -> None:
     _stored.observe(max(0.0, ended - began))
     oldest = min(item.message.received_at for item in batch)
     _lag.observe(max(0.0, ended - oldest.timestamp()))
+
+
+def unwanted(count: int) -> None:
+    """*count* messages came on topics that nothing subscribes to any more."""
+    _unwanted.inc(count)
 
 
 def not_stored() -> None:

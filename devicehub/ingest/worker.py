@@ -32,14 +32,19 @@ POLL = 0.2
 class Worker:
     """Stores what a listener receives until it is told to stop; counts what became of the messages.
 
-    Hooks and receivers are told by *announcer*, in its own thread.
+    Hooks and receivers are told by *announcer*, in its own thread. What comes on a topic for which *is_wanted* returns
+    False is acknowledged and counted, and nothing more.
     """
 
     def __init__(
-        self, listener: Listener, on_batch: Callable[[Counter[Outcome]], None] = lambda _: None
+        self,
+        listener: Listener,
+        on_batch: Callable[[Counter[Outcome]], None] = lambda _: None,
+        is_wanted: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._listener = listener
         self._on_batch = on_batch
+        self._is_wanted = is_wanted
         self.stopping = False  # no Event: a signal handler sets it, and must wait for no lock
         self._ended = False
         self._failures = 0
@@ -48,6 +53,7 @@ class Worker:
         self._began: float | None = None  # when the batch at hand was taken, by time.monotonic()
         self._slow_until = float("-inf")
         self.outcomes: Counter[Outcome] = Counter()
+        self.unwanted = 0  # messages on topics of earlier settings, which were acknowledged and nothing more
 
     def __enter__(self) -> Self:
         """From stop() to the end of this block may pass GRACE seconds, then the process is ended."""
@@ -75,10 +81,19 @@ class Worker:
         """Until when, by time.monotonic(), what was published is stored: nothing later is known of any device."""
         return min(self._listener.heard_at, time.monotonic() - self._listener.oldest_waiting)
 
-    def run(self) -> None:
-        """Returns after stop(), or when the broker refused us for good (see Listener.failure)."""
+    def run(self, *, quiet: float = float("inf")) -> None:
+        """Returns after stop(), when the broker refused us for good (see Listener.failure), or once it is *quiet*.
+
+        That is when the session is settled and nothing came for so many seconds.
+        """
+        quiet_since = time.monotonic()
         while not self.stopping and not self._listener.failure:
             deliveries = self._listener.take(self._most, timeout=POLL)
+            if quiet < float("inf"):
+                if deliveries or not self._listener.is_settled:
+                    quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since > quiet:
+                    return
             if deliveries:
                 self._began = began = time.monotonic()
                 self._store(deliveries)
@@ -88,18 +103,23 @@ class Worker:
 
     def _store(self, deliveries: Sequence[Delivery]) -> None:
         began, is_stored = time.time(), False
+        wanted = [delivery for delivery in deliveries if self._is_wanted(delivery.topic)]
 
         def acknowledge() -> None:
             nonlocal is_stored
             is_stored = True
             self._listener.acknowledge(deliveries)
 
+        outcomes: list[Outcome] = []
         try:
-            outcomes = pipeline(
-                [_message(delivery) for delivery in deliveries],
-                acknowledge=acknowledge,
-                tell=lambda batch: self._tell(batch, began),
-            )
+            if wanted:
+                outcomes = pipeline(
+                    [_message(delivery) for delivery in wanted],
+                    acknowledge=acknowledge,
+                    tell=lambda batch: self._tell(batch, began),
+                )
+            else:
+                acknowledge()
         except CANNOT_STORE as error:
             if is_stored:
                 raise  # to have it all sent again would store it twice
@@ -108,11 +128,21 @@ class Worker:
             return
         self._failures, self._most = 0, min(BATCH, self._most * 2)
         self.outcomes.update(outcomes)
+        if len(wanted) < len(deliveries):
+            self._leave_out([delivery for delivery in deliveries if not self._is_wanted(delivery.topic)])
         self._on_batch(self.outcomes)
 
     def _tell(self, batch: Sequence[Item], began: float) -> None:
         metrics.stored(batch, began, time.time())
         self.announcer.tell(batch)
+
+    def _leave_out(self, deliveries: Sequence[Delivery]) -> None:
+        """Count what a subscription of earlier settings brought; log the first topic of it."""
+        if not self.unwanted:
+            hint = "the session holds a subscription of earlier settings"
+            log.warning("ingest.unwanted", topic=deliveries[0].topic, hint=hint)
+        self.unwanted += len(deliveries)
+        metrics.unwanted(len(deliveries))
 
     def _wait(self, error: Exception) -> None:
         """Nothing is acknowledged: pause, drop the broken connection, and have it all sent again."""

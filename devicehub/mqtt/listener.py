@@ -31,6 +31,7 @@ STOP_TIMEOUT = 2.0  # seconds for the network thread to end
 THROWN_OUT = 3  # times in a row, soon after connecting, from when on it is told what the cause may be
 HUNG_UP = 2  # times in a row that a broker closed the connection instead of an answer, before it counts as a refusal
 DIAGNOSE_EVERY = 60.0  # seconds: a diagnosis makes two connections
+UNSUBSCRIBED_AT_ONCE = 50  # filters in one packet
 SESSION_TAKEN_OVER = 0x8E  # reason codes of MQTT 5.0, 2.4
 KEEP_ALIVE_TIMEOUT = 0x8D
 LOGIN_REFUSED = frozenset({0x86, 0x87})  # bad user name or password, not authorized
@@ -72,6 +73,7 @@ class Listener:
         self._bytes_taken = 0  # by who takes
         self._bytes_of_the_past = 0  # how many had been put when a connection broke
         self._wanted_from = 0  # the generation before which everything comes again
+        self._former: list[str] = []  # filters that the session may hold and shall not
         self._is_resumed = False  # whether the connection that is open now found a session
         self._greeting = ""  # what is reported once the subscription is granted
         self._is_answered = False  # whether the connection that is open now had a CONNACK, or is closed
@@ -99,10 +101,10 @@ class Listener:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
-        self._client.on_unsubscribe = lambda *_: self._flushed.set()
+        self._client.on_unsubscribe = self._on_unsubscribe
 
-    def start(self, timeout: float = CONNECT_TIMEOUT) -> None:
-        """Connect and subscribe; return early after interrupt().
+    def start(self, former: Sequence[str] = (), timeout: float = CONNECT_TIMEOUT) -> None:
+        """Connect and subscribe, then unsubscribe from *former*; return early after interrupt().
 
         A broker that is away, or does not answer within *timeout* seconds, is tried again for as long as it takes, and
         each cause is reported. Raises MqttError for what will not pass: a refusal that *judge* confirms, a client id or
@@ -110,6 +112,7 @@ class Listener:
         A broker hands over what waits in the session before it answers. When no more of it fits, this returns, and
         the caller must take some of it first.
         """
+        self._former = list(former)
         self._prepare()
         self._client.loop_start()
         self._started = True
@@ -159,6 +162,16 @@ class Listener:
     def listening_since(self) -> float | None:
         """Since when, by time.monotonic(), this listener gets what is published; None while it does not."""
         return self._listening_since
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the session holds the filters of this listener and no other, as far as the broker said."""
+        return self._listening_since is not None and not self._former
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the broker had a session for this listener when it last connected."""
+        return self._is_resumed
 
     @property
     def heard_at(self) -> float:
@@ -315,7 +328,10 @@ class Listener:
         elif not self._is_resumed:
             self._greeting += " in a new session, which has nothing of what was published before"
         self._requests.clear()
-        self._subscribe("filters", [(text, 1) for text in self._filters])
+        if self._filters:
+            self._subscribe("filters", [(text, 1) for text in self._filters])
+        else:
+            self._subscribed()
 
     def _refused(self, reason: ReasonCode) -> None:
         refusal = f"{self._where} refused the connection: {reason}"
@@ -370,6 +386,8 @@ class Listener:
                 self._diagnose("closed the connection instead of an answer")
         else:
             backoff.lost(time.monotonic() - since, silently=reason.value == KEEP_ALIVE_TIMEOUT)
+            if "former" in self._requests.values():
+                self._hung_up_on_former()
             if self._ready.is_set() and not self._failure:
                 self._tell(self._loss(reason if told or reason.value == KEEP_ALIVE_TIMEOUT else None))
             elif not (self._ready.is_set() or self._failure):
@@ -385,6 +403,12 @@ class Listener:
             self._fail(f"{said}; {why}")
         else:
             self._tell(f"{said}, which the service itself does not refuse; trying again")
+
+    def _hung_up_on_former(self) -> None:
+        self._hang_ups += 1
+        if self._hang_ups >= HUNG_UP:
+            self._tell(f"{self._where} hung up on the end of the subscription to {', '.join(self._former)}")
+            self._former = []
 
     def _loss(self, reason: ReasonCode | None) -> str:
         times = self._client.backoff.evictions
@@ -421,12 +445,35 @@ class Listener:
 
     def _subscribed(self) -> None:
         self._client.backoff.connected()
-        self._hang_ups = 0
         self._tell(self._greeting)
         self._listening_since = time.monotonic()
         self._ready.set()
         if self._drop_topics:
             self._subscribe("drops", [(topic, 0) for topic in self._drop_topics])
+        if not self._is_resumed:
+            self._former = []
+        self._unsubscribe()
+
+    def _unsubscribe(self) -> None:
+        """Ask for the next of the former filters to be removed, after the new ones were granted: none is missed."""
+        if self._former:
+            _, packet_id = self._client.unsubscribe(self._former[:UNSUBSCRIBED_AT_ONCE])
+            if packet_id is not None:
+                self._requests[packet_id] = "former"
+
+    def _on_unsubscribe(self, _c: Any, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
+        if self._requests.pop(mid, "") != "former":
+            self._flushed.set()
+            return
+        self._hang_ups = 0
+        asked, self._former = self._former[:UNSUBSCRIBED_AT_ONCE], self._former[UNSUBSCRIBED_AT_ONCE:]
+        refused = [text for text, r in zip(asked, reasons, strict=False) if r.is_failure]
+        if refused:
+            self._tell(
+                f"the broker refused to end the subscription to {', '.join(refused)}, which earlier settings made: "
+                "what it sends for that is acknowledged, and may be stored twice"
+            )
+        self._unsubscribe()
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
         """What an Intake left to paho."""

@@ -1,29 +1,30 @@
-"""`manage.py listen_mqtt [--worker N] [--metrics PORT]`: store what devices publish, until it is told to stop."""
+"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until it is told to stop."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from argparse import ArgumentTypeError
 from collections import Counter
 from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection, connections
 
 from authsvc.core import topics as filters
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import DatabaseCommand, lacks_tables
 from devicehub import commands, partitions, removal, retained, rollups, topics
 from devicehub.batches import Pace, Stopped
 from devicehub.conf import settings
-from devicehub.ingest import admission, checkpoints, exposition
+from devicehub.ingest import admission, checkpoints, exposition, sessions
 from devicehub.ingest.checkpoints import Checkpoints
 from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.shares import Share
 from devicehub.ingest.sweep import EVERY, Sweep
-from devicehub.ingest.worker import Worker
+from devicehub.ingest.worker import PAUSE, POLL, Worker
 from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
 from devicehub.upkeep import Upkeep
 
@@ -46,8 +47,9 @@ class Command(DatabaseCommand):
         )
 
     def handle(self, *, worker: int, metrics: tuple[str, int] | None = None, **options: Any) -> str:
-        listener = self._listener(worker)
-        running = Worker(listener, self._count)
+        address, client_id, wanted = self._settings(worker)
+        listener = self._listener(address, client_id, wanted)
+        running = Worker(listener, self._count, topics.is_subscribed)
 
         def stop(*_: Any) -> None:
             running.stop()
@@ -57,15 +59,17 @@ class Command(DatabaseCommand):
             signal.signal(number, stop)
         if metrics is not None:
             _expose(*metrics, listener, running)
+        settle()
         try:
-            listener.start()
+            former = self._remember(running, client_id, [*wanted, *settings.mqtt_drops])
+            if not running.stopping:
+                listener.start(former)
         except MqttError as error:
             raise CommandError(
                 f"{error} (MQTT_URL, DEVICEHUB_MQTT_VERSION={settings.mqtt_version}, "
                 f"DEVICEHUB_MQTT_GROUP={settings.mqtt_group!r})"
             ) from error
-        settle()
-        upkeep = _upkeep(running, Share(settings.mqtt_group, listener.client_id))
+        upkeep = _upkeep(running, Share(settings.mqtt_group, client_id))
         with running:
             if not running.stopping:
                 upkeep.start()
@@ -75,10 +79,10 @@ class Command(DatabaseCommand):
             listener.stop()
         if listener.failure:
             raise CommandError(listener.failure)
-        return f"Stopped. {_described(running.outcomes)}"
+        return f"Stopped. {_described(running)}"
 
-    def _listener(self, worker: int) -> Listener:
-        """From the settings; one that cannot be used is a CommandError."""
+    def _settings(self, worker: int) -> tuple[BrokerAddress, str, list[str]]:
+        """Return the broker, the client id and the filters; settings that cannot be used are a CommandError."""
         group = settings.mqtt_group
         if worker < 1:
             raise CommandError("--worker counts from 1")
@@ -96,8 +100,10 @@ class Command(DatabaseCommand):
                 raise CommandError(
                     f"DEVICEHUB_MQTT_DROPS holds {topic!r}, which is no topic of a broker's counter"
                 )
-        client_id = f"{address.username or 'devicehub'}-{worker}"
-        wanted = [f"$share/{group}/{text}" if group else text for text in topics.subscriptions()]
+        wanted = [topics.shared(text, group) for text in topics.subscriptions()]
+        return address, f"{address.username or 'devicehub'}-{worker}", wanted
+
+    def _listener(self, address: BrokerAddress, client_id: str, wanted: list[str]) -> Listener:
         return Listener(
             address,
             client_id,
@@ -108,6 +114,29 @@ class Command(DatabaseCommand):
             judge=partial(admission.refusal, address, client_id, wanted),
         )
 
+    def _remember(self, running: Worker, client_id: str, wanted: list[str]) -> list[str]:
+        """Write the filters down before the broker gets them; return those of earlier settings.
+
+        Waits for a database that is away, until the worker is stopped.
+        """
+        attempts, said = 0, ""
+        while not running.stopping:
+            try:
+                return sessions.remember(client_id, wanted)
+            except (OperationalError, InterfaceError) as error:
+                if lacks_tables(error):
+                    raise
+                text = f"the database does not answer ({str(error).partition(chr(10))[0]}), trying again"
+            if text != said:
+                self._say(text)
+            said = text
+            connections.close_all()
+            end = time.monotonic() + PAUSE[min(attempts, len(PAUSE) - 1)]
+            attempts += 1
+            while not running.stopping and time.monotonic() < end:
+                time.sleep(POLL)
+        return []
+
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not end ingest
             self.stderr.write(text)
@@ -115,7 +144,7 @@ class Command(DatabaseCommand):
     def _count(self, outcomes: Counter[Outcome]) -> None:
         with contextlib.suppress(OSError, ValueError):
             if self.stderr.isatty():
-                self.stderr.write(f"\r{_described(outcomes)}", ending="")
+                self.stderr.write(f"\r{_counted(outcomes)}", ending="")
 
 
 def _upkeep(running: Worker, share: Share) -> Upkeep:
@@ -170,5 +199,10 @@ def _expose(host: str, port: int, listener: Listener, worker: Worker) -> None:
         raise CommandError(f"--metrics: nothing can be served at {host}, port {port} ({error})") from error
 
 
-def _described(outcomes: Counter[Outcome]) -> str:
+def _described(running: Worker) -> str:
+    unwanted = f", {running.unwanted} of earlier settings left out" if running.unwanted else ""
+    return f"{_counted(running.outcomes)}{unwanted}"
+
+
+def _counted(outcomes: Counter[Outcome]) -> str:
     return ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome)
