@@ -91,7 +91,11 @@ def test_mosquitto_takes_the_shipped_configuration(tmp_path, needs_real: Callabl
 def test_the_compose_file_starts_what_it_says():
     document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
-    assert set(document["services"]) == {"db", "setup", "web", "auth", "mosquitto", "ingest"}
+    assert set(document["services"]) == {"db", "setup", "web", "auth", "mosquitto", "subscribe", "ingest"}
+    subscribe, ingest = document["services"]["subscribe"], document["services"]["ingest"]
+    assert "listen_mqtt --subscribe-only" in " ".join(subscribe["command"])
+    assert ingest["depends_on"]["subscribe"]["condition"] == "service_completed_successfully"
+    assert ingest["environment"] == subscribe["environment"]  # or it would be another session
     for name, service in document["services"].items():
         assert set(service.get("depends_on", ())) <= set(document["services"]), name
         for volume in service.get("volumes", ()):

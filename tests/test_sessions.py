@@ -1,9 +1,12 @@
 """The session of an ingest worker at its broker: made before the first message, and without the filters of the past."""
 
 import json
+import subprocess
+import sys
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
 from devicehub import topics
@@ -14,9 +17,9 @@ from devicehub.models import IngestSession, QuarantinedMessage
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from devicehub.registry import registry
 from fleet.models import WeatherStationReading
-from tests import servers
-from tests.hub import eventually
-from tests.wire import ACCEPTED, UNSUBACK, listening, pretender, suback
+from tests import servers, wire
+from tests.hub import ROOT, environment, eventually
+from tests.wire import ACCEPTED, UNSUBACK, kill, listening, pretender, suback
 
 RESUMED = b"\x20\x03\x01\x00\x00"
 OLD_TOPIC = "plant/weatherstation/STATION-001/data"
@@ -60,7 +63,8 @@ def work(broker, transactional_db, settings):
         for name, value in changed.items():
             setattr(settings, name, value)
         command = listen_mqtt.Command()
-        address, client_id, wanted = command._settings(number)
+        command._is_short = False
+        address, client_id, wanted = command._settings(number, retire=False)
         listener = command._listener(address, client_id, wanted)
         listener.start(sessions.remember(client_id, wanted))
         try:
@@ -75,6 +79,31 @@ def work(broker, transactional_db, settings):
 
 def stored():
     return WeatherStationReading.objects.count()
+
+
+# --- Before the first subscription
+
+
+@pytest.mark.sqlite_only
+def test_a_session_keeps_messages_before_the_worker_ever_ran(broker, publish, transactional_db, tmp_path):
+    publish(1)  # nothing keeps this one
+    done = subprocess.run(
+        [sys.executable, "manage.py", "listen_mqtt", "--worker", "2", "--subscribe-only"],
+        env=environment(MQTT_URL=f"mqtt://127.0.0.1:{broker}"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    assert "Subscribed as devicehub-2" in done.stdout
+    assert "a new session" in done.stdout
+    publish(3)
+
+    with wire.workers(broker, tmp_path)("--worker", "2") as worker:
+        assert eventually(lambda: stored() == 3)
+        assert "new session" not in worker.log.read_text()
 
 
 # --- Filters of earlier settings
@@ -193,6 +222,50 @@ def test_a_broker_that_hangs_up_on_an_unsubscription_is_listened_to():
         with listening(url, ["old/#"]) as listener:
             assert eventually(lambda: any("hung up on the end" in text for text in listener.said))
         assert listener.failure == ""
+
+
+# --- Beginning anew, and giving up
+
+
+@pytest.mark.sqlite_only
+def test_a_session_begins_anew_only_where_that_is_said(broker, work, publish, tmp_path):
+    with work():
+        pass
+    publish(3)
+    with wire.workers(broker, tmp_path)("--begin-anew") as worker:
+        publish(2)
+        assert eventually(lambda: len(worker.wire.acknowledged()) == 2)
+        assert "what waited in it is lost" in worker.log.read_text()
+        kill(worker)
+
+    assert stored() == 2
+
+
+def test_a_number_that_is_given_up_loses_nothing(broker, work, publish, monkeypatch):
+    monkeypatch.setattr(listen_mqtt, "QUIET", QUIET)
+    command = listen_mqtt.Command()
+    command._is_short = True
+    with work(1) as one:
+        with work(2):
+            pass
+        publish(20)
+        address, client_id, wanted = command._settings(2, retire=True)
+        listener = command._listener(address, client_id, wanted)
+        listener.start(sessions.remember(client_id, wanted))
+        said = command._retire(Worker(listener), listener, "devicehub-2")
+        publish(10)
+        one.run(quiet=QUIET)
+
+    assert wanted == []
+    assert "10 stored" in said
+    assert stored() == 30
+    assert list(IngestSession.objects.values_list("client_id", flat=True)) == ["devicehub-1"]
+
+
+@pytest.mark.sqlite_only
+def test_what_would_be_lost_and_stored_at_once_is_refused():
+    with pytest.raises(CommandError, match="give one of them"):
+        call_command("listen_mqtt", "--retire", "--begin-anew")
 
 
 # --- While the database is away

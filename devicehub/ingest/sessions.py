@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from django.db import transaction
 
 from devicehub import topics
-from devicehub.models import IngestSession
+from devicehub.models import IngestSession, IngestWorker
 
 MOST = 1000  # filters that are kept of one session; settings change seldom
 
@@ -29,3 +29,9 @@ def remember(client_id: str, wanted: Sequence[str]) -> list[str]:
             IngestSession.objects.update_or_create(client_id=client_id, defaults={"filters": filters})
     former = dict.fromkeys([*known, *topics.former_subscriptions()])
     return [topic_filter for topic_filter in former if topic_filter not in wanted]
+
+
+def forget(client_id: str) -> None:
+    """Delete what is written of *client_id*; no worker of its group waits for it any more."""
+    IngestSession.objects.filter(client_id=client_id).delete()
+    IngestWorker.objects.filter(client_id=client_id).delete()

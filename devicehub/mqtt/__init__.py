@@ -4,11 +4,12 @@ from devicehub.mqtt.address import BrokerAddress, InvalidAddress, MqttError, Una
 from devicehub.mqtt.connection import Ack, Connection, Outgoing
 from devicehub.mqtt.intake import Delivery, Intake
 from devicehub.mqtt.link import Link, Received
-from devicehub.mqtt.listener import RECEIVE_MAXIMUM, Listener
+from devicehub.mqtt.listener import RECEIVE_MAXIMUM, SESSION_EXPIRY, Listener
 from devicehub.mqtt.loop import Loop, allow_files
 
 __all__ = [
     "RECEIVE_MAXIMUM",
+    "SESSION_EXPIRY",
     "Ack",
     "BrokerAddress",
     "Connection",

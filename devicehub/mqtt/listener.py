@@ -471,7 +471,7 @@ class Listener:
         if refused:
             self._tell(
                 f"the broker refused to end the subscription to {', '.join(refused)}, which earlier settings made: "
-                "what it sends for that is acknowledged, and may be stored twice"
+                "what it sends for that is acknowledged, and may be stored twice; see --begin-anew"
             )
         self._unsubscribe()
 

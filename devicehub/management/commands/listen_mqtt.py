@@ -1,4 +1,7 @@
-"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until it is told to stop."""
+"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until it is told to stop.
+
+Also what there is to do about the session of such a worker at the broker: make it, begin it anew, give it up.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,16 @@ from devicehub.ingest.durability import settle
 from devicehub.ingest.message import Outcome
 from devicehub.ingest.shares import Share
 from devicehub.ingest.sweep import EVERY, Sweep
-from devicehub.ingest.worker import PAUSE, POLL, Worker
-from devicehub.mqtt import BrokerAddress, InvalidAddress, Listener, MqttError
+from devicehub.ingest.worker import BATCH, PAUSE, POLL, Worker
+from devicehub.mqtt import SESSION_EXPIRY, BrokerAddress, Connection, InvalidAddress, Listener, MqttError
 from devicehub.upkeep import Upkeep
 
 SEND_EVERY = 1.0  # seconds between two looks for commands that are due
 ROLL_UP_EVERY = 60.0
 REMOVE_EVERY = 15.0
 EXTEND_EVERY = 3600.0
+SETTLE_SECONDS = 30.0  # for the broker to answer what concerns former subscriptions
+QUIET = 3.0  # seconds without a message, after which nothing waits in a session that is given up
 
 
 class Command(DatabaseCommand):
@@ -46,8 +51,37 @@ class Command(DatabaseCommand):
             help="answer Prometheus there; the host is 127.0.0.1 if not given",
         )
 
-    def handle(self, *, worker: int, metrics: tuple[str, int] | None = None, **options: Any) -> str:
-        address, client_id, wanted = self._settings(worker)
+        only = parser.add_mutually_exclusive_group()
+        only.add_argument(
+            "--subscribe-only",
+            action="store_true",
+            help="make the session at the broker, which keeps messages from then on, and end",
+        )
+        only.add_argument(
+            "--retire",
+            action="store_true",
+            help="end the subscriptions of this worker, store what waits for it, and end",
+        )
+        parser.add_argument(
+            "--begin-anew",
+            action="store_true",
+            help="first end the session at the broker: what waits there for this worker is lost",
+        )
+
+    def handle(
+        self,
+        *,
+        worker: int,
+        metrics: tuple[str, int] | None = None,
+        subscribe_only: bool = False,
+        retire: bool = False,
+        begin_anew: bool = False,
+        **options: Any,
+    ) -> str:
+        if retire and begin_anew:
+            raise CommandError("--retire stores what --begin-anew would lose: give one of them")
+        self._is_short = subscribe_only or retire
+        address, client_id, wanted = self._settings(worker, retire=retire)
         listener = self._listener(address, client_id, wanted)
         running = Worker(listener, self._count, topics.is_subscribed)
 
@@ -61,7 +95,13 @@ class Command(DatabaseCommand):
             _expose(*metrics, listener, running)
         settle()
         try:
-            former = self._remember(running, client_id, [*wanted, *settings.mqtt_drops])
+            former = self._remember(running, client_id, [*wanted, *settings.mqtt_drops] if wanted else [])
+            if begin_anew and not running.stopping:
+                Connection(address, client_id, version=settings.mqtt_version).close()
+                self._say(
+                    f"ended the session of {client_id} at {_where(address)}: what waited in it is lost, "
+                    "and nothing is kept for this worker until it has subscribed again"
+                )
             if not running.stopping:
                 listener.start(former)
         except MqttError as error:
@@ -69,6 +109,11 @@ class Command(DatabaseCommand):
                 f"{error} (MQTT_URL, DEVICEHUB_MQTT_VERSION={settings.mqtt_version}, "
                 f"DEVICEHUB_MQTT_GROUP={settings.mqtt_group!r})"
             ) from error
+        place = f"{client_id} at {_where(address)}"
+        if subscribe_only:
+            return self._subscribe_only(running, listener, place)
+        if retire:
+            return self._retire(running, listener, place)
         upkeep = _upkeep(running, Share(settings.mqtt_group, client_id))
         with running:
             if not running.stopping:
@@ -81,12 +126,12 @@ class Command(DatabaseCommand):
             raise CommandError(listener.failure)
         return f"Stopped. {_described(running)}"
 
-    def _settings(self, worker: int) -> tuple[BrokerAddress, str, list[str]]:
+    def _settings(self, worker: int, *, retire: bool) -> tuple[BrokerAddress, str, list[str]]:
         """Return the broker, the client id and the filters; settings that cannot be used are a CommandError."""
         group = settings.mqtt_group
         if worker < 1:
             raise CommandError("--worker counts from 1")
-        if worker > 1 and not group:
+        if worker > 1 and not (group or retire):
             raise CommandError(
                 "--worker above 1 needs DEVICEHUB_MQTT_GROUP: without it each would get everything"
             )
@@ -100,7 +145,7 @@ class Command(DatabaseCommand):
                 raise CommandError(
                     f"DEVICEHUB_MQTT_DROPS holds {topic!r}, which is no topic of a broker's counter"
                 )
-        wanted = [topics.shared(text, group) for text in topics.subscriptions()]
+        wanted = [] if retire else [topics.shared(text, group) for text in topics.subscriptions()]
         return address, f"{address.username or 'devicehub'}-{worker}", wanted
 
     def _listener(self, address: BrokerAddress, client_id: str, wanted: list[str]) -> Listener:
@@ -109,8 +154,8 @@ class Command(DatabaseCommand):
             client_id,
             wanted,
             version=settings.mqtt_version,
-            drops=settings.mqtt_drops,
-            report=self._say,
+            drops=settings.mqtt_drops if wanted else [],
+            report=self._report,
             judge=partial(admission.refusal, address, client_id, wanted),
         )
 
@@ -136,6 +181,49 @@ class Command(DatabaseCommand):
             while not running.stopping and time.monotonic() < end:
                 time.sleep(POLL)
         return []
+
+    def _subscribe_only(self, running: Worker, listener: Listener, place: str) -> str:
+        self._settled(running, listener)
+        was_resumed = listener.is_resumed
+        listener.stop()
+        if listener.failure:
+            raise CommandError(listener.failure)
+        if running.stopping:
+            raise CommandError(f"Stopped before {place} had subscribed")
+        days = f" for {SESSION_EXPIRY // 86400} days" if settings.mqtt_version == "5" else ""
+        new = "" if was_resumed else " in a new session"
+        return f"Subscribed as {place}{new}: the broker keeps for it{days} what devices publish from now on"
+
+    def _settled(self, running: Worker, listener: Listener) -> None:
+        """Wait until the session is as it shall be. What is handed over meanwhile is dropped and comes again."""
+        end = None
+        while not (listener.is_settled or listener.failure or running.stopping):
+            listener.take(BATCH, timeout=POLL)
+            if listener.listening_since is None:
+                end = None
+            elif end is None:
+                end = time.monotonic() + SETTLE_SECONDS
+            elif time.monotonic() > end:
+                listener.stop()
+                raise CommandError(
+                    "the broker does not answer the end of former subscriptions; run this again"
+                )
+
+    def _retire(self, running: Worker, listener: Listener, place: str) -> str:
+        with running:
+            running.run(quiet=QUIET)
+            is_stopped = running.stopping
+            listener.stop()
+        if listener.failure:
+            raise CommandError(listener.failure)
+        if is_stopped:
+            raise CommandError(f"Stopped before all was stored that waited for {place}; run this again")
+        sessions.forget(listener.client_id)
+        return f"Retired {place}: it has no subscription any more. {_described(running)}"
+
+    def _report(self, text: str) -> None:
+        if not (self._is_short and text.startswith("connected to")):  # one line says what such a command did
+            self._say(text)
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not end ingest
@@ -197,6 +285,10 @@ def _expose(host: str, port: int, listener: Listener, worker: Worker) -> None:
         exposition.serve(host, port, listener, worker)
     except OSError as error:
         raise CommandError(f"--metrics: nothing can be served at {host}, port {port} ({error})") from error
+
+
+def _where(address: BrokerAddress) -> str:
+    return f"{address.host}:{address.port}"
 
 
 def _described(running: Worker) -> str:
