@@ -113,7 +113,7 @@ def test_who_hangs_up_instead_of_an_answer_is_not_waited_for():
         hangs_up = threading.Thread(target=lambda: server.accept()[0].close())
         hangs_up.start()
         began = time.monotonic()
-        with pytest.raises(MqttError, match="hung up instead of an answer: .* DEVICEHUB_MQTT_VERSION=5"):
+        with pytest.raises(MqttError, match=r"hung up instead of an answer: .* DEVICEHUB_MQTT_VERSION=5"):
             Connection(BrokerAddress("127.0.0.1", server.getsockname()[1]), "device", timeout=60)
         hangs_up.join()
 
