@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import time
+import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -83,8 +85,12 @@ class _Loaded(NamedTuple):
     def is_old(self) -> bool:
         return time.monotonic() - self.at > limits().refresh_seconds
 
+    def stands(self, sign: Hashable) -> bool:
+        return sign is not None and sign == self.sign and not self.is_old()
+
 
 _loaded = _Loaded(Policy(), None, 0.0)
+_locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 
 
 def known(stamp: Stamp | None) -> Policy | None:
@@ -107,10 +113,12 @@ async def _read(_: str) -> Policy:
     global _loaded
     began = time.monotonic()
     sign = await _sign()  # first: a change during the load makes the next sign another one
-    if sign is None or sign != _loaded.sign or _loaded.is_old():
-        found, before = await _load(), _loaded.policy
-        same = found.callers == before.callers and found.rules == before.rules
-        _loaded = _Loaded(before if same else found, sign, began)
+    if not _loaded.stands(sign):
+        async with _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            if not _loaded.stands(sign):  # all questions that waited share one load
+                found, before = await _load(), _loaded.policy
+                same = found.callers == before.callers and found.rules == before.rules
+                _loaded = _Loaded(before if same else found, sign, began)
     return _loaded.policy
 
 

@@ -242,6 +242,26 @@ def test_what_is_the_same_stays_the_same_object(publish, loop):
     assert loop.run(policy.current()) is before
 
 
+@pytest.mark.postgresql_only
+def test_questions_that_arrive_together_share_one_load(publish, loop, monkeypatch):
+    loads = []
+    fetch = reader.fetch
+
+    async def watched(statement, parameters=()):
+        loads.append(statement)
+        return await fetch(statement, parameters)
+
+    async def many() -> None:
+        await asyncio.gather(*(policy.current() for _ in range(20)))
+
+    assert publish() == OK
+    sql("DELETE FROM authsvc_grant")
+    monkeypatch.setattr(reader, "fetch", watched)
+    loop.run(many())
+
+    assert loads.count(policy.GRANTS) == 1
+
+
 def test_migrate_raises_the_revision_only_if_it_made_a_trigger(transactional_db):
     def revision() -> int:
         return PolicyRevision.objects.get().revision
