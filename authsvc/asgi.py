@@ -5,6 +5,7 @@ No body gets past it that is longer than its path allows: Django stores a body w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import Any
@@ -19,6 +20,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]  # each framework types its own messages
 
+MAX_AT_WORK = 10  # requests that the site works on at once, each in a thread with a database connection
 LARGE_BODY = 64 * 1024  # longer than any question of a broker
 METHODS = frozenset({"POST", "PUT", "GET"})
 NOT_FOUND = Reply(404, b'{"error":"no such question"}')
@@ -52,6 +54,7 @@ class Entrance:
         self._websockets = websockets
         self._held = bodies.Held()
         self._held_of_questions = bodies.Held()
+        self._places = asyncio.Semaphore(MAX_AT_WORK)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -61,7 +64,7 @@ class Entrance:
             elif path in OPERATION:
                 await self._within_bounds(_operate, scope, receive, send)
             else:
-                await self._within_bounds(self._site, scope, receive, send)
+                await self._within_bounds(self._site, scope, receive, send, _Place(self._places))
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "websocket" and not self._websockets:
@@ -71,9 +74,14 @@ class Entrance:
             await self._site(scope, receive, send)
 
     async def _within_bounds(
-        self, application: Application, scope: Scope, receive: Receive, send: Send
+        self,
+        application: Application,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        place: _Place | None = None,
     ) -> None:
-        """Run *application* with a bounded body. A body that is refused gets its answer from here."""
+        """Run *application* with a bounded body, in its *place*. A body that is refused gets its answer from here."""
         limit = limit_of_body(scope["path"])
         if bodies.declared(scope["headers"]) > limit:
             await _refuse(scope, receive, send, bodies.TOO_LARGE)
@@ -82,20 +90,51 @@ class Entrance:
         is_head = scope["method"] == "HEAD"
         started = False
 
+        async def arrive() -> MutableMapping[str, Any]:
+            message = await body()
+            if place is not None and body.is_complete:
+                await place.take()
+            return message
+
         async def pass_on(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if started or body.refusal is None:
                 started = True
+                if place is not None:
+                    place.leave()
                 if is_head and message.get("body"):  # gunicorn warns of each
                     message = {**message, "body": b""}
                 await send(message)
 
         try:
-            await application(scope, body, pass_on)
+            await application(scope, arrive, pass_on)
         finally:
             body.release()
+            if place is not None:
+                place.leave()
         if body.refusal is not None and not started:
             await _refuse(scope, receive, send, body.refusal)
+
+
+class _Place:
+    """One of the places for requests that the site works on, from the end of the body to the start of the answer."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self._asked = self._held = False
+
+    async def take(self) -> None:
+        """Wait for a place, the first time that this is called."""
+        if not self._asked:
+            self._asked = True
+            await self._places.acquire()
+            self._held = True
+
+    def leave(self) -> None:
+        """Let the next request have the place, if this one has it."""
+        if self._held:
+            self._held = False
+            self._places.release()
 
 
 async def _operate(scope: Scope, receive: Receive, send: Send) -> None:

@@ -38,13 +38,13 @@ class BoundedBody:
         self._held = held
         self._size = 0
         self._counted = 0  # of it, in *held*
-        self._complete = False
+        self.is_complete = False
         self.refusal: int | None = None
 
     async def __call__(self) -> Message:
         if self.refusal is None:
             message = await self._receive()
-            if self._complete:
+            if self.is_complete:
                 return message
             if message["type"] != "http.request":
                 self.refusal = TIMED_OUT
@@ -55,7 +55,7 @@ class BoundedBody:
             elif not self._fits():
                 self.refusal = BUSY
             else:
-                self._complete = not message.get("more_body")
+                self.is_complete = not message.get("more_body")
                 return message
         return {"type": "http.disconnect"}
 
