@@ -112,7 +112,7 @@ def test_commands_and_files_refuse_it_too(account, kind, tmp_path):
     rows = credentials_file.read(
         f"username,hash,device_id,client_id\ningest-1,{PASSWORD_HASH},S1,\nu2,{PASSWORD_HASH},ingest-2,\n"
         f"u3,{PASSWORD_HASH},S3,ingest-3\nu4,{PASSWORD_HASH},S4,backup\nu5,{PASSWORD_HASH},S5,ingest5\n"
-    )
+    ).rows
     credentials_file.judge(rows, kind)
     assert ["client id of the account" in row.problem for row in rows] == [True] * 4 + [False]
 

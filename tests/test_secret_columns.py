@@ -30,6 +30,7 @@ NO_SECRETS = {  # by name of the column; anything else that sounds so has to be 
     "device_key",  # names a device, such as weatherstation/STATION-001
     "digest",  # of a message, which is stored beside it
     "password_expires_at",
+    "session_hash",  # of a session's key, in the log of django-axes: it opens no session
 }
 HASH = "a-stored-hash-of-a-password"
 
