@@ -7,6 +7,7 @@ import signal
 import tempfile
 from typing import Any
 
+from django.apps import apps
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
@@ -53,7 +54,8 @@ def post_worker_init(worker: Any) -> None:
 
     Answers leave no cycles behind; with Python's own thresholds a full collection stops a busy worker for 50 ms.
     """
-    if worker.age == 1:  # the first one speaks for all, and for those that take its place
+    # The first worker speaks for all, and for those that take its place. An application without Django has no checks.
+    if worker.age == 1 and apps.ready:
         from config import deployment  # Django exists only now
 
         deployment.warn()
