@@ -21,6 +21,11 @@ def is_device_id(text: str) -> bool:
     return DEVICE_ID.fullmatch(text) is not None
 
 
+def is_text(value: object) -> bool:
+    """Return whether *value* is a text that PostgreSQL and SQLite both take: without NUL and halves of characters."""
+    return isinstance(value, str) and re.search("[\x00\ud800-\udfff]", value) is None
+
+
 def is_client_id(text: str) -> bool:
     """Return whether *text* can be the client id of a device: 1-128 characters, no `+`, `#` or control character.
 

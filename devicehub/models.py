@@ -187,13 +187,16 @@ NAMES = ("device_id", "mqtt_username", "mqtt_client_id")  # what a device is kno
 def new_names(
     model: type[BaseDevice], devices: Iterable[BaseDevice], using: str
 ) -> tuple[set[str], set[str]]:
-    """Return the device ids that no device has yet, and the names that the rows of *devices* do not have yet."""
+    """Return the device ids that no device has yet, and the names that the rows of *devices* do not have yet.
+
+    A value that no database could hold is not asked for: the save that follows refuses it.
+    """
     given = [tuple(getattr(device, name) for name in NAMES) for device in devices]
-    ids = {row[0] for row in given if isinstance(row[0], str)}
+    ids = {row[0] for row in given if identifiers.is_text(row[0])}
     own = models.Q(device_id__in=ids) | models.Q(pk__in=[device.pk for device in devices if device.pk])
     rows = model._base_manager.using(using).filter(own).order_by().values_list(*NAMES)
     known = list(rows)
-    names = {name for row in given for name in row if name and isinstance(name, str)}
+    names = {name for row in given for name in row if name and identifiers.is_text(name)}
     return ids - {row[0] for row in known}, names - {name for row in known for name in row}
 
 
