@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
@@ -291,7 +292,14 @@ DEVICEHUB_COMMAND_DEADLINE = seconds("DEVICEHUB_COMMAND_DEADLINE", default="1h")
 DEVICEHUB_QUARANTINE_PER_DEVICE = number("DEVICEHUB_QUARANTINE_PER_DEVICE", default=10 << 20)
 DEVICEHUB_KEEP_QUARANTINE = text("DEVICEHUB_KEEP_QUARANTINE", default="")
 
-UNFOLD = {"SITE_TITLE": "DeviceHub", "SITE_HEADER": "DeviceHub", "SITE_URL": "/"}
+UNFOLD = {
+    "SITE_TITLE": "DeviceHub",
+    "SITE_HEADER": "DeviceHub",
+    "SITE_URL": "/",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda _: static("devicehub/mark.svg")}
+    ],
+}
 
 LOGGING = {
     "version": 1,

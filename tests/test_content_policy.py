@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,14 @@ def test_what_the_entrance_answers_itself_has_a_policy(send, url):
 
     assert response.headers.get_list(HEADER) == ["default-src 'none'; frame-ancestors 'none'"]
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("url", ["/login/", "/admin/login/"])
+def test_pages_name_their_icon(client: Client, url):
+    """A browser otherwise looks for /favicon.ico, and its console shows the 404."""
+    icons = re.findall(r'<link rel="icon"[^>]*href="([^"]+)"', client.get(url).content.decode())
+
+    assert icons == ["/static/devicehub/mark.svg"]
 
 
 def test_brokers_get_no_header_that_is_for_browsers(send):
