@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 from datetime import timedelta
 from io import StringIO
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
@@ -124,6 +126,13 @@ def test_a_simulation_counts():
     assert "Published 1 message as 1 device, " in of(1)
     assert "1 late sample in 1 batch, 1 message in 1 burst, 1 command obeyed, 1 connection lost" in of(1)
     assert "2 late samples in 2 batches, 2 messages in 2 bursts, 2 commands obeyed" in of(2)
+
+
+def test_the_demo_counts():
+    demo = runpy.run_path(str(settings.BASE_DIR / "script" / "demo"))
+
+    assert demo["line"](1, 1, 1) == "1 station connected, 1 reading stored, 1 denial"
+    assert demo["line"](8, 1234, 0) == "8 stations connected, 1,234 readings stored, 0 denials"
 
 
 def test_the_rest_counts_too():
