@@ -646,6 +646,10 @@ def test_a_browser_sees_a_new_reading_and_a_denial_without_reloading(
 
         assert page.evaluate("performance.timeOrigin") == loaded
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        more = "for (let n = 0; n < 20; n++) list.append(list.firstElementChild.cloneNode(true))"
+        page.evaluate(f"() => {{ const list = document.querySelector('#denials'); {more} }}")
+        blank = "document.documentElement.scrollHeight - document.body.getBoundingClientRect().height"
+        assert page.evaluate(blank) <= 1
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "skip"
         context.close()
