@@ -134,8 +134,10 @@ class AccountDirectory:
         return found | {f"account/{username}" for username, listed in rows if username == client_id}
 
     async def identities(self, name: str) -> dict[str, str]:
-        username = name.removeprefix("account/")
-        return dict.fromkeys(await self.claimants(username), username)
+        """Return the usernames, by key, of the accounts that *name* stands for: a key, username or further client id."""
+        found = await self.claimants(name.removeprefix("account/"))
+        keys = found & {name} if name.startswith("account/") else found
+        return {key: key.removeprefix("account/") for key in keys}
 
     def retire_previous(self, key: str) -> None:
         retire_previous(Account.objects.filter(username=key.partition("/")[2]))

@@ -50,6 +50,17 @@ def test_an_account_is_found_by_key(transactional_db):
     assert login("account/backend")[:2] == (True, "credentials")
 
 
+def test_an_account_is_found_by_its_client_ids(transactional_db):
+    provisioning.create_account("backend", client_ids=["radio 7", "backend-*"])
+
+    for name in ("radio 7", "backend-1"):
+        assert "who      account/backend" in explain(name, "connect")[1]
+    assert login("account/backend-1")[:2] == (False, "invalid_username")
+    provisioning.create_account("other", client_ids=["backend-1"])
+    with pytest.raises(CommandError, match="backend-1 names account/backend, account/other"):
+        explain("backend-1", "connect")
+
+
 def test_a_name_of_several_identities_says_which(station: Cast):
     IrrigationValveDevice.objects.bulk_create(
         [IrrigationValveDevice(device_id="STATION-001", mqtt_username="valve-1")]
