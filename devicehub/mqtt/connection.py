@@ -104,6 +104,8 @@ class Connection:
         self._client.on_disconnect = self._on_disconnect
         try:
             self._client.connect(address.host, address.port, KEEPALIVE)
+        except UnicodeError as error:
+            raise MqttError(f"{address.host} is not the name of a host") from error
         except OSError as error:
             raise MqttError(f"no connection to {address.host}:{address.port} ({error})") from error
         self._client.loop_start()

@@ -54,6 +54,8 @@ class Loop:
         self._settled = False
         try:
             self.places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise MqttError(f"{address.host} is not the name of a host") from error
         except OSError as error:
             raise MqttError(f"no connection to {address.host}:{address.port} ({error})") from error
 
