@@ -8,7 +8,7 @@ import secrets
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -453,6 +453,9 @@ class QuarantinedMessage(models.Model):
         return deleted
 
 
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 class QuarantineUse(models.Model):
     """How many bytes the quarantine holds of one device; *owner* is its key, or "" for all that is of no device."""
 
@@ -465,12 +468,15 @@ class QuarantineUse(models.Model):
 
     @classmethod
     def forget(cls, *owners: str) -> None:
-        """Have what the quarantine holds of *owners*, or of all, counted anew when it is needed next."""
+        """Have what the quarantine holds of *owners*, or of all, counted anew once it leaves no room.
+
+        The sums stay until then: they are too large at most, and a batch counts few of them anew.
+        """
         rows = cls.objects.filter(owner__in=owners) if owners else cls.objects.all()
         with transaction.atomic():
             # In the order in which a batch changes them, or the two wait for each other.
             list(rows.select_for_update().order_by("owner").values_list("owner"))
-            rows.delete()
+            rows.update(counted_at=LONG_AGO)
 
 
 class CountedRefusal(models.Model):

@@ -120,7 +120,8 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
             if name == "quarantine":
                 done.quarantine += batches.drain(model._meta.db_table, f"{key_of} = %s", [key], pace)
     RemovalRequest.objects.filter(device_key=key).delete()
-    QuarantineUse.forget(key, "")  # what was on unknown topics counted as of no device
+    QuarantineUse.objects.filter(owner=key).delete()
+    QuarantineUse.forget("")  # what was on unknown topics counted as of no device
     return done
 
 

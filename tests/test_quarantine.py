@@ -408,6 +408,25 @@ def test_a_batch_costs_the_same_however_many_of_it_are_refused(device):
     assert count(40) == count(1)
 
 
+@pytest.mark.sqlite_only
+def test_a_batch_costs_the_same_after_a_deletion_however_many_devices_are_refused(device):
+    """What is deleted gives room, and the sums of a whole fleet are not counted anew at once."""
+    ids = [f"FLEET-{number}" for number in range(40)]
+    WeatherStationDevice.objects.bulk_create(WeatherStationDevice(device_id=device_id) for device_id in ids)
+    batch = [message(device_id=device_id) for device_id in ids]
+
+    def statements():
+        with CaptureQueriesContext(connection) as queries:
+            pipeline(batch)
+        return len(queries)
+
+    statements()
+    before = statements()
+    QuarantinedMessage.objects.first().delete()
+
+    assert statements() == before
+
+
 # --- Where it shows
 
 

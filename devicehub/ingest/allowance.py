@@ -2,7 +2,8 @@
 
 QuarantineUse holds the sum for each owner: a device, or "" for all messages of no known device together. A row that
 is missing is counted anew. So is a sum that leaves no room, once in a while: rows of the quarantine may have been
-deleted by SQL. Workers read sums without a lock, so each of them may pass the bound by one batch.
+deleted. A batch counts no more than MOST_RECOUNTS of these. Workers read sums without a lock, so each of them may
+pass the bound by one batch.
 """
 
 from __future__ import annotations
