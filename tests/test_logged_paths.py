@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import signal
 import socket
-import subprocess
-import sys
 import time
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 from django.http import Http404
 from django.test import RequestFactory
 
 from authsvc import logs
-from tests import leaks, servers
+from tests import hub, leaks
 
 pytestmark = pytest.mark.sqlite_only
 
@@ -160,40 +155,18 @@ def test_a_long_text_is_masked_in_linear_time():
     assert time.process_time() - began < 2
 
 
-def test_gunicorn_writes_no_token(tmp_path):
+def test_gunicorn_writes_no_token(tmp_path, django_db_setup):
     """The real server, its own error log and its access log, and a line that is not HTTP."""
-    port = servers.free_port()
-    environment = os.environ | {
-        "SECRET_KEY": secrets.token_urlsafe(50),
-        "DATABASE_URL": f"sqlite:///{tmp_path}/hub.sqlite3",
-        "DJANGO_SETTINGS_MODULE": "config.settings",
-    }
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--log-level", "debug",
-             "--access-logfile", "-", "--bind", f"127.0.0.1:{port}", "config.asgi:application"],
-            env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        lines = [f"GET {path} HTTP/1.1\r\nHost: localhost".encode() for path in written(TOKENS[0])]
-        lines += [f"GET /login/ HTTP/1.1\r\nHost: {TOKENS[0]}".encode()]
-        lines += [f"GET /go-auth/{TOKENS[0]} FTP/9\r\nHost: localhost".encode()]
-        deadline = time.monotonic() + 20
+    lines = [f"GET {path} HTTP/1.1\r\nHost: localhost".encode() for path in written(TOKENS[0])]
+    lines += [f"GET /login/ HTTP/1.1\r\nHost: {TOKENS[0]}".encode()]
+    lines += [f"GET /go-auth/{TOKENS[0]} FTP/9\r\nHost: localhost".encode()]
+    with hub.gunicorn(tmp_path, GUNICORN_CMD_ARGS="--log-level debug --access-logfile -") as url:
         for line in lines:
-            while True:
-                try:
-                    with socket.create_connection(("127.0.0.1", port), 5) as connection:
-                        connection.sendall(line + b"\r\nConnection: close\r\n\r\n")
-                        while connection.recv(65536):
-                            pass
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+            with socket.create_connection(("127.0.0.1", urlsplit(url).port), 10) as connection:
+                connection.sendall(line + b"\r\nConnection: close\r\n\r\n")
+                while connection.recv(65536):
+                    pass
 
-    text = (tmp_path / "log").read_text()
-    assert "/go-auth/***" in text
+    text = (tmp_path / "gunicorn.log").read_text()
+    assert '"GET /go-auth/*** HTTP/1.1" 404' in text
     assert leaks.leaked(text, [TOKENS[0], TOKENS[0][:20]]) == []
