@@ -33,18 +33,20 @@ NEXT = {
 }
 
 # The backend's own number, whether it listens, the triggers (of a list of [table, name]) it does not find, and
-# what is another text once one of them was switched off or made anew, or another table took the name of theirs.
+# what is another text once one of them was switched off or made anew, or another table took the name of theirs, or
+# theirs was altered: ALTER TABLE rewrites the values of a column, and fires no trigger.
 PROOF = """
 SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()),
     array_agg(wanted ->> 0 || '.' || (wanted ->> 1)) FILTER (WHERE tgname IS NULL),
-    string_agg(concat(pg_trigger.oid, ':', pg_trigger.xmin), ' ' ORDER BY pg_trigger.oid)
+    string_agg(concat_ws(':', pg_trigger.oid, pg_trigger.xmin, pg_class.xmin), ' ' ORDER BY pg_trigger.oid)
 FROM json_array_elements(%s::json) AS wanted LEFT JOIN pg_trigger
     ON tgrelid = to_regclass(quote_ident(wanted ->> 0)) AND tgname = wanted ->> 1 AND tgenabled = 'A'
+    LEFT JOIN pg_class ON pg_class.oid = tgrelid
 """
 
 
 # The policy revision, whether the triggers that raise it are all there (else it says nothing), and what is another
-# text once one of them was switched off, dropped or made anew, or another table took the name of theirs.
+# text once one of them was switched off, dropped or made anew, or their table was altered or another took its name.
 REVISION = {
     "sqlite": (
         "SELECT (SELECT revision FROM authsvc_policy), (SELECT count(*) = 6 FROM sqlite_master WHERE type = 'trigger' "
@@ -54,7 +56,8 @@ REVISION = {
     ),
     "postgresql": (
         "SELECT (SELECT revision FROM authsvc_policy), count(*) = 4, "
-        "string_agg(concat(oid, ':', xmin), ' ' ORDER BY oid) FROM pg_trigger WHERE tgenabled = 'A' AND "
+        "string_agg(concat_ws(':', pg_trigger.oid, pg_trigger.xmin, pg_class.xmin), ' ' ORDER BY pg_trigger.oid) "
+        "FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid WHERE tgenabled = 'A' AND "
         "(tgrelid = to_regclass('authsvc_broker') AND tgname IN ('authsvc_broker_policy', 'authsvc_broker_policy_all') "
         "OR tgrelid = to_regclass('authsvc_grant') AND tgname IN ('authsvc_grant_policy', 'authsvc_grant_policy_all'))"
     ),

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from authsvc import changes, gateway, policy, reader, triggers
 from authsvc.dialects import BY_NAME
@@ -183,6 +183,32 @@ def test_each_commit_leaves_the_age_of_the_policy_as_it_is(publish, station, mon
         last = publish()
 
     assert last == DENIED
+
+
+REWRITES = {
+    "a column of another type": ("ALTER TABLE {} ALTER is_active TYPE boolean USING false",),
+    "a column that takes its place": (
+        "ALTER TABLE {} ADD COLUMN replacing boolean NOT NULL DEFAULT false",
+        "ALTER TABLE {} DROP COLUMN is_active",
+        "ALTER TABLE {} RENAME replacing TO is_active",
+    ),
+}
+
+
+@pytest.mark.postgresql_only
+@pytest.mark.parametrize("rewrite", REWRITES.values(), ids=REWRITES)
+@pytest.mark.parametrize("heard", [False, True], ids=["read", "listening"])
+def test_a_table_that_is_altered(publish, listen, loop, rewrite, heard):
+    """ALTER TABLE changes the rows, and neither fires a trigger nor makes one anew."""
+    if heard:
+        listen()
+    assert soon(loop, OK, publish)
+    assert publish() == OK
+
+    with transaction.atomic():
+        sql(*(text.format(Broker._meta.db_table) for text in rewrite))
+
+    assert soon(loop, DENIED, publish)
 
 
 @pytest.mark.postgresql_only
