@@ -13,7 +13,7 @@ from typing import Any
 from authsvc import addresses, background, bodies, changes, gateway, metrics, readiness, verifier
 from authsvc.conf import limit_of_body
 from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, TEXT, Headers, Reply, Request
-from authsvc.scopes import CALLER_IS_KNOWN, PREFIX
+from authsvc.scopes import CALLER_IS_KNOWN, PREFIX, PROTECTED
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -28,11 +28,6 @@ NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
 
 # What operators and their probes ask, by path.
 OPERATION = {"/healthz": readiness.alive, "/readyz": readiness.report, "/metrics": metrics.report}
-# For browsers, so not in answers to brokers.
-PROTECTED = (
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-)
 
 
 REFUSALS = {

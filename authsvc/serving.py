@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import os
 import resource
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
-from authsvc.scopes import CALLER_IS_KNOWN, PREFIX
+from authsvc.scopes import CALLER_IS_KNOWN, PREFIX, PROTECTED
 
 SECONDS = "AUTHSVC_REQUEST_SECONDS"
 DEFAULT_SECONDS = 30.0
@@ -22,6 +23,8 @@ FILES = 65_536  # that a process may open, where its hard limit allows as many
 WATCH_SECONDS = 1.0
 REPORT_SECONDS = 60.0
 REPORT = "Closed %d connections to make room; %d may be open, and %d of these of others than brokers"
+Header = tuple[str, str]
+ERROR_HEADERS: list[Header] = [(name.decode(), value.decode()) for name, value in PROTECTED]
 PROGRESS = 48 * 1024  # bytes of a large answer that a client takes within the time limit
 
 
@@ -79,6 +82,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         goes_on: bool = _feed(self, data)
         self._has_half_a_head = self._current_request is None
         return goes_on
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Iterable[Header] = ()) -> None:
+        """Answer what gunicorn refuses itself, with a text that may repeat the request."""
+        super()._send_error_response(status, message, (*extra_headers, *ERROR_HEADERS))
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
         scope: dict[str, Any] = _scope_of(self, request, sockname, peername)

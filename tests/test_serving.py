@@ -176,6 +176,27 @@ def test_a_page_that_is_served_goes_after_those_that_wait(server, token):
         assert page.recv(65_536)
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b"<script>alert(1)</script>\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 9_000 + b"\r\n\r\n", b"431"),
+        (BEGUN["half a head"], b"408"),
+    ],
+    ids=["400", "414", "431", "408"],
+)
+def test_what_gunicorn_refuses_has_a_policy(server, said, status):
+    """Its text may repeat the request."""
+    with closing(server.connect()) as client:
+        client.sendall(said)
+        head, _, _ = ends(client).lower().partition(b"\r\n\r\n")
+
+    assert head.split()[1] == status
+    assert b"\r\ncontent-security-policy: default-src 'none'; frame-ancestors 'none'" in head
+    assert b"\r\nx-content-type-options: nosniff" in head
+
+
 def test_a_client_that_does_not_go_on_is_let_go(server, token):
     """Slow heads, bodies and readers; a broker's connection stays open between two questions."""
     with ExitStack() as stack:
@@ -404,7 +425,8 @@ def test_no_other_private_name_is_used():
     used = names(tree)
 
     assert used - own == private - own
-    assert {"_feed_callback_parser", "_build_http_scope"} <= own & private  # replaced, and called
+    replaced = {"_feed_callback_parser", "_build_http_scope", "_send_error_response"}
+    assert replaced <= own & private  # and called
 
 
 def test_gunicorn_makes_connections_by_a_name_that_can_be_replaced():
