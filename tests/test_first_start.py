@@ -100,16 +100,15 @@ def test_the_service_knows_whether_a_refusal_is_final(transactional_db):
 
 
 @contextmanager
-def older_broker():
-    """The address of a server that answers MQTT 3.1.1 with a refusal, and MQTT 5 not at all."""
+def older_broker(answers=((4, b"\x20\x02\x00\x05"),)):
+    """The address of a server that has *answers* by the version of MQTT; by default it refuses 3.1.1 and ignores 5."""
 
     def serve():
         with suppress(OSError):
             while True:
                 client, _ = server.accept()
                 clients.append(client)
-                if wire.cut(client.recv(4096))[1][6] == 4:
-                    client.sendall(b"\x20\x02\x00\x05")
+                client.sendall(dict(answers).get(wire.cut(client.recv(4096))[1][6], b""))
 
     clients = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -128,3 +127,14 @@ def test_a_silent_broker_is_told_from_one_that_speaks_another_version():
         assert "answers no client" in cause_of_silence(BrokerAddress.parse(silent), "5", timeout=0.3)
         assert cause_of_silence(odd, "5", timeout=0.3).endswith("set DEVICEHUB_MQTT_VERSION=3.1.1")
         assert "it answers others" in cause_of_silence(odd, "3.1.1", timeout=0.3)
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    "refusal", [b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00", b"\x20\x83\x01\x00\x84" + b"\0" * 128]
+)
+def test_a_refusal_of_the_version_is_not_an_answer(refusal):
+    """aMQTT 0.12 refuses MQTT 5 so at once, and answers 3.1.1 only when its service did."""
+    with older_broker([(5, refusal)]) as hanging, older_broker([(5, refusal), (4, REFUSED)]) as odd:
+        assert "answers no client" in cause_of_silence(hanging, "3.1.1", timeout=0.3)
+        assert cause_of_silence(odd, "5", timeout=0.3).endswith("set DEVICEHUB_MQTT_VERSION=3.1.1")

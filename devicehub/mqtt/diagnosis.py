@@ -9,6 +9,8 @@ import time
 from devicehub.mqtt.address import CONNECT_TIMEOUT, BrokerAddress
 
 CONNACK = 0x20  # the first byte of the packet
+# Its code for a version that is not spoken there (MQTT 3.1.1, 3.2.2.3; MQTT 5.0, 3.2.2.2).
+OTHER_VERSION = (b"\x01", b"\x84")
 # CONNECT with an empty client id and a clean start (MQTT 5.0 and 3.1.1, 3.1).
 CONNECTS = {
     "5": b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00",
@@ -45,12 +47,17 @@ def _open(address: BrokerAddress, connect: bytes, timeout: float) -> socket.sock
 
 
 def _answers(opened: socket.socket | None, end: float) -> bool:
-    """Return whether a CONNACK comes before *end*, by time.monotonic(); close the socket."""
+    """Return whether a CONNACK that does not refuse the version comes before *end*, by time.monotonic().
+
+    Close the socket.
+    """
     if opened is None:
         return False
     with opened:
         try:
             opened.settimeout(max(0.05, end - time.monotonic()))
-            return opened.recv(1) == bytes((CONNACK,))
+            head = opened.recv(5)  # type, length in one byte or two, flags, code
         except OSError:
             return False
+    code_at = 4 if head[1:2] > b"\x7f" else 3
+    return head[:1] == bytes((CONNACK,)) and head[code_at : code_at + 1] not in OTHER_VERSION
