@@ -92,7 +92,7 @@ def check_secret_key(**_: Any) -> list[CheckMessage]:
             Error(f"SECRET_KEY has less than {MIN_KEY_BYTES} bytes.", hint=hint, id="authsvc.E020"),
         ]
     if len(set(key)) < MIN_CHARACTERS or key.startswith(b"django-insecure-"):
-        return [Warning("SECRET_KEY is long and easy to guess.", hint=hint, id="authsvc.W021")]
+        return [Warning("SECRET_KEY is long enough, but easy to guess.", hint=hint, id="authsvc.W021")]
     return []
 
 

@@ -190,9 +190,9 @@ class Command(DatabaseCommand):
             raise CommandError(listener.failure)
         if running.stopping:
             raise CommandError(f"Stopped before {place} had subscribed")
-        days = f" for {SESSION_EXPIRY // 86400} days" if settings.mqtt_version == "5" else ""
+        days = f", for up to {SESSION_EXPIRY // 86400} days" if settings.mqtt_version == "5" else ""
         new = "" if was_resumed else " in a new session"
-        return f"Subscribed as {place}{new}: the broker keeps for it{days} what devices publish from now on"
+        return f"Subscribed as {place}{new}: the broker keeps what devices publish from now on{days}"
 
     def _settled(self, running: Worker, listener: Listener) -> None:
         """Wait until the session is as it shall be. What is handed over meanwhile is dropped and comes again."""
