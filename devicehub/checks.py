@@ -119,7 +119,9 @@ def check_bounds(**_: Any) -> list[CheckMessage]:
             is_one = False
         if not is_one:
             hint = f"Write a whole number of at least {least}."
-            errors.append(Error(f"{name} is not a whole number, or less than {least}.", hint=hint, id="devicehub.E021"))
+            errors.append(
+                Error(f"{name} is not a whole number, or less than {least}.", hint=hint, id="devicehub.E021")
+            )
     return errors
 
 
