@@ -107,6 +107,7 @@ def test_commands_and_files_refuse_it_too(account, kind, tmp_path):
         call_command(
             "provision_devices", "weatherstation", count=1, prefix="ingest-", output=str(tmp_path / "out")
         )
+    assert not (tmp_path / "out").exists()  # so that the same name may be given again
     with pytest.raises(IdentityTaken):
         enlisting.enlist(kind, "ingest-", 1)
     rows = credentials_file.read(

@@ -21,6 +21,8 @@ from devicehub import provisioning
 from devicehub.models import validate_device_id
 from devicehub.registry import Kind
 
+BEGIN = "["  # of the file
+
 
 class Command(DatabaseCommand):
     help = "Create devices and write their credentials, once, to a new file that only its owner can read."
@@ -51,7 +53,7 @@ class Command(DatabaseCommand):
 
     def _provision(self, kind: Kind, prefix: str, count: int, file: IO[str]) -> None:
         """Each line is on its way to the disk before its device exists: no crash leaves a device unknown."""
-        file.write("[")
+        file.write(BEGIN)
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             ids = provisioning.next_ids(kind, prefix, count)
             for number, device_id in enumerate(progress.track(ids, total=count, description=kind.slug)):
@@ -69,8 +71,13 @@ def _opened(output: str) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        yield file
+    try:
+        with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            yield file
+    except (provisioning.IdentityTaken, ValidationError):
+        if os.path.getsize(output) <= len(BEGIN):  # no device was made, so the same call may be tried again
+            os.remove(output)
+        raise
 
 
 def _flush(file: IO[str]) -> None:
