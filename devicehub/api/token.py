@@ -20,7 +20,8 @@ TTL = 3600  # seconds, unless the device asks for less
 MAX_BODY = 1024
 MAX_KEY = 256
 
-# Failures in a minute after which the rest of it is refused: of one key at one address, and by one address.
+# Failures in a minute after which more of them get status 429: of one key at one address, and by one address. A valid
+# key is never refused for those of others: a fleet may share an address, and nobody guesses 256 random bits.
 SECONDS = 60
 MAX_OF_ONE = 5
 MANY_KEYS = 30
@@ -41,10 +42,10 @@ async def token(request: HttpRequest) -> JsonResponse:
     if not key or len(key) > MAX_KEY or not key.isascii():
         return _unauthorized()
     address, digest = addresses.subscriber(addresses.of_request(request)), digest_api_key(key)
-    if wait := _locked(address, digest):
-        return _too_many(wait)
     username = await _username(digest)
     if username is None:
+        if wait := _locked(address, digest):
+            return _too_many(wait)
         _note_failure(address, digest)
         return _unauthorized()
     ttl = _ttl(request)
@@ -76,7 +77,7 @@ def _too_many(wait: int) -> JsonResponse:
 
 
 def _locked(address: str, digest: str) -> int:
-    """Return for how many seconds this key from *address* is refused unread; 0 for not at all."""
+    """Return for how many more seconds *address* sent too many keys that are not valid, or this one; else 0."""
     since, failed = _failures.get(address, (0.0, Counter()))
     left = since + SECONDS - time.monotonic()
     if left > 0 and (failed[digest] >= MAX_OF_ONE or len(failed) >= MANY_KEYS):
@@ -85,7 +86,7 @@ def _locked(address: str, digest: str) -> int:
 
 
 def _note_failure(address: str, digest: str) -> None:
-    """Count a key that is not valid; log when its address is refused from now on."""
+    """Count a key that is not valid; log when its address has sent too many."""
     now = time.monotonic()
     since, failed = _failures.get(address, (now, Counter()))
     if now - since >= SECONDS:
