@@ -134,7 +134,7 @@ class AccountDirectory:
         return found | {f"account/{username}" for username, listed in rows if username == client_id}
 
     async def identities(self, name: str) -> dict[str, str]:
-        """Return the usernames, by key, of the accounts that *name* stands for: a key, username or further client id."""
+        """Return the usernames, by key, of accounts that *name* stands for: a key, username or further client id."""
         found = await self.claimants(name.removeprefix("account/"))
         keys = found & {name} if name.startswith("account/") else found
         return {key: key.removeprefix("account/") for key in keys}
