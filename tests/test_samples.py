@@ -8,7 +8,8 @@ import pytest
 from django.core.checks import run_checks
 from django.core.management import call_command
 
-from devicehub.ingest.message import Message, Outcome
+from devicehub.ingest import decode
+from devicehub.ingest.message import Message, Notes, Outcome
 from devicehub.ingest.pipeline import pipeline
 from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationDevice
@@ -113,6 +114,24 @@ def test_by_default_ten_thousand_are_stored(device, settings):
     assert QuarantinedMessage.objects.get().reason == "too_many_samples"
     assert send(as_json(flat(10_000))) is Outcome.STORED
     assert device.readings.count() == 10_000
+
+
+@pytest.mark.parametrize("dump", [as_json, cbor2.dumps])
+def test_of_entries_that_are_no_objects_few_are_looked_at(device, monkeypatch, dump):
+    """A megabyte holds a million of them, each of which cost as much as a stored message."""
+    looked_at, entries = [], decode._entries
+    monkeypatch.setattr(
+        decode, "_entries", lambda entry, *more: looked_at.append(entry) or entries(entry, *more)
+    )
+
+    assert send(dump([0] * 5000)) is Outcome.FAILED
+    assert send(dump([{"temperature": 1}, *[0] * 5000, {"humidity": 2}])) is Outcome.PARTIAL
+
+    assert len(looked_at) == Notes.MOST * 2 + 2
+    assert QuarantinedMessage.objects.get().detail == "entry 0: is a number or something else, not an object"
+    row = device.messages.latest("pk")
+    assert row.notes[-1] == f"and {5000 - Notes.MOST} more"
+    assert (device.readings.get().temperature, device.readings.get().humidity) == (1, 2)
 
 
 def test_it_is_a_sign_of_life(device):

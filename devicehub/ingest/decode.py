@@ -116,6 +116,11 @@ def samples(
         raise Unreadable(Reason.NO_VALUE, "the array is empty")
     strays, first = 0, ""
     for number, entry in enumerate(entries):
+        if strays >= Notes.MOST and not isinstance(entry, dict):
+            # No further note is kept, and a payload may hold a million of these.
+            strays += 1
+            decoded.notes.more += 1
+            continue
         try:
             read = _entries(entry, now, decoded.notes)
         except Unreadable as error:
