@@ -60,7 +60,12 @@ def check_logins(**_: Any) -> list[CheckMessage]:
     """devicehub.W018: the sign-in pages are protected from guessing."""
     if not apps.is_installed("django.contrib.auth"):
         return []
-    if apps.is_installed("axes") and "devicehub.logins.Backend" in django_settings.AUTHENTICATION_BACKENDS:
+    if (
+        apps.is_installed("axes")
+        and "devicehub.logins.Backend" in django_settings.AUTHENTICATION_BACKENDS
+        and getattr(django_settings, "AXES_HANDLER", "") == "devicehub.logins.Handler"
+        and "axes.middleware.AxesMiddleware" in django_settings.MIDDLEWARE
+    ):
         return []
     hint = "Set up django-axes as docs/how-to/include-in-your-project.md shows, or silence this check."
     return [Warning("Passwords may be guessed at the sign-in pages.", hint=hint, id="devicehub.W018")]

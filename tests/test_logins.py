@@ -232,10 +232,18 @@ class TestWhatIsKept:
 
 
 @pytest.mark.sqlite_only
-def test_a_project_without_the_protection_is_warned(settings):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AUTHENTICATION_BACKENDS", ["django.contrib.auth.backends.ModelBackend"]),
+        ("AXES_HANDLER", "axes.handlers.database.AxesDatabaseHandler"),
+        ("MIDDLEWARE", ["django.contrib.sessions.middleware.SessionMiddleware"]),
+    ],
+)
+def test_a_project_without_the_protection_is_warned(settings, name, value):
     assert "devicehub.W018" not in [found.id for found in run_checks()]
 
-    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+    setattr(settings, name, value)
     assert "devicehub.W018" in [found.id for found in run_checks()]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import structlog
 from django.db import connections
 
-from authsvc import directory, policy, reader
+from authsvc import directory, logs, policy, reader
 from authsvc.core import authority
 from authsvc.core.access import Action, Client, LoginQuestion, TopicQuestion, Verdict
 from authsvc.reasons import SENTENCES
@@ -28,8 +28,8 @@ def refusal(address: BrokerAddress, client_id: str, filters: Sequence[str]) -> s
     """
     try:
         return asyncio.run(_refusal(address, client_id, filters))
-    except Exception as error:
-        log.warning("ingest.admission_unknown", error=type(error).__name__)
+    except Exception:
+        logs.error(log, "ingest.admission_unknown")
         return ""
     finally:
         connections.close_all()  # of this thread
