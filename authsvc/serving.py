@@ -25,6 +25,7 @@ REPORT_SECONDS = 60.0
 REPORT = "Closed %d connections to make room; %d may be open, and %d of these of others than brokers"
 Header = tuple[str, str]
 ERROR_HEADERS: list[Header] = [(name.decode(), value.decode()) for name, value in PROTECTED]
+PIECE = 32 * 1024  # bytes for the parser at a time: behind a whole request it keeps 64 KiB, and drops the rest
 PROGRESS = 48 * 1024  # bytes of a large answer that a client takes within the time limit
 
 
@@ -49,6 +50,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         self._scope: dict[str, Any] | None = None  # of the last request
         self._is_brokers = False
         self._has_half_a_head = False
+        self._behind = bytearray()  # what follows the bytes that the parser keeps behind a whole request
         self._resumed = 0
         self._watched: tuple[Waiting | None, int, int] | None = None
         self._since = 0.0
@@ -79,9 +81,28 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def _feed_callback_parser(self, data: bytes) -> bool:
         if self._closed:  # gunicorn would look up the peer of a transport that is gone
             return False
-        goes_on: bool = _feed(self, data)
+        parser, behind = self._callback_parser, self._behind
+        if parser.is_complete and parser.remaining():
+            behind += data
+            return True
+        if len(data) > PIECE:
+            behind[:0] = data[PIECE:]
+        goes_on: bool = _feed(self, data[:PIECE])
+        # The parser keeps some bytes where more are behind: gunicorn feeds them again after the answer.
+        while goes_on and behind and not (parser.is_complete and parser.remaining()):
+            piece = bytes(behind[:PIECE])
+            del behind[:PIECE]
+            goes_on = _feed(self, piece)
         self._has_half_a_head = self._current_request is None
         return goes_on
+
+    def _http1_buffered(self) -> int:
+        held: int = super()._http1_buffered()
+        return held + len(self._behind)
+
+    def _resume_reading(self) -> None:
+        if len(self._behind) <= self._max_buffer_size // 2:
+            super()._resume_reading()
 
     def _send_error_response(self, status: int, message: str, extra_headers: Iterable[Header] = ()) -> None:
         """Answer what gunicorn refuses itself, with a text that may repeat the request."""
