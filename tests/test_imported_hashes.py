@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 
+import argon2
 import bcrypt
 import pytest
 from hypothesis import given, settings
@@ -35,6 +36,25 @@ def test_a_key_of_go_auth_has_16_to_128_bytes(algorithm):
 def test_a_key_of_another_length_is_refused(length):
     with pytest.raises(passwords.UnusableHash):
         passwords.scheme_of(go_auth("sha256", length))
+
+
+def test_a_key_of_argon2id_has_16_to_128_bytes():
+    for length in range(16, 129):
+        stored = argon2.low_level.hash_secret(
+            b"s3cret", b"0123456789abcdef", 1, 64, 1, length, argon2.low_level.Type.ID
+        ).decode()
+        assert passwords.verify("s3cret", stored), length
+        assert not passwords.verify("s3creT", stored), length
+
+
+@pytest.mark.parametrize("length", [4, 15, 129])
+def test_another_key_of_argon2id_is_refused(length):
+    stored = argon2.low_level.hash_secret(
+        b"s3cret", b"0123456789abcdef", 1, 64, 1, length, argon2.low_level.Type.ID
+    ).decode()
+
+    with pytest.raises(passwords.UnusableHash):
+        passwords.scheme_of(stored)
 
 
 @pytest.mark.parametrize("salt", ["a", "abcde", "ab=d", "abc==", "===="])

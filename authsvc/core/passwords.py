@@ -57,6 +57,7 @@ class Scheme(NamedTuple):
 
 _B64 = r"[A-Za-z0-9+/]"
 _BASE64 = rf"(?:{_B64}{{4}})*(?:{_B64}{{4}}|{_B64}{{3}}=|{_B64}{{2}}==)"
+_UNPADDED_KEY = rf"(?:(?:{_B64}{{4}}){{5,42}}{_B64}{{2,3}}|(?:{_B64}{{4}}){{6,42}})"  # 16 to 128 bytes
 _KEY = rf"(?:{_B64}{{22}}==|{_B64}{{23}}=|(?:{_B64}{{4}}){{6,42}}(?:{_B64}{{3}}=|{_B64}{{2}}==)?)"  # 16 to 128 bytes
 _AB64 = r"[A-Za-z0-9./]"  # passlib's own alphabet, with `.` for `+`
 ROUNDS: Final = {"cost": 2_000_000}  # of PBKDF2: about half a second
@@ -66,7 +67,7 @@ SCHEMES: Final = (
         "argon2id",
         re.compile(
             r"\$argon2id\$v=19\$m=(?P<memory>[0-9]+),t=(?P<cost>[0-9]+),p=(?P<lanes>[0-9]+)"
-            rf"\${_B64}{{11,86}}\$(?:{_B64}{{43}}|{_B64}{{86}})"
+            rf"\${_B64}{{11,86}}\${_UNPADDED_KEY}"
         ),
         {"memory": 262_144, "cost": 16, "lanes": 16},  # KiB, passes, threads
     ),
