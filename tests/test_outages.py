@@ -422,7 +422,7 @@ def test_what_waits_is_counted_until_it_is_acknowledged(broker):
         publish(b"12345")
         publish(b"1")
         assert eventually(lambda: listener.waiting == 2)
-        assert listener.waiting_bytes == 6 + 2 * mqtt.listener.EACH
+        assert listener.waiting_bytes == 6 + 2 * (len(TOPIC) + mqtt.listener.EACH)
         [delivery, _] = batch = listener.take(10, timeout=1)
         assert listener.waiting == 2
         time.sleep(0.1)
