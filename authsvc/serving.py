@@ -25,7 +25,9 @@ REPORT_SECONDS = 60.0
 REPORT = "Closed %d connections to make room; %d may be open, and %d of these of others than brokers"
 Header = tuple[str, str]
 ERROR_HEADERS: list[Header] = [(name.decode(), value.decode()) for name, value in PROTECTED]
-PIECE = 32 * 1024  # bytes for the parser at a time: behind a whole request it keeps 64 KiB, and drops the rest
+PIECE = (
+    32 * 1024
+)  # bytes for the parser at a time: behind a whole request it keeps 64 KiB, and drops the rest
 PROGRESS = 48 * 1024  # bytes of a large answer that a client takes within the time limit
 
 
@@ -81,7 +83,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def _feed_callback_parser(self, data: bytes) -> bool:
         if self._closed:  # gunicorn would look up the peer of a transport that is gone
             return False
-        parser, behind = self._callback_parser, self._behind
+        parser: Any = self._callback_parser
+        behind = self._behind
         if parser.is_complete and parser.remaining():
             behind += data
             return True

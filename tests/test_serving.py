@@ -179,7 +179,9 @@ def test_a_page_that_is_served_goes_after_those_that_wait(server, token):
 def test_pipelined_requests_are_answered_whatever_their_length(server, token):
     """EMQX sends up to 100 before it has an answer; gunicorn's parser keeps 64 KiB behind the first."""
     padded = f"hub\r\nX-Padding: {'x' * 2_000}".encode()
-    pair = question(token).replace(b"hub", padded) + WEB.replace(b"localhost", padded.replace(b"hub", b"localhost"))
+    pair = question(token).replace(b"hub", padded) + WEB.replace(
+        b"localhost", padded.replace(b"hub", b"localhost")
+    )
     text = b""
     with closing(server.connect()) as broker:
         broker.sendall(pair * 50)
