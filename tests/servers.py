@@ -485,7 +485,9 @@ def _wait_until_ready(
     server: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], timeout: float
 ) -> None:
     deadline = time.monotonic() + timeout
-    while server.poll() is None:
+    has_ended = False
+    while not has_ended:
+        has_ended = server.poll() is not None  # looked at first: it may have been ready, and ended since
         with suppress(OSError):
             if ready():
                 return

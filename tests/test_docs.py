@@ -42,7 +42,8 @@ CODE = [
     *(p for p in sorted((ROOT / "script").iterdir()) if p.is_file()),
     *ROOT.glob("docker-compose.yml"),
 ]
-OF_OTHERS = {"DJANGO_SETTINGS_MODULE", "DEMO_BEGAN"}  # Django's own; how script/demo talks to itself
+# Django's and django-axes' own; how script/demo talks to itself.
+OF_OTHERS = {"DJANGO_SETTINGS_MODULE", "AXES_HANDLER", "DEMO_BEGAN"}
 
 GLOSSARY = {
     *("topic", "topic filter", "client id", "username", "QoS", "retain", "will", "shared subscription"),
