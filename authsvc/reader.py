@@ -26,6 +26,8 @@ import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from authsvc import wal_index
+
 T = TypeVar("T")
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT = 2  # seconds for the connection that hears of changes; no broker waits for it
@@ -58,7 +60,7 @@ async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
 
 
 def sqlite_version(name: str | Path) -> tuple[int, int]:
-    """What is another pair after each commit to the SQLite database *name*, by whatever program; about 2 us.
+    """Return another pair after each commit to the SQLite database *name*, by whatever program; about 4 us.
 
     Raises sqlite3.Error when the database is not there.
     """
@@ -195,6 +197,8 @@ class _SQLite:
         self._connection = self._open(before)
         self._count = self._connection.cursor().execute  # a cursor of its own, which keeps its statement
         self._commits, self._look_at = -1, 0.0
+        self._header = wal_index.header(self._shared) if self._has_log else None
+        self._seen = b""  # the header at the last count
 
     @property
     def file(self) -> Hashable:
@@ -222,7 +226,7 @@ class _SQLite:
                     continue
                 if files is not None and mode == "wal" and _without_time(files) != _without_time(known):
                     _refuse_a_removed_log(files)
-                self._files, self._log_inode = files, log
+                self._files, self._log_inode, self._has_log = files, log, mode == "wal"
                 return opened.pop()
             raise sqlite3.OperationalError(f"{self._path} is changing")
         finally:
@@ -239,6 +243,7 @@ class _SQLite:
     def version(self) -> tuple[int, int]:
         """Return this connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version).
 
+        The count changes only with the header of the index in `-shm`, so SQLite is not asked while that is the same.
         A new connection is made when a backup was moved or copied here, or the log was removed: what is open is a
         file without a name then, or keeps pages of the old one. A checkpoint looks alike. The inode of `-wal` is
         looked at after a commit, because `-shm` tells of all commits, and once in LOG_SECONDS: other programs cannot
@@ -246,12 +251,18 @@ class _SQLite:
         """
         found = _identity(self._path, self._shared)
         if found == self._files:
+            now = time.monotonic()
+            header = self._header() if self._header is not None else b""
+            if header and header == self._seen and now < self._look_at:
+                return self._serial, self._commits
+            self._seen = (
+                header  # taken before the count: a commit in between is counted, and looked for again
+            )
             try:
                 commits: int = self._count("PRAGMA data_version").fetchone()[0]
             except sqlite3.Error:
                 self.close()
                 raise
-            now = time.monotonic()
             if commits == self._commits and now < self._look_at:
                 return self._serial, commits
             if _inode(self._log) == self._log_inode:
@@ -264,7 +275,7 @@ class _SQLite:
         return held._serial, held._count("PRAGMA data_version").fetchone()[0]
 
     def close(self) -> None:
-        self.closed = True
+        self.closed, self._header = True, None  # the memory of the header goes with the connection
         self._connection.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import sqlite3
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from authsvc import reader
+from authsvc import reader, wal_index
 
 pytestmark = pytest.mark.sqlite_only
 ANOTHER_PROGRAM = """
@@ -44,8 +46,18 @@ def file(tmp_path) -> Path:
     return file
 
 
+@pytest.fixture(params=["mapped", "not mapped"])
+def index(request, monkeypatch) -> str:
+    """Read the header of the index where SQLite mapped it, or ask SQLite each time, as where no mapping is found."""
+    if request.param == "not mapped":
+        monkeypatch.setattr(wal_index, "MAPS", "/nowhere")
+    elif not sys.platform.startswith("linux"):
+        pytest.skip("Only Linux tells what a process has mapped.")
+    return str(request.param)
+
+
 @pytest.fixture
-def active(loop, file, monkeypatch) -> Iterator[Callable[[], int]]:
+def active(loop, file, index, monkeypatch) -> Iterator[Callable[[], int]]:
     """Read as a question does: from memory while the version is the same."""
     config = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file)}
     monkeypatch.setattr(reader.connections, "settings", {"default": config})
@@ -162,3 +174,47 @@ def test_a_log_that_this_process_still_holds_is_a_fault(active, file):
     held.close()
 
     assert active() == 0
+
+
+def test_sqlite_is_asked_only_after_a_commit_where_its_index_is_mapped(active, file, index, monkeypatch):
+    monkeypatch.setattr(reader, "LOG_SECONDS", 60)
+    another_program(file, *WRITE)
+    assert active() == 1
+    asked: list[str] = []
+    reader._held.sqlite._connection.set_trace_callback(asked.append)
+
+    assert [active() for _ in range(3)] == [1, 1, 1]
+
+    assert asked == ["PRAGMA data_version"] * (0 if index == "mapped" else 3)
+    another_program(file, SWITCH_OFF)
+    assert active() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["a space.sqlite3", "\N{SNOWMAN}.sqlite3", "a\nbreak.sqlite3", "a (deleted).sqlite3"]
+)
+def test_the_index_of_a_file_with_an_odd_name(file, name):
+    """A name that the kernel writes in another way has no header to read; no name has a wrong one."""
+    odd = file.rename(file.with_name(name))
+    with closing(sqlite3.connect(odd, isolation_level=None)) as held:
+        held.execute("SELECT * FROM device").fetchall()
+        header = wal_index.header(f"{odd}-shm")
+        if header is None:
+            assert "\n" in name
+            return
+        before = header()
+        assert before[:48] == before[48:]
+        another_program(odd, *WRITE)
+        assert header() != before
+
+
+def test_an_index_that_is_mapped_twice_or_not_at_all_has_no_header(file):
+    shared = logs(file)[1]
+    assert wal_index.header(str(shared)) is None
+    with closing(sqlite3.connect(file, isolation_level=None)) as held:
+        held.execute("SELECT * FROM device").fetchall()
+        assert wal_index.header(str(shared)) is not None
+        with shared.open("r+b") as opened, mmap.mmap(opened.fileno(), 0):
+            assert wal_index.header(str(shared)) is None
+        remove(shared)
+        assert wal_index.header(str(shared)) is None
