@@ -74,6 +74,19 @@ class Site:
         answer = httpx.get(f"{url}/readyz", timeout=5)
         return answer.status_code, answer.json()
 
+    def settled_reads(self, url: str, device: Any) -> float:
+        """Log *device* in until that costs no read for two beats, and return the number of reads.
+
+        A listening session that begins anew, as after an ALTER TABLE of another test, reads once more.
+        """
+        since, reads = time.monotonic(), -1.0
+        while time.monotonic() - since < 2 * changes.BEAT:
+            assert self.login(url, device) == OK
+            if (now := self.memory(url, "reads")) != reads:
+                since, reads = time.monotonic(), now
+            time.sleep(0.05)
+        return reads
+
     def memory(self, url: str, event: str) -> float:
         wanted = f'devicehub_auth_memory_total{{event="{event}"}} '
         [line] = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(wanted)]
@@ -205,9 +218,7 @@ def test_a_disabled_account_is_out_in_every_process(ours):
 
 def test_what_is_remembered_is_not_read(ours, station):
     url = ours.urls[0]
-    for _ in range(2):
-        assert ours.login(url, station) == OK
-    before = ours.memory(url, "reads")
+    before = ours.settled_reads(url, station)
 
     for _ in range(10):
         assert ours.login(url, station) == OK
@@ -218,8 +229,7 @@ def test_what_is_remembered_is_not_read(ours, station):
 def test_a_wrong_password_is_refused_on_what_is_read(ours, station):
     """As an unknown name is: what a refusal costs tells nobody who exists."""
     url = ours.urls[0]
-    for _ in range(2):
-        assert ours.login(url, station) == OK
+    ours.settled_reads(url, station)
 
     def reads(device: dict[str, Any]) -> float:
         before = ours.memory(url, "reads")
@@ -550,7 +560,8 @@ class TestWithoutItsDatabase:
             ours.sql("ALTER TABLE authsvc_account NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
 
         assert {status for status, _ in answers} <= {DENIED, FAULT}
-        assert max(seconds for _, seconds in answers) < 64 * 0.5 / 3  # one after the other they would take 32 s
+        one_by_one = 64 * 0.5  # seconds
+        assert max(seconds for _, seconds in answers) < one_by_one / 3
 
     @staticmethod
     def connections(site: Site) -> int:
