@@ -255,9 +255,7 @@ class _SQLite:
             header = self._header() if self._header is not None else b""
             if header and header == self._seen and now < self._look_at:
                 return self._serial, self._commits
-            self._seen = (
-                header  # taken before the count: a commit in between is counted, and looked for again
-            )
+            self._seen = header  # of before the count: a commit in between is counted again
             try:
                 commits: int = self._count("PRAGMA data_version").fetchone()[0]
             except sqlite3.Error:

@@ -84,7 +84,9 @@ class Site:
         A listening session that begins anew, as after an ALTER TABLE of another test, reads once more.
         """
         since, reads = time.monotonic(), -1.0
+        end = since + 20
         while time.monotonic() - since < 2 * changes.BEAT:
+            assert time.monotonic() < end
             assert self.login(url, device) == OK
             if (now := self.memory(url, "reads")) != reads:
                 since, reads = time.monotonic(), now
