@@ -8,7 +8,8 @@ class AuthsvcConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from authsvc import checks, logs, models, triggers  # noqa: F401 - models exist only now
+        from authsvc import checks, logs, models  # noqa: F401 - models exist only now
+        from authsvc.freshness import triggers
 
         logs.install()
         pre_save.connect(
@@ -17,5 +18,5 @@ class AuthsvcConfig(AppConfig):
             dispatch_uid="authsvc.models.before_account_save",
         )
 
-        pre_migrate.connect(triggers.remove, sender=self, dispatch_uid="authsvc.triggers.remove")
-        post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.triggers")
+        pre_migrate.connect(triggers.remove, sender=self, dispatch_uid="authsvc.freshness.triggers.remove")
+        post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.freshness.triggers")

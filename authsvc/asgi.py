@@ -10,10 +10,14 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
 from typing import Any
 
-from authsvc import addresses, background, bodies, changes, gateway, metrics, readiness, verifier
+from authsvc import background, gateway
 from authsvc.conf import limit_of_body
 from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, TEXT, Headers, Reply, Request
-from authsvc.scopes import CALLER_IS_KNOWN, PREFIX, PROTECTED
+from authsvc.freshness import changes
+from authsvc.logins import verifier
+from authsvc.operation import metrics, readiness
+from authsvc.serving import addresses, bodies
+from authsvc.serving.scopes import CALLER_IS_KNOWN, PREFIX, PROTECTED
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

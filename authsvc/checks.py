@@ -17,9 +17,10 @@ from django.urls.resolvers import LocalePrefixPattern
 from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
-from authsvc import triggers, views
+from authsvc import views
 from authsvc.conf import InvalidKeys, InvalidProxy, proxy, settings
 from authsvc.core.tokens import MIN_KEY_BYTES
+from authsvc.freshness import triggers
 
 CLIENT_ID_MODES = ("bound", "any")
 MIN_CHARACTERS = 5  # different ones in SECRET_KEY, as Django counts in security.W009

@@ -1,4 +1,4 @@
-"""The chain of configured directories, and the directory of service accounts."""
+"""The directory of service accounts, and the configured directories as one question sees them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from django.core.signals import setting_changed
 from django.db.models import QuerySet
-from django.utils.module_loading import import_string
 
-from authsvc import reader
-from authsvc.conf import limits, settings
-from authsvc.core.access import AmbiguousIdentity, Directory, Principal, Secret
+from authsvc.chain import Chain, configured
+from authsvc.conf import limits
+from authsvc.core.access import Principal, Secret
+from authsvc.freshness import reader
+from authsvc.freshness.remembered import Remembered, Stamp
 from authsvc.models import Account
-from authsvc.remembered import Remembered, Stamp
 from authsvc.sources import Source
 
 DECIDE = (
@@ -164,50 +164,6 @@ def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
     return [t for t in texts if not t.endswith("*")], tuple(t[:-1] for t in texts if t.endswith("*"))
 
 
-class Chain:
-    """All directories as one. A username that two of them know is nobody's."""
-
-    def __init__(self, directories: list[Directory]) -> None:
-        self._directories = directories
-
-    async def lookup(self, username: str) -> Principal | None:
-        found: Principal | None = None
-        for directory in self._directories:
-            principal = await directory.lookup(username)
-            if principal is not None:
-                if found is not None:
-                    raise AmbiguousIdentity(username)
-                found = principal
-        return found
-
-    async def claimants(self, client_id: str) -> set[str]:
-        claimed: set[str] = set()
-        for directory in self._directories:
-            if hasattr(directory, "claimants"):  # a directory that names nobody twice need not say
-                claimed |= await directory.claimants(client_id)
-        return claimed
-
-    async def identities(self, name: str) -> dict[str, str]:
-        """Return the usernames, by key, of all principals that *name* stands for as a key or a client id.
-
-        An identity without credentials has an empty username. This is for people who ask, not for questions.
-        """
-        found: dict[str, str] = {}
-        for directory in self._directories:
-            if hasattr(directory, "identities"):
-                found |= await directory.identities(name)
-        return found
-
-    def sources(self) -> list[Source]:
-        """The tables that its directories read."""
-        return [source for directory in self._directories for source in getattr(directory, "sources", list)()]
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether a change in any of its directories is noticed: each of them names its tables."""
-        return all(hasattr(directory, "sources") for directory in self._directories)
-
-
 class Memory:
     """A chain that remembers whom it found, for as long as that is noticed to be so."""
 
@@ -247,20 +203,13 @@ class View:
 
 
 @functools.cache
-def configured() -> Chain:
-    """The directories that AUTHSVC_DIRECTORIES names, in its order. What they say is read."""
-    return Chain([import_string(path)() for path in settings.directories])
-
-
-@functools.cache
 def remembering() -> Memory | None:
     """The memory of the configured directories; None where one of them cannot tell of its changes."""
     return Memory(configured()) if configured().is_watched else None
 
 
 def _forget(**_: object) -> None:
-    configured.cache_clear()
     remembering.cache_clear()
 
 
-setting_changed.connect(_forget, dispatch_uid="authsvc.directory.configured")
+setting_changed.connect(_forget, dispatch_uid="authsvc.directory")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from authsvc import directory, policy
+from authsvc import chain, policy
 from authsvc.core import authority, passwords, topics
 from authsvc.core.access import (
     Action,
@@ -62,13 +62,13 @@ async def username_of(name: str) -> str:
 
     A name of nobody is returned as it is. Raise NotOneIdentity for one without a username or one of several.
     """
-    chain = directory.configured()
+    directories = chain.configured()
     try:
-        if is_username(name) and await chain.lookup(name) is not None:
+        if is_username(name) and await directories.lookup(name) is not None:
             return name
     except AmbiguousIdentity:
         return name
-    found = await chain.identities(name)
+    found = await directories.identities(name)
     if not found:
         return name
     if len(found) > 1:
@@ -87,10 +87,10 @@ async def explain_login(
     Without *client_id* its binding is not judged. Raise what the database raises.
     """
     rules = (await policy.current()).rules
-    chain = directory.configured()
-    verify = authority.verify_here if password is not None else await _right_password(username, chain)
+    directories = chain.configured()
+    verify = authority.verify_here if password is not None else await _right_password(username, directories)
     question = LoginQuestion(Client(username, client_id), password or "")
-    verdict = await authority.decide(question, rules, chain, verify=verify)
+    verdict = await authority.decide(question, rules, directories, verify=verify)
     decision, principal = verdict.decisions[0], verdict.principal
     assumed = decision.allowed and password is None
     return Explanation(
@@ -108,7 +108,7 @@ async def explain_login(
     )
 
 
-async def _right_password(username: str, chain: directory.Chain) -> Verify:
+async def _right_password(username: str, directories: chain.Chain) -> Verify:
     """Return a verification that accepts each hash of *username* that is valid now, as its right password would be.
 
     Where none is valid it accepts all: the decision then says that they have expired.
@@ -116,7 +116,7 @@ async def _right_password(username: str, chain: directory.Chain) -> Verify:
     now = time.time()
     principal = None
     with suppress(AmbiguousIdentity):
-        principal = await chain.lookup(username) if is_username(username) else None
+        principal = await directories.lookup(username) if is_username(username) else None
     secrets = principal.secrets if principal else ()
     valid: Set[str] = {s.hash for s in secrets if s.valid_until is None or now < s.valid_until}
 
@@ -140,7 +140,7 @@ async def explain(username: str, action: Action, topic: str, client_id: str | No
     rules = (await policy.current()).rules
     client = Client(username, client_id)
     question = TopicQuestion(client, action, [topic])
-    verdict = await authority.decide(question, rules, directory.configured())
+    verdict = await authority.decide(question, rules, chain.configured())
     decision, principal = verdict.decisions[0], verdict.principal
     nearest = ""
     if principal is not None and decision.reason is Reason.NO_GRANT:

@@ -10,14 +10,17 @@ import time
 
 import structlog
 
-from authsvc import answers, changes, denials, directory, logs, metrics, policy, renewals, verifier
+from authsvc import answer_cache, directory, logs, policy
 from authsvc.conf import options
 from authsvc.core import authority
 from authsvc.core.access import LoginQuestion, Reason, Refused, Verdict, deny
 from authsvc.dialects import DIALECTS
 from authsvc.dialects.base import Dialect, Reply, Request
+from authsvc.freshness import changes
+from authsvc.freshness.remembered import Stamp
+from authsvc.logins import renewals, verifier
+from authsvc.operation import denials, metrics
 from authsvc.policy import Policy
-from authsvc.remembered import Stamp
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +31,7 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
     verdict: Verdict | None = None
     try:
         stamp = changes.stamp()
-        kept = answers.recall(request, dialect, stamp)
+        kept = answer_cache.recall(request, dialect, stamp)
         if kept is not None:
             reply, verdict, tally = kept.reply, kept.verdict, kept.tally
             request.caller_is_known = True  # an answer is kept for known callers only
@@ -38,7 +41,7 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
             verdict = await judge(request, dialect, now, stamp)
             reply = dialect.render(request, verdict)
             tally = metrics.tally(dialect.name, request.question, verdict)
-            answers.keep(request, dialect, now, stamp, verdict, reply, tally)
+            answer_cache.keep(request, dialect, now, stamp, verdict, reply, tally)
     except Exception:
         logs.error(log, "auth.fault", dialect=dialect.name, question=request.question)
         verdict, reply = None, dialect.fault(request)

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 import structlog
 from django.db import connections
 
-from authsvc import callers, logs, reader, remembered, triggers
+from authsvc import callers, logs
 from authsvc.conf import limits, settings
 from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
 from authsvc.dialects.base import Dialect, Request
+from authsvc.freshness import reader, remembered, triggers
+from authsvc.freshness.remembered import Remembered, Stamp
 from authsvc.models import Broker, Grant, digest
-from authsvc.remembered import Remembered, Stamp
 
 ADMITTED = 1_000  # proofs whose token was looked up already; brokers have few, and strangers are not kept
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from authsvc import directory
+from authsvc import chain
 from authsvc.conf import options
 from authsvc.core import tokens
 from authsvc.core.access import is_username
@@ -18,7 +18,7 @@ async def issue(username: str, ttl: int) -> str:
     """A token for *username*, valid for *ttl* seconds. Raises NotIssued, AmbiguousIdentity."""
     if not 0 < ttl <= LONGEST:
         raise NotIssued(f"A token is valid for 1 second to {LONGEST // 86400} days")
-    principal = await directory.configured().lookup(username) if is_username(username) else None
+    principal = await chain.configured().lookup(username) if is_username(username) else None
     if principal is None:
         raise NotIssued(f"There is no {username}")
     if not principal.active:

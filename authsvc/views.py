@@ -11,8 +11,10 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
 
-from authsvc import addresses, gateway, metrics, readiness
+from authsvc import gateway
 from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, Reply, Request
+from authsvc.operation import metrics, readiness
+from authsvc.serving import addresses
 
 View = Callable[..., Coroutine[Any, Any, HttpResponse]]
 

@@ -9,8 +9,8 @@ import sys
 from typing import Any
 
 from bench import auth, changes, faults, fuzz, ingest, keeping, questions, storm
-from bench.serving import VENDORS, CannotMeasure
-from tests.servers import MissingServer, ServerFailed
+from rig.servers import MissingServer, ServerFailed
+from rig.serving import VENDORS, CannotMeasure
 
 
 def vendors(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from bench.serving import ROOT, CannotMeasure
+from rig.serving import ROOT, CannotMeasure
 
 
 def call(module: str, failed: str, **wanted: Any) -> Any:

@@ -21,9 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import devices, load, placement, questions, terminal
-from bench.serving import CannotMeasure, Hub, Server, databases, hub, served, software
-from tests.servers import wrk
+from bench import devices, load, questions, terminal
+from rig import placement
+from rig.servers import wrk
+from rig.serving import CannotMeasure, Hub, Server, databases, hub, served, software
 
 KNOWN = 1_000  # devices that are asked about, however many there are
 WARM_UP_CONNECTIONS = 4

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench import terminal
 from bench.auth import show_targets, shown
-from bench.serving import CannotMeasure, Device, Hub, databases, hub, served, software
+from rig.serving import CannotMeasure, Device, Hub, databases, hub, served, software
 
 PROCESSES = 2
 TARGET_MS, BOUND_MS = 100, 1_000

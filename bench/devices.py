@@ -29,8 +29,8 @@ from django.utils.module_loading import import_string
 
 from authsvc.core import passwords
 from bench import stored, terminal
-from devicehub import identifiers, topics
-from devicehub.registry import Kind, registry
+from devicehub.kinds import identifiers, topics
+from devicehub.kinds.registry import Kind, registry
 
 DEVICE_ID = "STATION-{:07d}"  # all of one length, so that questions are as well
 IMPORTED_ID = "IMPORT-{:07d}"
@@ -97,7 +97,7 @@ def _described(kind: Kind, device_id: str, password: str) -> dict[str, str]:
 
 async def _add_tokens(described: list[dict[str, str]]) -> None:
     """Give each of them a token that lasts a day."""
-    issue, close = import_string("authsvc.tokens.issue"), import_string("authsvc.reader.close")
+    issue, close = import_string("authsvc.tokens.issue"), import_string("authsvc.freshness.reader.close")
     for device in described:
         device["jwt"] = await issue(device["username"], 24 * 3600)
     await close()

@@ -1,6 +1,6 @@
 """`script/bench faults`: what is lost, doubled or invented when a worker, a database, a broker or a network fails.
 
-The scenarios are those of tests/faults.py, with longer and more outages than in the tests. Each has a broker and a
+The scenarios are those of rig/faults.py, with longer and more outages than in the tests. Each has a broker and a
 database of its own, and a fleet that publishes 300 messages per second with QoS 1 all the while. At the end every
 message is looked up: lost = acknowledged by the broker - readings - quarantine.
 """
@@ -21,11 +21,11 @@ from rich.table import Table
 
 from bench import terminal
 from bench.auth import show_targets, shown
-from tests import rig
-from tests.faults import SCENARIOS
-from tests.rig import RESUME_SECONDS, Report, Scenario
-from tests.servers import MissingServer, ServerFailed
-from tests.stores import STORES, Databases
+from rig import scenarios
+from rig.databases import STORES, Databases
+from rig.faults import SCENARIOS
+from rig.scenarios import RESUME_SECONDS, Report, Scenario
+from rig.servers import MissingServer, ServerFailed
 
 NAMES = tuple(scenario.name for scenario in SCENARIOS)
 HEADINGS = {
@@ -95,7 +95,7 @@ def _results(wanted: Sequence[tuple[str, Scenario]], seconds: int, seed: int) ->
             place = folder / f"{vendor}-{scenario.name}"
             advance = _shown(progress, task, vendor, scenario)
             try:
-                report = rig.run(scenario, made[vendor], place, seed, seconds=seconds, advance=advance)
+                report = scenarios.run(scenario, made[vendor], place, seed, seconds=seconds, advance=advance)
                 results.reports.append(report)
             except MissingServer as missing:
                 results.left_out.append(f"{scenario.name} on {vendor}: {missing}")
@@ -111,8 +111,8 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def _shown(progress: Progress, task: Any, vendor: str, scenario: Scenario) -> Callable[[rig.Rig], None]:
-    def advance(current: rig.Rig) -> None:
+def _shown(progress: Progress, task: Any, vendor: str, scenario: Scenario) -> Callable[[scenarios.Rig], None]:
+    def advance(current: scenarios.Rig) -> None:
         progress.update(task, description=f"{scenario.name}, {vendor}: {current.rounds} times")
 
     return advance

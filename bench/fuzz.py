@@ -1,6 +1,6 @@
 """The parsers of the authorization half under coverage-guided fuzzing: topic, body, hash.
 
-What must hold is in tests/oracles.py, which the tests of the suite ask too: bench may import tests, never the
+What must hold is in rig/oracles.py, which the tests of the suite ask too: bench may import tests, never the
 reverse, and the product neither. Each target runs in a process of its own, because libFuzzer ends the process
 it runs in; `python -m bench.fuzz TARGET ...` is that process.
 """
@@ -141,7 +141,7 @@ def run(*, targets: list[str], seconds: int, as_json: bool) -> int:
 
 def replay(target: str, file: Path) -> int:
     """Judge one input again; 0 when the promise holds, 1 when not, 2 when the file cannot be read."""
-    from tests import oracles  # here, because the process of a target instruments it while it imports
+    from rig import oracles
 
     try:
         data = file.read_bytes()
@@ -233,7 +233,7 @@ def _target(name: str, corpus: Path, options: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=INSTRUMENTED):
-        from tests import oracles, seeds
+        from rig import oracles, seeds
     for number, seed in enumerate(seeds.SEEDS[name]()):
         (corpus / f"seed-{number:03d}").write_bytes(seed)
     atheris.Setup([sys.argv[0], *options, str(corpus)], oracles.TARGETS[name])

@@ -26,9 +26,9 @@ from rich.table import Table
 
 from bench import apart, publisher, subjects, terminal
 from bench.auth import show_targets, shown
-from bench.serving import CannotMeasure
 from bench.subjects import BARE, Size, Subject
-from tests import servers
+from rig import servers
+from rig.serving import CannotMeasure
 
 CONNECTIONS = 8  # that the fleet publishes over
 WARM_UP = 2_000  # messages at least, and one of each device: its pages are then in memory, and it is online

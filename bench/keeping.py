@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench import terminal
 from bench.auth import show_targets, shown
-from bench.serving import ROOT, CannotMeasure, databases, hub
+from rig.serving import ROOT, CannotMeasure, databases, hub
 
 STALL_MS, CHART_MS = 1_000, 1_000
 HEADINGS = {"step": "what", "database": "database", "rows": "rows", "seconds": "s", "stall_ms": "stall ms"}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from urllib.parse import urlencode
 
-from bench.serving import Device
+from rig.serving import Device
 
 FORM = "application/x-www-form-urlencoded"
 PUBLISH = 2

@@ -15,11 +15,13 @@ from typing import Any
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from devicehub import partitions, removal, retention, rollups
-from devicehub.batches import Pace
+from devicehub import removal
 from devicehub.dashboard.chart import Chart
 from devicehub.dashboard.selection import parse
-from devicehub.registry import Kind, registry
+from devicehub.db.batches import Pace
+from devicehub.history import rollups
+from devicehub.kinds.registry import Kind, registry
+from devicehub.retention import partitions, pruning
 
 YEAR = 365 * 86_400
 EVERY, AT_ONCE = 0.02, 20  # seconds between two transactions of the writer, and their rows
@@ -121,8 +123,8 @@ def measure(kind: Kind, rows: int) -> Iterator[dict[str, Any]]:
         while rollups.roll_up(1_000_000):
             pass
 
-    def prune(days: int) -> list[retention.Pruned]:
-        return retention.prune(kind, Pace(), older_than=timedelta(days=days))
+    def prune(days: int) -> list[pruning.Pruned]:
+        return pruning.prune(kind, Pace(), older_than=timedelta(days=days))
 
     yield {"step": "roll up", "rows": rows, "seconds": timed(roll_up)}
     yield {"step": "chart of a year, rows", "rows": rows, "seconds": charted(kind, from_rows=True)}

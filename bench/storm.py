@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench import devices, load, questions, terminal
 from bench.auth import show_targets, shown
-from bench.serving import Device, Hub, Server, databases, hub, served, software
+from rig.serving import Device, Hub, Server, databases, hub, served, software
 
 CONNECTIONS = 64  # as many as brokers keep open together
 WORKERS = 2

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import psycopg
 
-from bench.serving import ROOT, CannotMeasure, Hub, databases, hub
 from bench.stored import MESSAGES, READINGS
-from tests import servers
+from rig import servers
+from rig.serving import ROOT, CannotMeasure, Hub, databases, hub
 
 BARE = "bare"
 QUARANTINE = "devicehub_quarantine"

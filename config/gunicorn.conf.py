@@ -37,9 +37,9 @@ def post_fork(_server: object, worker: Worker) -> None:
 
 def on_starting(server: Arbiter) -> None:
     """What the workers share: the passwords that were right, and a folder through which one answers for all metrics."""
-    from authsvc import shared  # only by now has gunicorn's own command put the project on the path
+    from authsvc.logins import recognised
 
-    shared.make()
+    recognised.make()
     if METRICS not in os.environ:
         server.devicehub_metrics = os.environ[METRICS] = tempfile.mkdtemp(prefix="devicehub-metrics-")
 

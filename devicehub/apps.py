@@ -9,10 +9,13 @@ class DevicehubConfig(AppConfig):
 
     def ready(self) -> None:
         from authsvc.models import register_claim_check
-        from devicehub import checks, commands, models, provisioning, removal, storage  # noqa: F401 - models exist only now
+        from devicehub import checks, commands, models, provisioning, removal  # noqa: F401 - models exist only now
+        from devicehub.retention import page_layout
 
         register_claim_check(provisioning.refuse_claims)
         models.register_command_sender(commands.send)
         models.register_watcher(removal.Removal())
         removal.watch()
-        post_migrate.connect(storage.leave_room, sender=self, dispatch_uid="devicehub.storage")
+        post_migrate.connect(
+            page_layout.leave_room, sender=self, dispatch_uid="devicehub.retention.page_layout"
+        )

@@ -13,10 +13,12 @@ from django.db import connection, router
 
 from authsvc.core import topics as filters
 from authsvc.models import Account
-from devicehub import provisioning, retention, topics
+from devicehub import provisioning
 from devicehub.conf import settings
+from devicehub.kinds import topics
+from devicehub.kinds.registry import registry
 from devicehub.mqtt import BrokerAddress, InvalidAddress
-from devicehub.registry import registry
+from devicehub.retention import pruning
 
 
 @register()
@@ -158,14 +160,14 @@ def check_retention(**_: Any) -> list[CheckMessage]:
     errors: list[CheckMessage] = []
     hint = 'Write a timedelta or a text such as "30d"; None, or nothing, keeps for ever.'
     for kind in registry:
-        for option in retention.OPTIONS:
+        for option in pruning.OPTIONS:
             try:
-                retention.keep(kind, option)
-            except retention.NotKept as error:
+                pruning.keep(kind, option)
+            except pruning.NotKept as error:
                 errors.append(Error(f"{kind.slug}: {option}: {error}.", hint=hint, id="devicehub.E020"))
     try:
-        retention.keep_quarantine()
-    except retention.NotKept as error:
+        pruning.keep_quarantine()
+    except pruning.NotKept as error:
         errors.append(Error(f"DEVICEHUB_KEEP_QUARANTINE: {error}.", hint=hint, id="devicehub.E020"))
     return errors
 

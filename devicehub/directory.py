@@ -6,13 +6,13 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from authsvc import reader
 from authsvc.core.access import AmbiguousIdentity, Principal
 from authsvc.directory import Derived, retire_previous, retires, secrets_of, version_of
+from authsvc.freshness import reader
 from authsvc.sources import Source
-from devicehub import topics
 from devicehub.conf import settings
-from devicehub.registry import Kind, registry
+from devicehub.kinds import topics
+from devicehub.kinds.registry import Kind, registry
 
 COLUMNS = (
     "device_id, mqtt_password_hash, password_expires_at, previous_password_hash, previous_valid_until, "

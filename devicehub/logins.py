@@ -27,7 +27,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from authsvc import addresses
+from authsvc.serving import addresses
 
 MANY_NAMES = 20  # names that failed from one address, after which it is locked
 MAX_ROWS = 10_000  # in the table of axes; the oldest go first

@@ -13,14 +13,17 @@ from django.core.asgi import get_asgi_application
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
-from authsvc import answers, background, denials, reader, verifier
+from authsvc import answer_cache, background
 from authsvc.asgi import Entrance
+from authsvc.freshness import reader
+from authsvc.logins import verifier
 from authsvc.models import Broker
-from devicehub import mqtt, provisioning
+from authsvc.operation import denials
+from devicehub import mqtt
 from devicehub.api import token as api_token
 from devicehub.dashboard import overview
-from devicehub.models import BaseDevice
-from tests.servers import MissingServer
+from rig.cast import Cast, provision
+from rig.servers import MissingServer
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -86,7 +89,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     denials.forget()
     verifier.forget()
-    answers.forget()
+    answer_cache.forget()
     api_token.forget()
 
 
@@ -123,23 +126,6 @@ def ask(send: Callable[..., httpx.Response], entrance: str, token: str) -> Calla
         return send(entrance, "POST", f"/mqtt/{path}{query}", json=fields)
 
     return question
-
-
-class Cast:
-    """A device and the credentials it was given."""
-
-    def __init__(self, device: BaseDevice, credentials: dict[str, str]) -> None:
-        self.device = device
-        self.username = credentials["mqtt_username"]
-        self.password = credentials["mqtt_password"]
-        self.api_key = credentials["api_key"]
-
-    def topic(self, about: str) -> str:
-        return f"things/weatherstation/{self.device.device_id}/{about}"
-
-
-def provision(device_id: str, slug: str = "weatherstation", **fields: Any) -> Cast:
-    return Cast(*provisioning.create(provisioning.kind_of(slug), device_id, **fields))
 
 
 @pytest.fixture

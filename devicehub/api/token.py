@@ -11,10 +11,12 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from authsvc import addresses, reader, tokens
+from authsvc import tokens
 from authsvc.core.access import AmbiguousIdentity
+from authsvc.freshness import reader
+from authsvc.serving import addresses
+from devicehub.kinds.registry import registry
 from devicehub.models import digest_api_key
-from devicehub.registry import registry
 
 TTL = 3600  # seconds, unless the device asks for less
 MAX_BODY = 1024

@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from devicehub.commands import sender, transitions
 from devicehub.conf import settings
+from devicehub.kinds.registry import registry
+from devicehub.messages.json_limits import fault_as_json
 from devicehub.models import OPEN_STATES, BaseDevice, DeviceCommand
-from devicehub.registry import registry
-from devicehub.storable import fault_as_json
 
 LONGEST = timedelta(days=366)  # of a deadline
 LARGEST = 256 << 10  # bytes of a payload: brokers and devices hang up on a packet that is too large for them

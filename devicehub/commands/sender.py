@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 import structlog
 from django.utils import timezone
 
-from devicehub import clock, mqtt, signals
+from devicehub import mqtt, signals
 from devicehub.commands import transitions
 from devicehub.commands.wire import Envelope, Undeliverable, connect, envelope
+from devicehub.db import clock
 from devicehub.models import CommandState, DeviceCommand
 
 log = structlog.get_logger(__name__)

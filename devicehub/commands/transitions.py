@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db.models import Case, F, Q, QuerySet, Value, When
 
-from devicehub import clock
+from devicehub.db import clock
 from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 
 LEASE = timedelta(seconds=30)  # longer than connecting and publishing may take together

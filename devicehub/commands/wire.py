@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import orjson
 
-from devicehub import mqtt, topics
+from devicehub import mqtt
 from devicehub.conf import settings
-from devicehub.declare import DeviceType
+from devicehub.kinds import topics
+from devicehub.kinds.declare import DeviceType
+from devicehub.kinds.registry import registry
+from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DeviceCommand
-from devicehub.registry import registry
-from devicehub.topics import MessageType
 
 LONGEST_EXPIRY = (
     0xFFFFFFFF  # seconds: the message expiry interval is a four byte integer (MQTT 5.0, 3.3.2.3.3)

@@ -12,11 +12,11 @@ from typing import Any
 
 from django.db.models import Avg, Count, Func, IntegerField, Max, Min
 
-from devicehub import rollups
 from devicehub.dashboard import devices, display
 from devicehub.dashboard.selection import Plotted
+from devicehub.history import rollups
+from devicehub.kinds.registry import Kind
 from devicehub.models import Rollup
-from devicehub.registry import Kind
 
 MAX_SERIES = 8
 MAX_POINTS = 2_000  # of one device; above that the chart shows buckets

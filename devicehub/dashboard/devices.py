@@ -11,12 +11,12 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from devicehub import clock
 from devicehub.dashboard import display
 from devicehub.dashboard.selection import Place, Selection
-from devicehub.declare import NUMBERS, Reading
+from devicehub.db import clock
+from devicehub.kinds.declare import NUMBERS, Reading
+from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, DeviceStatus
-from devicehub.registry import Kind
 
 PAGE = 50
 # A value is looked for in this many of a device's newest rows: a reading that a device never sends must not

@@ -29,7 +29,7 @@ from devicehub.dashboard import devices, overview
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.devices import Row, State
 from devicehub.dashboard.selection import Selection
-from devicehub.registry import Kind, registry
+from devicehub.kinds.registry import Kind, registry
 
 Answer = TypeVar("Answer")
 log = structlog.get_logger(__name__)

@@ -15,8 +15,8 @@ from django.utils import timezone
 from authsvc.core.access import Reason
 from authsvc.models import Denial
 from devicehub.dashboard import display, reasons
+from devicehub.kinds.registry import registry
 from devicehub.models import CountedRefusal, QuarantinedMessage
-from devicehub.registry import registry
 
 DENIALS = 20
 OF_ONE = 5  # of them for one principal, if there are others; half of them for all unknown ones together

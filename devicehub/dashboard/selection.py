@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from devicehub.declare import NUMBERS, Reading
+from devicehub.kinds.declare import NUMBERS, Reading
+from devicehub.kinds.registry import Kind, registry
 from devicehub.models import DeviceStatus
-from devicehub.registry import Kind, registry
 
 RANGES: Mapping[str, int] = {
     "15m": 900,

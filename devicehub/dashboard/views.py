@@ -17,8 +17,8 @@ from django.views.decorators.http import require_GET, require_safe
 from devicehub.dashboard import devices, live, overview
 from devicehub.dashboard.policy import HEADER, POLICY
 from devicehub.dashboard.selection import RANGE_NAMES, parse, plottable
+from devicehub.kinds.registry import registry
 from devicehub.models import DeviceStatus
-from devicehub.registry import registry
 
 View = Callable[..., HttpResponseBase]
 

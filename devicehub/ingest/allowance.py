@@ -17,8 +17,8 @@ from django.db.models.functions import Coalesce, Length
 from django.utils import timezone
 
 from devicehub.conf import settings
-from devicehub.ingest import tables
-from devicehub.ingest.message import Reason
+from devicehub.db import bulk
+from devicehub.messages.message import Reason
 from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse
 
 ROW = 1024  # bytes that the rows of one message take, with their indexes, besides what its device chose
@@ -36,7 +36,7 @@ class Allowance:
 
     def __init__(self, owners: Collection[str]) -> None:
         self._limit, self._now = settings.quarantine_per_device, timezone.now()
-        kept = QuarantineUse.objects.filter(tables.among("owner", owners))
+        kept = QuarantineUse.objects.filter(bulk.among("owner", owners))
         found = {owner: (size, at) for owner, size, at in kept.values_list("owner", "size", "counted_at")}
         self._sizes = {owner: size for owner, (size, _) in found.items()}
         self._counted_at = {owner: at for owner, (_, at) in found.items()}
@@ -75,22 +75,22 @@ class Allowance:
         known = sorted(
             owner for owner in self._counted_at if self._added[owner] or owner in self._corrections
         )
-        as_time = tables.time_writer()
+        as_time = bulk.time_writer()
         now = as_time(self._now)
-        tables.change(
+        bulk.change(
             f"UPDATE {use} SET size = size + %s WHERE owner = %s",  # noqa: S608
             [(self._added[owner], owner) for owner in known],
         )
-        tables.change(  # unless another worker counted anew meanwhile
+        bulk.change(  # unless another worker counted anew meanwhile
             f"UPDATE {use} SET size = size + %s, counted_at = %s WHERE owner = %s AND counted_at = %s",  # noqa: S608
             [(self._corrections[o], now, o, as_time(self._counted_at[o])) for o in sorted(self._corrections)],
         )
-        tables.change(
+        bulk.change(
             f"INSERT INTO {use} (owner, size, counted_at) VALUES (%s, %s, %s) ON CONFLICT (owner)"  # noqa: S608
             f" DO UPDATE SET size = {use}.size + %s",
             [(owner, self._sizes[owner], now, self._added[owner]) for owner in sorted(self._missing)],
         )
-        tables.change(
+        bulk.change(
             f"INSERT INTO {refusals} (device_key, reason, count, first_at, last_at)"  # noqa: S608
             " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (device_key, reason) DO UPDATE"
             f" SET count = {refusals}.count + excluded.count, last_at = excluded.last_at",

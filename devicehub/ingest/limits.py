@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 from django.db import transaction
 
-from devicehub.rates import RateLimit
+from devicehub.conf import RateLimit
 
 MOST_KNOWN = 100_000  # devices that are remembered; one that is forgotten may send its whole allowance again
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devicehub import signals
-from devicehub.declare import DeviceType
+from devicehub.kinds.declare import DeviceType
 
 HOOKS = ("on_data", "on_status_change", "on_connect", "on_disconnect", "on_command_response")
 SIGNALS = (

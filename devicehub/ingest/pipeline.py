@@ -14,17 +14,19 @@ from typing import Any
 import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
 
-from devicehub import retained, topics
 from devicehub.conf import settings
-from devicehub.ingest import decode, replies, store, validate
+from devicehub.ingest import replies, store
 from devicehub.ingest.announce import announce
-from devicehub.ingest.decode import Document
 from devicehub.ingest.failpoints import reach
-from devicehub.ingest.message import Message, Notes, Outcome, Reason, Unreadable
 from devicehub.ingest.presence import Sign
 from devicehub.ingest.store import Item, Judged, Rejected
+from devicehub.kinds import topics
+from devicehub.kinds.topics import Address, MessageType
+from devicehub.messages import decode, validate
+from devicehub.messages.decode import Document
+from devicehub.messages.message import Message, Notes, Outcome, Reason, Unreadable
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
-from devicehub.topics import Address, MessageType
+from devicehub.removal import retained
 
 log = structlog.get_logger(__name__)
 

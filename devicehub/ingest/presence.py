@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import orjson
 from django.db import connection
 
-from devicehub import clock
-from devicehub.ingest import tables
-from devicehub.ingest.message import Message, Reason
+from devicehub.db import bulk, clock
+from devicehub.kinds.registry import Kind
+from devicehub.kinds.topics import MessageType
+from devicehub.messages.message import Message, Reason
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
-from devicehub.registry import Kind
-from devicehub.topics import MessageType
 
 # A message with one of these faults is a sign of life: its device published it. A status is not one: it may be a will.
 UNREADABLE = frozenset(
@@ -179,12 +178,12 @@ def _locked(table: str, keys: Sequence[int], listened: bool) -> dict[int, tuple[
 
 
 def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
-    changed, as_time = _SET.format(**{name: f"%({name})s" for name in said[0]}), tables.time_writer()
+    changed, as_time = _SET.format(**{name: f"%({name})s" for name in said[0]}), bulk.time_writer()
     for change in said:
         for name in _TIMES:
             if change[name] is not None:
                 change[name] = as_time(change[name])
-    tables.change(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)  # noqa: S608
+    bulk.change(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)  # noqa: S608
 
 
 def _on_postgresql(table: str, said: Sequence[dict[str, Any]]) -> None:
@@ -242,7 +241,7 @@ def _write_said(
         rows.setdefault(tuple(f.column for f in fields), []).append((*values, pk))
     for names, changed in rows.items():
         assigned = ", ".join(f"{connection.ops.quote_name(name)} = %s" for name in names)
-        tables.change(f"UPDATE {table} SET {assigned} WHERE id = %s", changed)  # noqa: S608
+        bulk.change(f"UPDATE {table} SET {assigned} WHERE id = %s", changed)  # noqa: S608
 
 
 def _is_news(at: datetime, stored: object, now: datetime) -> bool:

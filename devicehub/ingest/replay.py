@@ -13,9 +13,9 @@ from django.utils import timezone
 from devicehub.ingest import limits
 from devicehub.ingest.allowance import owner_of
 from devicehub.ingest.announce import announce
-from devicehub.ingest.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.ingest.pipeline import pipeline
 from devicehub.ingest.store import Item
+from devicehub.messages.message import MAX_KEPT, Message, Outcome, Reason
 from devicehub.models import QuarantinedMessage, QuarantineUse
 
 CHUNK = 500  # keys that are read at a time

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from devicehub.commands import answers
-from devicehub.ingest import validate
-from devicehub.ingest.message import Message, Reason, Unreadable
+from devicehub.commands import replies
+from devicehub.messages import validate
+from devicehub.messages.message import Message, Reason, Unreadable
 
 LONGEST = 64 << 10  # bytes of a reply
 
@@ -22,9 +22,9 @@ def read(content: Any, message: Message) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Unreadable(Reason.NOT_A_READING, "a reply is an object")
     reply: dict[str, Any] = validate.as_json(content)
-    correlated = answers.command_id(message.correlation_id) is not None
+    correlated = replies.command_id(message.correlation_id) is not None
     own = reply.get("id")
-    if message.correlation_id and (own is None or (correlated and answers.command_id(own) is None)):
+    if message.correlation_id and (own is None or (correlated and replies.command_id(own) is None)):
         reply["id"] = validate.as_json(message.correlation_id)
     if "id" not in reply:
         raise Unreadable(Reason.NOT_A_READING, "a reply has the id of its command, or its correlation data")

@@ -13,17 +13,18 @@ from typing import Any, ClassVar, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
-from devicehub.commands import answers, transitions
+from devicehub.commands import replies, transitions
 from devicehub.conf import settings
-from devicehub.ingest import limits, listeners, presence, tables
+from devicehub.db import bulk
+from devicehub.ingest import limits, listeners, presence
 from devicehub.ingest.allowance import ROW, Allowance, owner_of
-from devicehub.ingest.decode import Sample
 from devicehub.ingest.failpoints import reach
-from devicehub.ingest.message import MAX_KEPT, Message, Notes, Outcome, Reason
 from devicehub.ingest.presence import Sign, Transition
+from devicehub.kinds.registry import Kind
+from devicehub.kinds.topics import MessageType
+from devicehub.messages.decode import Sample
+from devicehub.messages.message import MAX_KEPT, Message, Notes, Outcome, Reason
 from devicehub.models import QUARANTINED_AS, BaseMessage, ProcessingStatus, QuarantinedMessage
-from devicehub.registry import Kind
-from devicehub.topics import MessageType
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
         by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
     found: dict[tuple[str, str], Any] = {}
     for kind, ids in by_kind.values():
-        devices = kind.device_model.objects.filter(tables.among("device_id", ids))
+        devices = kind.device_model.objects.filter(bulk.among("device_id", ids))
         if not listeners.are_there(kind.device_type):
             devices = map(Known._make, devices.order_by().values_list(*Known._fields))
         for device in devices:
@@ -170,7 +171,7 @@ def _mark_duplicates(items: Sequence[Judged]) -> None:
     if not keyed:
         return
     table = items[0].kind.message_model._meta.db_table
-    seen = tables.known(table, ("device_id", "digest"), [key for _, key in keyed])
+    seen = bulk.known(table, ("device_id", "digest"), [key for _, key in keyed])
     for item, key in keyed:
         if key in seen:
             item.end(Outcome.DUPLICATE)
@@ -205,7 +206,7 @@ def _admit(failed: Sequence[Item], allowance: Allowance) -> list[QuarantinedMess
         else:
             allowance.refuse(owner, str(item.reason))
     if rows:
-        keys = tables.new_keys(QuarantinedMessage, len(rows))
+        keys = bulk.new_keys(QuarantinedMessage, len(rows))
         for row, item, key in zip(rows, kept, keys, strict=True):
             row.pk = item.kept_as = key
     return rows
@@ -221,17 +222,17 @@ def _write_rows(messages: Sequence[Judged]) -> None:
     items = [item for item in messages if item.outcome is not Outcome.FAILED or item.kept_as is not None]
     kind, now = messages[0].kind, timezone.now()
     listened = not isinstance(messages[0].device, Known)
-    as_time = tables.time_writer()
+    as_time = bulk.time_writer()
     written = as_time(now)
     rows = [message_row(item, written) for item in items]
     if not listened or not items:  # nobody will ask for the keys of its messages
-        tables.insert(kind.message_model, MESSAGE, rows)
+        bulk.insert(kind.message_model, MESSAGE, rows)
     else:
-        keys = tables.new_keys(kind.message_model, len(items))
+        keys = bulk.new_keys(kind.message_model, len(items))
         for item, key in zip(items, keys, strict=True):
             item.row_key, item.row_written = key, now
         rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
-        tables.insert(kind.message_model, ("id", *MESSAGE), rows)
+        bulk.insert(kind.message_model, ("id", *MESSAGE), rows)
     _write_readings(kind, items, written, as_time)
     told = presence.write(kind, changes(messages), now, listened)
     last = {item.device.pk: item for item in messages} if listened else {}
@@ -244,8 +245,8 @@ def _write_rows(messages: Sequence[Judged]) -> None:
 def _answer_commands(items: Sequence[Judged]) -> None:
     """In the transaction: what is acknowledged is never sent again, so an answer must not be lost after it."""
     if items:
-        told = [answers.Reply(item.key, item.reply, item.message.received_at) for item in items]
-        for item, name in zip(items, answers.record(told), strict=True):
+        told = [replies.Reply(item.key, item.reply, item.message.received_at) for item in items]
+        for item, name in zip(items, replies.record(told), strict=True):
             item.answered = name
 
 
@@ -260,7 +261,7 @@ def _write_readings(
     kind: Kind, items: Sequence[Judged], now: str, as_time: Callable[[datetime], str]
 ) -> None:
     declared = kind.device_type._readings
-    writers = {"json": tables.as_json, "datetime": as_time}  # for what a driver does not take as it is
+    writers = {"json": bulk.as_json, "datetime": as_time}  # for what a driver does not take as it is
     written = {n: writers[reading.type] for n, reading in declared.items() if reading.type in writers}
     rows = []
     for item in items:
@@ -270,7 +271,7 @@ def _write_readings(
                 values = values | {name: written[name](values[name])}
             timestamp = as_time(sample.timestamp or item.message.received_at)
             rows.append((item.device.pk, timestamp, now, *map(values.get, declared)))
-    tables.insert(kind.reading_model, ("device_id", "timestamp", "received_at", *declared), rows)
+    bulk.insert(kind.reading_model, ("device_id", "timestamp", "received_at", *declared), rows)
 
 
 def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
@@ -297,18 +298,18 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
     return (
         item.device.pk,
         message.topic,
-        tables.as_json(item.document) if storable else None,
+        bulk.as_json(item.document) if storable else None,
         None if storable or failed else message.payload,
         _text(message.content_type, 100),
         _text(message.correlation_id, 256),
-        tables.as_json(_properties(message)) if message.user_properties and not failed else "{}",
+        bulk.as_json(_properties(message)) if message.user_properties and not failed else "{}",
         FAILED if failed else COMPLETED,
         _text(f"{item.reason}: {item.detail}", 1000) + QUARANTINED_AS.format(item.kept_as) if failed else "",
         now,
         now,
         None if failed else item.digest,
         item.outcome.value,
-        tables.as_json([_text(note, 300) for note in item.notes.told()]) if item.notes else "[]",
+        bulk.as_json([_text(note, 300) for note in item.notes.told()]) if item.notes else "[]",
     )
 
 
@@ -335,7 +336,7 @@ def _quarantined(item: Item) -> QuarantinedMessage:
     )
     notes = [_text(note, 300) for note in item.notes.told()] if isinstance(item, Judged) else []
     in_both = f"{row.topic}{row.content_type}{row.correlation_id}{_text(item.detail, 1000)}"
-    in_one = f"{tables.as_json(row.user_properties)}{tables.as_json(notes)}"
+    in_one = f"{bulk.as_json(row.user_properties)}{bulk.as_json(notes)}"
     row.size = ROW + len(row.payload) + 2 * len(in_both.encode()) + len(in_one.encode())
     return row
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import orjson
 
-from devicehub import topics
+from devicehub.kinds import topics
+from devicehub.kinds.registry import Kind
+from devicehub.kinds.topics import MessageType
 from devicehub.mqtt import Link, Outgoing, Received
-from devicehub.registry import Kind
-from devicehub.simulation.enlisting import Login
 from devicehub.simulation.faults import Faults, Plan, junk
+from devicehub.simulation.logins import Login
 from devicehub.simulation.series import battery_at, spread, state_at, value_at
-from devicehub.topics import MessageType
 
 HISTORY_STEP = 10  # seconds between two samples from before the first connection
 STATUS_EVERY = 120.0  # seconds between two reports of battery and state

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from devicehub.declare import Reading
+from devicehub.kinds.declare import Reading
 
 DEEP = 5_000  # levels: beyond what any parser here follows
 JUNK = 100_000  # bytes

@@ -10,14 +10,14 @@ from typing import Any
 
 from django.template.defaultfilters import pluralize
 
-from devicehub import topics
 from devicehub.conf import settings
+from devicehub.kinds import topics
+from devicehub.kinds.registry import Kind
+from devicehub.kinds.topics import MessageType
 from devicehub.mqtt import BrokerAddress, Loop, Outgoing
-from devicehub.registry import Kind
 from devicehub.simulation.device import SimulatedDevice, Tally
-from devicehub.simulation.enlisting import Login
 from devicehub.simulation.faults import Faults
-from devicehub.topics import MessageType
+from devicehub.simulation.logins import Login
 
 PATIENCE = 10.0  # seconds without one more device, after which the others are not waited for
 LAST_ACKS = 2.0  # seconds from the end for goodbyes and for acks that are still to come

@@ -8,7 +8,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from devicehub.declare import Reading, StateField
+from devicehub.kinds.declare import Reading, StateField
 
 PERIOD = 240.0  # seconds of a day in this world, so that a chart moves while somebody looks
 SLOW = 3 * PERIOD  # of what changes rarely: switches, states, modes

@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.http.request import split_domain_port, validate_host
 
-from authsvc.broker_configuration import CACHING, TEMPLATES, configuration
+from authsvc.brokers.configuration import CACHING, TEMPLATES, configuration
 from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Broker

@@ -9,9 +9,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from authsvc import reader
 from authsvc.core.access import Action
 from authsvc.explain import CONNECT, Explanation, NotOneIdentity, explain, explain_login, username_of
+from authsvc.freshness import reader
 from authsvc.management.command import DatabaseCommand
 
 

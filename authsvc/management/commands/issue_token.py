@@ -8,9 +8,10 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from authsvc import reader, tokens
+from authsvc import tokens
 from authsvc.core.access import AmbiguousIdentity
 from authsvc.durations import duration
+from authsvc.freshness import reader
 from authsvc.management.command import DatabaseCommand
 
 

@@ -13,7 +13,7 @@ from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Account
 from devicehub import provisioning
-from devicehub.management.asking import ask_password
+from devicehub.management.prompts import ask_password
 
 
 class Command(DatabaseCommand):

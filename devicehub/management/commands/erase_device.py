@@ -12,10 +12,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
 from authsvc.management.command import DatabaseCommand
-from devicehub import provisioning, removal, retained, retention
-from devicehub.batches import Pace, Stopped
+from devicehub import provisioning, removal
+from devicehub.db.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
-from devicehub.removal import Erased
+from devicehub.removal import Erased, retained
+from devicehub.retention import pruning
 
 
 class Command(DatabaseCommand):
@@ -55,7 +56,7 @@ class Command(DatabaseCommand):
             except Stopped as error:
                 raise CommandError(f"Stopped: {key} is disabled and not gone yet; run it again") from error
         retained.clear()
-        retention.settle_file()
+        pruning.settle_file()
         return _report(f"{key} is erased", done, as_json=options["json"])
 
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from authsvc.management.command import DatabaseCommand
-from devicehub import credentials_file, provisioning
-from devicehub.credentials_file import Row, Verdict
+from devicehub import provisioning
+from devicehub.provisioning import credentials_file
+from devicehub.provisioning.credentials_file import Row, Verdict
 
 SHOWN = 50  # rows of the table; --json shows all
 

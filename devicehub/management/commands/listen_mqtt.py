@@ -18,18 +18,22 @@ from django.db import InterfaceError, OperationalError, connection, connections
 
 from authsvc.core import topics as filters
 from authsvc.management.command import DatabaseCommand, lacks_tables
-from devicehub import commands, partitions, removal, retained, rollups, topics
-from devicehub.batches import Pace, Stopped
+from devicehub import commands, removal
 from devicehub.conf import settings
-from devicehub.ingest import admission, checkpoints, exposition, sessions
-from devicehub.ingest.checkpoints import Checkpoints
-from devicehub.ingest.durability import settle
-from devicehub.ingest.message import Outcome
-from devicehub.ingest.shares import Share
-from devicehub.ingest.sweep import EVERY, Sweep
-from devicehub.ingest.worker import BATCH, PAUSE, POLL, Worker
+from devicehub.db.batches import Pace, Stopped
+from devicehub.history import rollups
+from devicehub.kinds import topics
+from devicehub.messages.message import Outcome
 from devicehub.mqtt import SESSION_EXPIRY, BrokerAddress, Connection, InvalidAddress, Listener, MqttError
-from devicehub.upkeep import Upkeep
+from devicehub.removal import retained
+from devicehub.retention import partitions
+from devicehub.worker import admission, exposition, sessions, wal_checkpoints
+from devicehub.worker.durability import settle
+from devicehub.worker.loop import BATCH, PAUSE, POLL, Worker
+from devicehub.worker.peers import Share
+from devicehub.worker.periodic import Upkeep
+from devicehub.worker.silence import EVERY, Sweep
+from devicehub.worker.wal_checkpoints import Checkpoints
 
 SEND_EVERY = 1.0  # seconds between two looks for commands that are due
 ROLL_UP_EVERY = 60.0
@@ -252,7 +256,7 @@ def _upkeep(running: Worker, share: Share) -> Upkeep:
     upkeep.add("removal", REMOVE_EVERY, partial(_remove, upkeep))
     upkeep.add("partitions", EXTEND_EVERY, partial(_extend, upkeep))
     if connection.vendor == "sqlite":
-        upkeep.add("checkpoints", checkpoints.EVERY, Checkpoints(lambda: running.outcomes.total()).run)
+        upkeep.add("checkpoints", wal_checkpoints.EVERY, Checkpoints(lambda: running.outcomes.total()).run)
     return upkeep
 
 

@@ -11,11 +11,12 @@ from django.db import DatabaseError
 from django.template.defaultfilters import pluralize
 
 from authsvc.management.command import DatabaseCommand
-from devicehub import partitions, provisioning
-from devicehub.batches import Pace, Stopped
+from devicehub import provisioning
+from devicehub.db.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
-from devicehub.partition_tables import NotPartitioned
-from devicehub.partitions import Plan
+from devicehub.retention import partitions
+from devicehub.retention.partition_sql import NotPartitioned
+from devicehub.retention.partitions import Plan
 
 
 class Command(DatabaseCommand):

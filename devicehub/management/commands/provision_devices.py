@@ -18,8 +18,8 @@ from rich.progress import Progress
 
 from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
+from devicehub.kinds.registry import Kind
 from devicehub.models import validate_device_id
-from devicehub.registry import Kind
 
 BEGIN = "["  # of the file
 

@@ -15,11 +15,12 @@ from django.template.defaultfilters import pluralize
 
 from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
-from devicehub import provisioning, retention
-from devicehub.batches import Pace, Stopped
+from devicehub import provisioning
+from devicehub.db.batches import Pace, Stopped
+from devicehub.kinds.registry import Kind, registry
 from devicehub.management.progress import counting, positive
-from devicehub.registry import Kind, registry
-from devicehub.retention import Pruned
+from devicehub.retention import pruning
+from devicehub.retention.pruning import Pruned
 
 
 class Command(DatabaseCommand):
@@ -49,23 +50,21 @@ class Command(DatabaseCommand):
             try:
                 for kind in _kinds(options["type"]):
                     report[kind.slug] = (
-                        retention.preview(kind, older_than=older_than)
+                        pruning.preview(kind, older_than=older_than)
                         if options["dry_run"]
-                        else retention.prune(kind, pace, older_than=older_than)
+                        else pruning.prune(kind, pace, older_than=older_than)
                     )
                 if not options["type"]:
                     report["quarantine"] = [
-                        retention.preview_quarantine()
-                        if options["dry_run"]
-                        else retention.prune_quarantine(pace)
+                        pruning.preview_quarantine() if options["dry_run"] else pruning.prune_quarantine(pace)
                     ]
             except Stopped as error:
                 raise CommandError("Stopped before the end; what is gone is gone, run it again") from error
             except IntegrityError as error:
                 raise CommandError(f"Another table refers to rows that should go: {error}") from error
-            except (provisioning.UnknownKind, retention.NotKept) as error:
+            except (provisioning.UnknownKind, pruning.NotKept) as error:
                 raise CommandError(str(error)) from error
-            retention.settle_file()
+            pruning.settle_file()
         if options["json"]:
             return json.dumps(
                 {name: [asdict(one) for one in found] for name, found in report.items()},

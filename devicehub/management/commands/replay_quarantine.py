@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from authsvc.management.command import DatabaseCommand
-from devicehub.ingest.message import Outcome, Reason
 from devicehub.ingest.replay import replay, waiting
+from devicehub.messages.message import Outcome, Reason
 
 
 class Command(DatabaseCommand):

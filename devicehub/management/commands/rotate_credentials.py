@@ -13,7 +13,7 @@ from authsvc.directory import UNTIL_USED
 from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
-from devicehub.management.asking import ask_password
+from devicehub.management.prompts import ask_password
 
 
 class Command(DatabaseCommand):

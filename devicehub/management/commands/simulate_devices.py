@@ -15,8 +15,8 @@ from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 from devicehub.conf import settings
 from devicehub.mqtt import BrokerAddress, InvalidAddress, MqttError, allow_files
-from devicehub.simulation.enlisting import NotSimulated, enlist
 from devicehub.simulation.faults import Faults
+from devicehub.simulation.logins import NotSimulated, enlist
 from devicehub.simulation.run import Result, Simulation, any_seed
 
 REFUSED = (provisioning.UnknownKind, provisioning.IdentityTaken, NotSimulated, InvalidAddress, MqttError)

@@ -1,0 +1,210 @@
+"""What happened since this process started, for Prometheus: counted on the path, put together when it is scraped.
+
+The path adds to plain numbers. Where AUTHSVC_METRICS_DIR names a folder, each process writes its numbers there once a
+second, and whichever is scraped answers for all of them; what a process counted outlives it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from authsvc import background
+from authsvc.core.access import Verdict
+from authsvc.dialects.base import Reply
+from authsvc.freshness import changes, remembered
+from authsvc.logins import verifier
+from authsvc.operation import denials
+
+BOUNDS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5)
+FOLDER = "AUTHSVC_METRICS_DIR"  # the environment variable that names it
+FAULT = "fault"  # the verdict, and the reason, of a question that could not be decided
+
+Key = tuple[str, str, str, str]  # dialect, question, verdict, reason
+
+
+class Tally:
+    """How often, how many seconds together, and how many in each interval that BOUNDS cut."""
+
+    __slots__ = ("count", "intervals", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self.intervals = [0] * (len(BOUNDS) + 1)
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.seconds += seconds
+        self.intervals[bisect_left(BOUNDS, seconds)] += 1
+
+
+_questions: dict[Key, Tally] = {}
+
+
+def tally(dialect: str, question: str, verdict: Verdict | None) -> Tally:
+    """Where questions that end so are counted; without a verdict it was a fault."""
+    if verdict is None:
+        key = (dialect, question, FAULT, FAULT)
+    else:
+        key = (dialect, question, "allow" if verdict.allowed else "deny", _reason(verdict))
+    found = _questions.get(key)
+    if found is None:
+        found = _questions[key] = Tally()
+        if FOLDER in os.environ:
+            background.wake()  # a server without lifespan did not
+    return found
+
+
+def _reason(verdict: Verdict) -> str:
+    """Of several topics the first that was refused says why."""
+    for decision in verdict.decisions:
+        if not decision.allowed:
+            return decision.reason
+    return verdict.decisions[0].reason
+
+
+async def report() -> Reply:
+    """All metrics in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector([*_of_others(), _numbers()]))
+    return Reply(200, generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8")
+
+
+def publish() -> None:
+    """Write the numbers of this process for the others, where there is a folder for that."""
+    folder = os.environ.get(FOLDER)
+    if folder:
+        path = Path(folder) / f"{os.getpid()}.json"
+        path.with_suffix(".new").write_text(json.dumps(_numbers()))
+        path.with_suffix(".new").replace(path)
+
+
+def _numbers() -> dict[str, Any]:
+    return {
+        "bounds": list(BOUNDS),
+        "questions": [[*key, t.count, t.seconds, t.intervals] for key, t in list(_questions.items())],
+        "memory": vars(remembered.counts),
+        "dropped": denials.dropped,
+        "overloaded": verifier.overloaded,
+        "verified": verifier.verified,
+        "waiting": verifier.waiting(),
+        "deaf": bool(changes.reason()),
+    }
+
+
+def _of_others() -> Iterator[dict[str, Any]]:
+    """The numbers of the other processes; of one that ended only what it counted."""
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        return
+    for path in sorted(Path(folder).glob("*.json")):
+        if not path.stem.isdecimal() or (pid := int(path.stem)) == os.getpid():
+            continue
+        try:
+            numbers: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:  # removed since it was listed
+            continue
+        if numbers["bounds"] != list(BOUNDS):  # of another version, in a folder that outlived it
+            continue
+        yield numbers if _runs(pid) else numbers | {"waiting": 0, "deaf": False}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class _Collector(Collector):
+    def __init__(self, processes: list[dict[str, Any]]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._of_questions()
+        memory = CounterMetricFamily(
+            "devicehub_auth_memory",
+            "What was remembered: hits, reads, stale answers, spoiled reads.",
+            labels=["event"],
+        )
+        for event in ("hits", "reads", "stale", "spoiled"):
+            memory.add_metric([event], self._sum(lambda numbers, event=event: numbers["memory"][event]))
+        yield memory
+        yield CounterMetricFamily(
+            "devicehub_auth_denials_dropped",
+            "Denials not written down, over the bound.",
+            self._sum("dropped"),
+        )
+        yield CounterMetricFamily(
+            "devicehub_auth_overloaded",
+            "Slow verifications refused, over the budget.",
+            self._sum("overloaded"),
+        )
+        yield CounterMetricFamily(
+            "devicehub_auth_slow_verifications", "Slow hashes that were computed.", self._sum("verified")
+        )
+        yield GaugeMetricFamily(
+            "devicehub_auth_slow_verifications_waiting",
+            "Slow verifications that run or wait.",
+            self._sum("waiting"),
+        )
+        yield GaugeMetricFamily(
+            "devicehub_auth_deaf_processes",
+            "Processes that hear of no change, and read.",
+            self._sum("deaf"),
+        )
+
+    def _of_questions(self) -> Iterator[Metric]:
+        counts: dict[Key, int] = {}
+        times: dict[tuple[str, str], tuple[float, list[int]]] = {}
+        for dialect, question, verdict, reason, number, seconds, intervals in self._all_questions():
+            key = (dialect, question, verdict, reason)
+            counts[key] = counts.get(key, 0) + number
+            total, before = times.get((dialect, question), (0.0, [0] * len(intervals)))
+            added = [one + other for one, other in zip(before, intervals, strict=True)]
+            times[dialect, question] = (total + seconds, added)
+        questions = CounterMetricFamily(
+            "devicehub_auth_questions",
+            "Questions of brokers, by what was answered and why.",
+            labels=["dialect", "question", "verdict", "reason"],
+        )
+        for key, number in sorted(counts.items()):
+            questions.add_metric(key, number)
+        yield questions
+        latency = HistogramMetricFamily(
+            "devicehub_auth_seconds", "Time from a question to its answer.", labels=["dialect", "question"]
+        )
+        for asked, (total, intervals) in sorted(times.items()):
+            latency.add_metric(asked, list(_buckets(intervals)), total)
+        yield latency
+
+    def _all_questions(self) -> Iterator[list[Any]]:
+        for numbers in self._processes:
+            yield from numbers["questions"]
+
+    def _sum(self, what: Any) -> float:
+        read = what if callable(what) else (lambda numbers: numbers[what])
+        return float(sum(read(numbers) for numbers in self._processes))
+
+
+def _buckets(intervals: list[int]) -> Iterator[tuple[str, float]]:
+    """Prometheus counts all up to a bound."""
+    total = 0
+    for bound, number in zip([*map(str, BOUNDS), "+Inf"], intervals, strict=True):
+        total += number
+        yield bound, total
+
+
+background.every_second(publish, first=True)

@@ -1,0 +1,91 @@
+"""The kinds of devices that exist. Directory, topics, ingest, admin and pages ask here, never for types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from devicehub.kinds.declare import DEFAULT_TEMPLATE, DeviceType
+
+RESERVED = frozenset({"lwm2m"})
+
+
+class DuplicateKind(Exception):
+    """Two kinds of devices have one slug, or a type took a reserved one."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of device: its *slug* in topics and keys, its models, and the type that declared it.
+
+    *client_id* is `bound` or `any`; *reading_model* is where its readings go.
+    """
+
+    slug: str
+    device_model: type[Any]
+    message_model: type[Any]
+    reading_model: type[Any]
+    device_type: type[DeviceType]
+    topic_template: str = DEFAULT_TEMPLATE
+    client_id: str = "bound"
+    heartbeat_interval: float = 300
+
+    @property
+    def name(self) -> str:
+        """What people read: "Weather Station"."""
+        return str(self.device_model._meta.verbose_name)
+
+    def key(self, device_id: str) -> str:
+        """Names a device across tables: `weatherstation/STATION-001`."""
+        return f"{self.slug}/{device_id}"
+
+
+class Registry:
+    """Kinds by slug."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, Kind] = {}
+        self.version = 0  # raised by every registration: what was derived from the kinds is then made anew
+
+    def refuse_taken(self, device_type: type[DeviceType], module: str) -> None:
+        """Raise DuplicateKind when models of *device_type* in *module* would have a slug that is taken."""
+        slug, wanted = device_type.get_slug(), _described(device_type, module)
+        if slug in RESERVED:
+            raise DuplicateKind(f"{wanted} would be called {slug!r}, which is reserved")
+        known = self._kinds.get(slug)
+        if known is not None:
+            other = _described(known.device_type, known.device_model.__module__)
+            raise DuplicateKind(f"Two device types are called {slug!r}: {other} and {wanted}")
+
+    def register(self, kind: Kind) -> None:
+        """Add *kind*. Raises DuplicateKind, which names both, for a slug that another type has."""
+        self.refuse_taken(kind.device_type, kind.device_model.__module__)
+        self._kinds[kind.slug] = kind
+        self.version += 1
+
+    def unregister(self, slug: str) -> None:
+        """Forget a kind again; for tests that declare types of their own."""
+        if self._kinds.pop(slug, None) is not None:
+            self.version += 1
+
+    def get(self, slug: str) -> Kind | None:
+        return self._kinds.get(slug)
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(tuple(self._kinds.values()))
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def of(self, device: Any) -> Kind | None:
+        """Return the kind of *device*, an instance or a class of a device model or of a proxy of one; or None."""
+        model = device if isinstance(device, type) else type(device)
+        return next((kind for kind in self if issubclass(model, kind.device_model)), None)
+
+
+def _described(device_type: type[DeviceType], module: str) -> str:
+    return f"{device_type.__module__}.{device_type.__qualname__} (models in {module})"
+
+
+registry = Registry()

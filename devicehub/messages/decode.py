@@ -1,0 +1,346 @@
+"""Payloads become samples: some values that were measured at one time. Pure.
+
+In JSON and CBOR alike: flat `{"temperature": 25.3, "timestamp": ...}`, a list of named values
+`{"readings": [{"type": "temperature", "value": 25.3}]}`, an array of flat objects for buffered samples, and SenML.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from devicehub.kinds.declare import Reading
+from devicehub.messages import cbor, senml, times
+from devicehub.messages.json_limits import fault_as_json
+from devicehub.messages.message import MAX_DEPTH, MAX_KEPT, Notes, Reason, Unreadable
+
+OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
+NEWEST = timedelta(minutes=5)  # further ahead is a clock that is wrong
+MILLISECONDS = 100_000_000_000  # an epoch beyond this is in milliseconds (as seconds it is the year 5138)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+FORM_WORDS = frozenset({"readings", "timestamp"})  # of an entry; no reading can be called like them
+MAX_DIGITS = 400  # of an integer: more is beyond every float
+# What the fast parser would read otherwise than it was sent, or what hides a colon from `_colons`.
+TO_READ_WITH_CARE = re.compile(rb"\\u00(?:00|3[aA])|\d{17}|\d[eE]")
+
+
+@dataclass
+class Document:
+    """A decoded payload. *is_exact* says that JSON in the database holds it as it was sent."""
+
+    content: Any
+    notes: Notes = field(default_factory=Notes)
+    is_exact: bool = True
+    is_senml: bool = False
+
+
+@dataclass
+class Sample:
+    """Values by name. *timestamp* is None where it is the time of receipt.
+
+    *is_dated* says that the payload names the moment itself, rather than "ten seconds ago".
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    timestamp: datetime | None = None
+    is_dated: bool = False
+
+
+@dataclass
+class Decoded:
+    """The samples in a payload, by their times; *now* is that of receipt. *notes* says what was left out and why."""
+
+    now: datetime
+    by_time: dict[datetime | None, Sample] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
+
+    @property
+    def samples(self) -> list[Sample]:
+        return list(self.by_time.values())
+
+    @property
+    def has_device_time(self) -> bool:
+        return any(sample.is_dated for sample in self.by_time.values())
+
+    def add(self, values: Mapping[str, Any], timestamp: datetime | None, *, is_dated: bool) -> None:
+        """Put *values* into the sample of their time."""
+        if timestamp == self.now:
+            timestamp = None  # what names no time has this one too
+        sample = self.by_time.setdefault(timestamp, Sample(timestamp=timestamp))
+        sample.is_dated = sample.is_dated or is_dated
+        for name, value in values.items():
+            if value is None:
+                continue  # a null is absent
+            if name in sample.values:
+                self.notes.append(f"{str(name)[:64]}: given twice, the last counts")
+            sample.values[name] = value
+
+
+def document(payload: bytes, content_type: str) -> Document:
+    """The decoded payload. Raises Unreadable."""
+    if len(payload) > MAX_KEPT:
+        # Not how many: an Intake keeps no more than the beginning of them.
+        raise Unreadable(Reason.TOO_LARGE, f"more than {MAX_KEPT} bytes")
+    media_type = content_type.partition(";")[0].strip().lower()
+    decoder = DECODERS.get(media_type) or (cbor_document if cbor.begins(payload) else json_document)
+    found = decoder(payload)
+    found.is_senml = media_type in SENML
+    return found
+
+
+def samples(
+    found: Document,
+    now: datetime,
+    declared: Mapping[str, Reading],
+    most: Callable[[], float] = lambda: math.inf,
+) -> Decoded:
+    """The samples in a decoded `data` payload, one for each time. Raises Unreadable, also for more than *most*()."""
+    decoded = Decoded(now)
+    is_pack = found.is_senml or senml.is_pack(found.content, declared)
+    count = senml.count(found.content) if is_pack else _count(found.content)
+    if count > 1 and count > most():  # before any is made of them
+        detail = f"{count} samples; at most {most()} are stored of one message"
+        raise Unreadable(Reason.TOO_MANY_SAMPLES, detail)
+    if is_pack:
+        _add_records(decoded, senml.resolve(found.content, declared, decoded.notes), declared)
+        return decoded
+    entries = found.content if isinstance(found.content, list) else [found.content]
+    if not entries:
+        raise Unreadable(Reason.NO_VALUE, "the array is empty")
+    strays, first = 0, ""
+    for number, entry in enumerate(entries):
+        if strays >= Notes.MOST and not isinstance(entry, dict):
+            # No further note is kept, and a payload may hold a million of these.
+            strays += 1
+            decoded.notes.more += 1
+            continue
+        try:
+            read = _entries(entry, now, decoded.notes)
+        except Unreadable as error:
+            stray = f"entry {number}: {error.detail}" if len(entries) > 1 else error.detail
+            strays, first = strays + 1, first or stray
+            decoded.notes.append(stray)
+            continue
+        for values, timestamp in read:
+            decoded.add(values, timestamp, is_dated=timestamp is not None)
+    if strays == len(entries):
+        raise Unreadable(Reason.NOT_A_READING, first)
+    return decoded
+
+
+def _count(content: Any) -> int:
+    """Return how many samples *content* has at most: its objects, or those in their `readings`."""
+    count = 0
+    for entry in content if isinstance(content, list) else [content]:
+        if isinstance(entry, dict):
+            listed = entry.get("readings")
+            count += sum(isinstance(item, dict) for item in listed) if isinstance(listed, list) else 1
+    return count
+
+
+def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str, Any], datetime | None]]:
+    """The values in one entry and their times. Raises Unreadable for one of another form."""
+    if not isinstance(entry, dict):
+        raise Unreadable(Reason.NOT_A_READING, f"is {_kind(entry)}, not an object")
+    shared = parse_time(entry["timestamp"], now, notes) if "timestamp" in entry else None
+    values = {name: value for name, value in entry.items() if value is not None and name not in FORM_WORDS}
+    listed = entry.get("readings")
+    if listed is None:
+        return [(values, shared)]
+    if not isinstance(listed, list):
+        wrong = f"readings is {_kind(listed)}, not a list"
+        if not values:
+            raise Unreadable(Reason.NOT_A_READING, wrong)
+        notes.append(wrong)
+        return [(values, shared)]
+    notes += [f"{str(name)[:64]}: stands beside readings" for name in values]
+    found: list[tuple[dict[str, Any], datetime | None]] = []
+    for number, item in enumerate(listed):
+        if not isinstance(item, dict) or not isinstance(item.get("type"), str) or "value" not in item:
+            notes.append(f"readings[{number}]: no object with type and value")
+            continue
+        own = parse_time(item["timestamp"], now, notes) if "timestamp" in item else shared
+        found.append(({item["type"]: item["value"]}, own))
+    return found
+
+
+def _add_records(decoded: Decoded, records: Iterable[senml.Record], declared: Mapping[str, Reading]) -> None:
+    now = decoded.now
+    for record in records:
+        reading = declared.get(record.name)
+        if reading is not None and record.unit and reading.unit and record.unit != reading.unit:
+            decoded.notes.append(f"{record.name}: is in {record.unit[:32]!r}, not in {reading.unit!r}")
+            continue
+        is_relative = _is_number(record.time) and record.time < senml.ABSOLUTE
+        moment = None if record.time is None else _checked(record.time, _seconds_at(now), now, decoded.notes)
+        decoded.add({record.name: record.value}, moment, is_dated=moment is not None and not is_relative)
+
+
+def parse_time(value: Any, now: datetime, notes: list[str]) -> datetime | None:
+    """A device's timestamp in UTC; None, with a note, when it cannot be used.
+
+    ISO 8601 (without a zone it is UTC), or seconds or milliseconds since 1970.
+    """
+    return _checked(value, _moment, now, notes)
+
+
+def _checked(value: Any, read: Callable[[Any], datetime], now: datetime, notes: list[str]) -> datetime | None:
+    try:
+        moment = read(value)
+    except (ValueError, OverflowError, OSError, TypeError):
+        notes.append("timestamp: cannot be read, the time of receipt was used")
+        return None
+    if moment > now + NEWEST:
+        notes.append(
+            "timestamp: more than five minutes ahead of the clock here, the time of receipt was used"
+        )
+        return None
+    if moment < now - OLDEST:
+        notes.append("timestamp: more than ten years ago, the time of receipt was used")
+        return None
+    return moment
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, str):
+        return times.moment(value)
+    if isinstance(value, datetime):
+        return value  # as CBOR brings it
+    if not _is_number(value):
+        raise TypeError("no timestamp")
+    return datetime.fromtimestamp(value / 1000 if abs(value) >= MILLISECONDS else value, UTC)
+
+
+def _seconds_at(now: datetime) -> Callable[[Any], datetime]:
+    """How SenML reads a time: seconds since 1970, or from *now* where they are few."""
+
+    def moment(seconds: Any) -> datetime:
+        if not _is_number(seconds):
+            raise TypeError("no time")
+        if seconds < senml.ABSOLUTE:
+            return now + timedelta(seconds=seconds)
+        return datetime.fromtimestamp(seconds, UTC)
+
+    return moment
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def cbor_document(payload: bytes) -> Document:
+    """Raises Unreadable for what is no CBOR, or too deep, or followed by something."""
+    try:
+        found, names_twice = cbor.read(payload)
+    except ValueError as error:
+        raise Unreadable(Reason.NOT_CBOR, str(error)[:200]) from error
+    notes = Notes()
+    if names_twice:
+        notes.append("a map names something twice, the last counts")
+    return Document(found, notes, is_exact=False)
+
+
+def json_document(payload: bytes) -> Document:
+    """Raises Unreadable for what is no JSON, not UTF-8, or too deep. A byte order mark is ignored.
+
+    What grammar allows and no value holds (1e400, a lone surrogate), and NaN and Infinity, are read as what
+    fits no declaration: they cost their value, and not the message.
+    """
+    body = payload.removeprefix(BYTE_ORDER_MARK)
+    if not body.strip():
+        raise Unreadable(Reason.NOT_JSON, "the payload is empty")
+    try:
+        found = Document(orjson.loads(body))
+        if TO_READ_WITH_CARE.search(body) or _colons(found.content) != body.count(b":"):
+            found = _read_with_care(body)
+    except orjson.JSONDecodeError:
+        found = _read_with_care(body)
+    # The parser goes deeper than what must store it again; brackets in texts are counted only to look closer.
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(found.content) > MAX_DEPTH:
+        raise Unreadable(Reason.NOT_JSON, f"nested deeper than {MAX_DEPTH} levels")
+    if not found.is_exact and not found.notes:
+        found.is_exact = fault_as_json(found.content) is None
+    return found
+
+
+def _read_with_care(body: bytes) -> Document:
+    """Slower; every number is read as it was sent, and a name that is given twice is noted."""
+    notes = Notes()
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                notes.append(f"{name[:64]}: given twice, the last counts")
+            found[name] = value
+        return found
+
+    decoder = json.JSONDecoder(object_pairs_hook=members, parse_int=_integer, parse_constant=float)
+    try:
+        found = decoder.decode(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(Reason.NOT_JSON, str(error)[:200]) from error
+    return Document(found, notes, is_exact=False)
+
+
+def _integer(digits: str) -> float:
+    return (
+        int(digits) if len(digits) <= MAX_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
+    )
+
+
+def _colons(document: Any) -> int:
+    """How many colons *document* has as text: one for each name, and those in its names and texts.
+
+    A payload has more where a name stands twice in one object, of which the parser keeps one.
+    """
+    colons, level = 0, [document]
+    while level:
+        value = level.pop()
+        if isinstance(value, str):
+            colons += value.count(":")
+        elif isinstance(value, dict):
+            colons += len(value)
+            level += value
+            level += value.values()
+        elif isinstance(value, list):
+            level += value
+    return colons
+
+
+def _depth(document: Any) -> int:
+    """Levels of nesting, counted without recursion; stops at one more than matters."""
+    level, depth = [document], 0
+    while level and depth <= MAX_DEPTH:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return depth
+
+
+def _kind(value: Any) -> str:
+    return {type(None): "null", dict: "an object", list: "a list", str: "a text", bool: "a boolean"}.get(
+        type(value), "a number or something else"
+    )
+
+
+# By content type (MQTT 5). Without one, or with an unknown one, a payload that begins as CBOR is taken for CBOR,
+# and every other for JSON.
+DECODERS: dict[str, Callable[[bytes], Document]] = {
+    "application/json": json_document,
+    "application/senml+json": json_document,
+    "application/cbor": cbor_document,
+    "application/senml+cbor": cbor_document,
+}
+SENML = frozenset({"application/senml+json", "application/senml+cbor"})

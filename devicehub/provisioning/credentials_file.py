@@ -1,0 +1,241 @@
+"""Credentials from elsewhere: a password file or a CSV becomes devices that log in as they always did."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from authsvc.core import access, passwords
+from devicehub import provisioning
+from devicehub.kinds.identifiers import is_client_id, is_device_id
+from devicehub.kinds.registry import Kind
+
+COLUMNS = ("username", "hash", "device_id", "client_id")
+SEPARATORS = (",", ";", "\t")
+TOO_MANY = (
+    "there are more fields than the first line names; put a hash that holds the separator into double quotes"
+)
+EXPECTED = (
+    "Each line must be username:hash, or the first line must name the columns, "
+    "username and hash among them, separated by commas, semicolons or tabs"
+)
+
+
+class Verdict(StrEnum):
+    """What becomes of one row."""
+
+    NEW = "new"  # a device is made for it
+    CHANGED = "changed"  # a device that exists gets its username and hash
+    SAME = "same"  # nothing to do
+    REFUSED = "refused"
+
+
+@dataclass
+class Row:
+    """One line of the file. *problem* says why it is refused.
+
+    judge() empties every text that may be a secret in the wrong place, so that the rest may be shown.
+    """
+
+    line: int
+    username: str
+    hash: str = field(repr=False)
+    device_id: str = ""
+    client_id: str = ""
+    verdict: Verdict = Verdict.REFUSED
+    problem: str = ""
+    scheme: str = ""
+
+
+@dataclass
+class CredentialsFile:
+    """The rows of a file, and the names of the columns that mean nothing here."""
+
+    rows: list[Row]
+    ignored: list[str] = field(default_factory=list)
+
+
+class UnreadableFile(Exception):
+    """Neither a password file nor a CSV with the columns username and hash."""
+
+
+def read(text: str) -> CredentialsFile:
+    """Return the rows of *text*: a CSV if its first line names columns, else `username:hash` lines.
+
+    Raise UnreadableFile, which repeats nothing of the file.
+    """
+    text = text.removeprefix("\ufeff")
+    lines = [line.strip() for line in text.split("\n")]
+    first = next((line for line in lines if line and not line.startswith("#")), "")
+    for separator in SEPARATORS:
+        names = [name.strip().lower() for name in _fields(first, separator)]
+        if "username" in names and "hash" in names:
+            return _csv(text, separator, names)
+    rows = [row for number, line in enumerate(lines, 1) if (row := _password_line(number, line))]
+    is_csv = ":" not in first and any(len(_fields(first, separator)) > 1 for separator in SEPARATORS)
+    if is_csv or all(row.problem for row in rows):
+        raise UnreadableFile(EXPECTED)
+    return CredentialsFile(rows)
+
+
+def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False, replace: bool = False) -> None:
+    """Set the verdict of each row; write nothing. *utf8_salt*: go-auth's salts are text, not base64.
+
+    Unless *replace*, a device that has credentials already is refused: a second run of an old file would undo
+    every rotation and revocation since.
+    """
+    seen: set[str] = set()
+    for row in rows:
+        row.verdict = Verdict.REFUSED
+        if row.problem:  # it could not be read
+            continue
+        row.device_id = row.device_id or row.username
+        try:
+            _check(row, utf8_salt)
+            _refuse_second(row, seen)
+            row.verdict = _against_database(row, kind, replace)
+        except Refused as refused:
+            row.problem = str(refused)
+
+
+@transaction.atomic
+def write(rows: list[Row], kind: Kind) -> int:
+    """Write what judge() found new or changed; how many rows that were."""
+    written = 0
+    for row in rows:
+        if row.verdict not in (Verdict.NEW, Verdict.CHANGED):
+            continue
+        device = kind.device_model.objects.filter(device_id=row.device_id).first()
+        device = device or kind.device_model(device_id=row.device_id)
+        device.mqtt_username, device.mqtt_password_hash = row.username, row.hash
+        device.mqtt_client_id = row.client_id or device.mqtt_client_id
+        device.previous_password_hash = ""
+        device.previous_valid_until = device.password_expires_at = None
+        device.credentials_changed_at = timezone.now()
+        device.save()
+        if row.verdict is Verdict.NEW:
+            transaction.on_commit(partial(provisioning.announce, kind, device))
+        written += 1
+    return written
+
+
+class Refused(Exception):
+    """Why a row is not taken."""
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    """Return the fields of one line of CSV; empty where it is not whole."""
+    try:
+        return next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _csv(text: str, separator: str, names: list[str]) -> CredentialsFile:
+    """Return the rows of a CSV whose first line that is not empty or a comment names the columns *names*."""
+    twice = [name for name in COLUMNS if names.count(name) > 1]
+    if twice:
+        raise UnreadableFile(f"The first line names the column {twice[0]} twice")
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
+    try:
+        rows = list(_records(reader, names))
+    except csv.Error as error:
+        raise UnreadableFile(
+            f"Line {reader.line_num} is not CSV: a double quote is not closed or is followed by text, "
+            "or a field is too long"
+        ) from error
+    return CredentialsFile(rows, [name for name in names if name and name not in COLUMNS])
+
+
+def _records(reader: Any, names: list[str]) -> Iterator[Row]:
+    header = True
+    for record in reader:
+        if not any(value.strip() for value in record) or (header and record[0].lstrip().startswith("#")):
+            continue
+        if header:
+            header = False
+            continue
+        if any(value.strip() for value in record[len(names) :]):
+            yield Row(
+                reader.line_num,
+                "",
+                "",
+                problem=TOO_MANY,
+            )
+            continue
+        found = dict(zip(names, (value.strip() for value in record), strict=False))
+        username, stored, device_id, client_id = (found.get(name, "") for name in COLUMNS)
+        yield Row(reader.line_num, username, stored, device_id, client_id)
+
+
+def _password_line(number: int, line: str) -> Row | None:
+    """Return the row of `username:hash`, as mosquitto_passwd and go-auth write it; None for comments and empty lines.
+
+    The last colon parts them: a username may hold colons, and no hash does.
+    """
+    if not line or line.startswith("#"):
+        return None
+    username, colon, stored = line.rpartition(":")
+    return Row(
+        number, username, stored, problem="" if colon else "there is no colon between username and hash"
+    )
+
+
+def _check(row: Row, utf8_salt: bool) -> None:
+    """Raise Refused if a name or the hash of *row* cannot be used; empty what must not be shown then."""
+    username, device_id, client_id = row.username, row.device_id, row.client_id
+    row.username = row.device_id = row.client_id = ""
+    if not row.hash:
+        raise Refused("there is no hash")
+    if utf8_salt and row.hash.startswith("PBKDF2$") and row.hash.count("$") == 4:
+        row.hash = passwords.with_utf8_salt(row.hash)
+    if len(row.hash) > 256:
+        raise Refused("the hash has more than 256 characters")
+    try:
+        row.scheme = passwords.scheme_of(row.hash).name
+    except passwords.UnusableHash as error:
+        raise Refused(str(error)) from error
+    if not access.is_username(username):
+        raise Refused("the username is not 1-128 of letters, digits and _ . @ : = -")
+    row.username = username
+    if not is_device_id(device_id):
+        raise Refused("the device id is not 1-128 of letters, digits and _ : -; give a column device_id")
+    row.device_id = device_id
+    if client_id and not is_client_id(client_id):
+        raise Refused("the client id is not 1-128 characters, or it holds +, # or a control character")
+    row.client_id = client_id
+
+
+def _refuse_second(row: Row, seen: set[str]) -> None:
+    """Raise Refused if a name of *row* is in *seen* already; else add its names."""
+    names = {n for n in (row.username, row.device_id, row.client_id) if n}
+    if twice := sorted(names & seen):
+        raise Refused(f"{twice[0]} stands in the file twice")
+    seen |= names
+
+
+def _against_database(row: Row, kind: Kind, replace: bool) -> Verdict:
+    device = kind.device_model.objects.filter(device_id=row.device_id).first()
+    names = [n for n in (row.username, row.device_id, row.client_id) if n]
+    try:
+        provisioning.refuse_taken(names, but=device)
+    except provisioning.IdentityTaken as error:
+        raise Refused(str(error)) from error
+    if device is None:
+        return Verdict.NEW
+    same = (device.mqtt_username, device.mqtt_password_hash) == (row.username, row.hash)
+    if same and row.client_id in ("", device.mqtt_client_id):
+        return Verdict.SAME
+    if not replace and (device.mqtt_password_hash or device.credentials_changed_at):
+        raise Refused("its credentials changed here since; --replace overwrites them")
+    return Verdict.CHANGED

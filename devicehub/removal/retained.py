@@ -1,0 +1,132 @@
+"""Has the broker forget what it retains of devices that ended; what it has to forget is written down until it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import structlog
+from django.utils import timezone
+
+from devicehub import mqtt
+from devicehub.commands import wire
+from devicehub.conf import settings
+from devicehub.kinds import topics
+from devicehub.kinds.registry import Kind
+from devicehub.kinds.topics import MessageType
+from devicehub.models import RetainedTopic
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 500  # topics of one connection
+REFUSED, GIVE_UP = "the broker refused it: ", 5  # times in a row that it may refuse to forget a topic
+# The correlation data by which ingest knows these messages: those of a device that was made again are none of its own.
+FORGET = "devicehub: forget"
+FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
+
+
+def forget(kind: Kind, device_ids: Iterable[str]) -> int:
+    """Write down the topics of these devices; how many."""
+    now = timezone.now()
+    rows = [
+        RetainedTopic(topic=topics.build(kind, device_id, about), requested_at=now, next_at=now)
+        for device_id in device_ids
+        for about in MessageType
+    ]
+    RetainedTopic.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["topic"],
+        update_fields=["requested_at", "next_at", "attempts", "error"],
+    )
+    return len(rows)
+
+
+def clear(limit: int = AT_ONCE) -> int:
+    """Have the broker forget what it retains on topics of ended devices, by empty retained messages; how many.
+
+    MQTT 5.0, 3.3.1.3: a retained message with no payload removes the one of its topic. A topic that the broker
+    refuses or does not acknowledge stays with the error, and comes again a minute later, then two, four, up to a day;
+    one that it refused five times in a row is given up. An MQTT 3.1.1 broker cannot say that it refused.
+    """
+    now = timezone.now()
+    due = list(RetainedTopic.objects.filter(next_at__lte=now).order_by("next_at")[:limit])
+    revived = _enabled_again(due)
+    for row in revived:
+        _done(row)
+    due = [row for row in due if row not in revived]
+    if not due:
+        return 0
+    try:
+        connection = _connect()
+    except (mqtt.MqttError, mqtt.InvalidAddress) as error:
+        for row in due:
+            _postpone(row, str(error), now)
+        return 0
+    try:
+        return _clear(connection, due, now)
+    finally:
+        connection.close()
+
+
+def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime) -> int:
+    cleared = 0
+    for row in due:
+        try:
+            ack = connection.publish(
+                mqtt.Outgoing(row.topic, b"", qos=1, retain=True, correlation_data=FORGET.encode())
+            )
+        except mqtt.Unacknowledged as error:
+            _postpone(row, str(error), now)
+            break  # each further one would wait as long; they are due again the next time
+        except mqtt.MqttError as error:
+            _postpone(row, str(error), now)
+        else:
+            if ack.is_failure:
+                _refused(row, str(ack.reason), now)
+                continue
+            _done(row)
+            cleared += 1
+    return cleared
+
+
+def _enabled_again(rows: list[RetainedTopic]) -> list[RetainedTopic]:
+    """Those whose device is active again, and is not another one of the same id: what it retains is its own."""
+    found = []
+    for row in rows:
+        address = topics.parse(row.topic)
+        if address is None:
+            continue
+        devices = address.kind.device_model.objects.filter(device_id=address.device_id, is_active=True)
+        if devices.filter(created_at__lt=row.requested_at).exists():
+            found.append(row)
+    return found
+
+
+def _done(row: RetainedTopic) -> None:
+    """Only as it was: it may have been requested anew."""
+    RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at).delete()
+
+
+def _refused(row: RetainedTopic, reason: str, now: datetime) -> None:
+    """Try again later; not for ever, since a broker whose rules do not allow it refuses each time."""
+    before = row.attempts if row.error.startswith(REFUSED) else 0  # it may have been away until now
+    if before + 1 < GIVE_UP:
+        row.attempts = before
+        _postpone(row, f"{REFUSED}{reason}", now)
+        return
+    log.warning("retained.given_up", topic=row.topic, reason=reason, refused=GIVE_UP)
+    _done(row)
+
+
+def _postpone(row: RetainedTopic, error: str, now: datetime) -> None:
+    pause = min(FIRST_RETRY * 2 ** min(row.attempts, 20), LAST_RETRY)
+    unchanged = RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at)
+    unchanged.update(attempts=row.attempts + 1, error=error[:300], next_at=now + pause)
+
+
+def _connect() -> mqtt.Connection:
+    address = mqtt.BrokerAddress.parse(settings.mqtt_url)
+    # As the sender of commands, and still an identity of its own: two under one client id throw each other out.
+    client_id = wire.client_id(address.username, "-retained")
+    return mqtt.Connection(address, client_id, version=settings.mqtt_version)

@@ -1,0 +1,34 @@
+"""How PostgreSQL keeps the tables of devices: with room on each page for the next version of a row.
+
+Every message changes its device, and a new version that fits on the page of the old one needs no entry in any
+index; a table of devices has a dozen. Set by `migrate` for all kinds, so that no migration of theirs has to say it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connections
+
+from devicehub.kinds.registry import registry
+
+FILLFACTOR = 60  # per cent of a page that is filled at first; a batch may change each row on it
+
+
+def leave_room(*, using: str, **_: Any) -> None:
+    """Set the fillfactor of each table of devices that has none; one that an operator chose stays.
+
+    It holds for pages that are filled from now on: rewrite an old table (VACUUM FULL) to have it everywhere.
+    """
+    connection = connections[using]
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT oid::regclass::text FROM pg_class WHERE oid IN (SELECT to_regclass(quote_ident(name))"
+            " FROM unnest(%s::text[]) AS name)"
+            " AND NOT COALESCE(array_to_string(reloptions, ' ') ~ '\\mfillfactor=', false)",
+            [[kind.device_model._meta.db_table for kind in registry]],
+        )
+        for (table,) in cursor.fetchall():
+            cursor.execute(f"ALTER TABLE {table} SET (fillfactor = {FILLFACTOR})")

@@ -1,0 +1,87 @@
+"""The devices of a simulation in the database, and the logins that they get anew at every start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from django.db import transaction
+
+from devicehub import provisioning
+from devicehub.kinds.registry import Kind
+from devicehub.models import BaseDevice, validate_device_id
+
+MARK = {"simulated": True}  # in a device's metadata: its credentials may be issued anew without asking
+AT_ONCE = 500  # devices in one transaction: SQLite has one writer, and others wait for it
+
+
+class NotSimulated(Exception):
+    """A device of that id exists and is a real one: its credentials are not ours to change."""
+
+
+@dataclass
+class Login:
+    """One simulated device and how it logs in, in clear text; in memory only."""
+
+    device_id: str
+    username: str
+    password: str = field(repr=False)
+
+
+def enlist(
+    kind: Kind, prefix: str, count: int, progress: Callable[[int], None] = lambda _: None
+) -> list[Login]:
+    """*count* simulated devices `{prefix}001`, ... with new credentials; made where they do not exist.
+
+    *progress* is told how many are done. Raises NotSimulated for a real device of that name, before anything
+    is changed; InvalidDeviceId; and IdentityTaken for a name that somebody else has.
+    """
+    validate_device_id(f"{prefix}{count:03d}")
+    ids = [f"{prefix}{number:03d}" for number in range(1, count + 1)]
+    for some in _parts(ids):
+        _refuse_real(kind, kind.device_model.objects.filter(device_id__in=some))
+    logins: list[Login] = []
+    for some in _parts(ids):
+        logins += _enlist(kind, some)
+        progress(len(logins))
+    return logins
+
+
+def _parts(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
+
+
+@transaction.atomic
+def _enlist(kind: Kind, ids: list[str]) -> list[Login]:
+    """One transaction. Rows that exist are locked before they are judged: none becomes a real one meanwhile."""
+    model = kind.device_model
+    known: dict[str, BaseDevice] = {
+        device.device_id: device
+        for device in model.objects.select_for_update().filter(device_id__in=ids).order_by("pk")
+    }
+    _refuse_real(kind, known.values())
+    new = [model(device_id=device_id, metadata=MARK) for device_id in ids if device_id not in known]
+    devices: dict[str, BaseDevice] = {**known, **{device.device_id: device for device in new}}
+    secrets = {device_id: devices[device_id].generate_credentials() for device_id in ids}
+    if new:
+        provisioning.refuse_taken([name for d in new for name in (d.device_id, d.mqtt_username)])
+        model.objects.bulk_create(new)
+        transaction.on_commit(lambda: _announce(kind, new))
+    if known:
+        # The rows are there and locked, so each one meets itself; bulk_update() takes five times as long.
+        fields = provisioning.CREDENTIAL_FIELDS
+        model.objects.bulk_create(
+            known.values(), update_conflicts=True, unique_fields=["pk"], update_fields=fields
+        )
+    return [Login(name, s["mqtt_username"], s["mqtt_password"]) for name, s in secrets.items()]
+
+
+def _refuse_real(kind: Kind, devices: Iterable[BaseDevice]) -> None:
+    for device in devices:
+        if not isinstance(device.metadata, dict) or not device.metadata.get("simulated"):
+            raise NotSimulated(f"{kind.key(device.device_id)} is a real device; choose another --prefix")
+
+
+def _announce(kind: Kind, devices: Iterable[BaseDevice]) -> None:
+    for device in devices:
+        provisioning.announce(kind, device)

@@ -1,0 +1,69 @@
+"""The numbers of an ingest worker at a port of its own: what it counted, and what is seen by looking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import disable_created_metrics, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from devicehub.mqtt import Listener
+from devicehub.worker.loop import Worker
+from devicehub.worker.metrics import REGISTRY
+
+
+def serve(host: str, port: int, listener: Listener, worker: Worker) -> Callable[[], object]:
+    """Answer scrapes at http://host:port/metrics from a thread of its own; what is returned ends it.
+
+    Raises OSError, such as for a port that is taken.
+    """
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # no series for when a counter began
+    seen = _Seen(listener, worker)
+    server, thread = start_http_server(port, addr=host, registry=REGISTRY)
+    REGISTRY.register(seen)
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        REGISTRY.unregister(seen)
+
+    return end
+
+
+class _Seen(Collector):
+    """The queue, the connection, and what the broker says of itself, at the moment of a scrape."""
+
+    def __init__(self, listener: Listener, worker: Worker) -> None:
+        self._listener, self._worker = listener, worker
+
+    def collect(self) -> Iterable[Metric]:
+        listener = self._listener
+        yield _gauge("connected", "Whether the worker is connected to its broker.", listener.is_connected)
+        yield _gauge("waiting_messages", "Messages that are here and not acknowledged.", listener.waiting)
+        yield _gauge("waiting_bytes", "Bytes of memory that these take.", listener.waiting_bytes)
+        yield _gauge("oldest_waiting_seconds", "Since the oldest of these came.", listener.oldest_waiting)
+        yield _counter("redelivered", "Messages handed over again (DUP).", listener.redelivered)
+        yield _counter("reconnects", "Connections after the first.", listener.reconnects)
+        yield _counter(
+            "not_told",
+            "Messages that are stored and that no hook was told of, because one does not return.",
+            self._worker.announcer.untold,
+        )
+        drops = GaugeMetricFamily(
+            "devicehub_broker_dropped_messages",
+            "What the broker says at the topics of DEVICEHUB_MQTT_DROPS.",
+            labels=["topic"],
+        )
+        for topic, number in listener.broker_drops.items():
+            drops.add_metric([topic], number)
+        yield drops
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"devicehub_ingest_{name}", text, value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"devicehub_ingest_{name}", text, value)

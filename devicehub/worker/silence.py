@@ -1,0 +1,162 @@
+"""Devices that went away without a word: nothing was heard of them for two and a half heartbeat intervals.
+
+There is no index on `last_seen`, which every message would have to keep: devices are looked through in the order of
+their keys, and the rows that look overdue are looked at again under their lock. Workers may do so side by side.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+from django.db.models import Case, F, Q, Value, When
+from django.utils import timezone
+
+from devicehub.db import clock
+from devicehub.ingest import listeners
+from devicehub.ingest.announce import announce_transitions
+from devicehub.ingest.presence import Transition
+from devicehub.kinds.registry import Kind, registry
+from devicehub.models import OPERATOR_STATES, DeviceStatus
+from devicehub.worker.peers import Share
+
+log = structlog.get_logger(__name__)
+
+MULTIPLIER = 2.5  # as BaseDevice.is_heartbeat_overdue()
+EVERY = 1.0  # seconds between two looks at which kind is due
+LOOKS = 25  # at all devices of a kind in the time after which one is overdue
+SELDOM = 60.0  # seconds between two looks at a kind at most
+SCAN = 50_000  # keys found by one look through a kind, which costs as much for one as for many
+BATCH = 500  # devices changed in one transaction
+BUDGET = 0.5  # seconds of one run, so that other tasks get their turn
+JUMP = 2.0  # seconds by which the clock may leave time.monotonic() between two runs; beyond, it was set anew
+AWAY = 10.0  # seconds between two runs beyond which this process was stopped, and heard nothing
+# Devices that count as there. An operator's state says nothing of that.
+COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STATES])
+
+Tell = Callable[[Sequence[Transition]], None]
+
+
+class Sweep:
+    """Calls devices overdue that this worker would have heard; run() is a task of Upkeep.
+
+    *listening_since* and *heard_until* are by time.monotonic(), the first None for not listening: devices get a full
+    window to be heard in after an outage, after the clock was set, and after this process was stopped for a while.
+    *share* knows what the workers heard that have the rest of the messages. *stopping* ends a run between two batches.
+    """
+
+    def __init__(
+        self,
+        listening_since: Callable[[], float | None],
+        *,
+        heard_until: Callable[[], float] = lambda: time.monotonic(),
+        share: Share | None = None,
+        tell: Tell = announce_transitions,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._listening_since, self._heard_until = listening_since, heard_until
+        self._share = share or Share("", "")
+        self._tell, self._stopping = tell, stopping
+        self._due: dict[str, float] = {}
+        self._under_way: dict[str, Iterator[list[Transition]]] = {}
+        self._anew = float("-inf")  # when, by time.monotonic(), hearing last began anew
+        self._offset = time.time() - time.monotonic()
+        self._until = float("inf")  # heard_until() at the last run
+        self._rested_since = time.monotonic()
+
+    def run(self) -> int:
+        """Look at each kind that is due, for about BUDGET seconds; returns how many devices changed."""
+        try:
+            return self._run(*self._heard())
+        finally:
+            self._rested_since = time.monotonic()
+
+    def _run(self, since: float, until: float) -> int:
+        changed, end = 0, time.monotonic() + BUDGET
+        for kind in registry:
+            window = kind.heartbeat_interval * MULTIPLIER
+            if until - since < window:
+                self._under_way.pop(kind.slug, None)
+                continue
+            if time.monotonic() < self._due.get(kind.slug, 0) or not clock.is_right():
+                continue
+            # In this order: who is stopped between the two looks at a clock waits for longer, and not for less.
+            limit = timezone.now() - timedelta(seconds=time.monotonic() - until + window)
+            batches = self._under_way.pop(kind.slug, None) or sweep(kind, limit)
+            for transitions in batches:
+                changed += len(transitions)
+                if transitions and listeners.are_there(kind.device_type):
+                    self._tell(transitions)
+                if self._stopping() or time.monotonic() > end:
+                    self._under_way[kind.slug] = batches  # the next run goes on from here
+                    return changed
+            self._due[kind.slug] = time.monotonic() + min(window / LOOKS, SELDOM)
+        return changed
+
+    def _heard(self) -> tuple[float, float]:
+        """From when until when this worker and the others heard every device, by a clock that nobody set.
+
+        Until when it had heard them at the last run: what came behind that is stored by now.
+        """
+        now = time.monotonic()
+        offset = time.time() - now
+        if abs(offset - self._offset) > JUMP:
+            log.warning("sweep.clock_was_set", seconds=round(offset - self._offset))
+            self._anew = now
+        if now - self._rested_since > AWAY:
+            log.warning("sweep.was_away", seconds=round(now - self._rested_since))
+            self._anew = now
+        self._offset = offset
+        since, heard = self._listening_since(), self._heard_until()
+        until, self._until = min(self._until, heard), heard
+        return (now, now) if since is None else self._share.heard(max(since, self._anew), until)
+
+
+def sweep(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:
+    """Mark the devices of *kind* that were not heard since *limit*, a transaction for each batch.
+
+    Yields what changed, after its commit.
+    """
+    last = 0
+    seeming = _overdue(limit) | (COUNTS & Q(last_seen__gt=timezone.now() + clock.AHEAD))
+    while True:
+        # Found without a lock; on SQLite a transaction would keep every writer waiting meanwhile.
+        found = kind.device_model.objects.filter(seeming, pk__gt=last).order_by("pk")
+        keys = list(found.values_list("pk", flat=True)[:SCAN])
+        for start in range(0, len(keys), BATCH):
+            yield _mark(kind, keys[start : start + BATCH], limit, timezone.now())
+        if len(keys) < SCAN:
+            return
+        last = keys[-1]
+
+
+def _overdue(limit: datetime) -> Q:
+    """Devices that count as there and were not heard since; never heard: not changed since."""
+    return COUNTS & (Q(last_seen__lt=limit) | Q(last_seen=None, updated_at__lt=limit))
+
+
+@transaction.atomic
+def _mark(kind: Kind, keys: Sequence[int], limit: datetime, now: datetime) -> list[Transition]:
+    """What changed. A row that somebody else has locked is left out: its device is heard, or marked there."""
+    devices = kind.device_model.objects
+    free = devices.select_for_update(skip_locked=True, no_key=True).filter(COUNTS, pk__in=keys)
+    locked = list(free.values_list("pk", flat=True))
+    # A clock was ahead, so nobody knows when; it was before now, and that gives it a window to be heard in.
+    devices.filter(pk__in=locked, last_seen__gt=now + clock.AHEAD).update(last_seen=now)
+    silent = devices.filter(_overdue(limit), pk__in=locked).values_list("pk", "status", "connected")
+    before = {pk: (status, was_connected) for pk, status, was_connected in silent}
+    devices.filter(pk__in=before).update(
+        connected_changed_at=Case(When(connected=True, then=Value(now)), default=F("connected_changed_at")),
+        connected=False,
+        status=Case(
+            When(status__in=OPERATOR_STATES, then=F("status")), default=Value(DeviceStatus.OFFLINE.value)
+        ),
+        updated_at=now,
+    )
+    return [
+        Transition(kind, device, before[pk][0], device.status, before[pk][1], device.connected)
+        for pk, device in devices.in_bulk(list(before)).items()
+    ]

@@ -1,0 +1,480 @@
+"""What is done to ingest, as a table: the faults that must not lose a message.
+
+A nemesis does one fault and heals it again; what must hold is in rig/scenarios.py, the same for all.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import signal
+import time
+from pathlib import Path
+
+from devicehub.ingest.failpoints import STAGES
+from devicehub.messages.message import MAX_KEPT
+from fleet import migrations
+from rig import flushes, servers
+from rig.databases import DEVICE, QUARANTINE, READINGS, PostgresqlDatabase, SqliteDatabase
+from rig.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER, Proxy
+from rig.scenarios import KEEPALIVE, RESUME_SECONDS, Rig, Scenario, tail, until
+
+NUISANCE = {"DJANGO_SETTINGS_MODULE": "rig.nuisance.settings"}
+NEXT = "rig.nuisance.next_release"
+RELEASED = max(module.name for module in pkgutil.iter_modules(migrations.__path__))
+MEMORY = 256 << 20  # bytes that a worker may take
+KILLS = 50  # of each kind and database, in a bench
+
+
+# --- The worker
+
+
+def kill_at_a_stage(rig: Rig) -> None:
+    """SIGKILL when a batch has come to a stage, the stages in turn."""
+    stage = STAGES[rig.rounds % len(STAGES)]
+    if rig.worker.running:  # the one that no stage ends, or the one of the last round
+        rig.kill(rig.worker)
+    rig.worker.start(subscribed=False, DEVICEHUB_FAILPOINT=f"{stage}:{rig.draw.randint(1, 4)}")
+    rig.kills += 1
+    if rig.worker.wait() != -signal.SIGKILL:
+        rig.complain(f"it did not die at stage {stage}: {tail(rig.worker)}")
+        rig.worker.close()
+    if rig.rounds % len(STAGES) == len(STAGES) - 1:
+        rig.worker.start()
+        rig.healed()
+
+
+def kill_at_random(rig: Rig) -> None:
+    rig.wait(rig.draw.uniform(0.1, 1))
+    rig.kill(rig.worker)
+    rig.wait(rig.draw.uniform(0, 0.3))
+    rig.worker.start()
+    rig.healed()
+
+
+def roll(rig: Rig) -> None:
+    """SIGTERM and a new start, as an update does."""
+    rig.wait(rig.draw.uniform(0.1, 1))
+    rig.stop(rig.worker)
+    rig.worker.start()
+    rig.healed()
+
+
+def kill_one_of_two(rig: Rig) -> None:
+    """The other one goes on, and what the killed one held comes when it is back."""
+    rig.wait(rig.draw.uniform(0.1, 1))
+    victim = rig.draw.choice(rig.workers)
+    rig.kill(victim)
+    rig.healed()
+    rig.wait(rig.seconds(0.5, 5))
+    victim.start()
+    rig.healed()
+
+
+def start_twice(rig: Rig) -> None:
+    """A second worker of the same number: the broker lets only one of them in, and they must not take turns."""
+    watched, most = 6.0, 5  # nobody tells them of each other, so they try, and ever more seldom
+    before = rig.to_broker.accepted
+    second = rig.new_worker(1)
+    try:
+        second.start()
+    except servers.ServerFailed as refused:
+        if "client id" not in str(refused):
+            rig.complain(f"the second worker did not say why it ended: {refused}")
+    rig.wait(watched)
+    connections = rig.to_broker.accepted - before
+    if connections > most:
+        rig.complain(f"{connections} connections in {watched:g} s: two workers throw each other out")
+    if not (rig.worker.running or second.running):
+        rig.complain(f"both workers ended: {tail(rig.worker)}")
+    elif not rig.worker.running:  # the second one took over
+        rig.worker.close()
+        rig.workers[0], second = second, rig.worker
+    rig.healed()
+    if second.running:
+        rig.stop(second)
+        rig.healed()
+
+
+def run_out_of_files(rig: Rig) -> None:
+    """No further file and no connection can be opened, and those to broker and database break."""
+    worker = rig.worker
+    worker.listen()
+    with worker.without_files():
+        with rig.database.refusing(QUARANTINE):
+            if not worker.says("ingest.not_stored", 10):
+                rig.complain(f"it does not say that it cannot store: {tail(worker)}")
+        rig.to_broker.reset()
+        if not worker.says("Too many open files", 10):
+            rig.complain(f"it does not say that it can open nothing: {tail(worker)}")
+        rig.wait(rig.seconds(1, 20))
+    rig.healed()
+
+
+# --- The database
+
+
+def acknowledge_in_order(rig: Rig) -> None:
+    """Pull the plug at any moment: what was acknowledged until then has been flushed. Read from a trace."""
+    rig.stop(rig.worker)
+    rig.worker.start(subscribed=False)
+    with servers.strace(rig.worker.pid, flushes.STRACE, rig.folder) as trace:
+        if not rig.worker.says("connected to"):
+            rig.complain(f"it does not connect while it is traced: {tail(rig.worker)}")
+        rig.wait(rig.seconds(1, 5))
+        end = time.monotonic() + 30
+        while _acks_in(trace, rig).seen < 50 and time.monotonic() < end:  # a traced worker is slow
+            rig.wait(1)
+    seen, early = _acks_in(trace, rig)
+    if early:
+        rig.complain(
+            f"{len(early)} of {seen} acks were sent before what they are for was flushed: {early[:10]}"
+        )
+    if seen < 50:
+        rig.complain(f"{seen} acks in the trace: nothing was tested")
+    rig.healed()
+
+
+def _acks_in(trace: Path, rig: Rig) -> flushes.Acks:
+    """Return how many acks are in *trace*, and the numbers of the messages that were acknowledged too early."""
+    port = None if rig.to_database is None else rig.to_database.port
+    storage = flushes.WriteAheadLog() if port is None else flushes.CommitAnswers(port)
+    with trace.open() as lines:
+        return flushes.acks((line.rstrip("\n") for line in lines), rig.to_broker.port, storage)
+
+
+def lock_out(rig: Rig) -> None:
+    """Somebody else holds the lock that storing needs: a backup, a migration, a forgotten shell."""
+    with rig.database.locked():
+        rig.wait(rig.seconds(3, 30))
+    rig.healed()
+
+
+def refuse_quarantine(rig: Rig) -> None:
+    """One table takes nothing, while all others do."""
+    rig.worker.listen()
+    with rig.database.refusing(QUARANTINE):
+        if not rig.worker.says("ingest.not_stored", 10):
+            rig.complain(f"nothing can be put into the quarantine, and nobody says so: {tail(rig.worker)}")
+        rig.wait(rig.seconds(1, 20))
+    rig.healed()
+
+
+def fail_to_write(rig: Rig) -> None:
+    """The file system of the database became read-only after an error of its disk, or a flush fails."""
+    for harm in "pwrite64:error=EROFS", "fdatasync:error=EIO":
+        rig.worker.listen()
+        with servers.strace(rig.worker.pid, ["--trace=pwrite64,fdatasync", f"--inject={harm}"], rig.folder):
+            if not rig.worker.says("disk I/O error", 10):
+                rig.complain(f"{harm}, and nobody says so: {tail(rig.worker)}")
+            rig.wait(rig.seconds(0.5, 20))
+        rig.healed()
+
+
+def refuse_files(rig: Rig) -> None:
+    """Somebody else owns the database when the worker starts."""
+    assert isinstance(rig.database, SqliteDatabase)
+    rig.stop(rig.worker)
+    with rig.database.read_only():
+        rig.worker.start(subscribed=False)
+        if not rig.worker.says("attempt to write a readonly database", 10):
+            rig.complain(f"it may not write, and nobody says so: {tail(rig.worker)}")
+        rig.wait(rig.seconds(0.5, 20))
+    rig.healed()
+
+
+def fill_disk(rig: Rig) -> None:
+    disk = rig.database.disk
+    assert disk is not None
+    rig.worker.listen()
+    disk.fill()
+    if not rig.worker.says("ingest.not_stored", 20):
+        rig.complain(f"the disk is full and nobody says so: {tail(rig.worker)}")
+    rig.wait(rig.seconds(0.5, 10))
+    disk.free()
+    rig.healed()
+
+
+def stop_database(rig: Rig) -> None:
+    """PostgreSQL's fast shutdown; away for a while, or just restarted."""
+    cluster = _postgresql(rig).cluster
+    assert cluster is not None
+    cluster.stop()
+    if rig.rounds % 2 == 0:
+        rig.wait(rig.seconds(2, 10))
+    cluster.start()
+    rig.healed()
+
+
+def crash_database(rig: Rig) -> None:
+    """PostgreSQL's immediate shutdown, and its recovery."""
+    cluster = _postgresql(rig).cluster
+    assert cluster is not None
+    cluster.crash()
+    rig.wait(rig.seconds(0.5, 5))
+    cluster.start()
+    rig.healed()
+
+
+def kill_backend(rig: Rig) -> None:
+    rig.wait(rig.draw.uniform(0.1, 0.5))
+    if not until(_postgresql(rig).end_sessions, 10):
+        rig.complain("the worker has no session to kill")
+    rig.healed()
+
+
+def slow_database(rig: Rig) -> None:
+    """Every piece on its way to PostgreSQL and back is late, and what was stored is stored once."""
+    assert rig.to_database is not None
+    rig.to_database.delay = rig.seconds(0.2, 0.5)
+    rig.wait(rig.seconds(3, 10))
+    rig.to_database.delay = 0
+    rig.healed()
+
+
+def silent_database(rig: Rig) -> None:
+    """A server that went away without a word, until its machine is back and knows the connection no more."""
+    assert rig.to_database is not None
+    rig.to_database.silence(*BOTH_WAYS)
+    rig.wait(rig.seconds(2, 10))
+    rig.to_database.reset()
+    rig.healed()
+
+
+def pause_database(rig: Rig) -> None:
+    """All processes of PostgreSQL stand still: connections stay open, and nobody answers."""
+    cluster = _postgresql(rig).cluster
+    assert cluster is not None
+    with cluster.paused():
+        rig.wait(rig.seconds(3, 15))
+    rig.healed()
+
+
+def _postgresql(rig: Rig) -> PostgresqlDatabase:
+    assert isinstance(rig.database, PostgresqlDatabase)
+    return rig.database
+
+
+def migrate(rig: Rig) -> None:
+    """The next release's tables under a worker of this one, which then starts anew on them, and in a bench back."""
+    _migrate(rig)
+    if not rig.database.has(DEVICE, "owner"):
+        rig.complain("nothing was migrated")
+    rig.healed()
+    rig.stop(rig.worker)
+    rig.worker.start()
+    rig.healed()
+    if rig.longer:
+        _migrate(rig, RELEASED)
+        rig.healed()
+
+
+def _migrate(rig: Rig, *release: str) -> None:
+    """As often as PostgreSQL ends it, for it and the worker may have waited for each other."""
+    held = f"{rig.seconds(0.5, 8):.1f}"
+    while True:
+        code, said = rig.manage("migrate", "fleet", *release, DJANGO_SETTINGS_MODULE=NEXT, HELD=held)
+        if not code:
+            return
+        if "deadlock detected" not in said:
+            rig.complain(f"migrate ended with {code}: {said[-600:]}")
+            return
+
+
+# --- The broker and the way to it
+
+
+def restart_broker(rig: Rig) -> None:
+    rig.broker.stop()
+    rig.wait(rig.seconds(0.5, 10))
+    rig.broker.start()
+    rig.healed()
+
+
+def kill_broker(rig: Rig) -> None:
+    """SIGKILL while it holds a backlog, once that is on its disk: what it loses of its own is not ours to keep.
+
+    The backlog is queued for an absent worker: Mosquitto 2.0.11 that is killed forgets what it has handed over to a
+    client with a larger receive maximum than its own, although it saved after every change.
+    """
+    rig.stop(rig.worker)
+    rig.wait(0.7)
+    rig.sender.pause()
+    rig.wait(1)
+    rig.broker.kill()
+    rig.broker.start()
+    rig.worker.start()
+    rig.sender.resume()
+    rig.healed()
+
+
+def cut(rig: Rig) -> None:
+    with rig.to_broker.cut():
+        rig.wait(rig.seconds(2, 20))
+    rig.healed()
+
+
+def reset(rig: Rig) -> None:
+    """Resets: of what is open, then of the next connections after some bytes, in the middle of a packet."""
+    _reset(rig, rig.to_broker, 3000)
+
+
+def reset_database(rig: Rig) -> None:
+    """The same, on the way to PostgreSQL: also between a COMMIT and its answer."""
+    assert rig.to_database is not None
+    _reset(rig, rig.to_database, 200_000)
+
+
+def _reset(rig: Rig, proxy: Proxy, most: int) -> None:
+    proxy.doom = lambda: rig.draw.randint(20, most)
+    proxy.reset()
+    rig.wait(rig.seconds(2, 10))
+    proxy.doom = lambda: 0
+    proxy.reset()
+    rig.healed()
+
+
+def half_open(rig: Rig) -> None:
+    """The connection is dead in one or both directions, and nobody says so: only the keep-alive can tell."""
+    choices = [BOTH_WAYS, (TO_SERVER,), (TO_CLIENT,)]
+    rig.to_broker.silence(*choices[rig.rounds % 3])
+    rig.healed()
+
+
+def slow_broker(rig: Rig) -> None:
+    rig.to_broker.delay, rig.to_broker.rate = 0.5, 5_000
+    rig.wait(rig.seconds(3, 15))
+    rig.to_broker.delay, rig.to_broker.rate = 0, 0
+    rig.healed()
+
+
+def trickle(rig: Rig) -> None:
+    """One byte per second each way, so that nothing is ever whole."""
+    rig.to_broker.rate = 1
+    rig.wait(rig.seconds(2, 40))
+    rig.to_broker.rate = 0
+    rig.healed()
+
+
+# --- What the devices send, and when it is
+
+
+def pile_up(rig: Rig) -> None:
+    """Payloads of 1 MiB wait for a worker that starts: more of them than it may hold at once."""
+    rig.stop(rig.worker)
+    rate, rig.sender.rate = rig.sender.rate, 60
+    rig.sender.padding = MAX_KEPT - 200
+    rig.wait(rig.seconds(1, 4))
+    rig.sender.rate, rig.sender.padding = rate, 0
+    rig.worker.start()
+    rig.healed()
+    if rig.worker.most_memory > MEMORY:
+        rig.complain(f"it took {rig.worker.most_memory >> 20} MiB of memory, not {MEMORY >> 20}")
+
+
+def repeat(rig: Rig) -> None:
+    """The devices' own duplicates."""
+    rig.wait(1)
+    rig.sender.repeat(100)
+    rig.wait(1)
+    rig.healed()
+
+
+def shuffle(rig: Rig) -> None:
+    """Readings of the last three days in no order. A device was never seen earlier than before."""
+    rig.sender.age = lambda: rig.draw.uniform(0, 3 * 86_400)
+    seen = rig.database.last_seen()
+    for _ in range(20):
+        rig.wait(0.1)
+        now = rig.database.last_seen()
+        back = [device for device in seen if now[device] < seen[device]]
+        if back:
+            rig.complain(f"last_seen went back for {back}")
+        seen = now
+    rig.sender.age = lambda: 0.0
+    rig.healed()
+
+
+def jump_clock(rig: Rig) -> None:
+    """The worker's clock is wrong by an hour and by eleven years, either way, and then right again."""
+    for offset in ("+1h", "-1h", "+11y", "-11y", "+0"):
+        rig.clock.write_text(offset)
+        rig.wait(1.5)
+        rig.healed()
+    [[years]] = rig.database.query(
+        f"SELECT count(DISTINCT substr(CAST(received_at AS text), 1, 4)) FROM {READINGS}"
+    )
+    if years < 3:
+        rig.complain("the worker never saw another time: nothing was tested")
+
+
+# --- Who listens
+
+
+def listen_badly(rig: Rig) -> None:
+    log = rig.worker.log
+    if not until(lambda: {"hook_failed", "receiver_failed"} <= _words(log.read_text()), 10):
+        rig.complain(f"a hook and a receiver fail, and not both are in the log: {tail(rig.worker)}")
+    rig.wait(rig.seconds(1, 5))
+    rig.healed()
+
+
+def _words(log: str) -> set[str]:
+    return {word for word in ("hook_failed", "receiver_failed") if word in log}
+
+
+def listen_for_ever(rig: Rig) -> None:
+    rig.wait(1)
+    rig.healed()
+    rig.wait(rig.seconds(1, 15))
+    rig.healed()
+
+
+PG = ("postgresql",)
+SCENARIOS = (
+    Scenario("kill-stages", "F1", kill_at_a_stage, "kill -9 at each stage of a batch",
+             rounds=len(STAGES), least=9 * len(STAGES)),
+    Scenario("kill-random", "F2", kill_at_random, "kill -9 under load", rounds=2, least=KILLS,
+             version="3.1.1", group=""),
+    Scenario("rolling-restart", "F3", roll, "SIGTERM and a new start under load", rounds=2),
+    Scenario("two-workers", "F2", kill_one_of_two, "kill -9 of one of two on a shared subscription",
+             workers=2),
+    Scenario("same-client-id", "F17", start_twice, "a second worker with the same client id",
+             breaks=True),
+    Scenario("files-run-out", "F22", run_out_of_files, "the worker can open no file and no connection",
+             breaks=True),
+    Scenario("flush-order", "F9", acknowledge_in_order, "each ack after the flush, in a trace of system calls"),
+    Scenario("database-locked", "F5, F6", lock_out, "the table or the file is locked by somebody else"),
+    Scenario("quarantine-refuses", "F24", refuse_quarantine, "the table of the quarantine takes nothing"),
+    Scenario("writes-fail", "F8, F9", fail_to_write, "the disk takes no writes, or no flushes", ("sqlite",)),
+    Scenario("files-refused", "F8", refuse_files, "the worker may not write the database", ("sqlite",)),
+    Scenario("disk-full", "F7", fill_disk, "the disk of the database is full for a while", small=True),
+    Scenario("migration", "F16", migrate, "tables are migrated under a worker that does not know"),
+    Scenario("database-stopped", "F4", stop_database, "PostgreSQL stopped or restarted", PG, rounds=2),
+    Scenario("database-crashed", "F4", crash_database, "PostgreSQL stopped at once, and recovered", PG),
+    Scenario("backend-killed", "F4", kill_backend, "the worker's session at PostgreSQL is ended", PG,
+             rounds=3),
+    Scenario("database-reset", "F4, F11", reset_database, "connections to PostgreSQL are reset, also in a commit", PG),
+    Scenario("database-slow", "F5", slow_database, "every packet to and from PostgreSQL is late", PG),
+    Scenario("database-silent", "F5", silent_database, "PostgreSQL is gone without a word", PG),
+    Scenario("database-paused", "F5", pause_database, "PostgreSQL stands still", PG),
+    Scenario("broker-restarted", "F10", restart_broker, "Mosquitto restarted, persistent", group="",
+             persistent=True, breaks=True),
+    Scenario("broker-killed", "F10", kill_broker, "kill -9 of Mosquitto, persistent", group="",
+             persistent=True, breaks=True),
+    Scenario("network-cut", "F11", cut, "no way to the broker for a while", breaks=True),
+    Scenario("network-reset", "F11", reset, "connections to the broker are reset, also within a packet", breaks=True),
+    Scenario("network-half-open", "F11", half_open, "a dead connection that nobody ends",
+             limit=1.5 * KEEPALIVE + RESUME_SECONDS, breaks=True),
+    Scenario("network-slow", "F11", slow_broker, "half a second late, 5 kB/s"),
+    Scenario("network-trickle", "F11", trickle, "one byte per second", breaks=True,
+             limit=1.5 * KEEPALIVE + RESUME_SECONDS),
+    Scenario("large-backlog", "F21", pile_up, "payloads of 1 MiB wait for a worker that starts"),
+    Scenario("duplicates", "F12", repeat, "devices send again what was acknowledged"),
+    Scenario("out-of-order", "F13", shuffle, "readings of the last days in no order"),
+    Scenario("clock-jump", "F15", jump_clock, "the worker's clock jumps by an hour and by years", dated=False,
+             clock=True, environment=NUISANCE),
+    Scenario("hook-raises", "F23", listen_badly, "a hook and a receiver that raise",
+             environment=NUISANCE | {"NUISANCE": "raise"}),
+    Scenario("hook-blocks", "F23", listen_for_ever, "a receiver that never returns",
+             environment=NUISANCE | {"NUISANCE": "block"}),
+)  # fmt: skip

@@ -1,0 +1,164 @@
+"""The hub as it runs: gunicorn, a real broker that asks it, and an ingest worker, on the test database."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from django.db import connections
+
+from authsvc.models import Broker
+from devicehub import provisioning
+from devicehub.mqtt import BrokerAddress, Connection
+from rig import servers
+from rig.cast import Cast
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSION = "3.1.1"  # what aMQTT 0.12 and RabbitMQ 3.10 speak
+
+
+def database_url() -> str:
+    """The test database, as a process of its own is told of it."""
+    config = connections["default"].settings_dict
+    if connections["default"].vendor == "sqlite":
+        return f"sqlite:///{config['NAME']}"
+    login = f"{quote(config['USER'])}:{quote(config['PASSWORD'])}"
+    return f"postgres://{login}@{config['HOST']}:{config['PORT']}/{config['NAME']}"
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DATABASE_URL": database_url(),
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }
+
+
+@contextmanager
+def gunicorn(folder: Path, **variables: str) -> Iterator[str]:
+    """The whole site as it is served; yields its URL. *variables* are added to its environment."""
+    with gunicorn_process(folder, **variables) as (url, _):
+        yield url
+
+
+@contextmanager
+def gunicorn_process(folder: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same; yields its URL and the process that its workers are children of."""
+    port = servers.free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "config/gunicorn.conf.py",
+        "--bind",
+        f"127.0.0.1:{port}",
+    ]
+    with servers.process(
+        [*command, "config.asgi:application"],
+        env=environment(**variables),
+        cwd=ROOT,
+        log=folder / "gunicorn.log",
+        ready=lambda: urllib.request.urlopen(f"{url}/healthz", timeout=1).status == 200,
+    ) as server:
+        yield url, server
+
+
+@contextmanager
+def amqtt(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
+    """aMQTT as `manage.py run_dev_broker` runs it; yields its port."""
+    port = servers.free_port()
+    command = [sys.executable, "manage.py", "run_dev_broker", "--port", str(port), "--auth-url", auth_url]
+    with servers.process(
+        command,
+        env=environment(AUTHSVC_TOKEN=token),
+        cwd=ROOT,
+        log=folder / "amqtt.log",
+        ready=lambda: servers.accepts(port),
+    ):
+        yield port
+
+
+def listener(folder: Path, mqtt_url: str) -> servers.Restartable:
+    """`manage.py listen_mqtt`, from each start() to its end; it is then subscribed. Its logs are in *folder*."""
+    numbers = itertools.count(1)
+
+    @contextmanager
+    def run() -> Iterator[subprocess.Popen[bytes]]:
+        log = folder / f"listen_mqtt-{next(numbers)}.log"
+        with servers.process(
+            [sys.executable, "manage.py", "listen_mqtt"],
+            env=environment(MQTT_URL=mqtt_url, DEVICEHUB_MQTT_VERSION=VERSION, DEVICEHUB_MQTT_GROUP=""),
+            cwd=ROOT,
+            log=log,
+            ready=lambda: "connected to" in log.read_text(),
+        ) as process:
+            yield process
+
+    return servers.Restartable(run)
+
+
+BROKERS = {"amqtt": amqtt, "rabbitmq": servers.rabbitmq}
+
+
+@dataclass
+class Hub:
+    """A running hub. *mqtt_url* logs in as its ingest account."""
+
+    broker: str
+    url: str
+    port: int
+    mqtt_url: str
+    worker: servers.Restartable
+    folder: Path
+
+    def connect(
+        self,
+        who: Cast,
+        *,
+        client_id: str | None = None,
+        password: str | None = None,
+        on_message: Callable[[str, bytes], None] | None = None,
+    ) -> Connection:
+        """Connect as *who*. Raises MqttError when the broker refuses."""
+        address = BrokerAddress("127.0.0.1", self.port, who.username, password or who.password)
+        return Connection(address, client_id or who.username, version=VERSION, on_message=on_message)
+
+
+@contextmanager
+def running(broker: str, folder: Path) -> Iterator[Hub]:
+    """Start everything for *broker*, on what is in the test database. Raises servers.MissingServer."""
+    row = Broker(name=f"test {broker}", dialects=[broker])
+    token = row.issue_token()
+    row.save()
+    name = f"ingest-{broker}"
+    _, password = provisioning.create_account(name, ingest=True, client_ids=[f"{name}-*"])
+    with ExitStack() as stack:
+        url = stack.enter_context(gunicorn(folder))
+        port = stack.enter_context(BROKERS[broker](folder, auth_url=url, token=token))
+        mqtt_url = f"mqtt://{name}:{password}@127.0.0.1:{port}"
+        worker = listener(folder, mqtt_url)
+        stack.callback(worker.stop)
+        worker.start()
+        yield Hub(broker, url, port, mqtt_url, worker, folder)
+
+
+def eventually(probe: Callable[[], Any], seconds: float = 10) -> Any:
+    """What *probe* returns as soon as it is true; its last value when the time is over."""
+    end = time.monotonic() + seconds
+    while not (value := probe()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return value

@@ -1,0 +1,15 @@
+"""`python -m rig.on_postgresql COMMAND ...` runs a command with DATABASE_URL naming a new PostgreSQL."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rig.servers import postgresql
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="devicehub-") as folder, postgresql(Path(folder)) as url:
+        sys.exit(
+            subprocess.run(sys.argv[1:], env={**os.environ, "DATABASE_URL": url}, check=False).returncode
+        )

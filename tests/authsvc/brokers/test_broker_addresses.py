@@ -1,0 +1,58 @@
+"""The address of the service, `create_broker --url`, as the printed configuration holds it."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from urllib.parse import urlsplit
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from authsvc.brokers.configuration import TEMPLATES, configuration
+from authsvc.models import Broker
+
+pytestmark = pytest.mark.sqlite_only
+
+ADDRESSES = [
+    "http://hub:8000",
+    "https://hub.example.org",
+    "http://[::1]:8000",
+    "http://[fd00::7]",
+    "http://hub:8000/sub/",
+]
+
+
+def asked(dialect: str, url: str) -> str:
+    """The URL that mosquitto-go-auth makes of the printed options, by plain joining."""
+    kind = "http" if dialect == "go-auth" else "jwt"
+    text = configuration(dialect, url, "TOKEN")
+    options = dict(re.findall(rf"^auth_opt_{kind}_(\w+) (.*)$", text, re.MULTILINE))
+    scheme = "https" if options.get("with_tls") == "true" else "http"
+    host = options["host"]
+    if dialect == "go-auth" or ":" not in host:  # as the plugin does
+        host = f"{host}:{options['port']}"
+    return f"{scheme}://{host}{options['getuser_uri']}"
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+@pytest.mark.parametrize("dialect", ["go-auth", "jwt"])
+def test_the_plugin_reaches_the_service_at_its_address(dialect, url):
+    """Go refuses an IPv6 address without brackets, and the plugin then logs the URL with the token."""
+    wanted, found = urlsplit(url), urlsplit(asked(dialect, url))
+
+    assert (found.scheme, found.hostname) == (wanted.scheme, wanted.hostname)
+    assert found.port == (wanted.port or {"http": 80, "https": 443}[wanted.scheme])
+    assert found.path == f"{wanted.path.rstrip('/')}/mqtt/{dialect}/user"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("dialect", sorted(TEMPLATES))
+@pytest.mark.parametrize(
+    "url", ["http://hub x:8000", "http://hub:8000\n", 'http://hub:8000/"', "http://h;x", "http://h\\x"]
+)
+def test_an_address_that_no_url_can_hold_makes_no_broker(dialect, url):
+    with pytest.raises(CommandError, match="is not the address of this service"):
+        call_command("create_broker", "broker-1", dialect, "--url", url, stdout=StringIO(), stderr=StringIO())
+
+    assert not Broker.objects.exists()

@@ -1,0 +1,188 @@
+"""A message beyond the size limit ends as `too_large` and takes no more memory than one at the limit."""
+
+import json
+import re
+import subprocess
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from paho.mqtt import client as paho
+
+from devicehub.messages.json_limits import MAX_KEPT
+from devicehub.models import QuarantinedMessage
+from devicehub.mqtt import BrokerAddress, Connection, Intake, Outgoing
+from devicehub.mqtt.listening.intake import LONG, MOST_PAIRS, MOST_PROPERTIES, held
+from fleet.models import WeatherStationReading
+from rig import servers, wire
+from rig.hub import eventually
+from tests.devicehub.mqtt.test_intake import PINGRESP, TOPIC, Broker, block, publish, text
+
+MIB = 1 << 20
+
+
+def received(stream, version=paho.MQTTv5, size=Intake.PIECE):
+    """The messages in *stream*, what paho reads of the rest, and the most bytes that were held meanwhile."""
+    messages, others, most = [], b"", 0
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    intake = Intake(Broker(pieces), version, 1, messages.append)
+    while intake._connection._pieces or intake._others:
+        with suppress(BlockingIOError):
+            others += intake.recv(1 << 16)
+        long = intake._long
+        most = max(most, len(intake._rest) + (len(long._head) + len(long._payload) if long else 0))
+    return messages, others, most
+
+
+def long_block(content):
+    """Properties of up to 256 MiB with their length before them."""
+    length, left = b"", len(content)
+    while not length or left:
+        left, digit = left >> 7, left & 127
+        length += bytes([digit | (128 if left else 0)])
+    return length + content
+
+
+@pytest.mark.parametrize("size", [1000, 65_536, Intake.PIECE])
+@pytest.mark.parametrize("flags", [0, 0b0010, 0b1011])
+@pytest.mark.parametrize(("version", "properties"), [(paho.MQTTv5, b"\x00"), (paho.MQTTv311, b"")])
+def test_of_a_long_message_its_topic_and_its_beginning_are_kept(size, flags, version, properties):
+    body = bytes(range(256)) * 16 * 1024
+    stream = PINGRESP + publish(body, flags=flags, properties=properties) + PINGRESP
+    stream += publish(b"next", properties=properties)
+
+    [message, following], others, most = received(stream, version, size)
+
+    assert (message.topic, message.payload) == (TOPIC, body[: MAX_KEPT + 1])
+    assert (message.qos, message.retain, message.duplicate) == (
+        flags >> 1 & 3,
+        bool(flags & 1),
+        bool(flags & 8),
+    )
+    assert message.packet_id == (7 if flags & 6 else 0)
+    assert following.payload == b"next"
+    assert others == PINGRESP * 2
+    assert most <= LONG + size
+
+
+def test_of_a_long_message_of_qos_2_paho_gets_a_short_one():
+    """paho answers for it in two steps, and hands over what is too large."""
+    [], others, most = received(publish(b"x" * (3 * MIB), flags=0b0100) + PINGRESP)
+
+    assert others == publish(b"x" * (MAX_KEPT + 1), flags=0b0100) + PINGRESP
+    assert most <= LONG + Intake.PIECE
+
+
+@pytest.mark.parametrize("payload", [b"{}", b"x" * MAX_KEPT, b"x" * (MAX_KEPT + 5)], ids=len)
+def test_properties_without_end_are_dropped_and_the_payload_is_read(payload):
+    pair = b"\x26" + text(b"k") + text(b"v" * 60_000)
+    properties = long_block(b"\x03" + text(b"application/json") + pair * 40)
+
+    [message], others, most = received(publish(payload, properties=properties))
+
+    assert (message.payload, message.content_type) == (payload[: MAX_KEPT + 1], "")
+    assert message.user_properties == ()
+    assert others == b""
+    assert most <= LONG + Intake.PIECE
+
+
+def test_a_long_message_that_is_framed_wrong_is_left_to_paho():
+    """It ends the connection at it, as at every other."""
+    body = len(TOPIC).to_bytes(2) + TOPIC.encode() + b"\x00\x07" + b"\xff\xff\xff\x7f" + b"x" * (2 * MIB)
+    stream = b"\x32" + long_block(body) + publish(b"next")
+
+    [message], others, most = received(stream)
+
+    assert others.startswith(b"\x32")
+    assert len(others) < 1000
+    assert message.payload == b"next"
+    assert most <= LONG + Intake.PIECE
+
+
+def test_what_describes_a_message_is_bounded_and_counts_as_what_is_held():
+    pairs = b"".join(b"\x26" + text(b"k%d" % number) + text(b"v" * 100) for number in range(500))
+    described = b"\x03" + text(b"application/json") + b"\x09" + text(b"c" * 1000) + pairs
+    assert len(described) < MOST_PROPERTIES
+
+    [message], _, _ = received(publish(b"{}", properties=long_block(described)))
+
+    assert (message.content_type, len(message.user_properties)) == ("application/json", MOST_PAIRS)
+    assert held(message) > 2 + 1000 + MOST_PAIRS * 100
+
+
+def test_properties_beyond_what_is_read_describe_nothing():
+    described = b"\x03" + text(b"application/json") + (b"\x26" + text(b"k") + text(b"v" * 1000)) * 70
+    assert len(described) > MOST_PROPERTIES
+
+    [message], _, _ = received(publish(b"{}", properties=long_block(described)))
+
+    assert (message.payload, message.content_type, message.user_properties) == (b"{}", "", ())
+
+
+def test_a_short_block_of_properties_is_read_as_before():
+    [message], _, _ = received(publish(b"{}", properties=block(b"\x03" + text(b"a/b"))))
+
+    assert message.content_type == "a/b"
+
+
+# --- A worker
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of 127.0.0.1 and its key."""
+    paths = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*command, "-out", str(paths[0]), "-keyout", str(paths[1])], check=True, capture_output=True
+    )
+    return paths
+
+
+@pytest.fixture
+def ports(tmp_path, certificate, needs_real):
+    """The ports of a mosquitto: in the open, and with TLS."""
+    port = servers.free_port()
+    more = f"listener {port} 127.0.0.1\ncertfile {certificate[0]}\nkeyfile {certificate[1]}\n"
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", more)), port
+        except servers.MissingServer as missing:
+            needs_real(missing)
+
+
+def most_memory(pid):
+    """The most bytes that a process ever had resident."""
+    [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(line) << 10
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    ("version", "tls", "sizes"),
+    [("5", False, {0: 12, 1: 32, 2: 12}), ("3.1.1", True, {1: 32})],
+    ids=["5", "3.1.1 over TLS"],
+)
+def test_a_worker_grows_by_no_long_message(ports, certificate, station, tmp_path, version, tls, sizes):
+    url = f"mqtts://127.0.0.1:{ports[1]}" if tls else f"mqtt://127.0.0.1:{ports[0]}"
+    device = Connection(BrokerAddress("127.0.0.1", ports[0]), "device")
+    settings = {"SSL_CERT_FILE": str(certificate[0])} if tls else {}
+    settings |= {"DEVICEHUB_MQTT_VERSION": version, "DEVICEHUB_MQTT_GROUP": "" if tls else "devicehub"}
+    with wire.workers(ports[0], tmp_path)(MQTT_URL=url, **settings) as worker:
+        # One at the limit first: what it takes is the measure.
+        device.publish(Outgoing(station.topic("data"), b'{"temperature": 1}'.ljust(MAX_KEPT)))
+        assert eventually(lambda: WeatherStationReading.objects.count() == 1)
+        before = most_memory(worker.pid)
+
+        for qos, size in sizes.items():
+            device.publish(Outgoing(station.topic("data"), b"x" * (size * MIB), qos=qos), timeout=20)
+        device.publish(Outgoing(station.topic("data"), json.dumps({"temperature": 2}).encode()))
+
+        assert eventually(lambda: WeatherStationReading.objects.count() == 2, 20)
+        assert most_memory(worker.pid) - before < 12 * MIB
+        rows = QuarantinedMessage.objects.values_list("reason", "device_key", "topic")
+        assert set(rows) == {("too_large", "weatherstation/STATION-001", station.topic("data"))}
+        assert len(rows) == len(sizes)
+        assert wire.stop(worker)[0] == 0
+    device.close()

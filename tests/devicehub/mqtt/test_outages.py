@@ -1,0 +1,487 @@
+"""A listener while its broker, the way there, or who stores is away: what comes back, how soon, how often it tries.
+
+A real mosquitto, reached through a `Wire`; the listener runs in this process and nothing is stored.
+"""
+
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+
+from devicehub import mqtt
+from devicehub.mqtt import BrokerAddress, Connection, Listener, MqttError, Outgoing, Unacknowledged
+from devicehub.mqtt.listening.reconnection import SOON, Backoff
+from rig import servers
+from rig.hub import eventually
+from rig.proxy import Proxy
+from rig.wire import ACCEPTED, CONNECT, PINGREQ, UNSUBACK, Wire, pretender, suback
+
+pytestmark = pytest.mark.sqlite_only
+
+TOPIC = "things/weatherstation/STATION-001/data"
+
+
+@pytest.fixture
+def broker(tmp_path, needs_real):
+    """The port of a mosquitto that keeps all that an absent listener shall get."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", "max_queued_messages 0\n"))
+        except servers.MissingServer as missing:
+            needs_real(missing)
+
+
+@contextmanager
+def listening(port, **options):
+    """A listener that is subscribed; what it reports is in its `said`."""
+    said = []
+    listener = Listener(
+        BrokerAddress("127.0.0.1", port), "ingest-1", ["things/#"], report=said.append, **options
+    )
+    listener.said = said
+    try:
+        listener.start()
+        yield listener
+    finally:
+        listener.stop()
+
+
+@contextmanager
+def wired(broker, **options):
+    """The same through a Wire, which is its `wire`."""
+    wire = Wire(broker)
+    try:
+        with listening(wire.port, **options) as listener:
+            listener.wire = wire
+            yield listener
+    finally:
+        wire.close()
+
+
+@contextmanager
+def device(broker):
+    connection = Connection(BrokerAddress("127.0.0.1", broker), "device")
+    try:
+        yield lambda payload, **options: connection.publish(Outgoing(TOPIC, payload, **options))
+    finally:
+        connection.close()
+
+
+def taken_of(listener, number, seconds=10):
+    """What arrives until it is *number* messages, each acknowledged."""
+    taken = []
+    end = time.monotonic() + seconds
+    while len(taken) < number and time.monotonic() < end:
+        batch = listener.take(2000, timeout=0.1)
+        listener.acknowledge(batch)
+        taken += [delivery.payload for delivery in batch]
+    return taken
+
+
+# --- A connection that was lost
+
+
+def test_a_lost_connection_comes_back_neither_to_send_again_nor_to_throw_out_the_next(broker):
+    wire = Wire(broker)
+    address = BrokerAddress("127.0.0.1", wire.port)
+    try:
+        with listening(broker) as listener:
+            with closing(Connection(address, "device")) as lost:
+                wire.die()
+                with pytest.raises(Unacknowledged):
+                    lost.publish(Outgoing(TOPIC, b"lost"), timeout=0.2)
+                wire.heal()
+                wire.hang_up()
+                assert eventually(lambda: not lost.connected)
+                with closing(Connection(address, "device")) as following:
+                    time.sleep(1.5)  # paho would connect again after 1 s
+                    following.publish(Outgoing(TOPIC, b"next"))
+
+            assert taken_of(listener, 1) == [b"next"]
+            assert len(wire.made) == 2
+    finally:
+        wire.close()
+
+
+def test_who_hangs_up_instead_of_an_answer_is_not_waited_for():
+    """As RabbitMQ does that stops, or a proxy whose broker is away."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hangs_up = threading.Thread(target=lambda: server.accept()[0].close())
+        hangs_up.start()
+        began = time.monotonic()
+        with pytest.raises(MqttError, match=r"hung up instead of an answer: .* DEVICEHUB_MQTT_VERSION=5"):
+            Connection(BrokerAddress("127.0.0.1", server.getsockname()[1]), "device", timeout=60)
+        hangs_up.join()
+
+    assert time.monotonic() - began < 30
+
+
+# --- How long to wait
+
+
+def longest(_shortest, longest):
+    return longest
+
+
+def test_the_first_attempt_is_made_at_once_and_the_next_ever_later():
+    backoff = Backoff(longest)
+    backoff.connected()
+    backoff.lost(3600)
+    assert backoff.delay() == 0
+
+    waits = []
+    for _ in range(6):
+        backoff.failed()
+        waits.append(backoff.delay())
+
+    assert waits == [1, 2, 4, 8, 8, 8]  # so that it is back within 10 s of the broker's return
+
+
+def test_who_is_thrown_out_again_and_again_comes_back_ever_more_seldom():
+    """Also when each connection lasts as long as the other client waits."""
+    backoff = Backoff(longest)
+    waits = []
+    for _ in range(9):
+        backoff.connected()
+        backoff.lost(SOON / 2)
+        waits.append(backoff.delay())
+
+    assert waits == [2, 4, 8, 16, 30, 30, 30, 30, 30]
+    backoff.connected()
+    backoff.lost(SOON)
+    assert backoff.delay() == 0
+
+
+def test_a_broker_that_was_away_evicted_nobody():
+    backoff = Backoff(longest)
+    for _ in range(5):
+        backoff.connected()
+        backoff.lost(1)
+        backoff.failed()
+
+    backoff.connected()
+    backoff.lost(1)
+
+    assert (backoff.evictions, backoff.delay()) == (1, 2)
+
+
+def test_waits_differ():
+    backoff = Backoff(random.Random(1).uniform)
+    for _ in range(10):
+        backoff.failed()
+
+    waits = [backoff.delay() for _ in range(100)]
+
+    assert 4 <= min(waits) < 5
+    assert 7 < max(waits) <= 8
+
+
+# --- The way to the broker
+
+
+def test_a_dead_connection_is_found_after_one_and_a_half_intervals(broker):
+    with wired(broker, keepalive=2) as listener, device(broker) as publish:
+        publish(b"0")
+        assert taken_of(listener, 1) == [b"0"]
+        assert eventually(listener.wire.acknowledged)
+        began = time.monotonic()
+        listener.wire.die()
+        publish(b"1")
+
+        assert eventually(lambda: not listener.is_connected)
+        assert time.monotonic() - began < 3 + 0.7  # paho looks at its clock once a second or sooner
+        listener.wire.heal()
+        assert taken_of(listener, 1) == [b"1"]
+        assert "connection lost (Keep alive timeout), trying again" in listener.said
+        assert listener.reconnects == 1
+
+
+def test_a_way_on_which_nothing_comes_back_is_tried_now_and_then(broker):
+    """TCP connects, and the broker's CONNACK never comes."""
+    with wired(broker, keepalive=1) as listener:
+        listener.wire.die()
+        assert eventually(lambda: not listener.is_connected)
+        began = time.monotonic()
+        before = len(listener.wire.made)
+        time.sleep(4)
+        assert 1 <= len(listener.wire.made) - before <= 3
+        assert listener.said.count(f"127.0.0.1:{listener.wire.port} does not answer, trying again") == 1
+
+        listener.wire.heal()
+        assert eventually(lambda: listener.is_connected)
+        assert time.monotonic() - began < 16
+
+
+def test_a_listener_that_is_refused_later_tries_now_and_then(broker):
+    """Its broker's authorization service may be away."""
+    refused = b"\x20\x03\x00\x87\x00"
+    with (
+        pretender(ACCEPTED, suback(1), None, then=[refused]) as url,
+        wired(BrokerAddress.parse(url).port, keepalive=1) as listener,
+    ):
+        assert eventually(lambda: any("refused the connection" in line for line in listener.said))
+        time.sleep(3.5)
+
+        assert 3 <= len(listener.wire.made) <= 6
+        assert len([line for line in listener.said if "refused the connection" in line]) == 1
+        assert listener.failure == ""
+
+
+def test_a_broker_that_comes_back_without_the_session_is_told(tmp_path, needs_real):
+    """It keeps nothing over its end here; the worker is subscribed again by itself."""
+    port = servers.free_port()
+    try:
+        with (
+            servers.mosquitto(tmp_path / "one", port=port),
+            ExitStack() as stack,
+        ):
+            listener = stack.enter_context(listening(port))
+            kept = stack.pop_all()
+    except servers.MissingServer as missing:
+        needs_real(missing)
+    with kept:
+        assert eventually(lambda: not listener.is_connected)
+        time.sleep(3)
+        with servers.mosquitto(tmp_path / "two", port=port), device(port) as publish:
+            began = time.monotonic()
+            assert eventually(lambda: listener.is_connected)
+            assert time.monotonic() - began < 10
+            assert eventually(lambda: "lost the session" in listener.said[-1])
+            time.sleep(0.2)
+            publish(b"1")
+            assert taken_of(listener, 1) == [b"1"]
+            assert listener.said == [
+                f"connected to 127.0.0.1:{port} in a new session, which has nothing of what was published before",
+                "connection lost (it was closed), trying again",
+                f"no connection to 127.0.0.1:{port} ([Errno 111] Connection refused), trying again",
+                f"connected to 127.0.0.1:{port}, which lost the session of this worker and what waited in it",
+            ]
+
+
+# --- What waits for an absent listener, which a broker hands over before it answers the subscription
+
+
+MEBIBYTE = bytes(1 << 20)
+
+
+def test_a_listener_starts_with_more_than_fits(broker):
+    with listening(broker), device(broker) as publish:
+        publish(b"1")
+    with device(broker) as publish:
+        for _ in range(20):
+            publish(MEBIBYTE)
+
+    with listening(broker) as listener:
+        taken = taken_of(listener, 21)
+        assert eventually(lambda: listener.listening_since)
+
+    assert taken == [b"1", *[MEBIBYTE] * 20]
+
+
+@pytest.mark.parametrize(("count", "size"), [(40, 50_000), (1, 1_000_000)], ids=["many", "one large"])
+def test_a_listener_starts_while_what_waits_comes_slowly(broker, count, size):
+    with listening(broker):
+        pass
+    with device(broker) as publish:
+        for _ in range(count):
+            publish(MEBIBYTE[:size])
+    proxy = Proxy(broker)
+    proxy.rate = 500_000
+    listener = Listener(BrokerAddress("127.0.0.1", proxy.port), "ingest-1", ["things/#"])
+    try:
+        listener.start(timeout=0.7)
+        assert len(taken_of(listener, count)) == count
+    finally:
+        listener.stop()
+        proxy.close()
+
+
+# --- Having it sent again
+
+
+def test_what_is_sent_again_comes_over_one_connection_at_a_time(broker, monkeypatch):
+    """The reader gives back what it took, again and again, while acks are on their way and ways break."""
+    monkeypatch.setattr(mqtt.backoff, "LONGEST_EVICTED", 0.2)  # else four cuts wait for 30 s together
+    total, turn = 2000, 0
+    with wired(broker) as listener, device(broker) as publish:
+        sender = threading.Thread(target=lambda: [publish(b"%d" % n) for n in range(total)])
+        sender.start()
+        seen = Counter()
+        end = time.monotonic() + 30
+        while len(seen) < total and time.monotonic() < end:
+            batch = listener.take(10, timeout=0.05)
+            turn += bool(batch)
+            if batch and turn % 25 == 0:
+                listener.redeliver()
+            elif batch and turn % 110 == 0:
+                listener.wire.hang_up()
+            else:
+                listener.acknowledge(batch)
+                seen.update(delivery.payload for delivery in batch)
+        sender.join()
+
+        assert len(seen) == total
+        assert listener.failure == ""
+        assert listener.reconnects > 3
+        assert listener.wire.most_open <= 2  # the wire sees an end a moment later than the listener
+        assert listener.redelivered > 0
+
+
+def test_asking_for_it_again_while_the_broker_is_away_is_no_reason_to_hurry(broker):
+    with wired(broker) as listener:
+        listener.wire._broker_port = servers.free_port()  # where nobody is
+        listener.wire.hang_up()
+        assert eventually(lambda: not listener.is_connected)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            listener.redeliver()
+            time.sleep(0.01)
+
+        assert len(listener.wire.made) < 12
+
+
+# --- Who stores is away
+
+
+def test_a_full_queue_is_no_dead_broker(broker, monkeypatch):
+    """Nothing is read for three intervals and more; pings go on, so neither side hangs up."""
+    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 20_000)
+    with wired(broker, keepalive=1) as listener, device(broker) as publish:
+        for number in range(100):
+            publish(b"%d " % number + b"x" * 10_000)
+        assert eventually(lambda: listener.waiting_bytes > 20_000)
+        time.sleep(5)
+
+        assert len(listener.wire.bodies(PINGREQ, of_worker=True)) >= 3
+        payloads = taken_of(listener, 100)
+        assert [int(payload.split()[0]) for payload in payloads] == list(range(100))
+        assert len(listener.wire.made) == 1
+        assert len(listener.said) == 1, listener.said
+
+
+def test_a_listener_with_a_full_queue_connects_anew(broker, monkeypatch):
+    """The answer to its CONNECT is read although nobody takes what came before."""
+    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 20_000)
+    with wired(broker, keepalive=1) as listener, device(broker) as publish:
+        for number in range(50):
+            publish(b"%d " % number + b"x" * 10_000)
+        assert eventually(lambda: listener.waiting_bytes > 20_000)
+        listener.wire.hang_up()
+
+        assert eventually(lambda: listener.reconnects == 1)
+        time.sleep(3)
+        assert len(listener.wire.bodies(CONNECT, of_worker=True)) == 2
+        payloads = taken_of(listener, 50)
+        assert [int(payload.split()[0]) for payload in payloads] == list(range(50))
+
+
+def test_a_burst_waits_at_the_broker(broker):
+    """Nobody takes anything, so no more is here than may be unacknowledged; all of it arrives afterwards."""
+    total = 20_000
+    with listening(broker) as listener:
+        send_all(broker, total)
+        assert eventually(lambda: listener.waiting == mqtt.RECEIVE_MAXIMUM)
+        time.sleep(0.5)
+        assert listener.waiting == mqtt.RECEIVE_MAXIMUM
+
+        payloads = taken_of(listener, total, seconds=20)
+
+        assert [int(payload) for payload in payloads] == list(range(total))
+        assert listener.waiting == 0
+
+
+def send_all(broker, total):
+    """With a window of its own, which is faster than to wait for each ack."""
+    connection = Connection(BrokerAddress("127.0.0.1", broker), "burst")
+    infos = [connection._client.publish(TOPIC, b"%d" % number, 1) for number in range(total)]
+    for info in infos:
+        info.wait_for_publish(60)
+    connection.close()
+
+
+def test_a_message_without_payload_takes_room_too(broker, monkeypatch):
+    """QoS 0 has no window: nothing else bounds how many come."""
+    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 100 * (len(TOPIC) + mqtt.listener.EACH))
+    with listening(broker) as listener, device(broker) as publish:
+        for _ in range(120):
+            publish(b"", qos=0)
+        publish(b"last")
+        assert eventually(lambda: listener.waiting >= 100)
+        assert listener._client.full()
+
+
+# --- Numbers
+
+
+def test_what_waits_is_counted_until_it_is_acknowledged(broker):
+    with listening(broker) as listener, device(broker) as publish:
+        assert (listener.waiting, listener.waiting_bytes, listener.oldest_waiting) == (0, 0, 0)
+        publish(b"12345")
+        publish(b"1")
+        assert eventually(lambda: listener.waiting == 2)
+        assert listener.waiting_bytes == 6 + 2 * (len(TOPIC) + mqtt.listener.EACH)
+        [delivery, _] = batch = listener.take(10, timeout=1)
+        assert listener.waiting == 2
+        time.sleep(0.1)
+        assert 0.1 <= listener.oldest_waiting <= time.time() - delivery.received_at + 0.1
+
+        listener.acknowledge(batch)
+
+        assert (listener.waiting, listener.waiting_bytes, listener.oldest_waiting) == (0, 0, 0)
+
+
+def test_what_comes_again_is_counted(broker):
+    with listening(broker) as listener, device(broker) as publish:
+        publish(b"1")
+        assert eventually(lambda: listener.take(10, timeout=1))
+        assert (listener.redelivered, listener.reconnects) == (0, 0)
+
+        listener.redeliver()
+
+        assert taken_of(listener, 1) == [b"1"]
+        assert eventually(lambda: (listener.redelivered, listener.reconnects) == (1, 1))
+
+
+DROPPED = "$SYS/broker/publish/messages/dropped"
+
+
+def test_what_the_broker_dropped_is_known(tmp_path, needs_real):
+    """A backend is away, and the broker keeps one message for it."""
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(
+                servers.mosquitto(tmp_path / "mosquitto", "max_queued_messages 1\nsys_interval 1\n")
+            )
+        except servers.MissingServer as missing:
+            needs_real(missing)
+        with listening(port, drops=[DROPPED]) as listener, device(port) as publish:
+            assert eventually(lambda: listener.broker_drops == {DROPPED: 0})
+            backend = Listener(BrokerAddress("127.0.0.1", port), "backend", ["things/#"])
+            backend.start()
+            backend.stop()
+            for number in range(10):
+                publish(b"%d" % number)
+
+            assert eventually(lambda: listener.broker_drops == {DROPPED: 9})
+            assert len(taken_of(listener, 10)) == 10
+            assert listener.take(10, timeout=0.1) == []
+
+
+def test_counters_that_may_not_be_read_are_one_line_and_no_end():
+    message = b"\x30\x0b\x00\x05count\x00" + b"x9 "
+    with (
+        pretender(ACCEPTED, suback(1), suback(0x87), UNSUBACK) as url,
+        pretender(ACCEPTED, suback(1), suback(0) + message, UNSUBACK) as odd,
+    ):
+        with listening(BrokerAddress.parse(url).port, drops=[DROPPED]) as listener:
+            assert eventually(lambda: "does not let us read" in listener.said[-1])
+            assert DROPPED in listener.said[-1]
+            assert listener.failure == ""
+        with listening(BrokerAddress.parse(odd).port, drops=["count"]) as listener:
+            assert eventually(lambda: listener.said[-1] == "what count says is no number")
+            assert listener.broker_drops == {}
+            assert listener.take(10, timeout=0.1) == []

@@ -1,0 +1,175 @@
+"""`script/demo` as a stranger uses it: start, look, stop with ctrl-c, start again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rig.hub import ROOT, eventually
+from rig.servers import free_port
+
+pytestmark = pytest.mark.sqlite_only
+
+
+class Demo:
+    """A running demo in a copy of the checkout that shares its .venv."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.http, self.mqtt = free_port(), free_port()
+        self.log = folder / "demo.out"
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [folder / "script" / "demo"],
+                env={**os.environ, "DEMO_HTTP_PORT": str(self.http), "DEMO_MQTT_PORT": str(self.mqtt)},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def login(self) -> tuple[str, str]:
+        found = eventually(lambda: re.search(r"Login\s+(\S+) / (\S+)", self.output), 60)
+        assert found, self.output
+        return found[1], found[2]
+
+    def page(self) -> str:
+        """The page at `/`, as the printed admin sees it."""
+        username, password = self.login()
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.http}", follow_redirects=True) as client:
+            client.get("/login/")
+            form = {
+                "username": username,
+                "password": password,
+                "csrfmiddlewaretoken": client.cookies["csrftoken"],
+            }
+            return client.post("/login/?next=/", data=form).raise_for_status().text
+
+    def children(self) -> set[int]:
+        """Processes that run in this copy: by their working directory, whoever started them."""
+        found = set()
+        for process in Path("/proc").iterdir():
+            try:
+                here = process.name.isdigit() and (process / "cwd").resolve() == self.folder.resolve()
+            except OSError:
+                continue
+            if here:
+                found.add(int(process.name))
+        return found - {self.process.pid}
+
+    def interrupt(self) -> int:
+        """ctrl-c, and again by somebody impatient."""
+        self.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    ignored = shutil.ignore_patterns(".git", ".venv", "var", "__pycache__", ".*_cache", ".hypothesis")
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT, folder, ignore=ignored)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+@pytest.fixture
+def demo(checkout: Path) -> Iterator[Demo]:
+    demo = Demo(checkout)
+    yield demo
+    if demo.process.poll() is None:
+        demo.interrupt()
+
+
+def test_the_demo_shows_readings_and_a_denial_and_starts_again(demo, checkout):
+    assert eventually(lambda: "First new reading stored" in demo.output, 60), demo.output
+    # One station tries its neighbour's topic: the page says so, with the reason.
+    assert eventually(lambda: "things/weatherstation/STATION-001/data" in demo.page(), 40)
+    page = demo.page()
+    assert "STATION-008" in page
+    assert "°C" in page
+    first_login = demo.login()
+    children = demo.children()
+    assert len(children) >= 4, "web, broker, ingest and stations are processes of their own"
+
+    assert demo.interrupt() == 0
+    assert demo.children() == set()
+    assert demo.output.rstrip().endswith("Stopping")
+    logs = demo.output + "".join(log.read_text() for log in (checkout / "var" / "demo").glob("*.log"))
+    assert "Traceback" not in logs
+
+    again = Demo(checkout)
+    try:
+        assert eventually(lambda: "First new reading stored" in again.output, 60), again.output
+        assert again.login() == first_login
+    finally:
+        assert again.interrupt() == 0
+    assert "Traceback" not in again.output
+
+
+def test_what_the_demo_says_to_try_works(demo, checkout):
+    assert eventually(lambda: "First new reading stored" in demo.output, 60), demo.output
+    said = demo.output.partition("In another terminal, here:\n")[2].partition("\n\n")[0]
+    assert "send_command" in said
+
+    done = subprocess.run(
+        ["bash", "-c", said],
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "answered" in done.stdout
+    assert " ".join(said.split("\n")[1].split()) in (ROOT / "README.md").read_text()
+
+
+def test_the_demo_keeps_its_secrets_private(demo, checkout):
+    demo.login()
+
+    folder = checkout / "var" / "demo"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for file in folder.iterdir():
+        assert file.stat().st_mode & 0o077 == 0, file.name
+    command_lines = [
+        Path(f"/proc/{pid}/cmdline").read_bytes() for pid in demo.children() if Path(f"/proc/{pid}").exists()
+    ]
+    assert not any(b"ingest:" in line or b"?k=" in line for line in command_lines)
+
+
+@pytest.mark.parametrize("name", ["DEMO_HTTP_PORT", "DEMO_MQTT_PORT"])
+def test_a_taken_port_is_named(checkout, name):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ports = {"DEMO_HTTP_PORT": str(free_port()), "DEMO_MQTT_PORT": str(free_port()), name: str(port)}
+        began = time.monotonic()
+        done = subprocess.run(
+            [checkout / "script" / "demo"],
+            env={**os.environ, **ports},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert f"port {port} is taken; free it, or choose another one with {name}" in done.stderr
+    assert time.monotonic() - began < 10, "said before anything is set up"

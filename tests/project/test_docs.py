@@ -1,0 +1,529 @@
+"""Docs can fail: everything that has a name in the code has its entry, links resolve, the quickstart runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from inspect import iscoroutinefunction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from django.apps import apps
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
+from django.test.utils import isolate_apps
+from django.urls import URLPattern, get_resolver
+
+from authsvc.brokers.configuration import configuration
+from authsvc.chain import Chain
+from authsvc.core import access, grants, passwords
+from authsvc.dialects import DIALECTS
+from authsvc.operation import metrics
+from devicehub.kinds import registry
+from devicehub.messages import message
+from devicehub.models import CommandState
+from devicehub.provisioning import credentials_file
+from rig.servers import free_port
+
+pytestmark = pytest.mark.sqlite_only
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *(p for p in DOCS.rglob("*.md") if p.parent.name != "decisions")])
+CODE = [
+    *(p for folder in ("authsvc", "devicehub", "config") for p in sorted((ROOT / folder).rglob("*.py"))),
+    *(p for p in sorted((ROOT / "script").iterdir()) if p.is_file()),
+    *ROOT.glob("docker-compose.yml"),
+]
+# Django's and django-axes' own; how script/demo talks to itself.
+OF_OTHERS = {"DJANGO_SETTINGS_MODULE", "AXES_HANDLER", "DEMO_BEGAN"}
+
+GLOSSARY = {
+    *("topic", "topic filter", "client id", "username", "QoS", "retain", "will", "shared subscription"),
+    *("session", "publish", "subscribe", "receive"),
+    *("endpoint", "object", "object instance", "resource", "resource instance"),
+    *("read", "write", "execute", "observe"),
+    *("principal", "account", "grant", "decision", "verdict", "denial", "dialect", "directory"),
+    *("device type", "kind", "key", "reading", "outcome", "rollup", "quarantine", "command"),
+    *("credentials", "API key", "token", "broker token", "overlap", "scheme"),
+    *("remembered", "stamp", "stale"),
+}
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below *heading*, up to the next one of its level or above; no code blocks."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    level = heading.split(" ")[0]
+    found = re.search(
+        rf"^{re.escape(heading)}$\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    assert found, f"there is no {heading!r}"
+    return found[1]
+
+
+def table(text: str) -> dict[str, str]:
+    """The entries of the tables of *text*, each with the rest of its row."""
+    return dict(re.findall(r"^\| `([^`]+)` \|(.*)\|$", text, re.MULTILINE))
+
+
+def rows(text: str) -> set[str]:
+    """What the tables of *text* have entries for: the code at the beginning of each row."""
+    return set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
+
+
+class Block(NamedTuple):
+    """A code block of a page. *mark* is the comment above it: `run`, `printed`, `file NAME` and the like."""
+
+    mark: str
+    language: str
+    text: str
+
+
+def fenced(text: str) -> list[Block]:
+    found = re.findall(r"^(?:<!-- ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(*block) for block in found]
+
+
+def blocks(text: str, language: str, mark: str = "") -> list[str]:
+    """The code blocks of *language*; with *mark*, those that stand below that comment."""
+    return [block.text for block in fenced(text) if block.language == language and mark in ("", block.mark)]
+
+
+# What the code has
+
+
+def settings_in_code() -> set[str]:
+    reads = re.compile(
+        r"""
+        (?:getattr\(django_settings,\ |\b(?:text|texts|flag|secret)\(|\bport\(|environ\.get\(|environ\[)
+        "([A-Z][A-Z0-9_]+)"
+        |\$\{([A-Z][A-Z0-9_]+):[-?]  # a shell script's, or docker compose's
+        |^[A-Z]+\ =\ "(AUTHSVC_[A-Z_]+)"$  # read by a name of its own
+        """,
+        re.VERBOSE | re.MULTILINE,
+    )
+    found = (match for path in CODE for match in reads.findall(path.read_text()))
+    return {a or b or c for a, b, c in found} - OF_OTHERS
+
+
+def secrets_in_code() -> set[str]:
+    return set(re.findall(r'\bsecret\("(\w+)"', (ROOT / "config" / "settings.py").read_text()))
+
+
+def commands_in_code() -> dict[str, BaseCommand]:
+    ours = {config.name for config in apps.get_app_configs() if (ROOT / config.name.split(".")[0]).is_dir()}
+    return {name: load_command_class(app, name) for name, app in get_commands().items() if app in ours}
+
+
+def arguments(command: BaseCommand, name: str) -> set[str]:
+    inherited = {a.dest for a in BaseCommand().create_parser("manage.py", name)._actions}
+    own = [a for a in command.create_parser("manage.py", name)._actions if a.dest not in inherited]
+    return {action.option_strings[-1] if action.option_strings else action.dest for action in own}
+
+
+def check_ids_in_code() -> set[str]:
+    found: set[str] = set()
+    for path in CODE:
+        found |= set(re.findall(r'id="((?:authsvc|devicehub)\.[EW]\d+)"', path.read_text()))
+    return found
+
+
+def paths(patterns: Iterable[Any], prefix: str = "") -> Iterator[str]:
+    """Every address of the site; of the admin only where it begins."""
+    for pattern in patterns:
+        path = f"{prefix}{pattern.pattern}"
+        if isinstance(pattern, URLPattern) or path == "admin/":
+            yield path
+        elif path != "mqtt/":
+            yield from paths(pattern.url_patterns, path)
+
+
+# Everything has its entry, and nothing else has one
+
+
+def test_every_setting_has_its_entry():
+    assert rows(page("reference/settings.md")) == settings_in_code()
+
+
+def test_every_secret_may_come_from_a_file_and_the_page_says_so():
+    text = page("reference/settings.md")
+
+    assert {name for name in secrets_in_code() if f"`{name}_FILE`" not in text} == set()
+
+
+def test_every_management_command_has_its_entry():
+    headings = re.findall(r"^## `manage\.py (\w+)`$", page("reference/commands.md"), re.MULTILINE)
+
+    assert sorted(headings) == sorted(commands_in_code())
+
+
+@pytest.mark.parametrize("name", sorted(commands_in_code()))
+def test_every_argument_of_a_command_has_its_entry(name):
+    text = section(page("reference/commands.md"), f"## `manage.py {name}`")
+
+    assert rows(text) == arguments(commands_in_code()[name], name)
+
+
+def test_every_script_has_its_entry():
+    headings = re.findall(r"^### `script/([\w-]+)`$", page("reference/commands.md"), re.MULTILINE)
+
+    assert sorted(headings) == sorted(path.name for path in (ROOT / "script").iterdir() if path.is_file())
+
+
+def test_every_question_of_every_dialect_has_its_entry():
+    asked = {f"/mqtt/{dialect.name}/{question}" for dialect in DIALECTS for question in dialect.questions}
+
+    assert rows(section(page("reference/urls.md"), "## Questions of brokers")) == asked
+
+
+def test_every_page_of_the_site_has_its_entry():
+    site = {f"/{path}" for path in paths(get_resolver().url_patterns)}
+
+    assert rows(section(page("reference/urls.md"), "## Pages")) == site
+
+
+def test_every_metric_has_its_entry_with_its_labels():
+    collected = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name: metric.type
+        for metric in metrics._Collector([]).collect()
+    }
+    entries = table(section(page("reference/urls.md"), "## Metrics").partition("### Of an ingest worker")[0])
+
+    assert {name: entry.split("|")[0].strip() for name, entry in entries.items()} == collected
+
+
+def test_every_reason_and_note_of_readyz_has_its_entry():
+    """A placeholder of a sentence stands for what the page shows in its place."""
+    code = "".join(
+        (ROOT / "authsvc" / f"{name}.py").read_text() for name in ("operation/readiness", "freshness/changes")
+    )
+    sentences = re.findall(r'(?:return \[|Deaf\(|reason = |return |kept = )f?"\s*([A-Z][^"]+\.)', code)
+    text = section(page("reference/urls.md"), "## Readiness")
+    shown = re.findall(r"^\| ([A-Z][^|]+\.) \|", text, re.MULTILINE)
+
+    assert len(sentences) > 8
+    missing = []
+    for sentence in (re.sub(r"\{kept\}", "", sentence) for sentence in sentences):
+        pattern = r"[\w.]+".join(re.escape(part) for part in re.split(r"\{[^}]+\}", sentence))
+        if not any(re.fullmatch(pattern, entry) for entry in shown):
+            missing.append(sentence)
+    assert missing == []
+
+
+def test_every_dialect_is_named_where_a_broker_is_chosen():
+    named = set(re.findall(r"^\| [^|]+ \| `([\w-]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    choices = section(page("reference/commands.md"), "## `manage.py create_broker`")
+
+    assert named == {dialect.name for dialect in DIALECTS}
+    assert {name for name in named if f"`{name}`" not in choices} == set()
+
+
+def test_every_reason_of_authorization_has_its_entry():
+    assert rows(page("reference/reasons.md")) == {reason.value for reason in access.Reason}
+
+
+def test_every_scheme_of_a_stored_hash_has_its_entry_with_its_bounds():
+    entries = table(section(page("how-to/move-a-fleet.md"), "## Hashes that are taken"))
+    bounds = {scheme.name: {f"{limit:,}" for limit in scheme.limits.values()} for scheme in passwords.SCHEMES}
+
+    said = {name: set(re.findall(r"[\d,]*\d", row.split("|")[-1])) for name, row in entries.items()}
+    assert said == bounds
+
+
+def test_every_column_and_verdict_of_an_import_has_its_entry():
+    text = page("how-to/move-a-fleet.md")
+
+    assert rows(section(text, "## 2. Write the file")) == set(credentials_file.COLUMNS)
+    assert rows(section(text, "## 3. See what would become of it")) == {
+        verdict.value for verdict in credentials_file.Verdict
+    }
+
+
+def test_every_placeholder_of_a_grant_has_its_entry():
+    names = {f"{{{name}}}" for name in grants.PLACEHOLDERS}
+
+    assert rows(section(page("how-to/grant-topics.md"), "## Placeholders")) == names
+
+
+def test_every_reason_and_outcome_of_ingest_has_its_entry():
+    text = page("reference/quarantine.md")
+
+    assert rows(section(text, "## Outcomes")) == {outcome.value for outcome in message.Outcome}
+    assert rows(section(text, "## Reasons of the quarantine")) == {r.value for r in message.Reason}
+
+
+def test_every_state_of_a_command_has_its_entry():
+    states = section(page("how-to/send-commands.md"), "## How far it came")
+
+    assert rows(states) == set(CommandState.values)
+
+
+def test_every_system_check_has_its_entry():
+    headings = re.findall(r"^### `([\w.]+)`$", page("reference/checks.md"), re.MULTILINE)
+
+    assert sorted(headings) == sorted(check_ids_in_code())
+
+
+def test_every_term_is_in_the_glossary():
+    terms = re.findall(r"^- \*\*([^*]+)\*\*: .+\.$", page("glossary.md"), re.MULTILINE)
+
+    assert sorted(terms) == sorted(GLOSSARY)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_names_only_what_exists(path):
+    text = path.read_text()
+    words = set(re.findall(r"\b(?:AUTHSVC|DEVICEHUB|DEMO)_[A-Z_]+[A-Z]", text))
+    commands = set(re.findall(r"manage\.py ([a-z_]+)", text))
+    scripts = set(re.findall(r"\bscript/([a-z-]+)", text))
+    checks = set(re.findall(r"\b(?:authsvc|devicehub)\.[EW]\d+", text))
+
+    assert words <= settings_in_code() | {f"{name}_FILE" for name in secrets_in_code()}
+    assert commands <= set(get_commands())
+    assert {name for name in scripts if not (ROOT / "script" / name).exists()} == set()
+    assert checks <= check_ids_in_code()
+
+
+# Links
+
+
+def targets(path: Path) -> list[str]:
+    """The relative links and images of a page; what stands in code is none."""
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", t)]
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_images_resolve(path):
+    broken = []
+    for target in targets(path):
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path not in reached:
+            reached.add(path)
+            links = ((path.parent / target.partition("#")[0]).resolve() for target in targets(path))
+            waiting += [link for link in links if link.suffix == ".md" and link.exists()]
+
+    assert [path for path in PAGES if path not in reached] == []
+
+
+# Snippets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_snippets_can_be_read(path, tmp_path):
+    """Python compiles, and a shell takes every line of a shell block."""
+    text = path.read_text()
+    for number, block in enumerate(blocks(text, "python")):
+        compile(block, f"{path.name}, Python block {number}", "exec")
+    for block in blocks(text, "sh"):
+        read = subprocess.run(["sh", "-n"], input=block, text=True, capture_output=True, check=False)
+        assert read.returncode == 0, read.stderr
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_shown_command_has_the_options_it_is_shown_with(path):
+    ours = commands_in_code()
+    wrong = []
+    for block in blocks(path.read_text(), "sh"):
+        joined = block.replace("\\\n", " ")
+        for name, rest in re.findall(r"manage\.py (\w+)([^\n|>]*)", joined):
+            options = set(re.findall(r"(?<= )--[a-z][\w-]*", rest)) if name in ours else set()
+            wrong += [(name, option) for option in options - arguments(ours[name], name)] if options else []
+
+    assert wrong == []
+
+
+@isolate_apps("fleet")
+def test_the_device_type_of_the_how_to_makes_its_models():
+    text = page("how-to/declare-a-device-type.md")
+    (declared,), (made,) = blocks(text, "python", "device type"), blocks(text, "python", "models")
+    module: dict[str, Any] = {"__name__": "fleet.models"}
+    try:
+        exec(declared + made, module)
+
+        columns = {field.name for field in module["GreenHouseReading"]._meta.get_fields()}
+        assert columns >= {"device", "timestamp", "temperature", "soil_moisture", "door_openings"}
+        assert module["GreenHouseDevice"]._meta.get_field("mode").default == "automatic"
+        module["GreenHouse"]().on_data("GH-001", {"temperature": 46})
+    finally:
+        registry.registry.unregister("greenhouse")
+
+
+def test_the_directory_of_the_how_to_is_one():
+    (example,) = blocks(page("how-to/include-in-your-project.md"), "python", "directory")
+    module: dict[str, Any] = {}
+    exec(example, module)
+
+    needed = {name for name in vars(access.Directory) if not name.startswith("_")}
+    assert {
+        name for name in needed if not iscoroutinefunction(vars(module["Greenhouses"]).get(name))
+    } == set()
+
+
+def test_the_remembered_directory_of_the_how_to_is_one():
+    (example,) = blocks(page("how-to/include-in-your-project.md"), "python", "remembered directory")
+    module: dict[str, Any] = {}
+    exec(example, module)
+    directory = module["Pumps"]()
+
+    assert Chain([directory]).is_watched
+    assert [source.table for source in directory.sources()] == ["plant_pump"]
+    assert iscoroutinefunction(directory.lookup)
+    assert iscoroutinefunction(directory.claimants)
+
+
+def test_the_configuration_of_each_broker_is_the_printed_one():
+    """What a how-to page shows is what create_broker prints, line by line."""
+    readme = (ROOT / "README.md").read_text()
+    pages = re.findall(
+        r"^\| [^|]+ \| `([\w-]+)` \|.*\]\((docs/how-to/[\w-]+\.md)\) \|$", readme, re.MULTILINE
+    )
+    assert len(pages) == len(DIALECTS)
+    for dialect, name in pages:
+        if dialect == "amqtt":  # a command and no configuration
+            continue
+        shown = {line for block in blocks((ROOT / name).read_text(), "") for line in block.splitlines()}
+        printed = configuration(dialect, "http://127.0.0.1:8000", "TOKEN").splitlines()
+        wanted = [line for line in printed if line and not line.startswith(("#", "%"))]  # comments
+        assert [line for line in wanted if line not in shown] == [], name
+
+
+# The quickstart and the how-to pages run
+
+RUN = "run"
+RUN_TO_1 = "run, ends with 1"
+RUNNING = [path for path in PAGES if path.parent.name == "how-to" and blocks(path.read_text(), "sh", RUN)]
+LEFT_BEHIND = shutil.ignore_patterns(".*", "var", "tests", "docs", "bench", "__pycache__")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The project as it is cloned, with the installation of this one."""
+    folder = tmp_path / "devicehub"
+    shutil.copytree(ROOT, folder, ignore=LEFT_BEHIND)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+def test_the_quickstart_ends_with_a_stored_reading(clone):
+    steps = blocks(page("quickstart.md"), "sh", "run")
+    script = "set -eu\n" + "\n".join(steps)
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment |= {"HTTP_PORT": str(free_port()), "MQTT_PORT": str(free_port()), "PIP_NO_INDEX": "1"}
+
+    output = run_and_stop_all(script, cwd=clone, env=environment)
+
+    with closing(sqlite3.connect(clone / "var" / "devicehub.sqlite3")) as database:
+        stored = database.execute("SELECT temperature, humidity FROM fleet_weatherstationreading").fetchall()
+    logs = [f"{log.name}:\n{log.read_text()}" for log in sorted((clone / "var").glob("*.log"))]
+    assert stored == [(21.5, 40.0)], textwrap.indent("\n".join([output, *logs]), "  ")
+    assert (clone / "var" / "devices.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture(scope="module")
+def two_stations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with STATION-001 and STATION-002, as the how-to pages have them."""
+    folder = tmp_path_factory.mktemp("two-stations")
+    manage = [ROOT / ".venv" / "bin" / "python", ROOT / "manage.py"]
+    environment = how_to_environment(folder)
+    for arguments in (
+        ["migrate", "-v", "0"],
+        ["provision_devices", "weatherstation", "--count", "2", "--prefix", "STATION-", "--output", "-"],
+    ):
+        done = subprocess.run(
+            [*manage, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return folder / "hub.sqlite3"
+
+
+def how_to_environment(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "SECRET_KEY": "of the how-to pages, and of nothing else in the world",
+        "DATABASE_URL": f"sqlite:///{folder / 'hub.sqlite3'}",
+    }
+
+
+@pytest.mark.parametrize("path", RUNNING, ids=lambda path: path.stem)
+def test_what_a_how_to_page_shows_runs_and_prints_what_it_says(path, clone, tmp_path, two_stations):
+    """Blocks marked `run` end with 0 or as the mark says, in one shell; `printed` is in what they printed."""
+    shutil.copy(two_stations, tmp_path / "hub.sqlite3")
+    (clone / "var").mkdir()
+    script = ["set -eu"]
+    for mark, _, text in fenced(path.read_text()):
+        if mark.startswith("file: "):
+            (clone / mark.removeprefix("file: ")).write_text(text)
+        elif mark == RUN:
+            script.append(text)
+        elif mark == RUN_TO_1:
+            script.append(f"code=0\n{text.rstrip()} || code=$?\ntest $code = 1")
+
+    output = run_and_stop_all("\n".join(script), cwd=clone, env=how_to_environment(tmp_path))
+
+    shown = [
+        line
+        for block in fenced(path.read_text())
+        if block.mark == "printed"
+        for line in block.text.splitlines()
+    ]
+    assert [line for line in shown if line not in output] == [], output
+
+
+def run_and_stop_all(script: str, *, cwd: Path, env: dict[str, str]) -> str:
+    """Run *script* and return its output; what it started and did not stop ends with it."""
+    with (cwd.parent / "output").open("w+") as output:
+        shell = subprocess.Popen(
+            ["sh", "-c", script], cwd=cwd, env=env, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            code: int | str = shell.wait(90)
+        except subprocess.TimeoutExpired:
+            code = "no end"
+        finally:
+            stopped = end_session(shell)
+        output.seek(0)
+        text = output.read()
+    assert code == 0, text
+    assert stopped, "the script left processes behind"
+    return text
+
+
+def end_session(shell: subprocess.Popen[bytes]) -> bool:
+    """Kill what is left of the session of *shell*; whether it had stopped all that it started."""
+    try:
+        os.killpg(shell.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return True
+    finally:
+        shell.wait()
+    return False
