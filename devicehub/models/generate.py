@@ -12,7 +12,8 @@ from django.db import models
 
 from devicehub.kinds.declare import DeviceType, Reading, StateField
 from devicehub.kinds.registry import Kind, registry
-from devicehub.models import BaseDevice, BaseMessage, BaseReading
+from devicehub.models.devices import BaseDevice
+from devicehub.models.telemetry import BaseMessage, BaseReading
 
 FIELDS: dict[str, Callable[..., models.Field[Any, Any]]] = {
     "float": models.FloatField,

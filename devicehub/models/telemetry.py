@@ -1,0 +1,223 @@
+"""Readings, messages, the quarantine and rollups."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import models, transaction
+from django.utils import timezone
+
+
+class ProcessingStatus(models.TextChoices):
+    PENDING = "pending", "Pending"
+    PROCESSING = "processing", "Processing"
+    COMPLETED = "completed", "Completed"
+    FAILED = "failed", "Failed"
+
+
+class BaseReading(models.Model):
+    """What a device measured at one time: one nullable column per declared reading."""
+
+    timestamp = models.DateTimeField(db_index=True)
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        abstract = True
+        ordering = ["-timestamp"]
+
+    def __str__(self) -> str:
+        return f"Reading at {self.timestamp}"
+
+
+# How the error of a failed message ends: with the row of the quarantine that holds its bytes.
+QUARANTINED_AS = " (quarantined as {})"
+
+
+_QUARANTINED_AS = re.compile(r" \(quarantined as (\d+)\)\Z")
+
+
+class BaseMessage(models.Model):
+    """One message as it came, and what became of it. The bytes of a failed one are in the quarantine alone.
+
+    *outcome* is one of stored, partial, failed, duplicate, retained; *notes* says what was dropped and why.
+    *digest* is set when the payload carries a device time: with the device it is the message's key.
+    """
+
+    topic = models.CharField(max_length=512)
+    payload_json = models.JSONField(null=True, blank=True)
+    payload_raw = models.BinaryField(null=True, blank=True)
+    content_type = models.CharField(max_length=100, blank=True)
+    correlation_id = models.CharField(max_length=256, blank=True)
+    user_properties = models.JSONField(default=dict, blank=True)
+    processing_status = models.CharField(
+        max_length=20, choices=ProcessingStatus, default=ProcessingStatus.PENDING, db_index=True
+    )
+    processing_error = models.TextField(blank=True)
+    received_at = models.DateTimeField(auto_now_add=True)
+    processed_at = models.DateTimeField(null=True, blank=True)
+    digest = models.CharField(max_length=64, null=True, blank=True, editable=False)  # noqa: DJ001 - NULL is no key
+    outcome = models.CharField(max_length=10, blank=True, editable=False)
+    notes = models.JSONField(default=list, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+        ordering = ["-received_at"]
+
+    def __str__(self) -> str:
+        return f"Message on {self.topic} ({self.processing_status})"
+
+    @property
+    def quarantined(self) -> QuarantinedMessage | None:
+        """The row of the quarantine that holds the bytes of this message; None where there is none, or no more."""
+        found = _QUARANTINED_AS.search(self.processing_error)
+        if found is None or self.payload_raw is not None or self.payload_json is not None:
+            return None
+        return QuarantinedMessage.objects.filter(pk=int(found[1])).first()
+
+    def mark_completed(self) -> None:
+        self.processing_status = ProcessingStatus.COMPLETED
+        self.processed_at = timezone.now()
+        self.save(update_fields=["processing_status", "processed_at"])
+
+    def mark_failed(self, error: object = "") -> None:
+        self.processing_status = ProcessingStatus.FAILED
+        self.processing_error = str(error)
+        self.processed_at = timezone.now()
+        self.save(update_fields=["processing_status", "processing_error", "processed_at"])
+
+
+class QuarantinedQuerySet(models.QuerySet["QuarantinedMessage"]):
+    """Gives back what deleted rows took of the allowances of their devices."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        with transaction.atomic(using=self.db):
+            deleted = super().delete()
+            QuarantineUse.forget()
+        return deleted
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+
+class QuarantinedMessage(models.Model):
+    """A message that could not be stored, with the reason and its bytes, so that nothing is lost silently.
+
+    *size* is what it counts in the allowance of its device, as long as it was not replayed.
+    """
+
+    reason = models.CharField(max_length=30, db_index=True)
+    detail = models.CharField(max_length=500, blank=True)
+    topic = models.CharField(max_length=512)
+    payload = models.BinaryField()
+    content_type = models.CharField(max_length=100, blank=True)
+    correlation_id = models.CharField(max_length=256, blank=True)
+    user_properties = models.JSONField(default=dict, blank=True)
+    retain = models.BooleanField(default=False)
+    device_key = models.CharField(max_length=260, blank=True, db_index=True)
+    received_at = models.DateTimeField(db_index=True)
+    replayed_at = models.DateTimeField(null=True, blank=True)
+    size = models.PositiveIntegerField(null=True, blank=True, editable=False)  # NULL before it was counted
+
+    objects = QuarantinedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-received_at"]
+        db_table = "devicehub_quarantine"
+
+    def __str__(self) -> str:
+        return f"{self.reason} on {self.topic}"
+
+    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        with transaction.atomic(using=using or self._state.db):
+            deleted = super().delete(using, keep_parents)
+            QuarantineUse.forget()
+        return deleted
+
+
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class QuarantineUse(models.Model):
+    """How many bytes the quarantine holds of one device; *owner* is its key, or "" for all that is of no device."""
+
+    owner = models.CharField(max_length=260, primary_key=True)
+    size = models.BigIntegerField()
+    counted_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes of {self.owner or 'no known device'}"
+
+    @classmethod
+    def forget(cls, *owners: str) -> None:
+        """Have what the quarantine holds of *owners*, or of all, counted anew once it leaves no room.
+
+        The sums stay until then: they are too large at most, and a batch counts few of them anew.
+        """
+        rows = cls.objects.filter(owner__in=owners) if owners else cls.objects.all()
+        with transaction.atomic():
+            # In the order in which a batch changes them, or the two wait for each other.
+            list(rows.select_for_update().order_by("owner").values_list("owner"))
+            rows.update(counted_at=LONG_AGO)
+
+
+class CountedRefusal(models.Model):
+    """How many messages were refused and not kept, beyond the allowance of their device, which is "" if unknown."""
+
+    device_key = models.CharField(max_length=260, blank=True)
+    reason = models.CharField(max_length=30)
+    count = models.BigIntegerField()
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["-last_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["device_key", "reason"], name="devicehub_countedrefusal_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.device_key or 'no known device'}: {self.reason}"
+
+
+class Rollup(models.Model):
+    """What a numeric reading of a device was in one hour or one day of UTC, also after its rows are gone."""
+
+    class Period(models.TextChoices):
+        HOUR = "hour", "Hour"
+        DAY = "day", "Day"
+
+    device_key = models.CharField(max_length=260)
+    name = models.CharField(max_length=100)
+    period = models.CharField(max_length=4, choices=Period)
+    start = models.DateTimeField()
+    low = models.FloatField()
+    high = models.FloatField()
+    mean = models.FloatField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["device_key", "name", "period", "start"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["device_key", "name", "period", "start"], name="devicehub_rollup_key"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.device_key} in the {self.period} of {self.start}"
+
+
+class RolledUp(models.Model):
+    """How far the rows of one kind went into its rollups, and before when its hours are gone.
+
+    Rows up to *last_id* count in the rollups, each once. Whoever writes rollups of the kind locks this row first.
+    """
+
+    kind = models.CharField(max_length=100, primary_key=True)
+    last_id = models.BigIntegerField(default=0)
+    hours_from = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} up to {self.last_id}"
