@@ -8,10 +8,12 @@ path of a mistyped URL, which is not a question: so every part of a path that co
 from __future__ import annotations
 
 import logging
+import pkgutil
 import re
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -21,7 +23,6 @@ from authsvc.dialects import DIALECTS
 
 LINES, SECONDS = 10, 60.0  # of one kind, in a time
 LENGTH = 200  # characters of a line
-OURS = ("gateway", "policy", "renewals", "background")
 SERVERS = ("gunicorn", "uvicorn", "hypercorn")
 _NAMES = "|".join(re.escape(dialect.name) for dialect in DIALECTS)
 # `k/<token>/` before a dialect, wherever the project includes us; or anything as long as a token.
@@ -91,8 +92,8 @@ def install() -> None:
     """Filter the loggers that speak of questions; called once, when Django has started."""
     for name in _loggers():
         logging.getLogger(name).addFilter(hide_question)
-    for module in OURS:
-        logging.getLogger(f"authsvc.{module}").addFilter(hide_variables)
+    for name in modules(Path(__file__).parent, __package__):
+        logging.getLogger(name).addFilter(hide_variables)
     if not structlog.is_configured():
         # Its default prints the variables of every function in a traceback. What a project sets later wins.
         structlog.configure(
@@ -104,6 +105,19 @@ def install() -> None:
             logger_factory=structlog.stdlib.LoggerFactory(),
             wrapper_class=structlog.stdlib.BoundLogger,
         )
+
+
+def modules(folder: Path, package: str) -> Iterator[str]:
+    """Yield *package*, which is in *folder*, and all modules below it, none of which is imported.
+
+    A module's logger has its name. Each needs the filter, since a filter does not hold for loggers below.
+    """
+    yield package
+    for found in pkgutil.iter_modules([str(folder)]):
+        if found.ispkg:
+            yield from modules(folder / found.name, f"{package}.{found.name}")
+        else:
+            yield f"{package}.{found.name}"
 
 
 def error(log: Any, event: str, **fields: object) -> None:
