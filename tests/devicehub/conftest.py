@@ -1,0 +1,68 @@
+"""Fixtures of declarations: device types whose kinds and models are forgotten after the test."""
+
+from types import SimpleNamespace
+
+import pytest
+from django.test.utils import isolate_apps
+
+from devicehub import Command, DeviceType, Reading, StateField, commands, reading_types
+from devicehub.kinds.registry import registry
+from devicehub.models import register_command_sender
+
+
+@pytest.fixture
+def declared():
+    """Makes models in an app registry of their own; kinds and models are forgotten afterwards."""
+    before = {kind.slug: kind for kind in registry}
+
+    def make(device_type, module="fleet.models"):
+        return device_type.create_models(module=module)
+
+    with isolate_apps("fleet", "authsvc") as apps:
+        make.apps = apps
+        yield make
+    for kind in list(registry):
+        if before.get(kind.slug) is not kind:
+            registry.unregister(kind.slug)
+    for slug, kind in before.items():
+        if registry.get(slug) is not kind:
+            registry.register(kind)
+
+
+@pytest.fixture
+def probe(declared):
+    """A type with one of everything, and its three models."""
+
+    class SoilProbe(DeviceType):
+        moisture = Reading(type=reading_types.FLOAT, unit="%", range=(0, 100), required=True)
+        count = Reading(type=reading_types.INTEGER, verbose_name="Times it rained")
+        wet = Reading(type=reading_types.BOOLEAN)
+        label = Reading(type=reading_types.STRING)
+        extra = Reading(type=reading_types.JSON)
+        raw = Reading(type=reading_types.BINARY)
+
+        mode = StateField(type="string", default="slow", choices=["slow", "fast"], verbose_name="Pace")
+        depth = StateField(type="float", default=0.5)
+        level = StateField(type="integer", default=3)
+        buried = StateField(type="boolean", default=False)
+        layout = StateField(type="json", default={})
+        dug_at = StateField(type="datetime")
+
+        reboot = Command()
+
+    device, reading, message = declared(SoilProbe)
+    return SimpleNamespace(type=SoilProbe, device=device, reading=reading, message=message)
+
+
+@pytest.fixture
+def sent():
+    """What a sender that always succeeds was asked to send; the real one is back afterwards."""
+    calls = []
+
+    def sender(device, name, payload, broker_name="default"):
+        calls.append((device, name, payload, broker_name))
+        return "7f1d7c0e-8f0a-4b5e-9a55-3f1f4b7f0a11"
+
+    register_command_sender(sender)
+    yield calls
+    register_command_sender(commands.send)
