@@ -21,6 +21,7 @@ from devicehub.commands import description
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import (
+    NAMES,
     BaseMessage,
     CountedRefusal,
     DeviceCommand,
@@ -42,7 +43,7 @@ class DeviceForm(ModelForm):  # type: ignore[type-arg]
         cleaned = super().clean()
         device, given = self.instance, self.cleaned_data
         # Only what changes: a device that has a wrong name already must still be disabled.
-        new = [given[n] for n in provisioning.CLIENT_ID_COLUMNS if n in given and n in self.changed_data]
+        new = [given[n] for n in NAMES if n in given and n in self.changed_data]
         try:
             provisioning.refuse_taken([n for n in new if n], but=device if device.pk else None)
         except provisioning.IdentityTaken as error:

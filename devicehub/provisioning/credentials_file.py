@@ -14,9 +14,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from authsvc.core import access, passwords
-from devicehub import provisioning
 from devicehub.kinds.identifiers import is_client_id, is_device_id
 from devicehub.kinds.registry import Kind
+from devicehub.provisioning.devices import announce
+from devicehub.provisioning.names import IdentityTaken, refuse_taken
 
 COLUMNS = ("username", "hash", "device_id", "client_id")
 SEPARATORS = (",", ";", "\t")
@@ -122,7 +123,7 @@ def write(rows: list[Row], kind: Kind) -> int:
         device.credentials_changed_at = timezone.now()
         device.save()
         if row.verdict is Verdict.NEW:
-            transaction.on_commit(partial(provisioning.announce, kind, device))
+            transaction.on_commit(partial(announce, kind, device))
         written += 1
     return written
 
@@ -228,8 +229,8 @@ def _against_database(row: Row, kind: Kind, replace: bool) -> Verdict:
     device = kind.device_model.objects.filter(device_id=row.device_id).first()
     names = [n for n in (row.username, row.device_id, row.client_id) if n]
     try:
-        provisioning.refuse_taken(names, but=device)
-    except provisioning.IdentityTaken as error:
+        refuse_taken(names, but=device)
+    except IdentityTaken as error:
         raise Refused(str(error)) from error
     if device is None:
         return Verdict.NEW

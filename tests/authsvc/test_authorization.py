@@ -600,7 +600,8 @@ class TestPasswords:
     def test_new_credentials_end_the_old_ones_with_the_next_question(self, login, station):
         assert login(station) == OK
 
-        new = provisioning.reissue(station.device)
+        new = station.device.generate_credentials()
+        station.device.save()
 
         assert login(station) == DENIED
         assert login(station, new["mqtt_password"]) == OK

@@ -1,0 +1,108 @@
+"""The one name space of devices and accounts: usernames, client ids and device ids."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from django.db import connection, models
+
+from authsvc.directory import claim_of
+from authsvc.models import Account, ClientIdTaken
+from devicehub.kinds.registry import registry
+from devicehub.models import NAMES, BaseDevice
+
+
+class IdentityTaken(ValueError):
+    """A client id or username that the new identity would use already belongs to another one."""
+
+
+def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:
+    """Raise IdentityTaken when one of *names* of a device is another identity's, or it could take over its session.
+
+    Usernames and client ids of devices (*but* apart) and accounts are one name space.
+    """
+    refuse_used(names, but)
+    refuse_claimed(names)
+
+
+def refuse_claimed(names: Collection[str]) -> None:
+    """Raise IdentityTaken when one of *names* of a device is a client id of an account. One query."""
+    found = Account.objects.filter(~models.Q(client_ids=[]) | models.Q(username__in=names))
+    for username, client_ids in found.values_list("username", "client_ids"):
+        claim = claim_of(username, client_ids)
+        for name in names:
+            if name == username or claim.covers(name):
+                raise IdentityTaken(f"{name} is a client id of the account {username}; choose another one")
+
+
+def refuse_claims(entries: Collection[str]) -> None:
+    """Raise ClientIdTaken when a client id in *entries*, of an account, names a device; one may end in `*`."""
+    for name, key in _claimed(entries, most=1):
+        raise ClientIdTaken(f"{key} has the name {name}, which an account cannot have as a client id")
+
+
+def _claimed(entries: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
+    """Yield up to *most* names of devices that each of *entries* covers, with the device's key; by index alone."""
+    for kind in registry:
+        for column in NAMES:
+            for entry in entries:
+                rows = kind.device_model._base_manager.order_by().filter(_covered(column, entry))
+                for name, device_id in rows.values_list(column, "device_id")[:most]:
+                    yield name, kind.key(device_id)
+
+
+def _covered(column: str, entry: str) -> models.Q:
+    """Return the condition that *column* is *entry*, or begins as it does before its `*`; exact in case."""
+    prefix = entry.removesuffix("*")
+    if prefix == entry:
+        return models.Q((column, entry))
+    if connection.vendor == "sqlite":  # LIKE would ignore case there, and the index
+        return models.Q((f"{column}__gte", prefix), (f"{column}__lt", f"{prefix}{chr(0x10FFFF)}"))
+    return models.Q((f"{column}__startswith", prefix))
+
+
+def refuse_used(names: list[str], but: BaseDevice | None = None) -> None:
+    """Raise IdentityTaken when one of *names* is that of a device, *but* apart, or the username of an account."""
+    for kind in registry:
+        rows = kind.device_model.objects.all()
+        if but is not None and isinstance(but, kind.device_model):
+            rows = rows.exclude(pk=but.pk)
+        for column in NAMES:
+            found = rows.filter(**{f"{column}__in": names}).values_list(column, "device_id").first()
+            if found is not None:
+                raise IdentityTaken(
+                    f"{kind.key(found[1])} has the name {found[0]} already; choose another one"
+                )
+    account = Account.objects.filter(username__in=names).first()
+    if account is not None:
+        raise IdentityTaken(f"The account {account.username} has that name already; choose another one")
+
+
+def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
+    """Return usernames and client ids that name more than one identity, with the keys of those.
+
+    At most *most* names of devices and usernames, and *most* that each client id of an account covers.
+    """
+    arms = [
+        f"SELECT {column} AS name, '{kind.slug}/' || device_id AS owner FROM {kind.device_model._meta.db_table}"  # noqa: S608
+        for kind in registry
+        for column in NAMES
+    ]
+    arms.append(f"SELECT username, 'account/' || username FROM {Account._meta.db_table}")  # noqa: S608
+    pairs = (
+        f"SELECT DISTINCT name, owner FROM ({' UNION ALL '.join(arms)}) AS everybody WHERE name IS NOT NULL"  # noqa: S608
+    )
+    shared = (
+        f"SELECT name FROM ({pairs}) AS named GROUP BY name HAVING COUNT(*) > 1 ORDER BY name LIMIT {most}"  # noqa: S608
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT name, owner FROM ({pairs}) AS named WHERE name IN ({shared})")  # noqa: S608
+        found: dict[str, list[str]] = {}
+        for name, owner in cursor.fetchall():
+            found.setdefault(name, []).append(owner)
+    for username, client_ids in Account.objects.exclude(client_ids=[]).values_list("username", "client_ids"):
+        claim = claim_of(username, client_ids)
+        entries = [*claim.exact, *(f"{prefix}*" for prefix in claim.prefixes)]
+        for name, key in _claimed(entries, most):
+            found.setdefault(name, []).extend((claim.key, key))
+    return [(name, sorted(set(owners))) for name, owners in sorted(found.items())]
