@@ -1,0 +1,47 @@
+"""Weather stations with stored data, and a model of another app that refers to them."""
+
+from contextlib import ExitStack
+
+import pytest
+from django.db import connection, models
+from django.test.utils import isolate_apps
+
+from devicehub import removal
+from fleet.models import WeatherStationDevice, WeatherStationReading
+from rig.stations import keeps as keeps
+from rig.stations import kind as kind
+from rig.stations import neighbour as neighbour
+from rig.stations import no_rest as no_rest
+from rig.stations import station as station
+
+
+@pytest.fixture
+def repair(transactional_db):
+    """A project's model that refers to devices, which it keeps, and to readings, with which it goes."""
+    with isolate_apps("fleet"), ExitStack() as stack:
+
+        class Repair(models.Model):
+            device = models.ForeignKey(WeatherStationDevice, models.PROTECT, null=True)
+            reading = models.ForeignKey(WeatherStationReading, models.CASCADE, null=True)
+
+            class Meta:
+                app_label = "fleet"
+
+        with connection.schema_editor() as editor:
+            editor.create_model(Repair)
+        relations = removal.get_candidate_relations_to_delete
+        found = {
+            field.remote_field.model._meta: field.remote_field
+            for field in Repair._meta.fields
+            if field.is_relation
+        }
+
+        def with_ours(options):
+            return [*relations(options), *([found[options]] if options in found else [])]
+
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr("devicehub.removal.get_candidate_relations_to_delete", with_ours)
+        patch.setattr("django.db.models.deletion.get_candidate_relations_to_delete", with_ours)
+        yield Repair
+        with connection.schema_editor() as editor:
+            editor.delete_model(Repair)

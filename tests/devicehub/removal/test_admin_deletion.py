@@ -1,0 +1,82 @@
+"""Deletion of a device in the admin, at once or in the background."""
+
+import pytest
+from django.contrib.auth.models import User
+
+from devicehub import removal
+from devicehub.models import RemovalRequest
+from fleet.models import WeatherStationDevice
+from rig.telemetry import fill, remains
+
+
+class TestAdmin:
+    @pytest.fixture
+    def operator(self, client, db):
+        client.force_login(User.objects.create_superuser("operator"))
+        return client
+
+    @pytest.fixture
+    def confirm(self, operator):
+        """Delete a device as an operator does, in one of the two ways; the pages seen."""
+
+        def delete(way, device):
+            base = "/admin/fleet/weatherstationdevice/"
+            if way == "page":
+                url, data = f"{base}{device.pk}/delete/", {}
+                asked = operator.get(url)
+            else:
+                url, data = base, {"action": "delete_selected", "_selected_action": [device.pk]}
+                asked = operator.post(url, data)
+            assert asked.status_code == 200
+            done = operator.post(url, {**data, "post": "yes"}, follow=True)
+            assert done.status_code == 200
+            return asked.content.decode(), done.content.decode()
+
+        return delete
+
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_a_device_with_few_rows_is_gone_at_once(self, station, neighbour, confirm, way):
+        fill(station)
+
+        asked, _ = confirm(way, station)
+
+        assert "30 readings" in asked
+        assert remains(station)["device"] == remains(station)["readings"] == 0
+        assert remains(neighbour)["device"] == 1
+
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_one_with_many_is_disabled_and_goes_in_the_background(self, station, confirm, way, monkeypatch):
+        monkeypatch.setattr(removal, "FEW", 5)
+        fill(station)
+
+        _, done = confirm(way, station)
+
+        assert "is disabled and being removed" in done
+        assert remains(station)["readings"] == 30
+        assert WeatherStationDevice.objects.get().is_active is False
+        assert removal.work_off() == 1
+        assert remains(station)["device"] == remains(station)["readings"] == 0
+        assert removal.work_off() == 0
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("way", ["page", "action"])
+    def test_the_page_that_asks_names_what_keeps_a_device(self, station, repair, operator, way):
+        fill(station)
+        repair.objects.create(device=station)
+        base = "/admin/fleet/weatherstationdevice/"
+        action = {"action": "delete_selected", "_selected_action": [station.pk]}
+        url, data = (f"{base}{station.pk}/delete/", {}) if way == "page" else (base, action)
+
+        page = operator.post(url, {**data, "post": "yes"}, follow=True).content.decode()
+
+        assert "Repair object" in page
+        assert remains(station)["readings"] == 30
+
+    def test_a_device_that_was_enabled_again_is_not_removed(self, station):
+        removal.request(station)
+        station.is_active = True
+        station.save()
+
+        assert removal.work_off() == 0
+        assert not RemovalRequest.objects.exists()
+        assert remains(station)["device"] == 1
