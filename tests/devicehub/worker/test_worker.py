@@ -25,7 +25,7 @@ from devicehub.worker.announcer import Announcer
 from devicehub.worker.wal_checkpoints import MESSAGES, Checkpoints
 from fleet.models import WeatherStationDevice
 from rig.hub import ROOT, environment
-from tests.devicehub.ingest.test_ingest import NOW
+from rig.messages import NOW
 
 TOPIC = "things/weatherstation/STATION-001/data"
 

@@ -1,0 +1,64 @@
+"""Messages of devices, sent through the door, and what is stored of them. `NOW` is when each is received."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+from devicehub.ingest.pipeline import pipeline
+from devicehub.messages.message import Message, Outcome
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+EARLIER = NOW - HOUR
+STORED, PARTIAL, FAILED, DUPLICATE, RETAINED = Outcome
+
+
+def message(device, payload, about="data", *, at=NOW, **options):
+    """A message of *device*; what is no bytes is sent as JSON."""
+    slug = type(device)._device_type_cls.get_slug()
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return Message(f"things/{slug}/{device.device_id}/{about}", body, at, **options)
+
+
+def send(device, payload, about="data", **options):
+    [outcome] = pipeline([message(device, payload, about, **options)])
+    return outcome
+
+
+def readings(device, columns=None):
+    """The rows of *device*, oldest first, as dicts of what is not null."""
+    names = columns or list(type(device)._device_type_cls._readings)
+    rows = device.readings.order_by("id").values("timestamp", *names)
+    return [{n: _plain(v) for n, v in row.items() if v is not None} for row in rows]
+
+
+def _plain(value):
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+def kept(device):
+    """The one message row of *device*."""
+    return device.messages.get()
+
+
+def fresh(device):
+    return type(device).objects.get(pk=device.pk)
+
+
+def iso(moment):
+    return moment.isoformat()
+
+
+# --- Forms of a payload
+
+
+def case(outcome, payload, *rows, reason=None, notes=()):
+    return SimpleNamespace(payload=payload, outcome=outcome, rows=rows, reason=reason, notes=notes)
+
+
+def row(timestamp=NOW, **values):
+    return {"timestamp": timestamp, **values}
+
+
+def failed(payload, reason):
+    return case(FAILED, payload, reason=reason)

@@ -1,0 +1,90 @@
+"""Devices that send, one of them with a reading of each type, and a record of what hooks and signals were told."""
+
+import pytest
+from django.db import connection
+from django.test.utils import isolate_apps
+
+from devicehub import DeviceType, Reading, StateField, reading_types, signals
+from devicehub.kinds.registry import registry
+from fleet.devices import IrrigationValve, WeatherStation
+from fleet.models import IrrigationValveDevice, WeatherStationDevice
+
+
+@pytest.fixture
+def station(db):
+    """Ours."""
+    return WeatherStationDevice.objects.create(device_id="STATION-001")
+
+
+@pytest.fixture
+def neighbour(db):
+    """Whom nothing that `station` sends may touch."""
+    return WeatherStationDevice.objects.create(device_id="STATION-002")
+
+
+@pytest.fixture
+def valve(db):
+    return IrrigationValveDevice.objects.create(device_id="VALVE-001")
+
+
+@pytest.fixture(scope="module")
+def probe_kind(django_db_setup, django_db_blocker):
+    """A kind with a reading of each type, in tables of its own."""
+
+    class Probe(DeviceType):
+        other = Reading(type=reading_types.FLOAT)
+        amount = Reading(type=reading_types.FLOAT)
+        count = Reading(type=reading_types.INTEGER)
+        wet = Reading(type=reading_types.BOOLEAN)
+        label = Reading(type=reading_types.STRING)
+        extra = Reading(type=reading_types.JSON)
+        raw = Reading(type=reading_types.BINARY)
+        low = Reading(type=reading_types.INTEGER, range=(None, 10))
+
+        layout = StateField(type="json", default={})
+        depth = StateField(type="float")
+
+    with isolate_apps("fleet", "authsvc"):
+        models = Probe.create_models(module="fleet.models")
+    with django_db_blocker.unblock():
+        with connection.schema_editor() as editor:
+            for model in models:
+                editor.create_model(model)
+        yield registry.get("probe")
+        with connection.schema_editor() as editor:
+            for model in reversed(models):
+                editor.delete_model(model)
+    registry.unregister("probe")
+
+
+@pytest.fixture
+def probe(probe_kind, db):
+    return probe_kind.device_model.objects.create(device_id="PROBE-001")
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """What hooks and signals were told, in order, as (who, what, device id, ...)."""
+    told = []
+    hooks = ("on_data", "on_status_change", "on_connect", "on_disconnect", "on_command_response")
+    for device_type in (WeatherStation, IrrigationValve):
+        for name in hooks:
+
+            def hook(self, device, *arguments, name=name):
+                told.append(("hook", name, device.device_id, *arguments))
+
+            monkeypatch.setattr(device_type, name, hook)
+    receivers = []
+    for name in ("data_received", "status_changed", "connected", "disconnected"):
+
+        def receiver(sender, signal, device, name=name, **arguments):
+            assert sender is type(device)._device_type_cls
+            arguments.pop("message", None)
+            told.append(("signal", name, device.device_id, *arguments.values()))
+
+        signal = getattr(signals, f"device_{name}")
+        signal.connect(receiver)
+        receivers.append((signal, receiver))
+    yield told
+    for signal, receiver in receivers:
+        signal.disconnect(receiver)
