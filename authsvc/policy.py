@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-BROKERS = f"SELECT token_digest, dialects, networks FROM {Broker._meta.db_table} WHERE is_active"  # noqa: S608
-GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_table} ORDER BY id"  # noqa: S608
+BROKERS = f"SELECT token_digest, dialects, networks FROM {Broker._meta.db_table} WHERE is_active"
+GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_table} ORDER BY id"
 
 
 @dataclass(frozen=True, slots=True)

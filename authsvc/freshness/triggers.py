@@ -125,7 +125,7 @@ def _statements_postgresql(connection: Any, tables: set[str]) -> list[str]:
 
 
 def _raise(vendor: str) -> str:
-    return f"UPDATE authsvc_policy SET revision = {NEXT[vendor]}"  # noqa: S608 - a constant
+    return f"UPDATE authsvc_policy SET revision = {NEXT[vendor]}"
 
 
 def remove(using: str = "default", plan: Sequence[Any] = (), **_: Any) -> None:
@@ -188,7 +188,7 @@ def _policy_postgresql(table: str) -> list[str]:
 
     The function writes in its schema, whatever the search path of the session is: a dump that is restored has none.
     """
-    change = f"UPDATE %I.authsvc_policy SET revision = {NEXT['postgresql']}"  # noqa: S608 - a constant
+    change = f"UPDATE %I.authsvc_policy SET revision = {NEXT['postgresql']}"
     function = "EXECUTE FUNCTION authsvc_raise_policy()"
     return [
         "CREATE OR REPLACE FUNCTION authsvc_raise_policy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "

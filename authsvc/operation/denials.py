@@ -20,6 +20,7 @@ from django.utils import timezone
 from authsvc import background
 from authsvc.core.access import SuperuserQuestion, TopicQuestion, Verdict
 from authsvc.models import Denial
+from authsvc.text import make_storable
 
 MAX_PENDING = 2_000  # different denials between two writes; a flood of made-up names ends here
 MAX_ROWS = 20_000  # in the table; the oldest go first
@@ -75,27 +76,22 @@ def note(dialect: str, asked: str, verdict: Verdict, address: str = "") -> None:
                 continue
             refusal = Refusal(
                 dialect,
-                _text(username),
-                _text(client_id),
+                make_storable(username),
+                make_storable(client_id),
                 action,
-                _text(decision.topic[:256]),
+                make_storable(decision.topic, 256),
                 decision.reason,
             )
             if (tally := _tally(refusal, key, decision.rule, now)) is not None:
                 tally.count += 1
                 tally.last_at = now
-                tally.address = _text(address[:45])
+                tally.address = make_storable(address, 45)
     background.wake()
 
 
 def rest(principal: str, username: str) -> Refusal:
     """Return what the refusals of *principal* beyond its bound are counted as; of unknown ones without a name."""
     return Refusal("", (username or principal[:128]) if principal else "", "", "", "", Denial.REST)
-
-
-def _text(value: str) -> str:
-    """What a database can hold of a text that a stranger chose: PostgreSQL refuses NUL."""
-    return value.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 def _tally(refusal: Refusal, principal: str, rule: str, now: datetime) -> _Tally | None:
@@ -170,7 +166,7 @@ def _upsert(items: Iterable[tuple[Refusal, _Tally]]) -> None:
     table = Denial._meta.db_table
     names = (*Refusal._fields, "principal", "rule", "address", "count", "first_at", "last_at")
     upsert = (
-        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "  # noqa: S608
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "
         f"ON CONFLICT ({', '.join(Refusal._fields)}) DO UPDATE SET count = {table}.count + excluded.count, "
         "principal = excluded.principal, rule = excluded.rule, address = excluded.address, "
         f"last_at = CASE WHEN excluded.last_at > {table}.last_at THEN excluded.last_at ELSE {table}.last_at END"

@@ -113,7 +113,7 @@ async def _username(digest: str) -> str | None:
     if not kinds:
         return None
     arms = (
-        f"SELECT mqtt_username FROM {kind.device_model._meta.db_table} WHERE api_key = %s AND is_active"  # noqa: S608
+        f"SELECT mqtt_username FROM {kind.device_model._meta.db_table} WHERE api_key = %s AND is_active"
         for kind in kinds
     )
     rows = await reader.fetch(" UNION ALL ".join(arms), [digest] * len(kinds))

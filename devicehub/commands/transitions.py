@@ -13,11 +13,13 @@ from typing import Any
 
 from django.db.models import Case, F, Q, QuerySet, Value, When
 
+from authsvc.text import make_storable
 from devicehub.db import clock
 from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 
 LEASE = timedelta(seconds=30)  # longer than connecting and publishing may take together
 PAUSES = (1, 2, 5, 10, 20, 30)  # seconds between attempts
+LONGEST_ERROR = 500  # characters that are kept of an error
 SENDABLE = (CommandState.QUEUED, CommandState.SENT)
 
 
@@ -92,7 +94,7 @@ def postpone(command: DeviceCommand, error: str, until: datetime) -> None:
 def _put_off(command: DeviceCommand, error: str, until: datetime, **changes: Any) -> None:
     # A lease that was over when *command* was read stays: whose it was may have published before it ended.
     DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
-        error=_text(error),
+        error=make_storable(error, LONGEST_ERROR),
         leased_until=command.leased_until,
         due_at=min(until, command.deadline),
         **changes,
@@ -113,7 +115,11 @@ def hasten(device_keys: Collection[str], now: datetime) -> None:
 def fail(command: DeviceCommand, now: datetime, error: str) -> None:
     """It cannot be sent, and trying again would not help."""
     DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
-        state=CommandState.FAILED, error=_text(error), ended_at=now, due_at=None, leased_until=None
+        state=CommandState.FAILED,
+        error=make_storable(error, LONGEST_ERROR),
+        ended_at=now,
+        due_at=None,
+        leased_until=None,
     )
 
 
@@ -125,7 +131,7 @@ def expire(command: DeviceCommand, now: datetime) -> None:
     before = f": {command.error}" if command.error else ""
     _free(command, now).filter(state__in=OPEN_STATES, deadline__lte=now).update(
         state=CommandState.EXPIRED,
-        error=_text(f"{why} before the deadline{before}"),
+        error=make_storable(f"{why} before the deadline{before}", LONGEST_ERROR),
         ended_at=now,
         due_at=None,
         leased_until=None,
@@ -144,7 +150,3 @@ def cancel(command: DeviceCommand, now: datetime) -> bool:
 def _free(command: DeviceCommand, now: datetime) -> QuerySet[DeviceCommand]:
     """*command*, if nobody holds a lease on it."""
     return DeviceCommand.objects.filter(Q(leased_until=None) | Q(leased_until__lte=now), pk=command.pk)
-
-
-def _text(error: str) -> str:
-    return error[:500]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from authsvc.text import make_storable
 from devicehub.kinds.declare import NUMBERS, Reading
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import DeviceStatus
@@ -104,17 +105,12 @@ def parse(asked: Mapping[str, str]) -> Selection:
     places = {}
     for kind in registry:
         for word in ("before", "after"):
-            if device_id := _text(asked.get(f"{word}-{kind.slug}", "")):
+            if device_id := make_storable(asked.get(f"{word}-{kind.slug}", "").strip(), LONGEST):
                 places[kind.slug] = Place(word == "after", device_id)
     return Selection(
-        search=_text(asked.get("q", "")),
+        search=make_storable(asked.get("q", "").strip(), LONGEST),
         status=status if status in DeviceStatus.values else "",
         plotted=next((p for p in choices if p.name == asked.get("reading")), choices[0] if choices else None),
         range=range_name if range_name in RANGES else "15m",
         places=places,
     )
-
-
-def _text(value: str) -> str:
-    """What can be looked for in every database: PostgreSQL refuses NUL."""
-    return value.replace("\x00", "").strip()[:LONGEST]

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
+from devicehub.db import statements
+from devicehub.db.statements import query_value, quoted
+
 REST = {"sqlite": 0.12, "postgresql": 0.005}  # seconds at least between two batches
 
 
@@ -38,9 +41,7 @@ class Pace:
         """One batch, and a rest as long as it took. Raises Stopped, before it, when that was asked for."""
         self.check()
         began = time.monotonic()
-        with connection.cursor() as cursor:
-            cursor.execute(statement, parameters)
-            count = max(int(cursor.rowcount), 0)
+        count = statements.execute(statement, parameters)
         took = time.monotonic() - began
         self.longest = max(self.longest, took)
         self.report(count)
@@ -63,13 +64,13 @@ def drain(table: str, condition: str, parameters: Sequence[Any], pace: Pace, *, 
     It ends when less than a batch is left: what comes all the time, and what another one is about to delete.
     """
     name, pk = quoted(table), quoted(key)
-    statement = f"DELETE FROM {name} WHERE {pk} IN (SELECT {pk} FROM {name} WHERE {condition} LIMIT %s)"  # noqa: S608
-    more = f"SELECT 1 FROM {name} WHERE {condition} LIMIT 1 OFFSET %s"  # noqa: S608
+    statement = f"DELETE FROM {name} WHERE {pk} IN (SELECT {pk} FROM {name} WHERE {condition} LIMIT %s)"
+    more = f"SELECT 1 FROM {name} WHERE {condition} LIMIT 1 OFFSET %s"
     total = 0
     while True:
         count = pace.execute(statement, [*parameters, pace.rows])
         total += count
-        if count < pace.rows and not _one(more, [*parameters, pace.rows - 1]):
+        if count < pace.rows and not query_value(more, [*parameters, pace.rows - 1]):
             return total
 
 
@@ -85,29 +86,29 @@ class Where(NamedTuple):
         return Where(f"{self.condition} AND {other.condition}", [*self.parameters, *other.parameters])
 
 
-def sweep(table: str, column: str, of: Where, pace: Pace, *, but_only: Where | None = None) -> int:
+def delete_by_time(table: str, column: str, of: Where, pace: Pace, *, but_only: Where | None = None) -> int:
     """Delete the rows *of* a condition, of these *but_only* some, in the order of *column*, a time.
 
     An index should answer *of* in that order. A window of it is deleted at a time, and looked at once: what was
     deleted stays in an index for a while, and a search from its beginning would walk over it again and again.
     """
     name, at = quoted(table), quoted(column)
-    floor, total = _one(f"SELECT min({at}) FROM {name} WHERE {of.condition}", of.parameters), 0  # noqa: S608
+    floor, total = query_value(f"SELECT min({at}) FROM {name} WHERE {of.condition}", of.parameters), 0
     while floor is not None:
         pace.check()
         rest = of & Where(f"{at} >= %s", [floor])
-        until = _one(
-            f"SELECT {at} FROM {name} WHERE {rest.condition} ORDER BY {at} LIMIT 1 OFFSET %s",  # noqa: S608
+        until = query_value(
+            f"SELECT {at} FROM {name} WHERE {rest.condition} ORDER BY {at} LIMIT 1 OFFSET %s",
             [*rest.parameters, pace.rows],
         )
         if until == floor:  # more rows of one time than fit into a batch
             total += drain(table, *(of & Where(f"{at} = %s", [floor]) & but_only), pace)
             later = of & Where(f"{at} > %s", [floor])
-            until = _one(f"SELECT min({at}) FROM {name} WHERE {later.condition}", later.parameters)  # noqa: S608
+            until = query_value(f"SELECT min({at}) FROM {name} WHERE {later.condition}", later.parameters)
         else:
             window = rest if until is None else rest & Where(f"{at} < %s", [until])
             window &= but_only
-            total += pace.execute(f"DELETE FROM {name} WHERE {window.condition}", window.parameters)  # noqa: S608
+            total += pace.execute(f"DELETE FROM {name} WHERE {window.condition}", window.parameters)
         floor = until
     return total
 
@@ -119,37 +120,17 @@ def trim(table: str, column: str, before: Any, pace: Pace) -> int:
     a clock that was set back, rows go when what lies before them does.
     """
     name, at = quoted(table), quoted(column)
-    floor, total = _one(f"SELECT min(id) FROM {name}", []), 0  # noqa: S608
+    floor, total = query_value(f"SELECT min(id) FROM {name}", []), 0
     while floor is not None:
         pace.check()
-        until = _one(
-            f"SELECT id FROM {name} WHERE id >= %s ORDER BY id LIMIT 1 OFFSET %s",  # noqa: S608
+        until = query_value(
+            f"SELECT id FROM {name} WHERE id >= %s ORDER BY id LIMIT 1 OFFSET %s",
             [floor, pace.rows],
         )
         window, bounds = ("id >= %s", [floor]) if until is None else ("id >= %s AND id < %s", [floor, until])
-        count = pace.execute(f"DELETE FROM {name} WHERE {window} AND {at} < %s", [*bounds, before])  # noqa: S608
-        if not count and _one(f"SELECT 1 FROM {name} WHERE {window} LIMIT 1", bounds):  # noqa: S608
+        count = pace.execute(f"DELETE FROM {name} WHERE {window} AND {at} < %s", [*bounds, before])
+        if not count and query_value(f"SELECT 1 FROM {name} WHERE {window} LIMIT 1", bounds):
             break
         total += count
         floor = until
     return total
-
-
-def count_before(table: str, column: str, before: Any) -> int:
-    return int(_one(f"SELECT count(*) FROM {quoted(table)} WHERE {quoted(column)} < %s", [before]))  # noqa: S608
-
-
-def as_time(moment: Any) -> Any:
-    """An aware time as a parameter of a statement of ours."""
-    return connection.ops.adapt_datetimefield_value(moment)
-
-
-def quoted(name: str) -> str:
-    return connection.ops.quote_name(name)
-
-
-def _one(statement: str, parameters: Sequence[Any]) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        row = cursor.fetchone()
-    return row[0] if row else None

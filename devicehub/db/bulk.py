@@ -1,14 +1,14 @@
 """Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite, and no model instances.
 
 Values are what drivers take without a conversion: texts, numbers, booleans and bytes. Times are written by what
-time_writer() gives, what goes into a JSON column by as_json().
+time_writer() gives, what goes into a JSON column by dump_json().
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any, Protocol
 
@@ -16,13 +16,13 @@ import orjson
 from django.db import connection, models
 from django.db.models.expressions import RawSQL
 
-Row = tuple[Any, ...]
+from devicehub.db.statements import TIME_WRITERS, PerVendor, Row, execute_many, query, query_value, quoted
 
 # What orjson would write and json would not is left to json, which writes or refuses it as Django does.
 PLAIN = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
-def as_json(value: Any) -> str:
+def dump_json(value: Any) -> str:
     """*value* as the text of a JSON column. Raises what json.dumps() raises."""
     try:
         text = orjson.dumps(value, option=PLAIN).decode()
@@ -33,23 +33,23 @@ def as_json(value: Any) -> str:
 
 def time_writer() -> Callable[[datetime], str]:
     """What makes an aware time the text of a column. It remembers: in a batch each time stands in several columns."""
-    return cache(_DIALECTS[connection.vendor].as_time)
+    return cache(TIME_WRITERS())
 
 
 def insert(model: type[models.Model], columns: Sequence[str], rows: Sequence[Row]) -> None:
     """Add *rows* to the table of *model*, in their order."""
     if rows:
-        _DIALECTS[connection.vendor].insert(model._meta.db_table, columns, rows)
+        _dialect().insert(model._meta.db_table, columns, rows)
 
 
 def new_keys(model: type[models.Model], count: int) -> Sequence[int]:
     """Primary keys for *count* new rows, ascending. In a transaction; on SQLite it must hold the writer's lock."""
-    return _DIALECTS[connection.vendor].new_keys(model._meta.db_table, count)
+    return _dialect().new_keys(model._meta.db_table, count)
 
 
 def known(table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
     """Which *pairs* stand in these two columns: a look-up of each in their index."""
-    return _DIALECTS[connection.vendor].known(table, columns, pairs)
+    return _dialect().known(table, columns, pairs)
 
 
 def among(column: str, values: Collection[str]) -> models.Q | RawSQL:
@@ -59,101 +59,70 @@ def among(column: str, values: Collection[str]) -> models.Q | RawSQL:
     """
     if connection.vendor == "sqlite":
         return models.Q((f"{column}__in", values))
-    return RawSQL(f"{_quoted(column)} = ANY(%s)", [list(values)], output_field=models.BooleanField())  # noqa: S611
-
-
-def change(statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
-    """Execute *statement*, with %s or %(name)s for values, once for each row."""
-    if rows:
-        _DIALECTS[connection.vendor].change(statement, rows)
+    return RawSQL(f"{quoted(column)} = ANY(%s)", [list(values)], output_field=models.BooleanField())  # noqa: S611
 
 
 class _Dialect(Protocol):
-    def as_time(self, moment: datetime) -> str: ...
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None: ...
     def new_keys(self, table: str, count: int) -> Sequence[int]: ...
     def known(
         self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     ) -> set[tuple[int, str]]: ...
-    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None: ...
 
 
 class _Sqlite:
-    def as_time(self, moment: datetime) -> str:
-        """As Django keeps it there: in UTC and without a zone."""
-        utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-        return utc.isoformat(" ")[: -len("+00:00")]
-
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        names, places = ", ".join(map(_quoted, columns)), ", ".join(["%s"] * len(columns))
-        self.change(f"INSERT INTO {_quoted(table)} ({names}) VALUES ({places})", rows)  # noqa: S608
+        names, places = ", ".join(map(quoted, columns)), ", ".join(["%s"] * len(columns))
+        execute_many(f"INSERT INTO {quoted(table)} ({names}) VALUES ({places})", rows)
 
     def new_keys(self, table: str, count: int) -> Sequence[int]:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
-            [last] = cursor.fetchone() or [0]
+        last = query_value("SELECT seq FROM sqlite_sequence WHERE name = %s", [table]) or 0
         return range(last + 1, last + count + 1)
 
     def known(
         self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     ) -> set[tuple[int, str]]:
-        first, second = map(_quoted, columns)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT known.{first}, known.{second} FROM json_each(%s) AS wanted"  # noqa: S608
-                f" CROSS JOIN {_quoted(table)} AS known ON known.{first} = wanted.value ->> 0"
+        first, second = map(quoted, columns)
+        return set(
+            query(
+                f"SELECT known.{first}, known.{second} FROM json_each(%s) AS wanted"
+                f" CROSS JOIN {quoted(table)} AS known ON known.{first} = wanted.value ->> 0"
                 f" AND known.{second} = wanted.value ->> 1",
                 [orjson.dumps(pairs).decode()],
             )
-            return set(cursor.fetchall())
-
-    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
-        with connection.cursor() as cursor:
-            cursor.executemany(statement, rows)
+        )
 
 
 class _Postgresql:
-    def as_time(self, moment: datetime) -> str:
-        return moment.isoformat(" ")
-
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        names = ", ".join(map(_quoted, columns))
+        names = ", ".join(map(quoted, columns))
         block = "".join("\t".join([_FOR_COPY[type(v)](v) for v in row]) + "\n" for row in rows)
         with (
             connection.cursor() as cursor,
             connection.wrap_database_errors,
-            cursor.copy(f"COPY {_quoted(table)} ({names}) FROM STDIN") as copy,
+            cursor.copy(f"COPY {quoted(table)} ({names}) FROM STDIN") as copy,
         ):
             copy.write(block)
 
     def new_keys(self, table: str, count: int) -> Sequence[int]:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
-                [_quoted(table), count],
-            )
-            return sorted(key for (key,) in cursor.fetchall())
+        drawn = query(
+            "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
+            [quoted(table), count],
+        )
+        return sorted(key for (key,) in drawn)
 
     def known(
         self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     ) -> set[tuple[int, str]]:
-        first, second = map(_quoted, columns)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT wanted.a, wanted.b FROM json_to_recordset(%s) AS wanted (a bigint, b text)"  # noqa: S608
-                f" WHERE EXISTS (SELECT FROM {_quoted(table)} AS known"
+        first, second = map(quoted, columns)
+        return set(
+            query(
+                "SELECT wanted.a, wanted.b FROM json_to_recordset(%s) AS wanted (a bigint, b text)"
+                f" WHERE EXISTS (SELECT FROM {quoted(table)} AS known"
                 f" WHERE known.{first} = wanted.a AND known.{second} = wanted.b)",
                 [orjson.dumps([{"a": a, "b": b} for a, b in pairs]).decode()],
             )
-            return set(cursor.fetchall())
-
-    def change(self, statement: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
-        with connection.cursor() as cursor:
-            cursor.executemany(statement, rows)
-
-
-def _quoted(name: str) -> str:
-    return connection.ops.quote_name(name)
+        )
 
 
 def _text_for_copy(value: str) -> str:
@@ -174,4 +143,4 @@ _FOR_COPY: dict[type, Callable[[Any], str]] = {
     bool: lambda value: "t" if value else "f",
     bytes: lambda value: "\\\\x" + value.hex(),
 }
-_DIALECTS: dict[str, _Dialect] = {"sqlite": _Sqlite(), "postgresql": _Postgresql()}
+_dialect = PerVendor[_Dialect](sqlite=_Sqlite(), postgresql=_Postgresql())

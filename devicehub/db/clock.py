@@ -8,6 +8,8 @@ import structlog
 from django.db import connection
 from django.utils import timezone
 
+from devicehub.db.statements import query_value
+
 log = structlog.get_logger(__name__)
 
 AHEAD = timedelta(minutes=5)  # by how much the clocks of two machines may differ
@@ -22,9 +24,7 @@ def is_right() -> bool:
     """Whether the clock here is that of the database, about; logged where it is not. Raises DatabaseError."""
     if connection.vendor == "sqlite":
         return True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        ahead: timedelta = timezone.now() - cursor.fetchone()[0]
+    ahead: timedelta = timezone.now() - query_value("SELECT clock_timestamp()")
     if abs(ahead) > AHEAD:
         log.error("clock.is_wrong", seconds=round(ahead.total_seconds()))
     return abs(ahead) <= AHEAD

@@ -1,6 +1,6 @@
 """The statements of rollups: the same figures on SQLite and PostgreSQL, up to the last digit of a mean.
 
-Tables come quoted, times as parameters of the database (`batches.as_time`), and go out as aware times in UTC.
+Tables come quoted, times as parameters of the database (`statements.as_time`), and go out as aware times in UTC.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import orjson
-from django.db import connection
 
-from devicehub.db.batches import as_time, quoted
+from devicehub.db.statements import PerVendor, as_time, execute, execute_many, query, quoted
 from devicehub.models import Rollup
 
 Figures = tuple[float, float, float, int]
@@ -96,8 +95,8 @@ class _Both:
         return f"min({value}), max({value}), {self.mean.format(value)}, count({value})"
 
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows:
-        [(count, last_id)] = ask(
-            f"SELECT count(*), max(id) FROM (SELECT id FROM {table} WHERE id > %s AND id <= %s"  # noqa: S608
+        [(count, last_id)] = query(
+            f"SELECT count(*), max(id) FROM (SELECT id FROM {table} WHERE id > %s AND id <= %s"
             " ORDER BY id LIMIT %s) AS coming",
             [after, until, most],
         )
@@ -109,8 +108,8 @@ class _Both:
         figures = ", ".join(self._figures(f"fresh.{quoted(name)}") for name in names)
         return [
             _bucket(row)
-            for row in ask(
-                f"SELECT device_id, {start}, {figures} FROM {table} AS fresh"  # noqa: S608
+            for row in query(
+                f"SELECT device_id, {start}, {figures} FROM {table} AS fresh"
                 f" WHERE id > %s AND id <= %s GROUP BY device_id, {start}",
                 [after, until],
             )
@@ -127,8 +126,8 @@ class _Both:
         if not devices:
             return []
         start, column = self.starts[period].format("fresh"), f"fresh.{quoted(name)}"
-        found = ask(
-            f"SELECT device_id, {start}, {self._figures(column)}"  # noqa: S608
+        found = query(
+            f"SELECT device_id, {start}, {self._figures(column)}"
             f" FROM {table} AS fresh {self._along_ids(table, after)}"
             f" WHERE id > %s AND timestamp >= %s AND {_counts(column)}"
             f" AND device_id IN ({', '.join(['%s'] * len(devices))}) GROUP BY device_id, {start}",
@@ -149,8 +148,8 @@ class _Sqlite(_Both):
 
     def last_id(self, table: str) -> tuple[int, set[str]]:
         """There is one writer, so ids are there in their order; those of deleted rows are not used again."""
-        [(last,)] = ask(
-            f"SELECT max(coalesce((SELECT max(id) FROM {table}), 0),"  # noqa: S608
+        [(last,)] = query(
+            f"SELECT max(coalesce((SELECT max(id) FROM {table}), 0),"
             " coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = %s), 0))",
             [table.strip('"')],
         )
@@ -163,12 +162,11 @@ class _Sqlite(_Both):
     def add(self, parts: Sequence[Part]) -> None:
         added = ADDED.format(least="min", greatest="max")
         rows = [(*part[:3], as_time(part[3]), *part[4:]) for part in parts]
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                f"INSERT INTO {TABLE} ({NAMES}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"  # noqa: S608
-                f" ON CONFLICT ({KEY}) DO UPDATE SET {added}",
-                rows,
-            )
+        execute_many(
+            f"INSERT INTO {TABLE} ({NAMES}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+            f" ON CONFLICT ({KEY}) DO UPDATE SET {added}",
+            rows,
+        )
 
 
 class _Postgresql(_Both):
@@ -183,12 +181,12 @@ class _Postgresql(_Both):
 
         In this order: who drew an id before it was read, and is not done, holds the lock when that is read.
         """
-        [(last,)] = ask(
-            "SELECT greatest(coalesce(pg_sequence_last_value(pg_get_serial_sequence(%s, 'id')::regclass), 0),"  # noqa: S608
+        [(last,)] = query(
+            "SELECT greatest(coalesce(pg_sequence_last_value(pg_get_serial_sequence(%s, 'id')::regclass), 0),"
             f" (SELECT coalesce(max(id), 0) FROM {table}))",
             [table],
         )
-        writers = ask(
+        writers = query(
             "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND mode = 'RowExclusiveLock'"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " AND relation IN (%s::regclass, pg_get_serial_sequence(%s, 'id')::regclass)"
@@ -201,13 +199,12 @@ class _Postgresql(_Both):
         if not parts:
             return
         added = ADDED.format(least="least", greatest="greatest")
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {TABLE} ({NAMES}) SELECT {NAMES} FROM json_to_recordset(%s) AS part"  # noqa: S608
-                " (device_key text, name text, period text, start timestamptz, low float8, high float8,"
-                f" mean float8, count bigint) ON CONFLICT ({KEY}) DO UPDATE SET {added}",
-                [orjson.dumps([dict(zip(COLUMNS, part, strict=True)) for part in parts]).decode()],
-            )
+        execute(
+            f"INSERT INTO {TABLE} ({NAMES}) SELECT {NAMES} FROM json_to_recordset(%s) AS part"
+            " (device_key text, name text, period text, start timestamptz, low float8, high float8,"
+            f" mean float8, count bigint) ON CONFLICT ({KEY}) DO UPDATE SET {added}",
+            [orjson.dumps([dict(zip(COLUMNS, part, strict=True)) for part in parts]).decode()],
+        )
 
 
 def pairs(after: tuple[str, str], most: int) -> list[tuple[str, str]]:
@@ -215,9 +212,9 @@ def pairs(after: tuple[str, str], most: int) -> list[tuple[str, str]]:
 
     Each is one step along the index from the one before, however many rows it has.
     """
-    later = f"(SELECT min(name) FROM {TABLE} WHERE device_key = found.device_key AND name > found.name)"  # noqa: S608
-    found = ask(
-        "WITH RECURSIVE found(device_key, name) AS (SELECT CAST(%s AS varchar), CAST(%s AS varchar) UNION ALL"  # noqa: S608
+    later = f"(SELECT min(name) FROM {TABLE} WHERE device_key = found.device_key AND name > found.name)"
+    found = query(
+        "WITH RECURSIVE found(device_key, name) AS (SELECT CAST(%s AS varchar), CAST(%s AS varchar) UNION ALL"
         f" SELECT CASE WHEN {later} IS NULL THEN (SELECT min(device_key) FROM {TABLE}"
         f" WHERE device_key > found.device_key) ELSE found.device_key END, coalesce({later}, '')"
         " FROM found WHERE device_key IS NOT NULL)"
@@ -227,14 +224,4 @@ def pairs(after: tuple[str, str], most: int) -> list[tuple[str, str]]:
     return [(key, name) for key, name in found]
 
 
-def ask(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return list(cursor.fetchall())
-
-
-_DIALECTS: dict[str, Dialect] = {"sqlite": _Sqlite(), "postgresql": _Postgresql()}
-
-
-def dialect() -> Dialect:
-    return _DIALECTS[connection.vendor]
+dialect = PerVendor[Dialect](sqlite=_Sqlite(), postgresql=_Postgresql())

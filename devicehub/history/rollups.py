@@ -16,11 +16,13 @@ import structlog
 from django.db import DataError, IntegrityError, transaction
 from django.db.models import Subquery
 
-from devicehub.db.batches import Pace, as_time, quoted
+from devicehub.db.batches import Pace
+from devicehub.db.portions import batched
+from devicehub.db.statements import as_time, quoted
 from devicehub.history.rollup_sql import Bucket, Figures, Part, dialect
 from devicehub.kinds.declare import NUMBERS
 from devicehub.kinds.registry import Kind, registry
-from devicehub.models import RolledUp, Rollup, batched
+from devicehub.models import RolledUp, Rollup
 
 log = structlog.get_logger(__name__)
 

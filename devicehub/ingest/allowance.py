@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from devicehub.conf import settings
 from devicehub.db import bulk
+from devicehub.db.statements import execute_many
 from devicehub.messages.message import Reason
 from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse
 
@@ -77,21 +78,21 @@ class Allowance:
         )
         as_time = bulk.time_writer()
         now = as_time(self._now)
-        bulk.change(
-            f"UPDATE {use} SET size = size + %s WHERE owner = %s",  # noqa: S608
+        execute_many(
+            f"UPDATE {use} SET size = size + %s WHERE owner = %s",
             [(self._added[owner], owner) for owner in known],
         )
-        bulk.change(  # unless another worker counted anew meanwhile
-            f"UPDATE {use} SET size = size + %s, counted_at = %s WHERE owner = %s AND counted_at = %s",  # noqa: S608
+        execute_many(  # unless another worker counted anew meanwhile
+            f"UPDATE {use} SET size = size + %s, counted_at = %s WHERE owner = %s AND counted_at = %s",
             [(self._corrections[o], now, o, as_time(self._counted_at[o])) for o in sorted(self._corrections)],
         )
-        bulk.change(
-            f"INSERT INTO {use} (owner, size, counted_at) VALUES (%s, %s, %s) ON CONFLICT (owner)"  # noqa: S608
+        execute_many(
+            f"INSERT INTO {use} (owner, size, counted_at) VALUES (%s, %s, %s) ON CONFLICT (owner)"
             f" DO UPDATE SET size = {use}.size + %s",
             [(owner, self._sizes[owner], now, self._added[owner]) for owner in sorted(self._missing)],
         )
-        bulk.change(
-            f"INSERT INTO {refusals} (device_key, reason, count, first_at, last_at)"  # noqa: S608
+        execute_many(
+            f"INSERT INTO {refusals} (device_key, reason, count, first_at, last_at)"
             " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (device_key, reason) DO UPDATE"
             f" SET count = {refusals}.count + excluded.count, last_at = excluded.last_at",
             [(*key, count, now, now) for key, count in sorted(self._refused.items())],

@@ -16,6 +16,7 @@ import orjson
 from django.db import connection
 
 from devicehub.db import bulk, clock
+from devicehub.db.statements import PerVendor, execute, execute_many, query, quoted
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
 from devicehub.messages.message import Message, Reason
@@ -138,7 +139,7 @@ def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bo
     if not changes:
         return NOTHING
     model: type[BaseDevice] = kind.device_model
-    table = connection.ops.quote_name(model._meta.db_table)
+    table = quoted(model._meta.db_table)
     keys = sorted(changes)
     before = _locked(table, keys, listened)
     horizon = now + clock.AHEAD
@@ -155,7 +156,7 @@ def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bo
         }
         for pk in keys
     ]
-    _CHANGE[connection.vendor](table, said)
+    _change()(table, said)
     _write_said(model, table, {pk: changes[pk].said for pk in keys if changes[pk].said}, now)
     return _told(kind, before) if listened else NOTHING
 
@@ -165,16 +166,15 @@ def _locked(table: str, keys: Sequence[int], listened: bool) -> dict[int, tuple[
     if connection.vendor == "sqlite":
         if not listened:
             return {}
-        query = f"SELECT id, status, connected FROM {table} WHERE id IN (SELECT value FROM json_each(%s))"  # noqa: S608
+        statement = f"SELECT id, status, connected FROM {table} WHERE id IN (SELECT value FROM json_each(%s))"
         wanted: Any = orjson.dumps(keys).decode()
     else:
         # In the order of their keys, so that two workers never wait for each other's rows.
         columns = "id, status, connected" if listened else "1"
-        query = f"SELECT {columns} FROM {table} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"  # noqa: S608
+        statement = f"SELECT {columns} FROM {table} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
         wanted = keys
-    with connection.cursor() as cursor:
-        cursor.execute(query, [wanted])
-        return {pk: (old, bool(was)) for pk, old, was in cursor.fetchall()} if listened else {}
+    rows = query(statement, [wanted])
+    return {pk: (old, bool(was)) for pk, old, was in rows} if listened else {}
 
 
 def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
@@ -183,22 +183,21 @@ def _on_sqlite(table: str, said: Sequence[dict[str, Any]]) -> None:
         for name in _TIMES:
             if change[name] is not None:
                 change[name] = as_time(change[name])
-    bulk.change(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)  # noqa: S608
+    execute_many(f"UPDATE {table} AS device SET {changed} WHERE id = %(pk)s", said)
 
 
 def _on_postgresql(table: str, said: Sequence[dict[str, Any]]) -> None:
     changed = _SET.format(**{name: f"said.{name}" for name in said[0]})
     columns = ", ".join(f"{name} timestamptz" for name in _TIMES)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {table} AS device SET {changed} FROM json_to_recordset(%s)"  # noqa: S608
-            f" AS said (pk bigint, connected boolean, {columns}) WHERE device.id = said.pk",
-            [orjson.dumps(said).decode()],
-        )
+    execute(
+        f"UPDATE {table} AS device SET {changed} FROM json_to_recordset(%s)"
+        f" AS said (pk bigint, connected boolean, {columns}) WHERE device.id = said.pk",
+        [orjson.dumps(said).decode()],
+    )
 
 
 _TIMES = ("message_at", "seen_at", "reading_at", "connected_at", "now", "horizon")
-_CHANGE = {"sqlite": _on_sqlite, "postgresql": _on_postgresql}
+_change = PerVendor(sqlite=_on_sqlite, postgresql=_on_postgresql)
 
 # The last message is the newest evidence of whether a device is there: each is evidence of that. What is not said
 # stays, and so does what is known from a later time; a stored time beyond the horizon is unknown.
@@ -240,8 +239,8 @@ def _write_said(
         values = [f.get_db_prep_save(columns[f.name], connection) for f in fields]
         rows.setdefault(tuple(f.column for f in fields), []).append((*values, pk))
     for names, changed in rows.items():
-        assigned = ", ".join(f"{connection.ops.quote_name(name)} = %s" for name in names)
-        bulk.change(f"UPDATE {table} SET {assigned} WHERE id = %s", changed)  # noqa: S608
+        assigned = ", ".join(f"{quoted(name)} = %s" for name in names)
+        execute_many(f"UPDATE {table} SET {assigned} WHERE id = %s", changed)
 
 
 def _is_news(at: datetime, stored: object, now: datetime) -> bool:

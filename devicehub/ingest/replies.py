@@ -21,11 +21,11 @@ def read(content: Any, message: Message) -> dict[str, Any]:
         raise Unreadable(Reason.TOO_LARGE, f"a reply has at most {LONGEST} bytes")
     if not isinstance(content, dict):
         raise Unreadable(Reason.NOT_A_READING, "a reply is an object")
-    reply: dict[str, Any] = validate.as_json(content)
+    reply: dict[str, Any] = validate.replace_unstorable(content)
     correlated = replies.command_id(message.correlation_id) is not None
     own = reply.get("id")
     if message.correlation_id and (own is None or (correlated and replies.command_id(own) is None)):
-        reply["id"] = validate.as_json(message.correlation_id)
+        reply["id"] = validate.replace_unstorable(message.correlation_id)
     if "id" not in reply:
         raise Unreadable(Reason.NOT_A_READING, "a reply has the id of its command, or its correlation data")
     if not isinstance(reply.get("ok"), bool):

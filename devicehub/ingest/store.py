@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from django.db import connection, transaction
 from django.utils import timezone
 
+from authsvc.text import make_storable
 from devicehub.commands import replies, transitions
 from devicehub.conf import settings
 from devicehub.db import bulk
@@ -261,7 +262,7 @@ def _write_readings(
     kind: Kind, items: Sequence[Judged], now: str, as_time: Callable[[datetime], str]
 ) -> None:
     declared = kind.device_type._readings
-    writers = {"json": bulk.as_json, "datetime": as_time}  # for what a driver does not take as it is
+    writers = {"json": bulk.dump_json, "datetime": as_time}  # for what a driver does not take as it is
     written = {n: writers[reading.type] for n, reading in declared.items() if reading.type in writers}
     rows = []
     for item in items:
@@ -298,18 +299,20 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
     return (
         item.device.pk,
         message.topic,
-        bulk.as_json(item.document) if storable else None,
+        bulk.dump_json(item.document) if storable else None,
         None if storable or failed else message.payload,
-        _text(message.content_type, 100),
-        _text(message.correlation_id, 256),
-        bulk.as_json(_properties(message)) if message.user_properties and not failed else "{}",
+        make_storable(message.content_type, 100),
+        make_storable(message.correlation_id, 256),
+        bulk.dump_json(_properties(message)) if message.user_properties and not failed else "{}",
         FAILED if failed else COMPLETED,
-        _text(f"{item.reason}: {item.detail}", 1000) + QUARANTINED_AS.format(item.kept_as) if failed else "",
+        make_storable(f"{item.reason}: {item.detail}", 1000) + QUARANTINED_AS.format(item.kept_as)
+        if failed
+        else "",
         now,
         now,
         None if failed else item.digest,
         item.outcome.value,
-        bulk.as_json([_text(note, 300) for note in item.notes.told()]) if item.notes else "[]",
+        bulk.dump_json([make_storable(note, 300) for note in item.notes.told()]) if item.notes else "[]",
     )
 
 
@@ -317,32 +320,27 @@ COMPLETED, FAILED = ProcessingStatus.COMPLETED.value, ProcessingStatus.FAILED.va
 
 
 def _properties(message: Message) -> dict[str, str]:
-    return {_text(name, 256): _text(value, 1024) for name, value in message.user_properties[:32]}
+    return {
+        make_storable(name, 256): make_storable(value, 1024) for name, value in message.user_properties[:32]
+    }
 
 
 def _quarantined(item: Item) -> QuarantinedMessage:
     message = item.message
     row = QuarantinedMessage(
         reason=str(item.reason),
-        detail=_text(item.detail, 500),
-        topic=_text(message.topic, 512),
+        detail=make_storable(item.detail, 500),
+        topic=make_storable(message.topic, 512),
         payload=message.payload[:MAX_KEPT],
-        content_type=_text(message.content_type, 100),
-        correlation_id=_text(message.correlation_id, 256),
+        content_type=make_storable(message.content_type, 100),
+        correlation_id=make_storable(message.correlation_id, 256),
         user_properties=_properties(message),
         retain=message.retain,
         device_key=item.key[:260],
         received_at=message.received_at,
     )
-    notes = [_text(note, 300) for note in item.notes.told()] if isinstance(item, Judged) else []
-    in_both = f"{row.topic}{row.content_type}{row.correlation_id}{_text(item.detail, 1000)}"
-    in_one = f"{bulk.as_json(row.user_properties)}{bulk.as_json(notes)}"
+    notes = [make_storable(note, 300) for note in item.notes.told()] if isinstance(item, Judged) else []
+    in_both = f"{row.topic}{row.content_type}{row.correlation_id}{make_storable(item.detail, 1000)}"
+    in_one = f"{bulk.dump_json(row.user_properties)}{bulk.dump_json(notes)}"
     row.size = ROW + len(row.payload) + 2 * len(in_both.encode()) + len(in_one.encode())
     return row
-
-
-def _text(value: str, longest: int) -> str:
-    """What every database can hold of a text that a device chose."""
-    if not value:
-        return value
-    return value[:longest].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

@@ -82,7 +82,7 @@ def check_number(value: Any) -> float:
     return number or 0.0
 
 
-def as_json(value: Any) -> Any:
+def replace_unstorable(value: Any) -> Any:
     """*value* with everything replaced that is not in JSON, or that a database does not keep there."""
     match value:
         case str():
@@ -92,12 +92,12 @@ def as_json(value: Any) -> Any:
         case None | bool() | int():
             return value
         case dict():
-            return {as_json(str(name)): as_json(inner) for name, inner in value.items()}
+            return {replace_unstorable(str(name)): replace_unstorable(inner) for name, inner in value.items()}
         case list():
-            return [as_json(inner) for inner in value]
+            return [replace_unstorable(inner) for inner in value]
         case bytes():
             return base64.b64encode(value).decode()
-    return as_json(str(value))
+    return replace_unstorable(str(value))
 
 
 def _integer(value: Any) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from django.db import connections, models, transaction
 from django.utils import timezone
@@ -17,10 +16,9 @@ from authsvc.core import passwords
 from authsvc.models import UsernameField
 from authsvc.secret_columns import SecretField
 from devicehub.db import clock
+from devicehub.db.portions import batched
 from devicehub.kinds import identifiers
 from devicehub.models.fields import DeviceIdField, validate_device_id
-
-Thing = TypeVar("Thing")
 
 
 class DeviceStatus(models.TextChoices):
@@ -46,13 +44,6 @@ def register_command_sender(sender: CommandSender) -> None:
     """Tell BaseDevice.send_command() who sends; the app does it when it is ready."""
     global _command_sender
     _command_sender = sender
-
-
-def batched(things: Iterable[Thing], most: int) -> Iterator[list[Thing]]:
-    """*things* in lists of at most *most*: a statement has a bounded number of parameters."""
-    source = iter(things)
-    while some := list(islice(source, most)):
-        yield some
 
 
 class Watcher(Protocol):

@@ -84,19 +84,19 @@ def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
     At most *most* names of devices and usernames, and *most* that each client id of an account covers.
     """
     arms = [
-        f"SELECT {column} AS name, '{kind.slug}/' || device_id AS owner FROM {kind.device_model._meta.db_table}"  # noqa: S608
+        f"SELECT {column} AS name, '{kind.slug}/' || device_id AS owner FROM {kind.device_model._meta.db_table}"
         for kind in registry
         for column in NAMES
     ]
-    arms.append(f"SELECT username, 'account/' || username FROM {Account._meta.db_table}")  # noqa: S608
+    arms.append(f"SELECT username, 'account/' || username FROM {Account._meta.db_table}")
     pairs = (
-        f"SELECT DISTINCT name, owner FROM ({' UNION ALL '.join(arms)}) AS everybody WHERE name IS NOT NULL"  # noqa: S608
+        f"SELECT DISTINCT name, owner FROM ({' UNION ALL '.join(arms)}) AS everybody WHERE name IS NOT NULL"
     )
     shared = (
-        f"SELECT name FROM ({pairs}) AS named GROUP BY name HAVING COUNT(*) > 1 ORDER BY name LIMIT {most}"  # noqa: S608
+        f"SELECT name FROM ({pairs}) AS named GROUP BY name HAVING COUNT(*) > 1 ORDER BY name LIMIT {most}"
     )
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT name, owner FROM ({pairs}) AS named WHERE name IN ({shared})")  # noqa: S608
+        cursor.execute(f"SELECT name, owner FROM ({pairs}) AS named WHERE name IN ({shared})")
         found: dict[str, list[str]] = {}
         for name, owner in cursor.fetchall():
             found.setdefault(name, []).append(owner)

@@ -24,6 +24,8 @@ from authsvc.models import Denial, Grant
 from devicehub import commands, provisioning
 from devicehub.db import batches
 from devicehub.db.batches import Pace, Stopped, Where
+from devicehub.db.portions import batched
+from devicehub.db.statements import quoted
 from devicehub.history import rollups
 from devicehub.kinds import identifiers, topics
 from devicehub.kinds.registry import Kind, registry
@@ -38,7 +40,6 @@ from devicehub.models import (
     QuarantineUse,
     RemovalRequest,
     Rollup,
-    batched,
     new_names,
 )
 from devicehub.removal import retained
@@ -210,8 +211,8 @@ def _drain_found(rows: models.QuerySet[Any], pace: Pace) -> int:
     total = 0
     for pks in batched(list(rows.order_by().values_list("pk", flat=True)), min(pace.rows, 500)):
         marks = ", ".join(["%s"] * len(pks))
-        table = batches.quoted(rows.model._meta.db_table)
-        total += pace.execute(f"DELETE FROM {table} WHERE id IN ({marks})", pks)  # noqa: S608
+        table = quoted(rows.model._meta.db_table)
+        total += pace.execute(f"DELETE FROM {table} WHERE id IN ({marks})", pks)
     return total
 
 
@@ -296,7 +297,9 @@ def _drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> tuple[int, int, i
     of, portioned = Where("device_id = %s", [device.pk]), _portioned(device)
     readings, messages = kind.reading_model, kind.message_model
     return (
-        batches.sweep(readings._meta.db_table, "timestamp", of, pace) if readings in portioned else 0,
+        batches.delete_by_time(readings._meta.db_table, "timestamp", of, pace)
+        if readings in portioned
+        else 0,
         batches.drain(messages._meta.db_table, *of, pace) if messages in portioned else 0,
         batches.drain(Rollup._meta.db_table, "device_key = %s", [kind.key(device.device_id)], pace),
     )

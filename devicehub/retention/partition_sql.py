@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 
-from devicehub.db.batches import Pace, quoted
+from devicehub.db.batches import Pace
+from devicehub.db.statements import execute, query, quoted
 
 LOCK_MS = 250  # waited for a lock at most: everybody else queues behind who waits
 ATTEMPTS = 60
@@ -26,32 +27,32 @@ class NotPartitioned(Exception):
 def alone(table: str) -> Iterator[bool]:
     """Whether nobody else makes partitions of *table*; until the end nobody does. The lock ends with its process."""
     key = f"devicehub partitions of {table}"
-    [(free,)] = ask("SELECT pg_try_advisory_lock(hashtext(%s))", [key])
+    [(free,)] = query("SELECT pg_try_advisory_lock(hashtext(%s))", [key])
     try:
         yield free
     finally:
         if free:
-            ask("SELECT pg_advisory_unlock(hashtext(%s))", [key])
+            query("SELECT pg_advisory_unlock(hashtext(%s))", [key])
 
 
 def clear(table: str) -> None:
     """Drop a table that was being filled, with its mirror, if there is one. NotPartitioned if it is not ours."""
     refuse_foreign(table)
     with locked(""):
-        do(f"DROP FUNCTION IF EXISTS {quoted(f'{table}_mirror')}() CASCADE")
-        do(f"DROP TABLE IF EXISTS {quoted(table)}")
+        execute(f"DROP FUNCTION IF EXISTS {quoted(f'{table}_mirror')}() CASCADE")
+        execute(f"DROP TABLE IF EXISTS {quoted(table)}")
 
 
 def refuse_foreign(table: str) -> None:
     """Raise NotPartitioned where *table* exists and was not made to be filled."""
-    found = ask("SELECT obj_description(to_regclass(%s), 'pg_class')", [quoted(table)])
-    exists = ask("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", [quoted(table)])
+    found = query("SELECT obj_description(to_regclass(%s), 'pg_class')", [quoted(table)])
+    exists = query("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", [quoted(table)])
     if exists and found != [(MARK,)]:
         raise NotPartitioned(f"There is a table {table} already, which is not ours to drop: rename it")
 
 
 def mark(table: str) -> None:
-    do(f"COMMENT ON TABLE {quoted(table)} IS '{MARK}'")
+    execute(f"COMMENT ON TABLE {quoted(table)} IS '{MARK}'")
 
 
 def mirror(old: str, new: str, within: str = "true") -> None:
@@ -60,7 +61,7 @@ def mirror(old: str, new: str, within: str = "true") -> None:
     names = ", ".join(columns(old))
     values = ", ".join(f"NEW.{column}" for column in columns(old))
     body = (
-        "BEGIN IF TG_OP = 'TRUNCATE' THEN"  # noqa: S608
+        "BEGIN IF TG_OP = 'TRUNCATE' THEN"
         f" TRUNCATE {into}; RETURN NULL; END IF;"
         f" IF TG_OP <> 'INSERT' THEN DELETE FROM {into} WHERE id = OLD.id AND timestamp = OLD.timestamp;"
         # Not copied yet: it will be, as it is then.
@@ -69,34 +70,34 @@ def mirror(old: str, new: str, within: str = "true") -> None:
         f" INSERT INTO {into} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING; END IF; RETURN NULL; END"
     )
     with locked(f"LOCK TABLE {quoted(old)} IN SHARE ROW EXCLUSIVE MODE"):
-        do(f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+        execute(f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
         for name, event, level in (
             ("mirror", "INSERT OR UPDATE OR DELETE", "ROW"),
             ("mirror_truncate", "TRUNCATE", "STATEMENT"),
         ):
-            do(
+            execute(
                 f"CREATE TRIGGER {name} AFTER {event} ON {quoted(old)}"
                 f" FOR EACH {level} EXECUTE FUNCTION {function}()"
             )
-            do(f"ALTER TABLE {quoted(old)} ENABLE ALWAYS TRIGGER {name}")
+            execute(f"ALTER TABLE {quoted(old)} ENABLE ALWAYS TRIGGER {name}")
 
 
 def copy(old: str, new: str, pace: Pace, within: str = "true") -> None:
     """Copy the rows of *old* that are *within* to *new*, which mirrors the changes since. Raises Stopped."""
     table, names = quoted(old), ", ".join(columns(old))
     wanted = within.format(row=table)
-    [(first, last)] = ask(f"SELECT min(id), max(id) FROM {table} WHERE {wanted}")  # noqa: S608
+    [(first, last)] = query(f"SELECT min(id), max(id) FROM {table} WHERE {wanted}")
     after = None if first is None else first - 1
     while after is not None and after < last:
-        [(until,)] = ask(
-            f"SELECT max(id) FROM (SELECT id FROM {table} WHERE id > %s AND {wanted}"  # noqa: S608
+        [(until,)] = query(
+            f"SELECT max(id) FROM (SELECT id FROM {table} WHERE id > %s AND {wanted}"
             " ORDER BY id LIMIT %s) AS coming",
             [after, pace.rows],
         )
         if until is None:
             break
         pace.execute(
-            f"INSERT INTO {quoted(new)} ({names}) SELECT {names} FROM {table}"  # noqa: S608
+            f"INSERT INTO {quoted(new)} ({names}) SELECT {names} FROM {table}"
             f" WHERE id > %s AND id <= %s AND {wanted} FOR SHARE ON CONFLICT DO NOTHING",
             [after, until],
         )
@@ -105,21 +106,21 @@ def copy(old: str, new: str, pace: Pace, within: str = "true") -> None:
 
 def own_like(table: str, like: str, *, parted: bool = False) -> None:
     """Give *table* the owner of *like*, and its storage parameters unless it is *parted*, which has none."""
-    [(owner, options, mine)] = ask(
+    [(owner, options, mine)] = query(
         "SELECT relowner::regrole::text, (SELECT string_agg(format('%%I = %%L', option_name, option_value), ', ')"
         " FROM pg_options_to_table(reloptions)), relowner::regrole::text = quote_ident(current_user)"
         " FROM pg_class WHERE oid = %s::regclass",
         [quoted(like)],
     )
     if options and not parted:
-        do(f"ALTER TABLE {quoted(table)} SET ({options})")
+        execute(f"ALTER TABLE {quoted(table)} SET ({options})")
     if not mine:
-        do(f"ALTER TABLE {quoted(table)} OWNER TO {owner}")
+        execute(f"ALTER TABLE {quoted(table)} OWNER TO {owner}")
 
 
 def foreign_keys(table: str) -> list[tuple[str, str]]:
     """Name and definition of each foreign key of *table*."""
-    return ask(
+    return query(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE conrelid = %s::regclass AND contype = 'f'",
         [quoted(table)],
@@ -142,27 +143,16 @@ def patiently(action: Callable[[], Any]) -> Any:
 def locked(lock: str) -> Iterator[None]:
     """A transaction with *lock*, in which no lock is waited for longer than LOCK_MS."""
     with transaction.atomic():
-        do(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'")
+        execute(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'")
         if lock:
-            do(lock)
+            execute(lock)
         yield
-
-
-def do(statement: str, parameters: list[Any] | None = None) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-
-
-def ask(statement: str, parameters: list[Any] | dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return list(cursor.fetchall())
 
 
 def columns(table: str) -> list[str]:
     return [
         quoted(name)
-        for (name,) in ask(
+        for (name,) in query(
             "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
             " AND attgenerated = '' ORDER BY attnum",
             [quoted(table)],
@@ -172,7 +162,7 @@ def columns(table: str) -> list[str]:
 
 def indexes(table: str) -> list[tuple[str, str]]:
     """The indexes of *table* but the primary key's, as name (quoted where that is needed) and statement."""
-    return ask(
+    return query(
         "SELECT quote_ident(relname), pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON oid = indexrelid"
         " WHERE indrelid = %s::regclass AND NOT indisprimary ORDER BY relname",
         [quoted(table)],
@@ -182,7 +172,7 @@ def indexes(table: str) -> list[tuple[str, str]]:
 def obstacles(table: str) -> Iterator[tuple[str, list[str]]]:
     """What belongs to the table and would not survive."""
     for what, question in _OBSTACLES.items():
-        names = [name for (name,) in ask(question, {"table": quoted(table)})]
+        names = [name for (name,) in query(question, {"table": quoted(table)})]
         if names:
             yield what, names
 

@@ -19,14 +19,13 @@ import structlog
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from devicehub.db.batches import Pace, quoted
+from devicehub.db.batches import Pace
+from devicehub.db.statements import execute, query, quoted
 from devicehub.kinds.registry import Kind, registry
 from devicehub.retention import partition_sql
 from devicehub.retention.partition_sql import (
     NotPartitioned,
     alone,
-    ask,
-    do,
     locked,
     own_like,
     patiently,
@@ -72,7 +71,7 @@ def partitions_of(table: str) -> list[Partition]:
 def _catalogue(tables: list[str]) -> dict[str, tuple[list[Partition], bool]]:
     """The partitions of each table, the one of the rest last, and whether a conversion left something behind."""
     found: dict[str, tuple[list[Partition], bool]] = {}
-    for table, left, name, bounds in ask(
+    for table, left, name, bounds in query(
         "SELECT wanted, coalesce(obj_description(to_regclass(quote_ident(beside)), 'pg_class') = %s, false),"
         " child.relname, pg_get_expr(child.relpartbound, child.oid)"
         " FROM unnest(%s::text[], %s::text[]) AS tables (wanted, beside)"
@@ -96,15 +95,15 @@ def plan(kind: Kind, by: str) -> Plan:
     if connection.vendor != "postgresql":
         raise NotPartitioned("Partitions need PostgreSQL; this database is SQLite")
     table = kind.reading_model._meta.db_table
-    if ask("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'p'", [quoted(table)]):
+    if query("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'p'", [quoted(table)]):
         raise NotPartitioned(f"{table} is partitioned already")
     partition_sql.refuse_foreign(_beside_table(table))
     for what, names in partition_sql.obstacles(table):
         raise NotPartitioned(f"{table} has {what}, which would be lost: {', '.join(names)}")
-    [(rows,)] = ask(
+    [(rows,)] = query(
         "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s::regclass", [quoted(table)]
     )
-    [(oldest,)] = ask(f"SELECT min(timestamp) FROM {quoted(table)}")  # noqa: S608
+    [(oldest,)] = query(f"SELECT min(timestamp) FROM {quoted(table)}")
     end = _ahead(timezone.now(), by)
     starts, start = [], _period(min(oldest or timezone.now(), timezone.now()), by)
     while start < end:
@@ -128,7 +127,7 @@ def convert(made: Plan, pace: Pace) -> None:
             patiently(lambda: partition_sql.clear(made.beside))
             raise
     try:
-        do(f"ANALYZE {quoted(made.table)}")
+        execute(f"ANALYZE {quoted(made.table)}")
     except DatabaseError as error:  # the table is converted, and autovacuum will do it
         log.warning("partitions.not_analyzed", table=made.table, error=str(error))
 
@@ -197,14 +196,14 @@ def _drop(table: str, name: str, taken_in: int | None) -> bool:
     with locked(f"LOCK TABLE ONLY {quoted(table)}, {quoted(name)} IN ACCESS EXCLUSIVE MODE"):
         if _has_newer(name, taken_in):
             return False
-        do(f"DROP TABLE {quoted(name)}")
+        execute(f"DROP TABLE {quoted(name)}")
     return True
 
 
 def _has_newer(name: str, taken_in: int | None) -> bool:
     if taken_in is None:
         return False
-    return bool(ask(f"SELECT 1 FROM {quoted(name)} WHERE id > %s LIMIT 1", [taken_in]))  # noqa: S608
+    return bool(query(f"SELECT 1 FROM {quoted(name)} WHERE id > %s LIMIT 1", [taken_in]))
 
 
 def _attach(table: str, start: datetime, end: datetime, pace: Pace) -> None:
@@ -229,14 +228,14 @@ def _prepare(table: str, name: str, within: str) -> None:
     """A table that needs no look at its rows to become a partition."""
     new = quoted(name)
     with locked(""):
-        do(
+        execute(
             f"CREATE TABLE {new} (LIKE {quoted(table)} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
             " INCLUDING GENERATED INCLUDING INDEXES)"
         )
         partition_sql.mark(name)
-        do(f"ALTER TABLE {new} ADD CONSTRAINT within CHECK ({within.format(row=new)})")
+        execute(f"ALTER TABLE {new} ADD CONSTRAINT within CHECK ({within.format(row=new)})")
         for constraint, definition in partition_sql.foreign_keys(table):
-            do(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(constraint)} {definition}")
+            execute(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(constraint)} {definition}")
         own_like(name, _name(table, None))
 
 
@@ -245,45 +244,45 @@ def _take_over(table: str, name: str, within: str, bounds: str) -> None:
     new, rest = quoted(name), quoted(_name(table, None))
     # Writers wait at the table itself: the rest refuses a row that was sent there before the partition was made.
     with locked(f"LOCK TABLE ONLY {quoted(table)} IN SHARE ROW EXCLUSIVE MODE"):
-        do(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE")
-        do(f"DROP FUNCTION {quoted(f'{name}_mirror')}() CASCADE")
-        do(f"DELETE FROM {rest} WHERE {within.format(row=rest)}")  # noqa: S608
-        do(f"ALTER TABLE {quoted(table)} ATTACH PARTITION {new} FOR VALUES FROM {bounds}")
-        do(f"ALTER TABLE {new} DROP CONSTRAINT within")
-        do(f"COMMENT ON TABLE {new} IS NULL")
+        execute(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE")
+        execute(f"DROP FUNCTION {quoted(f'{name}_mirror')}() CASCADE")
+        execute(f"DELETE FROM {rest} WHERE {within.format(row=rest)}")
+        execute(f"ALTER TABLE {quoted(table)} ATTACH PARTITION {new} FOR VALUES FROM {bounds}")
+        execute(f"ALTER TABLE {new} DROP CONSTRAINT within")
+        execute(f"COMMENT ON TABLE {new} IS NULL")
 
 
 def _build(made: Plan) -> None:
     """The partitioned table, empty and complete: whoever fills it fills its indexes and is checked."""
     old, new, sequence = quoted(made.table), quoted(made.beside), quoted(f"{made.beside}_seq")
     with locked(""):  # the foreign key locks the table of devices against writers, for a moment
-        do(
+        execute(
             f"CREATE TABLE {new} (LIKE {old} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED"
             " INCLUDING STORAGE INCLUDING COMMENTS) PARTITION BY RANGE (timestamp)"
         )
         partition_sql.mark(made.beside)
         # A sequence and no identity: partitions have had one only since PostgreSQL 17.
-        do(f"CREATE SEQUENCE {sequence} AS bigint OWNED BY {new}.id")
-        do(f"ALTER TABLE {new} ALTER COLUMN id SET DEFAULT nextval('{sequence}')")
-        do(f"ALTER TABLE {new} ADD PRIMARY KEY (id, timestamp)")
+        execute(f"CREATE SEQUENCE {sequence} AS bigint OWNED BY {new}.id")
+        execute(f"ALTER TABLE {new} ALTER COLUMN id SET DEFAULT nextval('{sequence}')")
+        execute(f"ALTER TABLE {new} ADD PRIMARY KEY (id, timestamp)")
         for start in made.starts:
             bounds = f"FROM ('{start.isoformat()}') TO ('{_next(start, made.by).isoformat()}')"
-            do(f"CREATE TABLE {quoted(_name(made.table, start))} PARTITION OF {new} FOR VALUES {bounds}")
-        do(f"CREATE TABLE {quoted(_name(made.table, None))} PARTITION OF {new} DEFAULT")
+            execute(f"CREATE TABLE {quoted(_name(made.table, start))} PARTITION OF {new} FOR VALUES {bounds}")
+        execute(f"CREATE TABLE {quoted(_name(made.table, None))} PARTITION OF {new} DEFAULT")
         for name, definition in partition_sql.indexes(made.table):
-            do(
+            execute(
                 f"{re.sub(r' ON .*? USING ', f' ON {new} USING ', definition, count=1)}".replace(
                     f" {name} ON ", f" {quoted(_beside(name))} ON ", 1
                 )
             )
         for name, definition in partition_sql.foreign_keys(made.table):
-            do(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(name)} {definition}")
-        for role, privilege, option in ask(
+            execute(f"ALTER TABLE {new} ADD CONSTRAINT {quoted(name)} {definition}")
+        for role, privilege, option in query(
             "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type, is_grantable"
             " FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = %s::regclass",
             [old],
         ):
-            do(f"GRANT {privilege} ON {new} TO {role}{' WITH GRANT OPTION' if option else ''}")
+            execute(f"GRANT {privilege} ON {new} TO {role}{' WITH GRANT OPTION' if option else ''}")
         for part in [*(_name(made.table, start) for start in made.starts), _name(made.table, None)]:
             own_like(part, made.table)
         own_like(made.beside, made.table, parted=True)
@@ -293,25 +292,25 @@ def _swap(made: Plan) -> None:
     """The new table takes the place and the names of the old one."""
     old, new, function = quoted(made.table), quoted(made.beside), quoted(f"{made.beside}_mirror")
     with locked(f"LOCK TABLE {old} IN ACCESS EXCLUSIVE MODE"):
-        [(sequence, primary)] = ask(
+        [(sequence, primary)] = query(
             "SELECT (SELECT relname FROM pg_class WHERE oid = pg_get_serial_sequence(%s, 'id')::regclass),"
             " (SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p')",
             [old, old],
         )
         names = [name for name, _ in partition_sql.indexes(made.table)]
-        ask(
-            f"SELECT setval(%s::regclass, last_value, is_called) FROM {quoted(sequence)}",  # noqa: S608
+        query(
+            f"SELECT setval(%s::regclass, last_value, is_called) FROM {quoted(sequence)}",
             [quoted(f"{made.beside}_seq")],
         )
-        [(comment,)] = ask("SELECT quote_nullable(obj_description(%s::regclass, 'pg_class'))", [old])
-        do(f"COMMENT ON TABLE {new} IS {comment}")
-        do(f"DROP TABLE {old}")
-        do(f"DROP FUNCTION {function}()")
-        do(f"ALTER TABLE {new} RENAME TO {old}")
-        do(f"ALTER SEQUENCE {quoted(f'{made.beside}_seq')} RENAME TO {quoted(sequence)}")
-        do(f"ALTER INDEX {quoted(f'{made.beside}_pkey')} RENAME TO {quoted(primary)}")
+        [(comment,)] = query("SELECT quote_nullable(obj_description(%s::regclass, 'pg_class'))", [old])
+        execute(f"COMMENT ON TABLE {new} IS {comment}")
+        execute(f"DROP TABLE {old}")
+        execute(f"DROP FUNCTION {function}()")
+        execute(f"ALTER TABLE {new} RENAME TO {old}")
+        execute(f"ALTER SEQUENCE {quoted(f'{made.beside}_seq')} RENAME TO {quoted(sequence)}")
+        execute(f"ALTER INDEX {quoted(f'{made.beside}_pkey')} RENAME TO {quoted(primary)}")
         for name in names:
-            do(f"ALTER INDEX {quoted(_beside(name))} RENAME TO {name}")
+            execute(f"ALTER INDEX {quoted(_beside(name))} RENAME TO {name}")
 
 
 def _beside(index: str) -> str:

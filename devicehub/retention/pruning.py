@@ -21,6 +21,7 @@ from authsvc.durations import duration
 from devicehub.conf import settings
 from devicehub.db import batches
 from devicehub.db.batches import Pace, Where
+from devicehub.db.statements import as_time, execute
 from devicehub.history import rollup_sql, rollups
 from devicehub.kinds.registry import Kind
 from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse, Rollup
@@ -109,13 +110,13 @@ def prune_quarantine(pace: Pace) -> Pruned:
     kept, table = keep_quarantine(), QuarantinedMessage._meta.db_table
     done = Pruned("quarantine", before=timezone.now() - kept if kept else None)
     if done.before:
-        old = Where("received_at < %s", [batches.as_time(done.before)])
+        old = Where("received_at < %s", [as_time(done.before)])
         try:
-            done.deleted = batches.sweep(table, "received_at", old, pace)
+            done.deleted = batches.delete_by_time(table, "received_at", old, pace)
         finally:  # also when it was stopped
             QuarantineUse.forget()
         before = Where("last_at < %s", old.parameters)
-        batches.sweep(CountedRefusal._meta.db_table, "last_at", before, pace)
+        batches.delete_by_time(CountedRefusal._meta.db_table, "last_at", before, pace)
     done.oldest = _oldest(QuarantinedMessage, "received_at")
     return done
 
@@ -136,8 +137,8 @@ def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
             # The plus keeps both databases from walking along the ids instead of the times.
             known = Where("+id <= %s", [taken_in])
         done.partitions = partitions.drop_before(kind, done.before, taken_in, pace)
-        old = Where("timestamp < %s", [batches.as_time(done.before)])
-        done.deleted = batches.sweep(table, "timestamp", old, pace, but_only=known)
+        old = Where("timestamp < %s", [as_time(done.before)])
+        done.deleted = batches.delete_by_time(table, "timestamp", old, pace, but_only=known)
     done.oldest = _oldest(kind.reading_model, "timestamp")
     return done
 
@@ -146,7 +147,7 @@ def _prune_messages(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
     done = Pruned("messages", before=timezone.now() - kept if kept else None)
     if done.before is not None:
         table = kind.message_model._meta.db_table
-        done.deleted = batches.trim(table, "received_at", batches.as_time(done.before), pace)
+        done.deleted = batches.trim(table, "received_at", as_time(done.before), pace)
     # Rows are written in that order, and there is no index on the time.
     done.oldest = kind.message_model.objects.order_by("pk").values_list("received_at", flat=True).first()
     return done
@@ -170,7 +171,7 @@ def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelt
         condition = (
             f"device_key IN ({_places(keys)}) AND name IN ({_places(names)}) AND period = %s AND start < %s"
         )
-        parameters = [*keys, *names, period.value, batches.as_time(done.before)]
+        parameters = [*keys, *names, period.value, as_time(done.before)]
         done.deleted += batches.drain(Rollup._meta.db_table, condition, parameters, pace)
     return done
 
@@ -178,8 +179,7 @@ def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelt
 def settle_file() -> None:
     """After much was deleted on SQLite: copy the write-ahead log into the database, waiting for nobody."""
     if connection.vendor == "sqlite" and not connection.in_atomic_block:
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _counted(model: Any, what: str, column: str, kept: timedelta | None, floor: Any) -> Pruned:

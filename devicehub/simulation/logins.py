@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from django.db import transaction
 
 from devicehub import provisioning
+from devicehub.db.portions import batched
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, validate_device_id
 
@@ -38,17 +39,13 @@ def enlist(
     """
     validate_device_id(f"{prefix}{count:03d}")
     ids = [f"{prefix}{number:03d}" for number in range(1, count + 1)]
-    for some in _parts(ids):
+    for some in batched(ids, AT_ONCE):
         _refuse_real(kind, kind.device_model.objects.filter(device_id__in=some))
     logins: list[Login] = []
-    for some in _parts(ids):
+    for some in batched(ids, AT_ONCE):
         logins += _enlist(kind, some)
         progress(len(logins))
     return logins
-
-
-def _parts(ids: list[str]) -> Iterator[list[str]]:
-    return (ids[start : start + AT_ONCE] for start in range(0, len(ids), AT_ONCE))
 
 
 @transaction.atomic

@@ -9,7 +9,8 @@ from django.utils import timezone
 
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.selection import parse
-from devicehub.history import rollup_sql, rollups
+from devicehub.db import statements
+from devicehub.history import rollups
 from rig.telemetry import HOUR, measure, prune, roll_up
 
 
@@ -84,5 +85,5 @@ class TestChart:
         (statement,) = [sql for sql in readings if "GROUP BY" in sql]
         assert "WHERE id > " in statement
         if connection.vendor == "sqlite":  # PostgreSQL goes by what it knows of the table
-            plan = " ".join(row[-1] for row in rollup_sql.ask(f"EXPLAIN QUERY PLAN {statement}"))
+            plan = " ".join(row[-1] for row in statements.query(f"EXPLAIN QUERY PLAN {statement}"))
             assert "USING INTEGER PRIMARY KEY (rowid>?)" in plan

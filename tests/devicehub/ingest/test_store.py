@@ -83,18 +83,18 @@ def test_every_column_of_a_message_is_written():
     [None, {"a": None}, 2**70, {"a": [1.5, True, "\u2028"]}, {1: 2}, "\ud800", "null", 0.1, -0.0, 1e300],
 )
 def test_json_is_written_as_django_reads_it(value):
-    assert json.loads(bulk.as_json(value)) == json.loads(json.dumps(value))
+    assert json.loads(bulk.dump_json(value)) == json.loads(json.dumps(value))
 
 
 @pytest.mark.parametrize("value", [{1, 2}, b"", NOW, {"a": NOW}])
 def test_what_is_no_json_is_refused(value):
     with pytest.raises(TypeError):
-        bulk.as_json(value)
+        bulk.dump_json(value)
 
 
 def test_what_is_no_number_never_becomes_null():
     """The database refuses it, so nothing is stored that was not sent."""
-    assert json.dumps(math.nan) == bulk.as_json(math.nan)
+    assert json.dumps(math.nan) == bulk.dump_json(math.nan)
 
 
 def test_a_time_is_stored_in_utc(station):

@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, connections, models, transaction
 from django.utils import timezone
 
+from devicehub.db import statements
 from devicehub.db.batches import Pace, Stopped
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message
@@ -371,12 +372,12 @@ class TestPartitionsThatGoOn:
         assert sql(f"SELECT to_regclass('{made.beside}')") == [(None,)]
 
     def test_a_table_that_is_not_analyzed_is_converted(self, months_of_readings, monkeypatch, caplog):
-        def do(statement, parameters=None):
+        def execute(statement, parameters=None):
             if statement.startswith("ANALYZE"):
                 raise OperationalError("canceling statement due to statement timeout")
-            partition_sql.do(statement, parameters)
+            return statements.execute(statement, parameters)
 
-        monkeypatch.setattr(partitions, "do", do)
+        monkeypatch.setattr(partitions, "execute", execute)
 
         self.convert()
 
