@@ -12,15 +12,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
-
-from django.core.signals import setting_changed
 
 from authsvc import directory
 from authsvc import policy as policies
-from authsvc.conf import limits
+from authsvc.caches import BoundedCache
+from authsvc.conf import cache_size
 from authsvc.core.access import LoginQuestion, Principal, Verdict
 from authsvc.dialects.base import Dialect, Reply, Request
 from authsvc.freshness.remembered import Stamp, counts
@@ -92,7 +89,8 @@ class Answer:
 
 
 _KEYED = hashlib.blake2b(key=secrets.token_bytes(32))  # of this process: its digests mean nothing outside it
-_kept: OrderedDict[Hashable, Answer] = OrderedDict()
+# The answer that was put longest ago makes room. An answer that is still asked for is put again once it ended.
+_kept: BoundedCache[Hashable, Answer] = BoundedCache(cache_size)
 
 
 def recall(request: Request, dialect: Dialect, stamp: Stamp | None) -> Answer | None:
@@ -129,16 +127,8 @@ def keep(
     ends = [end for end in (reply.until, question.client.valid_until) if end is not None]
     until = min(ends, default=None)
     noted = None if verdict.allowed else verdict  # a login that renews something changes its principal
-    key = _key(request, dialect)
-    _kept[key] = Answer(reply, noted, tally, policy, principal, client_id, claimants, until)
-    _kept.move_to_end(key)
-    if len(_kept) > limits().cache_size:  # whatever was given longest ago; what is asked still is kept again
-        _kept.popitem(last=False)
-
-
-def forget() -> None:
-    """Keep nothing of what was answered: for tests, and when a setting changes."""
-    _kept.clear()
+    answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until)
+    _kept.put(_key(request, dialect), answer)
 
 
 def _holds(login: Verdict) -> bool:
@@ -173,10 +163,3 @@ def _digest(text: bytes) -> bytes:
     keyed = _KEYED.copy()
     keyed.update(text)
     return keyed.digest()
-
-
-def _forget(**_: Any) -> None:
-    forget()
-
-
-setting_changed.connect(_forget, dispatch_uid="authsvc.answer_cache")

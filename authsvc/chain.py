@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 
-from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from authsvc import caches
 from authsvc.conf import settings
 from authsvc.core.access import AmbiguousIdentity, Directory, Principal
 from authsvc.sources import Source
@@ -62,8 +62,4 @@ def configured() -> Chain:
     return Chain([import_string(path)() for path in settings.directories])
 
 
-def _forget(**_: object) -> None:
-    configured.cache_clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="authsvc.chain")
+caches.register(configured.cache_clear)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.conf import settings as django_settings
-from django.core.signals import setting_changed
 from django.utils.encoding import force_bytes
 
+from authsvc import caches
 from authsvc.core.tokens import MIN_KEY_BYTES, Key
 from authsvc.dialects.base import Options
 
@@ -169,6 +169,11 @@ def limits() -> Limits:
     return Limits(stale, stale / 2 if stale > 0 else REFRESH_SECONDS, settings.cache_size)
 
 
+def cache_size() -> int:
+    """Return how many entries each bounded cache of what was read or answered holds."""
+    return limits().cache_size
+
+
 @functools.cache
 def _limits_of_bodies() -> tuple[int, tuple[tuple[str, int], ...]]:
     longest_first = sorted(settings.uploads.items(), key=lambda item: -len(item[0]))
@@ -209,11 +214,5 @@ def proxy(entry: str) -> Network | str:
     return ipaddress.ip_network((mapped, network.prefixlen - 96))
 
 
-def _forget(**_: Any) -> None:
-    options.cache_clear()
-    _limits_of_bodies.cache_clear()
-    limits.cache_clear()
-    trusted_proxies.cache_clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="authsvc.conf.options")
+for _cached in (options, limits, _limits_of_bodies, trusted_proxies):
+    caches.register(_cached.cache_clear)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from django.core.signals import setting_changed
 from django.db.models import QuerySet
 
+from authsvc import caches
+from authsvc.caches import BoundedCache
 from authsvc.chain import Chain, configured
-from authsvc.conf import limits
+from authsvc.conf import cache_size
 from authsvc.core.access import Principal, Secret
 from authsvc.freshness import reader
 from authsvc.freshness.remembered import Remembered, Stamp
@@ -52,16 +52,14 @@ class Derived:
 
     def __init__(self, derive: Callable[[str, reader.Row], Principal]) -> None:
         self._derive = derive
-        self._known: OrderedDict[str, tuple[reader.Row, Principal]] = OrderedDict()
+        self._known: BoundedCache[str, tuple[reader.Row, Principal]] = BoundedCache(cache_size)
 
     def of(self, username: str, row: reader.Row) -> Principal:
         known = self._known.get(username)
         if known is not None and known[0] == row:
             return known[1]
         principal = self._derive(username, row)
-        self._known[username] = (row, principal)
-        if len(self._known) > limits().cache_size:
-            self._known.popitem(last=False)
+        self._known.put(username, (row, principal))
         return principal
 
     def clear(self) -> None:
@@ -208,8 +206,4 @@ def remembering() -> Memory | None:
     return Memory(configured()) if configured().is_watched else None
 
 
-def _forget(**_: object) -> None:
-    remembering.cache_clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="authsvc.directory")
+caches.register(remembering.cache_clear)

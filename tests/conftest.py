@@ -13,14 +13,13 @@ from django.core.asgi import get_asgi_application
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
-from authsvc import answer_cache, background
+from authsvc import background
 from authsvc.asgi import Entrance
+from authsvc.caches import clear_caches
 from authsvc.freshness import reader
-from authsvc.logins import verifier
 from authsvc.models import Broker
 from authsvc.operation import denials
 from devicehub import mqtt
-from devicehub.api import token as api_token
 from devicehub.dashboard import overview
 from rig.cast import Cast, provision
 from rig.servers import MissingServer
@@ -87,10 +86,8 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is due a second later is done when a test calls background.stop(); test_brokers has the thread."""
     monkeypatch.setattr(background, "wake", lambda: None)
     yield
-    denials.forget()
-    verifier.forget()
-    answer_cache.forget()
-    api_token.forget()
+    denials.clear()
+    clear_caches()
 
 
 @pytest.fixture(autouse=True)

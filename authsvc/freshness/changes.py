@@ -157,7 +157,7 @@ class Listener:
 
     def _begin(self, found: str) -> None:
         """What was not heard until now may have changed, and that includes what is answered in an outage."""
-        remembered.forget(None)
+        remembered.invalidate(None)
         self._session, self._found = object(), found
         log.info("changes.listening")
 
@@ -183,7 +183,7 @@ class Listener:
             self._proof = None
             return
         for name in _names(payload):
-            remembered.forget(name)
+            remembered.invalidate(name)
 
 
 async def _connect() -> psycopg.AsyncConnection[Row]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-from django.core.signals import setting_changed
-
-from authsvc.conf import limits
+from authsvc import caches
+from authsvc.caches import BoundedCache
+from authsvc.conf import cache_size, limits
 from authsvc.freshness.reader import DatabaseAway
 
 T = TypeVar("T")
@@ -60,7 +59,7 @@ class Remembered(Generic[T]):
 
     def __init__(self, read: Callable[[str], Awaitable[T | None]]) -> None:
         self._read = read
-        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+        self._entries: BoundedCache[str, _Entry[T]] = BoundedCache(cache_size)
         self._fills: set[_Fill] = set()
         _all.add(self)
 
@@ -74,7 +73,7 @@ class Remembered(Generic[T]):
             return None
         if time.monotonic() - entry.read_at > limits().refresh_seconds:
             return None
-        self._entries.move_to_end(name)
+        self._entries.touch(name)
         counts.hits += 1
         return entry.value
 
@@ -105,11 +104,11 @@ class Remembered(Generic[T]):
             counts.spoiled += fill.spoiled
             self._entries.pop(name, None)
         else:
-            self._keep(name, _Entry(value, stamp, started))
+            self._entries.put(name, _Entry(value, stamp, started))
         return value
 
-    def forget(self, name: str | None) -> None:
-        """Drop what is known of *name*, or of all (None), and what is being read of it."""
+    def invalidate(self, name: str | None) -> None:
+        """Drop the value of *name*, or all values (None), and the reads of it that are under way."""
         if name is None:
             self._entries.clear()
         else:
@@ -117,12 +116,6 @@ class Remembered(Generic[T]):
         for fill in self._fills:
             if name is None or fill.name == name:
                 fill.spoiled = True
-
-    def _keep(self, name: str, entry: _Entry[T]) -> None:
-        self._entries[name] = entry
-        self._entries.move_to_end(name)
-        while len(self._entries) > limits().cache_size:
-            self._entries.popitem(last=False)
 
     def _stale(self, name: str) -> T:
         """What was read of *name* less than AUTHSVC_STALE_SECONDS ago, by a process that hears of changes.
@@ -136,15 +129,13 @@ class Remembered(Generic[T]):
         return entry.value
 
 
-def forget(name: str | None) -> None:
+def invalidate(name: str | None) -> None:
     """Drop *name*, or everything (None), from all memories of this process."""
     counts.forgotten += 1
     for memory in _all:
-        memory.forget(name)
+        memory.invalidate(name)
 
 
-def _forget_all(**_: Any) -> None:
-    forget(None)
-
-
-setting_changed.connect(_forget_all, dispatch_uid="authsvc.freshness.remembered")
+@caches.register
+def _clear() -> None:
+    invalidate(None)

@@ -13,10 +13,10 @@ import os
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from authsvc.conf import limits
+from authsvc.caches import BoundedCache
+from authsvc.conf import cache_size
 from authsvc.core import passwords
 from authsvc.core.access import Principal, Undecided
 from authsvc.logins import recognised
@@ -29,9 +29,13 @@ MAX_OF_ONE = 2  # of them against one stored hash: guesses at one name hold up n
 MAX_A_MINUTE = 20  # passwords never seen before, against one stored hash
 
 _key = secrets.token_bytes(32)  # of this process: what is remembered means nothing outside it
-_right: OrderedDict[Entry, None] = OrderedDict()
-_wrong: OrderedDict[Entry, None] = OrderedDict()  # of slow hashes: who repeats a mistake costs nothing
-_budgets: OrderedDict[str, tuple[float, int]] = OrderedDict()  # by stored hash: since when, how many
+_right: BoundedCache[Entry, None] = BoundedCache(cache_size)
+_wrong: BoundedCache[Entry, None] = BoundedCache(
+    cache_size
+)  # of slow hashes: who repeats a mistake costs nothing
+_budgets: BoundedCache[str, tuple[float, int]] = BoundedCache(
+    cache_size
+)  # by stored hash: since when, how many
 _running: dict[Entry, Future[bool]] = {}
 _lock = threading.RLock()  # again in the thread that has it when stop() drops what waits
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="verify")
@@ -79,35 +83,23 @@ class Attempt:
             return False
         entry = (stored, self._digest)
         if entry in _right:
-            _right.move_to_end(entry)
+            _right.touch(entry)
             return True
         if passwords.is_fast(stored):
             right = passwords.verify(password, stored)
             if right:
-                _remember(_right, entry)
+                _right.put(entry, None)
         else:
             passwords.scheme_of(stored)  # refuses what is unusable or too costly before any work
             if not password or entry in _wrong:
                 return False
             if recognised.holds(stored, password):  # it was right in another process of this server
-                _remember(_right, entry)
+                _right.put(entry, None)
                 return True
             self.waited = True
             # Who asked may be gone before it ends: what it found is remembered all the same.
             right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
         return right
-
-
-def forget() -> None:
-    """Recognise nobody any more, and start all budgets anew: for tests."""
-    for entries in (_right, _wrong, _budgets):
-        entries.clear()
-
-
-def _remember(entries: OrderedDict[Entry, None], entry: Entry) -> None:
-    entries[entry] = None
-    if len(entries) > limits().cache_size:
-        entries.popitem(last=False)
 
 
 def _submit(entry: Entry, password: str) -> Future[bool]:
@@ -131,7 +123,7 @@ def _finish(entry: Entry, password: str, done: Future[bool]) -> None:
     """In the thread that verified: note what came out, then make room."""
     with _lock:
         if not done.cancelled() and done.exception() is None:
-            _remember(_right if done.result() else _wrong, entry)
+            (_right if done.result() else _wrong).put(entry, None)
             if done.result():
                 recognised.add(entry[0], password)
         _running.pop(entry, None)
@@ -153,10 +145,7 @@ def _within_budget(stored: str) -> bool:
         since, used = now, 0
     if used >= MAX_A_MINUTE:
         return False
-    _budgets[stored] = (since, used + 1)
-    _budgets.move_to_end(stored)
-    if len(_budgets) > limits().cache_size:
-        _budgets.popitem(last=False)
+    _budgets.put(stored, (since, used + 1))
     return True
 
 

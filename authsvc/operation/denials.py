@@ -128,7 +128,7 @@ def flush() -> int:
     return len(taken)
 
 
-def forget() -> None:
+def clear() -> None:
     """Drop what is pending: for tests, whose denials are nobody else's."""
     with _lock:
         _pending.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 
 import structlog
 from django.contrib.auth.decorators import login_not_required
@@ -12,6 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from authsvc import tokens
+from authsvc.caches import BoundedCache
 from authsvc.core.access import AmbiguousIdentity
 from authsvc.freshness import reader
 from authsvc.serving import addresses
@@ -27,10 +28,10 @@ MAX_KEY = 256
 SECONDS = 60
 MAX_OF_ONE = 5
 MANY_KEYS = 30
-MAX_ADDRESSES = 2_000  # that are remembered; the one that failed first goes first
+MAX_ADDRESSES = 2_000  # that are remembered; the one that failed longest ago goes first
 
 log = structlog.get_logger(__name__)
-_failures: OrderedDict[str, tuple[float, Counter[str]]] = OrderedDict()
+_failures: BoundedCache[str, tuple[float, Counter[str]]] = BoundedCache(lambda: MAX_ADDRESSES)
 
 
 @login_not_required
@@ -93,18 +94,10 @@ def _note_failure(address: str, digest: str) -> None:
     since, failed = _failures.get(address, (now, Counter()))
     if now - since >= SECONDS:
         since, failed = now, Counter()
-        _failures.pop(address)
     failed[digest] += 1
-    _failures[address] = (since, failed)
-    if len(_failures) > MAX_ADDRESSES:
-        _failures.popitem(last=False)
+    _failures.put(address, (since, failed))
     if len(failed) == MANY_KEYS and failed[digest] == 1:
         log.warning("token.locked", address=address)
-
-
-def forget() -> None:
-    """Clear all failures: for tests."""
-    _failures.clear()
 
 
 async def _username(digest: str) -> str | None:

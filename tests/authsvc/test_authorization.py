@@ -52,10 +52,10 @@ OK, DENIED = 200, 403
 def nothing_pending(transactional_db):
     """Denials of this test only, all written before its database is emptied."""
     background.stop()
-    denials.forget()
+    denials.clear()
     yield
     background.stop()
-    denials.forget()
+    denials.clear()
 
 
 def reasons():

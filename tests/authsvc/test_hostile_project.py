@@ -702,7 +702,7 @@ call_command("check")
 from django.core.asgi import get_asgi_application
 import httpx
 from authsvc.models import Account, Broker
-from authsvc import answers
+from authsvc.caches import clear_caches
 from authsvc.core import authority
 broker = Broker(name="b"); token = broker.issue_token(); broker.save()
 account = Account(username="ingest"); password = account.generate_password(); account.save()
@@ -731,7 +731,7 @@ async def broken(*arguments, **options):
     inner = arguments[0].password
     raise RuntimeError("provoked")
 authority.decide = broken
-answers.forget()
+clear_caches()
 said += asyncio.run(ask())
 open("plant.json", "w").write(json.dumps({"token": token, "password": password, "said": said}))
 """

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from authsvc import background, conf, directory, policy
+from authsvc.caches import clear_caches
 from authsvc.core import authority, passwords, tokens
 from authsvc.core.access import (
     Action,
@@ -40,7 +41,6 @@ from authsvc.core.memory import MemoryDirectory
 from authsvc.dialects import BY_NAME, DIALECTS, emqx, vernemq
 from authsvc.dialects.base import FORM, JSON, MAX_BODY, Options, Reply, Request
 from authsvc.freshness import reader
-from authsvc.logins import verifier
 from authsvc.models import Account, Broker
 from fleet.models import WeatherStationDevice
 from rig import emqx_rules, hub
@@ -692,7 +692,7 @@ def fault(monkeypatch, loop):
         "the decision": lambda: monkeypatch.setattr(authority, "decide", broken),
         "the password hashing": lambda: (
             monkeypatch.setattr(passwords, "verify", broken_too),
-            verifier.forget(),
+            clear_caches(),
         ),
         "the count of denials": lambda: monkeypatch.setattr(background, "wake", broken_too),
         "the rendering of rules": lambda: monkeypatch.setattr(emqx, "expressed", broken_too),

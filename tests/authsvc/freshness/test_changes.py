@@ -658,8 +658,8 @@ class TestRemembered:
             async def read(name: str, told: str | None = told, answers: Iterator[str] = answers) -> str:
                 value = next(answers)
                 if value == "before":
-                    remembered.forget("neighbour")
-                    remembered.forget(told)
+                    remembered.invalidate("neighbour")
+                    remembered.invalidate(told)
                 return value
 
             memory = Remembered(read)
@@ -670,7 +670,7 @@ class TestRemembered:
 
     def test_a_change_of_another_spoils_nothing(self, run):
         async def read(name: str) -> str:
-            remembered.forget("neighbour")
+            remembered.invalidate("neighbour")
             return name
 
         memory = Remembered(read)
@@ -782,7 +782,7 @@ class TestRemembered:
         memory = Remembered(read)
         run(memory.get("station", "now"))
         away.append(True)
-        remembered.forget("station")
+        remembered.invalidate("station")
 
         with pytest.raises(DatabaseAway):
             run(memory.get("station", None))

@@ -325,7 +325,8 @@ FORKS = """
 import asyncio, os, sqlite3
 import django
 django.setup()
-from authsvc import changes, reader, verifier
+from authsvc.freshness import changes, reader
+from authsvc.logins import verifier
 from django.db import connections
 NAME = connections.settings["default"]["NAME"]
 stored = "PBKDF2$sha256$1$c2FsdA==$" + "0" * 43 + "="

@@ -21,10 +21,10 @@ from rig.hub import ROOT
 STORED = "$2b$04$" + "a" * 53
 IN_ANOTHER_PROCESS = """
 import json, sys
-from authsvc import shared
+from authsvc.logins import recognised
 stored, password, *wanted = json.loads(sys.argv[1])
-shared.add(stored, password)
-print(json.dumps([shared.holds(*pair) for pair in wanted]))
+recognised.add(stored, password)
+print(json.dumps([recognised.holds(*pair) for pair in wanted]))
 """
 
 

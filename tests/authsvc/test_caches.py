@@ -1,0 +1,162 @@
+"""Bounded caches, shared by threads, and the function that clears all caches of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from authsvc import caches, chain, directory
+from authsvc.caches import BoundedCache, clear_caches, register
+from authsvc.conf import limits, options, trusted_proxies
+from authsvc.core import passwords
+from authsvc.freshness.remembered import Remembered, counts
+from authsvc.logins import verifier
+
+STAMP = object()
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Switch between threads as often as the interpreter can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_the_oldest_entry_makes_room():
+    cache: BoundedCache[str, int] = BoundedCache(lambda: 2)
+
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.put("a", 3)
+    cache.put("c", 4)
+
+    assert list(cache.items()) == [("a", 3), ("c", 4)]
+
+
+def test_a_touch_makes_an_entry_the_newest():
+    cache: BoundedCache[str, int] = BoundedCache(lambda: 2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+
+    cache.touch("a")
+    cache.touch("gone")
+    cache.put("c", 3)
+
+    assert list(cache) == ["a", "c"]
+
+
+def test_a_smaller_bound_holds_from_the_next_entry_on():
+    bound = 100
+    cache: BoundedCache[int, int] = BoundedCache(lambda: bound)
+    for number in range(100):
+        cache.put(number, number)
+
+    bound = 3
+    cache.put(100, 100)
+
+    assert list(cache) == [98, 99, 100]
+
+
+def test_a_cache_of_no_entries_holds_none():
+    cache: BoundedCache[str, int] = BoundedCache(lambda: 0)
+
+    cache.put("a", 1)
+
+    assert len(cache) == 0
+
+
+def test_threads_share_a_cache(impatient):
+    """Entries go between a look-up and the touch after it, and between two steps of put()."""
+    cache: BoundedCache[int, int] = BoundedCache(lambda: 3)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def work(first: int) -> None:
+        try:
+            number = first
+            while not stop.is_set():
+                number = (number + 1) % 7
+                if number in cache:
+                    cache.touch(number)
+                cache.put(number, number)
+                if number == first:
+                    cache.clear()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    stop.wait(0.5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert len(cache) <= 3
+
+
+def test_a_right_password_that_is_dropped_meanwhile_is_right(monkeypatch):
+    """Another thread drops the entry between the look-up and the touch."""
+    stored, password = passwords.hash_generated("correct-horse"), "correct-horse"
+
+    class Forgetful(BoundedCache[verifier.Entry, None]):
+        def __contains__(self, entry: object) -> bool:
+            found = super().__contains__(entry)
+            self.clear()
+            return found
+
+    monkeypatch.setattr(verifier, "_right", Forgetful(lambda: 10))
+    attempt = verifier.Attempt(password)
+
+    assert asyncio.run(attempt.verify(password, stored))
+    assert asyncio.run(attempt.verify(password, stored))
+
+
+def test_all_caches_are_cleared(monkeypatch, settings):
+    """By the function, and when a setting changes."""
+    filled: BoundedCache[str, int] = BoundedCache(lambda: 10)
+    cleared = []
+    monkeypatch.setattr(caches, "_registered", list(caches._registered))
+    register(lambda: cleared.append(True))
+
+    for change in (clear_caches, lambda: setattr(settings, "AUTHSVC_CACHE_SIZE", 7)):
+        filled.put("a", 1)
+        before = chain.configured(), directory.remembering(), limits(), options(), trusted_proxies()
+        forgotten, so_far = counts.forgotten, len(cleared)
+
+        change()
+
+        after = chain.configured(), directory.remembering(), limits(), options(), trusted_proxies()
+        assert all(new is not old for new, old in zip(after[:4], before[:4], strict=True))
+        assert len(filled) == 0
+        assert counts.forgotten > forgotten
+        assert len(cleared) > so_far
+
+    assert limits().cache_size == 7
+
+
+def test_a_read_under_way_is_not_kept_when_caches_are_cleared():
+    async def main() -> int:
+        started, go_on = asyncio.Event(), asyncio.Event()
+
+        async def read(name: str) -> str:
+            started.set()
+            await go_on.wait()
+            return name
+
+        memory = Remembered(read)
+        reading = asyncio.create_task(memory.read("station", STAMP))
+        await started.wait()
+        clear_caches()
+        go_on.set()
+        assert await reading == "station"
+        return len(memory)
+
+    assert asyncio.run(main()) == 0
