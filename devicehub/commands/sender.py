@@ -11,6 +11,7 @@ import structlog
 from django.utils import timezone
 
 from devicehub import mqtt, signals
+from devicehub.backoff import Backoff
 from devicehub.commands import transitions
 from devicehub.commands.wire import Envelope, Undeliverable, connect, envelope
 from devicehub.db import clock
@@ -23,7 +24,7 @@ LONGEST = 5.0  # seconds after which send_due() leaves the rest for the next cal
 ACK_TIMEOUT = 10.0  # seconds for the broker's ack
 PATIENCE = 10.0  # seconds that a caller waits for another thread that is sending
 IDLE = 10.0  # seconds without work after which the connection is closed
-HOLD_OFF = (1, 2, 5, 10, 30)  # seconds until a broker that was away is asked again
+HOLD_OFF = Backoff((1, 2, 5, 10, 30))  # seconds until a broker that was away is asked again
 AMEND_EVERY = 60.0  # seconds between two looks for what a clock that was wrong has written
 NO_SUBSCRIBERS = 0x10
 # Topic name invalid, payload format invalid (MQTT 5.0, 3.4.2.1): the next attempt would end so too. Not so with not
@@ -155,8 +156,8 @@ class Sender:
     def _hold_off(self, refusal: str) -> None:
         self._hang_up()
         self._refusal = refusal
-        self._away_until = time.monotonic() + HOLD_OFF[min(self._failures, len(HOLD_OFF) - 1)]
         self._failures += 1
+        self._away_until = time.monotonic() + HOLD_OFF.after(self._failures)
 
     def _rest(self) -> None:
         if self._connection is None or time.monotonic() - self._used < IDLE:

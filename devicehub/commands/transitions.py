@@ -14,11 +14,12 @@ from typing import Any
 from django.db.models import Case, F, Q, QuerySet, Value, When
 
 from authsvc.text import make_storable
+from devicehub.backoff import Backoff
 from devicehub.db import clock
 from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 
 LEASE = timedelta(seconds=30)  # longer than connecting and publishing may take together
-PAUSES = (1, 2, 5, 10, 20, 30)  # seconds between attempts
+RETRY = Backoff((1, 2, 5, 10, 20, 30))  # seconds between attempts
 LONGEST_ERROR = 500  # characters that are kept of an error
 SENDABLE = (CommandState.QUEUED, CommandState.SENT)
 
@@ -82,8 +83,7 @@ def taken(command: DeviceCommand, state: CommandState, sent_at: datetime, now: d
 def retry(command: DeviceCommand, now: datetime, error: str, *, sent_at: datetime | None = None) -> None:
     """The attempt that was claimed failed; the next one is later. *sent_at*: it went out, without an ack."""
     changes: dict[str, Any] = {} if sent_at is None else {"state": CommandState.SENT, "sent_at": sent_at}
-    pause = PAUSES[min(command.attempts - 1, len(PAUSES) - 1)]
-    _put_off(command, error, now + timedelta(seconds=pause), **changes)
+    _put_off(command, error, now + timedelta(seconds=RETRY.after(command.attempts)), **changes)
 
 
 def postpone(command: DeviceCommand, error: str, until: datetime) -> None:

@@ -9,6 +9,7 @@ import structlog
 from django.utils import timezone
 
 from devicehub import mqtt
+from devicehub.backoff import Backoff
 from devicehub.commands import wire
 from devicehub.conf import settings
 from devicehub.kinds import topics
@@ -22,7 +23,7 @@ AT_ONCE = 500  # topics of one connection
 REFUSED, GIVE_UP = "the broker refused it: ", 5  # times in a row that it may refuse to forget a topic
 # The correlation data by which ingest knows these messages: those of a device that was made again are none of its own.
 FORGET = "devicehub: forget"
-FIRST_RETRY, LAST_RETRY = timedelta(minutes=1), timedelta(days=1)
+RETRY = Backoff.doubling(60, 24 * 3600)  # seconds
 
 
 def forget(kind: Kind, device_ids: Iterable[str]) -> int:
@@ -120,9 +121,11 @@ def _refused(row: RetainedTopic, reason: str, now: datetime) -> None:
 
 
 def _postpone(row: RetainedTopic, error: str, now: datetime) -> None:
-    pause = min(FIRST_RETRY * 2 ** min(row.attempts, 20), LAST_RETRY)
+    attempts = row.attempts + 1
     unchanged = RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at)
-    unchanged.update(attempts=row.attempts + 1, error=error[:300], next_at=now + pause)
+    unchanged.update(
+        attempts=attempts, error=error[:300], next_at=now + timedelta(seconds=RETRY.after(attempts))
+    )
 
 
 def _connect() -> mqtt.Connection:

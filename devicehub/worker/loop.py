@@ -13,6 +13,7 @@ from typing import Self
 import structlog
 from django.db import connections
 
+from devicehub.backoff import Backoff
 from devicehub.ingest.pipeline import CANNOT_STORE, pipeline
 from devicehub.ingest.store import Item
 from devicehub.messages.message import Message, Outcome
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 BATCH = 2000  # messages in one transaction at most
 SLOW = 10.0  # seconds for a batch, beyond which what came meanwhile was not heard in time
-PAUSE = (0.5, 1, 2, 5)  # seconds between attempts while the database cannot store
+RETRY = Backoff((0.5, 1, 2, 5))  # seconds between attempts while the database cannot store
 GRACE = 9.0  # seconds from stop() until the process is ended without waiting for its database
 POLL = 0.2
 
@@ -146,8 +147,8 @@ class Worker:
 
     def _wait(self, error: Exception) -> None:
         """Nothing is acknowledged: pause, drop the broken connection, and have it all sent again."""
-        pause = PAUSE[min(self._failures, len(PAUSE) - 1)]
         self._failures += 1
+        pause = RETRY.after(self._failures)
         metrics.not_stored()
         log.error("ingest.not_stored", error=f"{type(error).__name__}: {error}", retry_in=pause)
         connections.close_all()

@@ -29,7 +29,7 @@ from devicehub.removal import retained
 from devicehub.retention import partitions
 from devicehub.worker import admission, exposition, sessions, wal_checkpoints
 from devicehub.worker.durability import settle
-from devicehub.worker.loop import BATCH, PAUSE, POLL, Worker
+from devicehub.worker.loop import BATCH, POLL, RETRY, Worker
 from devicehub.worker.peers import Share
 from devicehub.worker.periodic import Upkeep
 from devicehub.worker.silence import EVERY, Sweep
@@ -180,8 +180,8 @@ class Command(DatabaseCommand):
                 self._say(text)
             said = text
             connections.close_all()
-            end = time.monotonic() + PAUSE[min(attempts, len(PAUSE) - 1)]
             attempts += 1
+            end = time.monotonic() + RETRY.after(attempts)
             while not running.stopping and time.monotonic() < end:
                 time.sleep(POLL)
         return []

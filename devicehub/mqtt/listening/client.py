@@ -11,7 +11,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
 
 from devicehub.mqtt.listening.intake import Delivery, Intake
-from devicehub.mqtt.listening.reconnection import Backoff
+from devicehub.mqtt.listening.reconnection import Reconnection
 
 PUBACK = 0x40  # the first byte of a packet
 _PUBACK = bytes((PUBACK, 2))  # then the packet id; without a reason code it is a success (MQTT 5.0, 3.4.2.1)
@@ -36,7 +36,7 @@ class Session(paho.Client):
         self._changing = threading.RLock()
         self._is_open = False  # whether there is a connection, changed together with its generation
         self._halted = threading.Event()
-        self.backoff = Backoff()
+        self.reconnection = Reconnection()
         super().__init__(*arguments, **options)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
@@ -139,4 +139,4 @@ class Session(paho.Client):
         with self._changing:
             at_once, self.renewing = self.renewing, False
         if not at_once:
-            self._halted.wait(self.backoff.delay())
+            self._halted.wait(self.reconnection.delay())

@@ -352,7 +352,7 @@ class Listener:
             self._requests[packet_id] = what
 
     def _on_connect_fail(self, _c: Any, _u: Any) -> None:
-        self._client.backoff.failed()
+        self._client.reconnection.failed()
         trouble = self._client.trouble
         text = f"no connection to {self._where} ({trouble})"
         if self._ready.is_set() or not _is_final(trouble):
@@ -365,7 +365,7 @@ class Listener:
         if self._client.renewing or self._queued_bytes() > 2 * MOST_QUEUED:
             self._bytes_forgotten += _size(self._pop(len(self._queue)))  # it comes again
         self._bytes_of_the_past = self._bytes_put
-        backoff, since, self._connected_at = self._client.backoff, self._connected_at, 0.0
+        reconnection, since, self._connected_at = self._client.reconnection, self._connected_at, 0.0
         was_answered, self._is_answered = self._is_answered, False
         told = flags.is_disconnect_packet_from_server
         if self._stopping:
@@ -379,13 +379,13 @@ class Listener:
         elif self._client.renewing:
             return
         elif not since:
-            backoff.failed()
+            reconnection.failed()
             if self._ready.is_set() and reason.value == KEEP_ALIVE_TIMEOUT:
                 self._tell(f"{self._where} does not answer, trying again")
             elif not (self._ready.is_set() or was_answered):
                 self._diagnose("closed the connection instead of an answer")
         else:
-            backoff.lost(time.monotonic() - since, silently=reason.value == KEEP_ALIVE_TIMEOUT)
+            reconnection.lost(time.monotonic() - since, silently=reason.value == KEEP_ALIVE_TIMEOUT)
             if "former" in self._requests.values():
                 self._hung_up_on_former()
             if self._ready.is_set() and not self._failure:
@@ -411,7 +411,7 @@ class Listener:
             self._former = []
 
     def _loss(self, reason: ReasonCode | None) -> str:
-        times = self._client.backoff.evictions
+        times = self._client.reconnection.evictions
         why = f"connection lost ({reason or 'it was closed'})"
         if times < THROWN_OUT:
             return f"{why}, trying again"
@@ -444,7 +444,7 @@ class Listener:
             self._retry()
 
     def _subscribed(self) -> None:
-        self._client.backoff.connected()
+        self._client.reconnection.connected()
         self._tell(self._greeting)
         self._listening_since = time.monotonic()
         self._ready.set()

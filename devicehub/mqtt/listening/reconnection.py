@@ -5,17 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from devicehub.backoff import Backoff
+
 SOON = 60.0  # seconds: who is thrown out before them has not settled
-LONGEST_AWAY = 8.0  # seconds between attempts at a broker that is away: back within 10 s of its return
-LONGEST_EVICTED = 30.0  # seconds between attempts while something throws us out each time
+AWAY = Backoff.doubling(1, 8, spread=0.5)  # for a broker that is away: back within 10 s of its return
+EVICTED = Backoff.doubling(2, 30, spread=0.5)  # while something throws us out each time
 
 
-class Backoff:
-    """Doubles from 1 s while nobody answers and from 2 s while we are thrown out. Knows no clock.
+class Reconnection:
+    """The next wait, by what the connections before it came to. Knows no clock.
 
-    Each time is shortened by chance to between half and all of it. The first attempt after a connection that
-    had settled is made at once. One that was lost soon after it was made does not start the waiting anew: two
-    clients with one client id evict each other for as long as both come back, so they do ever more seldom.
+    The first attempt after a connection that had settled is made at once. One that was lost soon after it was made
+    does not start the waiting anew: two clients with one client id evict each other for as long as both come back, so
+    they do ever more seldom.
     """
 
     def __init__(self, chance: Callable[[float, float], float] = random.uniform) -> None:
@@ -29,6 +31,7 @@ class Backoff:
         self.evictions = 0
 
     def connected(self) -> None:
+        """A connection was made, and its subscription granted."""
         self._failed = 0
 
     def lost(self, after: float, *, silently: bool = False) -> None:
@@ -36,15 +39,9 @@ class Backoff:
         self.evictions = self.evictions + 1 if after < SOON and not silently else 0
 
     def delay(self) -> float:
-        """Seconds until the next attempt."""
+        """Return the seconds until the next attempt."""
         if self._failed:
-            longest = _doubled(self._failed - 1, LONGEST_AWAY)
-        elif self.evictions:
-            longest = _doubled(self.evictions, LONGEST_EVICTED)
-        else:
-            return 0.0
-        return self._chance(longest / 2, longest)
-
-
-def _doubled(times: int, most: float) -> float:
-    return min(2.0 ** min(times, 10), most)
+            return AWAY.after(self._failed, self._chance)
+        if self.evictions:
+            return EVICTED.after(self.evictions, self._chance)
+        return 0.0

@@ -7,8 +7,8 @@ from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from devicehub import mqtt
 from devicehub.mqtt import BrokerAddress, Delivery, Intake, Listener
+from devicehub.mqtt.listening import listener as listener_module
 
 PINGRESP = b"\xd0\x00"
 SUBACK = b"\x90\x04\x00\x01\x00\x01"
@@ -225,7 +225,7 @@ def test_a_message_is_never_lost_for_what_describes_it(properties, expected):
 
 @pytest.fixture
 def listener(monkeypatch):
-    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 1000)
+    monkeypatch.setattr(listener_module, "MOST_QUEUED", 1000)
     return Listener(BrokerAddress("127.0.0.1", 1), "nobody", ["things/#"])
 
 
@@ -236,7 +236,7 @@ def message(listener):
 
 
 def lose_the_connection(listener):
-    listener._on_disconnect(None, None, LOST, mqtt.listener.ReasonCode(14, "Unspecified error"), None)
+    listener._on_disconnect(None, None, LOST, listener_module.ReasonCode(14, "Unspecified error"), None)
 
 
 LOST = SimpleNamespace(is_disconnect_packet_from_server=False)
@@ -285,4 +285,4 @@ def test_connections_that_break_one_after_the_other_do_not_fill_the_memory(liste
         listener._put(message)
         lose_the_connection(listener)
 
-    assert listener.waiting_bytes <= 3 * 1000 + len(message.payload) + mqtt.listener.EACH
+    assert listener.waiting_bytes <= 3 * 1000 + len(message.payload) + listener_module.EACH

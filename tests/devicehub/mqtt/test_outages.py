@@ -13,8 +13,11 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 
 from devicehub import mqtt
+from devicehub.backoff import Backoff
 from devicehub.mqtt import BrokerAddress, Connection, Listener, MqttError, Outgoing, Unacknowledged
-from devicehub.mqtt.listening.reconnection import SOON, Backoff
+from devicehub.mqtt.listening import listener as listener_module
+from devicehub.mqtt.listening import reconnection
+from devicehub.mqtt.listening.reconnection import SOON, Reconnection
 from rig import servers
 from rig.hub import eventually
 from rig.proxy import Proxy
@@ -128,53 +131,53 @@ def longest(_shortest, longest):
 
 
 def test_the_first_attempt_is_made_at_once_and_the_next_ever_later():
-    backoff = Backoff(longest)
-    backoff.connected()
-    backoff.lost(3600)
-    assert backoff.delay() == 0
+    waiting = Reconnection(longest)
+    waiting.connected()
+    waiting.lost(3600)
+    assert waiting.delay() == 0
 
     waits = []
     for _ in range(6):
-        backoff.failed()
-        waits.append(backoff.delay())
+        waiting.failed()
+        waits.append(waiting.delay())
 
     assert waits == [1, 2, 4, 8, 8, 8]  # so that it is back within 10 s of the broker's return
 
 
 def test_who_is_thrown_out_again_and_again_comes_back_ever_more_seldom():
     """Also when each connection lasts as long as the other client waits."""
-    backoff = Backoff(longest)
+    waiting = Reconnection(longest)
     waits = []
     for _ in range(9):
-        backoff.connected()
-        backoff.lost(SOON / 2)
-        waits.append(backoff.delay())
+        waiting.connected()
+        waiting.lost(SOON / 2)
+        waits.append(waiting.delay())
 
     assert waits == [2, 4, 8, 16, 30, 30, 30, 30, 30]
-    backoff.connected()
-    backoff.lost(SOON)
-    assert backoff.delay() == 0
+    waiting.connected()
+    waiting.lost(SOON)
+    assert waiting.delay() == 0
 
 
 def test_a_broker_that_was_away_evicted_nobody():
-    backoff = Backoff(longest)
+    waiting = Reconnection(longest)
     for _ in range(5):
-        backoff.connected()
-        backoff.lost(1)
-        backoff.failed()
+        waiting.connected()
+        waiting.lost(1)
+        waiting.failed()
 
-    backoff.connected()
-    backoff.lost(1)
+    waiting.connected()
+    waiting.lost(1)
 
-    assert (backoff.evictions, backoff.delay()) == (1, 2)
+    assert (waiting.evictions, waiting.delay()) == (1, 2)
 
 
 def test_waits_differ():
-    backoff = Backoff(random.Random(1).uniform)
+    waiting = Reconnection(random.Random(1).uniform)
     for _ in range(10):
-        backoff.failed()
+        waiting.failed()
 
-    waits = [backoff.delay() for _ in range(100)]
+    waits = [waiting.delay() for _ in range(100)]
 
     assert 4 <= min(waits) < 5
     assert 7 < max(waits) <= 8
@@ -305,7 +308,7 @@ def test_a_listener_starts_while_what_waits_comes_slowly(broker, count, size):
 
 def test_what_is_sent_again_comes_over_one_connection_at_a_time(broker, monkeypatch):
     """The reader gives back what it took, again and again, while acks are on their way and ways break."""
-    monkeypatch.setattr(mqtt.backoff, "LONGEST_EVICTED", 0.2)  # else four cuts wait for 30 s together
+    monkeypatch.setattr(reconnection, "EVICTED", Backoff((0.2,)))  # else four cuts wait for 30 s together
     total, turn = 2000, 0
     with wired(broker) as listener, device(broker) as publish:
         sender = threading.Thread(target=lambda: [publish(b"%d" % n) for n in range(total)])
@@ -349,7 +352,7 @@ def test_asking_for_it_again_while_the_broker_is_away_is_no_reason_to_hurry(brok
 
 def test_a_full_queue_is_no_dead_broker(broker, monkeypatch):
     """Nothing is read for three intervals and more; pings go on, so neither side hangs up."""
-    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 20_000)
+    monkeypatch.setattr(listener_module, "MOST_QUEUED", 20_000)
     with wired(broker, keepalive=1) as listener, device(broker) as publish:
         for number in range(100):
             publish(b"%d " % number + b"x" * 10_000)
@@ -365,7 +368,7 @@ def test_a_full_queue_is_no_dead_broker(broker, monkeypatch):
 
 def test_a_listener_with_a_full_queue_connects_anew(broker, monkeypatch):
     """The answer to its CONNECT is read although nobody takes what came before."""
-    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 20_000)
+    monkeypatch.setattr(listener_module, "MOST_QUEUED", 20_000)
     with wired(broker, keepalive=1) as listener, device(broker) as publish:
         for number in range(50):
             publish(b"%d " % number + b"x" * 10_000)
@@ -405,7 +408,7 @@ def send_all(broker, total):
 
 def test_a_message_without_payload_takes_room_too(broker, monkeypatch):
     """QoS 0 has no window: nothing else bounds how many come."""
-    monkeypatch.setattr(mqtt.listener, "MOST_QUEUED", 100 * (len(TOPIC) + mqtt.listener.EACH))
+    monkeypatch.setattr(listener_module, "MOST_QUEUED", 100 * (len(TOPIC) + listener_module.EACH))
     with listening(broker) as listener, device(broker) as publish:
         for _ in range(120):
             publish(b"", qos=0)
@@ -423,7 +426,7 @@ def test_what_waits_is_counted_until_it_is_acknowledged(broker):
         publish(b"12345")
         publish(b"1")
         assert eventually(lambda: listener.waiting == 2)
-        assert listener.waiting_bytes == 6 + 2 * (len(TOPIC) + mqtt.listener.EACH)
+        assert listener.waiting_bytes == 6 + 2 * (len(TOPIC) + listener_module.EACH)
         [delivery, _] = batch = listener.take(10, timeout=1)
         assert listener.waiting == 2
         time.sleep(0.1)

@@ -9,6 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
+from devicehub.backoff import Backoff
 from devicehub.kinds import topics
 from devicehub.kinds.registry import registry
 from devicehub.management.commands import listen_mqtt
@@ -276,7 +277,7 @@ def test_a_worker_waits_for_its_database(monkeypatch):
     said = []
     command = listen_mqtt.Command()
     monkeypatch.setattr(command, "_say", said.append)
-    monkeypatch.setattr(listen_mqtt, "PAUSE", (0.0,))
+    monkeypatch.setattr(listen_mqtt, "RETRY", Backoff((0.0,)))
     answers = [OperationalError("unable to open database file")] * 3 + [["former"]]
 
     def remember(client_id, wanted):

@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from devicehub import signals
+from devicehub.backoff import Backoff
 from devicehub.ingest import store
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message, Outcome
@@ -224,7 +225,7 @@ def test_what_is_not_stored_at_once_is_tried_in_smaller_batches(monkeypatch, err
         return [Outcome.STORED] * len(messages)
 
     monkeypatch.setattr(loop, "pipeline", picky)
-    monkeypatch.setattr(loop, "PAUSE", (0.0,))
+    monkeypatch.setattr(loop, "RETRY", Backoff((0.0,)))
     listener = Twenty()
     with loop.Worker(listener) as listener.worker:
         listener.worker.run()
@@ -258,7 +259,7 @@ LISTENS = """
 import sys, time
 import django
 django.setup()
-from devicehub.ingest import worker
+from devicehub.worker import loop as worker
 from devicehub.mqtt import Delivery
 
 class Endless:
