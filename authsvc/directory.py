@@ -5,28 +5,21 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-from django.db.models import QuerySet
 
 from authsvc import caches
 from authsvc.caches import BoundedCache
 from authsvc.chain import Chain, configured
 from authsvc.conf import cache_size
 from authsvc.core.access import Principal, Secret
+from authsvc.credentials import UNTIL_USED, renew_hash, retire_previous
 from authsvc.freshness import reader
 from authsvc.freshness.remembered import Remembered, Stamp
 from authsvc.models import Account
 from authsvc.sources import Source
 
-DECIDE = (
-    *("password_hash", "password_expires_at", "previous_password_hash", "previous_valid_until"),
-    *("credentials_changed_at", "is_active", "is_superuser", "client_ids"),
-)
+DECIDE = (*Account.password_columns(), "is_active", "is_superuser", "client_ids")
 SELECT_ACCOUNT = f"SELECT {', '.join(DECIDE)} FROM {Account._meta.db_table} WHERE username = %s"  # noqa: S608
-# Until when a previous password is valid that ends with the first use of the new one.
-UNTIL_USED = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def secrets_of(current: str, expires_at: Any, previous: str, previous_until: Any) -> tuple[Secret, ...]:
@@ -141,13 +134,7 @@ class AccountDirectory:
         retire_previous(Account.objects.filter(username=key.partition("/")[2]))
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
-        rows = Account.objects.filter(username=key.partition("/")[2], password_hash=stored)
-        rows.update(password_hash=renewed)
-
-
-def retire_previous(rows: QuerySet[Any]) -> None:
-    """End the previous password of *rows*, where it was valid until the current one is used."""
-    rows.filter(previous_valid_until=UNTIL_USED).update(previous_password_hash="", previous_valid_until=None)
+        renew_hash(Account.objects.filter(username=key.partition("/")[2]), stored, renewed)
 
 
 def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:

@@ -7,14 +7,15 @@ import ipaddress
 import re
 import secrets as random
 from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
-from django.utils import timezone
 
 from authsvc.core import access, grants, passwords
 from authsvc.core.grants import ActionSet
+from authsvc.credentials import Credentials
 from authsvc.dialects import BY_NAME
 from authsvc.secret_columns import SecretField
 
@@ -175,15 +176,13 @@ def before_account_save(
         check_claims(_added(type(instance), [instance], using))
 
 
-class Account(models.Model):
+class Account(Credentials):
     """Who a broker knows by this username and is no device: ingest, a backend, a dashboard."""
+
+    HASH_COLUMN = "password_hash"
 
     username = UsernameField(max_length=128, unique=True)
     password_hash = SecretField(max_length=256, blank=True, editable=False)
-    previous_password_hash = SecretField(max_length=256, blank=True, editable=False)
-    previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
-    password_expires_at = models.DateTimeField(null=True, blank=True)
-    credentials_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
     is_active = models.BooleanField(default=True)
     is_superuser = models.BooleanField(default=False, help_text="No topic rule applies to a superuser.")
     client_ids = models.JSONField(
@@ -220,18 +219,11 @@ class Account(models.Model):
         """Names this account across tables, as `weatherstation/STATION-001` names a device."""
         return f"account/{self.username}"
 
-    def generate_password(self) -> str:
-        """A new password, shown once; the caller saves."""
+    def generate_password(self, *, keep_previous_until: datetime | None = None) -> str:
+        """Set a new password and return it, to be shown once; the caller saves."""
         password = passwords.generate()
-        self.set_hash(passwords.hash_generated(password))
+        self.set_hash(passwords.hash_generated(password), keep_previous_until=keep_previous_until)
         return password
-
-    def set_hash(self, stored: str) -> None:
-        """Log in by *stored* from now on, and by nothing that was valid before; the caller saves."""
-        self.password_hash = stored
-        self.previous_password_hash = ""
-        self.previous_valid_until = self.password_expires_at = None
-        self.credentials_changed_at = timezone.now()
 
 
 # Types and kinds are lower case: what is not could never match.

@@ -7,23 +7,18 @@ from typing import Any
 from django.db.models import QuerySet
 
 from authsvc.core.access import AmbiguousIdentity, Principal
-from authsvc.directory import Derived, retire_previous, retires, secrets_of, version_of
+from authsvc.credentials import renew_hash, retire_previous
+from authsvc.directory import Derived, retires, secrets_of, version_of
 from authsvc.freshness import reader
 from authsvc.sources import Source
 from devicehub.conf import settings
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, registry
+from devicehub.models import NAMES, BaseDevice
 
-COLUMNS = (
-    "device_id, mqtt_password_hash, password_expires_at, previous_password_hash, previous_valid_until, "
-    "credentials_changed_at, mqtt_client_id, is_active, api_key IS NULL"
-)
-DECIDE = (
-    *("mqtt_password_hash", "password_expires_at", "previous_password_hash", "previous_valid_until"),
-    *("credentials_changed_at", "is_active", "api_key"),
-)
-
-CLIENT_IDS = ("device_id", "mqtt_username", "mqtt_client_id")  # each has an index of its own
+PASSWORD = BaseDevice.password_columns()
+COLUMNS = f"device_id, {', '.join(PASSWORD)}, mqtt_client_id, is_active, api_key IS NULL"
+DECIDE = (*PASSWORD, "is_active", "api_key")
 
 
 class DeviceDirectory:
@@ -50,7 +45,7 @@ class DeviceDirectory:
         self._prepared()
         if not self._kinds:
             return set()
-        rows = await reader.fetch(self._claims, [client_id] * len(self._kinds) * len(CLIENT_IDS))
+        rows = await reader.fetch(self._claims, [client_id] * len(self._kinds) * len(NAMES))
         return {self._kinds[number].key(device_id) for number, device_id in rows}
 
     async def identities(self, name: str) -> dict[str, str]:
@@ -60,7 +55,7 @@ class DeviceDirectory:
         if kind is not None and device_id:
             places = [(kind, "device_id", device_id)]
         else:
-            places = [(kind, column, name) for kind in registry for column in CLIENT_IDS]
+            places = [(kind, column, name) for kind in registry for column in NAMES]
         found: dict[str, str] = {}
         for kind, column, value in places:
             table = kind.device_model._meta.db_table
@@ -70,7 +65,7 @@ class DeviceDirectory:
         return found
 
     def sources(self) -> list[Source]:
-        return [Source(kind.device_model._meta.db_table, CLIENT_IDS, DECIDE) for kind in registry]
+        return [Source(kind.device_model._meta.db_table, NAMES, DECIDE) for kind in registry]
 
     def _prepared(self) -> str:
         """The statements over all kinds, made anew when a kind was registered."""
@@ -85,7 +80,7 @@ class DeviceDirectory:
             self._claims = " UNION ALL ".join(
                 f"SELECT {number}, device_id FROM {kind.device_model._meta.db_table} WHERE {column} = %s"  # noqa: S608
                 for number, kind in enumerate(self._kinds)
-                for column in CLIENT_IDS
+                for column in NAMES
             )
             self._version = registry.version
         return self._statement
@@ -114,7 +109,7 @@ class DeviceDirectory:
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         for rows in _rows(key):
-            rows.filter(mqtt_password_hash=stored).update(mqtt_password_hash=renewed)
+            renew_hash(rows, stored, renewed)
 
 
 def _rows(key: str) -> list[QuerySet[Any]]:

@@ -51,6 +51,14 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return (*SHOWN, "device_id") if obj else SHOWN
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Return the fields of the form, with the expiry of the password behind the client id."""
+        fields = list(super().get_fields(request, obj))
+        if not self.fields and {"mqtt_client_id", "password_expires_at"} <= set(fields):
+            fields.remove("password_expires_at")
+            fields.insert(fields.index("mqtt_client_id") + 1, "password_expires_at")
+        return fields
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
         """What the page that asks shows: counts, since Django would load every row of the device."""
         shown, total = [], 0

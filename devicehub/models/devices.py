@@ -13,6 +13,7 @@ from django.db import connections, models, transaction
 from django.utils import timezone
 
 from authsvc.core import passwords
+from authsvc.credentials import Credentials
 from authsvc.models import UsernameField
 from authsvc.secret_columns import SecretField
 from devicehub.db import clock
@@ -141,7 +142,8 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
     delete.queryset_only = True  # type: ignore[attr-defined]
 
 
-NAMES = ("device_id", "mqtt_username", "mqtt_client_id")  # what a device is known and may connect as
+# The columns by which a device is known and may connect. Each has an index of its own.
+NAMES = ("device_id", "mqtt_username", "mqtt_client_id")
 
 
 def new_names(
@@ -160,11 +162,13 @@ def new_names(
     return ids - {row[0] for row in known}, names - {name for row in known for name in row}
 
 
-class BaseDevice(models.Model):
+class BaseDevice(Credentials):
     """One device: who it is, how it logs in, and how it is. Concrete models come from create_models().
 
     *api_key* holds the SHA-256 of the key, never the key. *mqtt_password_hash* is of a generated secret.
     """
+
+    HASH_COLUMN = "mqtt_password_hash"
 
     device_id = DeviceIdField(max_length=128, unique=True, db_index=True, verbose_name="Device ID")
     name = models.CharField(max_length=255, blank=True)
@@ -184,10 +188,6 @@ class BaseDevice(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     mqtt_client_id = models.CharField(max_length=128, unique=True, null=True, blank=True)
-    previous_password_hash = SecretField(max_length=256, blank=True, editable=False)
-    previous_valid_until = models.DateTimeField(null=True, blank=True, editable=False)
-    password_expires_at = models.DateTimeField(null=True, blank=True)
-    credentials_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
     connected = models.BooleanField(default=False, editable=False)
     connected_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_message_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -231,17 +231,14 @@ class BaseDevice(models.Model):
         return super().delete(using, keep_parents)
 
     def generate_credentials(self) -> dict[str, str]:
-        """New MQTT credentials and API key in clear text, shown this once; the old ones end. Caller saves."""
+        """Set new MQTT credentials and an API key; return them in clear text, to be shown once. The caller saves."""
         validate_device_id(self.device_id)
         password, api_key = passwords.generate(), secrets.token_hex(32)
         self.mqtt_username = identifiers.mqtt_username(
             self._meta.app_label, str(self._meta.model_name), self.device_id
         )
-        self.mqtt_password_hash = passwords.hash_generated(password)
-        self.previous_password_hash = ""
-        self.previous_valid_until = self.password_expires_at = None
+        self.set_hash(passwords.hash_generated(password))
         self.api_key = digest_api_key(api_key)
-        self.credentials_changed_at = timezone.now()
         return {"mqtt_username": self.mqtt_username, "mqtt_password": password, "api_key": api_key}
 
     def check_mqtt_password(self, raw: str) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from django.db import transaction
-from django.utils import timezone
 
 from authsvc.core.grants import ActionSet
 from authsvc.models import Account, Grant
@@ -16,21 +15,16 @@ from devicehub.provisioning.names import IdentityTaken, refuse_used
 
 
 def rotate_account(account: Account, *, valid_until: datetime | None) -> str:
-    """A new password for *account*, shown this once; the old one as for rotate_password()."""
-    if valid_until is not None and account.password_expires_at is not None:
-        valid_until = min(valid_until, account.password_expires_at)
-    old = account.password_hash if valid_until is not None and valid_until > timezone.now() else ""
-    password = account.generate_password()
-    account.previous_password_hash = old
-    account.previous_valid_until = valid_until if old else None
-    account.save()
+    """Give *account* a new password, shown this once; the old one stays valid as for rotate_password()."""
+    password = account.generate_password(keep_previous_until=valid_until)
+    account.save(update_fields=Account.password_columns())
     return password
 
 
 def choose_account_password(account: Account, password: str) -> None:
-    """The same for a service account."""
+    """Let *account* log in by a password that a person chose; the old one ends now. ValueError."""
     account.set_hash(hash_chosen(password))
-    account.save()
+    account.save(update_fields=Account.password_columns())
 
 
 @transaction.atomic

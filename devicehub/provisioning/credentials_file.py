@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.utils import timezone
 
 from authsvc.core import access, passwords
 from devicehub.kinds.identifiers import is_client_id, is_device_id
@@ -116,11 +115,9 @@ def write(rows: list[Row], kind: Kind) -> int:
             continue
         device = kind.device_model.objects.filter(device_id=row.device_id).first()
         device = device or kind.device_model(device_id=row.device_id)
-        device.mqtt_username, device.mqtt_password_hash = row.username, row.hash
+        device.mqtt_username = row.username
         device.mqtt_client_id = row.client_id or device.mqtt_client_id
-        device.previous_password_hash = ""
-        device.previous_valid_until = device.password_expires_at = None
-        device.credentials_changed_at = timezone.now()
+        device.set_hash(row.hash)
         device.save()
         if row.verdict is Verdict.NEW:
             transaction.on_commit(partial(announce, kind, device))

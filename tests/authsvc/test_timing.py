@@ -12,9 +12,9 @@ import time
 import pytest
 
 from authsvc import gateway
+from authsvc.credentials import UNTIL_USED
 from authsvc.dialects import BY_NAME
 from authsvc.dialects.base import Request
-from authsvc.directory import UNTIL_USED
 from authsvc.freshness import changes, reader
 from devicehub import provisioning
 from rig.cast import Cast, provision

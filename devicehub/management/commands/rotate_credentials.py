@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from authsvc.directory import UNTIL_USED
+from authsvc.credentials import UNTIL_USED
 from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning

@@ -23,6 +23,7 @@ from authsvc.freshness.reader import DatabaseAway
 from authsvc.freshness.remembered import Remembered
 from authsvc.sources import Source
 from devicehub import directory as devices
+from devicehub.models import NAMES
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import hub, servers
 from rig.hub import ROOT, eventually
@@ -515,7 +516,7 @@ def test_a_migration_of_a_column_needs_no_restart(ours, station):
         assert ours.login(url, station, "wrong") == DENIED
         assert ours.login(url, station) == OK
     finally:
-        source = Source(DEVICES, devices.CLIENT_IDS, devices.DECIDE)
+        source = Source(DEVICES, NAMES, devices.DECIDE)
         for statement in triggers._of_source(source):
             ours.sql(statement)
 

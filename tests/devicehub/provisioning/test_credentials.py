@@ -24,7 +24,7 @@ from passlib.hash import (
 
 from authsvc import background
 from authsvc.core import passwords
-from authsvc.directory import UNTIL_USED
+from authsvc.credentials import UNTIL_USED
 from authsvc.logins import verifier
 from authsvc.models import Account, Denial
 from devicehub import provisioning
