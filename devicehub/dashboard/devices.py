@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from django.db.models import OuterRef, Q, QuerySet, Subquery, Value
-from django.db.models.functions import Coalesce
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from devicehub.dashboard import display
 from devicehub.dashboard.selection import Place, Selection
 from devicehub.db import clock
+from devicehub.history import latest
+from devicehub.history.latest import Latest
 from devicehub.kinds.declare import NUMBERS, Reading
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, DeviceStatus
 
 PAGE = 50
-# A value is looked for in this many of a device's newest rows: a reading that a device never sends must not
-# cost a walk through all that it ever sent.
-NEWEST = 20
-LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 SHOWN = ("device_id", "name", "status", "is_active", "connected", "last_seen")
 TONES = {
     DeviceStatus.ONLINE: "good",
@@ -139,8 +136,8 @@ def shown(kind: Kind) -> QuerySet[Any]:
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
     """*devices* as rows, with their latest values: two queries however many they are."""
     now = timezone.now()
-    latest = _latest(kind, [device.pk for device in devices])
     declared = kind.device_type._readings
+    newest = latest.values(kind, [device.pk for device in devices], list(declared))
     return [
         Row(
             key=kind.key(device.device_id),
@@ -149,7 +146,7 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             state=state(kind, device),
             last_seen=clock.known(device.last_seen, now),
             last_seen_ago=display.ago(clock.known(device.last_seen, now), now),
-            cells=[_cell(reading, latest.get((device.pk, reading.name))) for reading in declared.values()],
+            cells=[_cell(reading, newest.get((device.pk, reading.name))) for reading in declared.values()],
         )
         for device in devices
     ]
@@ -165,34 +162,8 @@ def state(kind: Kind, device: BaseDevice) -> State:
     return State(status.label, TONES[status]) if status else State(device.status, "off")
 
 
-def _cell(reading: Reading, row: Any) -> Cell:
+def _cell(reading: Reading, newest: Latest | None) -> Cell:
     is_number = reading.type in NUMBERS
-    if row is None:
+    if newest is None:
         return Cell("–", "", None, is_number)
-    return Cell(
-        display.value(getattr(row, reading.name)), display.unit(reading.unit), row.timestamp, is_number
-    )
-
-
-def _latest(kind: Kind, pks: Iterable[int]) -> dict[tuple[int, str], Any]:
-    """By device and reading the row that holds its latest value, by time of measurement."""
-    names = list(kind.device_type._readings)
-    devices = kind.device_model.objects.filter(pk__in=list(pks)).order_by()
-    readings = kind.reading_model.objects.filter(device=OuterRef("pk")).order_by("-timestamp", "-pk")
-    oldest = readings.values("timestamp")[NEWEST - 1 : NEWEST]
-    devices = devices.annotate(newest_since=Coalesce(Subquery(oldest), Value(LONG_AGO)))
-    devices = devices.annotate(
-        **{
-            f"newest_row_{number}": Subquery(
-                readings.filter(timestamp__gte=OuterRef("newest_since"), **{f"{name}__isnull": False}).values(
-                    "pk"
-                )[:1]
-            )
-            for number, name in enumerate(names)
-        }
-    )
-    wanted: dict[tuple[int, str], int] = {}
-    for pk, *found in devices.values_list("pk", *(f"newest_row_{number}" for number in range(len(names)))):
-        wanted |= {(pk, name): row for name, row in zip(names, found, strict=True) if row is not None}
-    by_pk = kind.reading_model.objects.in_bulk(list(set(wanted.values())))
-    return {where: by_pk[row] for where, row in wanted.items() if row in by_pk}
+    return Cell(display.value(newest.value), display.unit(reading.unit), newest.measured_at, is_number)

@@ -208,17 +208,25 @@ def forget_hours(kind: Kind, before: datetime) -> None:
 
 
 def buckets(
-    kind: Kind, devices: Mapping[int, str], name: str, period: Rollup.Period, since: datetime
+    kind: Kind,
+    devices: Mapping[int, str],
+    name: str,
+    period: Rollup.Period,
+    since: datetime,
+    until: datetime | None = None,
 ) -> list[Shown]:
     """The buckets of reading *name* of *devices* (ids by primary key) from the one that *since* is in.
 
-    Complete up to now: rows that are not taken in yet are added from their table.
+    Those that begin at *until* or later are left out. Complete up to now: rows that are not taken in yet are added
+    from their table.
     """
     start = _start_of(since, period)
-    taken, known = _known(kind, devices, name, period, start)
+    taken, known = _known(kind, devices, name, period, start, until)
     # What is taken in from now on stays in its table too.
     fresh = dialect().fresh(_table(kind), name, list(devices), taken, as_time(start), period.value)
     for device, moment, low, high, mean, count in fresh:
+        if until is not None and moment >= until:
+            continue
         old = known.get((device, moment))
         known[device, moment] = _together(old, (low, high, mean, count)) if old else (low, high, mean, count)
     return [
@@ -228,12 +236,19 @@ def buckets(
 
 
 def _known(
-    kind: Kind, devices: Mapping[int, str], name: str, period: Rollup.Period, start: datetime
+    kind: Kind,
+    devices: Mapping[int, str],
+    name: str,
+    period: Rollup.Period,
+    start: datetime,
+    until: datetime | None,
 ) -> tuple[int, dict[tuple[int, datetime], Figures]]:
     """The rollups, and the id up to which rows are in them, by one statement: between two more may be taken in."""
     by_key = {kind.key(device_id): pk for pk, device_id in devices.items()}
     before = taken_in(kind)  # where there are no rollups: then none of the rows up to it counts in one
     rows = Rollup.objects.filter(device_key__in=list(by_key), name=name, period=period, start__gte=start)
+    if until is not None:
+        rows = rows.filter(start__lt=until)
     taken = Subquery(RolledUp.objects.filter(kind=kind.slug).values("last_id"))
     columns = ("device_key", "start", "low", "high", "mean", "count")
     found = list(rows.order_by().values_list(taken, *columns))

@@ -24,6 +24,7 @@ from authsvc.core.access import Reason
 from authsvc.models import Denial
 from devicehub.dashboard import chart, devices, display, live, overview, reasons
 from devicehub.dashboard.selection import Selection, parse
+from devicehub.history import latest, series
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, DeviceStatus, QuarantinedMessage
 from rig import hub, servers
@@ -191,7 +192,7 @@ class TestFleet:
         """Otherwise one reading that never comes would cost a walk through everything a device ever sent."""
         ours = station(kind, "STATION-001")
         read(kind, ours, ago=1000, humidity=61.0)
-        for ago in range(devices.NEWEST):
+        for ago in range(latest.NEWEST):
             read(kind, ours, ago=ago, temperature=20.0)
 
         assert devices.rows(kind, [ours])[0].cells[1].text == "–"
@@ -407,18 +408,18 @@ class TestChart:
     def test_many_points_are_thinned_to_buckets_that_keep_the_extremes(
         self, kind: Kind, viewer: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(chart, "MAX_POINTS", 10)
+        monkeypatch.setattr(series, "MAX_POINTS", 10)
         ours = station(kind, "STATION-001")
         for ago in range(60):
             read(kind, ours, ago=ago, temperature=float(ago % 2))
 
         made, loaded = self.load(kind, 86_400)
 
-        (series,) = loaded["series"]
+        (shown,) = loaded["series"]
         assert loaded["step"] == 120
-        assert (min(series["low"]), max(series["high"])) == (0.0, 1.0)
-        assert any(0 < mean < 1 for mean in series["v"])
-        assert len(series["t"]) <= 2
+        assert (min(shown["low"]), max(shown["high"])) == (0.0, 1.0)
+        assert any(0 < mean < 1 for mean in shown["v"])
+        assert len(shown["t"]) <= 2
         tail = chart.Tail(kind)
         read(kind, ours, temperature=9.0)
         (news,) = made.add(tail.look(None, "temperature"), timezone.now())

@@ -1,0 +1,76 @@
+"""The newest value of each reading of a device, the devices heard last, and the newest measurement of a kind.
+
+Pages and REST read them here. *Newest* goes by the time of measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from django.db.models import OuterRef, Subquery, Value
+from django.db.models.functions import Coalesce
+
+from devicehub.kinds.registry import Kind
+
+# A value is looked for in this many of a device's newest rows: a reading that a device never sends must not
+# cost a walk through all that it ever sent.
+NEWEST = 20
+HEARD = 5_000  # newest rows in which the devices heard last are looked for
+LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
+
+
+class Latest(NamedTuple):
+    """A value, and when it was measured."""
+
+    value: Any
+    measured_at: datetime
+
+
+def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[tuple[int, str], Latest]:
+    """Return the newest value of each reading in *names* of *devices* (primary keys), by device and reading.
+
+    Two queries, however many there are. A reading without a value in the newest NEWEST rows is missing.
+    """
+    if not devices or not names:
+        return {}
+    rows = kind.device_model.objects.filter(pk__in=list(devices)).order_by()
+    readings = kind.reading_model.objects.filter(device=OuterRef("pk")).order_by("-timestamp", "-pk")
+    oldest = readings.values("timestamp")[NEWEST - 1 : NEWEST]
+    rows = rows.annotate(newest_since=Coalesce(Subquery(oldest), Value(LONG_AGO)))
+    recent = readings.filter(timestamp__gte=OuterRef("newest_since"))
+    # Numbered, since a reading may have the name of a column.
+    columns = {
+        f"newest_row_{number}": Subquery(recent.filter(**{f"{name}__isnull": False}).values("pk")[:1])
+        for number, name in enumerate(names)
+    }
+    wanted: dict[tuple[int, str], int] = {}
+    for pk, *found in rows.annotate(**columns).values_list("pk", *columns):
+        wanted |= {(pk, name): row for name, row in zip(names, found, strict=True) if row is not None}
+    by_pk = kind.reading_model.objects.in_bulk(list(set(wanted.values())))
+    return {
+        (device, name): Latest(getattr(by_pk[row], name), by_pk[row].timestamp)
+        for (device, name), row in wanted.items()
+        if row in by_pk  # it may have been pruned meanwhile
+    }
+
+
+def heard_last(kind: Kind, name: str, since: datetime, until: datetime, most: int) -> list[int]:
+    """Return the primary keys of at most *most* devices that measured reading *name* last in this time.
+
+    Only the newest HEARD rows are looked at. Of a kind that has no more than *most* devices it is all of them.
+    """
+    few = list(kind.device_model.objects.order_by("device_id").values_list("pk", flat=True)[: most + 1])
+    if len(few) <= most:
+        return few
+    rows = kind.reading_model.objects.filter(timestamp__gte=since, timestamp__lte=until)
+    newest = rows.order_by("-timestamp").values_list("device_id", name)[:HEARD]
+    return list(dict.fromkeys(device for device, value in newest if value is not None))[:most]
+
+
+def measured_at(kind: Kind) -> datetime | None:
+    """Return the time of the newest reading of *kind*, or None."""
+    newest = kind.reading_model.objects.order_by("-timestamp").values_list("timestamp", flat=True)
+    moment: datetime | None = newest.first()
+    return moment

@@ -1,0 +1,118 @@
+"""The values of one reading over a time, bounded: each of them, buckets of them, or the rollups of long ranges.
+
+Pages and REST read them here. Devices are given as their ids by primary key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db.models import Avg, Count, Func, IntegerField, Max, Min
+
+from devicehub.history import rollups
+from devicehub.kinds.registry import Kind
+from devicehub.models import Rollup
+
+MAX_POINTS = 2_000  # of one device; a range with more of them is given in buckets
+BUCKETS = 720  # about, in one range
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 86_400)
+ROLLED_UP = 7 * 86_400  # seconds of a range from which on it is given by hours or days
+
+
+class Point(NamedTuple):
+    """One value of a device, or the mean of a bucket with its lowest and highest, at the bucket's middle."""
+
+    device: int
+    time: datetime
+    low: Any
+    value: Any
+    high: Any
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How fine a series is: buckets of *step* seconds, which are those of the rollups where *period* says so.
+
+    A step of 0 gives every value as it is.
+    """
+
+    step: int = 0
+    period: Rollup.Period | None = None
+
+
+class EpochSeconds(Func):
+    """A time as whole seconds since 1970."""
+
+    output_field = IntegerField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        template = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER)"  # %s, after two formattings
+        return self.as_sql(compiler, connection, template=template, **context)
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        template = "FLOOR(EXTRACT(EPOCH FROM %(expressions)s))::bigint"
+        return self.as_sql(compiler, connection, template=template, **context)
+
+
+def resolution(
+    kind: Kind, devices: Mapping[int, str], name: str, since: datetime, until: datetime
+) -> Resolution:
+    """Return how fine reading *name* of *devices* is given from *since* to *until*.
+
+    A range below ROLLED_UP is given value by value unless one device has more than MAX_POINTS of them.
+    """
+    seconds = (until - since).total_seconds()
+    if seconds >= ROLLED_UP:
+        period = Rollup.Period.HOUR if seconds / 3_600 <= BUCKETS else Rollup.Period.DAY
+        return Resolution(int(rollups.PERIODS[period].total_seconds()), period)
+    counted = _rows(kind, devices, name, since, until).order_by().values("device_id")
+    longest = max((row["points"] for row in counted.annotate(points=Count("pk"))), default=0)
+    if longest <= MAX_POINTS:
+        return Resolution()
+    return Resolution(next(step for step in STEPS if seconds / step <= BUCKETS))
+
+
+def points(
+    kind: Kind,
+    devices: Mapping[int, str],
+    name: str,
+    since: datetime,
+    given: Resolution,
+    until: datetime | None = None,
+) -> list[Point]:
+    """Return the points of reading *name* of *devices* from *since* on, before *until*, in the order of time.
+
+    With buckets the first one is the one that *since* is in; complete only if *since* is where it begins, or if
+    it is one of the rollups.
+    """
+    if given.period is not None:
+        half = timedelta(seconds=given.step / 2)
+        found = rollups.buckets(kind, devices, name, given.period, since, until)
+        return [Point(one.device, one.start + half, one.low, one.mean, one.high) for one in found]
+    rows = _rows(kind, devices, name, since, until)
+    if not given.step:
+        raw = rows.order_by("timestamp").values_list("device_id", "timestamp", name)
+        return [Point(device, time, None, value, None) for device, time, value in raw]
+    second = EpochSeconds("timestamp")
+    buckets = (
+        rows.order_by()
+        .annotate(series_bucket=second - second % given.step)
+        .values("device_id", "series_bucket")
+        .annotate(series_low=Min(name), series_mean=Avg(name), series_high=Max(name))
+        .order_by("series_bucket")
+        .values_list("device_id", "series_bucket", "series_low", "series_mean", "series_high")
+    )
+    return [
+        Point(device, datetime.fromtimestamp(bucket + given.step / 2, UTC), low, mean, high)
+        for device, bucket, low, mean, high in buckets
+    ]
+
+
+def _rows(kind: Kind, devices: Mapping[int, str], name: str, since: datetime, until: datetime | None) -> Any:
+    rows = kind.reading_model.objects.filter(
+        device_id__in=list(devices), timestamp__gte=since, **{f"{name}__isnull": False}
+    )
+    return rows if until is None else rows.filter(timestamp__lt=until)
