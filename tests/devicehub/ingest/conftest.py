@@ -8,12 +8,8 @@ from devicehub import DeviceType, Reading, StateField, reading_types, signals
 from devicehub.kinds.registry import registry
 from fleet.devices import IrrigationValve, WeatherStation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
-
-
-@pytest.fixture
-def station(db):
-    """Ours."""
-    return WeatherStationDevice.objects.create(device_id="STATION-001")
+from rig.presence import station as station
+from rig.presence import told as told
 
 
 @pytest.fixture

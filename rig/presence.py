@@ -1,0 +1,97 @@
+"""What a weather station says of itself, what receivers are told of it, and a worker that looks for silent ones."""
+
+import json
+import time
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from devicehub import signals
+from devicehub.ingest.pipeline import pipeline
+from devicehub.messages.message import Message
+from devicehub.worker import silence
+from devicehub.worker.silence import Sweep
+from fleet.models import WeatherStationDevice
+from rig.messages import NOW
+
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+YEARS = timedelta(days=3653)
+WINDOW = timedelta(seconds=750)  # two and a half heartbeat intervals of a weather station
+
+
+def make(device_id="STATION-001", **fields):
+    return WeatherStationDevice.objects.create(device_id=device_id, **fields)
+
+
+@pytest.fixture
+def station(db):
+    """Ours."""
+    return make()
+
+
+def said(payload, about="status", *, at=NOW, device_id="STATION-001", **options):
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return Message(f"things/weatherstation/{device_id}/{about}", body, at, **options)
+
+
+def send(payload, about="status", **options):
+    [outcome] = pipeline([said(payload, about, **options)])
+    return outcome
+
+
+@pytest.fixture
+def told():
+    """What receivers of the signals of presence were told, as (signal, device id, ...)."""
+    heard, receivers = [], []
+    for name in ("connected", "disconnected", "status_changed"):
+
+        def receiver(sender, signal, device, name=name, **more):
+            assert sender is type(device)._device_type_cls
+            heard.append((name, device.device_id, *more.values()))
+
+        signal = getattr(signals, f"device_{name}")
+        signal.connect(receiver)
+        receivers.append((signal, receiver))
+    yield heard
+    for signal, receiver in receivers:
+        signal.disconnect(receiver)
+
+
+# --- Four facts
+
+READING, ONLINE, OFFLINE = {"temperature": 1}, {"status": "online"}, {"status": "offline"}
+
+
+# --- The sweep
+
+
+class Clock:
+    """A worker that has listened for *listened*, and a sweep of it that is due whenever it runs.
+
+    It was at rest for *rest* seconds before, and heard the broker *quiet* seconds ago, then and now.
+    """
+
+    def __init__(self, listened=2 * WINDOW, **options):
+        self.since = time.monotonic() - listened.total_seconds()
+        self.quiet = 0
+        self.sweep = Sweep(lambda: self.since, heard_until=lambda: time.monotonic() - self.quiet, **options)
+
+    def run(self, *, rest=silence.EVERY):
+        self.sweep._due.clear()
+        self.sweep._rested_since = time.monotonic() - rest
+        self.sweep._until = time.monotonic() - self.quiet
+        return self.sweep.run()
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    # The machine may just have booted.
+    monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 1e6)
+    return Clock()
+
+
+def silent(device_id="STATION-001", *, for_=WINDOW + SECOND, **fields):
+    """A device that is there and was last heard that long ago."""
+    there = {"connected": True, "status": "online", "last_seen": timezone.now() - for_}
+    return make(device_id, **{**there, **fields})
