@@ -11,7 +11,7 @@ from authsvc import caches
 from authsvc.caches import BoundedCache
 from authsvc.chain import Chain, configured
 from authsvc.conf import cache_size
-from authsvc.core.access import Principal, Secret
+from authsvc.core.access import Principal, Secret, account_key
 from authsvc.credentials import UNTIL_USED, renew_hash, retire_previous
 from authsvc.freshness import reader
 from authsvc.freshness.remembered import Remembered, Stamp
@@ -80,7 +80,7 @@ class Claim(NamedTuple):
 def claim_of(username: str, column: Any) -> Claim:
     """Return the claim in the client ids of an account. A `*` alone, which SQL can write, claims nothing."""
     exact, prefixes = _client_ids(column)
-    return Claim(f"account/{username}", frozenset(exact), tuple(filter(None, prefixes)))
+    return Claim(account_key(username), frozenset(exact), tuple(filter(None, prefixes)))
 
 
 class AccountDirectory:
@@ -102,7 +102,7 @@ class AccountDirectory:
         current, expires, previous, until, changed, active, superuser, client_ids = row
         exact, prefixes = _client_ids(client_ids)
         return Principal(
-            key=f"account/{username}",
+            key=account_key(username),
             username=username,
             secrets=secrets_of(current, expires, previous, until),
             active=bool(active),
@@ -122,13 +122,14 @@ class AccountDirectory:
         if rows != self._claims[0]:
             self._claims = rows, [claim_of(*row) for row in rows]
         found = {claim.key for claim in self._claims[1] if claim.covers(client_id)}
-        return found | {f"account/{username}" for username, listed in rows if username == client_id}
+        return found | {account_key(username) for username, listed in rows if username == client_id}
 
     async def identities(self, name: str) -> dict[str, str]:
         """Return the usernames, by key, of accounts that *name* stands for: a key, username or further client id."""
-        found = await self.claimants(name.removeprefix("account/"))
-        keys = found & {name} if name.startswith("account/") else found
-        return {key: key.removeprefix("account/") for key in keys}
+        prefix = account_key("")
+        found = await self.claimants(name.removeprefix(prefix))
+        keys = found & {name} if name.startswith(prefix) else found
+        return {key: key.removeprefix(prefix) for key in keys}
 
     def retire_previous(self, key: str) -> None:
         retire_previous(Account.objects.filter(username=key.partition("/")[2]))

@@ -217,7 +217,7 @@ class Account(Credentials):
     @property
     def key(self) -> str:
         """Names this account across tables, as `weatherstation/STATION-001` names a device."""
-        return f"account/{self.username}"
+        return access.account_key(self.username)
 
     def generate_password(self, *, keep_previous_until: datetime | None = None) -> str:
         """Set a new password and return it, to be shown once; the caller saves."""

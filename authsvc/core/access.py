@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 from authsvc.core.grants import Grant
 
 # Identifiers that brokers send for "nobody", or that they log in with by themselves (RabbitMQ's guest).
+# The first level of the keys of service accounts. No kind of device may be called so: grants name principals by key.
+ACCOUNT = "account"
 NOBODY = frozenset({"undefined", "null", "None", "guest"})
 _USERNAME = re.compile(r"[A-Za-z0-9_.@:=-]{1,128}")
 
@@ -253,6 +255,15 @@ class Directory(Protocol):
 
     async def claimants(self, client_id: str) -> set[str]:
         """Return the keys of all principals that claim *client_id*; asked once for each login."""
+
+
+def account_key(username: str) -> str:
+    """Return the key of the service account *username*.
+
+    >>> account_key("ingest")
+    'account/ingest'
+    """
+    return f"{ACCOUNT}/{username}"
 
 
 def is_username(name: str) -> bool:

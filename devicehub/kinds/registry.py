@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from authsvc.core.access import ACCOUNT
 from devicehub.kinds.declare import DEFAULT_TEMPLATE, DeviceType
 
-RESERVED = frozenset({"lwm2m"})
+# First levels of keys that mean something else than a declared type.
+RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "lwm2m": "LwM2M devices"}
 
 
 class DuplicateKind(Exception):
@@ -52,7 +54,10 @@ class Registry:
         """Raise DuplicateKind when models of *device_type* in *module* would have a slug that is taken."""
         slug, wanted = device_type.get_slug(), _described(device_type, module)
         if slug in RESERVED:
-            raise DuplicateKind(f"{wanted} would be called {slug!r}, which is reserved")
+            raise DuplicateKind(
+                f"{wanted} would be called {slug!r}, which is reserved for {RESERVED[slug]}; "
+                "rename the class or override get_slug()"
+            )
         known = self._kinds.get(slug)
         if known is not None:
             other = _described(known.device_type, known.device_model.__module__)

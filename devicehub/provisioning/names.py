@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from django.db import connection, models
 
+from authsvc.core.access import ACCOUNT
 from authsvc.directory import claim_of
 from authsvc.models import Account, ClientIdTaken
 from devicehub.kinds.registry import registry
@@ -88,7 +89,7 @@ def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
         for kind in registry
         for column in NAMES
     ]
-    arms.append(f"SELECT username, 'account/' || username FROM {Account._meta.db_table}")
+    arms.append(f"SELECT username, '{ACCOUNT}/' || username FROM {Account._meta.db_table}")
     pairs = (
         f"SELECT DISTINCT name, owner FROM ({' UNION ALL '.join(arms)}) AS everybody WHERE name IS NOT NULL"
     )

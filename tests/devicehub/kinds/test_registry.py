@@ -4,8 +4,11 @@ from contextlib import suppress
 
 import pytest
 
+from authsvc.core import access
+from authsvc.directory import claim_of
+from authsvc.models import Account
 from devicehub import DeviceType
-from devicehub.kinds.registry import registry
+from devicehub.kinds.registry import DuplicateKind, registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 
 # The registry
@@ -97,3 +100,24 @@ def test_a_refused_type_leaves_no_models(declared):
 def test_lwm2m_is_reserved(declared, name):
     with pytest.raises(Exception, match=r"(?i)lwm2m"):
         declared(type(name, (DeviceType,), {}))
+
+
+def test_a_type_called_account_is_refused(declared):
+    """A device `backend` of it would have the key, and so the grants, of the service account `backend`."""
+    with pytest.raises(DuplicateKind, match=r"reserved for service accounts.*rename the class"):
+        declared(type("Account", (DeviceType,), {}))
+
+    assert registry.get("account") is None
+    assert not declared.apps.all_models["authsvc"]
+
+
+def test_a_kind_that_takes_the_key_of_accounts_by_its_slug_is_refused(declared):
+    with pytest.raises(DuplicateKind, match="reserved"):
+        declared(type("Robot", (DeviceType,), {"get_slug": classmethod(lambda cls: access.ACCOUNT)}))
+
+
+def test_keys_of_accounts_begin_with_the_reserved_word():
+    key = Account(username="backend").key
+
+    assert key.split("/") == [access.ACCOUNT, "backend"]
+    assert claim_of("backend", []).key == key
