@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from authsvc.brokers.configuration import configuration as broker_configuration
+from authsvc.brokers import BY_DIALECT
 
 STOP_SECONDS = 10
 PROBE_SECONDS = 0.02
@@ -327,7 +327,7 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
     port, epmd_port = free_port(), free_port()
-    printed = broker_configuration("rabbitmq", auth_url, token)
+    printed = BY_DIALECT["rabbitmq"].configuration(auth_url, token)
     env = _rabbitmq_environment(folder, printed, port, epmd_port)
     log = folder / "rabbitmq.log"
 

@@ -22,7 +22,7 @@ from django.core.management.base import BaseCommand
 from django.test.utils import isolate_apps
 from django.urls import URLPattern, get_resolver
 
-from authsvc.brokers.configuration import configuration
+from authsvc.brokers import BY_DIALECT
 from authsvc.chain import Chain
 from authsvc.core import access, grants, passwords
 from authsvc.dialects import DIALECTS
@@ -412,7 +412,7 @@ def test_the_configuration_of_each_broker_is_the_printed_one():
         if dialect == "amqtt":  # a command and no configuration
             continue
         shown = {line for block in blocks((ROOT / name).read_text(), "") for line in block.splitlines()}
-        printed = configuration(dialect, "http://127.0.0.1:8000", "TOKEN").splitlines()
+        printed = BY_DIALECT[dialect].configuration("http://127.0.0.1:8000", "TOKEN").splitlines()
         wanted = [line for line in printed if line and not line.startswith(("#", "%"))]  # comments
         assert [line for line in wanted if line not in shown] == [], name
 

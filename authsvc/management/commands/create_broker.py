@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.http.request import split_domain_port, validate_host
 
-from authsvc.brokers.configuration import CACHING, TEMPLATES, configuration
+from authsvc.brokers import BROKERS, BY_DIALECT
 from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Broker
@@ -27,7 +27,7 @@ class Command(DatabaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="what operators call this broker")
-        parser.add_argument("dialect", choices=sorted(TEMPLATES), help="how it asks")
+        parser.add_argument("dialect", choices=sorted(BY_DIALECT), help="how it asks")
         parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the broker reaches us")
         parser.add_argument("--network", action="append", default=[], help="accept it from here only")
         parser.add_argument("--cache", type=duration, help="let mosquitto-go-auth keep answers: 1s to 5m")
@@ -81,15 +81,15 @@ class Command(DatabaseCommand):
                 f"Note: the cache weakens what the service decides: a revocation is up to {_seconds(cache)} s late, "
                 "and more; the comments above the cache's lines say what"
             )
-        return (
-            f"# The token of {name}, shown this once: {token}\n\n{configuration(dialect, url, token, cache)}"
-        )
+        configuration = BY_DIALECT[dialect].configuration(url, token, cache)
+        return f"# The token of {name}, shown this once: {token}\n\n{configuration}"
 
 
 def _check_cache(cache: timedelta, dialect: str, *, as_json: bool) -> None:
     """Raise CommandError unless the configuration of *dialect* can keep answers for *cache*, and is printed."""
-    if dialect not in CACHING:
-        raise CommandError(f"--cache is for mosquitto-go-auth ({', '.join(CACHING)}), not for {dialect}")
+    if not BY_DIALECT[dialect].cache:
+        able = ", ".join(broker.dialect for broker in BROKERS if broker.cache)
+        raise CommandError(f"--cache is for mosquitto-go-auth ({able}), not for {dialect}")
     if not SHORTEST <= cache <= LONGEST:
         raise CommandError(f"--cache {_seconds(cache)}s is out of bounds; write 1s to 5m, such as 5s")
     if as_json:

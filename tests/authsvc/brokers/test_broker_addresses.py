@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.core.management import CommandError, call_command
 
-from authsvc.brokers.configuration import TEMPLATES, configuration
+from authsvc.brokers import BY_DIALECT
 from authsvc.models import Broker
 
 pytestmark = pytest.mark.sqlite_only
@@ -26,7 +26,7 @@ ADDRESSES = [
 def asked(dialect: str, url: str) -> str:
     """The URL that mosquitto-go-auth makes of the printed options, by plain joining."""
     kind = "http" if dialect == "go-auth" else "jwt"
-    text = configuration(dialect, url, "TOKEN")
+    text = BY_DIALECT[dialect].configuration(url, "TOKEN")
     options = dict(re.findall(rf"^auth_opt_{kind}_(\w+) (.*)$", text, re.MULTILINE))
     scheme = "https" if options.get("with_tls") == "true" else "http"
     host = options["host"]
@@ -47,7 +47,7 @@ def test_the_plugin_reaches_the_service_at_its_address(dialect, url):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("dialect", sorted(TEMPLATES))
+@pytest.mark.parametrize("dialect", sorted(BY_DIALECT))
 @pytest.mark.parametrize(
     "url", ["http://hub x:8000", "http://hub:8000\n", 'http://hub:8000/"', "http://h;x", "http://h\\x"]
 )

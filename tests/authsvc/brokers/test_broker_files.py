@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
-from authsvc.brokers.configuration import TEMPLATES
+from authsvc.brokers import BY_DIALECT
 from rig.hub import ROOT
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
@@ -25,7 +25,7 @@ def printed(dialect: str) -> list[str]:
     return out.getvalue().rstrip("\n").split("\n\n")[1:]
 
 
-@pytest.mark.parametrize("dialect", sorted(TEMPLATES))
+@pytest.mark.parametrize("dialect", sorted(BY_DIALECT))
 def test_each_file_begins_with_its_name_in_a_comment_of_its_own_syntax(dialect):
     files = printed(dialect)
 
@@ -45,7 +45,7 @@ def test_no_comment_of_rabbitmq_conf_holds_what_must_be_in_the_other_file():
     assert advanced_config.splitlines()[1:] == ["[{rabbitmq_mqtt, [{ignore_colons_in_username, true}]}]."]
 
 
-@pytest.mark.parametrize("dialect", sorted(TEMPLATES))
+@pytest.mark.parametrize("dialect", sorted(BY_DIALECT))
 def test_no_other_file_is_hidden_in_a_comment(dialect):
     below_the_name = [line for text in printed(dialect) for line in text.splitlines()[1:]]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from authsvc.brokers.configuration import TEMPLATES, configuration
+from authsvc.brokers import BY_DIALECT
 from authsvc.freshness import reader
 from devicehub.management.commands import run_dev_broker
 from rig import servers
@@ -28,7 +28,7 @@ def mosquitto_options(text: str) -> dict[str, str]:
 
 
 def printed(dialect: str) -> str:
-    return configuration(dialect, "http://127.0.0.1:8000", "TOKEN")
+    return BY_DIALECT[dialect].configuration("http://127.0.0.1:8000", "TOKEN")
 
 
 @pytest.mark.parametrize("dialect", PLUGIN)
@@ -57,7 +57,7 @@ def test_nanomq_waits_one_second_under_its_lock():
     ]
 
 
-@pytest.mark.parametrize("dialect", sorted(TEMPLATES))
+@pytest.mark.parametrize("dialect", sorted(BY_DIALECT))
 def test_no_configuration_waits_longer_than_five_seconds(dialect):
     waits = re.findall(r"timeout\S* *=? *(\d+)(s?)\b", printed(dialect))
 

@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from authsvc.brokers.configuration import configuration
+from authsvc.brokers import go_auth
 
 
 @pytest.mark.parametrize("url", ["http://hub:8000", "https://hub.example.org"])
 def test_the_token_is_the_password_of_the_host_and_works(send, entrance, station, token, url):
     """Go sends the userinfo of a URL as Basic authentication, and writes *** for its password in errors."""
-    text = configuration("go-auth", url, token)
+    text = go_auth.BROKER.configuration(url, token)
     options = dict(re.findall(r"^auth_opt_(\w+) (.*)$", text, re.MULTILINE))
 
     userinfo, _, host = options["http_host"].partition("@")

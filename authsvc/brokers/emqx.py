@@ -1,0 +1,32 @@
+"""EMQX 5.7 and later."""
+
+from __future__ import annotations
+
+from authsvc.brokers.base import BrokerSoftware
+
+# Only the clients that ask wait for an answer. The time counts the wait for a free connection: within 5 s a whole fleet
+# can log in at once.
+CONFIGURATION = """\
+# emqx.conf, EMQX 5.7 and later (docs/how-to/emqx.md)
+authentication = [{
+  mechanism = password_based, backend = http, method = post
+  url = "$url/mqtt/emqx/authn"
+  headers { "content-type" = "application/json", authorization = "Bearer $token" }
+  body { username = "$${username}", password = "$${password}", clientid = "$${clientid}" }
+  enable_pipelining = 1, request_timeout = 5s
+}]
+authorization {
+  no_match = deny
+  sources = [{
+    type = http, enable = true, method = post
+    url = "$url/mqtt/emqx/authz"
+    headers { "content-type" = "application/json", authorization = "Bearer $token" }
+    body { username = "$${username}", clientid = "$${clientid}", action = "$${action}", topic = "$${topic}" }
+    enable_pipelining = 1, request_timeout = 5s
+  }]
+}
+authentication_settings.node_cache.enable = false
+authorization.node_cache.enable = false
+"""
+
+BROKER = BrokerSoftware("emqx", CONFIGURATION)

@@ -1,0 +1,36 @@
+"""NanoMQ 0.21.9 and later."""
+
+from __future__ import annotations
+
+from authsvc.brokers.base import BrokerSoftware
+
+# NanoMQ waits for an answer under a lock, so all its clients wait with the one that asked: for 1 s at most.
+CONFIGURATION = """\
+# nanomq.conf, NanoMQ 0.21.9 and later; up to 0.25.3 publishes dead-lock it (docs/how-to/nanomq.md)
+auth {
+  allow_anonymous = false
+  no_match = deny
+  deny_action = disconnect
+  http_auth = {
+    auth_req {
+      url = "$url/mqtt/nanomq/auth"
+      method = "POST"
+      headers.content-type = "application/json"
+      headers.x-broker-secret = "$token"
+      params = {clientid = "%c", username = "%u", password = "%P"}
+    }
+    acl_req {
+      url = "$url/mqtt/nanomq/acl"
+      method = "POST"
+      headers.content-type = "application/json"
+      headers.x-broker-secret = "$token"
+      params = {clientid = "%c", username = "%u", access = "%A", topic = "%t"}
+    }
+    timeout = 1s
+    connect_timeout = 1s
+    pool_size = 32
+  }
+}
+"""
+
+BROKER = BrokerSoftware("nanomq", CONFIGURATION)
