@@ -1,0 +1,78 @@
+"""A project whose migrations were written by an earlier release, which named models by the paths of that time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rig.hub import ROOT
+
+pytestmark = pytest.mark.sqlite_only
+EARLIER = Path(__file__).parent / "earlier_project"
+SETTINGS = """
+from rig.settings import *
+from rig.settings import INSTALLED_APPS
+
+INSTALLED_APPS = [*INSTALLED_APPS, "greenhouses"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    app = tmp_path / "greenhouses"
+    (app / "migrations").mkdir(parents=True)
+    (app / "__init__.py").touch()
+    (app / "migrations" / "__init__.py").touch()
+    shutil.copy(EARLIER / "models.txt", app / "models.py")
+    shutil.copy(EARLIER / "0001_initial.txt", app / "migrations" / "0001_initial.py")
+    (tmp_path / "plant_settings.py").write_text(SETTINGS)
+    return tmp_path
+
+
+def manage(project: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "django", *arguments],
+        cwd=project,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(project)]),
+            "DJANGO_SETTINGS_MODULE": "plant_settings",
+            "DATABASE_URL": f"sqlite:///{project}/plant.sqlite3",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_an_earlier_project_needs_no_new_migration(project):
+    assert manage(project, "makemigrations", "--check", "--dry-run") == "No changes detected\n"
+
+
+def test_an_earlier_project_migrates_and_provisions(project):
+    manage(project, "migrate", "--verbosity", "0")
+    manage(project, "migrate", "--check", "--verbosity", "0")
+
+    devices = manage(project, "provision_devices", "greenhouse", "--count=1", "--prefix=G", "--output=-")
+
+    assert "greenhouses-greenhousedevice-G001" in devices
+
+
+def test_a_new_migration_names_documented_paths(project):
+    """Each later move of a field or a default would otherwise have to keep the path that a project froze."""
+    (project / "greenhouses" / "migrations" / "0001_initial.py").unlink()
+
+    manage(project, "makemigrations", "greenhouses")
+
+    written = (project / "greenhouses" / "migrations" / "0001_initial.py").read_text()
+    imports = {
+        line for line in written.splitlines() if line.startswith(("import authsvc", "import devicehub"))
+    }
+    assert imports == {"import authsvc.models", "import devicehub.models"}
