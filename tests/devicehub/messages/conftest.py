@@ -1,0 +1,66 @@
+"""A meter whose tables exist for the module, and the check of one payload that it sends."""
+
+import pytest
+from django.db import connection
+from django.test.utils import isolate_apps
+
+from devicehub import DeviceType, Reading, StateField, reading_types
+from devicehub.kinds.registry import registry
+from devicehub.models import QuarantinedMessage
+from rig.meter import FAILED, is_as_sent, send, stored
+
+
+@pytest.fixture(scope="module")
+def meter_kind(django_db_setup, django_db_blocker):
+    """A kind with a reading of each type, in tables of its own."""
+
+    class Meter(DeviceType):
+        temperature = Reading(type=reading_types.FLOAT, unit="Cel", range=(-40, 80))
+        humidity = Reading(type=reading_types.FLOAT, unit="%RH", range=(0, 100))
+        amount = Reading(type=reading_types.FLOAT)
+        count = Reading(type=reading_types.INTEGER)
+        low = Reading(type=reading_types.INTEGER, range=(None, 10))
+        wet = Reading(type=reading_types.BOOLEAN)
+        label = Reading(type=reading_types.STRING)
+        extra = Reading(type=reading_types.JSON)
+        raw = Reading(type=reading_types.BINARY)
+
+        layout = StateField(type="json", default={})
+        serviced_at = StateField(type="datetime")
+        depth = StateField(type="float")
+
+    with isolate_apps("fleet", "authsvc"):
+        models = Meter.create_models(module="fleet.models")
+    with django_db_blocker.unblock():
+        with connection.schema_editor() as editor:
+            for model in models:
+                editor.create_model(model)
+        yield registry.get("meter")
+        with connection.schema_editor() as editor:
+            for model in reversed(models):
+                editor.delete_model(model)
+    registry.unregister("meter")
+
+
+@pytest.fixture
+def meter(meter_kind, db):
+    return meter_kind.device_model.objects.create(device_id="METER-001")
+
+
+@pytest.fixture
+def becomes(meter):
+    """Send the payload of a row of a table, and compare its outcome and what is stored with the row."""
+
+    def check(row):
+        outcome = send(row.body, content_type=row.content_type)
+
+        message = meter.messages.get()
+        assert (outcome, message.notes, stored(meter)) == (row.outcome, row.notes, row.rows), (
+            message.processing_error
+        )
+        quarantined = list(QuarantinedMessage.objects.values_list("reason", flat=True))
+        assert quarantined == ([row.reason or "no_value"] if outcome is FAILED else [])
+        assert message.outcome == outcome
+        assert is_as_sent(message, row.body)
+
+    return check
