@@ -1,0 +1,18 @@
+"""`{% navigation as links %}`: the entries of the navigation, for base.html. No context processor is needed."""
+
+from __future__ import annotations
+
+from django import template
+from django.template import Context
+
+from devicehub.dashboard import navigation as entries
+from devicehub.dashboard.navigation import Link
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def navigation(context: Context) -> list[Link]:
+    """Return the links of the navigation; none on a page that is rendered without a request."""
+    request = getattr(context, "request", None)
+    return entries.links(request) if request is not None else []
