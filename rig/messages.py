@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 from devicehub.ingest.pipeline import pipeline
+from devicehub.kinds.registry import registry
 from devicehub.messages.message import Message, Outcome
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -15,7 +16,7 @@ STORED, PARTIAL, FAILED, DUPLICATE, RETAINED = Outcome
 
 def message(device, payload, about="data", *, at=NOW, **options):
     """A message of *device*; what is no bytes is sent as JSON."""
-    slug = type(device)._device_type_cls.get_slug()
+    slug = registry.of(device).slug
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return Message(f"things/{slug}/{device.device_id}/{about}", body, at, **options)
 
@@ -27,7 +28,7 @@ def send(device, payload, about="data", **options):
 
 def readings(device, columns=None):
     """The rows of *device*, oldest first, as dicts of what is not null."""
-    names = columns or list(type(device)._device_type_cls._readings)
+    names = columns or list(registry.of(device).readings)
     rows = device.readings.order_by("id").values("timestamp", *names)
     return [{n: _plain(v) for n, v in row.items() if v is not None} for row in rows]
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import cbor2
 
 from devicehub.ingest.pipeline import pipeline
+from devicehub.kinds.registry import registry
 from devicehub.messages.message import Message, Outcome
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -32,9 +33,7 @@ def send(payload, about="data", content_type="", at=NOW, retain=False):
 def stored(meter):
     """The rows of *meter*, oldest first, as dicts of what is not null; its time only where it is not NOW."""
     rows = []
-    for found in meter.readings.order_by("timestamp", "id").values(
-        "timestamp", *type(meter)._device_type_cls._readings
-    ):
+    for found in meter.readings.order_by("timestamp", "id").values("timestamp", *registry.of(meter).readings):
         row = {n: bytes(v) if isinstance(v, memoryview) else v for n, v in found.items() if v is not None}
         if row["timestamp"] == NOW:
             del row["timestamp"]

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from devicehub import signals
 from devicehub.ingest.pipeline import pipeline
+from devicehub.kinds.registry import registry
 from devicehub.messages.message import Message
 from devicehub.worker import silence
 from devicehub.worker.silence import Sweep
@@ -47,7 +48,7 @@ def told():
     for name in ("connected", "disconnected", "status_changed"):
 
         def receiver(sender, signal, device, name=name, **more):
-            assert sender is type(device)._device_type_cls
+            assert sender is registry.of(device).device_type
             heard.append((name, device.device_id, *more.values()))
 
         signal = getattr(signals, f"device_{name}")

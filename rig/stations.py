@@ -34,7 +34,8 @@ def keeps(monkeypatch):
     """Let weather stations keep things for so long: `keeps(readings="30d")`."""
 
     def keep(**wanted):
-        meta = {f"keep_{name}": value for name, value in wanted.items()}
-        monkeypatch.setattr("fleet.devices.WeatherStation.Meta", type("Meta", (), meta))
+        options = registry.get("weatherstation").keep
+        for name in list(options):
+            monkeypatch.setitem(options, name, wanted.get(name.removeprefix("keep_")))
 
     return keep

@@ -189,7 +189,7 @@ def _conclude(command: DeviceCommand, message: mqtt.Outgoing, ack: mqtt.Ack, sen
 def _tell(command: DeviceCommand, letter: Envelope) -> None:
     signals.tell(
         signals.device_command_sent,
-        letter.device_type,
+        letter.sender,
         device=letter.device,
         command=command.name,
         payload=command.payload,

@@ -6,14 +6,13 @@ import os
 import secrets
 import socket
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from devicehub import mqtt
 from devicehub.conf import settings
 from devicehub.kinds import topics
-from devicehub.kinds.declare import DeviceType
 from devicehub.kinds.registry import registry
 from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DeviceCommand
@@ -33,7 +32,7 @@ class Envelope(NamedTuple):
     """A message, and the device it goes to."""
 
     device: BaseDevice
-    device_type: type[DeviceType]
+    sender: type[Any]  # of the signal that tells of it
     message: mqtt.Outgoing
 
 
@@ -46,9 +45,9 @@ def envelope(command: DeviceCommand, now: datetime) -> Envelope:
     kind = registry.get(slug)
     if kind is None:
         raise Undeliverable(f"there is no device type {slug!r} any more")
-    declared = kind.device_type._commands.get(command.name)
+    declared = kind.commands.get(command.name)
     if declared is None:
-        raise Undeliverable(f"{kind.device_type.__name__} has no command {command.name!r} any more")
+        raise Undeliverable(f"{kind.sender.__name__} has no command {command.name!r} any more")
     device: BaseDevice | None = kind.device_model.objects.filter(device_id=device_id).first()
     if device is None:
         raise Undeliverable(f"there is no {command.device_key} any more")
@@ -64,7 +63,7 @@ def envelope(command: DeviceCommand, now: datetime) -> Envelope:
         response_topic=topics.build(kind, device_id, MessageType.REPLY),
         expiry=min(max(left, 1), LONGEST_EXPIRY),
     )
-    return Envelope(device, kind.device_type, message)
+    return Envelope(device, kind.sender, message)
 
 
 def connect() -> mqtt.Connection:

@@ -95,9 +95,7 @@ def page(kind: Kind, selection: Selection) -> Page:
     slug = kind.slug
     return Page(
         kind=kind,
-        columns=[
-            Column(title(reading), reading.type in NUMBERS) for reading in kind.device_type._readings.values()
-        ],
+        columns=[Column(title(reading), reading.type in NUMBERS) for reading in kind.readings.values()],
         rows=rows(kind, found),
         pks=[device.pk for device in found],
         previous=selection.at(slug, Place(False, found[0].device_id)).query if has_previous and found else "",
@@ -136,7 +134,7 @@ def shown(kind: Kind) -> QuerySet[Any]:
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
     """*devices* as rows, with their latest values: two queries however many they are."""
     now = timezone.now()
-    declared = kind.device_type._readings
+    declared = kind.readings
     newest = latest.values(kind, [device.pk for device in devices], list(declared))
     return [
         Row(

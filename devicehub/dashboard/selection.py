@@ -54,7 +54,7 @@ def plottable() -> list[Plotted]:
     return [
         Plotted(kind, reading)
         for kind in registry
-        for reading in kind.device_type._readings.values()
+        for reading in kind.readings.values()
         if reading.type in NUMBERS
     ]
 

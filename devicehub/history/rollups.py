@@ -46,7 +46,7 @@ class Shown(NamedTuple):
 
 def numeric(kind: Kind) -> list[str]:
     """The names of the readings of *kind* that are rolled up."""
-    return [name for name, reading in kind.device_type._readings.items() if reading.type in NUMBERS]
+    return [name for name, reading in kind.readings.items() if reading.type in NUMBERS]
 
 
 def roll_up(limit: int = 50_000, kinds: Iterable[Kind] | None = None, pace: Pace | None = None) -> int:

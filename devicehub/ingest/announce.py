@@ -44,20 +44,20 @@ def of_batch(batch: Sequence[Item]) -> Iterator[Call]:
 def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
     """What announce_transitions() calls, one by one: connections before statuses."""
     for change in transitions:
-        device_type, device = change.kind.device_type, change.device
-        hooks = device_type()
+        sender, device = change.kind.sender, change.device
+        hooks = change.kind.hooks()
         if change.connected and not change.was_connected:
             yield partial(_tell, hooks.on_connect, device)
-            yield partial(signals.tell, signals.device_connected, device_type, device=device)
+            yield partial(signals.tell, signals.device_connected, sender, device=device)
         if change.was_connected and not change.connected:
             yield partial(_tell, hooks.on_disconnect, device)
-            yield partial(signals.tell, signals.device_disconnected, device_type, device=device)
+            yield partial(signals.tell, signals.device_disconnected, sender, device=device)
         if change.old_status != change.new_status:
             yield partial(_tell, hooks.on_status_change, device, change.old_status, change.new_status)
             yield partial(
                 signals.tell,
                 signals.device_status_changed,
-                device_type,
+                sender,
                 device=device,
                 old_status=change.old_status,
                 new_status=change.new_status,
@@ -67,19 +67,19 @@ def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
 def _of_message(item: Judged) -> Iterator[Call]:
     if isinstance(item.device, Known):
         return  # nobody listens
-    device_type = item.kind.device_type
+    kind = item.kind
     for sample in item.samples:
-        yield partial(_tell, device_type().on_data, item.device, sample.values)
+        yield partial(_tell, kind.hooks().on_data, item.device, sample.values)
         yield partial(
             signals.tell,
             signals.device_data_received,
-            device_type,
+            kind.sender,
             device=item.device,
             readings=sample.values,
             message=item.row,
         )
     if item.answered:
-        yield partial(_tell, device_type().on_command_response, item.device, item.answered, item.reply)
+        yield partial(_tell, kind.hooks().on_command_response, item.device, item.answered, item.reply)
 
 
 def _tell(hook: Callable[..., object], *arguments: Any) -> None:

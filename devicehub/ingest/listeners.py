@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from devicehub import signals
-from devicehub.kinds.declare import DeviceType
+from devicehub.kinds.declare import Hooks
+from devicehub.kinds.registry import Kind
 
-HOOKS = ("on_data", "on_status_change", "on_connect", "on_disconnect", "on_command_response")
+HOOKS = tuple(name for name in vars(Hooks) if name.startswith("on_"))
 SIGNALS = (
     signals.device_data_received,
     signals.device_status_changed,
@@ -14,8 +15,8 @@ SIGNALS = (
 )
 
 
-def are_there(device_type: type[DeviceType]) -> bool:
-    """Whether *device_type* has a hook of its own, or one of its signals a receiver."""
-    return any(getattr(device_type, name) is not getattr(DeviceType, name) for name in HOOKS) or any(
-        signal.has_listeners(device_type) for signal in SIGNALS
+def are_there(kind: Kind) -> bool:
+    """Return whether *kind* has a hook of its own, or one of its signals a receiver."""
+    return any(getattr(kind.hooks, name) is not getattr(Hooks, name) for name in HOOKS) or any(
+        signal.has_listeners(kind.sender) for signal in SIGNALS
     )

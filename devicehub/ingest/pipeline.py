@@ -135,7 +135,7 @@ def _document(message: Message, message_type: MessageType) -> Document:
 
 
 def _read_data(item: Judged, found: Document) -> None:
-    received, declared = item.message.received_at, item.kind.device_type._readings
+    received, declared = item.message.received_at, item.kind.readings
     decoded = decode.samples(found, received, declared, _most_samples)
     item.notes += decoded.notes
     item.has_device_time = decoded.has_device_time
@@ -159,7 +159,7 @@ def _read_status(item: Judged, found: Document) -> None:
         content = {"status": content}
     if not isinstance(content, dict):
         raise Unreadable(Reason.NOT_A_READING, "a status is an object, or a status alone")
-    received, states = item.message.received_at, item.kind.device_type._state_fields
+    received, states = item.message.received_at, item.kind.state_fields
     sign = Sign(received)
     for name, value in content.items():
         try:

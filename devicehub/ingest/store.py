@@ -124,7 +124,7 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
     found: dict[tuple[str, str], Any] = {}
     for kind, ids in by_kind.values():
         devices = kind.device_model.objects.filter(bulk.among("device_id", ids))
-        if not listeners.are_there(kind.device_type):
+        if not listeners.are_there(kind):
             devices = map(Known._make, devices.order_by().values_list(*Known._fields))
         for device in devices:
             found[kind.slug, device.device_id] = device
@@ -261,7 +261,7 @@ def _hasten_commands(items: Sequence[Judged]) -> None:
 def _write_readings(
     kind: Kind, items: Sequence[Judged], now: str, as_time: Callable[[datetime], str]
 ) -> None:
-    declared = kind.device_type._readings
+    declared = kind.readings
     writers = {"json": bulk.dump_json, "datetime": as_time}  # for what a driver does not take as it is
     written = {n: writers[reading.type] for n, reading in declared.items() if reading.type in writers}
     rows = []

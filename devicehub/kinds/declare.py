@@ -152,7 +152,29 @@ META_DEFAULTS: Mapping[str, Any] = {
 }
 
 
-class DeviceType:
+class Hooks:
+    """What a kind of device does when something happened, after it was stored. Each hook does nothing by default.
+
+    The hooks of each message are called on an instance of their own.
+    """
+
+    def on_data(self, device: Any, readings: dict[str, Any]) -> None:
+        """*device* sent *readings*, by name."""
+
+    def on_status_change(self, device: Any, old_status: str, new_status: str) -> None:
+        """The status of *device* changed."""
+
+    def on_connect(self, device: Any) -> None:
+        """*device* is connected now and was not."""
+
+    def on_disconnect(self, device: Any) -> None:
+        """*device* was connected and is not any more."""
+
+    def on_command_response(self, device: Any, command: str, response: dict[str, Any]) -> None:
+        """*device* answered *command*; *response* is its reply: id, ok, and result or error."""
+
+
+class DeviceType(Hooks):
     """Base of all declarations. A subclass names its readings, commands and state fields as attributes.
 
     `class Meta` may set protocol, broker, heartbeat_interval (seconds), topic_template and client_id (`bound`
@@ -165,9 +187,6 @@ class DeviceType:
     _readings: ClassVar[dict[str, Reading]] = {}
     _commands: ClassVar[dict[str, Command]] = {}
     _state_fields: ClassVar[dict[str, StateField]] = {}
-    _device_model: ClassVar[type[Any] | None] = None
-    _reading_model: ClassVar[type[Any] | None] = None
-    _message_model: ClassVar[type[Any] | None] = None
 
     class Meta:
         pass
@@ -187,7 +206,6 @@ class DeviceType:
         cls._readings = {n: v for n, v in declared.items() if isinstance(v, Reading)}
         cls._commands = {n: v for n, v in declared.items() if isinstance(v, Command)}
         cls._state_fields = {n: v for n, v in declared.items() if isinstance(v, StateField)}
-        cls._device_model = cls._reading_model = cls._message_model = None
         cls.get_meta()
 
     @classmethod
@@ -218,23 +236,6 @@ class DeviceType:
         from devicehub.models.generate import create_models
 
         return create_models(cls, module or sys._getframe(1).f_globals["__name__"])
-
-    # Hooks: what a type wants to do when something happened. They run after it is stored.
-
-    def on_data(self, device: Any, readings: dict[str, Any]) -> None:
-        """*device* sent *readings*, by name."""
-
-    def on_status_change(self, device: Any, old_status: str, new_status: str) -> None:
-        """The status of *device* changed."""
-
-    def on_connect(self, device: Any) -> None:
-        """*device* is connected now and was not."""
-
-    def on_disconnect(self, device: Any) -> None:
-        """*device* was connected and is not any more."""
-
-    def on_command_response(self, device: Any, command: str, response: dict[str, Any]) -> None:
-        """*device* answered *command*; *response* is its reply: id, ok, and result or error."""
 
 
 def _one_of(kinds: type[StrEnum], name: str) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from authsvc.core.access import ACCOUNT
-from devicehub.kinds.declare import DEFAULT_TEMPLATE, DeviceType
+from devicehub.kinds.declare import DEFAULT_TEMPLATE, Command, DeviceType, Hooks, Reading, StateField
 
 # First levels of keys that mean something else than a declared type.
 RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "lwm2m": "LwM2M devices"}
@@ -17,11 +17,13 @@ class DuplicateKind(Exception):
     """Two kinds of devices have one slug, or a type took a reserved one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: a kind is a key of caches that every question reads
 class Kind:
-    """One kind of device: its *slug* in topics and keys, its models, and the type that declared it.
+    """One kind of device: its *slug* in topics and keys, its models, and what its devices say and understand.
 
-    *client_id* is `bound` or `any`; *reading_model* is where its readings go.
+    *readings*, *commands* and *state_fields* are declarations by name, *hooks* a class of which each message gets
+    an instance, and *keep* says how long what is kept, by the options of `Meta`. *client_id* is `bound` or `any`.
+    *reading_model* is where readings go. create_models() fills all of this from *device_type*.
     """
 
     slug: str
@@ -29,9 +31,19 @@ class Kind:
     message_model: type[Any]
     reading_model: type[Any]
     device_type: type[DeviceType]
+    readings: Mapping[str, Reading] = field(default_factory=dict, repr=False)
+    commands: Mapping[str, Command] = field(default_factory=dict, repr=False)
+    state_fields: Mapping[str, StateField] = field(default_factory=dict, repr=False)
+    hooks: type[Hooks] = Hooks
+    keep: Mapping[str, Any] = field(default_factory=dict, repr=False)
     topic_template: str = DEFAULT_TEMPLATE
     client_id: str = "bound"
     heartbeat_interval: float = 300
+
+    @property
+    def sender(self) -> type[Any]:
+        """The sender of this kind's signals."""
+        return self.device_type
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from authsvc.secret_columns import SecretField
 from devicehub.db import clock
 from devicehub.db.portions import batched
 from devicehub.kinds import identifiers
+from devicehub.kinds.registry import registry
 from devicehub.models.fields import DeviceIdField, validate_device_id
 
 
@@ -198,8 +199,6 @@ class BaseDevice(Credentials):
 
     objects = DeviceQuerySet.as_manager()
 
-    _device_type_cls: Any = None
-
     class Meta:
         abstract = True
         ordering = ["-created_at"]
@@ -279,12 +278,14 @@ class BaseDevice(Credentials):
 
     def check_command(self, name: str, payload: dict[str, Any] | None) -> None:
         """Raise what send_command() raises for a command that this device's type does not declare so."""
-        device_type = type(self)._device_type_cls
-        if device_type is None:
-            raise ValueError(f"{type(self).__name__} was not made by a DeviceType, so it has no commands")
-        command = device_type._commands.get(name)
+        kind = registry.of(self)
+        if kind is None:
+            raise ValueError(
+                f"{type(self).__name__} is not a registered kind of device, so it has no commands"
+            )
+        command = kind.commands.get(name)
         if command is None:
-            raise ValueError(f"{device_type.__name__} has no command {name!r}")
+            raise ValueError(f"{kind.sender.__name__} has no command {name!r}")
         command.validate_payload(payload)
 
 

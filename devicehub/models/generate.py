@@ -45,13 +45,16 @@ def create_models(
             message_model=message,
             reading_model=reading,
             device_type=device_type,
+            readings=device_type._readings,
+            commands=device_type._commands,
+            state_fields=device_type._state_fields,
+            hooks=device_type,
+            keep={name: value for name, value in meta.items() if name.startswith("keep_")},
             topic_template=meta["topic_template"],
             client_id=meta["client_id"],
             heartbeat_interval=meta["heartbeat_interval"],
         )
     )
-    device_type._device_model, device_type._reading_model = device, reading
-    device_type._message_model = message
     return device, reading, message
 
 
@@ -62,8 +65,7 @@ def _device_model(device_type: type[DeviceType], module: str) -> Any:
         BaseDevice,
         module,
         {"verbose_name": words, "verbose_name_plural": f"{words}s"},
-        {n: _state_column(f) for n, f in device_type._state_fields.items()}
-        | {"_device_type_cls": device_type},
+        {n: _state_column(f) for n, f in device_type._state_fields.items()},
     )
 
 

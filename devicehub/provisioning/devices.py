@@ -45,7 +45,7 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
 
 
 def announce(kind: Kind, device: BaseDevice) -> None:
-    tell(device_provisioned, kind.device_type, device=device)
+    tell(device_provisioned, kind.sender, device=device)
 
 
 def find(kind: Kind, device_id: str) -> BaseDevice:

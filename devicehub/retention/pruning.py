@@ -49,7 +49,7 @@ class Pruned:
 
 def keep(kind: Kind, option: str) -> timedelta | None:
     """How long *kind* keeps what *option* (keep_readings and so on) speaks of; None is for ever. NotKept."""
-    return parse(kind.device_type.get_meta()[option], SHORTEST.get(option, timedelta(hours=1)))
+    return parse(kind.keep.get(option), SHORTEST.get(option, timedelta(hours=1)))
 
 
 def keep_quarantine() -> timedelta | None:

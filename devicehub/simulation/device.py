@@ -139,7 +139,7 @@ class SimulatedDevice:
             self._kept.append(sample)
             return self._send_kept() if len(self._kept) >= self._to_keep else None
         if plan.bad and plan.dice is not None:
-            kind, payload = junk(plan.dice, self._kind.device_type._readings, sample)
+            kind, payload = junk(plan.dice, self._kind.readings, sample)
             if self._send(self._data, payload):
                 self._tally.bad_payloads += 1
                 self._tally.bad_by_kind[kind] = self._tally.bad_by_kind.get(kind, 0) + 1
@@ -167,7 +167,7 @@ class SimulatedDevice:
         if status == "online":
             document["battery_level"] = battery_at(self.device_id, now - self._began)
             moment = time.time()
-            states = self._kind.device_type._state_fields.items()
+            states = self._kind.state_fields.items()
             document |= {name: state_at(state, self.device_id, moment) for name, state in states}
         self._send(topics.build(self._kind, self.device_id, MessageType.STATUS), orjson.dumps(document))
 
@@ -215,7 +215,7 @@ class SimulatedDevice:
         return sent
 
     def _sample(self, moment: float) -> dict[str, Any]:
-        readings = self._kind.device_type._readings.items()
+        readings = self._kind.readings.items()
         values = ((name, value_at(reading, self.device_id, moment)) for name, reading in readings)
         sample = {name: value for name, value in values if value is not None}
         sample["timestamp"] = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

@@ -88,7 +88,7 @@ class Sweep:
             batches = self._under_way.pop(kind.slug, None) or sweep(kind, limit)
             for transitions in batches:
                 changed += len(transitions)
-                if transitions and listeners.are_there(kind.device_type):
+                if transitions and listeners.are_there(kind):
                     self._tell(transitions)
                 if self._stopping() or time.monotonic() > end:
                     self._under_way[kind.slug] = batches  # the next run goes on from here

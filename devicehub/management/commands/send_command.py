@@ -17,6 +17,7 @@ from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from devicehub import commands, provisioning
 from devicehub.commands import description
+from devicehub.kinds.registry import registry
 from devicehub.models import OPEN_STATES, BaseDevice, CommandState, DeviceCommand
 
 SHOWN = 80  # characters of parameters that cannot be read
@@ -104,7 +105,8 @@ class Command(DatabaseCommand):
 
 def _is_taken(command: DeviceCommand, device: BaseDevice) -> bool:
     """Whether the broker has it, as far as can be known: with QoS 0 it acknowledges nothing."""
-    qos = device._device_type_cls._commands[command.name].qos
+    kind = registry.of(device)
+    qos = kind.commands[command.name].qos if kind else 1
     went_out = command.state == CommandState.SENT and not command.error
     return command.state == CommandState.ACKNOWLEDGED or (went_out and qos == 0)
 

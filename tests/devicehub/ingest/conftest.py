@@ -74,7 +74,7 @@ def heard(monkeypatch):
     for name in ("data_received", "status_changed", "connected", "disconnected"):
 
         def receiver(sender, signal, device, name=name, **arguments):
-            assert sender is type(device)._device_type_cls
+            assert sender is registry.of(device).device_type
             arguments.pop("message", None)
             told.append(("signal", name, device.device_id, *arguments.values()))
 

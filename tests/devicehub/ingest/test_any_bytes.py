@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from devicehub.ingest.pipeline import pipeline
+from devicehub.kinds.registry import registry
 from devicehub.messages.message import Message, Outcome
 from devicehub.models import QuarantinedMessage
 from rig.messages import DUPLICATE, EARLIER, FAILED, NOW, RETAINED, fresh, iso, readings
@@ -105,14 +106,14 @@ def test_any_bytes_on_our_topics_end_in_one_outcome_and_store_only_what_was_sent
 
 def check_stored(device, said):
     """Every value on *device* was sent by it under that name, as a number, inside the range."""
-    device_type = type(device)._device_type_cls
+    declared = registry.of(device).readings
     sent = {about: list(pairs(b for a, b in said if a == about)) for about in ("data", "status")}
     for stored in readings(device):
         assert stored["timestamp"] <= NOW + timedelta(minutes=5)
-        for name in device_type._readings.keys() & stored.keys():
+        for name in declared.keys() & stored.keys():
             numbers = [v for n, v in sent["data"] if n == name and type(v) in (int, float)]
             assert stored[name] in [float(number) for number in numbers]
-            low, high = device_type._readings[name].range or (None, None)
+            low, high = declared[name].range or (None, None)
             assert (low is None or stored[name] >= low) and (high is None or stored[name] <= high)  # noqa: PT018
     now = fresh(device)
     for name in ("battery_level", "firmware_version", "reported_status", "mode", "opening"):
