@@ -22,7 +22,7 @@ from authsvc.core.access import (
     is_username,
 )
 from authsvc.core.authority import Rules
-from authsvc.core.grants import Grant
+from authsvc.core.grants import Rule
 from authsvc.reasons import SENTENCES
 
 CONNECT = "connect"
@@ -170,7 +170,7 @@ def _nearest(principal: Principal, client: Client, rules: Rules, action: Action,
     return f"{best.name}: {best.actions.value} {best.filter}"
 
 
-def _closeness(grant: Grant, action: Action, wanted: str) -> tuple[int, int, int]:
+def _closeness(grant: Rule, action: Action, wanted: str) -> tuple[int, int, int]:
     levels, asked = grant.filter.split("/"), wanted.split("/")
     same = sum(one in ("+", other) for one, other in zip(levels, asked, strict=False))
     covered = topics.covers(grant.filter, wanted) or topics.overlaps(grant.filter, wanted)

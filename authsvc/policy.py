@@ -156,9 +156,9 @@ async def _load() -> Policy:
             callers[token] = _caller(_list(dialects), _list(networks))
         except ValueError:  # written past the model: this broker is shut out, and no other
             logs.error(log, "policy.broker_unreadable")
-    by_subject: dict[str, list[grants.Grant]] = {}
+    by_subject: dict[str, list[grants.Rule]] = {}
     for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
-        rule = grants.Grant(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
+        rule = grants.Rule(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
         by_subject.setdefault(subject, []).append(rule)
     rules = Rules({subject: tuple(found) for subject, found in by_subject.items()}, settings.bind_client_ids)
     return Policy(callers, rules)

@@ -23,7 +23,7 @@ import bcrypt
 
 from authsvc.core import authority, grants, passwords, tokens, topics
 from authsvc.core.access import Action, Principal, Refused, Secret, deny
-from authsvc.core.grants import ActionSet, Grant
+from authsvc.core.grants import ActionSet, Rule
 from authsvc.core.memory import MemoryDirectory
 from authsvc.core.tokens import Key
 from authsvc.dialects import BY_NAME, DIALECTS
@@ -108,7 +108,7 @@ def judge_topics(granted: str, wanted: str) -> None:
             assert found == (naive.is_topic(text), naive.is_filter(text), naive.inner(text))
     inside, apart = topics.covers(granted, wanted), not topics.overlaps(granted, wanted)
     assert apart is not topics.overlaps(wanted, granted)
-    allow, no = Grant(granted), Grant(granted, allow=False)
+    allow, no = Rule(granted), Rule(granted, allow=False)
     assert grants.decide([allow], Action.SUBSCRIBE, wanted) is (allow if inside else None)
     assert grants.decide([allow, no], Action.SUBSCRIBE, wanted) is (no if not apart else None)
     if any(naive.inner(text) != text or text.count("/") > DEEP for text in (granted[:4_000], wanted[:4_000])):
@@ -221,7 +221,7 @@ PRINCIPALS = [
         active=person.active,
         superuser=person.superuser,
         client_ids=person.client_ids,
-        grants=tuple(Grant(topic, ActionSet(action)) for action, topic in sorted(person.may)),
+        grants=tuple(Rule(topic, ActionSet(action)) for action, topic in sorted(person.may)),
         version=7,
     )
     for name, person in PEOPLE.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from authsvc.core.grants import Grant
+from authsvc.core.grants import Rule
 
 # Identifiers that brokers send for "nobody", or that they log in with by themselves (RabbitMQ's guest).
 # The first level of the keys of service accounts. No kind of device may be called so: grants name principals by key.
@@ -191,7 +191,7 @@ class Principal:
     superuser: bool = False
     client_ids: tuple[str, ...] | None = ()
     client_id_prefixes: tuple[str, ...] = ()
-    grants: tuple[Grant, ...] = ()
+    grants: tuple[Rule, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict)
     version: int = 0
     revoked: bool = False
@@ -223,7 +223,7 @@ class Verdict(NamedTuple):
     decisions: tuple[Decision, ...]
     principal: Principal | None = None
     question: Question | None = None
-    rules: tuple[Grant, ...] | None = None
+    rules: tuple[Rule, ...] | None = None
     secret: Secret | None = None
 
     @property

@@ -28,7 +28,7 @@ from authsvc.core.access import (
     deny,
     is_username,
 )
-from authsvc.core.grants import Grant
+from authsvc.core.grants import Rule
 
 SECRETS = 2  # that a principal has at most: the current password and the one before
 
@@ -40,10 +40,10 @@ class Rules:
     Subjects are `everyone`, `type:<type>` and `key:<key>`.
     """
 
-    grants: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict)
+    grants: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     bind_client_ids: bool = True
 
-    def of(self, principal: Principal) -> Iterator[Grant]:
+    def of(self, principal: Principal) -> Iterator[Rule]:
         """Every grant that speaks of *principal*, its own first, placeholders not yet filled."""
         yield from principal.grants
         if self.grants:
@@ -202,10 +202,10 @@ def _topics(question: TopicQuestion, principal: Principal, rules: Rules) -> tupl
     return tuple(_topic(principal, held, question.action, topic) for topic in question.topics)
 
 
-def filled(principal: Principal, client: Client, rules: Rules) -> tuple[Grant, ...]:
+def filled(principal: Principal, client: Client, rules: Rules) -> tuple[Rule, ...]:
     """The grants of *principal* with their placeholders filled; those that cannot be filled do not match."""
     values: dict[str, str] | None = None
-    filled: list[Grant] = []
+    filled: list[Rule] = []
     for grant in rules.of(principal):
         if "{" not in grant.filter:
             filled.append(grant)
@@ -222,7 +222,7 @@ def filled(principal: Principal, client: Client, rules: Rules) -> tuple[Grant, .
     return tuple(filled)
 
 
-def _topic(principal: Principal, held: tuple[Grant, ...], action: Action, topic: str) -> Decision:
+def _topic(principal: Principal, held: tuple[Rule, ...], action: Action, topic: str) -> Decision:
     if type(action) is not Action:
         return Decision(False, Reason.MALFORMED, topic)  # a word that no dialect here should let through
     wanted: str | None = topic

@@ -23,8 +23,11 @@ class ActionSet(StrEnum):
     ALL = "all"
 
 
-class Grant(NamedTuple):
-    """One rule. An allow must cover what is asked, alone; a deny refuses whatever overlaps it, and wins."""
+class Rule(NamedTuple):
+    """What a grant, or a principal's directory, says of one topic filter.
+
+    An allow must cover what is asked, alone; a deny refuses whatever overlaps it, and wins.
+    """
 
     filter: str
     actions: ActionSet = ActionSet.ALL
@@ -33,6 +36,11 @@ class Grant(NamedTuple):
 
     def speaks_of(self, action: str) -> bool:
         return self.actions == action or self.actions == ActionSet.ALL
+
+
+Grant = (
+    Rule  # The name that directories of other projects may import. A grant is a row of authsvc.models.Grant.
+)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str | None:
@@ -79,9 +87,9 @@ def problem(template: str) -> str:
     return ""
 
 
-def decide(grants: Iterable[Grant], action: str, wanted: str) -> Grant | None:
+def decide(grants: Iterable[Rule], action: str, wanted: str) -> Rule | None:
     """The grant that decides about *wanted*: a deny that overlaps it, else an allow that covers it."""
-    allowing: Grant | None = None
+    allowing: Rule | None = None
     for grant in grants:
         if not grant.speaks_of(action):
             continue

@@ -17,7 +17,7 @@ from authsvc.core.access import (
     TopicQuestion,
     Verdict,
 )
-from authsvc.core.grants import Grant
+from authsvc.core.grants import Rule
 from authsvc.dialects.base import Dialect, Reply, Request, json_reply
 
 ACTIONS = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
@@ -89,7 +89,7 @@ def fault(request: Request) -> Reply:
     return DENIED if request.question == "authz" else UNAVAILABLE
 
 
-def expressed(rules: Sequence[Grant]) -> list[dict[str, object]] | None:
+def expressed(rules: Sequence[Rule]) -> list[dict[str, object]] | None:
     """*rules* as EMQX's `acl`, or None where its first-match evaluation would not mean the same.
 
     EMQX compares the words of a subscription with a rule as if they were plain levels, so a subscribe rule

@@ -80,7 +80,7 @@ def start() -> None:
     """Listen from now on in the running event loop, which has to keep running. On SQLite there is no need."""
     global _listener
     if _listener is None and reader.is_postgresql(connections.settings["default"]["ENGINE"]):
-        _listener = Listener()
+        _listener = ChangeListener()
 
 
 async def stop() -> None:
@@ -95,7 +95,7 @@ class Deaf(Exception):
     """The connection cannot be relied on to hear of every change."""
 
 
-class Listener:
+class ChangeListener:
     """Keeps one connection listening, and knows until when its silence means that nothing changed."""
 
     def __init__(self) -> None:
@@ -222,7 +222,7 @@ def _sentence(error: Exception) -> str:
     return "The database does not answer."
 
 
-_listener: Listener | None = None
+_listener: ChangeListener | None = None
 
 
 def _after_fork() -> None:

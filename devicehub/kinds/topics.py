@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from authsvc.core.grants import ActionSet, Grant
+from authsvc.core.grants import ActionSet, Rule
 from devicehub.conf import MQTT_GROUP, TOPIC_PREFIX, settings
 from devicehub.kinds.declare import DEFAULT_TEMPLATE
 from devicehub.kinds.identifiers import is_device_id
@@ -123,11 +123,11 @@ def command_filters() -> list[str]:
     return [build(kind, "+", MessageType.CMD) for kind in registry]
 
 
-def owned(kind: Kind, device_id: str) -> tuple[Grant, ...]:
+def owned(kind: Kind, device_id: str) -> tuple[Rule, ...]:
     """What a device may do by being itself: publish what it says, subscribe to and receive its commands."""
     parts = _owned_parts(kind, settings.topic_prefix)
     return tuple(
-        Grant(f"{before}{device_id}{after}", actions, True, name) for before, after, actions, name in parts
+        Rule(f"{before}{device_id}{after}", actions, True, name) for before, after, actions, name in parts
     )
 
 

@@ -51,7 +51,7 @@ GLOSSARY = {
     *("session", "publish", "subscribe", "receive"),
     *("endpoint", "object", "object instance", "resource", "resource instance"),
     *("read", "write", "execute", "observe"),
-    *("principal", "account", "grant", "decision", "verdict", "denial", "dialect", "directory"),
+    *("principal", "account", "grant", "rule", "decision", "verdict", "denial", "dialect", "directory"),
     *("device type", "kind", "key", "reading", "outcome", "rollup", "quarantine", "command"),
     *("credentials", "API key", "token", "broker token", "overlap", "scheme"),
     *("remembered", "stamp", "stale"),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from authsvc.core import authority, grants, topics
 from authsvc.core.access import Action, Client, Decision, Principal, Reason, TopicQuestion
-from authsvc.core.grants import ActionSet, Grant
+from authsvc.core.grants import ActionSet, Rule
 from authsvc.core.memory import MemoryDirectory
 from rig import naive
 
@@ -48,7 +48,7 @@ shares = st.builds("$share/{}/{}".format, st.sampled_from(["a", "", "+", "$share
 any_filters = st.one_of(legal_filters, shares, scraps)
 any_grants = st.lists(
     st.builds(
-        Grant, legal_filters, st.sampled_from(ActionSet), st.booleans(), st.sampled_from(["one", "two"])
+        Rule, legal_filters, st.sampled_from(ActionSet), st.booleans(), st.sampled_from(["one", "two"])
     ),
     max_size=5,
 )
@@ -63,7 +63,7 @@ hostile_characters = st.one_of(
 hostile_text = st.lists(hostile_characters, max_size=12).map("".join)
 
 
-def somebody(*held: Grant, superuser: bool = False) -> Principal:
+def somebody(*held: Rule, superuser: bool = False) -> Principal:
     return Principal(
         "account/somebody", "somebody", superuser=superuser, client_ids=("somebody",), grants=held
     )
@@ -82,13 +82,13 @@ def ask(principal: Principal, action: Action, topic: str, client_id: str | None 
     return decision
 
 
-def split(held: list[Grant], action: Action) -> tuple[list[str], list[str]]:
+def split(held: list[Rule], action: Action) -> tuple[list[str], list[str]]:
     """The filters that allow *action*, and those that deny it."""
     spoken = [grant for grant in held if grant.actions.value in (action.value, "all")]
     return [g.filter for g in spoken if g.allow], [g.filter for g in spoken if not g.allow]
 
 
-def may_use(held: list[Grant], action: Action, topic: str) -> bool:
+def may_use(held: list[Rule], action: Action, topic: str) -> bool:
     """The truth about one topic, by matching alone."""
     allowing, denying = split(held, action)
     return any(naive.matches(f, topic) for f in allowing) and not any(
@@ -128,9 +128,9 @@ def test_the_naive_matcher_agrees_with_the_specification(topic_filter, topic, ex
 
 @many
 @given(any_filters, any_grants)
-@example("$share/a/#", [Grant("#")])
-@example("+/#", [Grant("a/#"), Grant("b/#")])
-@example("#", [Grant("#"), Grant("a/b", allow=False)])
+@example("$share/a/#", [Rule("#")])
+@example("+/#", [Rule("a/#"), Rule("b/#")])
+@example("#", [Rule("#"), Rule("a/b", allow=False)])
 def test_an_allowed_subscription_reaches_nothing_that_was_not_granted(topic_filter, held):
     if not ask(somebody(*held), Action.SUBSCRIBE, topic_filter).allowed:
         return
@@ -150,12 +150,12 @@ def test_one_grant_allows_every_subscription_inside_it(granted, requested):
     """Exact both ways: the alphabet has a word that no grant says, so enumeration leaves no doubt."""
     inside = all(naive.matches(granted, topic) for topic in naive.matched(requested, DEPTH))
 
-    assert ask(somebody(Grant(granted)), Action.SUBSCRIBE, requested).allowed is inside
+    assert ask(somebody(Rule(granted)), Action.SUBSCRIBE, requested).allowed is inside
 
 
 @a_few
 @given(legal_filters, any_grants, st.text("ab$ é-", min_size=1, max_size=4))
-@example("#", [Grant("#")], "$share")
+@example("#", [Rule("#")], "$share")
 def test_a_shared_subscription_is_judged_by_its_filter(topic_filter, held, group):
     plain = ask(somebody(*held), Action.SUBSCRIBE, topic_filter)
     shared = ask(somebody(*held), Action.SUBSCRIBE, f"$share/{group}/{topic_filter}")
@@ -187,7 +187,7 @@ def test_a_shared_subscription_is_judged_by_its_filter(topic_filter, held, group
 )
 @pytest.mark.parametrize(
     "principal",
-    [somebody(Grant("#")), somebody(superuser=True)],
+    [somebody(Rule("#")), somebody(superuser=True)],
     ids=["holder of every grant", "superuser"],
 )
 def test_an_illegal_share_is_refused(principal, share):
@@ -195,10 +195,10 @@ def test_an_illegal_share_is_refused(principal, share):
 
 
 def test_a_share_of_everything_needs_a_grant_of_everything():
-    assert ask(somebody(Grant("#")), Action.SUBSCRIBE, "$share/g/#").allowed
-    assert not ask(somebody(Grant("a/#")), Action.SUBSCRIBE, "$share/g/#").allowed
-    assert not ask(somebody(Grant("a/#")), Action.SUBSCRIBE, "$share/a/b").allowed
-    assert not ask(somebody(Grant("$share/g/a")), Action.SUBSCRIBE, "$share/g/a").allowed
+    assert ask(somebody(Rule("#")), Action.SUBSCRIBE, "$share/g/#").allowed
+    assert not ask(somebody(Rule("a/#")), Action.SUBSCRIBE, "$share/g/#").allowed
+    assert not ask(somebody(Rule("a/#")), Action.SUBSCRIBE, "$share/a/b").allowed
+    assert not ask(somebody(Rule("$share/g/a")), Action.SUBSCRIBE, "$share/g/a").allowed
 
 
 # Publishing and receiving.
@@ -215,7 +215,7 @@ def test_a_topic_is_allowed_when_an_allow_matches_it_and_no_deny_does(topic, hel
 @a_few
 @given(legal_filters.filter(naive.is_topic), any_grants)
 def test_a_deny_wins_wherever_it_stands(topic, held):
-    decision = ask(somebody(*held, Grant(topic, allow=False, name="last")), Action.PUBLISH, topic)
+    decision = ask(somebody(*held, Rule(topic, allow=False, name="last")), Action.PUBLISH, topic)
 
     assert decision[:2] == (False, Reason.DENY_GRANT)
 
@@ -223,7 +223,7 @@ def test_a_deny_wins_wherever_it_stands(topic, held):
 @a_few
 @given(scraps, st.sampled_from([Action.PUBLISH, Action.RECEIVE]))
 def test_only_topics_are_published_and_received(text, action):
-    decision = ask(somebody(Grant("#"), Grant("$SYS/#"), Grant("$share/#")), action, text)
+    decision = ask(somebody(Rule("#"), Rule("$SYS/#"), Rule("$share/#")), action, text)
 
     assert not decision.allowed or naive.is_topic(text)
     if naive.is_filter(text) and not naive.is_topic(text) and action is Action.PUBLISH:
@@ -416,7 +416,7 @@ LONG = {
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
 def test_a_very_long_topic_is_answered_fast(text):
     """Linear and without recursion, whatever it is held against."""
-    held = [Grant(text), Grant("+/" * 31_999 + "+"), Grant("a/+/#"), Grant("/" * 40 + "b/#", allow=False)]
+    held = [Rule(text), Rule("+/" * 31_999 + "+"), Rule("a/+/#"), Rule("/" * 40 + "b/#", allow=False)]
 
     for action in Action:
         assert quickest(lambda action=action: ask(somebody(*held), action, text)) < QUICK
@@ -537,7 +537,7 @@ def test_a_template_of_a_grant_has_no_problem(template):
 @example("")
 def test_a_client_id_reaches_no_level_but_its_own(client_id):
     """A client that may connect as anything chooses the value of {client_id}, and of nothing else."""
-    rover = Principal("account/rover", "rover", client_ids=None, grants=(Grant("rovers/{client_id}/x"),))
+    rover = Principal("account/rover", "rover", client_ids=None, grants=(Rule("rovers/{client_id}/x"),))
 
     for reach in ("#", "+/#", "rovers/#", "rovers/+/x", "rovers/other/x", "rovers//x"):
         decision = ask(rover, Action.SUBSCRIBE, reach, client_id)
@@ -549,7 +549,7 @@ def test_placeholders_are_filled_from_who_asks():
         "account/rover",
         "rover",
         client_ids=None,
-        grants=(Grant("{username}/{type}/{client_id}"),),
+        grants=(Rule("{username}/{type}/{client_id}"),),
         attributes={"type": "car", "username": "other", "client_id": "other"},
     )
 
@@ -568,7 +568,7 @@ def test_placeholders_are_filled_from_who_asks():
 @example("$CONTROL", Action.SUBSCRIBE, [])
 @example("$CONTROL/dynamic-security/v1", Action.PUBLISH, [])
 @example("$share/g/$CONTROL/#", Action.SUBSCRIBE, [])
-@example("#", Action.SUBSCRIBE, [Grant("#", allow=False)])
+@example("#", Action.SUBSCRIBE, [Rule("#", allow=False)])
 @example("#", Action.RECEIVE, [])
 @example("$CONTROLS", Action.PUBLISH, [])
 @example("$control/a", Action.PUBLISH, [])
@@ -590,7 +590,7 @@ def test_a_superuser_is_refused_what_is_malformed_or_reserved_and_nothing_else(t
 @pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("topic", ["$CONTROL", "$CONTROL/", "$CONTROL/dynamic-security/v1"])
 def test_no_grant_opens_the_control_channel(action, topic):
-    holder = somebody(Grant("$CONTROL/#"), Grant(topic), Grant("#"))
+    holder = somebody(Rule("$CONTROL/#"), Rule(topic), Rule("#"))
 
     assert ask(holder, action, topic)[:2] == (False, Reason.RESERVED_TOPIC)
 
@@ -608,11 +608,11 @@ def station() -> Principal:
         "fleet-weatherstationdevice-STATION-001",
         client_ids=("STATION-001", "fleet-weatherstationdevice-STATION-001"),
         grants=(
-            Grant(f"{OWN}/data", ActionSet.PUBLISH, name="own data"),
-            Grant(f"{OWN}/status", ActionSet.PUBLISH, name="own status"),
-            Grant(f"{OWN}/reply", ActionSet.PUBLISH, name="own reply"),
-            Grant(f"{OWN}/cmd", ActionSet.SUBSCRIBE, name="own cmd"),
-            Grant(f"{OWN}/cmd", ActionSet.RECEIVE, name="own cmd"),
+            Rule(f"{OWN}/data", ActionSet.PUBLISH, name="own data"),
+            Rule(f"{OWN}/status", ActionSet.PUBLISH, name="own status"),
+            Rule(f"{OWN}/reply", ActionSet.PUBLISH, name="own reply"),
+            Rule(f"{OWN}/cmd", ActionSet.SUBSCRIBE, name="own cmd"),
+            Rule(f"{OWN}/cmd", ActionSet.RECEIVE, name="own cmd"),
         ),
         attributes={"type": "weatherstation", "device_id": "STATION-001", "prefix": "things"},
     )
@@ -800,7 +800,7 @@ def test_a_station_owns_no_topic_with_one_wrong_character(owned, position, chara
     changed = head + (character if change != "cut" else "") + tail
     if naive.inner(changed) in {own for allowed, own in OWNED if allowed is action}:
         return  # only the group of a share was touched, or nothing at all
-    held = (Grant(own, ActionSet(allowed.value)) for allowed, own in OWNED if not own.startswith("$"))
+    held = (Rule(own, ActionSet(allowed.value)) for allowed, own in OWNED if not own.startswith("$"))
 
     assert not ask(somebody(*held), action, changed).allowed
 

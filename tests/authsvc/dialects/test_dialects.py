@@ -36,7 +36,7 @@ from authsvc.core.access import (
     Verdict,
     deny,
 )
-from authsvc.core.grants import ActionSet, Grant
+from authsvc.core.grants import ActionSet, Rule
 from authsvc.core.memory import MemoryDirectory
 from authsvc.dialects import BY_NAME, DIALECTS, emqx, vernemq
 from authsvc.dialects.base import FORM, JSON, MAX_BODY, Options, Reply, Request
@@ -944,7 +944,7 @@ topic_filters = st.tuples(
 ).map(lambda parts: "/".join(parts[0] + parts[1]))
 grants = st.lists(
     st.builds(
-        Grant,
+        Rule,
         topic_filters.filter(bool),
         st.sampled_from(ActionSet),
         st.sampled_from([True, True, False]),
@@ -981,14 +981,14 @@ def connect_answer(held, operators=()):
     filters=st.lists(topic_filters.filter(bool), min_size=1, max_size=4),
 )
 @example(
-    held=[Grant("a/#", ActionSet.PUBLISH)],
-    operators=[Grant("a/b", allow=False)],
+    held=[Rule("a/#", ActionSet.PUBLISH)],
+    operators=[Rule("a/b", allow=False)],
     topics=["a/b", "a"],
     filters=["a"],
 )
 @example(
-    held=[Grant("a/b", ActionSet.SUBSCRIBE)],
-    operators=[Grant("a/#", allow=False)],
+    held=[Rule("a/b", ActionSet.SUBSCRIBE)],
+    operators=[Rule("a/#", allow=False)],
     topics=["a/b"],
     filters=["a/b"],
 )
@@ -1030,17 +1030,17 @@ def test_rules_are_well_formed_or_left_out(held):
 @pytest.mark.parametrize(
     "inexpressible",
     [
-        Grant("a/+", ActionSet.SUBSCRIBE),
-        Grant("a/#", ActionSet.ALL),
-        Grant("#"),
-        Grant("eq a", ActionSet.PUBLISH),
-        Grant("a/${b", ActionSet.PUBLISH),
-        Grant("a/${b", ActionSet.SUBSCRIBE, allow=False),
+        Rule("a/+", ActionSet.SUBSCRIBE),
+        Rule("a/#", ActionSet.ALL),
+        Rule("#"),
+        Rule("eq a", ActionSet.PUBLISH),
+        Rule("a/${b", ActionSet.PUBLISH),
+        Rule("a/${b", ActionSet.SUBSCRIBE, allow=False),
     ],
     ids=lambda grant: grant.filter,
 )
 def test_rules_that_emqx_would_read_otherwise_are_left_out(inexpressible):
-    answer, _ = connect_answer([Grant("a/b"), inexpressible])
+    answer, _ = connect_answer([Rule("a/b"), inexpressible])
 
     assert answer == {"result": "allow", "is_superuser": False}
 
@@ -1049,7 +1049,7 @@ def test_rules_that_emqx_would_read_otherwise_are_left_out(inexpressible):
 @pytest.mark.parametrize("actions", [ActionSet.ALL, ActionSet.PUBLISH, ActionSet.SUBSCRIBE])
 def test_no_rule_opens_the_brokers_own_topics(text, actions):
     """Grant.clean refuses such a grant, create() and SQL do not; the authorizer refuses the topic to everybody."""
-    answer, authorizer = connect_answer([Grant("a"), Grant(text, actions)])
+    answer, authorizer = connect_answer([Rule("a"), Rule(text, actions)])
 
     for action, topic in itertools.product(("publish", "subscribe"), (text, "$CONTROL/dynamic-security/v1")):
         assert not authorizer(action, topic)
