@@ -1,0 +1,49 @@
+"""The connection that reads beside the ORM: the same file, the same server, the same TLS."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from django.db import connections
+
+from authsvc.freshness import reader
+from config.settings import database
+
+pytestmark = pytest.mark.usefixtures("nothing_pending")
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("name", ["a b", "a%20b", "a#b", "a?b", "ä"])
+def test_the_reader_opens_the_file_that_the_orm_writes(loop, tmp_path, monkeypatch, name):
+    """Its path goes into a URI: what means something there is to be quoted, and nothing else is opened or made."""
+    path = tmp_path / f"{name}.sqlite3"
+    file = sqlite3.connect(path)
+    file.execute("CREATE TABLE known (name)")
+    file.commit()
+    file.close()
+    monkeypatch.setitem(connections["default"].settings_dict, "NAME", str(path))
+
+    try:
+        assert loop.run(reader.fetch("SELECT name FROM known")) == []
+    finally:
+        loop.run(reader.close())
+        assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.sqlite_only
+def test_the_reader_connects_as_the_orm_does():
+    """TLS and all else that DATABASE_URL says is libpq's; what is Django's own is left out."""
+    config = database("postgres://hub:s%40@db:5433/hub?sslmode=verify-full&sslrootcert=/ca.pem") | {
+        "PORT": 5433
+    }
+    config["OPTIONS"] |= {"pool": True, "options": "-c search_path=hub"}
+
+    told = reader.connection_arguments(config)
+
+    assert (told["sslmode"], told["sslrootcert"]) == ("verify-full", "/ca.pem")
+    assert (told["host"], told["port"], told["user"], told["password"], told["dbname"]) == (
+        "db", 5433, "hub", "s@", "hub",
+    )  # fmt: skip
+    assert told["options"] == "-c search_path=hub -c statement_timeout=2000"
+    assert "pool" not in told

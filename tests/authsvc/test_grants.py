@@ -1,0 +1,179 @@
+"""Grants: in force with the next question, however they are written, and for whom."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from authsvc.core.access import Reason
+from authsvc.models import Denial, Grant
+from devicehub import provisioning
+from rig.asking import reasons, sql
+from rig.cast import provision
+
+pytestmark = pytest.mark.usefixtures("nothing_pending")
+
+
+# ---------------------------------------------------------------- grants
+
+
+class TestGrants:
+    @pytest.fixture
+    def grant(self, transactional_db):
+        def one(subject, text, actions="all", effect="allow"):
+            made = Grant.objects.create(subject="key:x/x", filter=text, actions=actions, effect=effect)
+            # By SQL, because the model refuses some of the subjects that must mean nothing.
+            sql(f"UPDATE {Grant._meta.db_table} SET subject = %s WHERE id = %s", subject, made.pk)
+            return made
+
+        return one
+
+    def test_new_and_removed_with_the_next_question(self, may, station, grant):
+        assert not may(station, 4, "news/#")
+        new = grant("everyone", "news/#")
+        assert may(station, 4, "news/#")
+        new.delete()
+        assert not may(station, 4, "news/#")
+
+    def test_by_sql_too(self, may, station):
+        table = Grant._meta.db_table
+        sql(
+            f"INSERT INTO {table} (subject, effect, actions, filter, note, created_at) "
+            "VALUES ('everyone', 'allow', 'all', 'news/+', '', %s)",
+            timezone.now(),
+        )
+        assert may(station, 2, "news/1")
+        sql(f"UPDATE {table} SET effect = 'deny'")
+        assert not may(station, 2, "news/1")
+        sql(f"UPDATE {table} SET effect = 'allow', actions = 'subscribe'")
+        assert not may(station, 2, "news/1")
+        assert may(station, 4, "news/1")
+        sql(f"DELETE FROM {table}")
+        assert not may(station, 4, "news/1")
+
+    def test_by_other_writers(self, may, station, grant):
+        """bulk_create, update() and a savepoint raise no signal; the triggers see them."""
+        Grant.objects.bulk_create([Grant(subject="everyone", effect="allow", actions="all", filter="a")])
+        assert may(station, 2, "a")
+        Grant.objects.update(filter="b")
+        assert not may(station, 2, "a")
+        assert may(station, 2, "b")
+        Grant.objects.all()._raw_delete("default")
+        assert not may(station, 2, "b")
+
+    def test_without_a_revision_nothing_is_kept(self, may, station, grant):
+        """A flush, or a restore without that row, must not freeze what was read before."""
+        grant("everyone", "a")
+        assert may(station, 2, "a")
+        sql("DELETE FROM authsvc_policy")
+        assert may(station, 2, "a")
+        Grant.objects.all().delete()
+        assert not may(station, 2, "a")
+        grant("everyone", "b")
+        assert may(station, 2, "b")
+
+    def test_subjects(self, may, station, neighbour, grant):
+        valve = provision("V1", "irrigationvalve")
+        account, _ = provisioning.create_account("backend")
+        grant("everyone", "all/x")
+        grant("type:weatherstation", "stations/x")
+        grant("key:weatherstation/STATION-001", "one/x")
+        grant("key:account/backend", "backend/x")
+        grant("type:account", "nobody/x")
+        grant("key:", "nobody/x")
+        grant("key:STATION-001", "nobody/x")
+        grant("Everyone", "nobody/x")
+
+        rights = {
+            station: ["all/x", "stations/x", "one/x"],
+            neighbour: ["all/x", "stations/x"],
+            valve: ["all/x"],
+            account: ["all/x", "backend/x"],
+        }
+        for who, topics in rights.items():
+            for topic in ("all/x", "stations/x", "one/x", "backend/x", "nobody/x"):
+                assert may(who, 2, topic) is (topic in topics), (who.username, topic)
+
+    def test_a_subject_without_a_type_is_no_subject(self, may, grant):
+        """The model refuses it, SQL does not; accounts have no type, and it is not theirs."""
+        account, _ = provisioning.create_account("backend")
+        grant("type:", "a")
+
+        assert not may(account, 2, "a")
+
+    def test_placeholders(self, may, station, neighbour, grant):
+        grant("everyone", "u/{username}/{client_id}/#")
+        grant("everyone", "{prefix}/{type}/{device_id}/extra")
+
+        own = f"u/{station.username}/{station.username}/x"
+        assert may(station, 2, own)
+        assert may(station, 2, station.topic("extra"))
+        assert may(station, 2, f"u/{station.username}/STATION-001/x", clientid="STATION-001")
+        assert not may(station, 2, own, clientid="STATION-001")
+        assert not may(neighbour, 2, own)
+        assert not may(neighbour, 2, station.topic("extra"))
+        for topic in (own.replace(station.username, "+"), "u/{username}/{client_id}/x", "u/#"):
+            assert not may(station, 4, topic)
+
+    @pytest.mark.parametrize("client_id", ["+", "#", "a/b", "$SYS", "\u0000"], ids=ascii)
+    def test_a_client_id_cannot_widen_a_grant(self, may, station, grant, settings, client_id):
+        settings.AUTHSVC_CLIENT_ID = "any"
+        grant("everyone", "{client_id}/x")
+
+        for topic in (f"{client_id}/x", "a/x", "a/b/x", "$SYS/x"):
+            for acc in (1, 2, 4):
+                assert not may(station, acc, topic, clientid=client_id), (acc, topic)
+
+    def test_a_deny_wins(self, may, station, grant):
+        own, commands = station.topic("data"), station.topic("cmd")
+        grant("everyone", "news/#")
+        assert may(station, 4, "news/#")
+        grant("type:weatherstation", "news/secret", "subscribe", "deny")
+
+        assert not may(station, 4, "news/#")
+        assert not may(station, 4, "news/+")
+        assert not may(station, 4, "news/secret")
+        assert may(station, 4, "news/other")
+        assert may(station, 2, "news/secret")
+        assert may(station, 2, own)
+        grant("key:weatherstation/STATION-001", "things/#", "all", "deny")
+        assert not may(station, 2, own)
+        assert not may(station, 4, commands)
+        assert not may(station, 1, commands)
+        assert reasons() == {Reason.DENY_GRANT}
+        assert Denial.objects.filter(topic=own).get().rule.startswith("grant ")
+
+    @pytest.mark.parametrize(("actions", "acc"), [("publish", 2), ("subscribe", 4), ("receive", 1)])
+    def test_an_action_is_that_action(self, may, station, grant, actions, acc):
+        grant("everyone", "a", actions)
+
+        assert [may(station, number, "a") for number in (1, 2, 4)] == [acc == number for number in (1, 2, 4)]
+
+    def test_a_share_is_judged_by_its_filter(self, may, station, grant):
+        grant("everyone", "news/+", "subscribe")
+
+        assert may(station, 4, "$share/g/news/+")
+        for topic in (
+            "$share/g/news/#",
+            "$share/g/#",
+            "$share/+/news/+",
+            "$share//news/+",
+            "$share/g/$share/g/news/+",
+        ):
+            assert not may(station, 4, topic)
+
+    def test_a_superuser_keeps_to_mqtt(self, may):
+        root, _ = provisioning.create_account("root", superuser=True)
+
+        assert may(root, 4, "#")
+        assert may(root, 2, "things/weatherstation/STATION-001/cmd")
+        for acc, topic in (
+            (2, "a/+"),
+            (2, "#"),
+            (2, ""),
+            (4, "a/#/b"),
+            (2, "$CONTROL/x"),
+            (4, "$CONTROL/#"),
+            (2, "a\n"),
+        ):
+            assert not may(root, acc, topic)
