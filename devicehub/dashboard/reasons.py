@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from authsvc.core.access import Reason
 from authsvc.models import Denial
-from authsvc.reasons import SENTENCES
+from authsvc.operation.reasons import SENTENCES
 from devicehub.kinds import topics
 
 # How the dialects name the question that a login is; other questions are shown as they are called.

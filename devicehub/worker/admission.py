@@ -16,7 +16,7 @@ from authsvc import chain, logs, policy
 from authsvc.core import authority
 from authsvc.core.access import Action, Client, LoginQuestion, TopicQuestion, Verdict
 from authsvc.freshness import reader
-from authsvc.reasons import SENTENCES
+from authsvc.operation.reasons import SENTENCES
 from devicehub.mqtt import BrokerAddress
 
 log = structlog.get_logger(__name__)

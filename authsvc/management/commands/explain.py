@@ -10,9 +10,16 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from authsvc.core.access import Action
-from authsvc.explain import CONNECT, Explanation, NotOneIdentity, explain, explain_login, username_of
 from authsvc.freshness import reader
 from authsvc.management.command import DatabaseCommand
+from authsvc.operation.explain import (
+    CONNECT,
+    Explanation,
+    NotOneIdentity,
+    explain,
+    explain_login,
+    username_of,
+)
 
 
 class Command(DatabaseCommand):

@@ -23,7 +23,7 @@ from authsvc.core.access import (
 )
 from authsvc.core.authority import Rules
 from authsvc.core.grants import Rule
-from authsvc.reasons import SENTENCES
+from authsvc.operation.reasons import SENTENCES
 
 CONNECT = "connect"
 WITHOUT_PASSWORD = "With the right password it may connect."  # noqa: S105 - a sentence

@@ -10,9 +10,9 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 
 from authsvc.core.access import Action, Reason
-from authsvc.explain import explain
 from authsvc.models import Account, Grant
-from authsvc.reasons import SENTENCES
+from authsvc.operation.explain import explain
+from authsvc.operation.reasons import SENTENCES
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 
