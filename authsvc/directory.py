@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from django.db.models import QuerySet
+
 from authsvc import caches
 from authsvc.caches import BoundedCache
 from authsvc.chain import Chain, configured
@@ -132,10 +134,15 @@ class AccountDirectory:
         return {key: key.removeprefix(prefix) for key in keys}
 
     def retire_previous(self, key: str) -> None:
-        retire_previous(Account.objects.filter(username=key.partition("/")[2]))
+        retire_previous(_row(key))
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
-        renew_hash(Account.objects.filter(username=key.partition("/")[2]), stored, renewed)
+        renew_hash(_row(key), stored, renewed)
+
+
+def _row(key: str) -> QuerySet[Account]:
+    """Return the account whose key is *key*, as a query set."""
+    return Account.objects.filter(username=key.removeprefix(account_key("")))
 
 
 def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:

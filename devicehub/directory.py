@@ -13,7 +13,7 @@ from authsvc.freshness import reader
 from authsvc.sources import Source
 from devicehub.conf import settings
 from devicehub.kinds import topics
-from devicehub.kinds.registry import Kind, registry
+from devicehub.kinds.registry import Kind, UnknownKey, registry
 from devicehub.models import NAMES, BaseDevice
 
 PASSWORD = BaseDevice.password_columns()
@@ -50,11 +50,10 @@ class DeviceDirectory:
 
     async def identities(self, name: str) -> dict[str, str]:
         """Return the usernames, by key, of the devices that *name* stands for: a key, device id or other client id."""
-        slug, _, device_id = name.partition("/")
-        kind = registry.get(slug)
-        if kind is not None and device_id:
+        try:
+            kind, device_id = registry.resolve(name)
             places = [(kind, "device_id", device_id)]
-        else:
+        except UnknownKey:
             places = [(kind, column, name) for kind in registry for column in NAMES]
         found: dict[str, str] = {}
         for kind, column, value in places:
@@ -114,6 +113,8 @@ class DeviceDirectory:
 
 def _rows(key: str) -> list[QuerySet[Any]]:
     """The row of the device called *key*, as a query set; none when its kind is gone."""
-    slug, _, device_id = key.partition("/")
-    kind = registry.get(slug)
-    return [kind.device_model.objects.filter(device_id=device_id)] if kind else []
+    try:
+        kind, device_id = registry.resolve(key)
+    except UnknownKey:
+        return []
+    return [kind.device_model.objects.filter(device_id=device_id)]

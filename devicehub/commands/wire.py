@@ -13,7 +13,7 @@ import orjson
 from devicehub import mqtt
 from devicehub.conf import settings
 from devicehub.kinds import topics
-from devicehub.kinds.registry import registry
+from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DeviceCommand
 
@@ -41,10 +41,10 @@ def envelope(command: DeviceCommand, now: datetime) -> Envelope:
 
     On MQTT 5 the broker drops it at the deadline, and the device is told where to answer.
     """
-    slug, _, device_id = command.device_key.partition("/")
-    kind = registry.get(slug)
-    if kind is None:
-        raise Undeliverable(f"there is no device type {slug!r} any more")
+    try:
+        kind, device_id = registry.resolve(command.device_key)
+    except UnknownKey as error:
+        raise Undeliverable(f"{error} any more") from error
     declared = kind.commands.get(command.name)
     if declared is None:
         raise Undeliverable(f"{kind.sender.__name__} has no command {command.name!r} any more")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from authsvc.core.access import ACCOUNT
+from devicehub.errors import DevicehubError
 from devicehub.kinds.declare import DEFAULT_TEMPLATE, Command, DeviceType, Hooks, Reading, StateField
 
 # First levels of keys that mean something else than a declared type.
@@ -15,6 +16,10 @@ RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "l
 
 class DuplicateKind(Exception):
     """Two kinds of devices have one slug, or a type took a reserved one."""
+
+
+class UnknownKey(DevicehubError):
+    """A text is not the key of a device of any kind, such as `weatherstation/STATION-001`."""
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: a kind is a key of caches that every question reads
@@ -88,6 +93,21 @@ class Registry:
 
     def get(self, slug: str) -> Kind | None:
         return self._kinds.get(slug)
+
+    def resolve(self, key: str) -> tuple[Kind, str]:
+        """Return the kind and the device id that *key* names; there may be no such device. Raises UnknownKey.
+
+        >>> registry.resolve("toaster/T-1")
+        Traceback (most recent call last):
+        devicehub.kinds.registry.UnknownKey: there is no device type 'toaster'
+        """
+        slug, _, device_id = key.partition("/")
+        kind = self._kinds.get(slug)
+        if kind is None:
+            raise UnknownKey(f"there is no device type {slug!r}")
+        if not device_id:
+            raise UnknownKey(f"{key!r} names a device type and no device")
+        return kind, device_id
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(tuple(self._kinds.values()))

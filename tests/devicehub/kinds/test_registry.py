@@ -8,7 +8,7 @@ from authsvc.core import access
 from authsvc.directory import claim_of
 from authsvc.models import Account
 from devicehub import DeviceType
-from devicehub.kinds.registry import DuplicateKind, registry
+from devicehub.kinds.registry import DuplicateKind, UnknownKey, registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 
 # The registry
@@ -121,3 +121,16 @@ def test_keys_of_accounts_begin_with_the_reserved_word():
 
     assert key.split("/") == [access.ACCOUNT, "backend"]
     assert claim_of("backend", []).key == key
+
+
+# Keys
+
+
+def test_a_key_resolves_to_its_kind_and_device_id():
+    assert registry.resolve("weatherstation/STATION-001") == (registry.get("weatherstation"), "STATION-001")
+
+
+@pytest.mark.parametrize("key", ["toaster/T-1", "weatherstation", "weatherstation/", "", "/", "account/x"])
+def test_a_text_that_is_not_the_key_of_a_device_does_not_resolve(key):
+    with pytest.raises(UnknownKey):
+        registry.resolve(key)
