@@ -4,8 +4,8 @@ from devicehub.mqtt.address import BrokerAddress, InvalidAddress, MqttError, Una
 from devicehub.mqtt.listening.intake import Delivery, Intake
 from devicehub.mqtt.listening.listener import RECEIVE_MAXIMUM, SESSION_EXPIRY, Listener
 from devicehub.mqtt.publisher import Ack, Connection, Outgoing
-from devicehub.mqtt.swarm.client import Link, Received
-from devicehub.mqtt.swarm.loop import Loop, allow_files
+from devicehub.mqtt.swarm.client import Received, SwarmClient
+from devicehub.mqtt.swarm.swarm import Swarm, allow_files, run
 
 __all__ = [
     "RECEIVE_MAXIMUM",
@@ -16,12 +16,13 @@ __all__ = [
     "Delivery",
     "Intake",
     "InvalidAddress",
-    "Link",
     "Listener",
-    "Loop",
     "MqttError",
     "Outgoing",
     "Received",
+    "Swarm",
+    "SwarmClient",
     "Unacknowledged",
     "allow_files",
+    "run",
 ]

@@ -14,7 +14,7 @@ import orjson
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
-from devicehub.mqtt import Link, Outgoing, Received
+from devicehub.mqtt import Outgoing, Received, SwarmClient
 from devicehub.simulation.faults import Faults, Plan, junk
 from devicehub.simulation.logins import Login
 from devicehub.simulation.series import battery_at, spread, state_at, value_at
@@ -45,7 +45,7 @@ class Tally:
 
 
 class SimulatedDevice:
-    """A device of *kind*: the owner of a link. *complain* is told why it has no connection."""
+    """A device of *kind*: the owner of a client. *complain* is told why it has no connection."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class SimulatedDevice:
         victim: str = "",
     ) -> None:
         self.device_id = login.device_id
-        self.link: Link
+        self.client: SwarmClient
         self._kind, self._tally, self._faults = kind, tally, faults
         self._complain, self._arrived = complain, arrived
         self._history, self._victim = history, victim
@@ -74,7 +74,7 @@ class SimulatedDevice:
         self._shuffler: random.Random | None = None
         self._again: list[tuple[int, bytes]] = []  # turn, and what is sent a second time then
 
-    # What the link tells
+    # What the client tells
 
     def ready(self) -> None:
         self._tally.connections += 1
@@ -103,7 +103,7 @@ class SimulatedDevice:
     def turn(self) -> None:
         """Publish what is due. Without a connection the turn is skipped."""
         self._turns += 1
-        if not self.link.ready:
+        if not self.client.ready:
             self._tally.skipped_turns += 1
             return
         self._greet()
@@ -201,7 +201,7 @@ class SimulatedDevice:
         At QoS 0: nobody acknowledges what is refused in MQTT 3.1.1.
         """
         topic = topics.build(self._kind, self._victim, MessageType.DATA)
-        self._tally.trespasses += self.link.publish(Outgoing(topic, b'{"temperature": 79.9}', qos=0))
+        self._tally.trespasses += self.client.publish(Outgoing(topic, b'{"temperature": 79.9}', qos=0))
 
     def _send_samples(self, samples: dict[str, Any] | list[dict[str, Any]]) -> bytes:
         payload = orjson.dumps(samples)
@@ -210,7 +210,7 @@ class SimulatedDevice:
         return payload
 
     def _send(self, topic: str, payload: bytes, *, correlation_data: bytes = b"") -> bool:
-        sent = self.link.publish(Outgoing(topic, payload, correlation_data=correlation_data))
+        sent = self.client.publish(Outgoing(topic, payload, correlation_data=correlation_data))
         self._tally.published += sent
         return sent
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ from devicehub.conf import settings
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
-from devicehub.mqtt import BrokerAddress, Loop, Outgoing
+from devicehub.mqtt import BrokerAddress, Outgoing, Swarm, run
 from devicehub.simulation.device import SimulatedDevice, Tally
 from devicehub.simulation.faults import Faults
 from devicehub.simulation.logins import Login
@@ -22,7 +24,7 @@ from devicehub.simulation.logins import Login
 PATIENCE = 10.0  # seconds without one more device, after which the others are not waited for
 LAST_ACKS = 2.0  # seconds from the end for goodbyes and for acks that are still to come
 LAST_BYES = 0.5  # seconds more to close everything
-STEP = 0.2  # seconds that the network waits at most: how soon a stop is noticed
+STEP = 0.2  # seconds until it is seen that a stop is wanted
 LINES = 5  # different complaints that are told before they are only counted
 
 
@@ -97,10 +99,10 @@ class Simulation:
         self._kind, self._logins = kind, logins
         self._stopped = False
         self._absent: set[str] = set()  # who never connected nor failed
+        self._all_tried = asyncio.Event()  # set when there is none
         self._broken: set[str] = set()  # who complained and has not connected since
         self._complaints: dict[str, int] = {}
         self._last_arrival = self._connect_seconds = self._seconds = 0.0
-        self._most = 0
         self.tally = Tally()
         victim = logins[0].device_id if misbehave and len(logins) > 1 else ""
         self._devices = [
@@ -123,41 +125,44 @@ class Simulation:
 
     def run(self, duration: float | None = None) -> Result:
         """Publish for *duration* seconds, once those who can have connected. Raises MqttError."""
-        loop = Loop(BrokerAddress.parse(settings.mqtt_url), settings.mqtt_version)
-        try:
-            self._arrive(loop)
+        swarm = Swarm(BrokerAddress.parse(settings.mqtt_url), settings.mqtt_version)
+        return run(self._run(swarm, duration))
+
+    async def _run(self, swarm: Swarm, duration: float | None) -> Result:
+        async with swarm:
+            await self._arrive(swarm)
             began = time.monotonic()
             for number, device in enumerate(self._devices):
                 # Spread over the interval: a fleet does not speak with one voice.
-                self._plan(loop, device, began + self._interval * number / len(self._devices))
+                swarm.start(self._take_turns(device, began + self._interval * number / len(self._devices)))
             while not self._stopped and (duration is None or time.monotonic() - began < duration):
-                loop.turn(STEP)
-                self._most = max(self._most, loop.connected)
+                rest = STEP if duration is None else duration - (time.monotonic() - began)
+                await asyncio.sleep(min(STEP, max(0.0, rest)))
             self._seconds = time.monotonic() - began
-            self._leave(loop)
-            unacknowledged = loop.outstanding + loop.lost
-        finally:
-            loop.close(LAST_BYES)
+            most_connected = swarm.counts.most_connected
+            await self._leave(swarm)
+            unacknowledged = swarm.outstanding + swarm.counts.lost
+            await swarm.close(LAST_BYES)
         self._sum_up()
         return Result(
             devices=len(self._devices),
-            connected=self._most,
+            connected=most_connected,
             connect_seconds=round(self._connect_seconds, 3),
             seconds=round(self._seconds, 3),
-            acknowledged=loop.acknowledged,
-            refused=loop.refused,
+            acknowledged=swarm.counts.acknowledged,
+            refused=swarm.counts.refused,
             unacknowledged=unacknowledged,
             seed=self._faults.seed,
             tally=self.tally,
         )
 
-    def _arrive(self, loop: Loop) -> None:
+    async def _arrive(self, swarm: Swarm) -> None:
         """All connect before the first one speaks: aMQTT 0.12 loses a message while clients subscribe."""
         began = self._last_arrival = time.monotonic()
         self._absent = {login.device_id for login in self._logins}
         for device, login in zip(self._devices, self._logins, strict=True):
             will = Outgoing(self._topic(login, MessageType.STATUS), b'{"status":"offline"}')
-            device.link = loop.link(
+            device.client = swarm.add(
                 device,
                 login.username,
                 login.password,
@@ -166,49 +171,51 @@ class Simulation:
                 topic_filter=self._topic(login, MessageType.CMD),
             )
         while self._absent and not self._stopped and time.monotonic() - self._last_arrival < PATIENCE:
-            loop.turn(STEP)
-            self._progress(loop.connected)
-        self._most = loop.connected
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STEP):
+                    await self._all_tried.wait()
+            self._progress(swarm.counts.connected)
         self._connect_seconds = time.monotonic() - began
 
-    def _plan(self, loop: Loop, device: SimulatedDevice, due: float) -> None:
-        """Have *device* take its turn when it is *due*, and every interval from then on."""
-
-        def turn() -> None:
+    async def _take_turns(self, device: SimulatedDevice, due: float) -> None:
+        """Have *device* take its turn when it is *due*, by time.monotonic(), and every interval from then on."""
+        while True:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             device.turn()
-            following = due + self._interval
-            behind = int((time.monotonic() - following) / self._interval)
+            due += self._interval
+            behind = int((time.monotonic() - due) / self._interval)
             if behind > 0:  # more turns than this machine can do: they are left out, and counted
                 self.tally.skipped_turns += behind
-                following += behind * self._interval
-            self._plan(loop, device, following)
+                due += behind * self._interval
 
-        loop.call_later(max(0.0, due - time.monotonic()), turn)
-
-    def _leave(self, loop: Loop) -> None:
+    async def _leave(self, swarm: Swarm) -> None:
         """Goodbyes, and a bounded wait for the acks of everything."""
-        loop.settle()
+        swarm.settle()
         end = time.monotonic() + LAST_ACKS
         for number, device in enumerate(self._devices):
             if time.monotonic() > end:
                 break
-            if device.link.ready:
+            if device.client.ready:
                 device.leave()
             if number % 100 == 0:
-                loop.turn(0)
-        while loop.outstanding and time.monotonic() < end:
-            loop.turn(0.05)
+                await asyncio.sleep(0)
+        await swarm.acknowledged(end)
 
     def _arrived(self, device: SimulatedDevice) -> None:
         self._last_arrival = time.monotonic()
-        self._absent.discard(device.device_id)
+        self._tried(device)
         self._broken.discard(device.device_id)
         if not self._broken:
             self._sum_up()
 
+    def _tried(self, device: SimulatedDevice) -> None:
+        self._absent.discard(device.device_id)
+        if not self._absent:
+            self._all_tried.set()
+
     def _complain(self, device: SimulatedDevice, reason: str) -> None:
         """Tell it once for all who have the same trouble: five thousand may lose one broker."""
-        self._absent.discard(device.device_id)
+        self._tried(device)
         if device.device_id in self._broken:
             return
         self._broken.add(device.device_id)

@@ -1,18 +1,16 @@
-"""One client of a Loop: paho's protocol on a socket that somebody else opened, reads and writes when told."""
+"""One client of a Swarm: paho's protocol on a connection of asyncio's."""
 
 from __future__ import annotations
 
-import selectors
-import socket
+import asyncio
 from typing import Any, NamedTuple, Protocol
 
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
-from devicehub.mqtt.address import KEEPALIVE, BrokerAddress, client
+from devicehub.mqtt.address import KEEPALIVE, BrokerAddress, MqttError, client
 from devicehub.mqtt.publisher import Outgoing, properties_of
-
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+from devicehub.mqtt.swarm.stream import Stream
 
 
 class Received(NamedTuple):
@@ -25,7 +23,7 @@ class Received(NamedTuple):
 
 
 class Owner(Protocol):
-    """Whose connection it is. Told in the loop's thread, so it must not wait for anything."""
+    """The device that a client belongs to. It is called in the event loop, so it must not wait for anything."""
 
     def ready(self) -> None:
         """Connected and subscribed, for the first time or again."""
@@ -37,49 +35,38 @@ class Owner(Protocol):
         """A message came."""
 
 
-class Driver(Protocol):
-    """What a link needs of its Loop."""
+class Counts:
+    """What happened to all clients of a swarm."""
 
-    address: BrokerAddress
-    version: str
-    selector: selectors.BaseSelector
-    eager: list[Link]
-    acknowledged: int
-    refused: int
-    published: int
-    lost: int
-    connected: int
-
-    def succeeded(self, link: Link) -> None: ...
-
-    def failed(self, link: Link, reason: str) -> None: ...
+    def __init__(self) -> None:
+        self.acknowledged = 0  # messages that the broker took
+        self.refused = 0  # messages that it acknowledged with a failure
+        self.lost = 0  # messages whose connection broke before they were acknowledged
+        self.connected = 0  # clients that are ready now
+        self.most_connected = 0  # clients that were ready at the same time
 
 
 class _Driven(paho.Client):
-    """paho's client on the socket it is given."""
+    """paho's client on the connection that it is given."""
 
-    given: socket.socket
+    given: Stream
 
-    def _create_socket(self) -> socket.socket:
+    def _create_socket(self) -> Any:
         return self.given
 
-    def hang_up(self) -> None:
-        """Close without DISCONNECT, so that the broker publishes the will (MQTT 5.0, 3.1.2.5)."""
-        self._sock_close()
 
+class SwarmClient:
+    """A client with a will and one subscription, connected by its Swarm and connected again when that is lost.
 
-class Link:
-    """A client with a will and one subscription, connected by its Loop and connected again when that is lost.
-
-    It starts clean each time: what was not acknowledged before a loss is given up and counted (`Loop.lost`).
+    It starts clean each time: what was not acknowledged before a loss is given up and counted (`Counts.lost`).
     """
 
     def __init__(
         self,
-        loop: Driver,
+        address: BrokerAddress,
+        version: str,
+        counts: Counts,
         owner: Owner,
-        username: str,
-        password: str,
         *,
         client_id: str,
         will: Outgoing,
@@ -87,21 +74,22 @@ class Link:
     ) -> None:
         self.owner = owner
         self.ready = False
-        self.failures = 0  # since it was last ready
         self.unacknowledged: set[int] = set()  # packet ids
-        self._loop, self._will, self._filter = loop, will, topic_filter
-        self._username, self._password, self._client_id = username, password, client_id
+        self._address, self._version, self._counts = address, version, counts
+        self._client_id, self._will, self._filter = client_id, will, topic_filter
         self._client: _Driven | None = None
-        self._refusal = ""
-        self._watches_writing = False
+        self._stream: Stream | None = None
+        self._answer: asyncio.Future[None]  # done when subscribed; fails when it cannot be
+        self._loss: asyncio.Future[str]  # why the connection broke
 
-    def begin(self, connection: socket.socket) -> None:
-        """Speak MQTT on *connection*, which is open."""
-        at = self._loop.address
-        # The socket has its TLS already.
-        address = BrokerAddress(at.host, at.port, self._username, self._password)
-        made = client(address, self._client_id, self._loop.version, clean=True, made=_Driven)
-        made.given = connection
+    async def begin(self, stream: Stream) -> None:
+        """Log in and subscribe over *stream*, which is open. Raise MqttError where the broker refuses that."""
+        # The stream has its TLS already.
+        address = BrokerAddress(
+            self._address.host, self._address.port, self._address.username, self._address.password
+        )
+        made = client(address, self._client_id, self._version, clean=True, made=_Driven)
+        made.given = stream
         made.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
         made.on_connect, made.on_disconnect = self._on_connect, self._on_disconnect
         made.on_subscribe, made.on_publish, made.on_message = (
@@ -109,13 +97,17 @@ class Link:
             self._on_publish,
             self._on_message,
         )
-        made.on_socket_open = self._on_socket_open
-        made.on_socket_close = self._on_socket_close
-        made.on_socket_register_write = lambda *_: self._loop.eager.append(self)
-        made.on_socket_unregister_write = self._on_written
-        self._client, self._refusal = made, ""
+        loop = asyncio.get_running_loop()
+        self._answer, self._loss = loop.create_future(), loop.create_future()
+        self._client, self._stream = made, stream
+        stream.on_news = self._advance
         made.connect_async(address.host, address.port, KEEPALIVE)
         made.reconnect()
+        await self._answer
+
+    async def loss(self) -> str:
+        """Wait until the connection breaks, and return why."""
+        return await self._loss
 
     def publish(self, message: Outgoing) -> bool:
         """Queue *message* and wait for nothing; False when there is no connection or no packet id left."""
@@ -132,12 +124,12 @@ class Link:
             return False
         if message.qos:
             self.unacknowledged.add(info.mid)
-            self._loop.published += 1
         return True
 
     @property
     def is_open(self) -> bool:
-        return self._client is not None and self._client.socket() is not None
+        """Whether there is a connection, also one whose last bytes are on their way."""
+        return self._stream is not None and self._stream.is_open
 
     def disconnect(self) -> None:
         """Say goodbye: no will is sent."""
@@ -146,78 +138,52 @@ class Link:
             self._client.disconnect()
 
     def hang_up(self) -> None:
-        """Close without a word: the broker publishes the will."""
+        """Close without DISCONNECT, so that the broker publishes the will (MQTT 5.0, 3.1.2.5)."""
         self._end()
-        if self._client is not None:
-            self._client.hang_up()
-            self._client = None
-
-    def write(self) -> None:
-        """Hand to the socket what is queued; the rest when it takes more."""
-        if self._client is None or not self.is_open:
-            return
-        self._client.loop_write()
-        connection = self._client.socket() if self._client is not None else None
-        if connection is not None and self._client.want_write() and not self._watches_writing:
-            self._watches_writing = True
-            self._loop.selector.modify(connection, READ | WRITE, self._on_events)
+        self._client = None
+        if self._stream is not None:
+            self._stream.abort()
 
     def look_after(self) -> None:
         """Send a ping when one is due (MQTT 5.0, 3.1.2.10)."""
         if self._client is not None:
             self._client.loop_misc()
 
-    def _on_events(self, events: int) -> None:
-        if events & READ:
-            self._read()
-        if events & WRITE:
-            self.write()
-
-    def _read(self) -> None:
-        """One reading, and more while TLS holds what no selector can see."""
-        while self._client is not None:
-            self._client.loop_read()
-            connection: Any = self._client.socket() if self._client is not None else None
-            if connection is None or not hasattr(connection, "pending") or not connection.pending():
-                return
-
-    def _on_socket_open(self, _c: Any, _u: Any, connection: Any) -> None:
-        self._watches_writing = False
-        self._loop.selector.register(connection, READ, self._on_events)
-
-    def _on_socket_close(self, _c: Any, _u: Any, connection: Any) -> None:
-        self._loop.selector.unregister(connection)
-
-    def _on_written(self, _c: Any, _u: Any, connection: Any) -> None:
-        if self._watches_writing:
-            self._watches_writing = False
-            self._loop.selector.modify(connection, READ, self._on_events)
+    def _advance(self) -> None:
+        """Read what is here. Write what was queued meanwhile, and what the network did not take before."""
+        made, stream = self._client, self._stream
+        if made is None or stream is None:
+            return
+        while stream.has_news and made is self._client:
+            made.loop_read()
+        if made is self._client and made.want_write():
+            made.loop_write()
 
     def _on_connect(self, made: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
-        at = self._loop.address
         if reason.is_failure:
-            self._refusal = f"{at.host}:{at.port} refused the connection: {reason}"
+            self._refused(f"{self._address.host}:{self._address.port} refused the connection: {reason}")
         else:
             made.subscribe(self._filter, 1)
 
     def _on_subscribe(self, _c: Any, _u: Any, _mid: int, reasons: list[ReasonCode], _p: Any) -> None:
         if any(reason.is_failure for reason in reasons):
-            self.hang_up()
-            self._loop.failed(self, f"the broker refused the subscription to {self._filter}")
-            return
-        self.failures = 0
-        self._set_ready(True)
-        self._loop.succeeded(self)
-        self.owner.ready()
+            self._refused(f"the broker refused the subscription to {self._filter}")
+        elif not self._answer.done():
+            self._set_ready(True)
+            self._answer.set_result(None)
+
+    def _refused(self, why: str) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(MqttError(why))
 
     def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
-        """Of a message at QoS 0 paho tells as well, when it is written."""
+        """Count the answer to a message. At QoS 0 paho calls this, too, once the message is written."""
         if mid in self.unacknowledged:
             self.unacknowledged.discard(mid)
             if reason.is_failure:
-                self._loop.refused += 1
+                self._counts.refused += 1
             else:
-                self._loop.acknowledged += 1
+                self._counts.acknowledged += 1
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
         properties: Any = message.properties
@@ -233,17 +199,19 @@ class Link:
     def _on_disconnect(self, made: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
         if made is not self._client:
             return
-        said_goodbye = not self.ready and not self._refusal and not reason.is_failure
         self._end()
         self._client = None
-        if not said_goodbye:
-            self._loop.failed(self, self._refusal or f"connection lost ({reason})")
+        why = f"connection lost ({reason})"
+        self._refused(why)
+        if not self._loss.done():
+            self._loss.set_result(why)
 
     def _set_ready(self, ready: bool) -> None:
-        self._loop.connected += ready - self.ready
+        self._counts.connected += ready - self.ready
+        self._counts.most_connected = max(self._counts.most_connected, self._counts.connected)
         self.ready = ready
 
     def _end(self) -> None:
         self._set_ready(False)
-        self._loop.lost += len(self.unacknowledged)
+        self._counts.lost += len(self.unacknowledged)
         self.unacknowledged.clear()

@@ -2,8 +2,7 @@
 
 import pytest
 
-from devicehub.mqtt import BrokerAddress, Connection, MqttError
-from devicehub.mqtt.swarm.loop import Loop
+from devicehub.mqtt import BrokerAddress, Connection, MqttError, Swarm
 
 pytestmark = pytest.mark.sqlite_only
 
@@ -12,7 +11,7 @@ pytestmark = pytest.mark.sqlite_only
 def test_a_host_that_cannot_be_a_name_is_named(host):
     address = BrokerAddress.parse(f"mqtt://ingest:s3cret@{host}")
 
-    for connect in (lambda: Connection(address, "ingest-1"), lambda: Loop(address, "5")):
+    for connect in (lambda: Connection(address, "ingest-1"), lambda: Swarm(address, "5")):
         with pytest.raises(MqttError, match=r"not the name of a host|no connection") as refused:
             connect()
         assert host in str(refused.value)

@@ -32,7 +32,7 @@ from devicehub.kinds.declare import Reading, StateField
 from devicehub.messages.validate import check_reading, check_state
 from devicehub.models import InvalidDeviceId
 from devicehub.mqtt import BrokerAddress, Connection, MqttError, Outgoing, allow_files
-from devicehub.mqtt.swarm.loop import FEW
+from devicehub.mqtt.swarm.swarm import FEW
 from devicehub.simulation import faults, series
 from devicehub.simulation.faults import Faults, junk
 from devicehub.simulation.logins import NotSimulated, enlist
@@ -452,14 +452,14 @@ def test_the_last_device_claims_its_neighbours_topic(ear, broker, settings):
     assert forged == {"things/weatherstation/SIM-001/data"}
 
 
-@pytest.mark.django_db
-def test_who_cannot_say_goodbye_is_declared_offline_by_the_broker(ear, broker, settings):
-    """Killed, as it were: the will speaks."""
-    with running(settings, broker, 2) as (simulation, _):
-        assert eventually(lambda: len(ear.devices("data")) == 2)
+@pytest.mark.django_db(transaction=True)
+def test_who_cannot_say_goodbye_is_declared_offline_by_the_broker(ear, broker):
+    """The process is killed, and the wills of both devices speak."""
+    with simulating(broker, "--count", "2", "--interval", "0.5", "--history", "0") as process:
+        assert eventually(lambda: len(ear.devices("data")) == 2, 20)
         offline = ear.payloads("status").count(b'{"status":"offline"}')
-        simulation._devices[0].link.hang_up()
-        assert eventually(lambda: ear.payloads("status").count(b'{"status":"offline"}') == offline + 1)
+        process.kill()
+        assert eventually(lambda: ear.payloads("status").count(b'{"status":"offline"}') == offline + 2)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,0 +1,119 @@
+"""A connection to a broker that asyncio opens, reads and writes, TLS included, and that paho takes for a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+from devicehub.mqtt.address import BrokerAddress, MqttError
+
+Place = tuple[Any, ...]  # an entry of socket.getaddrinfo()
+
+
+class Stream(asyncio.Protocol):
+    """One connection. *on_news* is called when bytes came, when the connection ended, and when it takes more again."""
+
+    def __init__(self) -> None:
+        self.on_news: Callable[[], None] = lambda: None
+        self._transport: asyncio.Transport | None = None
+        self._incoming = bytearray()
+        self._is_open = self._is_full = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection stands. One that close() ended stands until all is sent."""
+        return self._is_open
+
+    @property
+    def has_news(self) -> bool:
+        """Whether recv() has an answer: bytes, or the end."""
+        return bool(self._incoming) or not self._is_open
+
+    def abort(self) -> None:
+        """Close at once, whatever is still to be sent."""
+        self.on_news = lambda: None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # The side of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._is_open = True
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming += data
+        self.on_news()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_open, self._transport = False, None
+        self.on_news()
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self.on_news()
+
+    # The side of paho
+
+    def recv(self, size: int) -> bytes:
+        """Return at most *size* bytes, none at the end. Raise BlockingIOError when there are none yet."""
+        if not self._incoming and self._is_open:
+            raise BlockingIOError
+        taken = bytes(self._incoming[:size])
+        del self._incoming[:size]
+        return taken
+
+    def send(self, data: bytes) -> int:
+        """Send *data* whole. Raise BlockingIOError while the network does not keep up."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the connection is closed")
+        if self._is_full:
+            raise BlockingIOError
+        self._transport.write(data)
+        return len(data)
+
+    def setblocking(self, flag: bool) -> None:
+        """Do nothing: no call of this class waits."""
+
+    def close(self) -> None:
+        """Close once all is sent."""
+        self.on_news = lambda: None
+        if self._transport is not None:
+            self._transport.close()
+
+
+def look_up(address: BrokerAddress) -> list[Place]:
+    """Return where the host of *address* is to be found, waiting for it. Raise MqttError for an unknown host."""
+    try:
+        return list(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
+    except UnicodeError as error:
+        raise MqttError(f"{address.host} is not the name of a host") from error
+    except OSError as error:
+        raise MqttError(f"no connection to {address.host}:{address.port} ({error})") from error
+
+
+async def connect(address: BrokerAddress, places: list[Place], tls: ssl.SSLContext | None) -> Stream:
+    """Return a connection to the first of *places* that takes one. Raise MqttError if none does.
+
+    A host that was found already is not looked up for every connection: asyncio does that in threads.
+    """
+    trouble: OSError | None = None
+    for *_, place in places:
+        try:
+            _, stream = await asyncio.get_running_loop().create_connection(
+                Stream, place[0], place[1], ssl=tls, server_hostname=address.host if tls else None
+            )
+        except ssl.SSLError as error:
+            trouble = error
+            break  # the host was found, and does not prove its name
+        except OSError as error:
+            trouble = error
+        else:
+            return stream
+    raise MqttError(f"no connection to {address.host}:{address.port} ({trouble})") from trouble
