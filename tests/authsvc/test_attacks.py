@@ -25,13 +25,8 @@ from devicehub import provisioning
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import leaks
 from rig.cast import provision
-from tests.authsvc.dialects.test_dialects import (
-    OF_A_SUPERUSER,
-    QUESTIONS,
-    good,
-    reads_as_allow,
-    reads_as_deny,
-)
+from rig.oracles import reads_as_allow, reads_as_deny
+from rig.questions import OF_A_SUPERUSER, QUESTIONS, good
 
 STATIONS = WeatherStationDevice._meta.db_table
 VALVES = IrrigationValveDevice._meta.db_table

@@ -35,7 +35,7 @@ from authsvc.dialects import emqx
 from authsvc.models import Broker
 from devicehub import provisioning
 from rig import leaks
-from tests.authsvc.dialects.test_dialects import QUESTIONS, good
+from rig.questions import QUESTIONS, good
 from tests.conftest import ENTRANCES
 
 HERE = "tests.authsvc.test_hostile_project"

@@ -1,0 +1,169 @@
+"""Every question of every dialect, with a right one for a client, and a world in which they are asked."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import NamedTuple
+
+import pytest
+from django.core.management import call_command
+from hypothesis import HealthCheck, settings
+
+from authsvc.dialects import DIALECTS
+from rig.cast import Cast
+
+by_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+QUESTIONS = [f"{dialect.name}/{question}" for dialect in DIALECTS for question in dialect.questions]
+by_question = pytest.mark.parametrize("path", QUESTIONS)
+by_access = pytest.mark.parametrize(
+    "access",
+    ["", "0", "3", "4", "12", "1 ", "+1", "01", "\u0661", "publish", 1, 2, True, None, ["2"]],
+    ids=repr,
+)
+in_sessions = settings(
+    deadline=None,
+    database=None,
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+OF_A_SUPERUSER = [path for path in QUESTIONS if path.endswith("/superuser")]
+# What brokers send beside a question, and we do not look at.
+BESIDE = frozenset(
+    [
+        "tags",
+        "ip",
+        "ipaddr",
+        "mountpoint",
+        "peer_addr",
+        "peer_port",
+        "clean_session",
+        "qos",
+        "payload",
+        "retain",
+    ]
+)
+
+
+def good(path, who):
+    """What the broker sends when *who*, a device, asks for what it may do.
+
+    Under jwt who asks is in the Authorization header; the body names it too, as with `jwt_parse_token`.
+    """
+    name, _, question = path.partition("/")
+    if name == "rabbitmq":
+        fields = {"username": who.username, "vhost": "/", "client_id": who.username}
+        about = {
+            "user": {"password": who.password},
+            "vhost": {"ip": "10.0.0.7", "tags": ""},
+            "resource": {"resource": "exchange", "name": "amq.topic", "permission": "write", "tags": ""},
+            "topic": {
+                "resource": "topic",
+                "name": "amq.topic",
+                "permission": "write",
+                "routing_key": who.topic("data").replace("/", "."),
+            },
+        }
+        return fields | about[question]
+    about = {
+        "go-auth/user": {"clientid": who.username, "password": who.password},
+        "go-auth/superuser": {},
+        "go-auth/acl": {"clientid": who.username, "acc": 2, "topic": who.topic("data")},
+        "emqx/authn": {"clientid": who.username, "password": who.password},
+        "emqx/authz": {"clientid": who.username, "action": "publish", "topic": who.topic("data")},
+        "amqtt/user": {"client_id": who.username, "password": who.password},
+        "amqtt/acl": {"client_id": who.username, "acc": 2, "topic": who.topic("data")},
+        "jwt/user": {},
+        "jwt/superuser": {},
+        "jwt/acl": {"clientid": who.username, "acc": 2, "topic": who.topic("data")},
+        "vernemq/register": {
+            "client_id": who.username,
+            "password": who.password,
+            "peer_addr": "10.0.0.7",
+            "peer_port": 50123,
+            "mountpoint": "",
+            "clean_session": True,
+        },
+        "vernemq/publish": {
+            "client_id": who.username,
+            "topic": who.topic("data"),
+            "mountpoint": "",
+            "qos": 1,
+            "payload": "MQ==",
+            "retain": False,
+        },
+        "vernemq/subscribe": {
+            "client_id": who.username,
+            "topics": [{"topic": who.topic("cmd"), "qos": 1}],
+            "mountpoint": "",
+        },
+    }
+    if name in ("emqx4", "nanomq"):  # the same vocabulary, all of it text
+        about[f"{name}/auth"] = {"clientid": who.username, "password": who.password}
+        about[f"{name}/superuser"] = {"clientid": who.username}
+        about[f"{name}/acl"] = {
+            "clientid": who.username,
+            "access": "2",
+            "ipaddr": "10.0.0.7",
+            "topic": who.topic("data"),
+        }
+    return {"username": who.username} | about[path]
+
+
+class Root(NamedTuple):
+    """A superuser, who is no device."""
+
+    username: str
+    password: str
+
+    def topic(self, about):
+        return f"things/weatherstation/STATION-001/{about}"
+
+
+BODIES = [
+    b"",
+    b"null",
+    b"[]",
+    b'"x"',
+    b"1e999",
+    b'{"username": 1e999}',
+    b'{"acc": ' + b"1" * 5_000 + b"}",
+    b'{"acc": -0}',
+    b"[" * 200_000,
+    b'{"username":' * 40_000,
+    b'{"a":' * 40_000 + b"1" + b"}" * 40_000,
+    b"[" * 200_000 + b"]" * 200_000,
+    b"\xef\xbb\xbf{}",
+    "{}".encode("utf-16"),
+    b"\x00" * 1_000,
+    b'{"username": "\\ud800"}',
+    b'{"\\ud800": "x", "\\ud800": "y"}',
+    b'{"username": NaN}',
+    b'{"username": Infinity}',
+    b"{}{}",
+    b"{} ",
+    b'{"a": "\x01"}',
+]
+
+
+def first(dialect):
+    """A question of *dialect*: how a client logs in."""
+    return f"{dialect.name}/{next(iter(dialect.questions))}"
+
+
+def token_of(username):
+    """A token as `issue_token` writes it."""
+    out = StringIO()
+    call_command("issue_token", username, stdout=out)
+    return out.getvalue().strip()
+
+
+class World(NamedTuple):
+    """Made once for the module: what is asked here changes nothing."""
+
+    token: str
+    station: Cast
+    neighbour: Cast
+    root: Root
+    bearers: dict[str, str]
