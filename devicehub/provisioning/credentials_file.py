@@ -29,8 +29,8 @@ EXPECTED = (
 )
 
 
-class Verdict(StrEnum):
-    """What becomes of one row."""
+class RowOutcome(StrEnum):
+    """The outcome of one row."""
 
     NEW = "new"  # a device is made for it
     CHANGED = "changed"  # a device that exists gets its username and hash
@@ -50,7 +50,7 @@ class Row:
     hash: str = field(repr=False)
     device_id: str = ""
     client_id: str = ""
-    verdict: Verdict = Verdict.REFUSED
+    outcome: RowOutcome = RowOutcome.REFUSED
     problem: str = ""
     scheme: str = ""
 
@@ -87,22 +87,22 @@ def read(text: str) -> CredentialsFile:
 
 
 def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False, replace: bool = False) -> None:
-    """Set the verdict of each row; write nothing. *utf8_salt*: go-auth's salts are text, not base64.
+    """Set the outcome of each row; write nothing. *utf8_salt*: go-auth's salts are text, not base64.
 
     Unless *replace*, a device that has credentials already is refused: a second run of an old file would undo
     every rotation and revocation since.
     """
     seen: set[str] = set()
     for row in rows:
-        row.verdict = Verdict.REFUSED
+        row.outcome = RowOutcome.REFUSED
         if row.problem:  # it could not be read
             continue
         row.device_id = row.device_id or row.username
         try:
             _check(row, utf8_salt)
             _refuse_second(row, seen)
-            row.verdict = _against_database(row, kind, replace)
-        except Refused as refused:
+            row.outcome = _against_database(row, kind, replace)
+        except RowRefused as refused:
             row.problem = str(refused)
 
 
@@ -111,7 +111,7 @@ def write(rows: list[Row], kind: Kind) -> int:
     """Write what judge() found new or changed; how many rows that were."""
     written = 0
     for row in rows:
-        if row.verdict not in (Verdict.NEW, Verdict.CHANGED):
+        if row.outcome not in (RowOutcome.NEW, RowOutcome.CHANGED):
             continue
         device = kind.device_model.objects.filter(device_id=row.device_id).first()
         device = device or kind.device_model(device_id=row.device_id)
@@ -119,13 +119,13 @@ def write(rows: list[Row], kind: Kind) -> int:
         device.mqtt_client_id = row.client_id or device.mqtt_client_id
         device.set_hash(row.hash)
         device.save()
-        if row.verdict is Verdict.NEW:
+        if row.outcome is RowOutcome.NEW:
             transaction.on_commit(partial(announce, kind, device))
         written += 1
     return written
 
 
-class Refused(Exception):
+class RowRefused(Exception):
     """Why a row is not taken."""
 
 
@@ -190,50 +190,50 @@ def _password_line(number: int, line: str) -> Row | None:
 
 
 def _check(row: Row, utf8_salt: bool) -> None:
-    """Raise Refused if a name or the hash of *row* cannot be used; empty what must not be shown then."""
+    """Raise RowRefused if a name or the hash of *row* cannot be used; empty what must not be shown then."""
     username, device_id, client_id = row.username, row.device_id, row.client_id
     row.username = row.device_id = row.client_id = ""
     if not row.hash:
-        raise Refused("there is no hash")
+        raise RowRefused("there is no hash")
     if utf8_salt and row.hash.startswith("PBKDF2$") and row.hash.count("$") == 4:
         row.hash = passwords.with_utf8_salt(row.hash)
     if len(row.hash) > 256:
-        raise Refused("the hash has more than 256 characters")
+        raise RowRefused("the hash has more than 256 characters")
     try:
         row.scheme = passwords.scheme_of(row.hash).name
     except passwords.UnusableHash as error:
-        raise Refused(str(error)) from error
+        raise RowRefused(str(error)) from error
     if not access.is_username(username):
-        raise Refused("the username is not 1-128 of letters, digits and _ . @ : = -")
+        raise RowRefused("the username is not 1-128 of letters, digits and _ . @ : = -")
     row.username = username
     if not is_device_id(device_id):
-        raise Refused("the device id is not 1-128 of letters, digits and _ : -; give a column device_id")
+        raise RowRefused("the device id is not 1-128 of letters, digits and _ : -; give a column device_id")
     row.device_id = device_id
     if client_id and not is_client_id(client_id):
-        raise Refused("the client id is not 1-128 characters, or it holds +, # or a control character")
+        raise RowRefused("the client id is not 1-128 characters, or it holds +, # or a control character")
     row.client_id = client_id
 
 
 def _refuse_second(row: Row, seen: set[str]) -> None:
-    """Raise Refused if a name of *row* is in *seen* already; else add its names."""
+    """Raise RowRefused if a name of *row* is in *seen* already; else add its names."""
     names = {n for n in (row.username, row.device_id, row.client_id) if n}
     if twice := sorted(names & seen):
-        raise Refused(f"{twice[0]} stands in the file twice")
+        raise RowRefused(f"{twice[0]} stands in the file twice")
     seen |= names
 
 
-def _against_database(row: Row, kind: Kind, replace: bool) -> Verdict:
+def _against_database(row: Row, kind: Kind, replace: bool) -> RowOutcome:
     device = kind.device_model.objects.filter(device_id=row.device_id).first()
     names = [n for n in (row.username, row.device_id, row.client_id) if n]
     try:
         refuse_taken(names, but=device)
     except IdentityTaken as error:
-        raise Refused(str(error)) from error
+        raise RowRefused(str(error)) from error
     if device is None:
-        return Verdict.NEW
+        return RowOutcome.NEW
     same = (device.mqtt_username, device.mqtt_password_hash) == (row.username, row.hash)
     if same and row.client_id in ("", device.mqtt_client_id):
-        return Verdict.SAME
+        return RowOutcome.SAME
     if not replace and (device.mqtt_password_hash or device.credentials_changed_at):
-        raise Refused("its credentials changed here since; --replace overwrites them")
-    return Verdict.CHANGED
+        raise RowRefused("its credentials changed here since; --replace overwrites them")
+    return RowOutcome.CHANGED

@@ -247,7 +247,7 @@ def test_every_column_and_verdict_of_an_import_has_its_entry():
 
     assert rows(section(text, "## 2. Write the file")) == set(credentials_file.COLUMNS)
     assert rows(section(text, "## 3. See what would become of it")) == {
-        verdict.value for verdict in credentials_file.Verdict
+        verdict.value for verdict in credentials_file.RowOutcome
     }
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 from devicehub.provisioning import credentials_file
-from devicehub.provisioning.credentials_file import Row, Verdict
+from devicehub.provisioning.credentials_file import Row, RowOutcome
 
 SHOWN = 50  # rows of the table; --json shows all
 
@@ -58,7 +58,7 @@ class Command(DatabaseCommand):
             self.stdout.write(json.dumps([_described(row) for row in rows]))
         else:
             self.stdout.write(_for_people(rows, written))
-        if any(row.verdict is Verdict.REFUSED for row in rows):
+        if any(row.outcome is RowOutcome.REFUSED for row in rows):
             sys.exit(1)
 
 
@@ -69,7 +69,7 @@ def _described(row: Row) -> dict[str, Any]:
         "username": row.username,
         "device_id": row.device_id,
         "scheme": row.scheme,
-        "verdict": row.verdict.value,
+        "verdict": row.outcome.value,
         "problem": row.problem,
     }
 
@@ -78,15 +78,15 @@ def _for_people(rows: list[Row], written: int | None) -> str:
     table = Table()
     for heading in ("line", "username", "device id", "scheme", "verdict"):
         table.add_column(heading)
-    ordered = sorted(rows, key=lambda row: row.verdict is not Verdict.REFUSED)
+    ordered = sorted(rows, key=lambda row: row.outcome is not RowOutcome.REFUSED)
     for row in ordered[:SHOWN]:
-        verdict = f"{row.verdict}: {row.problem}" if row.problem else row.verdict.value
+        verdict = f"{row.outcome}: {row.problem}" if row.problem else row.outcome.value
         table.add_row(str(row.line), row.username[:40], row.device_id[:40], row.scheme, verdict)
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     with console.capture() as capture:
         console.print(table)
-    counts = Counter(row.verdict for row in rows)
-    summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
+    counts = Counter(row.outcome for row in rows)
+    summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in RowOutcome)
     more = len(rows) - SHOWN
     rest = f"({more} more row{pluralize(more)}; --json shows all)\n" if more > 0 else ""
     end = "Nothing is written: run again with --apply."

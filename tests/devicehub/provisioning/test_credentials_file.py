@@ -57,7 +57,7 @@ def test_a_csv_is_read_with_any_separator_and_quotes(judge, header):
 
     rows = judge("\n".join([header, *lines]) + "\n")
 
-    assert [(row.username, row.hash, row.device_id, row.verdict) for row in rows] == [
+    assert [(row.username, row.hash, row.device_id, row.outcome) for row in rows] == [
         ("roof", stored, "ROOF-1", "new"),
         ("yard", GOOD, "YARD-1", "new"),
     ]
@@ -68,7 +68,7 @@ def test_columns_that_mean_nothing_here_are_ignored_and_named(judge):
     text = f"id,username,is_superuser,hash\n7,roof,false,{GOOD}\n"
 
     assert read(text).ignored == ["id", "is_superuser"]
-    assert [(row.username, row.hash, row.verdict) for row in judge(text)] == [("roof", GOOD, "new")]
+    assert [(row.username, row.hash, row.outcome) for row in judge(text)] == [("roof", GOOD, "new")]
 
 
 @pytest.mark.sqlite_only
@@ -83,7 +83,7 @@ def test_a_hash_with_a_separator_that_is_not_quoted_is_one_clear_complaint(judge
 def test_the_last_colon_parts_username_and_hash(judge):
     [row] = judge(f"plant:a:roof:{GOOD}\n")
 
-    assert (row.username, row.hash, row.verdict) == ("plant:a:roof", GOOD, "new")
+    assert (row.username, row.hash, row.outcome) == ("plant:a:roof", GOOD, "new")
 
 
 @pytest.mark.parametrize(
