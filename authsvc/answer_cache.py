@@ -72,11 +72,11 @@ class Answer:
         """Whether it would be given again, as far as memory can tell."""
         if self.until is not None and time.time() >= self.until:
             return False
-        stamp_then, forgotten_then, until = self._checked
+        stamp_then, invalidated_then, until = self._checked
         now = time.monotonic()
-        if stamp == stamp_then and counts.forgotten == forgotten_then and now < until:
+        if stamp == stamp_then and counts.invalidated == invalidated_then and now < until:
             return stamp is not None
-        forgotten = counts.forgotten
+        invalidated = counts.invalidated
         memory = directory.remembering()
         if memory is None or policies.known(stamp) is not self.policy:
             return False
@@ -84,7 +84,7 @@ class Answer:
             return False
         if self.client_id is not None and memory.claimants.peek(self.client_id, stamp) is not self.claimants:
             return False
-        self._checked = (stamp, forgotten, now + CHECKED_SECONDS)
+        self._checked = (stamp, invalidated, now + CHECKED_SECONDS)
         return True
 
 

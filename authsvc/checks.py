@@ -118,8 +118,8 @@ def check_redirects(**_: Any) -> list[CheckMessage]:
     script = (django_settings.FORCE_SCRIPT_NAME or "").strip("/")
     exempt = django_settings.SECURE_REDIRECT_EXEMPT
     errors: list[CheckMessage] = []
-    for entrance in _entrances():
-        prefix = f"{script}/{entrance.path}" if script else entrance.path
+    for mount in _mounts():
+        prefix = f"{script}/{mount.path}" if script else mount.path
         if not any(re.search(pattern, f"{prefix}go-auth/user") for pattern in exempt):
             errors.append(
                 Error(
@@ -134,7 +134,7 @@ def check_redirects(**_: Any) -> list[CheckMessage]:
 @register()
 def check_host_redirects(**_: Any) -> list[CheckMessage]:
     """authsvc.E006: PREPEND_WWW redirects every question that was not asked at a name with www."""
-    if not (django_settings.PREPEND_WWW and _entrances() and _has_middleware(CommonMiddleware)):
+    if not (django_settings.PREPEND_WWW and _mounts() and _has_middleware(CommonMiddleware)):
         return []
     hint = "Leave the redirect to the web server in front, or use the ASGI entrance (authsvc.asgi.Entrance)."
     return [
@@ -148,12 +148,12 @@ def check_languages(**_: Any) -> list[CheckMessage]:
     hint = 'Take path("mqtt/", include("authsvc.urls")) out of i18n_patterns() into urlpatterns itself.'
     return [
         Error(
-            f"authsvc.urls is included below i18n_patterns(), at /{entrance.path}: LocaleMiddleware redirects.",
+            f"authsvc.urls is included below i18n_patterns(), at /{mount.path}: LocaleMiddleware redirects.",
             hint=hint,
             id="authsvc.E007",
         )
-        for entrance in _entrances()
-        if entrance.below_a_language
+        for mount in _mounts()
+        if mount.below_a_language
     ]
 
 
@@ -162,7 +162,7 @@ def check_hosts(**_: Any) -> list[CheckMessage]:
     """authsvc.E008: there is a host name by which a broker may call."""
     if django_settings.ALLOWED_HOSTS or django_settings.DEBUG:
         return []
-    if not (_entrances() and _has_middleware(CommonMiddleware)):
+    if not (_mounts() and _has_middleware(CommonMiddleware)):
         return []
     hint = "Add the host name in the URL that the broker was given, without port."
     return [
@@ -173,7 +173,7 @@ def check_hosts(**_: Any) -> list[CheckMessage]:
 @register()
 def check_user_agents(**_: Any) -> list[CheckMessage]:
     """authsvc.E009: DISALLOWED_USER_AGENTS lets the HTTP clients of brokers through."""
-    if not (_entrances() and _has_middleware(CommonMiddleware)):
+    if not (_mounts() and _has_middleware(CommonMiddleware)):
         return []
     hint = "Write patterns that leave them out; of EMQX a 403 is no deny, it asks whoever is next."
     return [
@@ -193,7 +193,7 @@ def check_login_middleware(**_: Any) -> list[CheckMessage]:
 
     Django's own, django-stronghold and django-login-required-middleware ask each view, and ours say no.
     """
-    if not _entrances():
+    if not _mounts():
         return []
     hint = (
         "Ask as a broker would: curl -i -X POST https://<site>/mqtt/go-auth/user must say 403 and "
@@ -316,27 +316,27 @@ def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[Che
     ]
 
 
-class Entrance(NamedTuple):
+class Mount(NamedTuple):
     """Where a project includes authsvc.urls: a path such as `mqtt/`."""
 
     path: str
     below_a_language: bool = False
 
 
-def _entrances() -> list[Entrance]:
+def _mounts() -> list[Mount]:
     """Every place where the Django entrance answers; none when only the ASGI entrance does."""
     if not hasattr(django_settings, "ROOT_URLCONF"):
         return []
-    return list(_below(get_resolver(), Entrance("")))
+    return list(_below(get_resolver(), Mount("")))
 
 
-def _below(resolver: URLResolver, place: Entrance) -> Iterator[Entrance]:
+def _below(resolver: URLResolver, place: Mount) -> Iterator[Mount]:
     for entry in resolver.url_patterns:
         if isinstance(entry, URLResolver):
             by_language = isinstance(entry.pattern, LocalePrefixPattern)
             # What a project fills in, such as a tenant, is some level here.
             text = re.sub(r"<[^<>]*>", "x", str(entry.pattern).removeprefix("^"))
-            yield from _below(entry, Entrance(place.path + text, place.below_a_language or by_language))
+            yield from _below(entry, Mount(place.path + text, place.below_a_language or by_language))
         elif entry.callback is views.question:
             yield place
 

@@ -42,7 +42,7 @@ def retires(previous: str, previous_until: Any) -> bool:
     return bool(previous) and reader.moment(previous_until) == UNTIL_USED.timestamp()
 
 
-class Derived:
+class DerivedPrincipals:
     """Principals by username. What follows from a row is computed again only when the row changed."""
 
     def __init__(self, derive: Callable[[str, reader.Row], Principal]) -> None:
@@ -81,7 +81,7 @@ class Claim(NamedTuple):
 
 def claim_of(username: str, column: Any) -> Claim:
     """Return the claim in the client ids of an account. A `*` alone, which SQL can write, claims nothing."""
-    exact, prefixes = _client_ids(column)
+    exact, prefixes = parse_client_ids(column)
     return Claim(account_key(username), frozenset(exact), tuple(filter(None, prefixes)))
 
 
@@ -89,7 +89,7 @@ class AccountDirectory:
     """Service accounts as principals. One indexed read."""
 
     def __init__(self) -> None:
-        self._principals = Derived(self._principal)
+        self._principals = DerivedPrincipals(self._principal)
         self._claims: tuple[list[reader.Row], list[Claim]] = ([], [])
 
     def sources(self) -> list[Source]:
@@ -102,7 +102,7 @@ class AccountDirectory:
 
     def _principal(self, username: str, row: reader.Row) -> Principal:
         current, expires, previous, until, changed, active, superuser, client_ids = row
-        exact, prefixes = _client_ids(client_ids)
+        exact, prefixes = parse_client_ids(client_ids)
         return Principal(
             key=account_key(username),
             username=username,
@@ -145,8 +145,8 @@ def _row(key: str) -> QuerySet[Account]:
     return Account.objects.filter(username=key.removeprefix(account_key("")))
 
 
-def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
-    """The exact client ids and the prefixes in a JSON column; what is no list of texts names none."""
+def parse_client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
+    """Return the exact client ids and the prefixes in a JSON column; none of either if it is not a list of texts."""
     try:
         found = json.loads(column) if isinstance(column, str) else column
     except (ValueError, RecursionError):  # such as an integer of 5,000 digits
@@ -157,7 +157,7 @@ def _client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
     return [t for t in texts if not t.endswith("*")], tuple(t[:-1] for t in texts if t.endswith("*"))
 
 
-class Memory:
+class RememberedChain:
     """A chain that remembers whom it found, for as long as that is noticed to be so."""
 
     def __init__(self, chain: Chain) -> None:
@@ -196,9 +196,9 @@ class View:
 
 
 @functools.cache
-def remembering() -> Memory | None:
+def remembering() -> RememberedChain | None:
     """The memory of the configured directories; None where one of them cannot tell of its changes."""
-    return Memory(configured()) if configured().is_watched else None
+    return RememberedChain(configured()) if configured().is_watched else None
 
 
 caches.register(remembering.cache_clear)

@@ -130,11 +130,11 @@ async def _sign() -> Hashable:
     once triggers were switched or made anew, another file took the place of the database, or a new listening
     session began.
     """
-    forgotten = remembered.counts.forgotten
+    invalidated = remembered.counts.invalidated
     revision, whole, generation = await state()
     if revision is None or not whole:
         return None
-    return revision, generation, reader.sqlite_file(), forgotten, settings.bind_client_ids
+    return revision, generation, reader.sqlite_file(), invalidated, settings.bind_client_ids
 
 
 async def state() -> tuple[int | None, bool, str]:

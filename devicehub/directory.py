@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 
 from authsvc.core.access import AmbiguousIdentity, Principal
 from authsvc.credentials import renew_hash, retire_previous
-from authsvc.directory import Derived, retires, secrets_of, version_of
+from authsvc.directory import DerivedPrincipals, retires, secrets_of, version_of
 from authsvc.freshness import reader
 from authsvc.sources import Source
 from devicehub.conf import settings
@@ -28,7 +28,7 @@ class DeviceDirectory:
         self._version = -1
         self._statement = self._claims = ""
         self._kinds: list[Kind] = []
-        self._principals = Derived(self._principal)
+        self._principals = DerivedPrincipals(self._principal)
 
     async def lookup(self, username: str) -> Principal | None:
         statement = self._prepared()

@@ -1,4 +1,4 @@
-"""What was read and is still so: kept in bounded memory, forgotten by name when the database says it changed.
+"""A bounded cache of database reads, invalidated by name when the database reports a change.
 
 A *stamp* (`authsvc.freshness.changes`) stands for a time in which no change went unnoticed. What was read under the
 stamp of the question that asks is as true as another read would be; under None nothing is.
@@ -25,11 +25,11 @@ _all: weakref.WeakSet[Remembered[Any]] = weakref.WeakSet()
 class Counts:
     """What all memories of this process did since it started, for /metrics and /readyz.
 
-    *forgotten* counts the changes that were told of: while it stays, what was true under a stamp still is.
+    *invalidated* counts the changes that were notified: while it stays, what was true under a stamp still is.
     """
 
     def __init__(self) -> None:
-        self.hits = self.reads = self.stale = self.spoiled = self.forgotten = 0
+        self.hits = self.reads = self.stale = self.spoiled = self.invalidated = 0
 
 
 counts = Counts()
@@ -131,7 +131,7 @@ class Remembered(Generic[T]):
 
 def invalidate(name: str | None) -> None:
     """Drop *name*, or everything (None), from all memories of this process."""
-    counts.forgotten += 1
+    counts.invalidated += 1
     for memory in _all:
         memory.invalidate(name)
 

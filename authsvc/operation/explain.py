@@ -104,7 +104,7 @@ async def explain_login(
         rule="",
         principal=principal.key if principal else "",
         nearest="",
-        client_ids=_client_ids(principal),
+        client_ids=_allowed_client_ids(principal),
     )
 
 
@@ -127,7 +127,7 @@ async def _right_password(username: str, directories: chain.Chain) -> Verify:
     return verify
 
 
-def _client_ids(principal: Principal | None) -> tuple[str, ...] | None:
+def _allowed_client_ids(principal: Principal | None) -> tuple[str, ...] | None:
     if principal is None:
         return ()
     if principal.client_ids is None:
@@ -156,7 +156,7 @@ async def explain(username: str, action: Action, topic: str, client_id: str | No
         rule=decision.rule,
         principal=principal.key if principal else "",
         nearest=nearest,
-        client_ids=_client_ids(principal),
+        client_ids=_allowed_client_ids(principal),
     )
 
 

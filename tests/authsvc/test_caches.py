@@ -129,14 +129,14 @@ def test_all_caches_are_cleared(monkeypatch, settings):
     for change in (clear_caches, lambda: setattr(settings, "AUTHSVC_CACHE_SIZE", 7)):
         filled.put("a", 1)
         before = chain.configured(), directory.remembering(), limits(), options(), trusted_proxies()
-        forgotten, so_far = counts.forgotten, len(cleared)
+        invalidated, so_far = counts.invalidated, len(cleared)
 
         change()
 
         after = chain.configured(), directory.remembering(), limits(), options(), trusted_proxies()
         assert all(new is not old for new, old in zip(after[:4], before[:4], strict=True))
         assert len(filled) == 0
-        assert counts.forgotten > forgotten
+        assert counts.invalidated > invalidated
         assert len(cleared) > so_far
 
     assert limits().cache_size == 7
