@@ -1,12 +1,11 @@
-"""What serves: gunicorn's worker, and the limits of a request on the whole site."""
+"""The serving process: gunicorn's worker, and the limits of a request on the whole site."""
 
+from importlib import import_module
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Return `Worker`, the class that gunicorn is given; it is imported where gunicorn asks for it, and only there."""
-    if name == "Worker":
-        from authsvc.serving.worker import Worker
-
-        return Worker
-    raise AttributeError(name)
+    """Return `Worker`, the class that gunicorn is given. Only its lookup imports gunicorn."""
+    if name != "Worker":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("authsvc.serving.worker").Worker
