@@ -1,8 +1,11 @@
-"""A broker that asks for logins and topics, and a clean record of denials."""
+"""A broker that asks for logins and topics, a clean record of denials, and projects of others."""
 
 from __future__ import annotations
 
+import httpx
 import pytest
+from django.core.asgi import get_asgi_application
+from django.core.cache import cache
 
 from authsvc import background
 from authsvc.operation import denials
@@ -40,3 +43,24 @@ def may(ask):
         return ask("go-auth/acl", **(known | fields)).status_code == OK
 
     return one
+
+
+@pytest.fixture
+def project(settings, loop, transactional_db):
+    """Sets up a project; what comes back asks its Django entrance."""
+    cache.clear()
+
+    def configured(**options):
+        for name, value in options.items():
+            setattr(settings, name, value() if callable(value) else value)
+        site = get_asgi_application()
+
+        async def one(method, url, **request):
+            transport = httpx.ASGITransport(site, client=("10.1.2.3", 40000))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return await client.request(method, url, **request)
+
+        return lambda *arguments, **request: loop.run(one(*arguments, **request))
+
+    yield configured
+    cache.clear()
