@@ -66,13 +66,13 @@ def envelope(command: DeviceCommand, now: datetime) -> Envelope:
     return Envelope(device, kind.sender, message)
 
 
-def connect() -> mqtt.Connection:
-    """A connection to the broker of MQTT_URL. Raises MqttError, InvalidAddress.
+def connect(more: str = "") -> mqtt.Connection:
+    """Connect to the broker of MQTT_URL, under a client id that ends with *more*. Raises MqttError, InvalidAddress.
 
-    It has an identity of its own: under the listener's client id it would throw the listener out.
+    Each connection has a client id of its own: of two under one client id each throws the other out.
     """
     address = mqtt.BrokerAddress.parse(settings.mqtt_url)
-    return mqtt.Connection(address, client_id(address.username), version=settings.mqtt_version)
+    return mqtt.Connection(address, client_id(address.username, more), version=settings.mqtt_version)
 
 
 def client_id(username: str | None, more: str = "") -> str:

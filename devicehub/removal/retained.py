@@ -11,7 +11,6 @@ from django.utils import timezone
 from devicehub import mqtt
 from devicehub.backoff import Backoff
 from devicehub.commands import wire
-from devicehub.conf import settings
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
@@ -59,7 +58,7 @@ def clear(limit: int = AT_ONCE) -> int:
     if not due:
         return 0
     try:
-        connection = _connect()
+        connection = wire.connect("-retained")
     except (mqtt.MqttError, mqtt.InvalidAddress) as error:
         for row in due:
             _postpone(row, str(error), now)
@@ -126,10 +125,3 @@ def _postpone(row: RetainedTopic, error: str, now: datetime) -> None:
     unchanged.update(
         attempts=attempts, error=error[:300], next_at=now + timedelta(seconds=RETRY.after(attempts))
     )
-
-
-def _connect() -> mqtt.Connection:
-    address = mqtt.BrokerAddress.parse(settings.mqtt_url)
-    # As the sender of commands, and still an identity of its own: two under one client id throw each other out.
-    client_id = wire.client_id(address.username, "-retained")
-    return mqtt.Connection(address, client_id, version=settings.mqtt_version)
