@@ -9,13 +9,13 @@ class DevicehubConfig(AppConfig):
 
     def ready(self) -> None:
         from authsvc.models import register_claim_check
-        from devicehub import checks, commands, models, provisioning, removal  # noqa: F401 - models exist only now
+        from devicehub import checks, commands, models, provisioning  # noqa: F401 - models exist only now
+        from devicehub.removal import inheritance
         from devicehub.retention import page_layout
 
         register_claim_check(provisioning.refuse_claims)
         models.register_command_sender(commands.send)
-        models.register_watcher(removal.Removal())
-        removal.watch()
+        inheritance.watch()
         post_migrate.connect(
             page_layout.leave_room, sender=self, dispatch_uid="devicehub.retention.page_layout"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.forms import ModelForm
 from django.http import HttpRequest
@@ -15,7 +16,10 @@ from authsvc.secret_columns import HidesSecrets
 from devicehub import provisioning, removal
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.models import NAMES
+from devicehub.removal import requests
 
+SHOWN_DEVICES = 100  # that the page before a deletion lists
+GOES_LATER = "; disabled at once, and removed in the background"
 SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
 
 
@@ -60,34 +64,68 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
         return fields
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
-        """What the page that asks shows: counts, since Django would load every row of the device."""
-        shown, total = [], 0
-        kept: list[Any] = []
-        for device in objs:
-            try:
-                removal.collect(device)
-            except ProtectedError as error:
-                kept += map(str, error.protected_objects)
-            except RestrictedError as error:
-                kept += map(str, error.restricted_objects)
-            rows = removal.row_counts(device)
-            named = (
-                f"{text} {name.removesuffix('s') if text == '1' else name}" for name, text in rows.items()
-            )
-            shown.append(f"{device}: {', '.join(named)}")
-            total += 1
+        """Return what the page that asks shows: what becomes of each device, with counts.
+
+        Django would load every row of the devices.
+        """
+        devices = list(objs)
+        going = "" if _few_by_few(devices) else GOES_LATER
+        shown = [f"{device}: {_rows_in_words(device)}{going}" for device in devices[:SHOWN_DEVICES]]
+        if len(devices) > SHOWN_DEVICES:
+            shown.append(f"{len(devices) - SHOWN_DEVICES:,} more{going}")
+        meta = self.model._meta
         allowed = self.has_delete_permission(request)
-        name = str(self.model._meta.verbose_name)
-        return shown, {str(self.model._meta.verbose_name_plural): total}, set() if allowed else {name}, kept
+        return (
+            shown,
+            {str(meta.verbose_name_plural): len(devices)},
+            set() if allowed else {str(meta.verbose_name)},
+            _keepers(devices),
+        )
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """A device with many rows is disabled now, and goes in small portions."""
-        if not removal.has_many_rows(obj):
-            obj.delete()
-            return
-        removal.request(obj)
-        messages.warning(request, f"{obj.device_id} is disabled and being removed; it has many rows.")
+        """Delete a device; one with many rows is disabled now, and a worker removes it."""
+        self._delete(request, [obj])
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        for device in queryset:
-            self.delete_model(request, device)
+        """Delete devices; together with many rows they are disabled now, and a worker removes them."""
+        self._delete(request, list(queryset))
+
+    def _delete(self, request: HttpRequest, devices: list[Any]) -> None:
+        if _few_by_few(devices):
+            with transaction.atomic():
+                for device in devices:
+                    device.delete()
+            return
+        removal.request_all(devices)
+        which = devices[0].device_id if len(devices) == 1 else f"{len(devices):,} devices"
+        verb = "is" if len(devices) == 1 else "are"
+        self.message_user(request, f"{which} {verb} disabled and being removed.", messages.WARNING)
+
+
+def _few_by_few(devices: list[Any]) -> bool:
+    """Return whether *devices* have so few rows together that a web request can delete them."""
+    left = requests.FEW
+    for device in devices:
+        left -= 1 + sum(removal.count_rows(device).values())
+        if left < 0:
+            return False
+    return True
+
+
+def _rows_in_words(device: Any) -> str:
+    named = []
+    for name, count in removal.count_rows(device).items():
+        number = f"more than {requests.FEW:,}" if count > requests.FEW else str(count)
+        named.append(f"{number} {name.removesuffix('s') if count == 1 else name}")
+    return ", ".join(named)
+
+
+def _keepers(devices: list[Any]) -> list[str]:
+    """Return the rows of a project that keep *devices* from being deleted, as text."""
+    try:
+        removal.check_deletable(devices)
+    except ProtectedError as error:
+        return sorted(map(str, error.protected_objects))
+    except RestrictedError as error:
+        return sorted(map(str, error.restricted_objects))
+    return []

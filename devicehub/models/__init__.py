@@ -1,6 +1,12 @@
 """The abstract models that each device type gets its own three of, and the models that all types share."""
 
-from devicehub.models.background import IngestSession, IngestWorker, RemovalRequest, RetainedTopic
+from devicehub.models.background import (
+    DisabledDevice,
+    IngestSession,
+    IngestWorker,
+    RemovalRequest,
+    RetainedTopic,
+)
 from devicehub.models.commands import OPEN_STATES, CommandState, DeviceCommand, default_deadline
 from devicehub.models.devices import (
     NAMES,
@@ -9,11 +15,10 @@ from devicehub.models.devices import (
     CommandSender,
     DeviceQuerySet,
     DeviceStatus,
-    Watcher,
     digest_api_key,
     new_names,
     register_command_sender,
-    register_watcher,
+    register_naming,
 )
 from devicehub.models.fields import DeviceIdField, InvalidDeviceId, validate_device_id
 from devicehub.models.telemetry import (
@@ -46,6 +51,7 @@ __all__ = [
     "DeviceIdField",
     "DeviceQuerySet",
     "DeviceStatus",
+    "DisabledDevice",
     "IngestSession",
     "IngestWorker",
     "InvalidDeviceId",
@@ -57,11 +63,10 @@ __all__ = [
     "RetainedTopic",
     "RolledUp",
     "Rollup",
-    "Watcher",
     "default_deadline",
     "digest_api_key",
     "new_names",
     "register_command_sender",
-    "register_watcher",
+    "register_naming",
     "validate_device_id",
 ]

@@ -66,3 +66,22 @@ class RemovalRequest(models.Model):
 
     def __str__(self) -> str:
         return self.device_key
+
+
+class DisabledDevice(models.Model):
+    """A device that a worker found disabled, and whose retained messages it has cleared, until it is enabled.
+
+    *noticed_at* is not before the last message that was stored of it: a later one shows that it was enabled since.
+    """
+
+    kind = models.CharField(max_length=100)
+    device_pk = models.BigIntegerField()
+    noticed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "device_pk"], name="devicehub_disableddevice_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.device_pk}"

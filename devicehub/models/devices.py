@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from django.db import connections, models, transaction
+from django.db import models, transaction
 from django.utils import timezone
 
 from authsvc.core import passwords
@@ -48,99 +47,55 @@ def register_command_sender(sender: CommandSender) -> None:
     _command_sender = sender
 
 
-class Watcher(Protocol):
-    """Who is told when devices begin and end: `devicehub.removal`, registered when the app is ready."""
-
-    def named(self, model: type[BaseDevice], device_ids: set[str], names: set[str], using: str) -> None:
-        """Devices get *device_ids*, and *names* as usernames and client ids. Raise what refuses these names.
-
-        Called in the transaction that writes them.
-        """
-
-    def ended(self, model: type[BaseDevice], device_ids: Iterable[str]) -> None:
-        """These devices are not active any more; called in the transaction that says so."""
-
-    def asked(self, device: BaseDevice) -> None:
-        """Raise what refuses the deletion of *device*, before anything of it is gone. Called outside a transaction."""
-
-    def emptied(self, device: BaseDevice) -> None:
-        """*device* is about to be deleted: take away what there is much of. Called outside a transaction."""
+Naming = Callable[["type[BaseDevice]", set[str], set[str], str], None]
 
 
-_watcher: Watcher | None = None
+_naming: Naming | None = None
 
 
-def register_watcher(watcher: Watcher) -> None:
-    global _watcher
-    _watcher = watcher
+def register_naming(check: Naming) -> None:
+    """Have *check* called with the model, new device ids, new usernames and client ids, and the database.
+
+    It is called in the transaction that writes these names, and raises what refuses them.
+    """
+    global _naming
+    _naming = check
 
 
 class DeviceQuerySet(models.QuerySet["BaseDevice"]):
-    """Tells of the devices that begin, get another id or are disabled, and deletes much in small portions."""
+    """Has new names of devices checked in the transaction that writes them."""
 
     def bulk_create(self, objs: Iterable[BaseDevice], *args: Any, **options: Any) -> list[BaseDevice]:
-        """As every query set; names that are new are told first, in the same transaction."""
+        """Create as every query set does, after the names that are new were checked."""
         devices = list(objs)
-        if _watcher is None:
+        if _naming is None:
             return super().bulk_create(devices, *args, **options)
         self._for_write = True
         with transaction.atomic(using=self.db):
             for some in batched(devices, 200):
-                _watcher.named(self.model, *new_names(self.model, some, self.db), self.db)
+                _naming(self.model, *new_names(self.model, some, self.db), self.db)
             return super().bulk_create(devices, *args, **options)
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def update(self, **changes: Any) -> int:
-        renames, disables = not changes.keys().isdisjoint(NAMES), changes.get("is_active", True) is not True
-        if _watcher is None or not (renames or disables):
+        """Update as every query set does; names that are new are checked in the same transaction."""
+        if _naming is None or changes.keys().isdisjoint(NAMES):
             return super().update(**changes)
         self._for_write = True
         with transaction.atomic(using=self.db):
-            chosen = self.order_by() if renames else self.order_by().filter(is_active=True)
-            before = {row[0]: row[1:] for row in chosen.values_list("pk", "is_active", *NAMES)}
+            before = {row[0]: row[1:] for row in self.order_by().values_list("pk", *NAMES)}
             changed = super().update(**changes)
             rows = self.model._base_manager.using(self.db).order_by()
             for some in batched(before, 200):
-                now = list(rows.filter(pk__in=some).values_list("pk", "is_active", *NAMES))
-                ids = {row[2] for row in now if row[2] != before[row[0]][1]}
-                known = {name for pk in some for name in before[pk][1:]}
-                names_now = {name for _, _, *found in now for name in found if name}
-                _watcher.named(self.model, ids, names_now - known, self.db)
-                ended = [before[pk][1] for pk, active, *_ in now if before[pk][0] and not active]
-                _watcher.ended(self.model, ended)
+                now = list(rows.filter(pk__in=some).values_list("pk", *NAMES))
+                ids = {row[1] for row in now if row[1] != before[row[0]][0]}
+                known = {name for pk in some for name in before[pk]}
+                names = {name for _, *found in now for name in found if name}
+                _naming(self.model, ids, names - known, self.db)
         return changed
 
     update.alters_data = True  # type: ignore[attr-defined]
-
-    def delete(self) -> tuple[int, dict[str, int]]:
-        """As every query set, of the devices that it finds now. Outside a transaction it goes by portions of them."""
-        refused = self.query.is_sliced or self.query.distinct_fields or self.query.combinator
-        chosen = self._chain()  # type: ignore[attr-defined]
-        chosen._for_write = True
-        if (
-            _watcher is None
-            or refused  # by Django, in its own words
-            or self._fields is not None  # type: ignore[attr-defined]
-            or connections[chosen.db].in_atomic_block
-        ):
-            return super().delete()
-        # By primary key from here on: disabling a device changes which ones the filter finds.
-        pks = list(chosen.order_by("pk").values_list("pk", flat=True))
-        devices = self.model._base_manager.using(chosen.db).order_by("pk")
-        for some in batched(pks, 100):  # no cursor is open meanwhile
-            for device in list(devices.filter(pk__in=some)):
-                _watcher.asked(device)
-        counts: Counter[str] = Counter()
-        for some in batched(pks, 100):
-            for device in list(devices.filter(pk__in=some)):
-                _watcher.emptied(device)
-            counts.update(devices.filter(pk__in=some).delete()[1])
-        self._result_cache = None
-        return counts.total(), dict(counts)
-
-    delete.alters_data = True  # type: ignore[attr-defined]
-    delete.queryset_only = True  # type: ignore[attr-defined]
 
 
 # The columns by which a device is known and may connect. Each has an index of its own.
@@ -207,27 +162,12 @@ class BaseDevice(Credentials):
         return f"{self.name or self.device_id} ({self.status})"
 
     def save(self, *args: Any, **options: Any) -> None:
-        """As every model; what comes of a device that begins or is disabled is done in the same transaction."""
-        if _watcher is None or (self.is_active and not self._state.adding):
+        """Save as every model does; a device that begins has its names checked in the same transaction."""
+        if _naming is None or not self._state.adding:
             super().save(*args, **options)
             return
         with transaction.atomic(using=options.get("using") or self._state.db):
-            rows = type(self)._base_manager.using(options.get("using") or self._state.db).filter(pk=self.pk)
-            was_active = not self._state.adding and rows.filter(is_active=True).exists()
             super().save(*args, **options)
-            if was_active and not rows.filter(is_active=True).exists():
-                _watcher.ended(type(self), [self.device_id])
-
-    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
-        """As every model. Outside a transaction it is disabled first, and its rows go in small portions."""
-        if (
-            _watcher is not None
-            and self.pk
-            and not connections[using or self._state.db or "default"].in_atomic_block
-        ):
-            _watcher.asked(self)
-            _watcher.emptied(self)
-        return super().delete(using, keep_parents)
 
     def generate_credentials(self) -> dict[str, str]:
         """Set new MQTT credentials and an API key; return them in clear text, to be shown once. The caller saves."""

@@ -11,7 +11,7 @@ from django.db import transaction
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.topics import MessageType
-from devicehub.models import BaseDevice
+from devicehub.models import BaseDevice, DisabledDevice
 from devicehub.provisioning.names import refuse_taken
 from devicehub.signals import device_provisioned, tell
 
@@ -46,6 +46,25 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
 
 def announce(kind: Kind, device: BaseDevice) -> None:
     tell(device_provisioned, kind.sender, device=device)
+
+
+def disable(device: BaseDevice) -> None:
+    """Have every question about *device* denied from now on, and nothing stored that it sends.
+
+    The ingest worker has the broker forget what it retains of the device, within about 15 seconds.
+    """
+    device.is_active = False
+    device.save(update_fields=["is_active", "updated_at"])
+
+
+@transaction.atomic
+def enable(device: BaseDevice) -> None:
+    """Let *device* log in and send again. A removal that was requested ends, and the rows that are left stay."""
+    device.is_active = True
+    device.save(update_fields=["is_active", "updated_at"])
+    kind = registry.of(device)
+    if kind is not None:
+        DisabledDevice.objects.filter(kind=kind.slug, device_pk=device.pk).delete()
 
 
 def find(kind: Kind, device_id: str) -> BaseDevice:

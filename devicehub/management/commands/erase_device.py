@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -73,8 +72,8 @@ def _named(name: str, count: int) -> str:
 
 def _report(sentence: str, counts: Erased, *, as_json: bool = False) -> str:
     if as_json:
-        return json.dumps(asdict(counts))
+        return json.dumps(counts.counts())
     listed = ", ".join(
-        f"{count} {_named(name, count)}" for name, count in asdict(counts).items() if name != "device"
+        f"{count} {_named(name, count)}" for name, count in counts.counts().items() if name != "device"
     )
     return f"{sentence}: {listed}"

@@ -25,7 +25,7 @@ from devicehub.history import rollups
 from devicehub.kinds import topics
 from devicehub.messages.message import Outcome
 from devicehub.mqtt import SESSION_EXPIRY, BrokerAddress, Connection, InvalidAddress, Listener, MqttError
-from devicehub.removal import retained
+from devicehub.removal import disabled
 from devicehub.retention import partitions
 from devicehub.worker import admission, exposition, sessions, wal_checkpoints
 from devicehub.worker.durability import settle
@@ -252,7 +252,7 @@ def _upkeep(running: Worker, share: Share) -> Upkeep:
     upkeep.add("sweep", EVERY, sweep.run)
     upkeep.add("commands", SEND_EVERY, commands.send_due)
     upkeep.add("rollups", ROLL_UP_EVERY, partial(_roll_up, upkeep))
-    upkeep.add("retained", REMOVE_EVERY, retained.clear)
+    upkeep.add("retained", REMOVE_EVERY, disabled.clear)
     upkeep.add("removal", REMOVE_EVERY, partial(_remove, upkeep))
     upkeep.add("partitions", EXTEND_EVERY, partial(_extend, upkeep))
     if connection.vendor == "sqlite":

@@ -13,11 +13,11 @@ from django.test import Client
 from django.utils import timezone
 
 from authsvc.models import Denial
-from devicehub import removal
 from devicehub.conf import rate_limit
 from devicehub.dashboard import display
 from devicehub.messages import cbor
 from devicehub.models import DeviceCommand
+from devicehub.removal import requests
 from devicehub.simulation.run import Result, Tally
 from fleet.models import IrrigationValveDevice, WeatherStationDevice, WeatherStationReading
 
@@ -141,4 +141,4 @@ def test_the_rest_counts_too():
     for left, words in ((b"\x00", "1 byte follows"), (b"\x00\x00", "2 bytes follow")):
         with pytest.raises(ValueError, match=words):
             cbor.read(b"\x00" + left)
-    assert removal.FEW > 1  # above it, there are "more than" so many, which is a plural
+    assert requests.FEW > 1  # above it, there are "more than" so many, which is a plural

@@ -4,9 +4,10 @@ from contextlib import ExitStack
 
 import pytest
 from django.db import connection, models
+from django.db.models.deletion import get_candidate_relations_to_delete
 from django.test.utils import isolate_apps
 
-from devicehub import removal
+from devicehub.removal import deletion
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.stations import keeps as keeps
 from rig.stations import kind as kind
@@ -29,19 +30,20 @@ def repair(transactional_db):
 
         with connection.schema_editor() as editor:
             editor.create_model(Repair)
-        relations = removal.get_candidate_relations_to_delete
+        django_finds, we_find = get_candidate_relations_to_delete, deletion.relations
         found = {
             field.remote_field.model._meta: field.remote_field
             for field in Repair._meta.fields
             if field.is_relation
         }
 
-        def with_ours(options):
-            return [*relations(options), *([found[options]] if options in found else [])]
+        def ours(options):
+            return [found[options]] if options in found else []
 
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr("devicehub.removal.get_candidate_relations_to_delete", with_ours)
-        patch.setattr("django.db.models.deletion.get_candidate_relations_to_delete", with_ours)
+        patch.setattr(deletion, "relations", lambda model: [*we_find(model), *ours(model._meta)])
+        name = "django.db.models.deletion.get_candidate_relations_to_delete"
+        patch.setattr(name, lambda options: [*django_finds(options), *ours(options)])
         yield Repair
         with connection.schema_editor() as editor:
             editor.delete_model(Repair)

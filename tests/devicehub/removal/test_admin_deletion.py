@@ -5,6 +5,7 @@ from django.contrib.auth.models import User
 
 from devicehub import removal
 from devicehub.models import RemovalRequest
+from devicehub.removal import requests
 from fleet.models import WeatherStationDevice
 from rig.telemetry import fill, remains
 
@@ -46,17 +47,34 @@ class TestAdmin:
 
     @pytest.mark.parametrize("way", ["page", "action"])
     def test_one_with_many_is_disabled_and_goes_in_the_background(self, station, confirm, way, monkeypatch):
-        monkeypatch.setattr(removal, "FEW", 5)
+        monkeypatch.setattr(requests, "FEW", 5)
         fill(station)
 
-        _, done = confirm(way, station)
+        asked, done = confirm(way, station)
 
+        assert "disabled at once, and removed in the background" in asked
         assert "is disabled and being removed" in done
         assert remains(station)["readings"] == 30
         assert WeatherStationDevice.objects.get().is_active is False
         assert removal.work_off() == 1
         assert remains(station)["device"] == remains(station)["readings"] == 0
         assert removal.work_off() == 0
+
+    def test_many_devices_with_few_rows_each_go_in_the_background(
+        self, station, neighbour, operator, monkeypatch
+    ):
+        """Together they have many."""
+        monkeypatch.setattr(requests, "FEW", 100)
+        fill(station)
+        fill(neighbour)
+        url, pks = "/admin/fleet/weatherstationdevice/", [station.pk, neighbour.pk]
+        data = {"action": "delete_selected", "_selected_action": pks, "post": "yes"}
+
+        page = operator.post(url, data, follow=True).content.decode()
+
+        assert "2 devices are disabled and being removed" in page
+        assert remains(station)["readings"] == remains(neighbour)["readings"] == 30
+        assert removal.work_off() == 2
 
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("way", ["page", "action"])

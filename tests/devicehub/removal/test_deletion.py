@@ -2,12 +2,16 @@
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
 
+from devicehub import provisioning, removal
 from devicehub.db.batches import Pace
-from devicehub.models import RetainedTopic
+from devicehub.kinds.registry import registry
+from devicehub.models import BaseDevice, DeviceQuerySet, RetainedTopic
+from devicehub.removal import disabled
 from fleet.models import WeatherStationDevice
-from rig.telemetry import TOPICS, fill, remains, topics_to_clear
+from rig.telemetry import TOPICS, fill, remains, sql, topics_to_clear
 
 
 class TestDeviceThatEnds:
@@ -27,14 +31,19 @@ class TestDeviceThatEnds:
         assert topics_to_clear() == TOPICS
 
     @pytest.mark.django_db(transaction=True)
-    @pytest.mark.parametrize("way", ["model", "query set"])
-    def test_many_rows_go_in_batches_and_the_device_last(self, way, monkeypatch):
+    @pytest.mark.parametrize(
+        "remove",
+        [
+            lambda device: (removal.request(device), removal.work_off(Pace(rows=10))),
+            lambda device: removal.erase(registry.of(device), device.device_id, Pace(rows=10)),
+        ],
+        ids=["request", "erase"],
+    )
+    def test_many_rows_go_in_batches_and_the_device_last(self, remove):
         station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
         fill(station)
-        monkeypatch.setattr(Pace, "rows", 10)
-        monkeypatch.setattr("devicehub.removal.Pace", lambda: Pace(rows=10))
         with CaptureQueriesContext(connection) as captured:
-            station.delete() if way == "model" else WeatherStationDevice.objects.all().delete()
+            remove(station)
 
         statements = [q["sql"] for q in captured if q["sql"].startswith(("DELETE", "UPDATE"))]
         rows = [sql for sql in statements if '"timestamp" >= ' in sql]
@@ -43,11 +52,39 @@ class TestDeviceThatEnds:
         assert not WeatherStationDevice.objects.exists()
         assert not [q["sql"] for q in captured if 'temperature"' in q["sql"]]  # no row was loaded
 
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize(
+        "delete",
+        [lambda device: device.delete(), lambda device: WeatherStationDevice.objects.all().delete()],
+        ids=["model", "query set"],
+    )
+    def test_django_deletes_in_one_transaction_and_loads_no_row(self, delete):
+        station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+        fill(station)
+        with CaptureQueriesContext(connection) as captured:
+            count, by_model = delete(station)
+
+        assert count == sum(by_model.values())
+        assert by_model["fleet.WeatherStationReading"] == by_model["fleet.WeatherStationMessage"] == 30
+        assert len([q["sql"] for q in captured if q["sql"].startswith("BEGIN")]) == 1
+        assert (
+            len([q["sql"] for q in captured if q["sql"].startswith("DELETE") and "reading" in q["sql"]]) == 1
+        )
+        assert not [q["sql"] for q in captured if 'temperature"' in q["sql"]]
+
+    def test_deleting_and_updating_are_django_s_own(self):
+        assert "delete" not in vars(DeviceQuerySet) | vars(BaseDevice)
+        assert WeatherStationDevice.delete is Model.delete
+
     @pytest.mark.parametrize(
         "end",
         [
             lambda device: setattr(device, "is_active", False) or device.save(),
             lambda device: setattr(device, "is_active", False) or device.save(update_fields=["is_active"]),
+            lambda device: provisioning.disable(device),
+            lambda device: sql(
+                f"UPDATE fleet_weatherstationdevice SET is_active = false WHERE id = {device.pk}"
+            ),
             lambda device: WeatherStationDevice.objects.filter(pk=device.pk).update(is_active=False),
             lambda device: (
                 setattr(device, "is_active", False)
@@ -56,10 +93,11 @@ class TestDeviceThatEnds:
             lambda device: device.delete(),
             lambda device: WeatherStationDevice.objects.filter(pk=device.pk).delete(),
         ],
-        ids=["save", "save a field", "update", "bulk update", "delete", "delete query set"],
+        ids=["save", "save a field", "action", "SQL", "update", "bulk update", "delete", "delete query set"],
     )
     def test_every_way_to_end_one_has_the_broker_forget_it(self, station, neighbour, end):
         end(station)
+        disabled.notice()
 
         assert topics_to_clear() == TOPICS
 
@@ -70,29 +108,31 @@ class TestDeviceThatEnds:
             lambda device: setattr(device, "is_active", False) or device.save(update_fields=["name"]),
             lambda device: WeatherStationDevice.objects.update(name="x", is_active=True),
             lambda device: WeatherStationDevice.objects.filter(pk=0).update(is_active=False),
-            lambda device: WeatherStationDevice.objects.create(device_id="STATION-009", is_active=False),
         ],
-        ids=["save", "save another field", "update", "update nobody", "create"],
+        ids=["save", "save another field", "update", "update nobody"],
     )
     def test_what_ends_no_device_clears_nothing(self, station, change):
         change(station)
+        disabled.notice()
 
         assert topics_to_clear() == []
 
     def test_a_disabled_device_is_told_once(self, station):
-        station.is_active = False
-        station.save()
+        provisioning.disable(station)
+        assert disabled.notice() == 1
         RetainedTopic.objects.all().delete()
 
         station.save()
 
+        assert disabled.notice() == 0
         assert topics_to_clear() == []
 
-    def test_it_is_written_in_the_same_transaction(self, station):
+    def test_what_is_rolled_back_clears_nothing(self, station):
         with pytest.raises(ZeroDivisionError), transaction.atomic():
-            station.is_active = False
-            station.save()
+            provisioning.disable(station)
+            assert disabled.notice() == 1
             assert topics_to_clear() == TOPICS
             1 / 0  # noqa: B018
 
+        assert disabled.notice() == 0
         assert topics_to_clear() == []

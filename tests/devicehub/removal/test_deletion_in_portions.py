@@ -16,9 +16,10 @@ from devicehub.ingest.pipeline import pipeline
 from devicehub.kinds.registry import registry
 from devicehub.messages.message import Message
 from devicehub.models import QuarantinedMessage, RemovalRequest
+from devicehub.removal import requests
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.hub import database_url, eventually
-from rig.telemetry import TOPICS, fill, remains, sql, topics_to_clear
+from rig.telemetry import fill, remains, sql, topics_to_clear
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ class TestOutsideTransactions:
 
         count, by_model = WeatherStationDevice.objects.filter(is_active=True).delete()
 
-        assert (count, by_model["fleet.WeatherStationDevice"]) == (1, 1)
+        assert (count, by_model["fleet.WeatherStationDevice"]) == (61, 1)
         assert remains(station)["device"] == remains(station)["readings"] == 0
         assert remains(neighbour)["readings"] == 30
 
@@ -61,12 +62,10 @@ class TestOutsideTransactions:
         [
             lambda device: device.delete(),
             lambda device: WeatherStationDevice.objects.order_by("-device_id").delete(),
-            lambda device: removal.request(device),
-            lambda device: removal.erase(registry.of(device), device.device_id, Pace()),
         ],
-        ids=["model", "query set", "request", "erase"],
+        ids=["model", "query set"],
     )
-    def test_a_receiver_that_refuses_is_heard_before_anything_goes(self, station, neighbour, veto, delete):
+    def test_a_receiver_that_refuses_keeps_everything(self, station, neighbour, veto, delete):
         """Also where it refuses one of many."""
         veto(["STATION-002"])
         fill(station)
@@ -78,6 +77,48 @@ class TestOutsideTransactions:
         assert remains(station) == before
         assert {device.is_active for device in WeatherStationDevice.objects.all()} == {True}
         assert topics_to_clear() == []
+
+    def test_a_receiver_that_refuses_an_erasure_keeps_the_device_disabled(self, station, neighbour, veto):
+        """It is called when the device itself is deleted, and its rows are gone by then."""
+        veto(["STATION-002"])
+        fill(station)
+
+        with pytest.raises(CommandError, match=r"^weatherstation/STATION-001 cannot be deleted: it is"):
+            call_command("erase_device", "weatherstation", "STATION-001", "--yes", stdout=StringIO())
+
+        left = remains(station)
+        assert (left["device"], left["readings"], left["grants"]) == (1, 0, 1)
+        assert not WeatherStationDevice.objects.get(pk=station.pk).is_active
+        veto(["STATION-001"])
+        assert removal.work_off() == 1
+
+    @pytest.mark.parametrize(
+        "delete",
+        [
+            lambda device: device.delete(),
+            lambda device: WeatherStationDevice.objects.filter(pk=device.pk).delete(),
+            lambda device: (removal.request(device), removal.work_off()),
+            lambda device: removal.erase(registry.of(device), device.device_id, Pace()),
+        ],
+        ids=["model", "query set", "request", "erase"],
+    )
+    def test_receivers_are_called_once(self, station, delete):
+        """And where nothing of the transaction is lost, so that they may write."""
+        fill(station)
+        heard = []
+
+        def hear(signal, instance, **_):
+            heard.append((signal is models.signals.pre_delete, instance.device_id))
+
+        for signal in (models.signals.pre_delete, models.signals.post_delete):
+            signal.connect(hear, sender=WeatherStationDevice)
+        try:
+            delete(station)
+        finally:
+            for signal in (models.signals.pre_delete, models.signals.post_delete):
+                signal.disconnect(hear, sender=WeatherStationDevice)
+
+        assert heard == [(True, "STATION-001"), (False, "STATION-001")]
 
     def test_a_foreign_key_that_keeps_a_device_keeps_its_rows(self, station, repair):
         fill(station)
@@ -103,9 +144,8 @@ class TestOutsideTransactions:
         assert (done.device, done.readings, done.messages) == (1, 30, 30)
         assert not repair.objects.exists()
 
-    def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, veto, monkeypatch):
+    def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, monkeypatch):
         """And is told of once."""
-        veto(["STATION-001", "STATION-002"])
         removal.request(station)
         removal.request(neighbour)
         fill(station)
@@ -115,7 +155,7 @@ class TestOutsideTransactions:
                 raise RuntimeError("not today")
 
         models.signals.pre_delete.connect(refuse, sender=WeatherStationDevice)
-        monkeypatch.setattr(removal, "_refused", set())
+        monkeypatch.setattr(requests, "_refused", set())
         try:
             with capture_logs() as logged:
                 assert [removal.work_off() for _ in range(3)] == [1, 0, 0]
@@ -124,7 +164,7 @@ class TestOutsideTransactions:
 
         assert [line["event"] for line in logged] == ["removal.refused"]
         assert [r.device_key for r in RemovalRequest.objects.all()] == ["weatherstation/STATION-001"]
-        assert remains(station)["readings"] == 30
+        assert not WeatherStationDevice.objects.get().is_active
         assert removal.work_off() == 1
 
     def test_one_that_is_enabled_while_it_goes_keeps_what_it_has_left(self, station):
@@ -146,7 +186,7 @@ class TestOutsideTransactions:
         def drain(*_):
             WeatherStationDevice.objects.update(is_active=True)
 
-        monkeypatch.setattr("devicehub.removal._drain_rows", drain)
+        monkeypatch.setattr("devicehub.removal.deletion.drain_rows", drain)
         assert removal.work_off() == 0
 
         assert remains(station)["device"] == 1
@@ -208,18 +248,12 @@ class TestOutsideTransactions:
 
         assert WeatherStationDevice.objects.count() == 1
 
-    def test_an_instance_from_before_it_was_enabled_is_disabled_as_well(self, station, monkeypatch):
+    def test_an_instance_from_before_it_was_enabled_is_disabled_as_well(self, station):
         station.is_active = False
-        drained = []
-        monkeypatch.setattr(
-            "devicehub.removal._drain_rows",
-            lambda *_: drained.append(WeatherStationDevice.objects.get().is_active),
-        )
 
-        station.delete()
+        removal.request(station)
 
-        assert drained == [False]
-        assert topics_to_clear() == TOPICS
+        assert not WeatherStationDevice.objects.get().is_active
 
     def test_deleting_what_is_gone_takes_nothing_from_a_next_device_of_the_same_id(self, station):
         gone = WeatherStationDevice.objects.get()

@@ -12,9 +12,11 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
 
 from authsvc.models import Denial, Grant, PolicyRevision
-from devicehub import provisioning, removal
+from devicehub import provisioning
+from devicehub.db.batches import Pace
 from devicehub.kinds.registry import registry
 from devicehub.models import DeviceCommand, QuarantinedMessage, RemovalRequest, RetainedTopic, Rollup
+from devicehub.removal import inheritance, requests
 from devicehub.simulation import logins
 from fleet.models import WeatherStationDevice
 
@@ -166,7 +168,7 @@ KEEPING = {
     "a second one in bulk": lambda device: refused(
         lambda: Devices.bulk_create([WeatherStationDevice(device_id=device.device_id)])
     ),
-    "a copy in another database": lambda device: removal.Removal().named(
+    "a copy in another database": lambda device: inheritance.check_names(
         WeatherStationDevice, {device.device_id}, set(), "archive"
     ),
 }
@@ -259,7 +261,7 @@ def test_a_removal_asked_for_before_does_not_reach_it(left):
     [stale] = RemovalRequest.objects.filter(device_key=KEY)
     Devices.create(**STATION, is_active=False)
 
-    assert removal._remove(stale, removal.Pace()) == 0
+    assert requests.remove(stale, Pace()) == 0
     assert Devices.filter(**STATION).exists()
 
 

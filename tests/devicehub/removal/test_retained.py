@@ -15,7 +15,7 @@ from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message
 from devicehub.models import QuarantinedMessage, RetainedTopic
 from devicehub.mqtt import BrokerAddress, Connection, Listener, Outgoing
-from devicehub.removal import retained
+from devicehub.removal import disabled, retained
 from devicehub.worker.loop import _message
 from fleet.models import WeatherStationDevice, WeatherStationMessage
 from rig import servers
@@ -138,7 +138,7 @@ class TestRetained:
         station.is_active = False
         station.save()
 
-        assert retained.clear() == 3
+        assert disabled.clear() == 3
 
         assert set(retained_at(broker)) == {theirs}
 
@@ -204,14 +204,17 @@ class TestRetained:
         assert {row.attempts for row in RetainedTopic.objects.all()} == {1}
         assert all("no connection to" in row.error for row in RetainedTopic.objects.all())
 
-    def test_a_device_that_is_enabled_again_keeps_what_is_retained(self, station, broker):
+    @pytest.mark.parametrize("is_noticed", [False, True])
+    def test_a_device_that_is_enabled_again_keeps_what_is_retained(self, station, broker, is_noticed):
         self.publish(broker, TOPICS[1])
         station.is_active = False
         station.save()
+        if is_noticed:
+            disabled.notice()
         station.is_active = True
         station.save()
 
-        assert retained.clear() == 0
+        assert disabled.clear() == 0
 
         assert topics_to_clear() == []
         assert set(retained_at(broker)) == {TOPICS[1]}

@@ -1,0 +1,276 @@
+"""Erase a device: everything that is stored of it goes, history included, and what a deleted device left behind.
+
+The device is disabled before anything of it goes, so nothing new comes in; a call that was killed is followed by
+another one, and by the worker, which completes the removal of the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from django.apps import apps
+from django.db import models, transaction
+from django.db.models import functions
+
+from authsvc.models import Denial
+from devicehub.db import batches
+from devicehub.db.batches import Pace
+from devicehub.db.portions import batched
+from devicehub.db.statements import quoted
+from devicehub.kinds import identifiers, topics
+from devicehub.kinds.registry import Kind
+from devicehub.kinds.topics import MessageType
+from devicehub.models import (
+    BaseDevice,
+    CountedRefusal,
+    DeviceCommand,
+    QuarantinedMessage,
+    QuarantineUse,
+    RemovalRequest,
+    Rollup,
+)
+from devicehub.removal import deletion, inheritance, requests, retained
+
+
+class NothingThere(Exception):
+    """There is no such device, and nothing is left of one."""
+
+
+@dataclass
+class Erased:
+    """How many rows of a device were erased, or would be; *others* are of the tables that apps registered."""
+
+    device: int = 0
+    readings: int = 0
+    messages: int = 0
+    rollups: int = 0
+    quarantine: int = 0
+    commands: int = 0
+    grants: int = 0
+    denials: int = 0
+    admin_log: int = 0  # lines of the admin about changes to it
+    retained: int = 0  # topics that the broker is to clear
+    others: dict[str, int] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers by name."""
+        found = asdict(self)
+        others: dict[str, int] = found.pop("others")
+        return {**found, **others}
+
+    def add(self, name: str, count: int) -> None:
+        """Count *count* more rows as *name*."""
+        if name in _OWN:
+            setattr(self, name, getattr(self, name) + count)
+        else:
+            self.others[name] = self.others.get(name, 0) + count
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(count for name, count in self.counts().items() if name != "retained")
+
+
+_OWN = frozenset(Erased.__dataclass_fields__) - {"others"}
+
+
+class Table(NamedTuple):
+    """A table that knows devices by *column*: by their keys, or by the ids of devices of the kind called *kind*."""
+
+    name: str
+    model: type[models.Model]
+    column: str
+    kind: str | None
+
+    def value(self, kind: Kind, device_id: str) -> str | None:
+        """Return what *column* holds of a device; None where the table holds no such devices."""
+        if self.kind is None:
+            return kind.key(device_id)
+        return device_id if kind.slug == self.kind else None
+
+    def count(self, value: str) -> int:
+        return self.model._default_manager.filter(**{self.column: value}).count()
+
+    def drain(self, value: str, pace: Pace) -> int:
+        """Delete the rows of *value* in small portions; return how many."""
+        meta: Any = self.model._meta
+        condition = f"{quoted(meta.get_field(self.column).column)} = %s"
+        return batches.drain(meta.db_table, condition, [value], pace, key=meta.pk.column)
+
+
+_tables: list[Table] = []
+
+
+def register(name: str, model: type[models.Model], column: str, *, kind: str | None = None) -> None:
+    """Have rows of *model* erased with the device whose key stands in *column*, and counted as *name*.
+
+    With *kind*, the slug of a kind, *column* holds device ids of that kind. An index should answer *column*.
+    A foreign key to a device needs no line here: Django deletes such rows with the device.
+    """
+    if name in ("device", "others", "retained"):
+        raise ValueError(f"{name!r} is not a name for rows of a table")
+    table = Table(name, model, column, kind)
+    if table not in _tables:
+        _tables.append(table)
+
+
+def unregister(model: type[models.Model]) -> None:
+    """Take *model* off the list; for tests."""
+    _tables[:] = [table for table in _tables if table.model is not model]
+
+
+register("rollups", Rollup, "device_key")
+register("quarantine", QuarantinedMessage, "device_key")
+register("quarantine", CountedRefusal, "device_key")
+register("commands", DeviceCommand, "device_key")
+register("denials", Denial, "principal")
+
+
+def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
+    """Remove everything of a device, history included, and what was left of one that was deleted before.
+
+    Raises NothingThere, and ProtectedError or RestrictedError where a row of a project keeps the device: then
+    nothing has changed. Raises batches.Stopped, and what a receiver of pre_delete raises: then the device is
+    disabled, and the rest goes the next time.
+    """
+    found = preview(kind, device_id)
+    if found.is_empty:
+        raise NothingThere(f"There is no {kind.key(device_id)}, and nothing is left of one")
+    device = kind.device_model.objects.filter(device_id=device_id).first()
+    done = Erased()
+    with transaction.atomic():
+        if device is not None:
+            requests.request(device)
+        # Also where it was disabled long ago: a retained command may be newer.
+        done.retained = retained.forget(kind, [device_id])
+    # Before the device: once it is gone, rows of its key may be those of another device.
+    for table, value in _tables_of(kind, device_id):
+        if device is None or table.model is not Rollup:  # rollups go with the readings
+            done.add(table.name, table.drain(value, pace))
+    for name, rows in _unnamed(kind, device_id, device):
+        done.add(name, _drain_found(rows, pace))
+    if device is None:
+        done.grants = inheritance.grants_of([kind.key(device_id)]).delete()[0]
+    else:
+        _remove(kind, device, pace, done)
+        for table, value in _tables_of(kind, device_id):
+            if table.name == "quarantine":  # a message that was on its way may have ended there
+                done.add(table.name, table.drain(value, pace))
+    RemovalRequest.objects.filter(device_key=kind.key(device_id)).delete()
+    QuarantineUse.objects.filter(owner=kind.key(device_id)).delete()
+    QuarantineUse.forget("")  # what was on unknown topics counted as of no device
+    return _together(found, done)
+
+
+def _remove(kind: Kind, device: BaseDevice, pace: Pace, done: Erased) -> None:
+    gone = deletion.drain_rows(kind, device, pace)
+    by_model = deletion.delete_row(kind, device)
+    done.device = by_model.get(kind.device_model._meta.label, 0)
+    done.add("readings", gone.readings + by_model.get(kind.reading_model._meta.label, 0))
+    done.add("messages", gone.messages + by_model.get(kind.message_model._meta.label, 0))
+    done.add("rollups", gone.rollups)
+
+
+def _together(found: Erased, done: Erased) -> Erased:
+    """Return the numbers of *found*, and where more came meanwhile, of *done*: a worker may have deleted a part."""
+    total = Erased(retained=done.retained)
+    counted = done.counts()
+    for name, count in found.counts().items():
+        if name != "retained":
+            total.add(name, max(count, counted.get(name, 0)))
+    return total
+
+
+def preview(kind: Kind, device_id: str) -> Erased:
+    """Count what erase() would remove, and change nothing."""
+    found = Erased(retained=len(MessageType), grants=inheritance.grants_of([kind.key(device_id)]).count())
+    for table, value in _tables_of(kind, device_id):
+        found.add(table.name, table.count(value))
+    device = kind.device_model.objects.filter(device_id=device_id).first()
+    if device is not None:
+        found.device = 1
+        found.readings = kind.reading_model.objects.filter(device=device).count()
+        found.messages = kind.message_model.objects.filter(device=device).count()
+    for name, rows in _unnamed(kind, device_id, device):
+        found.add(name, rows.count())
+    return found
+
+
+def _tables_of(kind: Kind, device_id: str) -> list[tuple[Table, str]]:
+    """Return the registered tables that may know the device, each with what it knows the device by."""
+    values = ((table, table.value(kind, device_id)) for table in _tables)
+    return [(table, value) for table, value in values if value is not None]
+
+
+def _unnamed(kind: Kind, device_id: str, device: BaseDevice | None) -> list[tuple[str, models.QuerySet[Any]]]:
+    """Return the rows of a device that do not hold its key, by the name that they count as."""
+    meta, key = kind.device_model._meta, kind.key(device_id)
+    usernames = {identifiers.mqtt_username(meta.app_label, str(meta.model_name), device_id)}
+    client_ids = {device_id, *usernames}
+    if device is not None:
+        usernames.update(filter(None, [device.mqtt_username]))
+        client_ids.update(filter(None, [device.mqtt_username, device.mqtt_client_id]))
+    # A client id counts where no username says that another client used it.
+    own = models.Q(username__in=usernames) | models.Q(username="", principal="", client_id__in=client_ids)
+    found: list[tuple[str, models.QuerySet[Any]]] = [
+        ("denials", Denial.objects.filter(own).exclude(principal=key)),
+    ]
+    before = topics.prefix(kind, device_id)
+    if before:
+        # Not LIKE, which ignores case on SQLite; a topic may also end with the device id.
+        head = functions.Substr(functions.Concat("topic", models.Value("/")), 1, len(before))
+        strange = QuarantinedMessage.objects.filter(reason="unknown_topic").exclude(device_key=key)
+        found.append(("quarantine", strange.annotate(head=head).filter(head=before)))
+    if apps.is_installed("django.contrib.admin"):
+        found.append(("admin_log", _lines_of_the_admin(kind, device_id, device, usernames)))
+    return found
+
+
+def _lines_of_the_admin(
+    kind: Kind, device_id: str, device: BaseDevice | None, usernames: Iterable[str]
+) -> models.QuerySet[Any]:
+    """Return the lines of the admin about the device, and about its grants, commands, messages and denials.
+
+    A line holds the primary key of its row, which may be deleted, and the row's text, which names the device.
+    """
+    meta, entries = kind.device_model._meta, apps.get_model("admin", "LogEntry")._default_manager
+    names = [name for name in (kind.key(device_id), topics.prefix(kind, device_id)[:-1]) if name]
+    denials = models.Q(content_type__app_label="authsvc", content_type__model="denial")
+    # LIKE finds too many, and ignores case on SQLite; so the text is compared here.
+    lines = entries.filter(object_repr__contains=device_id).exclude(denials)
+    wanted = [pk for pk, text in lines.values_list("pk", "object_repr") if _names_one_of(names, text)]
+    # A denial of another device may hold a topic of this one, and its line stays.
+    beginnings = tuple(f"{username} " for username in usernames)
+    lines = entries.filter(denials)
+    wanted += [pk for pk, text in lines.values_list("pk", "object_repr") if text.startswith(beginnings)]
+    own = models.Q(pk__in=wanted)
+    if device is not None:
+        own |= models.Q(
+            object_id=str(device.pk),
+            content_type__app_label=meta.app_label,
+            content_type__model=meta.model_name,
+        )
+    return entries.filter(own)
+
+
+def _names_one_of(names: list[str], text: str) -> bool:
+    """Return whether a word of *text* holds one of *names*, whole levels of a topic or key.
+
+    >>> _names_one_of(["things/a/1"], "unknown_topic on things/a/1/gps")
+    True
+    >>> _names_one_of(["things/a/1"], "unknown_topic on things/a/12/gps")
+    False
+    """
+    words = [f"/{word.removeprefix('key:')}/" for word in text.split()]
+    return any(f"/{name}/" in word for name in names for word in words)
+
+
+def _drain_found(rows: models.QuerySet[Any], pace: Pace) -> int:
+    """Delete *rows* in small portions, as batches.drain() does; return how many."""
+    total = 0
+    for pks in batched(list(rows.order_by().values_list("pk", flat=True)), min(pace.rows, 500)):
+        marks = ", ".join(["%s"] * len(pks))
+        table = quoted(rows.model._meta.db_table)
+        total += pace.execute(f"DELETE FROM {table} WHERE id IN ({marks})", pks)
+    return total

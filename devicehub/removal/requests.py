@@ -1,0 +1,118 @@
+"""Requests to remove a device: it is disabled at once, and a worker deletes it with its rows in small portions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+from django.db import InterfaceError, OperationalError, transaction
+from django.utils import timezone
+
+from devicehub.db.batches import Pace, Stopped
+from devicehub.db.portions import batched
+from devicehub.kinds.registry import UnknownKey, registry
+from devicehub.models import BaseDevice, RemovalRequest
+from devicehub.removal import deletion
+from devicehub.removal.deletion import EnabledAgain
+
+log = structlog.get_logger(__name__)
+
+FEW = 10_000  # rows of a device that a web request deletes by itself
+AT_ONCE = 500  # devices of one statement
+
+# The requests that were refused, and how: workers try them every few seconds, and log it once.
+_refused: set[tuple[int, str]] = set()
+
+
+@dataclass
+class _WhileDisabled(Pace):
+    """Ends before the next portion, with EnabledAgain, when the device is active."""
+
+    device: BaseDevice | None = None
+
+    def check(self) -> None:
+        super().check()
+        if self.device is not None and deletion.is_active(self.device):
+            raise EnabledAgain
+
+
+def count_rows(device: BaseDevice) -> dict[str, int]:
+    """Return how many readings and messages a device has; a count above FEW says only that there are more."""
+    kind = registry.of(device)
+    models = {} if kind is None else {"readings": kind.reading_model, "messages": kind.message_model}
+    return {
+        name: model.objects.filter(device=device).order_by()[: FEW + 1].count()
+        for name, model in models.items()
+    }
+
+
+def request(device: BaseDevice) -> None:
+    """Disable *device* and have a worker remove it. Raises ProtectedError or RestrictedError, and changes nothing.
+
+    Nothing is stored of it from now on. Enabling it before it is gone keeps it, with the rows that it has left.
+    """
+    request_all([device])
+
+
+def request_all(devices: Iterable[BaseDevice]) -> None:
+    """Disable *devices*, all of one model, and have a worker remove them; all or none, as for request()."""
+    with transaction.atomic():
+        for some in batched(devices, AT_ONCE):
+            _request(some)
+
+
+def _request(devices: list[BaseDevice]) -> None:
+    model, now = type(devices[0]), timezone.now()
+    kind = registry.of(model)
+    if kind is None:
+        raise ValueError(f"{model.__name__} is not a registered kind of device")
+    deletion.check_deletable(devices)
+    rows = model._base_manager.filter(pk__in=[device.pk for device in devices])
+    rows.filter(is_active=True).update(is_active=False, updated_at=now)
+    # The ids that the database has: an instance may be old.
+    keys = [kind.key(device_id) for device_id in rows.order_by("pk").values_list("device_id", flat=True)]
+    RemovalRequest.objects.bulk_create(
+        [RemovalRequest(device_key=key, requested_at=now) for key in keys], ignore_conflicts=True
+    )
+    for device in devices:
+        device.is_active = False
+
+
+def work_off(pace: Pace | None = None) -> int:
+    """Delete the devices whose removal was requested; return how many. Raises batches.Stopped.
+
+    One that cannot be deleted stays disabled with its request and is tried again the next time, after the others.
+    """
+    pace, count = pace or Pace(), 0
+    for waiting in RemovalRequest.objects.all():
+        try:
+            count += remove(waiting, pace)
+        except (Stopped, OperationalError, InterfaceError):  # the others would fare no better
+            raise
+        except EnabledAgain:
+            log.warning("removal.enabled_again", device=waiting.device_key)
+        except Exception as error:  # a project's models and receivers may refuse with anything
+            refusal = waiting.pk, type(error).__name__
+            if refusal not in _refused:
+                _refused.add(refusal)
+                log.exception("removal.refused", device=waiting.device_key)
+            continue
+        RemovalRequest.objects.filter(pk=waiting.pk).delete()
+    return count
+
+
+def remove(waiting: RemovalRequest, pace: Pace) -> int:
+    """Delete the device of a request; return 1 if it was there and is gone. Raises EnabledAgain."""
+    try:
+        kind, device_id = registry.resolve(waiting.device_key)
+    except UnknownKey:
+        return 0
+    device = kind.device_model.objects.filter(device_id=device_id).first()
+    if device is None or not RemovalRequest.objects.filter(pk=waiting.pk).exists():
+        return 0  # the device is gone, or another one began under its id since the requests were read
+    if device.is_active:
+        raise EnabledAgain
+    deletion.check_deletable([device])
+    deletion.drain_rows(kind, device, _WhileDisabled(pace.rows, pace.stop, pace.report, device=device))
+    return deletion.delete_row(kind, device, only_disabled=True).get(device._meta.label, 0)

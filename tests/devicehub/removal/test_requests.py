@@ -1,0 +1,122 @@
+"""A device with many rows: requested in a moment, removed by a worker that may be killed."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from devicehub import removal
+from devicehub.db.batches import Pace
+from devicehub.ingest.pipeline import pipeline
+from devicehub.messages.message import Message
+from devicehub.models import RemovalRequest
+from fleet.models import WeatherStationDevice, WeatherStationReading
+from rig.hub import ROOT, environment, eventually
+from rig.telemetry import TOPICS, fill, remains, sql
+
+MANY = 100_000
+SERIES = {
+    "sqlite": f"(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {MANY}) SELECT n FROM s)",
+    "postgresql": f"(SELECT generate_series(1, {MANY}) AS n)",
+}
+AT = {
+    "sqlite": "datetime('2026-03-02', '+' || n || ' minutes')",
+    "postgresql": "timestamptz '2026-03-02' + n * interval '1 minute'",
+}
+
+
+def store_many(device):
+    vendor = connection.vendor
+    sql(
+        "INSERT INTO fleet_weatherstationreading (device_id, timestamp, received_at, temperature) "
+        f"SELECT {device.pk}, {AT[vendor]}, {AT[vendor]}, n FROM {SERIES[vendor]} AS numbers"
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_device_with_many_rows_goes_in_portions(station, neighbour):
+    store_many(station)
+    fill(neighbour)
+    kept = remains(neighbour)
+
+    with CaptureQueriesContext(connection) as captured:
+        removal.request(station)
+
+    assert not [q["sql"] for q in captured if "reading" in q["sql"]], (
+        "nothing of it takes longer with more rows"
+    )
+    assert not WeatherStationDevice.objects.get(pk=station.pk).is_active
+    assert remains(station)["readings"] == MANY
+    sizes = []
+    assert removal.work_off(Pace(report=sizes.append)) == 1
+    assert max(sizes) <= Pace.rows
+    assert remains(station)["device"] == remains(station)["readings"] == 0
+    assert remains(neighbour) == kept
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_is_killed_is_followed_by_another(station):
+    """Between the two nothing is stored of the device, and the request stands."""
+    fill(station, 400)
+    removal.request(station)
+    work = (
+        "from devicehub import removal; from devicehub.db.batches import Pace; removal.work_off(Pace(rows=1))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "shell", "-c", work],
+        cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert eventually(lambda: 0 < remains(station)["readings"] < 400, 30)
+    finally:
+        process.kill()
+        process.wait()
+
+    left = remains(station)
+    assert left["device"] == 1
+    assert 0 < left["readings"] < 400
+    assert RemovalRequest.objects.count() == 1
+    assert pipeline([Message(TOPICS[1], b'{"temperature": 1}', timezone.now())]) == ["failed"]
+    assert removal.work_off() == 1
+    assert remains(station)["device"] == remains(station)["readings"] == remains(station)["messages"] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_device_that_begins_under_the_id_inherits_nothing(station):
+    fill(station)
+    removal.request(station)
+    removal.work_off()
+
+    following = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="next")
+
+    left = {name: count for name, count in remains(following).items() if count}
+    assert left == {"device": 1, "quarantine": 1, "commands": 1}  # history
+    assert removal.work_off() == 0
+    assert following.is_active
+
+
+def test_requesting_twice_is_requesting_once(station):
+    removal.request(station)
+    removal.request(WeatherStationDevice.objects.get())
+
+    assert RemovalRequest.objects.count() == 1
+
+
+def test_the_admin_asks_and_answers_soon_with_many_rows(station, client, django_user_model):
+    """Counting stops where the answer is known."""
+    store_many(station)
+    client.force_login(django_user_model.objects.create_superuser("operator"))
+    url = f"/admin/fleet/weatherstationdevice/{station.pk}/delete/"
+    began = time.monotonic()
+
+    asked = client.get(url).content.decode()
+    client.post(url, {"post": "yes"})
+
+    assert time.monotonic() - began < 5
+    assert "more than 10,000 readings, 0 messages; disabled at once, and removed in the background" in asked
+    assert WeatherStationReading.objects.count() == MANY
+    assert RemovalRequest.objects.get().device_key == "weatherstation/STATION-001"
