@@ -7,14 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-UNDEFINED = ("42P01", "42703")  # a table, a column: error codes of PostgreSQL
-MISSING = ("no such table", "no such column", "has no column")  # what SQLite says
-
-
-def lacks_tables(error: Exception) -> bool:
-    """Return whether *error* of the database says that a table or column is not there."""
-    said = str(error).partition("\n")[0]
-    return getattr(error.__cause__, "sqlstate", "") in UNDEFINED or any(text in said for text in MISSING)
+from authsvc.errors import lacks_tables
 
 
 class DatabaseCommand(BaseCommand):

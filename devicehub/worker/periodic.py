@@ -1,4 +1,4 @@
-"""What an ingest worker does beside storing: small tasks at intervals, each in a thread and connection of its own.
+"""Runs the tasks of an ingest worker at their intervals, each in a thread and a connection of its own.
 
 One that waits, for a broker or a hook, does not hold up the others.
 """
@@ -9,9 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import structlog
 from django.db import InterfaceError, OperationalError, connections
+
+from devicehub.db.batches import Stopped
+from devicehub.worker import tasks
+from devicehub.worker.tasks import Context
 
 log = structlog.get_logger(__name__)
 
@@ -19,8 +24,8 @@ IDLE = 10.0  # seconds until the next run from which on the database connection 
 
 
 @dataclass
-class Task:
-    """Something to do every *seconds*, counted from its end."""
+class _Repeated:
+    """A task and its last failure."""
 
     name: str
     seconds: float
@@ -34,8 +39,8 @@ class Upkeep:
     Why is logged once, and not again while the same goes on: some run every second, and an outage may take hours.
     """
 
-    def __init__(self) -> None:
-        self.stopped = threading.Event()  # set by stop()
+    def __init__(self, stopped: threading.Event | None = None) -> None:
+        self.stopped = stopped or threading.Event()  # set by stop()
         self._threads: list[threading.Thread] = []
 
     @property
@@ -43,9 +48,19 @@ class Upkeep:
         """Whether stop() was called: a long task looks here between two steps."""
         return self.stopped.is_set()
 
+    @classmethod
+    def of(cls, context: Context) -> Self:
+        """Return the registered tasks, made for the worker of *context*; they are not started."""
+        made = cls(context.stopped)
+        for task in tasks.registered():
+            run = task.bind(context)
+            if run is not None:
+                made.add(task.name, task.seconds, run)
+        return made
+
     def add(self, name: str, seconds: float, run: Callable[[], object]) -> None:
         """Have *run* called at the start and then every *seconds*. Before start()."""
-        task = Task(name, seconds, run)
+        task = _Repeated(name, seconds, run)
         self._threads.append(threading.Thread(target=self._repeat, args=(task,), name=name, daemon=True))
 
     def start(self) -> None:
@@ -60,7 +75,7 @@ class Upkeep:
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def _repeat(self, task: Task) -> None:
+    def _repeat(self, task: _Repeated) -> None:
         try:
             while not self.stopped.is_set():
                 self._do(task)
@@ -70,20 +85,22 @@ class Upkeep:
         finally:
             connections.close_all()
 
-    def _do(self, task: Task) -> None:
+    def _do(self, task: _Repeated) -> None:
         try:
             task.run()
+        except Stopped:
+            return  # it was at work when stop() was called
         except BaseException as error:  # a receiver that calls sys.exit() must not end the task for good
             self._tell(task, error)
             connections.close_all()  # perhaps it is the connection that is broken
         else:
             task.trouble = ""
 
-    def _tell(self, task: Task, error: BaseException) -> None:
+    def _tell(self, task: _Repeated, error: BaseException) -> None:
         trouble = f"{type(error).__name__}: {error}"
         if trouble == task.trouble:
             return
         task.trouble = trouble
         # Where it was found that the database is away is no help.
         is_away = isinstance(error, OperationalError | InterfaceError)
-        log.error("upkeep.task_failed", task=task.name, error=trouble, exc_info=not is_away)
+        log.error("worker.task_failed", task=task.name, error=trouble, exc_info=not is_away)

@@ -621,6 +621,6 @@ def test_a_log_that_cannot_be_written_does_not_end_ingest(error):
 
     command = listen_mqtt.Command(stderr=Full())
 
-    command._say("connected")
+    command._report("connected")
     command._count(Counter())
     assert command.stderr.isatty()

@@ -12,11 +12,11 @@ from django.db import OperationalError
 from devicehub.backoff import Backoff
 from devicehub.kinds import topics
 from devicehub.kinds.registry import registry
-from devicehub.management.commands import listen_mqtt
+from devicehub.messages.message import Outcome
 from devicehub.models import IngestSession, QuarantinedMessage
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
-from devicehub.worker import sessions
-from devicehub.worker.loop import Worker
+from devicehub.worker import process, sessions
+from devicehub.worker.process import Identity, Process
 from fleet.models import WeatherStationReading
 from rig import servers, wire
 from rig.hub import ROOT, environment, eventually
@@ -59,23 +59,20 @@ def work(broker, transactional_db, settings):
     """
 
     @contextmanager
-    def one(number=1, **changed):
+    def working(number=1, **changed):
         settings.MQTT_URL = f"mqtt://127.0.0.1:{broker}"
         for name, value in changed.items():
             setattr(settings, name, value)
-        command = listen_mqtt.Command()
-        command._is_short = False
-        address, client_id, wanted = command._settings(number, retire=False)
-        listener = command._listener(address, client_id, wanted)
-        listener.start(sessions.remember(client_id, wanted))
+        one = Process(Identity.of(number))
+        one.listener.start(sessions.remember(one.identity.client_id, one.identity.filters))
         try:
-            with Worker(listener, is_wanted=topics.is_subscribed) as worker:
-                assert eventually(lambda: listener.is_settled)
+            with one.worker as worker:
+                assert eventually(lambda: one.listener.is_settled)
                 yield worker
         finally:
-            listener.stop()
+            one.listener.stop()
 
-    return one
+    return working
 
 
 def stored():
@@ -243,22 +240,19 @@ def test_a_session_begins_anew_only_where_that_is_said(broker, work, publish, tm
 
 
 def test_a_number_that_is_given_up_loses_nothing(broker, work, publish, monkeypatch):
-    monkeypatch.setattr(listen_mqtt, "QUIET", QUIET)
-    command = listen_mqtt.Command()
-    command._is_short = True
+    monkeypatch.setattr(process, "QUIET", QUIET)
     with work(1) as one:
         with work(2):
             pass
         publish(20)
-        address, client_id, wanted = command._settings(2, retire=True)
-        listener = command._listener(address, client_id, wanted)
-        listener.start(sessions.remember(client_id, wanted))
-        said = command._retire(Worker(listener), listener, "devicehub-2")
+        retiring = Process(Identity.of(2, retires=True))
+        retiring.listener.start(sessions.remember(retiring.identity.client_id, []))
+        retiring.retire()
         publish(10)
         one.run(quiet=QUIET)
 
-    assert wanted == []
-    assert "10 stored" in said
+    assert retiring.identity.filters == []
+    assert retiring.worker.outcomes[Outcome.STORED] == 10
     assert stored() == 30
     assert list(IngestSession.objects.values_list("client_id", flat=True)) == ["devicehub-1"]
 
@@ -275,9 +269,9 @@ def test_what_would_be_lost_and_stored_at_once_is_refused():
 @pytest.mark.sqlite_only
 def test_a_worker_waits_for_its_database(monkeypatch):
     said = []
-    command = listen_mqtt.Command()
-    monkeypatch.setattr(command, "_say", said.append)
-    monkeypatch.setattr(listen_mqtt, "RETRY", Backoff((0.0,)))
+    monkeypatch.setattr(process, "Listener", lambda *_, **__: None)
+    waiting = Process(Identity.of(1), report=said.append)
+    monkeypatch.setattr(process, "RETRY", Backoff((0.0,)))
     answers = [OperationalError("unable to open database file")] * 3 + [["former"]]
 
     def remember(client_id, wanted):
@@ -286,9 +280,7 @@ def test_a_worker_waits_for_its_database(monkeypatch):
             raise answer
         return answer
 
-    class Running:
-        stopping = False
-
     monkeypatch.setattr(sessions, "remember", remember)
-    assert command._remember(Running, "ingest-1", []) == ["former"]
+    with waiting.worker:
+        assert waiting._remember() == ["former"]
     assert said == ["the database does not answer (unable to open database file), trying again"]

@@ -1,0 +1,140 @@
+"""The periodic work of an ingest worker: a list, to which an app above adds from its `AppConfig.ready()`.
+
+    tasks.register("webhooks", 1.0, deliver)
+
+Each worker runs every task, in a thread and a database connection of its own (`worker/periodic.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from django.db import connection
+
+from devicehub import commands, removal
+from devicehub.db.batches import Pace
+from devicehub.errors import DevicehubError
+from devicehub.history import rollups
+from devicehub.ingest.presence import Transition
+from devicehub.removal import disabled
+from devicehub.retention import partitions
+from devicehub.worker import silence, wal_checkpoints
+from devicehub.worker.peers import Share
+from devicehub.worker.silence import Sweep
+from devicehub.worker.wal_checkpoints import Checkpoints
+
+SEND_EVERY = 1.0  # seconds between two looks for commands that are due
+ROLL_UP_EVERY = 60.0
+REMOVE_EVERY = 15.0
+EXTEND_EVERY = 3600.0
+
+Needed = TypeVar("Needed")
+
+
+class DuplicateTask(DevicehubError):
+    """Two tasks have one name."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of a worker that its tasks may use.
+
+    *heard_since* and *heard_until* are those of `loop.Worker`; *stored* counts the messages that are done with.
+    *notify* has hooks and receivers called for transitions. *stopped* is set when the worker ends.
+    """
+
+    heard_since: Callable[[], float | None]
+    heard_until: Callable[[], float]
+    stored: Callable[[], int]
+    share: Share
+    notify: Callable[[Sequence[Transition]], None]
+    stopped: threading.Event
+
+
+@dataclass(frozen=True)
+class Task:
+    """A function that is called at the start of a worker and then *seconds* after its last call ended.
+
+    *bind* returns it for the worker of a context, or None where that worker has no use for it.
+    """
+
+    name: str
+    seconds: float
+    bind: Callable[[Context], Callable[[], object] | None]
+
+
+_tasks: dict[str, Task] = {}
+
+
+@overload
+def register(name: str, seconds: float, run: Callable[[], object]) -> None: ...
+@overload
+def register(
+    name: str,
+    seconds: float,
+    run: Callable[[Needed], object],
+    needs: Callable[[Context], Needed | None],
+) -> None: ...
+def register(
+    name: str,
+    seconds: float,
+    run: Callable[..., object],
+    needs: Callable[[Context], Any] | None = None,
+) -> None:
+    """Have each worker that starts from now on call *run* every *seconds*. Raises DuplicateTask.
+
+    *needs* is called once for each worker, before the start, and *run* then gets what it returned; a worker for which
+    it returns None leaves the task out. A task that works for long takes `needs=pace`. Where *run* raises, the
+    reason is logged as `worker.task_failed`, and it is called again when it is due.
+    """
+    if name in _tasks:
+        raise DuplicateTask(f"Two tasks of the worker are called {name!r}")
+
+    def bind(context: Context) -> Callable[[], object] | None:
+        if needs is None:
+            return run
+        needed = needs(context)
+        return None if needed is None else lambda: run(needed)
+
+    _tasks[name] = Task(name, seconds, bind)
+
+
+def registered() -> Iterator[Task]:
+    """Yield the tasks in the order of their registration."""
+    yield from tuple(_tasks.values())
+
+
+def pace(context: Context) -> Pace:
+    """Return a pace that ends with the worker: for `needs`. A task that Stopped ends has not failed."""
+    return Pace(stop=context.stopped)
+
+
+def _sweep(context: Context) -> Sweep:
+    return Sweep(
+        context.heard_since,
+        heard_until=context.heard_until,
+        share=context.share,
+        tell=context.notify,
+        stopping=context.stopped.is_set,
+    )
+
+
+def _checkpoints(context: Context) -> Checkpoints | None:
+    return Checkpoints(context.stored) if connection.vendor == "sqlite" else None
+
+
+def _roll_up(pace: Pace) -> None:
+    while rollups.roll_up(pace=pace):
+        pass  # a fast fleet brings more in a minute than one call takes
+
+
+register("silence", silence.EVERY, Sweep.run, needs=_sweep)
+register("commands", SEND_EVERY, commands.send_due)
+register("rollups", ROLL_UP_EVERY, _roll_up, needs=pace)
+register("retained", REMOVE_EVERY, disabled.clear)
+register("removal", REMOVE_EVERY, removal.work_off, needs=pace)
+register("partitions", EXTEND_EVERY, partitions.extend_all, needs=pace)
+register("wal_checkpoints", wal_checkpoints.EVERY, Checkpoints.run, needs=_checkpoints)
