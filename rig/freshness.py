@@ -1,0 +1,92 @@
+"""A site with several processes on PostgreSQL, and the tables whose changes they are notified of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+import psycopg.sql
+
+from authsvc.freshness import changes
+from fleet.models import IrrigationValveDevice, WeatherStationDevice
+from rig import servers
+from rig.hub import eventually
+
+BOUND = 1.0  # seconds from the commit
+DEVICES = WeatherStationDevice._meta.db_table
+VALVES = IrrigationValveDevice._meta.db_table  # of which there are none
+OK, DENIED, FAULT = 200, 403, 503
+
+
+# A client for each question would read the certificates of the system each time, which takes longer than the answer.
+CLIENT = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+@dataclass
+class Site:
+    """PostgreSQL, and two processes that answer questions about what is in it."""
+
+    cluster: servers.Cluster
+    token: str
+    devices: list[dict[str, Any]]
+    account: str
+    urls: list[str]
+
+    def sql(self, statement: str, **values: Any) -> None:
+        """Change what is in the database, as any program could."""
+        with psycopg.connect(self.cluster.url, autocommit=True) as connection:
+            connection.execute(statement, values)
+
+    def all_say(self, wanted: int, ask: Callable[[str], int]) -> bool:
+        """Whether all processes answer *wanted* within BOUND, from now on."""
+        end = time.monotonic() + BOUND
+        return all(
+            eventually(lambda url=url: ask(url) == wanted, end - time.monotonic()) for url in self.urls
+        )
+
+    def ask(self, url: str, question: str, **fields: Any) -> int:
+        asked = CLIENT.post(f"{url}/mqtt/go-auth/{question}?k={self.token}", json=fields)
+        return asked.status_code
+
+    def login(self, url: str, device: dict[str, Any], password: str | None = None) -> int:
+        name = device["mqtt_username"]
+        password = password or device["mqtt_password"]
+        return self.ask(url, "user", username=name, clientid=name, password=password)
+
+    def publish(self, url: str, device: dict[str, Any], topic: str | None = None) -> int:
+        name = device["mqtt_username"]
+        topic = topic or device["topics"]["data"]
+        return self.ask(url, "acl", username=name, clientid=name, topic=topic, acc=2)
+
+    def ready(self, url: str) -> tuple[int, dict[str, Any]]:
+        answer = httpx.get(f"{url}/readyz", timeout=5)
+        return answer.status_code, answer.json()
+
+    def settled_reads(self, url: str, device: Any) -> float:
+        """Log *device* in until that costs no read for two beats, and return the number of reads.
+
+        A listening session that begins anew, as after an ALTER TABLE of another test, reads once more.
+        """
+        since, reads = time.monotonic(), -1.0
+        end = since + 20
+        while time.monotonic() - since < 2 * changes.BEAT:
+            assert time.monotonic() < end
+            assert self.login(url, device) == OK
+            if (now := self.memory(url, "reads")) != reads:
+                since, reads = time.monotonic(), now
+            time.sleep(0.05)
+        return reads
+
+    def memory(self, url: str, event: str) -> float:
+        wanted = f'devicehub_auth_memory_total{{event="{event}"}} '
+        [line] = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(wanted)]
+        return float(line.removeprefix(wanted))
+
+
+def listens(site: Site, url: str) -> bool:
+    code, said = site.ready(url)
+    return code == 200 and said["notes"] == []

@@ -1,0 +1,43 @@
+"""`core` and `dialects` import without Django."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.sqlite_only  # needs no database
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for hidden in ("django", "asgiref", "psycopg", "paho", "structlog"):
+    sys.modules[hidden] = None
+import authsvc.core, authsvc.dialects
+for package in (authsvc.core, authsvc.dialects):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+
+def test_core_and_dialects_import_without_django():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL],
+        cwd=ROOT,
+        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert done.returncode == 0, done.stderr
+    imported = done.stdout.split()
+    assert {"authsvc.core.authority", "authsvc.core.memory", "authsvc.dialects.go_auth"} <= set(imported)

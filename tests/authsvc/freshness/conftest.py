@@ -1,0 +1,82 @@
+"""A site with several processes, a station of it, and what its database notifies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import psycopg.sql
+import pytest
+
+from rig import hub, servers
+from rig.freshness import Site, listens
+from rig.hub import ROOT, eventually
+
+
+@pytest.fixture(scope="package")
+def cluster(tmp_path_factory, needs_real) -> Iterator[servers.Cluster]:
+    try:
+        with servers.postgresql_cluster(tmp_path_factory.mktemp("postgresql")) as cluster:
+            yield cluster
+    except servers.MissingServer as missing:
+        needs_real(missing)
+
+
+@pytest.fixture(scope="package")
+def site(cluster, tmp_path_factory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    variables = {"DATABASE_URL": cluster.url, "AUTHSVC_STALE_SECONDS": "6"}
+
+    def manage(*arguments: str) -> str:
+        command = [sys.executable, "manage.py", *arguments]
+        env = hub.environment(**variables)
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    manage("migrate")
+    token = json.loads(manage("create_broker", "mosquitto", "go-auth", "--json"))["token"]
+    fleet = ["--count", "40", "--prefix", "S-", "--output", "-"]
+    devices = json.loads(manage("provision_devices", "weatherstation", *fleet))
+    manage("create_account", "ingest", "--ingest")
+    with ExitStack() as stack:
+        urls = [
+            stack.enter_context(hub.gunicorn(folder / str(number), **variables, WEB_CONCURRENCY="1"))
+            for number in range(2)
+        ]
+        yield Site(cluster, token, devices, "ingest", urls)
+
+
+@pytest.fixture
+def ours(site) -> Site:
+    """The site, listening; what a test does to its devices is undone by using other devices."""
+    for url in site.urls:
+        assert eventually(lambda url=url: listens(site, url)), site.ready(url)
+    return site
+
+
+@pytest.fixture
+def fresh_device(site) -> dict[str, Any]:
+    """A device that no other test touched."""
+    return site.devices.pop()
+
+
+@pytest.fixture
+def heard(cluster, site) -> Callable[[str, Any], list[str]]:
+    """What is notified while a statement runs."""
+
+    def during(*statements: str) -> list[str]:
+        with psycopg.connect(cluster.url, autocommit=True) as listening:
+            listening.execute("LISTEN authsvc_changed")
+            with psycopg.connect(cluster.url) as writing:
+                for statement in statements:
+                    writing.execute(statement)
+            found = list(listening.notifies(timeout=0.2))
+        return [message.payload for message in found if "proof" not in message.payload]
+
+    return during

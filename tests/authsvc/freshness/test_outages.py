@@ -1,0 +1,125 @@
+"""A process without its database answers by what it remembers, and only by that."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+import psycopg
+import psycopg.sql
+import pytest
+
+from authsvc.freshness import changes
+from rig import hub
+from rig.freshness import DENIED, DEVICES, FAULT, OK, Site, listens
+from rig.hub import eventually
+
+pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
+
+
+class TestWithoutItsDatabase:
+    def test_a_table_that_is_locked_holds_up_nobody(self, ours, fresh_device):
+        """A rebuild of the table takes 4 s: each question has its answer in time, and none waits for another's."""
+        url = ours.urls[0]
+        # A table that a test before altered makes a new session, which forgets: it is noticed by the next proof.
+        noticed = time.monotonic() + 2 * changes.BEAT_SECONDS + changes.PAUSE
+        assert eventually(lambda: time.monotonic() > noticed)
+        assert eventually(lambda: listens(ours, url) and ours.login(url, fresh_device) == OK)
+
+        def ask(number: int) -> tuple[int, float]:
+            since = time.monotonic()
+            password = fresh_device["mqtt_password"] if number % 2 else "wrong"
+            who = fresh_device if number % 4 else ours.devices[number % len(ours.devices)]
+            return ours.login(url, who, password), time.monotonic() - since
+
+        with psycopg.connect(ours.cluster.url) as locking, ThreadPoolExecutor(32) as pool:
+            locking.execute(f"LOCK {DEVICES} IN ACCESS EXCLUSIVE MODE")
+            answers = list(pool.map(ask, range(200)))
+
+        assert {status for status, _ in answers} <= {OK, DENIED, FAULT}
+        assert {status for status, _ in answers} >= {OK, FAULT}
+        assert max(seconds for _, seconds in answers) < 3
+        assert eventually(lambda: ours.login(url, fresh_device) == OK and listens(ours, url))
+        assert self.connections(ours) <= 2 * 2 + 2
+
+    def test_slow_reads_do_not_pile_up(self, ours):
+        """Half a second each, over one connection: who waits too long has a fault answer instead of a turn."""
+        url, ingest = ours.urls[0], {"mqtt_username": ours.account, "mqtt_password": "x"}
+
+        def ask(_: int) -> tuple[int, float]:
+            since = time.monotonic()
+            return ours.login(url, ingest), time.monotonic() - since
+
+        ours.sql(
+            "CREATE POLICY slow ON authsvc_account USING (pg_sleep(0.5) IS NOT NULL); "
+            "ALTER TABLE authsvc_account ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+        )
+        try:
+            with ThreadPoolExecutor(32) as pool:
+                answers = list(pool.map(ask, range(64)))
+        finally:
+            ours.sql("DROP POLICY slow ON authsvc_account")
+            ours.sql("ALTER TABLE authsvc_account NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
+
+        assert {status for status, _ in answers} <= {DENIED, FAULT}
+        assert max(seconds for _, seconds in answers) < 4
+
+    @staticmethod
+    def connections(site: Site) -> int:
+        with psycopg.connect(site.cluster.url) as connection:
+            found = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'devicehub%'"
+            ).fetchone()
+        assert found is not None
+        return int(found[0])
+
+    @pytest.mark.parametrize("how", ["stopped", "paused"])
+    def test_who_was_read_lately_is_answered_from_memory(self, ours, fresh_device, how):
+        """For AUTHSVC_STALE_SECONDS, which is 6 here. Nobody else is, and nobody is let in by it who was not."""
+        url = ours.urls[0]
+        assert ours.login(url, fresh_device) == OK
+        with ExitStack() as stack:
+            if how == "paused":
+                stack.enter_context(ours.cluster.paused())
+            else:
+                ours.cluster.stop()
+                stack.callback(ours.cluster.start)
+            read = time.monotonic()
+
+            assert eventually(lambda: ours.ready(url)[0] == FAULT, 3)
+            assert ours.login(url, fresh_device) == OK
+            assert ours.publish(url, fresh_device) == OK
+            assert ours.publish(url, fresh_device, "things/weatherstation/S-001/cmd") == DENIED
+            assert ours.login(url, fresh_device, "wrong") == DENIED
+            assert ours.login(url, {"mqtt_username": "stranger", "mqtt_password": "x"}) == FAULT
+            assert ours.login(url, ours.devices[0]) == FAULT
+            code, said = ours.ready(url)
+            assert code == FAULT
+            assert said["reasons"] == [
+                "The database does not answer. Who was read within 6 s is answered from memory."
+            ]
+            assert said["stale_answers"] > 0
+            assert httpx.get(f"{url}/healthz").status_code == OK
+            time.sleep(max(0, read + 6 - time.monotonic()))
+            assert ours.login(url, fresh_device) == FAULT
+
+        for url in ours.urls:  # without a restart
+            assert eventually(lambda url=url: ours.login(url, fresh_device) == OK)
+            assert eventually(lambda url=url: listens(ours, url))
+
+    def test_a_process_starts_and_recovers(self, ours, fresh_device, tmp_path):
+        ours.cluster.stop()
+        try:
+            server = hub.gunicorn(tmp_path, DATABASE_URL=ours.cluster.url, WEB_CONCURRENCY="1")
+            url = server.__enter__()
+            assert ours.login(url, fresh_device) == FAULT
+            assert ours.ready(url)[0] == FAULT
+        finally:
+            ours.cluster.start()
+        try:
+            assert eventually(lambda: ours.login(url, fresh_device) == OK)
+            assert eventually(lambda: listens(ours, url))
+        finally:
+            server.__exit__(None, None, None)
