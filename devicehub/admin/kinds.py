@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
+from django.utils.module_loading import import_string
 
 from devicehub.admin.devices import DeviceAdmin
 from devicehub.admin.records import MessageAdmin, ReadingAdmin
@@ -10,12 +13,14 @@ from devicehub.kinds.registry import Kind, registry
 
 
 def register(kind: Kind) -> None:
-    """Register the three models of *kind*, unless the project registered its own admin for them."""
-    for model, model_admin in (
-        (kind.device_model, DeviceAdmin),
-        (kind.reading_model, ReadingAdmin),
-        (kind.message_model, MessageAdmin),
-    ):
+    """Register the models of *kind* and what its Pages declare, unless the project has its own admin for them."""
+    pages: dict[type[Any], Any] = {
+        kind.device_model: DeviceAdmin,
+        **dict.fromkeys(kind.value_models, ReadingAdmin),
+        kind.message_model: MessageAdmin,
+    }
+    pages |= {model: import_string(path) for model, path in kind.pages.admin.items()}
+    for model, model_admin in pages.items():
         if not admin.site.is_registered(model):
             admin.site.register(model, model_admin)
 

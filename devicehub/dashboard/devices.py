@@ -14,9 +14,9 @@ from devicehub.dashboard import display
 from devicehub.dashboard.selection import Place, Selection
 from devicehub.db import clock
 from devicehub.history import latest
-from devicehub.history.latest import Latest
 from devicehub.kinds.declare import NUMBERS, Reading
 from devicehub.kinds.registry import Kind
+from devicehub.kinds.store import Latest
 from devicehub.models import BaseDevice, DeviceStatus
 
 PAGE = 50
@@ -95,7 +95,7 @@ def page(kind: Kind, selection: Selection) -> Page:
     slug = kind.slug
     return Page(
         kind=kind,
-        columns=[Column(title(reading), reading.type in NUMBERS) for reading in kind.readings.values()],
+        columns=[Column(title(reading), reading.type in NUMBERS) for reading in kind.columns.values()],
         rows=rows(kind, found),
         pks=[device.pk for device in found],
         previous=selection.at(slug, Place(False, found[0].device_id)).query if has_previous and found else "",
@@ -134,7 +134,7 @@ def shown(kind: Kind) -> QuerySet[Any]:
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
     """*devices* as rows, with their latest values: two queries however many they are."""
     now = timezone.now()
-    declared = kind.readings
+    declared = kind.columns
     newest = latest.values(kind, [device.pk for device in devices], list(declared))
     return [
         Row(

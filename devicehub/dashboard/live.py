@@ -53,7 +53,8 @@ class Table:
 
     def __init__(self, kind: Kind, selection: Selection) -> None:
         self.kind = kind
-        self.tail = Tail(kind)
+        # A kind without a table of readings has no tail: rows change when their devices were heard.
+        self.tail = Tail(kind) if kind.reading_model is not None else None
         page = devices.page(kind, selection)
         self.pks = page.pks
         self.rows = page.rows
@@ -104,7 +105,7 @@ class Watch:
             of: set[int] | None = set(table.pks)
             if chart is not None:
                 of = None if chart.has_room else {*table.pks, *chart.names}
-            stored = table.tail.look(of, *([chart.reading.name] if chart else []))
+            stored = table.tail.look(of, *([chart.reading.name] if chart else [])) if table.tail else []
             rows += table.changed({row[1] for row in stored})
             if chart is not None and stored:
                 points = chart.add(stored, now)

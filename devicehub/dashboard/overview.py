@@ -70,7 +70,11 @@ def _count() -> Counts:
     return Counts(
         devices=sum(by_kind.values()),
         connected=sum(kind.device_model.objects.filter(connected=True).count() for kind in registry),
-        readings=sum(kind.reading_model.objects.filter(timestamp__gt=since).count() for kind in registry),
+        readings=sum(
+            model._default_manager.filter(timestamp__gt=since).count()
+            for kind in registry
+            for model in kind.value_models
+        ),
         denied=_attempts().aggregate(total=Sum("count"))["total"] or 0,
         by_kind=by_kind,
     )

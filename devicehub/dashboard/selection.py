@@ -54,6 +54,7 @@ def plottable() -> list[Plotted]:
     return [
         Plotted(kind, reading)
         for kind in registry
+        if kind.reading_model is not None
         for reading in kind.readings.values()
         if reading.type in NUMBERS
     ]

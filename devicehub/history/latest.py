@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
 
 from django.db.models import OuterRef, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from devicehub.kinds.registry import Kind
+from devicehub.kinds.store import Latest
 
 # A value is looked for in this many of a device's newest rows: a reading that a device never sends must not
 # cost a walk through all that it ever sent.
@@ -21,19 +21,16 @@ HEARD = 5_000  # newest rows in which the devices heard last are looked for
 LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 
 
-class Latest(NamedTuple):
-    """A value, and when it was measured."""
-
-    value: Any
-    measured_at: datetime
-
-
 def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[tuple[int, str], Latest]:
     """Return the newest value of each reading in *names* of *devices* (primary keys), by device and reading.
 
     Two queries, however many there are. A reading without a value in the newest NEWEST rows is missing.
     """
     if not devices or not names:
+        return {}
+    if kind.store is not None:
+        return dict(kind.store.latest(devices, names))
+    if kind.reading_model is None:
         return {}
     rows = kind.device_model.objects.filter(pk__in=list(devices)).order_by()
     readings = kind.reading_model.objects.filter(device=OuterRef("pk")).order_by("-timestamp", "-pk")

@@ -45,7 +45,9 @@ class Shown(NamedTuple):
 
 
 def numeric(kind: Kind) -> list[str]:
-    """The names of the readings of *kind* that are rolled up."""
+    """Return the names of the readings of *kind* that are rolled up; none where they have no columns."""
+    if kind.reading_model is None:
+        return []
     return [name for name, reading in kind.readings.items() if reading.type in NUMBERS]
 
 

@@ -9,6 +9,7 @@ raises, and then nothing of the batch is stored or acknowledged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -21,9 +22,11 @@ from devicehub.ingest.failpoints import reach
 from devicehub.ingest.presence import Sign
 from devicehub.ingest.store import Item, Judged, Rejected
 from devicehub.kinds import topics
+from devicehub.kinds.declare import Reading
+from devicehub.kinds.store import Store
 from devicehub.kinds.topics import Address, MessageType
 from devicehub.messages import decode, validate
-from devicehub.messages.decode import Document
+from devicehub.messages.decode import Decoded, Document
 from devicehub.messages.message import Message, Notes, Outcome, Reason, Unreadable
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 from devicehub.removal import retained
@@ -135,18 +138,34 @@ def _document(message: Message, message_type: MessageType) -> Document:
 
 
 def _read_data(item: Judged, found: Document) -> None:
-    received, declared = item.message.received_at, item.kind.readings
-    decoded = decode.samples(found, received, declared, _most_samples)
+    received, kind = item.message.received_at, item.kind
+    decoded = (
+        _declared(found, received, kind.readings) if kind.store is None else _own(kind.store, found, received)
+    )
     item.notes += decoded.notes
     item.has_device_time = decoded.has_device_time
-    for sample in decoded.samples:
-        sample.values, notes = validate.readings(sample.values, declared)
-        item.notes += notes
-        if sample.values:
-            item.samples.append(sample)
+    item.samples = [sample for sample in decoded.samples if sample.values]
     if not item.samples:
         raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the payload holds no value")
     item.sign = Sign(received, reading_at=max(sample.timestamp or received for sample in item.samples))
+
+
+def _declared(found: Document, received: datetime, declared: Mapping[str, Reading]) -> Decoded:
+    """Return the samples in a payload with the values that fit their declarations. Raises Unreadable."""
+    decoded = decode.samples(found, received, declared, _most_samples)
+    for sample in decoded.by_time.values():
+        sample.values, notes = validate.readings(sample.values, declared)
+        decoded.notes += notes
+    return decoded
+
+
+def _own(store: Store, found: Document, received: datetime) -> Decoded:
+    """Return the samples that a kind with a store of its own finds in a payload. Raises Unreadable."""
+    decoded: Decoded = store.read(found, received)
+    if len(decoded.samples) > _most_samples():
+        detail = f"{len(decoded.samples)} samples; at most {_most_samples()} are stored of one message"
+        raise Unreadable(Reason.TOO_MANY_SAMPLES, detail)
+    return decoded
 
 
 def _most_samples() -> int:

@@ -22,6 +22,7 @@ from devicehub.ingest.allowance import ROW, Allowance, owner_of
 from devicehub.ingest.failpoints import reach
 from devicehub.ingest.presence import Sign, Transition
 from devicehub.kinds.registry import Kind
+from devicehub.kinds.store import Measured
 from devicehub.kinds.topics import MessageType
 from devicehub.messages.decode import Sample
 from devicehub.messages.message import MAX_KEPT, Message, Notes, Outcome, Reason
@@ -234,7 +235,10 @@ def _write_rows(messages: Sequence[Judged]) -> None:
             item.row_key, item.row_written = key, now
         rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
         bulk.insert(kind.message_model, ("id", *MESSAGE), rows)
-    _write_readings(kind, items, written, as_time)
+    if kind.store is None:
+        _write_readings(kind, items, written, as_time)
+    else:
+        kind.store.write(_measured(items), now)
     told = presence.write(kind, changes(messages), now, listened)
     last = {item.device.pk: item for item in messages} if listened else {}
     for item in last.values():
@@ -273,6 +277,14 @@ def _write_readings(
             timestamp = as_time(sample.timestamp or item.message.received_at)
             rows.append((item.device.pk, timestamp, now, *map(values.get, declared)))
     bulk.insert(kind.reading_model, ("device_id", "timestamp", "received_at", *declared), rows)
+
+
+def _measured(items: Sequence[Judged]) -> list[Measured]:
+    return [
+        Measured(item.device.pk, sample.timestamp or item.message.received_at, sample.values)
+        for item in items
+        for sample in item.samples
+    ]
 
 
 def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:

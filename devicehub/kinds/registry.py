@@ -9,6 +9,8 @@ from typing import Any
 from authsvc.core.access import ACCOUNT
 from devicehub.errors import DevicehubError
 from devicehub.kinds.declare import DEFAULT_TEMPLATE, Command, DeviceType, Hooks, Reading, StateField
+from devicehub.kinds.pages import Pages
+from devicehub.kinds.store import Store
 
 # First levels of keys that mean something else than a declared type.
 RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "lwm2m": "LwM2M devices"}
@@ -26,29 +28,50 @@ class UnknownKey(DevicehubError):
 class Kind:
     """One kind of device: its *slug* in topics and keys, its models, and what its devices say and understand.
 
-    *readings*, *commands* and *state_fields* are declarations by name, *hooks* a class of which each message gets
-    an instance, and *keep* says how long what is kept, by the options of `Meta`. *client_id* is `bound` or `any`.
-    *reading_model* is where readings go. create_models() fills all of this from *device_type*.
+    *device_model* and *message_model* are concrete models of BaseDevice and BaseMessage, the latter with a foreign
+    key `device`. *reading_model* has a column for each reading; a kind without one keeps values in its *store*, or
+    keeps none. *device_type* is the declaration of a kind that create_models() made and filled from it.
+    *readings*, *commands* and *state_fields* are declarations by name, *hooks* is a class of which each message
+    gets an instance, *keep* says how long what is kept, by the options of `Meta`, and *client_id* is `bound` or `any`.
     """
 
     slug: str
     device_model: type[Any]
     message_model: type[Any]
-    reading_model: type[Any]
-    device_type: type[DeviceType]
+    reading_model: Any = None
+    device_type: type[DeviceType] | None = None
     readings: Mapping[str, Reading] = field(default_factory=dict, repr=False)
     commands: Mapping[str, Command] = field(default_factory=dict, repr=False)
     state_fields: Mapping[str, StateField] = field(default_factory=dict, repr=False)
     hooks: type[Hooks] = Hooks
+    store: Store | None = None
     keep: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    pages: Pages = field(default_factory=Pages, repr=False)
     topic_template: str = DEFAULT_TEMPLATE
     client_id: str = "bound"
     heartbeat_interval: float = 300
 
+    def __post_init__(self) -> None:
+        for declarations in (self.readings, self.commands, self.state_fields, self.columns):
+            for name, declared in declarations.items():
+                declared.name = name
+
     @property
     def sender(self) -> type[Any]:
-        """The sender of this kind's signals."""
-        return self.device_type
+        """Return the sender of this kind's signals: its declaration, or else its device model."""
+        return self.device_type or self.device_model
+
+    @property
+    def value_models(self) -> tuple[type[Any], ...]:
+        """Return the models whose rows hold values of its devices."""
+        if self.reading_model is not None:
+            return (self.reading_model,)
+        return tuple(self.store.models) if self.store is not None else ()
+
+    @property
+    def columns(self) -> Mapping[str, Reading]:
+        """Return the values that tables of its devices show, by name."""
+        return self.readings if self.pages.columns is None else self.pages.columns
 
     @property
     def name(self) -> str:
@@ -60,6 +83,11 @@ class Kind:
         return f"{self.slug}/{device_id}"
 
 
+def describe(declared: type[Any], module: str) -> str:
+    """Return a kind by the class that declares it and the module of its models, for messages."""
+    return f"{declared.__module__}.{declared.__qualname__} (models in {module})"
+
+
 class Registry:
     """Kinds by slug."""
 
@@ -67,22 +95,21 @@ class Registry:
         self._kinds: dict[str, Kind] = {}
         self.version = 0  # raised by every registration: what was derived from the kinds is then made anew
 
-    def refuse_taken(self, device_type: type[DeviceType], module: str) -> None:
-        """Raise DuplicateKind when models of *device_type* in *module* would have a slug that is taken."""
-        slug, wanted = device_type.get_slug(), _described(device_type, module)
+    def refuse_taken(self, slug: str, described: str) -> None:
+        """Raise DuplicateKind when the kind that is *described* would have a *slug* that is taken."""
         if slug in RESERVED:
             raise DuplicateKind(
-                f"{wanted} would be called {slug!r}, which is reserved for {RESERVED[slug]}; "
+                f"{described} would be called {slug!r}, which is reserved for {RESERVED[slug]}; "
                 "rename the class or override get_slug()"
             )
         known = self._kinds.get(slug)
         if known is not None:
-            other = _described(known.device_type, known.device_model.__module__)
-            raise DuplicateKind(f"Two device types are called {slug!r}: {other} and {wanted}")
+            other = describe(known.sender, known.device_model.__module__)
+            raise DuplicateKind(f"Two device types are called {slug!r}: {other} and {described}")
 
     def register(self, kind: Kind) -> None:
-        """Add *kind*. Raises DuplicateKind, which names both, for a slug that another type has."""
-        self.refuse_taken(kind.device_type, kind.device_model.__module__)
+        """Add *kind*. Raises DuplicateKind, which names both, for a slug that another kind has."""
+        self.refuse_taken(kind.slug, describe(kind.sender, kind.device_model.__module__))
         self._kinds[kind.slug] = kind
         self.version += 1
 
@@ -119,10 +146,6 @@ class Registry:
         """Return the kind of *device*, an instance or a class of a device model or of a proxy of one; or None."""
         model = device if isinstance(device, type) else type(device)
         return next((kind for kind in self if issubclass(model, kind.device_model)), None)
-
-
-def _described(device_type: type[DeviceType], module: str) -> str:
-    return f"{device_type.__module__}.{device_type.__qualname__} (models in {module})"
 
 
 registry = Registry()

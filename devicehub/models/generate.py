@@ -11,7 +11,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from devicehub.kinds.declare import DeviceType, Reading, StateField
-from devicehub.kinds.registry import Kind, registry
+from devicehub.kinds.registry import Kind, describe, registry
 from devicehub.models.devices import BaseDevice
 from devicehub.models.telemetry import BaseMessage, BaseReading
 
@@ -32,7 +32,8 @@ def create_models(
     device_type: type[DeviceType], module: str
 ) -> tuple[type[BaseDevice], type[BaseReading], type[BaseMessage]]:
     """The three models of *device_type*, registered as a kind. Raises DuplicateKind, ImproperlyConfigured."""
-    registry.refuse_taken(device_type, module)  # before there are models, which nobody could take back
+    # Before there are models, which nobody could take back.
+    registry.refuse_taken(device_type.get_slug(), describe(device_type, module))
     _refuse_clashes(device_type)
     device = _device_model(device_type, module)
     reading = _reading_model(device_type, module, device)

@@ -98,11 +98,13 @@ def relations(model: type[models.Model]) -> list[Any]:
 
 def drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> Gone:
     """Delete readings, messages and rollups in small portions."""
-    of, readings, messages = Where("device_id = %s", [device.pk]), kind.reading_model, kind.message_model
+    of, messages = Where("device_id = %s", [device.pk]), kind.message_model
     return Gone(
-        0
-        if _is_referred_to(readings, device)
-        else batches.delete_by_time(readings._meta.db_table, "timestamp", of, pace),
+        sum(
+            batches.delete_by_time(model._meta.db_table, "timestamp", of, pace)
+            for model in kind.value_models
+            if not _is_referred_to(model, device)
+        ),
         0 if _is_referred_to(messages, device) else batches.drain(messages._meta.db_table, *of, pace),
         batches.drain(Rollup._meta.db_table, "device_key = %s", [kind.key(device.device_id)], pace),
     )

@@ -167,7 +167,8 @@ def _remove(kind: Kind, device: BaseDevice, pace: Pace, done: Erased) -> None:
     gone = deletion.drain_rows(kind, device, pace)
     by_model = deletion.delete_row(kind, device)
     done.device = by_model.get(kind.device_model._meta.label, 0)
-    done.add("readings", gone.readings + by_model.get(kind.reading_model._meta.label, 0))
+    values = sum(by_model.get(model._meta.label, 0) for model in kind.value_models)
+    done.add("readings", gone.readings + values)
     done.add("messages", gone.messages + by_model.get(kind.message_model._meta.label, 0))
     done.add("rollups", gone.rollups)
 
@@ -190,8 +191,8 @@ def preview(kind: Kind, device_id: str) -> Erased:
     device = kind.device_model.objects.filter(device_id=device_id).first()
     if device is not None:
         found.device = 1
-        found.readings = kind.reading_model.objects.filter(device=device).count()
-        found.messages = kind.message_model.objects.filter(device=device).count()
+        found.readings = sum(model._base_manager.filter(device=device).count() for model in kind.value_models)
+        found.messages = kind.message_model._base_manager.filter(device=device).count()
     for name, rows in _unnamed(kind, device_id, device):
         found.add(name, rows.count())
     return found

@@ -40,10 +40,12 @@ class _WhileDisabled(Pace):
 def count_rows(device: BaseDevice) -> dict[str, int]:
     """Return how many readings and messages a device has; a count above FEW says only that there are more."""
     kind = registry.of(device)
-    models = {} if kind is None else {"readings": kind.reading_model, "messages": kind.message_model}
+    models = {} if kind is None else {"readings": kind.value_models, "messages": (kind.message_model,)}
     return {
-        name: model.objects.filter(device=device).order_by()[: FEW + 1].count()
-        for name, model in models.items()
+        name: sum(
+            model._base_manager.filter(device=device).order_by()[: FEW + 1].count() for model in of_name
+        )
+        for name, of_name in models.items()
     }
 
 

@@ -94,6 +94,8 @@ def plan(kind: Kind, by: str) -> Plan:
     """How the reading table of *kind* would be converted. Raises NotPartitioned."""
     if connection.vendor != "postgresql":
         raise NotPartitioned("Partitions need PostgreSQL; this database is SQLite")
+    if kind.reading_model is None:
+        raise NotPartitioned(f"{kind.slug} has no table of readings")
     table = kind.reading_model._meta.db_table
     if query("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'p'", [quoted(table)]):
         raise NotPartitioned(f"{table} is partitioned already")
@@ -140,7 +142,8 @@ def extend_all(pace: Pace | None = None, kinds: Iterable[Kind] | None = None) ->
     """
     if connection.vendor != "postgresql":
         return 0
-    tables = [kind.reading_model._meta.db_table for kind in (registry if kinds is None else kinds)]
+    chosen = registry if kinds is None else kinds
+    tables = [kind.reading_model._meta.db_table for kind in chosen if kind.reading_model is not None]
     made = 0
     for table, (parts, left) in _catalogue(tables).items():
         if not left and not _missing(parts):
@@ -184,6 +187,8 @@ def _missing(parts: list[Partition]) -> list[tuple[datetime, datetime]]:
 
 def drop_before(kind: Kind, before: datetime, taken_in: int | None, pace: Pace) -> int:
     """Drop the partitions that end by *before*; how many. One with a row above the id *taken_in* stays."""
+    if kind.reading_model is None:
+        return 0
     table, dropped = kind.reading_model._meta.db_table, 0
     for one in partitions_of(table):
         if one.end is not None and one.end <= before and not _has_newer(one.name, taken_in):

@@ -96,7 +96,7 @@ def preview(kind: Kind, *, older_than: timedelta | None = None) -> list[Pruned]:
     readings = older_than or keep(kind, "keep_readings")
     messages = older_than or keep(kind, "keep_messages")
     found = [
-        _counted(kind.reading_model, "readings", "timestamp", readings, _hour),
+        _together([_counted(model, "readings", "timestamp", readings, _hour) for model in kind.value_models]),
         _counted(kind.message_model, "messages", "received_at", messages, _same),
     ]
     for period, option in ((Rollup.Period.HOUR, "keep_hours"), (Rollup.Period.DAY, "keep_days")):
@@ -126,7 +126,6 @@ def preview_quarantine() -> Pruned:
 
 
 def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
-    table = kind.reading_model._meta.db_table
     done = Pruned("readings", before=_hour(timezone.now() - kept) if kept else None)
     if done.before is not None:
         taken_in, known = None, None
@@ -138,8 +137,13 @@ def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
             known = Where("+id <= %s", [taken_in])
         done.partitions = partitions.drop_before(kind, done.before, taken_in, pace)
         old = Where("timestamp < %s", [as_time(done.before)])
-        done.deleted = batches.delete_by_time(table, "timestamp", old, pace, but_only=known)
-    done.oldest = _oldest(kind.reading_model, "timestamp")
+        for model in kind.value_models:
+            done.deleted += batches.delete_by_time(
+                model._meta.db_table, "timestamp", old, pace, but_only=known
+            )
+    done.oldest = min(
+        filter(None, (_oldest(model, "timestamp") for model in kind.value_models)), default=None
+    )
     return done
 
 
@@ -180,6 +184,16 @@ def settle_file() -> None:
     """After much was deleted on SQLite: copy the write-ahead log into the database, waiting for nobody."""
     if connection.vendor == "sqlite" and not connection.in_atomic_block:
         execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _together(found: list[Pruned]) -> Pruned:
+    """Return what was counted of the tables of readings of a kind as one."""
+    return Pruned(
+        "readings",
+        sum(one.deleted for one in found),
+        oldest=min((one.oldest for one in found if one.oldest), default=None),
+        before=found[0].before if found else None,
+    )
 
 
 def _counted(model: Any, what: str, column: str, kept: timedelta | None, floor: Any) -> Pruned:

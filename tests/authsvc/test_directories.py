@@ -17,7 +17,6 @@ from authsvc.directory import AccountDirectory
 from authsvc.freshness import reader
 from authsvc.models import Account, Denial
 from authsvc.operation import denials
-from devicehub import DeviceType
 from devicehub.directory import DeviceDirectory
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice
@@ -351,14 +350,11 @@ BARE_COLUMNS = (
 def bare_kind(transactional_db):
     """Registers a kind whose table has the columns of a login and no other, with one device in it."""
 
-    class Gauge(DeviceType):
-        pass
-
     table = SimpleNamespace(db_table="bare_gauge", verbose_name="Gauge", app_label="fleet")
     model = type("GaugeDevice", (), {"_meta": table})
 
     def make(client_id):
-        registry.register(Kind("gauge", model, model, model, Gauge, client_id=client_id))
+        registry.register(Kind("gauge", model, model, client_id=client_id))
 
     columns = ", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in BARE_COLUMNS)
     sql(f"CREATE TABLE bare_gauge ({columns})")

@@ -1,0 +1,24 @@
+"""Heat meters: an app with a kind of its own, installed for the tests that ask for it."""
+
+from importlib import import_module
+
+import pytest
+from django.core.management import call_command
+from django.test.utils import modify_settings
+
+from devicehub.kinds.registry import registry
+
+collect_ignore = ["heat"]  # its models exist only where the app is installed
+
+
+@pytest.fixture(scope="module")
+def heat(django_db_setup, django_db_blocker):
+    """The module of its models; the app is installed and migrated as any other."""
+    with (
+        modify_settings(INSTALLED_APPS={"append": "tests.devicehub.kinds.heat"}),
+        django_db_blocker.unblock(),
+    ):
+        call_command("migrate", "heat", verbosity=0)
+        yield import_module("tests.devicehub.kinds.heat.models")
+        call_command("migrate", "heat", "zero", verbosity=0)
+    registry.unregister("heatmeter")
