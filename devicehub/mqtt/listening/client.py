@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,15 +10,20 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
+from devicehub.mqtt.address import BrokerAddress
 from devicehub.mqtt.listening.intake import Delivery, Intake
 from devicehub.mqtt.listening.reconnection import Reconnection
 
+SESSION_EXPIRY = 7 * 24 * 3600  # seconds that the broker keeps an absent listener's messages
+RECEIVE_MAXIMUM = 2000  # messages that may be unacknowledged: while a batch is stored, the next one arrives
 PUBACK = 0x40  # the first byte of a packet
 _PUBACK = bytes((PUBACK, 2))  # then the packet id; without a reason code it is a success (MQTT 5.0, 3.4.2.1)
 
 
-class Session(paho.Client):
+class ListeningClient(paho.Client):
     """paho's client with an Intake on every connection, and with acks for many messages in one piece.
 
     Only the network thread opens, reads, writes and closes sockets. Other threads queue acks, or leave a wish
@@ -38,6 +44,18 @@ class Session(paho.Client):
         self._halted = threading.Event()
         self.reconnection = Reconnection()
         super().__init__(*arguments, **options)
+
+    def aim_at(self, address: BrokerAddress, keepalive: int) -> None:
+        """Have the network thread connect to *address* and go on with the session that the broker has for us."""
+        if self.protocol == paho.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = SESSION_EXPIRY
+            properties.ReceiveMaximum = RECEIVE_MAXIMUM
+            self.connect_async(
+                address.host, address.port, keepalive, clean_start=False, properties=properties
+            )
+        else:
+            self.connect_async(address.host, address.port, keepalive)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge in this order those that came over the connection that is open now."""
@@ -79,6 +97,14 @@ class Session(paho.Client):
         """When the broker last said anything over the connection that is open now; minus infinity without one."""
         connection = self._sock
         return connection.heard_at if isinstance(connection, Intake) else float("-inf")
+
+    @property
+    def trouble_is_final(self) -> bool:
+        """Whether the last trouble will not pass by itself: a certificate, no TLS there, no host name."""
+        if isinstance(self.trouble, ssl.SSLError):
+            no_tls = self.trouble.reason == "WRONG_VERSION_NUMBER"
+            return no_tls or isinstance(self.trouble, ssl.SSLCertVerificationError)
+        return self.trouble is not None and isinstance(self.trouble.__cause__, UnicodeError)
 
     @property
     def is_running(self) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Callable
 
 from devicehub.mqtt.address import CONNECT_TIMEOUT, BrokerAddress
 
+EVERY = 60.0  # seconds: a diagnosis makes two connections
 CONNACK = 0x20  # the first byte of the packet
 # Its code for a version that is not spoken there (MQTT 3.1.1, 3.2.2.3; MQTT 5.0, 3.2.2.2).
 OTHER_VERSION = (b"\x01", b"\x84")
@@ -16,6 +19,33 @@ CONNECTS = {
     "5": b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00",
     "3.1.1": b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00",
 }
+
+
+class Diagnosis:
+    """Finds out, in a thread of its own and at most once in EVERY seconds, why a broker does not answer.
+
+    *tell* is called in that thread, with what the broker does and why that may be.
+    """
+
+    def __init__(self, address: BrokerAddress, version: str, tell: Callable[[str], None]) -> None:
+        self._address, self._version, self._tell = address, version, tell
+        self._due = float("-inf")
+
+    def begin(self, what: str, *, is_logged_in: bool, is_moot: Callable[[], bool]) -> None:
+        """Look for the cause of *what* the broker does instead of an answer; it is not told if that *is_moot* then."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + EVERY
+
+        def find_out() -> None:
+            cause = "it took the login, so the service that it asks about topics may be slow or away"
+            if not is_logged_in:
+                cause = cause_of_silence(self._address, self._version)
+            if not is_moot():
+                self._tell(f"{self._address.host}:{self._address.port} {what}: {cause}; trying again")
+
+        threading.Thread(target=find_out, name="diagnosis", daemon=True).start()
 
 
 def cause_of_silence(address: BrokerAddress, version: str, timeout: float = CONNECT_TIMEOUT) -> str:

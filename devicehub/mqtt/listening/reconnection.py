@@ -8,6 +8,7 @@ from collections.abc import Callable
 from devicehub.backoff import Backoff
 
 SOON = 60.0  # seconds: who is thrown out before them has not settled
+THROWN_OUT = 3  # times in a row, soon after connecting, from when on it is told what the cause may be
 AWAY = Backoff.doubling(1, 8, spread=0.5)  # for a broker that is away: back within 10 s of its return
 EVICTED = Backoff.doubling(2, 30, spread=0.5)  # while something throws us out each time
 
@@ -45,3 +46,13 @@ class Reconnection:
         if self.evictions:
             return EVICTED.after(self.evictions, self._chance)
         return 0.0
+
+    def explain(self, reason: str, client_id: str) -> str:
+        """Return a sentence about a connection of *client_id* that was lost for *reason*."""
+        if self.evictions < THROWN_OUT:
+            return f"connection lost ({reason}), trying again"
+        return (
+            f"connection lost ({reason}), {self.evictions} times in a row soon after connecting: another client "
+            f"probably connects as {client_id}, such as a second worker with the same --worker number; "
+            "trying again less often"
+        )

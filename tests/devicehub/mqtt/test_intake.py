@@ -6,9 +6,10 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from devicehub.mqtt import BrokerAddress, Delivery, Intake, Listener
-from devicehub.mqtt.listening import listener as listener_module
+from devicehub.mqtt.listening import queue
 
 PINGRESP = b"\xd0\x00"
 SUBACK = b"\x90\x04\x00\x01\x00\x01"
@@ -225,7 +226,7 @@ def test_a_message_is_never_lost_for_what_describes_it(properties, expected):
 
 @pytest.fixture
 def listener(monkeypatch):
-    monkeypatch.setattr(listener_module, "MOST_QUEUED", 1000)
+    monkeypatch.setattr(queue, "MOST_QUEUED", 1000)
     return Listener(BrokerAddress("127.0.0.1", 1), "nobody", ["things/#"])
 
 
@@ -236,7 +237,7 @@ def message(listener):
 
 
 def lose_the_connection(listener):
-    listener._on_disconnect(None, None, LOST, listener_module.ReasonCode(14, "Unspecified error"), None)
+    listener._on_disconnect(None, None, LOST, ReasonCode(14, "Unspecified error"), None)
 
 
 LOST = SimpleNamespace(is_disconnect_packet_from_server=False)
@@ -245,7 +246,7 @@ LOST = SimpleNamespace(is_disconnect_packet_from_server=False)
 def test_what_was_taken_makes_room(listener, message):
     """Whether it is stored afterwards or comes again."""
     for _ in range(3):
-        listener._put(message)
+        listener._queue.put(message)
         assert listener._client.full()
         assert listener.take(10, timeout=0) == [message]
         assert not listener._client.full()
@@ -253,36 +254,36 @@ def test_what_was_taken_makes_room(listener, message):
 
 def test_what_was_handed_over_before_a_connection_broke_is_taken(listener, message):
     """A broker that was killed may have forgotten that it is not acknowledged."""
-    listener._put(message)
+    listener._queue.put(message)
     lose_the_connection(listener)
-    listener._put(message._replace(generation=1, packet_id=8))
+    listener._queue.put(message._replace(generation=1, packet_id=8))
 
     assert [one.packet_id for one in listener.take(10, timeout=0)] == [message.packet_id, 8]
 
 
 def test_what_waits_since_an_earlier_connection_does_not_keep_the_next_one_silent(listener, message):
     """Or nobody would read what the broker answers to the new one."""
-    listener._put(message)
+    listener._queue.put(message)
     assert listener._client.full()
     lose_the_connection(listener)
 
     assert not listener._client.full()
-    listener._put(message)
+    listener._queue.put(message)
     assert listener._client.full()
 
 
 def test_what_comes_again_is_not_taken_twice(listener, message):
-    listener._put(message)
+    listener._queue.put(message)
     listener._client.generation += 1  # its socket was closed
     listener.redeliver()
-    listener._put(message._replace(generation=listener._client.generation))
+    listener._queue.put(message._replace(generation=listener._client.generation))
 
     assert len(listener.take(10, timeout=0)) == 1
 
 
 def test_connections_that_break_one_after_the_other_do_not_fill_the_memory(listener, message):
     for _ in range(20):
-        listener._put(message)
+        listener._queue.put(message)
         lose_the_connection(listener)
 
-    assert listener.waiting_bytes <= 3 * 1000 + len(message.payload) + listener_module.EACH
+    assert listener.waiting_bytes <= 3 * 1000 + len(message.payload) + queue.EACH

@@ -15,8 +15,7 @@ import pytest
 from devicehub import mqtt
 from devicehub.backoff import Backoff
 from devicehub.mqtt import BrokerAddress, Connection, Listener, MqttError, Outgoing, Unacknowledged
-from devicehub.mqtt.listening import listener as listener_module
-from devicehub.mqtt.listening import reconnection
+from devicehub.mqtt.listening import queue, reconnection
 from devicehub.mqtt.listening.reconnection import SOON, Reconnection
 from rig import servers
 from rig.hub import eventually
@@ -352,7 +351,7 @@ def test_asking_for_it_again_while_the_broker_is_away_is_no_reason_to_hurry(brok
 
 def test_a_full_queue_is_no_dead_broker(broker, monkeypatch):
     """Nothing is read for three intervals and more; pings go on, so neither side hangs up."""
-    monkeypatch.setattr(listener_module, "MOST_QUEUED", 20_000)
+    monkeypatch.setattr(queue, "MOST_QUEUED", 20_000)
     with wired(broker, keepalive=1) as listener, device(broker) as publish:
         for number in range(100):
             publish(b"%d " % number + b"x" * 10_000)
@@ -368,7 +367,7 @@ def test_a_full_queue_is_no_dead_broker(broker, monkeypatch):
 
 def test_a_listener_with_a_full_queue_connects_anew(broker, monkeypatch):
     """The answer to its CONNECT is read although nobody takes what came before."""
-    monkeypatch.setattr(listener_module, "MOST_QUEUED", 20_000)
+    monkeypatch.setattr(queue, "MOST_QUEUED", 20_000)
     with wired(broker, keepalive=1) as listener, device(broker) as publish:
         for number in range(50):
             publish(b"%d " % number + b"x" * 10_000)
@@ -408,7 +407,7 @@ def send_all(broker, total):
 
 def test_a_message_without_payload_takes_room_too(broker, monkeypatch):
     """QoS 0 has no window: nothing else bounds how many come."""
-    monkeypatch.setattr(listener_module, "MOST_QUEUED", 100 * (len(TOPIC) + listener_module.EACH))
+    monkeypatch.setattr(queue, "MOST_QUEUED", 100 * (len(TOPIC) + queue.EACH))
     with listening(broker) as listener, device(broker) as publish:
         for _ in range(120):
             publish(b"", qos=0)
@@ -426,7 +425,7 @@ def test_what_waits_is_counted_until_it_is_acknowledged(broker):
         publish(b"12345")
         publish(b"1")
         assert eventually(lambda: listener.waiting == 2)
-        assert listener.waiting_bytes == 6 + 2 * (len(TOPIC) + listener_module.EACH)
+        assert listener.waiting_bytes == 6 + 2 * (len(TOPIC) + queue.EACH)
         [delivery, _] = batch = listener.take(10, timeout=1)
         assert listener.waiting == 2
         time.sleep(0.1)

@@ -109,7 +109,7 @@ class TestRetained:
         listener.start()
         try:
             assert retained.clear() == 3
-            heard = eventually(lambda: len(listener._queue) == 3 and listener.take(9, 0))
+            heard = eventually(lambda: listener.waiting == 3 and listener.take(9, 0))
             outcomes = pipeline([_message(delivery) for delivery in heard])
         finally:
             listener.stop()

@@ -207,10 +207,10 @@ def test_a_refused_unsubscription_is_named():
 def test_nothing_is_unsubscribed_before_the_new_filter_is_granted_nor_in_a_new_session():
     with pretender(ACCEPTED, suback(1), UNSUBACK) as url, listening(url, ["old/#"]) as listener:
         assert eventually(lambda: listener.is_settled)
-        assert listener._requests == {}
+        assert listener._subscription._requests == {}
     with pretender(RESUMED, b"", UNSUBACK) as url, listening(url, ["old/#"]) as listener:
-        assert eventually(lambda: listener._requests)
-        assert list(listener._requests.values()) == ["filters"]
+        assert eventually(lambda: listener._subscription._requests)
+        assert list(listener._subscription._requests.values()) == ["filters"]
         assert not listener.is_settled
 
 

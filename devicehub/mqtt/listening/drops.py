@@ -1,0 +1,29 @@
+"""What a broker says about messages that it dropped, on topics of its own such as those below $SYS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from devicehub.mqtt.listening.intake import Delivery
+
+
+class Drops:
+    """The last number at each of *topics*. *tell* is called with what is not a number."""
+
+    def __init__(self, topics: Iterable[str], tell: Callable[[str], None]) -> None:
+        self.topics = list(dict.fromkeys(topics))
+        self.counts: dict[str, float] = {}
+        self.is_one = frozenset(self.topics).__contains__  # whether a topic is one of them
+        self._tell = tell
+
+    def note(self, delivery: Delivery) -> None:
+        """Keep the number in *delivery*."""
+        try:
+            number = float(delivery.payload)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            self.counts = {**self.counts, delivery.topic: number}
+        else:
+            self._tell(f"what {delivery.topic} says is no number")
