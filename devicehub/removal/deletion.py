@@ -46,7 +46,7 @@ def check_deletable(devices: Sequence[BaseDevice]) -> None:
     Django raises the same when it deletes them. This looks without loading the rows that would go, and calls no
     receiver; it does not follow a model that refers to itself.
     """
-    found = list(_references(type(devices[0])))
+    found = list(_references(type(devices[0]))) if devices else []
     for reference in found:
         if reference.on_delete is models.PROTECT:
             _refuse(models.ProtectedError, reference, _rows(reference, devices))

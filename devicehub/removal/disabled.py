@@ -26,7 +26,7 @@ def clear() -> int:
 
 
 def notice(most: int = MOST) -> int:
-    """Write down the topics of at most *most* devices of each kind that were disabled since; return of how many.
+    """Write down the topics of at most *most* devices of each kind that were disabled since; return their number.
 
     A device that is active again is taken off the table, so that it counts anew when it is disabled once more.
     """

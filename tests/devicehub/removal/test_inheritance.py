@@ -174,6 +174,13 @@ KEEPING = {
 }
 
 
+def test_a_deletion_in_another_database_deletes_nothing_here(left):
+    """A copy there may have the same primary key."""
+    inheritance.before_delete(WeatherStationDevice, left, using="archive")
+
+    assert inherited("weatherstation/STATION-002") == ALL
+
+
 def refused(work):
     with pytest.raises(IntegrityError), transaction.atomic():
         work()

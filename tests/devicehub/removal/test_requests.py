@@ -6,6 +6,7 @@ import time
 
 import pytest
 from django.db import connection
+from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -120,3 +121,36 @@ def test_the_admin_asks_and_answers_soon_with_many_rows(station, client, django_
     assert "more than 10,000 readings, 0 messages; disabled at once, and removed in the background" in asked
     assert WeatherStationReading.objects.count() == MANY
     assert RemovalRequest.objects.get().device_key == "weatherstation/STATION-001"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_comes_between_takes_nothing_from_what_an_erasure_reports(station, kind):
+    """Both work off the same request: the device is deleted once, and its history goes as well."""
+    fill(station)
+    heard, removed = [], []
+
+    def come_between(_):
+        if not removed:
+            removed.append(0)
+            removed.append(removal.work_off())
+
+    def hear(instance, **_):
+        heard.append(instance.device_id)
+
+    pre_delete.connect(hear, sender=WeatherStationDevice)
+    try:
+        done = removal.erase(kind, "STATION-001", Pace(report=come_between))
+    finally:
+        pre_delete.disconnect(hear, sender=WeatherStationDevice)
+
+    assert (removed, heard) == ([0, 1], ["STATION-001"])
+    assert set(remains(station).values()) == {0}
+    assert (done.device, done.readings, done.messages, done.rollups) == (1, 30, 30, 32)
+    assert not RemovalRequest.objects.exists()
+
+
+def test_no_device_at_all_is_no_error(db):
+    removal.request_all([])
+    removal.check_deletable([])
+
+    assert not RemovalRequest.objects.exists()
