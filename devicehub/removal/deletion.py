@@ -13,6 +13,7 @@ from django.db import models, transaction
 
 from devicehub.db import batches
 from devicehub.db.batches import Pace, Where
+from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, Rollup
 from devicehub.removal import inheritance
@@ -20,7 +21,7 @@ from devicehub.removal import inheritance
 SHOWN = 10  # rows of each model that an error names
 
 
-class EnabledAgain(Exception):
+class EnabledAgain(DevicehubError):
     """The device was enabled while it was being removed: what is left of it stays."""
 
 

@@ -19,6 +19,7 @@ from devicehub.db import batches
 from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
 from devicehub.db.statements import quoted
+from devicehub.errors import DevicehubError
 from devicehub.kinds import identifiers, topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
@@ -34,7 +35,7 @@ from devicehub.models import (
 from devicehub.removal import deletion, inheritance, requests, retained
 
 
-class NothingThere(Exception):
+class NothingThere(DevicehubError):
     """There is no such device, and nothing is left of one."""
 
 
