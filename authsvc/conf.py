@@ -17,6 +17,7 @@ from django.utils.encoding import force_bytes
 from authsvc import caches
 from authsvc.core.tokens import MIN_KEY_BYTES, Key
 from authsvc.dialects.base import Options
+from authsvc.errors import AuthsvcError
 
 REFRESH_SECONDS = 150.0
 UNIX = "unix"  # the entry of TRUSTED_PROXIES for peers without an address, which unix sockets are
@@ -104,11 +105,11 @@ class Settings:
         return tuple(_key(kid, text) for kid, text in configured.items())
 
 
-class InvalidProxy(ValueError):
+class InvalidProxy(AuthsvcError, ValueError):
     """An entry of TRUSTED_PROXIES is not a network."""
 
 
-class InvalidKeys(ValueError):
+class InvalidKeys(AuthsvcError, ValueError):
     """AUTHSVC_JWT_KEYS holds something that is no key."""
 
 

@@ -17,10 +17,11 @@ from authsvc.core import access, grants, passwords
 from authsvc.core.grants import ActionSet
 from authsvc.credentials import Credentials
 from authsvc.dialects import BY_NAME
+from authsvc.errors import AuthsvcError
 from authsvc.secret_columns import SecretField
 
 
-class InvalidUsername(ValidationError, ValueError):
+class InvalidUsername(AuthsvcError, ValidationError, ValueError):
     """A text that cannot be an MQTT username here."""
 
 
@@ -105,7 +106,7 @@ class Broker(models.Model):
         return token
 
 
-class ClientIdTaken(ValidationError, ValueError):
+class ClientIdTaken(AuthsvcError, ValidationError, ValueError):
     """A client id of an account that names a device, which could not log in any more."""
 
 
@@ -230,7 +231,7 @@ class Account(Credentials):
 _SUBJECT = re.compile(r"everyone|type:[a-z0-9_]+|key:[a-z0-9_]+/[A-Za-z0-9_.@:=-]+")
 
 
-class InvalidGrant(ValidationError, ValueError):
+class InvalidGrant(AuthsvcError, ValidationError, ValueError):
     """A rule that could never mean what its writer meant."""
 
 

@@ -6,11 +6,12 @@ from authsvc import chain
 from authsvc.conf import options
 from authsvc.core import tokens
 from authsvc.core.access import is_username
+from authsvc.errors import AuthsvcError
 
 LONGEST = 30 * 24 * 3600  # seconds
 
 
-class NotIssued(Exception):
+class NotIssued(AuthsvcError):
     """Nobody of that name may have a token, or not for that long."""
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from authsvc.core.grants import Rule
+from authsvc.errors import AuthsvcError
 
 # Identifiers that brokers send for "nobody", or that they log in with by themselves (RabbitMQ's guest).
 # The first level of the keys of service accounts. No kind of device may be called so: grants name principals by key.
@@ -64,7 +65,7 @@ class Reason(StrEnum):
     FOREIGN_RESOURCE = "foreign_resource"
 
 
-class Refused(Exception):
+class Refused(AuthsvcError):
     """The question is answered with a deny before anybody is looked up."""
 
     reason = Reason.FOREIGN_RESOURCE
@@ -88,11 +89,11 @@ class ExpiredToken(Refused):
     reason = Reason.EXPIRED_TOKEN
 
 
-class AmbiguousIdentity(Exception):
+class AmbiguousIdentity(AuthsvcError):
     """One username names two principals. Neither may connect until an operator has told them apart."""
 
 
-class Undecided(Exception):
+class Undecided(AuthsvcError):
     """Whether a password is right cannot be said now. A fault and no deny: it may be."""
 
 

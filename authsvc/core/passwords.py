@@ -16,6 +16,8 @@ from typing import Final, NamedTuple
 
 from passlib.context import CryptContext
 
+from authsvc.errors import AuthsvcError
+
 MAX_BYTES: Final = 4_096
 BCRYPT_BYTES: Final = (
     72  # bcrypt reads no more of a password; like everybody, drop the rest instead of failing
@@ -39,7 +41,7 @@ _IMPORTED = CryptContext(
 )
 
 
-class UnusableHash(ValueError):
+class UnusableHash(AuthsvcError, ValueError):
     """The stored text is no password hash that is accepted here: unknown, truncated, or too costly."""
 
 

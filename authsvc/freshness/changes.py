@@ -20,6 +20,7 @@ from django.db import connections
 
 from authsvc import logs
 from authsvc.conf import settings
+from authsvc.errors import AuthsvcError
 from authsvc.freshness import reader, remembered, triggers
 from authsvc.freshness.reader import DatabaseAway, Row
 from authsvc.freshness.remembered import Stamp
@@ -91,7 +92,7 @@ async def stop() -> None:
         await listener.stop()
 
 
-class Deaf(Exception):
+class Deaf(AuthsvcError):
     """The connection cannot be relied on to hear of every change."""
 
 

@@ -26,6 +26,7 @@ import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from authsvc.errors import AuthsvcError
 from authsvc.freshness import wal_index
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ _serials = count(1)
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weakref.WeakKeyDictionary()
 
 
-class DatabaseAway(Exception):
+class DatabaseAway(AuthsvcError):
     """PostgreSQL refused, broke off, or did not answer in time. What it would have said is not known."""
 
 

@@ -23,6 +23,7 @@ from authsvc.core.access import (
 )
 from authsvc.core.authority import Rules
 from authsvc.core.grants import Rule
+from authsvc.errors import AuthsvcError
 from authsvc.operation.reasons import SENTENCES
 
 CONNECT = "connect"
@@ -53,7 +54,7 @@ class Explanation:
         return asdict(self)
 
 
-class NotOneIdentity(Exception):
+class NotOneIdentity(AuthsvcError):
     """A name that is not a username stands for no identity that can log in, or for several; the text says which."""
 
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from devicehub.commands import sender, transitions
 from devicehub.conf import settings
+from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import registry
 from devicehub.messages.json_limits import fault_as_json
 from devicehub.models import OPEN_STATES, BaseDevice, DeviceCommand
@@ -22,7 +23,7 @@ LARGEST = 256 << 10  # bytes of a payload: brokers and devices hang up on a pack
 HEAD_START = timedelta(seconds=2)  # for the process that queued it, before others look for work
 
 
-class CommandNotSent(Exception):
+class CommandNotSent(DevicehubError):
     """The command was not queued: its device is disabled."""
 
 

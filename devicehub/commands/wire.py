@@ -12,6 +12,7 @@ import orjson
 
 from devicehub import mqtt
 from devicehub.conf import settings
+from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
 from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.topics import MessageType
@@ -24,7 +25,7 @@ LONGEST_HOST = 32  # characters
 LONGEST_CLIENT_ID = 100  # characters; a broker has to take 23 and may refuse more (MQTT 5.0, 3.1.3.1)
 
 
-class Undeliverable(Exception):
+class Undeliverable(DevicehubError):
     """There is nobody to send the command to, or it does not exist any more."""
 
 

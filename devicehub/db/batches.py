@@ -17,11 +17,12 @@ from django.db import connection
 
 from devicehub.db import statements
 from devicehub.db.statements import query_value, quoted
+from devicehub.errors import DevicehubError
 
 REST = {"sqlite": 0.12, "postgresql": 0.005}  # seconds at least between two batches
 
 
-class Stopped(Exception):
+class Stopped(DevicehubError):
     """Somebody asked to stop: the batch at hand is done, and more is left."""
 
 

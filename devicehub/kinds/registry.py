@@ -16,7 +16,7 @@ from devicehub.kinds.store import Store
 RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "lwm2m": "LwM2M devices"}
 
 
-class DuplicateKind(Exception):
+class DuplicateKind(DevicehubError):
     """Two kinds of devices have one slug, or a type took a reserved one."""
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple, Self
 
+from devicehub.errors import DevicehubError
 from devicehub.messages.json_limits import MAX_KEPT as MAX_KEPT
 
 MAX_DEPTH = 100  # levels of nesting in a payload
@@ -77,7 +78,7 @@ class Reason(StrEnum):
     UNSTORABLE = "unstorable"
 
 
-class Unreadable(Exception):
+class Unreadable(DevicehubError):
     """A payload that says nothing we can store, with the reason."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from devicehub.errors import DevicehubError
 from devicehub.kinds.declare import Reading, StateField
 from devicehub.messages import times
 from devicehub.messages.json_limits import UNSTORABLE, fault_as_json
@@ -18,7 +19,7 @@ INTEGERS = range(-(2**63), 2**63)
 MAX_STRING = 255
 
 
-class InvalidReading(ValueError):
+class InvalidReading(DevicehubError, ValueError):
     """A value does not fit its declaration, for example 9999 Cel on a -40..80 sensor."""
 
 

@@ -7,10 +7,11 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from devicehub.errors import DevicehubError
 from devicehub.kinds import identifiers
 
 
-class InvalidDeviceId(ValidationError, ValueError):
+class InvalidDeviceId(DevicehubError, ValidationError, ValueError):
     """A text that cannot be a device id."""
 
 

@@ -9,12 +9,14 @@ from urllib.parse import unquote, urlsplit
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from devicehub.errors import DevicehubError
+
 CONNECT_TIMEOUT = 5.0  # seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT
 KEEPALIVE = 30
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
-class MqttError(Exception):
+class MqttError(DevicehubError):
     """The broker could not be reached, refused us, or did not acknowledge."""
 
 
@@ -22,7 +24,7 @@ class Unacknowledged(MqttError):
     """A message was sent and the broker did not say that it has it: it may arrive, or not."""
 
 
-class InvalidAddress(ValueError):
+class InvalidAddress(DevicehubError, ValueError):
     """A text that is no address of a broker."""
 
 

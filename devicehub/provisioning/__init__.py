@@ -9,6 +9,7 @@ from devicehub.provisioning.accounts import (
 from devicehub.provisioning.credentials import (
     CREDENTIAL_FIELDS,
     MIN_CHOSEN,
+    UnusablePassword,
     choose_password,
     revoke,
     rotate_api_key,
@@ -40,6 +41,7 @@ __all__ = [
     "IdentityTaken",
     "UnknownDevice",
     "UnknownKind",
+    "UnusablePassword",
     "announce",
     "choose_account_password",
     "choose_password",

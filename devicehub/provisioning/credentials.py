@@ -6,11 +6,16 @@ import secrets
 from datetime import datetime
 
 from authsvc.core import passwords
+from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import mqtt_username
 from devicehub.models import BaseDevice, digest_api_key
 
 MIN_CHOSEN = 12  # characters of a password that a person chose
 CREDENTIAL_FIELDS = ("mqtt_username", "api_key", *BaseDevice.password_columns(), "updated_at")
+
+
+class UnusablePassword(DevicehubError, ValueError):
+    """A password that a person chose is too short, or no client could log in with it."""
 
 
 def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
@@ -25,17 +30,17 @@ def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
 
 
 def choose_password(device: BaseDevice, password: str) -> None:
-    """Let *device* log in by a password that a person chose (argon2id); the old one ends now. ValueError."""
+    """Let *device* log in by a password that a person chose (argon2id); the old one ends now. UnusablePassword."""
     device.set_hash(hash_chosen(password))
     _save(device)
 
 
 def hash_chosen(password: str) -> str:
-    """Return the hash of a password that a person chose. Raise ValueError if it is too short or cannot be used."""
+    """Return the hash of a password that a person chose. Raise UnusablePassword."""
     if len(password) < MIN_CHOSEN:
-        raise ValueError(f"A password has at least {MIN_CHOSEN} characters")
+        raise UnusablePassword(f"A password has at least {MIN_CHOSEN} characters")
     if passwords.too_long(password) or "\x00" in password:
-        raise ValueError(f"A password has at most {passwords.MAX_BYTES} bytes and no NUL")
+        raise UnusablePassword(f"A password has at most {passwords.MAX_BYTES} bytes and no NUL")
     return passwords.hash_chosen(password)
 
 

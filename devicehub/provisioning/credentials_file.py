@@ -13,6 +13,7 @@ from typing import Any
 from django.db import transaction
 
 from authsvc.core import access, passwords
+from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import is_client_id, is_device_id
 from devicehub.kinds.registry import Kind
 from devicehub.provisioning.devices import announce
@@ -63,7 +64,7 @@ class CredentialsFile:
     ignored: list[str] = field(default_factory=list)
 
 
-class UnreadableFile(Exception):
+class UnreadableFile(DevicehubError):
     """Neither a password file nor a CSV with the columns username and hash."""
 
 
@@ -125,7 +126,7 @@ def write(rows: list[Row], kind: Kind) -> int:
     return written
 
 
-class RowRefused(Exception):
+class RowRefused(DevicehubError):
     """Why a row is not taken."""
 
 

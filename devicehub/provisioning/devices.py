@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db import transaction
 
+from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.topics import MessageType
@@ -16,11 +17,11 @@ from devicehub.provisioning.names import refuse_taken
 from devicehub.signals import device_provisioned, tell
 
 
-class UnknownKind(Exception):
+class UnknownKind(DevicehubError):
     """There is no device type of that name."""
 
 
-class UnknownDevice(Exception):
+class UnknownDevice(DevicehubError):
     """There is no device of that id."""
 
 

@@ -9,11 +9,12 @@ from django.db import connection, models
 from authsvc.core.access import ACCOUNT
 from authsvc.directory import claim_of
 from authsvc.models import Account, ClientIdTaken
+from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import registry
 from devicehub.models import NAMES, BaseDevice
 
 
-class IdentityTaken(ValueError):
+class IdentityTaken(DevicehubError, ValueError):
     """A client id or username that the new identity would use already belongs to another one."""
 
 

@@ -12,6 +12,7 @@ from django.db import OperationalError, transaction
 
 from devicehub.db.batches import Pace
 from devicehub.db.statements import execute, query, quoted
+from devicehub.errors import DevicehubError
 
 LOCK_MS = 250  # waited for a lock at most: everybody else queues behind who waits
 ATTEMPTS = 60
@@ -19,7 +20,7 @@ BUSY = frozenset({"55P03", "40P01"})  # lock not available, deadlock
 MARK = "Being filled by DeviceHub: goes when that was stopped"  # the comment of a table that is ours to drop
 
 
-class NotPartitioned(Exception):
+class NotPartitioned(DevicehubError):
     """Why the table cannot be converted, in a sentence."""
 
 

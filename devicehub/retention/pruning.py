@@ -22,6 +22,7 @@ from devicehub.conf import settings
 from devicehub.db import batches
 from devicehub.db.batches import Pace, Where
 from devicehub.db.statements import as_time, execute
+from devicehub.errors import DevicehubError
 from devicehub.history import rollup_sql, rollups
 from devicehub.kinds.registry import Kind
 from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse, Rollup
@@ -32,7 +33,7 @@ SHORTEST = {"keep_hours": timedelta(days=1), "keep_days": timedelta(days=1)}
 PAIRS = 300  # of a device and a reading, whose rollups are looked at together
 
 
-class NotKept(ValueError):
+class NotKept(DevicehubError, ValueError):
     """A text or value that says no time to keep something."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from devicehub.errors import DevicehubError
 from devicehub.kinds.declare import Reading
 
 DEEP = 5_000  # levels: beyond what any parser here follows
@@ -26,6 +27,10 @@ WRONG: Mapping[str, Any] = {
     "string": 12,
     "binary": "no base64!",
 }
+
+
+class InvalidFaults(DevicehubError, ValueError):
+    """How often faults shall happen is no percentage, or no number of messages."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,9 @@ class Faults:
     def __post_init__(self) -> None:
         for name in ("bad_payloads", "duplicates", "late"):
             if not 0 <= getattr(self, name) <= 100:
-                raise ValueError(f"--{name.replace('_', '-')} is a percentage, 0 to 100")
+                raise InvalidFaults(f"--{name.replace('_', '-')} is a percentage, 0 to 100")
         if self.burst < 0:
-            raise ValueError("--burst is a number of messages, 0 or more")
+            raise InvalidFaults("--burst is a number of messages, 0 or more")
 
     def plan(self, device_id: str, turn: int) -> Plan:
         """What goes wrong when *device_id* has its turn number *turn*."""

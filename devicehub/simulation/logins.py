@@ -9,6 +9,7 @@ from django.db import transaction
 
 from devicehub import provisioning
 from devicehub.db.portions import batched
+from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, validate_device_id
 
@@ -16,7 +17,7 @@ MARK = {"simulated": True}  # in a device's metadata: its credentials may be iss
 AT_ONCE = 500  # devices in one transaction: SQLite has one writer, and others wait for it
 
 
-class NotSimulated(Exception):
+class NotSimulated(DevicehubError):
     """A device of that id exists and is a real one: its credentials are not ours to change."""
 
 

@@ -15,7 +15,6 @@ from authsvc.management.command import DatabaseCommand
 from authsvc.operation.explain import (
     CONNECT,
     Explanation,
-    NotOneIdentity,
     explain,
     explain_login,
     username_of,
@@ -45,10 +44,7 @@ class Command(DatabaseCommand):
         if options["password_stdin"] and action != CONNECT:
             raise CommandError(f"{action} takes no password: write connect")
         password = sys.stdin.readline().removesuffix("\n") if options["password_stdin"] else None
-        try:
-            found = asyncio.run(_decide(username, action, topic or "", options["client_id"], password))
-        except NotOneIdentity as error:
-            raise CommandError(str(error)) from error
+        found = asyncio.run(_decide(username, action, topic or "", options["client_id"], password))
         self.stdout.write(json.dumps(found.as_dict()) if options["json"] else _for_people(found))
         if not found.allowed:
             sys.exit(1)

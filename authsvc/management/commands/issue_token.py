@@ -6,10 +6,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from authsvc import tokens
-from authsvc.core.access import AmbiguousIdentity
 from authsvc.durations import duration
 from authsvc.freshness import reader
 from authsvc.management.command import DatabaseCommand
@@ -25,10 +24,7 @@ class Command(DatabaseCommand):
         )
 
     def handle(self, *, username: str, ttl: timedelta, **options: Any) -> str:
-        try:
-            return asyncio.run(_issue(username, int(ttl.total_seconds())))
-        except (tokens.NotIssued, AmbiguousIdentity) as error:
-            raise CommandError(str(error)) from error
+        return asyncio.run(_issue(username, int(ttl.total_seconds())))
 
 
 async def _issue(username: str, seconds: int) -> str:

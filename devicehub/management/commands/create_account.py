@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
@@ -69,18 +68,13 @@ class Command(DatabaseCommand):
             return _grant(name, ingest=options["ingest"], clear_retained=options["clear_retained"])
         # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
         client_ids = [*client_id, f"{name}-*"] if options["ingest"] else client_id
-        try:
-            _, password = provisioning.create_account(
-                name,
-                superuser=options["superuser"],
-                ingest=options["ingest"],
-                clear_retained=options["clear_retained"],
-                client_ids=client_ids,
-            )
-        except provisioning.IdentityTaken as error:
-            raise CommandError(str(error)) from error
-        except ValidationError as error:
-            raise CommandError("; ".join(error.messages)) from error
+        _, password = provisioning.create_account(
+            name,
+            superuser=options["superuser"],
+            ingest=options["ingest"],
+            clear_retained=options["clear_retained"],
+            client_ids=client_ids,
+        )
         if options["json"]:
             return json.dumps({"username": name, "password": password})
         return f"The account {name} has the password {password}\nIt is shown this once."
@@ -99,10 +93,7 @@ def _rotate(name: str, options: dict[str, Any]) -> str:
     if account is None:
         raise CommandError(f"There is no account {name}")
     if options["ask"]:
-        try:
-            provisioning.choose_account_password(account, ask_password())
-        except ValueError as error:
-            raise CommandError(str(error)) from error
+        provisioning.choose_account_password(account, ask_password())
         return f"The account {name} has the password you chose; the old one has ended."
     until = timezone.now() + options["overlap"] if options["overlap"] else None
     password = provisioning.rotate_account(account, valid_until=until)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
-from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning, removal
-from devicehub.db.batches import Pace, Stopped
-from devicehub.management.progress import counting, positive
+from devicehub.management.batch_command import BatchCommand
 from devicehub.removal import Erased, retained
 from devicehub.retention import pruning
 
 
-class Command(DatabaseCommand):
+class Command(BatchCommand):
     help = "Remove a device and everything that is stored of it, history included."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -26,14 +23,11 @@ class Command(DatabaseCommand):
         parser.add_argument("device_id")
         parser.add_argument("--dry-run", action="store_true", help="count, and remove nothing")
         parser.add_argument("--yes", action="store_true", help="do not ask")
-        parser.add_argument("--batch", type=positive, default=Pace.rows, help="rows of one transaction")
+        super().add_arguments(parser)
         parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
     def handle(self, *, device_id: str, batch: int, **options: Any) -> str:
-        try:
-            kind = provisioning.kind_of(options["type"])
-        except provisioning.UnknownKind as error:
-            raise CommandError(str(error)) from error
+        kind = provisioning.kind_of(options["type"])
         key, found = kind.key(device_id), removal.preview(kind, device_id)
         if found.is_empty:
             raise CommandError(f"There is no {key}, and nothing is left of one")
@@ -41,19 +35,13 @@ class Command(DatabaseCommand):
             return _report(f"{key} would be erased", found, as_json=options["json"])
         if not options["yes"] and not _agreed(key, found):
             raise CommandError("Nothing was changed; --yes does it without asking")
-        with counting(self.stderr, "deleted") as report:
-            pace = Pace(rows=batch, report=report)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: pace.stop.set())
+        stopped = f"Stopped: {key} is disabled and not gone yet; run it again"
+        with self.pace(batch, stopped=stopped) as pace:
             try:
                 done = removal.erase(kind, device_id, pace)
-            except removal.NothingThere as error:
-                raise CommandError(str(error)) from error
             except IntegrityError as error:  # and so ProtectedError and RestrictedError
                 reason = str(error.args[0] if error.args else error).partition("\n")[0]
                 raise CommandError(f"{key} cannot be deleted: {reason}") from error
-            except Stopped as error:
-                raise CommandError(f"Stopped: {key} is disabled and not gone yet; run it again") from error
         retained.clear()
         pruning.settle_file()
         return _report(f"{key} is erased", done, as_json=options["json"])

@@ -47,8 +47,6 @@ class Command(DatabaseCommand):
             raise CommandError(f"{file} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise CommandError(f"{file} cannot be read: it is not UTF-8 text") from error
-        except (provisioning.UnknownKind, credentials_file.UnreadableFile) as error:
-            raise CommandError(str(error)) from error
         rows = found.rows
         if found.ignored:
             self.stderr.write(f"Note: these columns are ignored: {', '.join(found.ignored)}")

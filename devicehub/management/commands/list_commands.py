@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 from django.db.models import Q, QuerySet
 from rich.console import Console
 from rich.table import Table
@@ -49,15 +49,12 @@ def _chosen(slug: str, device_id: str) -> QuerySet[DeviceCommand]:
     every = DeviceCommand.objects.all()
     if not slug:
         return every
-    try:
-        kind = provisioning.kind_of(slug)
-        if not device_id:
-            return every.filter(device_key__startswith=kind.key(""))
-        of_device = every.filter(device_key=kind.key(device_id))
-        if not of_device.exists():
-            provisioning.find(kind, device_id)
-    except (provisioning.UnknownKind, provisioning.UnknownDevice, ValueError) as error:
-        raise CommandError(str(error)) from error
+    kind = provisioning.kind_of(slug)
+    if not device_id:
+        return every.filter(device_key__startswith=kind.key(""))
+    of_device = every.filter(device_key=kind.key(device_id))
+    if not of_device.exists():
+        provisioning.find(kind, device_id)
     return of_device
 
 

@@ -16,9 +16,9 @@ from django.core.management.base import CommandError, CommandParser
 from authsvc.management.command import DatabaseCommand
 from devicehub.conf import settings
 from devicehub.messages.message import Outcome
-from devicehub.mqtt import SESSION_EXPIRY, InvalidAddress
+from devicehub.mqtt import SESSION_EXPIRY
 from devicehub.worker.loop import Worker
-from devicehub.worker.process import Identity, Process, WorkerFailed
+from devicehub.worker.process import Identity, Process
 
 
 class Command(DatabaseCommand):
@@ -64,24 +64,21 @@ class Command(DatabaseCommand):
         if retire and begin_anew:
             raise CommandError("--retire stores what --begin-anew would lose: give one of them")
         self.is_short = subscribe_only or retire
-        try:
-            process = Process(Identity.of(worker, retires=retire), report=self._report, on_batch=self._count)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: process.stop())
-            if metrics is not None:
-                _expose(process, *metrics)
-            process.connect(begin_anew=begin_anew)
-            if subscribe_only:
-                return _subscribed(process.identity, was_resumed=process.subscribe())
-            if retire:
-                process.retire()
-                said = f"Retired {process.identity}: it has no subscription any more."
-            else:
-                process.run()
-                said = "Stopped."
-        except (WorkerFailed, InvalidAddress) as error:
-            raise CommandError(str(error)) from error
-        return f"{said} {_described(process.worker)}"
+        process = Process(Identity.of(worker, retires=retire), report=self._report, on_batch=self._count)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: process.stop())
+        if metrics is not None:
+            _expose(process, *metrics)
+        process.connect(begin_anew=begin_anew)
+        if subscribe_only:
+            return _subscribed(process.identity, was_resumed=process.subscribe())
+        if retire:
+            process.retire()
+            return (
+                f"Retired {process.identity}: it has no subscription any more. {_described(process.worker)}"
+            )
+        process.run()
+        return f"Stopped. {_described(process.worker)}"
 
     def _report(self, text: str) -> None:
         if self.is_short and text.startswith("connected to"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Any
 
@@ -10,17 +9,17 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from django.template.defaultfilters import pluralize
 
-from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
-from devicehub.db.batches import Pace, Stopped
-from devicehub.management.progress import counting, positive
+from devicehub.management.batch_command import BatchCommand
 from devicehub.retention import partitions
 from devicehub.retention.partition_sql import NotPartitioned
 from devicehub.retention.partitions import Plan
 
 
-class Command(DatabaseCommand):
+class Command(BatchCommand):
     help = "Convert the reading table of a device type to range partitions by timestamp (PostgreSQL)."
+    verb = "copied"
+    batch_help = "rows that are copied at once"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
@@ -29,25 +28,17 @@ class Command(DatabaseCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
         parser.add_argument("--yes", action="store_true", help="do not ask")
-        parser.add_argument("--batch", type=positive, default=Pace.rows, help="rows that are copied at once")
+        super().add_arguments(parser)
 
     def handle(self, *, by: str, batch: int, **options: Any) -> str:
-        try:
-            made = partitions.plan(provisioning.kind_of(options["type"]), by)
-        except (provisioning.UnknownKind, NotPartitioned) as error:
-            raise CommandError(str(error)) from error
+        made = partitions.plan(provisioning.kind_of(options["type"]), by)
         if options["dry_run"]:
             return _described(made)
         if not options["yes"] and not self._agreed(made):
             raise CommandError("Nothing was changed; --yes does it without asking")
-        with counting(self.stderr, "copied") as report:
-            pace = Pace(rows=batch, report=report)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: pace.stop.set())
+        with self.pace(batch, stopped="Stopped; the table is as it was") as pace:
             try:
                 partitions.convert(made, pace)
-            except Stopped as error:
-                raise CommandError("Stopped; the table is as it was") from error
             except (DatabaseError, NotPartitioned) as error:
                 raise CommandError(f"The table is as it was: {error}") from error
         return f"{made.table} has {_partitions(made)}, and one for the rest"

@@ -41,10 +41,6 @@ class Command(DatabaseCommand):
             validate_device_id(f"{prefix}001")
             with _opened(output) as file:
                 self._provision(kind, prefix, count, file)
-        except (provisioning.UnknownKind, provisioning.IdentityTaken) as error:
-            raise CommandError(str(error)) from error
-        except ValidationError as error:
-            raise CommandError("; ".join(error.messages)) from error
         except FileExistsError as error:
             raise CommandError(f"{output} exists; name a new file") from error
         except OSError as error:

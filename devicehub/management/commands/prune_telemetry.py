@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -14,16 +13,14 @@ from django.db import IntegrityError
 from django.template.defaultfilters import pluralize
 
 from authsvc.durations import duration
-from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
-from devicehub.db.batches import Pace, Stopped
 from devicehub.kinds.registry import Kind, registry
-from devicehub.management.progress import counting, positive
+from devicehub.management.batch_command import BatchCommand
 from devicehub.retention import pruning
 from devicehub.retention.pruning import Pruned
 
 
-class Command(DatabaseCommand):
+class Command(BatchCommand):
     help = "Delete readings, messages, rollups and quarantined messages that are older than what is kept."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -34,7 +31,7 @@ class Command(DatabaseCommand):
             help="with a type: take this for its keep_readings and keep_messages, such as 30d",
         )
         parser.add_argument("--dry-run", action="store_true", help="count, and delete nothing")
-        parser.add_argument("--batch", type=positive, default=Pace.rows, help="rows of one transaction")
+        super().add_arguments(parser)
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     def handle(self, *, older_than: timedelta | None, batch: int, **options: Any) -> str:
@@ -43,10 +40,8 @@ class Command(DatabaseCommand):
         if older_than is not None and older_than < timedelta(hours=1):
             raise CommandError("--older-than is at least 1h: readings go by whole hours")
         report: dict[str, list[Pruned]] = {}
-        with counting(self.stderr, "deleted") as report_rows:
-            pace = Pace(rows=batch, report=report_rows)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: pace.stop.set())
+        stopped = "Stopped before the end; what is gone is gone, run it again"
+        with self.pace(batch, stopped=stopped) as pace:
             try:
                 for kind in _kinds(options["type"]):
                     report[kind.slug] = (
@@ -58,12 +53,8 @@ class Command(DatabaseCommand):
                     report["quarantine"] = [
                         pruning.preview_quarantine() if options["dry_run"] else pruning.prune_quarantine(pace)
                     ]
-            except Stopped as error:
-                raise CommandError("Stopped before the end; what is gone is gone, run it again") from error
             except IntegrityError as error:
                 raise CommandError(f"Another table refers to rows that should go: {error}") from error
-            except (provisioning.UnknownKind, pruning.NotKept) as error:
-                raise CommandError(str(error)) from error
             pruning.settle_file()
         if options["json"]:
             return json.dumps(

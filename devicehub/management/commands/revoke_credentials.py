@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
@@ -18,11 +18,8 @@ class Command(DatabaseCommand):
         parser.add_argument("device_id")
 
     def handle(self, *, device_id: str, **options: Any) -> str:
-        try:
-            kind = provisioning.kind_of(options["type"])
-            provisioning.revoke(provisioning.find(kind, device_id))
-        except (provisioning.UnknownKind, provisioning.UnknownDevice) as error:
-            raise CommandError(str(error)) from error
+        kind = provisioning.kind_of(options["type"])
+        provisioning.revoke(provisioning.find(kind, device_id))
         return (
             f"The credentials of {kind.key(device_id)} have ended: every further question is denied. "
             "A broker that does not ask again keeps an open connection; docs/how-to/rotate-and-revoke.md."

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from authsvc.credentials import UNTIL_USED
@@ -37,15 +37,9 @@ class Command(DatabaseCommand):
         parser.add_argument("--json", action="store_true")
 
     def handle(self, **options: Any) -> str:
-        try:
-            device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
-        except (provisioning.UnknownKind, provisioning.UnknownDevice) as error:
-            raise CommandError(str(error)) from error
+        device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
         if options["ask"]:
-            try:
-                provisioning.choose_password(device, ask_password())
-            except ValueError as error:
-                raise CommandError(str(error)) from error
+            provisioning.choose_password(device, ask_password())
             return f"{device.mqtt_username} has the password you chose. The old one has ended."
         if options["api_key"]:
             answer = {"api_key": provisioning.rotate_api_key(device)}

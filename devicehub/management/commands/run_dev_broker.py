@@ -12,14 +12,16 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
+
+from authsvc.management.command import DatabaseCommand
 
 USER_PLUGIN = "amqtt.contrib.http.UserAuthHttpPlugin"
 TOPIC_PLUGIN = "amqtt.contrib.http.TopicAuthHttpPlugin"
 ANSWER_SECONDS = 5  # for one answer; aMQTT loses the rest of a delivery that is not answered in time
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Run aMQTT with its HTTP plugins. AUTHSVC_TOKEN holds the token of a broker of dialect amqtt."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -69,20 +69,13 @@ class Command(DatabaseCommand):
             sys.exit(1)
 
     def _send(self, options: dict[str, Any]) -> BaseDevice:
+        device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
         try:
-            kind = provisioning.kind_of(options["type"])
-            device = provisioning.find(kind, options["device_id"])
             with transaction.atomic():  # its id is known before the broker is asked, which may take a while
                 self.sent_id = commands.send(
                     device, options["name"], options["payload"], deadline=options["deadline"]
                 )
-        except (
-            provisioning.UnknownKind,
-            provisioning.UnknownDevice,
-            commands.CommandNotSent,
-            ValueError,
-            TypeError,
-        ) as error:
+        except (ValueError, TypeError) as error:  # of the command's declaration
             raise CommandError(str(error)) from error
         return device
 

@@ -8,18 +8,15 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 
 from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
 from devicehub.conf import settings
-from devicehub.mqtt import BrokerAddress, InvalidAddress, MqttError, allow_files
+from devicehub.mqtt import BrokerAddress, allow_files
 from devicehub.simulation.faults import Faults
-from devicehub.simulation.logins import NotSimulated, enlist
+from devicehub.simulation.logins import enlist
 from devicehub.simulation.run import Result, Simulation, any_seed
-
-REFUSED = (provisioning.UnknownKind, provisioning.IdentityTaken, NotSimulated, InvalidAddress, MqttError)
 
 
 class Command(DatabaseCommand):
@@ -85,10 +82,6 @@ class Command(DatabaseCommand):
             result = running[0].run(duration)
         except KeyboardInterrupt as error:
             raise CommandError("Stopped before anything was published") from error
-        except ValidationError as error:
-            raise CommandError("; ".join(error.messages)) from error
-        except (*REFUSED, ValueError) as error:
-            raise CommandError(str(error)) from error
         return self._told(result, options["json"])
 
     def _prepared(self, count: int, prefix: str, options: dict[str, Any]) -> Simulation:
