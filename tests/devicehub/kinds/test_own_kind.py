@@ -1,6 +1,7 @@
 """A kind without a DeviceType and without a table of readings passes everywhere: the heat meters of `heat`."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from devicehub.dashboard.selection import parse, plottable
 from devicehub.db.batches import Pace
 from devicehub.history import latest, rollups
 from devicehub.kinds import topics
+from devicehub.kinds.declare import Hooks
 from devicehub.kinds.registry import DuplicateKind, Kind, registry
 from devicehub.messages.message import Outcome, Reason
 from devicehub.models import CommandState, DeviceCommand, QuarantinedMessage
@@ -179,6 +181,23 @@ class TestIngest:
             signals.device_data_received.disconnect(receiver, sender=heat.HeatMeter)
 
         assert heard == [(heat.HeatMeter, "HEAT-001", {"energy": 1}, own(meter.device, "data"))]
+
+    def test_its_hooks_are_called(self, kind, meter):
+        heard = []
+
+        class Loud(Hooks):
+            def on_data(self, device, readings):
+                heard.append((device.device_id, readings))
+
+        registry.unregister("heatmeter")
+        registry.register(replace(kind, hooks=Loud))
+        try:
+            send(meter.device, {"energy": 1})
+        finally:
+            registry.unregister("heatmeter")
+            registry.register(kind)
+
+        assert heard == [("HEAT-001", {"energy": 1.0})]
 
 
 class TestPresence:
