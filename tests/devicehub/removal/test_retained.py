@@ -19,8 +19,8 @@ from devicehub.removal import disabled, retained
 from devicehub.worker.loop import _message
 from fleet.models import WeatherStationDevice, WeatherStationMessage
 from rig import servers
-from rig.hub import eventually
-from rig.telemetry import TOPICS, topics_to_clear
+from rig.hub import eventually, listener
+from rig.telemetry import TOPICS, sql, topics_to_clear
 
 
 class TestGrants:
@@ -227,3 +227,23 @@ class TestRetained:
         assert retained.clear() == 3
 
         assert retained_at(broker) == {}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_clears_what_is_retained_of_a_device_that_sql_disabled(station, neighbour, broker, tmp_path):
+    """It looks every 15 seconds."""
+    theirs = "things/weatherstation/STATION-002/data"
+    worker = listener(tmp_path, f"mqtt://127.0.0.1:{broker}")
+    device = Connection(BrokerAddress("127.0.0.1", broker), "device")
+    worker.start()
+    try:
+        for topic in (TOPICS[1], theirs):
+            device.publish(Outgoing(topic, b'{"temperature": 1}', retain=True))
+        assert set(retained_at(broker)) == {TOPICS[1], theirs}
+
+        sql(f"UPDATE fleet_weatherstationdevice SET is_active = false WHERE id = {station.pk}")
+
+        assert eventually(lambda: set(retained_at(broker)) == {theirs}, 20)
+    finally:
+        device.close()
+        worker.stop()
