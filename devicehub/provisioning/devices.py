@@ -12,7 +12,7 @@ from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.topics import MessageType
-from devicehub.models import BaseDevice, DisabledDevice
+from devicehub.models import BaseDevice, DisabledDevice, RemovalRequest
 from devicehub.provisioning.names import refuse_taken
 from devicehub.signals import device_provisioned, tell
 
@@ -66,6 +66,7 @@ def enable(device: BaseDevice) -> None:
     kind = registry.of(device)
     if kind is not None:
         DisabledDevice.objects.filter(kind=kind.slug, device_pk=device.pk).delete()
+        RemovalRequest.objects.filter(device_key=kind.key(device.device_id)).delete()
 
 
 def find(kind: Kind, device_id: str) -> BaseDevice:

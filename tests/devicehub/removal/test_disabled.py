@@ -134,10 +134,12 @@ def test_nothing_of_a_disabled_device_is_stored_at_once(station):
 
 
 def test_enabling_ends_a_removal(station):
+    """Also where the device is disabled again before a worker looks."""
     removal.request(station)
 
     provisioning.enable(station)
 
-    assert removal.work_off() == 0
     assert not RemovalRequest.objects.exists()
-    assert WeatherStationDevice.objects.get().is_active
+    provisioning.disable(station)
+    assert removal.work_off() == 0
+    assert WeatherStationDevice.objects.get() == station
