@@ -20,7 +20,6 @@ from paho.mqtt.properties import Properties
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message
 from devicehub.models import CommandState, DeviceCommand
-from devicehub.mqtt import Ack
 from rig import servers
 from rig.hub import ROOT, environment
 
@@ -59,25 +58,6 @@ class Device:
     def close(self):
         self._client.disconnect()
         self._client.loop_stop()
-
-
-class FakeConnection:
-    """A broker that says what a test tells it to; an exception is raised, a function called."""
-
-    connected = True
-    says = Ack()
-
-    def __init__(self, *_, **__):
-        pass
-
-    def publish(self, message, timeout):
-        said = type(self).says
-        if isinstance(said, Exception):
-            raise said
-        return said(message) if callable(said) else said
-
-    def close(self):
-        pass
 
 
 def the_command():

@@ -22,6 +22,7 @@ from authsvc.operation import denials
 from devicehub import mqtt
 from devicehub.dashboard import overview
 from rig.cast import Cast, provision
+from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
 
@@ -140,20 +141,6 @@ def neighbour(transactional_db: None) -> Cast:
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[mqtt.Outgoing]:
     """What would have gone to the broker, which acknowledges everything."""
-    messages: list[mqtt.Outgoing] = []
-
-    class Connection:
-        connected = True
-
-        def __init__(self, *_: Any, **__: Any) -> None:
-            pass
-
-        def publish(self, message: mqtt.Outgoing, timeout: float) -> mqtt.Ack:
-            messages.append(message)
-            return mqtt.Ack()
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(mqtt, "Connection", Connection)
-    return messages
+    broker = MemoryBroker()
+    monkeypatch.setattr(mqtt, "Connection", broker.connect)
+    return broker.messages

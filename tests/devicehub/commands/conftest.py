@@ -6,7 +6,8 @@ import pytest
 
 from devicehub import commands, mqtt, signals
 from rig import servers
-from rig.command_queue import Device, FakeConnection, running_mosquitto
+from rig.command_queue import Device, running_mosquitto
+from rig.memory_broker import MemoryBroker
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +43,19 @@ def arrive():
 
 
 @pytest.fixture
-def said(monkeypatch):
+def memory_broker(monkeypatch):
+    """The broker that commands go to, in this process."""
+    broker = MemoryBroker()
+    monkeypatch.setattr(mqtt, "Connection", broker.connect)
+    return broker
+
+
+@pytest.fixture
+def said(memory_broker):
     """Set what the broker says: `said(Ack(0x10, ...))`."""
-    monkeypatch.setattr(mqtt, "Connection", FakeConnection)
 
     def say(answer):
-        monkeypatch.setattr(FakeConnection, "says", answer)
+        memory_broker.says = answer
 
     return say
 

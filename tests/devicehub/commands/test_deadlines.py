@@ -19,7 +19,6 @@ from rig.command_queue import (
     HOUR,
     QUEUED,
     SENT,
-    FakeConnection,
     make_due,
     queue,
     reply,
@@ -57,15 +56,15 @@ def test_no_attempt_is_put_off_beyond_the_deadline(no_broker, station):
 
 
 @pytest.fixture
-def while_connecting(said, monkeypatch):
+def while_connecting(memory_broker, monkeypatch):
     """Let something happen while the connection to the broker is being made, which takes its time."""
 
     def happens(event):
-        class Slow(FakeConnection):
-            def __init__(self, *_, **__):
-                event()
+        def connect(*arguments, **options):
+            event()
+            return memory_broker.connect(*arguments, **options)
 
-        monkeypatch.setattr(mqtt, "Connection", Slow)
+        monkeypatch.setattr(mqtt, "Connection", connect)
 
     return happens
 
