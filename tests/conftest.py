@@ -9,12 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from django.core.asgi import get_asgi_application
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
 from authsvc import background
-from authsvc.asgi import Entrance
 from authsvc.caches import clear_caches
 from authsvc.freshness import reader
 from authsvc.models import Broker
@@ -22,6 +20,7 @@ from authsvc.operation import denials
 from devicehub import mqtt
 from devicehub.dashboard import overview
 from rig.cast import Cast, provision
+from rig.entrances import ENTRANCES
 from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
@@ -34,11 +33,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in elsewhere]
-
-
-SITE = get_asgi_application()
-WAKE = background.wake
-ENTRANCES = {"asgi": Entrance(SITE), "django": SITE}
 
 
 @pytest.fixture(scope="session")

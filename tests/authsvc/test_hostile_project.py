@@ -15,9 +15,9 @@ from authsvc import policy, views
 from authsvc.dialects import emqx
 from authsvc.models import Broker
 from devicehub import provisioning
+from rig.entrances import ENTRANCES
 from rig.hostile_projects import HOSTILE, plain
 from rig.questions import QUESTIONS, good
-from tests.conftest import ENTRANCES
 
 # What a client library or a proxy may add to a question.
 ADDED = {

@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from devicehub import logins
 from devicehub.dashboard.views import POLICY
-from tests.conftest import ENTRANCES
+from rig.entrances import ENTRANCES
 
 PAGES = ["/login/", "/admin/login/"]
 PASSWORD = "looks-around-7"

@@ -1,3 +1,5 @@
+"""The migration of a next release: a column, after a while in which the old release must go on."""
+
 import os
 import pkgutil
 import time

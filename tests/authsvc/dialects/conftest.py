@@ -15,8 +15,8 @@ from authsvc.core import tokens
 from authsvc.dialects.base import JSON, Reply
 from authsvc.models import Account, Broker
 from rig.cast import provision
+from rig.entrances import ENTRANCES
 from rig.questions import OF_A_SUPERUSER, Root, World, token_of
-from tests.conftest import ENTRANCES
 
 
 @pytest.fixture

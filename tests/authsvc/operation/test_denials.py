@@ -18,8 +18,8 @@ from authsvc.models import Account, Denial
 from authsvc.operation import denials
 from fleet.models import WeatherStationDevice
 from rig.asking import DENIED, reasons, sql
+from rig.entrances import WAKE
 from rig.hub import eventually
-from tests.conftest import WAKE
 
 pytestmark = pytest.mark.usefixtures("nothing_pending")
 

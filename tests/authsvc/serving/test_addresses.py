@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from authsvc import conf
 from authsvc.models import Broker
 from authsvc.serving import addresses
-from tests.conftest import ENTRANCES
+from rig.entrances import ENTRANCES
 
 PROXIES = ["10.0.0.0/8", "2001:db8:ffff::/48"]
 CASES = [

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from devicehub.api import token as api_token
-from tests.conftest import ENTRANCES
+from rig.entrances import ENTRANCES
 
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.1"
 

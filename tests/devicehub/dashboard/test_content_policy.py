@@ -22,7 +22,7 @@ from devicehub.dashboard.policy import ADMIN_POLICY, HEADER, POLICY, content_pol
 from devicehub.models import DeviceCommand
 from fleet.models import WeatherStationDevice
 from rig import hub, servers
-from tests.devicehub.dashboard.test_dashboard import BROWSER_FLAGS
+from rig.browser import BROWSER_FLAGS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
 LOUD = ("error", "warning")  # kinds of lines on the console

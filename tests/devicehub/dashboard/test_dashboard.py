@@ -28,17 +28,9 @@ from devicehub.history import latest, series
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, DeviceStatus, QuarantinedMessage
 from rig import hub, servers
+from rig.browser import BROWSER_FLAGS
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
-BROWSER_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from devicehub.mqtt.listening.intake import LONG, MOST_PAIRS, MOST_PROPERTIES, h
 from fleet.models import WeatherStationReading
 from rig import servers, wire
 from rig.hub import eventually
-from tests.devicehub.mqtt.test_intake import PINGRESP, TOPIC, Broker, block, publish, text
+from rig.packets import PINGRESP, TOPIC, Broker, block, publish, text
 
 MIB = 1 << 20
 

@@ -1,0 +1,174 @@
+"""Rooms: the maps in README.md and CONTRIBUTING.md say the tree as it is, and tests stand where the code stands."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from rig.hub import ROOT
+
+pytestmark = pytest.mark.sqlite_only
+
+APPS = ("authsvc", "devicehub")
+PARTS = (*APPS, "fleet", "config", "tests", "rig", "bench", "script", "docs", "mosquitto", "requirements")
+LONGEST = 700
+# Rooms of the code whose tests stand elsewhere, because they reach it through something else.
+TESTED_ELSEWHERE = {
+    "authsvc/management": "commands are documented in test_docs and run in the rooms of what they call",
+    "authsvc/migrations": "tests/project/test_earlier_project.py migrates",
+    "devicehub/admin": "pages of the admin are tested with what they show and do",
+    "devicehub/migrations": "tests/project/test_earlier_project.py migrates",
+    "devicehub/static": "files of the pages, tested in the browser with the dashboard",
+    "devicehub/templates": "tested with the pages of the dashboard",
+    "devicehub/templatetags": "tests/devicehub/dashboard/test_navigation.py",
+}
+
+
+def rooms(app: str) -> set[str]:
+    """The folders of *app*, as paths from the root."""
+    return {
+        f"{app}/{found.name}"
+        for found in (ROOT / app).iterdir()
+        if found.is_dir() and found.name not in ("__pycache__", "locale")
+    }
+
+
+def section(page: str, heading: str) -> str:
+    text = (ROOT / page).read_text()
+    found = re.search(rf"^## {heading}$\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"{page} has no section {heading!r}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the tables in *text*, without their heads."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    found = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    rules = [number for number, cells in enumerate(found) if set("".join(cells)) <= set("-|: ")]
+    return [cells for number, cells in enumerate(found) if number not in rules and number + 1 not in rules]
+
+
+def paths(text: str) -> set[str]:
+    """What is written in *text* as a path of this repository; `<...>` and `*` stand for any name."""
+    code = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+    return {
+        word
+        for word in code
+        if re.fullmatch(r"[\w.<>*/-]+", word) and word.partition("/")[0] in PARTS and "/" in word
+    }
+
+
+def exists(path: str) -> bool:
+    return any(ROOT.glob(re.sub(r"<[^>]+>", "*", path).rstrip("/")))
+
+
+# The maps
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_room_has_a_line_in_the_readme_and_every_line_a_room(app):
+    files = {f"{app}/{file.name}" for file in (ROOT / app).glob("*.py") if file.name != "__init__.py"}
+    wanted = files | {f"{room}/" for room in rooms(app)}
+    listed = [
+        path
+        for cells in rows(section("README.md", "Architecture"))
+        for path in re.findall(rf"`({app}/[^`]+)`", cells[0])
+    ]
+
+    assert sorted(listed) == sorted(wanted)
+
+
+def test_every_line_of_the_map_says_what_its_room_holds():
+    for cells in rows(section("README.md", "Architecture")):
+        assert len(cells) == 2, cells
+        assert len(cells[1].split()) > 2, cells
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_a_page_names_only_paths_that_exist(page):
+    assert {path for path in paths((ROOT / page).read_text()) if not exists(path)} == set()
+
+
+def test_each_thing_to_add_has_its_file_its_list_and_its_test():
+    table = rows(section("CONTRIBUTING.md", "Where things belong"))
+
+    assert len(table) > 10
+    for cells in table:
+        assert len(cells) == 4, cells
+        assert all(cells), cells
+        assert paths(cells[1]), f"no file for {cells[0]}"
+        assert paths(cells[3]), f"no test for {cells[0]}"
+
+
+def test_each_list_that_the_map_names_is_there():
+    """A function, a class or a list in the third column stands in one of the files of its row."""
+    for cells in rows(section("CONTRIBUTING.md", "Where things belong")):
+        files = [
+            file
+            for path in paths(" ".join(cells[1:3]))
+            for file in ROOT.glob(re.sub(r"<[^>]+>", "*", path).rstrip("/"))
+            if file.is_file()
+        ]
+        text = "\n".join(file.read_text() for file in files)
+        for name in re.findall(r"`(?:\w+\.)?(\w+\(|[A-Z]\w+)", cells[2]):
+            assert name in text, f"{name} stands in no file that the row of {cells[0]!r} names"
+
+
+# The tests
+
+
+def test_no_file_of_tests_is_too_long():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in (ROOT / "tests").rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > LONGEST
+    }
+
+    assert long == {}
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_tests_stand_in_the_rooms_of_the_code(app):
+    tested = {room.removeprefix("tests/") for room in rooms(f"tests/{app}")}
+
+    assert tested | (rooms(app) & TESTED_ELSEWHERE.keys()) == rooms(app)
+    assert not tested & TESTED_ELSEWHERE.keys()
+
+
+def test_no_module_of_tests_imports_another():
+    """What two of them need stands in rig/, and a fixture in a conftest.py."""
+    found = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in [getattr(node, "module", None) or node.names[0].name]
+        if module.startswith("tests.")
+    ]
+
+    assert found == []
+
+
+def test_rig_holds_no_tests():
+    found = [
+        f"{path.name}: {node.name}"
+        for path in (ROOT / "rig").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if node.name.startswith(("test_", "Test"))
+    ]
+
+    assert found == []
+
+
+def test_every_module_of_tests_and_of_rig_says_its_subject():
+    modules = [*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "rig").rglob("*.py")]
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in modules
+        if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+
+    assert silent == []
