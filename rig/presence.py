@@ -12,7 +12,7 @@ from devicehub.ingest.pipeline import pipeline
 from devicehub.kinds.registry import registry
 from devicehub.messages.message import Message
 from devicehub.worker import silence
-from devicehub.worker.silence import Sweep
+from devicehub.worker.silence import SilenceWatch
 from fleet.models import WeatherStationDevice
 from rig.messages import NOW
 
@@ -64,11 +64,11 @@ def told():
 READING, ONLINE, OFFLINE = {"temperature": 1}, {"status": "online"}, {"status": "offline"}
 
 
-# --- The sweep
+# --- Silent devices
 
 
 class Clock:
-    """A worker that has listened for *listened*, and a sweep of it that is due whenever it runs.
+    """A worker that has listened for *listened*, and a watch of it that is due whenever it runs.
 
     It was at rest for *rest* seconds before, and heard the broker *quiet* seconds ago, then and now.
     """
@@ -76,13 +76,15 @@ class Clock:
     def __init__(self, listened=2 * WINDOW, **options):
         self.since = time.monotonic() - listened.total_seconds()
         self.quiet = 0
-        self.sweep = Sweep(lambda: self.since, heard_until=lambda: time.monotonic() - self.quiet, **options)
+        self.watch = SilenceWatch(
+            lambda: self.since, heard_until=lambda: time.monotonic() - self.quiet, **options
+        )
 
     def run(self, *, rest=silence.EVERY):
-        self.sweep._due.clear()
-        self.sweep._rested_since = time.monotonic() - rest
-        self.sweep._until = time.monotonic() - self.quiet
-        return self.sweep.run()
+        self.watch._due.clear()
+        self.watch._rested_since = time.monotonic() - rest
+        self.watch._until = time.monotonic() - self.quiet
+        return self.watch.run()
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class Login:
     password: str = field(repr=False)
 
 
-def enlist(
+def issue_logins(
     kind: Kind, prefix: str, count: int, progress: Callable[[int], None] = lambda _: None
 ) -> list[Login]:
     """*count* simulated devices `{prefix}001`, ... with new credentials; made where they do not exist.
@@ -44,13 +44,13 @@ def enlist(
         _refuse_real(kind, kind.device_model.objects.filter(device_id__in=some))
     logins: list[Login] = []
     for some in batched(ids, AT_ONCE):
-        logins += _enlist(kind, some)
+        logins += _issue_some(kind, some)
         progress(len(logins))
     return logins
 
 
 @transaction.atomic
-def _enlist(kind: Kind, ids: list[str]) -> list[Login]:
+def _issue_some(kind: Kind, ids: list[str]) -> list[Login]:
     """One transaction. Rows that exist are locked before they are judged: none becomes a real one meanwhile."""
     model = kind.device_model
     known: dict[str, BaseDevice] = {

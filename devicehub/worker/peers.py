@@ -25,8 +25,8 @@ PATIENCE = timedelta(hours=1)  # that a worker may be away until the others go o
 FORGOTTEN = timedelta(days=8)  # when also a session of MQTT 5 has ended
 
 
-class Share:
-    """The share of the worker *client_id* in the messages that *group* gets; an empty one has one worker.
+class Peers:
+    """The other workers of *group*, as the worker *client_id* sees them; an empty group has one worker.
 
     For one thread.
     """
@@ -84,7 +84,7 @@ class Share:
         if not is_waited_for:
             hint = "devices whose messages wait for it at the broker count as silent; bring it back, or end its session"
         seconds = round((now - other.heard_until).total_seconds())
-        log.warning("sweep.worker_is_away", worker=other.client_id, seconds=seconds, hint=hint)
+        log.warning("worker.peer_is_away", worker=other.client_id, seconds=seconds, hint=hint)
 
     def _write(self, since: float, until: float) -> None:
         """So many seconds ago."""

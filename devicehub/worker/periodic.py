@@ -33,7 +33,7 @@ class _Repeated:
     trouble: str = ""  # why it failed the last time
 
 
-class Upkeep:
+class PeriodicWork:
     """Runs tasks until it is stopped. A task that fails runs again when it is due.
 
     Why is logged once, and not again while the same goes on: some run every second, and an outage may take hours.

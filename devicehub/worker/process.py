@@ -22,8 +22,8 @@ from devicehub.mqtt import BrokerAddress, Connection, Listener, MqttError
 from devicehub.worker import admission, exposition, sessions
 from devicehub.worker.durability import settle
 from devicehub.worker.loop import BATCH, POLL, RETRY, Worker
-from devicehub.worker.peers import Share
-from devicehub.worker.periodic import Upkeep
+from devicehub.worker.peers import Peers
+from devicehub.worker.periodic import PeriodicWork
 from devicehub.worker.tasks import Context
 
 SETTLE_SECONDS = 30.0  # for the broker to answer what concerns former subscriptions
@@ -136,12 +136,12 @@ class Process:
 
     def run(self) -> None:
         """Store, and do the periodic work, until stop(). Raises WorkerFailed when the broker refuses for good."""
-        upkeep = Upkeep.of(self._context())
+        periodic = PeriodicWork.of(self._context())
         with self.worker:
             if not self.worker.stopping:
-                upkeep.start()
+                periodic.start()
             self.worker.run()
-            upkeep.stop()
+            periodic.stop()
             commands.close()
             self.listener.stop()
         self._check()
@@ -179,7 +179,7 @@ class Process:
             heard_since=lambda: worker.heard_since,
             heard_until=lambda: worker.heard_until,
             stored=lambda: worker.outcomes.total(),
-            share=Share(settings.mqtt_group, self.identity.client_id),
+            peers=Peers(settings.mqtt_group, self.identity.client_id),
             notify=worker.announcer.tell_transitions,
             stopped=threading.Event(),
         )

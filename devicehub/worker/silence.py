@@ -21,7 +21,7 @@ from devicehub.ingest.announce import announce_transitions
 from devicehub.ingest.presence import Transition
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import OPERATOR_STATES, DeviceStatus
-from devicehub.worker.peers import Share
+from devicehub.worker.peers import Peers
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +40,12 @@ COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STAT
 Tell = Callable[[Sequence[Transition]], None]
 
 
-class Sweep:
-    """Calls devices overdue that this worker would have heard; run() is a task of Upkeep.
+class SilenceWatch:
+    """Marks devices as overdue that this worker would have heard; run() is one of the tasks of a worker.
 
     *listening_since* and *heard_until* are by time.monotonic(), the first None for not listening: devices get a full
     window to be heard in after an outage, after the clock was set, and after this process was stopped for a while.
-    *share* knows what the workers heard that have the rest of the messages. *stopping* ends a run between two batches.
+    *peers* knows what the workers heard that have the rest of the messages. *stopping* ends a run between two batches.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Sweep:
         listening_since: Callable[[], float | None],
         *,
         heard_until: Callable[[], float] = lambda: time.monotonic(),
-        share: Share | None = None,
+        peers: Peers | None = None,
         tell: Tell = announce_transitions,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._listening_since, self._heard_until = listening_since, heard_until
-        self._share = share or Share("", "")
+        self._peers = peers or Peers("", "")
         self._tell, self._stopping = tell, stopping
         self._due: dict[str, float] = {}
         self._under_way: dict[str, Iterator[list[Transition]]] = {}
@@ -85,7 +85,7 @@ class Sweep:
                 continue
             # In this order: who is stopped between the two looks at a clock waits for longer, and not for less.
             limit = timezone.now() - timedelta(seconds=time.monotonic() - until + window)
-            batches = self._under_way.pop(kind.slug, None) or sweep(kind, limit)
+            batches = self._under_way.pop(kind.slug, None) or mark_silent(kind, limit)
             for transitions in batches:
                 changed += len(transitions)
                 if transitions and listeners.are_there(kind):
@@ -104,18 +104,18 @@ class Sweep:
         now = time.monotonic()
         offset = time.time() - now
         if abs(offset - self._offset) > JUMP:
-            log.warning("sweep.clock_was_set", seconds=round(offset - self._offset))
+            log.warning("worker.clock_was_set", seconds=round(offset - self._offset))
             self._anew = now
         if now - self._rested_since > AWAY:
-            log.warning("sweep.was_away", seconds=round(now - self._rested_since))
+            log.warning("worker.was_away", seconds=round(now - self._rested_since))
             self._anew = now
         self._offset = offset
         since, heard = self._listening_since(), self._heard_until()
         until, self._until = min(self._until, heard), heard
-        return (now, now) if since is None else self._share.heard(max(since, self._anew), until)
+        return (now, now) if since is None else self._peers.heard(max(since, self._anew), until)
 
 
-def sweep(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:
+def mark_silent(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:
     """Mark the devices of *kind* that were not heard since *limit*, a transaction for each batch.
 
     Yields what changed, after its commit.

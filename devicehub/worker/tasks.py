@@ -22,9 +22,9 @@ from devicehub.ingest.presence import Transition
 from devicehub.removal import disabled
 from devicehub.retention import partitions
 from devicehub.worker import silence, wal_checkpoints
-from devicehub.worker.peers import Share
-from devicehub.worker.silence import Sweep
-from devicehub.worker.wal_checkpoints import Checkpoints
+from devicehub.worker.peers import Peers
+from devicehub.worker.silence import SilenceWatch
+from devicehub.worker.wal_checkpoints import WalCheckpoints
 
 SEND_EVERY = 1.0  # seconds between two looks for commands that are due
 ROLL_UP_EVERY = 60.0
@@ -49,7 +49,7 @@ class Context:
     heard_since: Callable[[], float | None]
     heard_until: Callable[[], float]
     stored: Callable[[], int]
-    share: Share
+    peers: Peers
     notify: Callable[[Sequence[Transition]], None]
     stopped: threading.Event
 
@@ -112,18 +112,18 @@ def pace(context: Context) -> Pace:
     return Pace(stop=context.stopped)
 
 
-def _sweep(context: Context) -> Sweep:
-    return Sweep(
+def _silence(context: Context) -> SilenceWatch:
+    return SilenceWatch(
         context.heard_since,
         heard_until=context.heard_until,
-        share=context.share,
+        peers=context.peers,
         tell=context.notify,
         stopping=context.stopped.is_set,
     )
 
 
-def _checkpoints(context: Context) -> Checkpoints | None:
-    return Checkpoints(context.stored) if connection.vendor == "sqlite" else None
+def _checkpoints(context: Context) -> WalCheckpoints | None:
+    return WalCheckpoints(context.stored) if connection.vendor == "sqlite" else None
 
 
 def _roll_up(pace: Pace) -> None:
@@ -131,10 +131,10 @@ def _roll_up(pace: Pace) -> None:
         pass  # a fast fleet brings more in a minute than one call takes
 
 
-register("silence", silence.EVERY, Sweep.run, needs=_sweep)
+register("silence", silence.EVERY, SilenceWatch.run, needs=_silence)
 register("commands", SEND_EVERY, commands.send_due)
 register("rollups", ROLL_UP_EVERY, _roll_up, needs=pace)
 register("retained", REMOVE_EVERY, disabled.clear)
 register("removal", REMOVE_EVERY, removal.work_off, needs=pace)
 register("partitions", EXTEND_EVERY, partitions.extend_all, needs=pace)
-register("wal_checkpoints", wal_checkpoints.EVERY, Checkpoints.run, needs=_checkpoints)
+register("wal_checkpoints", wal_checkpoints.EVERY, WalCheckpoints.run, needs=_checkpoints)

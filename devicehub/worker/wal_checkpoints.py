@@ -16,7 +16,7 @@ MESSAGES = 8_000  # stored since the last copy; where each has pages of its own,
 PATIENCE = 250  # milliseconds that storing may have to wait for those who still read the log
 
 
-class Checkpoints:
+class WalCheckpoints:
     """A task for the thread of its own connection; *stored* tells how many messages were stored so far."""
 
     def __init__(self, stored: Callable[[], int]) -> None:

@@ -110,7 +110,7 @@ def test_commands_and_files_refuse_it_too(account, kind, tmp_path):
         )
     assert not (tmp_path / "out").exists()  # so that the same name may be given again
     with pytest.raises(IdentityTaken):
-        logins.enlist(kind, "ingest-", 1)
+        logins.issue_logins(kind, "ingest-", 1)
     rows = credentials_file.read(
         f"username,hash,device_id,client_id\ningest-1,{PASSWORD_HASH},S1,\nu2,{PASSWORD_HASH},ingest-2,\n"
         f"u3,{PASSWORD_HASH},S3,ingest-3\nu4,{PASSWORD_HASH},S4,backup\nu5,{PASSWORD_HASH},S5,ingest5\n"

@@ -15,7 +15,7 @@ from devicehub import provisioning
 from devicehub.conf import settings
 from devicehub.mqtt import BrokerAddress, allow_files
 from devicehub.simulation.faults import Faults
-from devicehub.simulation.logins import enlist
+from devicehub.simulation.logins import issue_logins
 from devicehub.simulation.run import Result, Simulation, any_seed
 
 
@@ -91,7 +91,7 @@ class Command(DatabaseCommand):
         BrokerAddress.parse(settings.mqtt_url)  # before the credentials of thousands are changed for nothing
         return Simulation(
             kind,
-            enlist(kind, prefix, count, self._progress("made", count)),
+            issue_logins(kind, prefix, count, self._progress("made", count)),
             interval=options["interval"],
             misbehave=options["misbehave"],
             history=options["history"],

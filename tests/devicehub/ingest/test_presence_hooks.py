@@ -76,10 +76,10 @@ def test_hooks_and_signals_see_what_is_stored(witnessed, published):
     ]
 
 
-def test_the_sweep_tells_after_its_commit(witnessed):
+def test_the_watch_tells_after_its_commit(witnessed):
     silent()
     one = Clock()
-    one.sweep._heard_for = lambda: 1e9
+    one.watch._heard_for = lambda: 1e9
     one.run()
 
     assert witnessed == [
@@ -89,7 +89,7 @@ def test_the_sweep_tells_after_its_commit(witnessed):
 
 
 def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, monkeypatch, published):
-    """Whoever sends the signal: ingest, the sweep, a command or who made the device."""
+    """Whoever sends the signal: ingest, the watch for silent devices, a command or who made the device."""
     told = []
 
     def broken(**_):
@@ -109,7 +109,7 @@ def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, 
         pipeline([said(READING, "data"), said({"id": command, "ok": True}, "reply")])
         WeatherStationDevice.objects.update(last_seen=timezone.now() - HOUR)
         one = Clock()
-        one.sweep._heard_for = lambda: 1e9
+        one.watch._heard_for = lambda: 1e9
         assert one.run() == 1
     finally:
         for signal, receiver in receivers:

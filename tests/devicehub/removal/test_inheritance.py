@@ -102,7 +102,7 @@ WAYS = {
         update_conflicts=True, unique_fields=["device_id"], update_fields=["name"],
     ),
     "provisioning": lambda: provisioning.create(registry.get("weatherstation"), "STATION-001"),
-    "simulation": lambda: logins.enlist(registry.get("weatherstation"), "STATION-", 1),
+    "simulation": lambda: logins.issue_logins(registry.get("weatherstation"), "STATION-", 1),
     "a new id by save": lambda: (
         device := move(), setattr(device, "device_id", "STATION-001"), device.save(),
     ),

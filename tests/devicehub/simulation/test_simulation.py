@@ -35,7 +35,7 @@ from devicehub.mqtt import BrokerAddress, Connection, MqttError, Outgoing, allow
 from devicehub.mqtt.swarm.swarm import FEW
 from devicehub.simulation import faults, series
 from devicehub.simulation.faults import Faults, junk
-from devicehub.simulation.logins import NotSimulated, enlist
+from devicehub.simulation.logins import NotSimulated, issue_logins
 from devicehub.simulation.run import Simulation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import servers
@@ -199,7 +199,7 @@ def test_a_simulation_never_takes_a_real_devices_credentials():
     real, _ = provisioning.create(kind, "SIM-601")
 
     with pytest.raises(NotSimulated, match="weatherstation/SIM-601 is a real device"):
-        enlist(kind, "SIM-", 700)
+        issue_logins(kind, "SIM-", 700)
 
     assert list(WeatherStationDevice.objects.all()) == [real]
     assert WeatherStationDevice.objects.get().mqtt_password_hash == real.mqtt_password_hash
@@ -209,11 +209,11 @@ def test_a_simulation_never_takes_a_real_devices_credentials():
 def test_a_simulation_issues_its_own_devices_credentials_anew():
     """And changes nothing else of them."""
     kind = provisioning.kind_of("weatherstation")
-    first = enlist(kind, "SIM-", 2)[1]
+    first = issue_logins(kind, "SIM-", 2)[1]
     WeatherStationDevice.objects.filter(device_id="SIM-002").update(name="by the river", is_active=False)
     before = WeatherStationDevice.objects.get(device_id="SIM-002")
 
-    logins = enlist(kind, "SIM-", 3)
+    logins = issue_logins(kind, "SIM-", 3)
 
     after = WeatherStationDevice.objects.get(device_id="SIM-002")
     assert [login.device_id for login in logins] == ["SIM-001", "SIM-002", "SIM-003"]
@@ -229,7 +229,7 @@ def test_a_simulated_id_that_another_type_has_is_refused():
     IrrigationValveDevice.objects.create(device_id="SIM-002")
 
     with pytest.raises(provisioning.IdentityTaken, match="irrigationvalve/SIM-002 has"):
-        enlist(provisioning.kind_of("weatherstation"), "SIM-", 2)
+        issue_logins(provisioning.kind_of("weatherstation"), "SIM-", 2)
 
     assert not WeatherStationDevice.objects.exists()
 
@@ -237,7 +237,7 @@ def test_a_simulated_id_that_another_type_has_is_refused():
 @pytest.mark.django_db
 def test_a_prefix_that_makes_no_id_is_refused():
     with pytest.raises(InvalidDeviceId):
-        enlist(provisioning.kind_of("weatherstation"), "a/b", 2)
+        issue_logins(provisioning.kind_of("weatherstation"), "a/b", 2)
 
 
 @pytest.mark.django_db
@@ -246,8 +246,8 @@ def test_thousands_of_devices_are_made_in_seconds():
     told = []
     began = time.monotonic()
 
-    enlist(kind, "SIM-", 2000, told.append)
-    enlist(kind, "SIM-", 2000)
+    issue_logins(kind, "SIM-", 2000, told.append)
+    issue_logins(kind, "SIM-", 2000)
 
     assert time.monotonic() - began < 10
     assert told == [500, 1000, 1500, 2000]
@@ -371,7 +371,7 @@ def running(settings, port, count, url="mqtt://127.0.0.1:{}", **options):
     kind = provisioning.kind_of("weatherstation")
     lines = []
     simulation = Simulation(
-        kind, enlist(kind, "SIM-", count), interval=0.5, history=0, report=lines.append, **options
+        kind, issue_logins(kind, "SIM-", count), interval=0.5, history=0, report=lines.append, **options
     )
     thread = threading.Thread(target=lambda: lines.append(simulation.run()))
     thread.start()

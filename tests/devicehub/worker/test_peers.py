@@ -10,7 +10,7 @@ from django.utils import timezone
 from structlog.testing import capture_logs
 
 from devicehub.models import IngestWorker
-from devicehub.worker.peers import Share
+from devicehub.worker.peers import Peers
 from rig.presence import HOUR, MINUTE, SECOND, WINDOW, Clock, silent
 
 # --- The shares of other workers
@@ -28,7 +28,7 @@ def other(db):
 @pytest.fixture
 def sharing(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 1e6)
-    return Clock(listened=3 * HOUR, share=Share("devicehub", "ingest-1"))
+    return Clock(listened=3 * HOUR, peers=Peers("devicehub", "ingest-1"))
 
 
 def test_another_worker_that_is_here_changes_nothing(sharing, other, told):
@@ -55,7 +55,7 @@ def test_another_worker_that_is_back_gets_a_window_to_hear_in(sharing, other, to
     assert sharing.run() == 0
 
     IngestWorker.objects.update(heard_since=timezone.now() - WINDOW - MINUTE)
-    sharing.sweep._share._look_at = 0
+    sharing.watch._peers._look_at = 0
     assert sharing.run() == 1
 
 
@@ -65,11 +65,11 @@ def test_another_worker_is_waited_for_an_hour_and_that_is_said_once(sharing, oth
     with capture_logs() as logs:
         for _ in range(2):
             assert sharing.run() == 0
-            sharing.sweep._share._look_at = 0
+            sharing.watch._peers._look_at = 0
         IngestWorker.objects.update(heard_until=timezone.now() - HOUR - MINUTE)
         assert sharing.run() == 1
 
-    assert [(line["event"], line["worker"]) for line in logs] == [("sweep.worker_is_away", "ingest-2")] * 2
+    assert [(line["event"], line["worker"]) for line in logs] == [("worker.peer_is_away", "ingest-2")] * 2
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_only_others_of_the_same_group_are_waited_for(sharing, other, told, grou
     IngestWorker.objects.update(heard_until=timezone.now() - HOUR / 2)
     silent()
 
-    assert Clock(share=Share(group, client_id)).run() == 1
+    assert Clock(peers=Peers(group, client_id)).run() == 1
 
 
 def test_a_worker_says_until_when_it_heard(sharing, db, told):
@@ -98,7 +98,7 @@ def test_a_worker_that_hears_nothing_leaves_what_it_said(sharing, db, told):
     sharing.run()
     [said] = IngestWorker.objects.values_list("heard_until", flat=True)
     sharing.since = None
-    sharing.sweep._share._look_at = sharing.sweep._share._write_at = 0
+    sharing.watch._peers._look_at = sharing.watch._peers._write_at = 0
 
     sharing.run()
 
@@ -107,7 +107,7 @@ def test_a_worker_that_hears_nothing_leaves_what_it_said(sharing, db, told):
 
 def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, told):
     sharing.run()
-    sharing.sweep._share._look_at = 0
+    sharing.watch._peers._look_at = 0
 
     with CaptureQueriesContext(connection) as queries:
         sharing.run()

@@ -9,37 +9,37 @@ import pytest
 from django.db import OperationalError, connection
 from structlog.testing import capture_logs
 
-from devicehub.worker.periodic import Upkeep
+from devicehub.worker.periodic import PeriodicWork
 from fleet.models import WeatherStationDevice
 from rig.hub import eventually
 
-# --- Upkeep
+# --- PeriodicWork
 
 
 @pytest.fixture
-def upkeep():
-    one = Upkeep()
+def periodic():
+    one = PeriodicWork()
     yield one
     one.stop()
 
 
-def test_tasks_run_at_their_intervals_and_a_failing_one_goes_on(upkeep):
+def test_tasks_run_at_their_intervals_and_a_failing_one_goes_on(periodic):
     ran = Counter()
 
     def fail():
         ran["failing"] += 1
         raise OperationalError("the database is away")
 
-    upkeep.add("failing", 0.01, fail)
-    upkeep.add("quick", 0.01, lambda: ran.update(["quick"]))
-    upkeep.add("slow", 60, lambda: ran.update(["slow"]))
-    upkeep.start()
+    periodic.add("failing", 0.01, fail)
+    periodic.add("quick", 0.01, lambda: ran.update(["quick"]))
+    periodic.add("slow", 60, lambda: ran.update(["slow"]))
+    periodic.start()
 
     assert eventually(lambda: min(ran["failing"], ran["quick"]) > 5)
     assert ran["slow"] == 1
 
 
-def test_a_task_that_goes_on_failing_is_told_once(upkeep):
+def test_a_task_that_goes_on_failing_is_told_once(periodic):
     """It may run every second, and a database may be away for hours."""
     ran, works = Counter(), threading.Event()
 
@@ -51,49 +51,49 @@ def test_a_task_that_goes_on_failing_is_told_once(upkeep):
     def told():
         return [(entry["task"], entry["error"], bool(entry["exc_info"])) for entry in logged]
 
-    upkeep.add("failing", 0.001, fail)
+    periodic.add("failing", 0.001, fail)
     once = [("failing", "OperationalError: the database is away", False)]
     with capture_logs() as logged:
-        upkeep.start()
+        periodic.start()
         assert eventually(lambda: ran[False] > 5)
         assert told() == once
         works.set()
         assert eventually(lambda: ran[True] > 1)
         works.clear()
         assert eventually(lambda: len(logged) > 1)
-        upkeep.stop()
+        periodic.stop()
     assert told() == once * 2
 
 
-def test_a_bug_in_a_task_is_told_with_its_place(upkeep):
-    upkeep.add("buggy", 60, lambda: {}["missing"])
+def test_a_bug_in_a_task_is_told_with_its_place(periodic):
+    periodic.add("buggy", 60, lambda: {}["missing"])
     with capture_logs() as logged:
-        upkeep.start()
+        periodic.start()
         assert eventually(lambda: logged)
 
     assert logged[0]["exc_info"]
 
 
 @pytest.mark.parametrize("tasks", [[], [60], [0.001]])
-def test_upkeep_stops_at_once(upkeep, tasks):
+def test_periodic_work_stops_at_once(periodic, tasks):
     for seconds in tasks:
-        upkeep.add("task", seconds, lambda: None)
-    upkeep.start()
+        periodic.add("task", seconds, lambda: None)
+    periodic.start()
 
     began = time.monotonic()
-    upkeep.stop()
+    periodic.stop()
 
     assert time.monotonic() - began < 1
-    assert not any(thread.is_alive() for thread in upkeep._threads)
+    assert not any(thread.is_alive() for thread in periodic._threads)
 
 
-def test_upkeep_that_never_started_stops(upkeep):
-    upkeep.stop()
+def test_periodic_work_that_never_started_stops(periodic):
+    periodic.stop()
 
-    assert upkeep.stopping
+    assert periodic.stopping
 
 
-def test_a_stop_waits_for_the_running_task_and_begins_it_no_more(upkeep):
+def test_a_stop_waits_for_the_running_task_and_begins_it_no_more(periodic):
     ended, running, end = [], threading.Event(), threading.Event()
 
     def task():
@@ -101,40 +101,40 @@ def test_a_stop_waits_for_the_running_task_and_begins_it_no_more(upkeep):
         end.wait(10)
         ended.append(True)
 
-    upkeep.add("task", 0.001, task)
-    upkeep.start()
+    periodic.add("task", 0.001, task)
+    periodic.start()
     running.wait(10)
     threading.Timer(0.2, end.set).start()
-    upkeep.stop()
+    periodic.stop()
 
     assert ended == [True]
 
 
-def test_a_receiver_that_would_end_the_thread_does_not_end_its_task(upkeep):
+def test_a_receiver_that_would_end_the_thread_does_not_end_its_task(periodic):
     ran = []
 
     def leave():
         ran.append(True)
         raise SystemExit(1)
 
-    upkeep.add("leaves", 0.001, leave)
-    upkeep.start()
+    periodic.add("leaves", 0.001, leave)
+    periodic.start()
 
     assert eventually(lambda: len(ran) > 2)
 
 
-def test_a_task_that_waits_does_not_hold_up_the_others(upkeep):
+def test_a_task_that_waits_does_not_hold_up_the_others(periodic):
     end, others = threading.Event(), []
-    upkeep.add("waits", 1, lambda: end.wait(10))
-    upkeep.add("other", 0.01, lambda: others.append(True))
-    upkeep.start()
+    periodic.add("waits", 1, lambda: end.wait(10))
+    periodic.add("other", 0.01, lambda: others.append(True))
+    periodic.start()
 
     assert eventually(lambda: len(others) > 3)
     end.set()
 
 
 @pytest.mark.parametrize("seconds", [60, 0.01])
-def test_upkeep_has_a_connection_of_its_own_and_closes_it(transactional_db, upkeep, seconds):
+def test_periodic_work_has_a_connection_of_its_own_and_closes_it(transactional_db, periodic, seconds):
     """At the end, and when nothing is due for a while."""
     used = []
 
@@ -142,13 +142,13 @@ def test_upkeep_has_a_connection_of_its_own_and_closes_it(transactional_db, upke
         WeatherStationDevice.objects.count()
         used.append(connection.connection)
 
-    upkeep.add("look", seconds, look)
-    upkeep.start()
+    periodic.add("look", seconds, look)
+    periodic.start()
     assert eventually(lambda: used)
     if seconds < 1:
         assert eventually(lambda: len(used) > 3)
         assert len(set(map(id, used[:3]))) == 1
-        upkeep.stop()
+        periodic.stop()
 
     assert used[0] is not connection.connection
     assert eventually(lambda: is_closed(used[-1]))

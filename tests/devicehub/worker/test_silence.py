@@ -70,7 +70,7 @@ def test_an_error_that_was_not_taken_back_is_still_one_when_the_device_is_back(d
 
 
 @pytest.mark.parametrize("state", ["maintenance", "provisioning"])
-def test_the_sweep_leaves_the_state_of_an_operator(db, worker, told, state):
+def test_the_watch_leaves_the_state_of_an_operator(db, worker, told, state):
     station = silent(status=state)
 
     assert [worker.run(), worker.run()] == [1, 0]
@@ -168,8 +168,8 @@ def test_what_the_broker_says_counts_a_run_later(db, worker):
     assert worker.run() == 0
 
     worker.quiet = 0
-    worker.sweep._due.clear()
-    assert [worker.sweep.run(), worker.run()] == [0, 1]
+    worker.watch._due.clear()
+    assert [worker.watch.run(), worker.run()] == [0, 1]
 
 
 @pytest.mark.parametrize("by", [YEARS, -YEARS, HOUR, -HOUR, 5 * SECOND])
@@ -221,13 +221,13 @@ def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, told, mon
     monkeypatch.setattr(silence, "BUDGET", -1)
     for n in range(10):
         silent(f"STATION-{n:03}")
-    runs = [worker.sweep.run() for _ in range(6)]
+    runs = [worker.watch.run() for _ in range(6)]
 
     assert runs == [2, 2, 2, 2, 2, 0]
     assert len(told) == len(set(told)) == 20
 
 
-def test_a_sweep_that_finds_nobody_writes_nothing(db, worker, django_assert_num_queries):
+def test_a_watch_that_finds_nobody_writes_nothing(db, worker, django_assert_num_queries):
     silent(for_=MINUTE)
     asked = 1 if connection.vendor == "sqlite" else 2  # PostgreSQL is asked for its clock
 
@@ -242,7 +242,7 @@ def test_two_workers_tell_of_an_overdue_device_once(transactional_db, told):
             silent(f"STATION-{turn}-{n}")
         workers = [Clock(HOUR * 24), Clock(HOUR * 24)]
         for one in workers:
-            one.sweep._heard_for = lambda: 1e9
+            one.watch._heard_for = lambda: 1e9
         assert sum(side_by_side(*[one.run for one in workers])) == 40
 
     assert len(told) == len(set(told)) == 3 * 40 * 2
@@ -252,7 +252,7 @@ def test_two_workers_tell_of_an_overdue_device_once(transactional_db, told):
 def test_a_device_that_is_being_heard_is_not_waited_for(transactional_db):
     station, neighbour = silent(), silent("STATION-002")
     one = Clock()
-    one.sweep._heard_for = lambda: 1e9
+    one.watch._heard_for = lambda: 1e9
     with transaction.atomic():
         WeatherStationDevice.objects.select_for_update().get(pk=station.pk)
         assert in_a_thread(one.run) == 1

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from devicehub.db.batches import Stopped
 from devicehub.worker import tasks
-from devicehub.worker.peers import Share
-from devicehub.worker.periodic import Upkeep
+from devicehub.worker.peers import Peers
+from devicehub.worker.periodic import PeriodicWork
 from devicehub.worker.tasks import Context, DuplicateTask
 from rig.hub import eventually
 
@@ -30,7 +30,7 @@ def context():
         heard_since=lambda: None,
         heard_until=lambda: 0.0,
         stored=lambda: 7,
-        share=Share("", "ingest-1"),
+        peers=Peers("", "ingest-1"),
         notify=lambda _: None,
         stopped=threading.Event(),
     )
@@ -42,7 +42,7 @@ def start(context):
     started = []
 
     def begin():
-        started.append(Upkeep.of(context))
+        started.append(PeriodicWork.of(context))
         started[-1].start()
 
     yield begin
@@ -104,9 +104,9 @@ def test_a_long_task_is_stopped_by_its_pace_and_has_not_failed(register, context
 
     register("long", 60, long, needs=tasks.pace)
     with capture_logs() as logged:
-        upkeep = Upkeep.of(context)
-        upkeep.start()
-        upkeep.stop()
+        periodic = PeriodicWork.of(context)
+        periodic.start()
+        periodic.stop()
 
     assert (ended, logged) == ([True], [])
 

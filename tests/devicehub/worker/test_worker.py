@@ -23,7 +23,7 @@ from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import Delivery
 from devicehub.worker import announcer, loop, metrics
 from devicehub.worker.announcer import Announcer
-from devicehub.worker.wal_checkpoints import MESSAGES, Checkpoints
+from devicehub.worker.wal_checkpoints import MESSAGES, WalCheckpoints
 from fleet.models import WeatherStationDevice
 from rig.hub import ROOT, environment
 from rig.messages import NOW
@@ -404,7 +404,7 @@ def test_the_log_of_sqlite_is_copied_once_enough_was_stored(tmp_path):
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the tables may be in the log alone
     stored = iter([MESSAGES - 1, MESSAGES, 2 * MESSAGES - 1, 2 * MESSAGES])
-    checkpoints = Checkpoints(lambda: next(stored))
+    checkpoints = WalCheckpoints(lambda: next(stored))
     found = []
     for number in range(4):
         QuarantinedMessage.objects.create(reason=str(number), received_at=NOW)
@@ -421,7 +421,7 @@ def test_the_log_of_sqlite_is_copied_once_enough_was_stored(tmp_path):
 def test_who_reads_the_log_of_sqlite_is_not_waited_for_long(tmp_path):
     """It keeps the log from beginning anew, and not for good."""
     stored = iter([MESSAGES, 2 * MESSAGES])
-    checkpoints = Checkpoints(lambda: next(stored))
+    checkpoints = WalCheckpoints(lambda: next(stored))
     QuarantinedMessage.objects.create(reason="before", received_at=NOW)
     with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as reader:
         reader.execute("BEGIN")
