@@ -17,7 +17,7 @@ FOR_EVER = 3600  # seconds
 
 
 class Nuisance(AppConfig):
-    name = "tests.nuisance"
+    name = "rig.nuisance"
 
     def ready(self) -> None:
         HARMS[os.environ.get("NUISANCE", "none")]()

@@ -2,4 +2,4 @@
 
 from config.settings import *  # noqa: F403
 
-MIGRATION_MODULES = {"fleet": "tests.nuisance.next"}
+MIGRATION_MODULES = {"fleet": "rig.nuisance.next"}

@@ -1,4 +1,4 @@
-"""The project's settings with the app `tests.nuisance`, for workers of the fault suite."""
+"""The project's settings with the app `rig.nuisance`, for workers of the fault suite."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ import time
 from config.settings import *  # noqa: F403
 from config.settings import INSTALLED_APPS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.nuisance"]
+INSTALLED_APPS = [*INSTALLED_APPS, "rig.nuisance"]
 
 
 def _sleep(seconds: float) -> None:

@@ -151,6 +151,35 @@ def test_no_module_of_tests_imports_another():
     assert found == []
 
 
+def test_every_dotted_name_in_quotes_leads_somewhere():
+    """What settings, patches and processes name by a text is no import that a checker sees."""
+    ours = re.compile(rf"(?:{'|'.join(APPS)}|fleet|config)(?:\.\w+){{2,}}|(?:rig|bench|tests)(?:\.\w+)+")
+    lost = [
+        f"{path.relative_to(ROOT)}: {node.value}"
+        for package in (*APPS, "fleet", "config", "rig", "bench", "tests")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "test_contracts.py"  # names modules that are in the wrong place
+        for parent in ast.walk(ast.parse(path.read_text()))
+        for node in ast.iter_child_nodes(parent)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and ours.fullmatch(node.value)
+        if not (isinstance(parent, ast.keyword) and parent.arg == "dispatch_uid")  # a name of its own
+        if not leads_somewhere(node.value)
+    ]
+
+    assert lost == []
+
+
+def leads_somewhere(name: str) -> bool:
+    """Return whether *name* is a module here, or a word in the module that its longest beginning names."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        folder = ROOT.joinpath(*parts[:length])
+        for file in (folder.with_suffix(".py"), folder / "__init__.py"):
+            if file.exists():
+                return length == len(parts) or parts[length] in re.findall(r"\w+", file.read_text())
+    return False
+
+
 def test_rig_holds_no_tests():
     found = [
         f"{path.name}: {node.name}"

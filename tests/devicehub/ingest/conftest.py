@@ -1,13 +1,12 @@
 """Devices that send, one of them with a reading of each type, and a record of what hooks and signals were told."""
 
 import pytest
-from django.db import connection
-from django.test.utils import isolate_apps
 
 from devicehub import DeviceType, Reading, StateField, reading_types, signals
 from devicehub.kinds.registry import registry
 from fleet.devices import IrrigationValve, WeatherStation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
+from rig.kinds import tables_of
 from rig.presence import station as station
 from rig.presence import told as told
 
@@ -40,17 +39,8 @@ def probe_kind(django_db_setup, django_db_blocker):
         layout = StateField(type="json", default={})
         depth = StateField(type="float")
 
-    with isolate_apps("fleet", "authsvc"):
-        models = Probe.create_models(module="fleet.models")
-    with django_db_blocker.unblock():
-        with connection.schema_editor() as editor:
-            for model in models:
-                editor.create_model(model)
-        yield registry.get("probe")
-        with connection.schema_editor() as editor:
-            for model in reversed(models):
-                editor.delete_model(model)
-    registry.unregister("probe")
+    with tables_of(Probe, django_db_blocker) as kind:
+        yield kind
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """A meter whose tables exist for the module, and the check of one payload that it sends."""
 
 import pytest
-from django.db import connection
-from django.test.utils import isolate_apps
 
 from devicehub import DeviceType, Reading, StateField, reading_types
-from devicehub.kinds.registry import registry
 from devicehub.models import QuarantinedMessage
+from rig.kinds import tables_of
 from rig.meter import FAILED, is_as_sent, send, stored
 
 
@@ -29,17 +27,8 @@ def meter_kind(django_db_setup, django_db_blocker):
         serviced_at = StateField(type="datetime")
         depth = StateField(type="float")
 
-    with isolate_apps("fleet", "authsvc"):
-        models = Meter.create_models(module="fleet.models")
-    with django_db_blocker.unblock():
-        with connection.schema_editor() as editor:
-            for model in models:
-                editor.create_model(model)
-        yield registry.get("meter")
-        with connection.schema_editor() as editor:
-            for model in reversed(models):
-                editor.delete_model(model)
-    registry.unregister("meter")
+    with tables_of(Meter, django_db_blocker) as kind:
+        yield kind
 
 
 @pytest.fixture

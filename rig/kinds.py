@@ -1,0 +1,32 @@
+"""Kinds that tests declare for themselves, in tables of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection
+from django.test.utils import isolate_apps
+
+from devicehub import DeviceType
+from devicehub.kinds.registry import Kind, registry
+
+
+@contextmanager
+def tables_of(device_type: type[DeviceType], django_db_blocker: Any) -> Iterator[Kind]:
+    """Make the models of *device_type* and their tables; both are gone when the context ends."""
+    with isolate_apps("fleet", "authsvc"):
+        models = device_type.create_models(module="fleet.models")
+    slug = device_type.get_slug()
+    kind = registry.get(slug)
+    assert kind is not None
+    with django_db_blocker.unblock():
+        with connection.schema_editor() as editor:
+            for model in models:
+                editor.create_model(model)
+        yield kind
+        with connection.schema_editor() as editor:
+            for model in reversed(models):
+                editor.delete_model(model)
+    registry.unregister(slug)
