@@ -38,7 +38,7 @@ class Rows(NamedTuple):
     last_id: int
 
 
-class Dialect(Protocol):
+class SqlDialect(Protocol):
     """What the two databases say in their own words."""
 
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows: ...
@@ -224,4 +224,4 @@ def pairs(after: tuple[str, str], most: int) -> list[tuple[str, str]]:
     return [(key, name) for key, name in found]
 
 
-dialect = PerVendor[Dialect](sqlite=_Sqlite(), postgresql=_Postgresql())
+dialect = PerVendor[SqlDialect](sqlite=_Sqlite(), postgresql=_Postgresql())

@@ -19,7 +19,7 @@ from django.utils import timezone
 from devicehub.conf import settings
 from devicehub.db import bulk
 from devicehub.db.statements import execute_many
-from devicehub.messages.message import Reason
+from devicehub.messages.message import FailureReason
 from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse
 
 ROW = 1024  # bytes that the rows of one message take, with their indexes, besides what its device chose
@@ -29,7 +29,7 @@ MOST_RECOUNTS = 20  # in one batch
 
 def owner_of(reason: str, device_key: str) -> str:
     """Return whose allowance a message counts in: ids of unknown devices can be invented without end."""
-    return "" if reason == Reason.UNKNOWN_DEVICE else device_key
+    return "" if reason == FailureReason.UNKNOWN_DEVICE else device_key
 
 
 class Allowance:
@@ -101,7 +101,7 @@ class Allowance:
 
 def _count(owner: str, limit: int) -> int:
     """Return how many bytes the quarantine holds of *owner*; it looks no further than at the rows that fill *limit*."""
-    of_strangers = Q(reason=Reason.UNKNOWN_DEVICE.value)
+    of_strangers = Q(reason=FailureReason.UNKNOWN_DEVICE.value)
     rows = QuarantinedMessage.objects.filter(
         Q(device_key="") | of_strangers if not owner else Q(device_key=owner) & ~of_strangers,
         replayed_at=None,

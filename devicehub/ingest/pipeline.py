@@ -27,7 +27,7 @@ from devicehub.kinds.store import Store
 from devicehub.kinds.topics import Address, MessageType
 from devicehub.messages import decode, validate
 from devicehub.messages.decode import Decoded, Document
-from devicehub.messages.message import Message, Notes, Outcome, Reason, Unreadable
+from devicehub.messages.message import FailureReason, Message, Notes, Outcome, Unreadable
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 from devicehub.removal import retained
 
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 # The database, or this machine: it has no more files to open, or no memory.
 CANNOT_STORE = (DatabaseError, InterfaceError, OSError, MemoryError)
 REPORTED = frozenset(DeviceStatus.values) - OPERATOR_STATES  # the statuses that a device can report of itself
-NOT_DECODED = frozenset({Reason.NOT_JSON, Reason.NOT_CBOR})
+NOT_DECODED = frozenset({FailureReason.NOT_JSON, FailureReason.NOT_CBOR})
 
 
 def pipeline(
@@ -88,21 +88,21 @@ def _addressed(
 ) -> Item:
     """*message* with its device, not yet read; or why nobody will read it."""
     if address is None:
-        return Rejected(message, Reason.UNKNOWN_TOPIC, "no device type has topics of this form")
+        return Rejected(message, FailureReason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
     device = devices.get((kind.slug, device_id))
     ended = device is None or not device.is_active
     if not message.payload and (ended or message.correlation_id == retained.FORGET):
         # Empty: the broker is told to forget what it retains of a device that ended (MQTT 5.0, 3.3.1.3).
-        return Rejected(message, Reason.UNKNOWN_DEVICE, "", outcome=Outcome.RETAINED)
+        return Rejected(message, FailureReason.UNKNOWN_DEVICE, "", outcome=Outcome.RETAINED)
     if device is None:
         key = kind.key(device_id)
-        return Rejected(message, Reason.UNKNOWN_DEVICE, f"there is no {key}", key)
+        return Rejected(message, FailureReason.UNKNOWN_DEVICE, f"there is no {key}", key)
     item = Judged(message, kind, device, message_type)
     if not device.is_active:
-        item.end(Outcome.FAILED, Reason.DISABLED_DEVICE, f"{item.key} is disabled")
+        item.end(Outcome.FAILED, FailureReason.DISABLED_DEVICE, f"{item.key} is disabled")
     elif message_type not in topics.FROM_DEVICE:
-        item.end(Outcome.FAILED, Reason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
+        item.end(Outcome.FAILED, FailureReason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
     return item
 
 
@@ -119,7 +119,7 @@ def _read(item: Judged) -> None:
         item.end(Outcome.FAILED, error.reason, error.detail)
     except Exception as error:
         log.exception("ingest.bug", topic=message.topic)
-        item.end(Outcome.FAILED, Reason.UNSTORABLE, type(error).__name__)
+        item.end(Outcome.FAILED, FailureReason.UNSTORABLE, type(error).__name__)
     else:
         item.outcome = Outcome.PARTIAL if item.notes else Outcome.STORED
 
@@ -146,7 +146,7 @@ def _read_data(item: Judged, found: Document) -> None:
     item.has_device_time = decoded.has_device_time
     item.samples = [sample for sample in decoded.samples if sample.values]
     if not item.samples:
-        raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the payload holds no value")
+        raise Unreadable(FailureReason.NO_VALUE, "; ".join(item.notes)[:400] or "the payload holds no value")
     item.sign = Sign(received, reading_at=max(sample.timestamp or received for sample in item.samples))
 
 
@@ -164,7 +164,7 @@ def _own(store: Store, found: Document, received: datetime) -> Decoded:
     decoded: Decoded = store.read(found, received)
     if len(decoded.samples) > _most_samples():
         detail = f"{len(decoded.samples)} samples; at most {_most_samples()} are stored of one message"
-        raise Unreadable(Reason.TOO_MANY_SAMPLES, detail)
+        raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
     return decoded
 
 
@@ -177,7 +177,7 @@ def _read_status(item: Judged, found: Document) -> None:
     if isinstance(content, str) and _word(content) in REPORTED:
         content = {"status": content}
     if not isinstance(content, dict):
-        raise Unreadable(Reason.NOT_A_READING, "a status is an object, or a status alone")
+        raise Unreadable(FailureReason.NOT_A_READING, "a status is an object, or a status alone")
     received, states = item.message.received_at, item.kind.state_fields
     sign = Sign(received)
     for name, value in content.items():
@@ -200,7 +200,7 @@ def _read_status(item: Judged, found: Document) -> None:
             item.notes.append(f"{name}: {error}")
             sign.is_unclear = sign.is_unclear or name == "status"
     if sign.status is None and not sign.columns:
-        raise Unreadable(Reason.NO_VALUE, "; ".join(item.notes)[:400] or "the status says nothing")
+        raise Unreadable(FailureReason.NO_VALUE, "; ".join(item.notes)[:400] or "the status says nothing")
     item.sign = sign
 
 
@@ -270,7 +270,7 @@ def _store_one(item: Item) -> Item:
             raise
         detail = f"it cannot be stored: {type(error).__name__}"
     if isinstance(item, Judged):
-        item.end(Outcome.FAILED, Reason.UNSTORABLE, detail)
+        item.end(Outcome.FAILED, FailureReason.UNSTORABLE, detail)
         item.document, item.notes = None, Notes()  # perhaps it is these that cannot be stored
         try:
             store.write([item])
@@ -279,7 +279,9 @@ def _store_one(item: Item) -> Item:
             if _cannot_store(error):
                 raise
             log.exception("ingest.not_even_raw", topic=item.message.topic)
-    refused = Rejected(item.message, Reason.UNSTORABLE, detail, item.key if isinstance(item, Judged) else "")
+    refused = Rejected(
+        item.message, FailureReason.UNSTORABLE, detail, item.key if isinstance(item, Judged) else ""
+    )
     store.write([refused])
     return refused
 

@@ -19,14 +19,14 @@ from devicehub.db import bulk, clock
 from devicehub.db.statements import PerVendor, execute, execute_many, query, quoted
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
-from devicehub.messages.message import Message, Reason
+from devicehub.messages.message import FailureReason, Message
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 
 # A message with one of these faults is a sign of life: its device published it. A status is not one: it may be a will.
 UNREADABLE = frozenset(
     {
-        *(Reason.TOO_LARGE, Reason.NOT_JSON, Reason.NOT_CBOR),
-        *(Reason.NOT_A_READING, Reason.NO_VALUE, Reason.TOO_MANY_SAMPLES),
+        *(FailureReason.TOO_LARGE, FailureReason.NOT_JSON, FailureReason.NOT_CBOR),
+        *(FailureReason.NOT_A_READING, FailureReason.NO_VALUE, FailureReason.TOO_MANY_SAMPLES),
     }
 )
 
@@ -88,7 +88,7 @@ def status(reported: str, connected: bool) -> str:
 
 
 def heard(
-    sign: Sign | None, message: Message, reason: Reason | None, message_type: MessageType
+    sign: Sign | None, message: Message, reason: FailureReason | None, message_type: MessageType
 ) -> Sign | None:
     """Return the sign that *message* is after all, when it is the broker's copy or could not be read; or None.
 

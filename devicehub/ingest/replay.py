@@ -15,7 +15,7 @@ from devicehub.ingest.allowance import owner_of
 from devicehub.ingest.announce import announce
 from devicehub.ingest.pipeline import pipeline
 from devicehub.ingest.store import Item
-from devicehub.messages.message import MAX_KEPT, Message, Outcome, Reason
+from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 from devicehub.models import QuarantinedMessage, QuarantineUse
 
 CHUNK = 500  # keys that are read at a time
@@ -64,7 +64,7 @@ def _replay(key: int) -> Outcome | None:
         row = QuarantinedMessage.objects.select_for_update().filter(pk=key, replayed_at=None).first()
         if row is None:
             return None
-        if row.reason == Reason.TOO_LARGE and len(row.payload) >= MAX_KEPT:
+        if row.reason == FailureReason.TOO_LARGE and len(row.payload) >= MAX_KEPT:
             return Outcome.FAILED  # there is no more than its beginning
         message = Message(
             row.topic,

@@ -6,7 +6,7 @@ from typing import Any
 
 from devicehub.commands import replies
 from devicehub.messages import validate
-from devicehub.messages.message import Message, Reason, Unreadable
+from devicehub.messages.message import FailureReason, Message, Unreadable
 
 LONGEST = 64 << 10  # bytes of a reply
 
@@ -18,16 +18,18 @@ def read(content: Any, message: Message) -> dict[str, Any]:
     when its `id` cannot be a command's and the correlation data can: some devices count their messages there.
     """
     if len(message.payload) > LONGEST:
-        raise Unreadable(Reason.TOO_LARGE, f"a reply has at most {LONGEST} bytes")
+        raise Unreadable(FailureReason.TOO_LARGE, f"a reply has at most {LONGEST} bytes")
     if not isinstance(content, dict):
-        raise Unreadable(Reason.NOT_A_READING, "a reply is an object")
+        raise Unreadable(FailureReason.NOT_A_READING, "a reply is an object")
     reply: dict[str, Any] = validate.replace_unstorable(content)
     correlated = replies.command_id(message.correlation_id) is not None
     own = reply.get("id")
     if message.correlation_id and (own is None or (correlated and replies.command_id(own) is None)):
         reply["id"] = validate.replace_unstorable(message.correlation_id)
     if "id" not in reply:
-        raise Unreadable(Reason.NOT_A_READING, "a reply has the id of its command, or its correlation data")
+        raise Unreadable(
+            FailureReason.NOT_A_READING, "a reply has the id of its command, or its correlation data"
+        )
     if not isinstance(reply.get("ok"), bool):
-        raise Unreadable(Reason.NOT_A_READING, "a reply says ok, true or false")
+        raise Unreadable(FailureReason.NOT_A_READING, "a reply says ok, true or false")
     return reply

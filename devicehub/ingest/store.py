@@ -25,7 +25,7 @@ from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Measured
 from devicehub.kinds.topics import MessageType
 from devicehub.messages.decode import Sample
-from devicehub.messages.message import MAX_KEPT, Message, Notes, Outcome, Reason
+from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Notes, Outcome
 from devicehub.models import QUARANTINED_AS, BaseMessage, ProcessingStatus, QuarantinedMessage
 
 
@@ -34,7 +34,7 @@ class Rejected:
     """A message of no known device: it goes to the quarantine, unless the broker retained it."""
 
     message: Message
-    reason: Reason
+    reason: FailureReason
     detail: str
     key: str = ""
     outcome: Outcome = Outcome.FAILED
@@ -67,7 +67,7 @@ class Judged:
     device: Any  # a BaseDevice where anybody listens, else Known
     message_type: MessageType
     outcome: Outcome = Outcome.STORED
-    reason: Reason | None = None
+    reason: FailureReason | None = None
     detail: str = ""
     document: Any = None
     reply: dict[str, Any] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Judged:
             self._digest = hashlib.sha256(about + self.message.payload).hexdigest()
         return self._digest
 
-    def end(self, outcome: Outcome, reason: Reason | None = None, detail: str = "") -> None:
+    def end(self, outcome: Outcome, reason: FailureReason | None = None, detail: str = "") -> None:
         """This message brings no readings and changes nothing."""
         self.outcome, self.reason, self.detail = outcome, reason, detail
         self.samples, self.sign = [], None
@@ -188,7 +188,7 @@ def _refuse_too_many(items: Sequence[Judged]) -> None:
     counted = [item for item in items if item.outcome not in NO_ROW]
     for position in limits.limiter.beyond(limit, [item.key for item in counted]):
         if counted[position].outcome in NEWS:
-            counted[position].end(Outcome.FAILED, Reason.RATE_LIMITED, f"more than {limit}")
+            counted[position].end(Outcome.FAILED, FailureReason.RATE_LIMITED, f"more than {limit}")
 
 
 def _owner(item: Item) -> str:

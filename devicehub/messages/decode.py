@@ -19,7 +19,7 @@ import orjson
 from devicehub.kinds.declare import Reading
 from devicehub.messages import cbor, senml, times
 from devicehub.messages.json_limits import fault_as_json
-from devicehub.messages.message import MAX_DEPTH, MAX_KEPT, Notes, Reason, Unreadable
+from devicehub.messages.message import MAX_DEPTH, MAX_KEPT, FailureReason, Notes, Unreadable
 
 OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
 NEWEST = timedelta(minutes=5)  # further ahead is a clock that is wrong
@@ -87,7 +87,7 @@ def document(payload: bytes, content_type: str) -> Document:
     """The decoded payload. Raises Unreadable."""
     if len(payload) > MAX_KEPT:
         # Not how many: an Intake keeps no more than the beginning of them.
-        raise Unreadable(Reason.TOO_LARGE, f"more than {MAX_KEPT} bytes")
+        raise Unreadable(FailureReason.TOO_LARGE, f"more than {MAX_KEPT} bytes")
     media_type = content_type.partition(";")[0].strip().lower()
     decoder = DECODERS.get(media_type) or (cbor_document if cbor.begins(payload) else json_document)
     found = decoder(payload)
@@ -107,13 +107,13 @@ def samples(
     count = senml.count(found.content) if is_pack else _count(found.content)
     if count > 1 and count > most():  # before any is made of them
         detail = f"{count} samples; at most {most()} are stored of one message"
-        raise Unreadable(Reason.TOO_MANY_SAMPLES, detail)
+        raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
     if is_pack:
         _add_records(decoded, senml.resolve(found.content, declared, decoded.notes), declared)
         return decoded
     entries = found.content if isinstance(found.content, list) else [found.content]
     if not entries:
-        raise Unreadable(Reason.NO_VALUE, "the array is empty")
+        raise Unreadable(FailureReason.NO_VALUE, "the array is empty")
     strays, first = 0, ""
     for number, entry in enumerate(entries):
         if strays >= Notes.MOST and not isinstance(entry, dict):
@@ -131,7 +131,7 @@ def samples(
         for values, timestamp in read:
             decoded.add(values, timestamp, is_dated=timestamp is not None)
     if strays == len(entries):
-        raise Unreadable(Reason.NOT_A_READING, first)
+        raise Unreadable(FailureReason.NOT_A_READING, first)
     return decoded
 
 
@@ -148,7 +148,7 @@ def _count(content: Any) -> int:
 def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str, Any], datetime | None]]:
     """The values in one entry and their times. Raises Unreadable for one of another form."""
     if not isinstance(entry, dict):
-        raise Unreadable(Reason.NOT_A_READING, f"is {_kind(entry)}, not an object")
+        raise Unreadable(FailureReason.NOT_A_READING, f"is {_kind(entry)}, not an object")
     shared = parse_time(entry["timestamp"], now, notes) if "timestamp" in entry else None
     values = {name: value for name, value in entry.items() if value is not None and name not in FORM_WORDS}
     listed = entry.get("readings")
@@ -157,7 +157,7 @@ def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str
     if not isinstance(listed, list):
         wrong = f"readings is {_kind(listed)}, not a list"
         if not values:
-            raise Unreadable(Reason.NOT_A_READING, wrong)
+            raise Unreadable(FailureReason.NOT_A_READING, wrong)
         notes.append(wrong)
         return [(values, shared)]
     notes += [f"{str(name)[:64]}: stands beside readings" for name in values]
@@ -240,7 +240,7 @@ def cbor_document(payload: bytes) -> Document:
     try:
         found, names_twice = cbor.read(payload)
     except ValueError as error:
-        raise Unreadable(Reason.NOT_CBOR, str(error)[:200]) from error
+        raise Unreadable(FailureReason.NOT_CBOR, str(error)[:200]) from error
     notes = Notes()
     if names_twice:
         notes.append("a map names something twice, the last counts")
@@ -255,7 +255,7 @@ def json_document(payload: bytes) -> Document:
     """
     body = payload.removeprefix(BYTE_ORDER_MARK)
     if not body.strip():
-        raise Unreadable(Reason.NOT_JSON, "the payload is empty")
+        raise Unreadable(FailureReason.NOT_JSON, "the payload is empty")
     try:
         found = Document(orjson.loads(body))
         if TO_READ_WITH_CARE.search(body) or _colons(found.content) != body.count(b":"):
@@ -264,7 +264,7 @@ def json_document(payload: bytes) -> Document:
         found = _read_with_care(body)
     # The parser goes deeper than what must store it again; brackets in texts are counted only to look closer.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(found.content) > MAX_DEPTH:
-        raise Unreadable(Reason.NOT_JSON, f"nested deeper than {MAX_DEPTH} levels")
+        raise Unreadable(FailureReason.NOT_JSON, f"nested deeper than {MAX_DEPTH} levels")
     if not found.is_exact and not found.notes:
         found.is_exact = fault_as_json(found.content) is None
     return found
@@ -286,7 +286,7 @@ def _read_with_care(body: bytes) -> Document:
     try:
         found = decoder.decode(body.decode())
     except (ValueError, RecursionError) as error:
-        raise Unreadable(Reason.NOT_JSON, str(error)[:200]) from error
+        raise Unreadable(FailureReason.NOT_JSON, str(error)[:200]) from error
     return Document(found, notes, is_exact=False)
 
 

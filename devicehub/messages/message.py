@@ -62,7 +62,7 @@ class Outcome(StrEnum):
     RETAINED = "retained"
 
 
-class Reason(StrEnum):
+class FailureReason(StrEnum):
     """Why a message failed. Closed: each is explained in docs/reference/quarantine.md."""
 
     UNKNOWN_TOPIC = "unknown_topic"
@@ -81,7 +81,7 @@ class Reason(StrEnum):
 class Unreadable(DevicehubError):
     """A payload that says nothing we can store, with the reason."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: FailureReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from devicehub.messages.message import Reason, Unreadable
+from devicehub.messages.message import FailureReason, Unreadable
 
 VERSION = 10
 MAX_NAME = 256  # characters of a base name's last segment; no reading has a name that long
@@ -122,22 +122,26 @@ def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator
 def _records(found: Any, notes: list[str]) -> list[dict[str, Any]]:
     """The records by the labels of JSON, without null. Raises Unreadable for a pack that must not be used."""
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise Unreadable(Reason.NOT_A_READING, "a SenML pack is an array of records")
+        raise Unreadable(FailureReason.NOT_A_READING, "a SenML pack is an array of records")
     records = []
     for number, entry in enumerate(found):
         for label in entry:
             if isinstance(label, str) and label.endswith("_"):
                 # It says that the pack means something else to who does not know it (section 4.4).
-                raise Unreadable(Reason.NOT_A_READING, f"record {number}: {label[:64]} is not understood")
+                raise Unreadable(
+                    FailureReason.NOT_A_READING, f"record {number}: {label[:64]} is not understood"
+                )
         named = [(LABELS.get(label, label), value) for label, value in entry.items() if _is_label(label)]
         record = {label: value for label, value in dict(named).items() if value is not None}
         if len(dict(named)) < len(named):
             notes.append(f"record {number}: names something twice, the last counts")
         for label in BASE:
             if label in record and not _fits(record, label):
-                raise Unreadable(Reason.NOT_A_READING, f"record {number}: {label} is no {TYPES[label][1]}")
+                raise Unreadable(
+                    FailureReason.NOT_A_READING, f"record {number}: {label} is no {TYPES[label][1]}"
+                )
         if not record.get("bver", VERSION) <= VERSION:
-            raise Unreadable(Reason.NOT_A_READING, f"record {number}: a SenML version above {VERSION}")
+            raise Unreadable(FailureReason.NOT_A_READING, f"record {number}: a SenML version above {VERSION}")
         records.append(record)
     return records
 

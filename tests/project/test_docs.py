@@ -261,7 +261,7 @@ def test_every_reason_and_outcome_of_ingest_has_its_entry():
     text = page("reference/quarantine.md")
 
     assert rows(section(text, "## Outcomes")) == {outcome.value for outcome in message.Outcome}
-    assert rows(section(text, "## Reasons of the quarantine")) == {r.value for r in message.Reason}
+    assert rows(section(text, "## Reasons of the quarantine")) == {r.value for r in message.FailureReason}
 
 
 def test_every_state_of_a_command_has_its_entry():

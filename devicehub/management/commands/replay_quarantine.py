@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from authsvc.management.command import DatabaseCommand
 from devicehub.ingest.replay import replay, waiting
-from devicehub.messages.message import Outcome, Reason
+from devicehub.messages.message import FailureReason, Outcome
 
 
 class Command(DatabaseCommand):
@@ -21,7 +21,7 @@ class Command(DatabaseCommand):
     stopping = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--reason", choices=[reason.value for reason in Reason], default="")
+        parser.add_argument("--reason", choices=[reason.value for reason in FailureReason], default="")
         parser.add_argument("--device", default="", help="of this device, such as weatherstation/STATION-001")
         parser.add_argument("--id", type=int, help="only the row of this number")
         parser.add_argument(

@@ -8,7 +8,7 @@ import cbor2
 import pytest
 
 from devicehub.ingest.pipeline import pipeline
-from devicehub.messages.message import Message, Outcome, Reason
+from devicehub.messages.message import FailureReason, Message, Outcome
 from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationDevice
 
@@ -29,22 +29,22 @@ FORMS = {
     "JSON text, escaped": lambda word: b'"\\u%04x' % ord(word[0]) + word[1:].encode() + b'"',
 }
 UNREADABLE = {
-    "another word": (b"dead", Reason.NOT_JSON),
-    "more than a word": (b"offline now", Reason.NOT_JSON),
-    "a word cut off": (b'"offline', Reason.NOT_JSON),
-    "a word and NUL": (b"offline\0", Reason.NOT_JSON),
-    "an operator's state": (b"maintenance", Reason.NOT_JSON),
-    "UTF-16": ("offline".encode("utf-16"), Reason.NOT_JSON),
-    "white space": (b" \n", Reason.NOT_JSON),
-    "another word as JSON": (b'"dead"', Reason.NOT_A_READING),
-    "a number": (b"0", Reason.NOT_A_READING),
-    "true": (b"true", Reason.NOT_A_READING),
-    "null": (b"null", Reason.NOT_A_READING),
-    "a list": (b'["offline"]', Reason.NOT_A_READING),
-    "a number in an object": (b'{"status": 0}', Reason.NO_VALUE),
-    "another word in an object": (b'{"status": "dead"}', Reason.NO_VALUE),
-    "nothing that is known": (b'{"state": "offline"}', Reason.NO_VALUE),
-    "too large": (b"x" * ((1 << 20) + 1), Reason.TOO_LARGE),
+    "another word": (b"dead", FailureReason.NOT_JSON),
+    "more than a word": (b"offline now", FailureReason.NOT_JSON),
+    "a word cut off": (b'"offline', FailureReason.NOT_JSON),
+    "a word and NUL": (b"offline\0", FailureReason.NOT_JSON),
+    "an operator's state": (b"maintenance", FailureReason.NOT_JSON),
+    "UTF-16": ("offline".encode("utf-16"), FailureReason.NOT_JSON),
+    "white space": (b" \n", FailureReason.NOT_JSON),
+    "another word as JSON": (b'"dead"', FailureReason.NOT_A_READING),
+    "a number": (b"0", FailureReason.NOT_A_READING),
+    "true": (b"true", FailureReason.NOT_A_READING),
+    "null": (b"null", FailureReason.NOT_A_READING),
+    "a list": (b'["offline"]', FailureReason.NOT_A_READING),
+    "a number in an object": (b'{"status": 0}', FailureReason.NO_VALUE),
+    "another word in an object": (b'{"status": "dead"}', FailureReason.NO_VALUE),
+    "nothing that is known": (b'{"state": "offline"}', FailureReason.NO_VALUE),
+    "too large": (b"x" * ((1 << 20) + 1), FailureReason.TOO_LARGE),
 }
 
 

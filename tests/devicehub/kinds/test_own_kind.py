@@ -24,7 +24,7 @@ from devicehub.history import latest, rollups
 from devicehub.kinds import topics
 from devicehub.kinds.declare import Hooks
 from devicehub.kinds.registry import DuplicateKind, Kind, registry
-from devicehub.messages.message import Outcome, Reason
+from devicehub.messages.message import FailureReason, Outcome
 from devicehub.models import CommandState, DeviceCommand, QuarantinedMessage
 from devicehub.retention import partitions, pruning
 from rig.cast import provision
@@ -135,10 +135,10 @@ class TestIngest:
     @pytest.mark.parametrize(
         ("payload", "reason"),
         [
-            (b"{", Reason.NOT_JSON),
-            ([1, 2], Reason.NOT_A_READING),
-            ({"flow": "much"}, Reason.NO_VALUE),
-            ({}, Reason.NO_VALUE),
+            (b"{", FailureReason.NOT_JSON),
+            ([1, 2], FailureReason.NOT_A_READING),
+            ({"flow": "much"}, FailureReason.NO_VALUE),
+            ({}, FailureReason.NO_VALUE),
         ],
     )
     def test_a_bad_message_goes_to_the_quarantine(self, heat, meter, payload, reason):
@@ -154,7 +154,7 @@ class TestIngest:
         monkeypatch.setattr(registry.get("heatmeter").store, "write", fail, raising=False)
 
         assert send(meter.device, {"energy": 1}) is Outcome.FAILED
-        assert QuarantinedMessage.objects.get().reason == Reason.UNSTORABLE
+        assert QuarantinedMessage.objects.get().reason == FailureReason.UNSTORABLE
 
     def test_a_bug_of_its_store_harms_one_message(self, meter, monkeypatch):
         monkeypatch.setattr(registry.get("heatmeter").store, "read", lambda *_: 1 / 0, raising=False)
@@ -166,7 +166,7 @@ class TestIngest:
         settings.DEVICEHUB_MAX_SAMPLES = 0
 
         assert send(meter.device, {"energy": 1}) is Outcome.FAILED
-        assert QuarantinedMessage.objects.get().reason == Reason.TOO_MANY_SAMPLES
+        assert QuarantinedMessage.objects.get().reason == FailureReason.TOO_MANY_SAMPLES
 
     def test_receivers_hear_of_it_from_its_device_model(self, heat, meter):
         heard = []

@@ -9,7 +9,7 @@ from devicehub.kinds.pages import Pages
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.store import Latest
 from devicehub.messages.decode import Decoded, parse_time
-from devicehub.messages.message import Reason, Unreadable
+from devicehub.messages.message import FailureReason, Unreadable
 from devicehub.messages.validate import InvalidReading, check_number
 from devicehub.models import BaseDevice, BaseMessage
 
@@ -44,7 +44,7 @@ class HeatStore:
 
     def read(self, document, received_at):
         if not isinstance(document.content, dict):
-            raise Unreadable(Reason.NOT_A_READING, "a heat meter sends an object")
+            raise Unreadable(FailureReason.NOT_A_READING, "a heat meter sends an object")
         decoded, values, moment = Decoded(received_at), {}, None
         for key, value in document.content.items():
             if key == "timestamp":
