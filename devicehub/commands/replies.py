@@ -15,7 +15,7 @@ from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 LONGEST_ERROR = 500
 
 
-class Reply(NamedTuple):
+class CommandReply(NamedTuple):
     """What a device said on its reply topic: an object with `id` and `ok`. The key is of the topic's device."""
 
     device_key: str
@@ -23,7 +23,7 @@ class Reply(NamedTuple):
     received_at: datetime
 
 
-def record(replies: Sequence[Reply]) -> list[str]:
+def record(replies: Sequence[CommandReply]) -> list[str]:
     """Of each reply the name of the command that it answers, empty for nobody's; that command is answered now.
 
     The first reply counts. One that comes after the deadline or after the command's end is kept with it, and the
@@ -48,7 +48,7 @@ def record(replies: Sequence[Reply]) -> list[str]:
     return names
 
 
-def _answer(command: DeviceCommand, reply: Reply) -> bool:
+def _answer(command: DeviceCommand, reply: CommandReply) -> bool:
     unanswered = DeviceCommand.objects.filter(id=command.id, answered_at=None, state__in=OPEN_STATES)
     return bool(
         unanswered.update(
@@ -61,7 +61,7 @@ def _answer(command: DeviceCommand, reply: Reply) -> bool:
     )
 
 
-def _keep_late(command: DeviceCommand, reply: Reply) -> None:
+def _keep_late(command: DeviceCommand, reply: CommandReply) -> None:
     is_open = Q(state__in=OPEN_STATES)
     DeviceCommand.objects.filter(id=command.id, answered_at=None).update(
         answered_at=reply.received_at,

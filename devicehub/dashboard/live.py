@@ -139,7 +139,7 @@ class Watch:
         return news
 
 
-def _spoken(denials: list[overview.Refused]) -> str:
+def _spoken(denials: list[overview.DenialInWords]) -> str:
     if not denials:
         return ""
     latest = denials[0]

@@ -84,7 +84,7 @@ counter = Counter(_count)
 
 
 @dataclass(frozen=True)
-class Refused:
+class DenialInWords:
     """One denial, in words."""
 
     who: str
@@ -99,11 +99,11 @@ class Refused:
     last_ago: str = ""
 
 
-def denials() -> list[Refused]:
+def denials() -> list[DenialInWords]:
     """The latest denials, newest first."""
     now = timezone.now()
     return [
-        Refused(
+        DenialInWords(
             who=denial.principal
             or denial.username
             or ("unknown names" if denial.is_rest else "somebody unknown"),

@@ -250,7 +250,7 @@ def _write_rows(messages: Sequence[Judged]) -> None:
 def _answer_commands(items: Sequence[Judged]) -> None:
     """In the transaction: what is acknowledged is never sent again, so an answer must not be lost after it."""
     if items:
-        told = [replies.Reply(item.key, item.reply, item.message.received_at) for item in items]
+        told = [replies.CommandReply(item.key, item.reply, item.message.received_at) for item in items]
         for item, name in zip(items, replies.record(told), strict=True):
             item.answered = name
 

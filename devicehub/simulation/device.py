@@ -25,7 +25,7 @@ TRESPASS = (10, 4)  # of ten turns the fourth
 
 
 @dataclass
-class Tally:
+class Totals:
     """What all devices did, in numbers of messages if not said otherwise."""
 
     published: int = 0
@@ -51,7 +51,7 @@ class SimulatedDevice:
         self,
         kind: Kind,
         login: Login,
-        tally: Tally,
+        tally: Totals,
         faults: Faults,
         *,
         history: int,

@@ -17,7 +17,7 @@ from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
 from devicehub.mqtt import BrokerAddress, Outgoing, Swarm, run
-from devicehub.simulation.device import SimulatedDevice, Tally
+from devicehub.simulation.device import SimulatedDevice, Totals
 from devicehub.simulation.faults import Faults
 from devicehub.simulation.logins import Login
 
@@ -40,7 +40,7 @@ class Result:
     refused: int
     unacknowledged: int
     seed: int
-    tally: Tally
+    tally: Totals
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers by name, for JSON."""
@@ -103,7 +103,7 @@ class Simulation:
         self._broken: set[str] = set()  # who complained and has not connected since
         self._complaints: dict[str, int] = {}
         self._last_arrival = self._connect_seconds = self._seconds = 0.0
-        self.tally = Tally()
+        self.tally = Totals()
         victim = logins[0].device_id if misbehave and len(logins) > 1 else ""
         self._devices = [
             SimulatedDevice(

@@ -54,7 +54,7 @@ GLOSSARY = {
     *("principal", "account", "grant", "rule", "decision", "verdict", "denial", "dialect", "directory"),
     *("device type", "kind", "key", "reading", "outcome", "rollup", "quarantine", "command"),
     *("credentials", "API key", "token", "broker token", "overlap", "scheme"),
-    *("remembered", "stamp", "stale"),
+    *("worker", "peer", "silence", "task", "remembered", "stamp", "stale"),
 }
 
 

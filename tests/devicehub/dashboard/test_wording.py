@@ -18,7 +18,7 @@ from devicehub.dashboard import display
 from devicehub.messages import cbor
 from devicehub.models import DeviceCommand
 from devicehub.removal import requests
-from devicehub.simulation.run import Result, Tally
+from devicehub.simulation.run import Result, Totals
 from fleet.models import IrrigationValveDevice, WeatherStationDevice, WeatherStationReading
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
@@ -118,7 +118,7 @@ def test_an_import_counts(tmp_path):
 
 def test_a_simulation_counts():
     def of(number: int) -> str:
-        tally = Tally(**dict.fromkeys(vars(Tally()), number))
+        tally = Totals(**dict.fromkeys(vars(Totals()), number))
         times = {"connect_seconds": 0.0, "seconds": 1.0}
         counts = dict.fromkeys(("connected", "acknowledged", "refused", "unacknowledged", "seed"), number)
         return str(Result(devices=number, tally=tally, **times, **counts))
