@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
@@ -23,7 +23,7 @@ from devicehub.dashboard.selection import parse
 from devicehub.db.batches import Pace
 from devicehub.history import rollups, series
 from devicehub.kinds.registry import Kind, registry
-from devicehub.retention import partitions, pruning
+from devicehub.retention import division, partitions, pruning
 
 YEAR = 365 * 86_400
 EVERY, AT_ONCE = 0.02, 20  # seconds between two transactions of the writer, and their rows
@@ -83,18 +83,24 @@ def writing(kind: Kind) -> Iterator[list[float]]:
         writer.stop()
 
 
-def fill(kind: Kind, rows: int) -> None:
-    """*rows* readings of all devices in turn, evenly over the last year, in the order of their times."""
+def fill(kind: Kind, rows: int, since: datetime | None = None, seconds: float = YEAR) -> None:
+    """Store *rows* readings of all devices in turn, evenly over a time, by default the last year, in its order."""
     pks = list(kind.device_model.objects.order_by("pk").values_list("pk", flat=True))
     numbers, moment = NUMBERS[connection.vendor]
-    begin = (timezone.now() - timedelta(seconds=YEAR)).replace(tzinfo=None).isoformat(" ", "seconds")
+    since = since or timezone.now() - timedelta(seconds=seconds)
+    begin = since.replace(tzinfo=None).isoformat(" ", "seconds")
     for first in range(0, rows, CHUNK):
         with connection.cursor() as cursor:
             cursor.execute(
                 f"{numbers} INSERT INTO {kind.reading_model._meta.db_table}"
                 " (device_id, timestamp, received_at, temperature, humidity, rainfall)"
                 f" SELECT {pks[0]} + n %% {len(pks)}, {moment}, {moment}, 20 + n %% 17, 50 + n %% 13, 0 FROM number",
-                {"first": first, "last": min(first + CHUNK, rows) - 1, "begin": begin, "step": YEAR / rows},
+                {
+                    "first": first,
+                    "last": min(first + CHUNK, rows) - 1,
+                    "begin": begin,
+                    "step": seconds / rows,
+                },
             )
 
 
@@ -144,12 +150,12 @@ def measure(kind: Kind, rows: int) -> Iterator[dict[str, Any]]:
         "stall_ms": round(max(milliseconds)),
     }
     if connection.vendor == "postgresql":
-        made = partitions.plan(kind, "month")
+        made = division.plan(kind, "month")
         with writing(kind) as milliseconds:
-            took = timed(lambda: partitions.convert(made, Pace(rows=20_000)))
+            took = timed(lambda: division.convert(made, Pace()))
         left = kind.reading_model.objects.count()
         yield {"step": "partition", "rows": left, "seconds": took, "stall_ms": round(max(milliseconds))}
-        yield dropped(kind, prune)
+        yield dropped(kind, gone)
     big = kind.device_model.objects.order_by("pk")[0]
     with writing(kind) as milliseconds:
         began = time.perf_counter()
@@ -163,14 +169,15 @@ def measure(kind: Kind, rows: int) -> Iterator[dict[str, Any]]:
     }
 
 
-def dropped(kind: Kind, prune: Callable[[int], Any]) -> dict[str, Any]:
-    """Drop the oldest whole month; the rows of the month that it begins in are deleted before, unmeasured."""
-    ends = [one.end for one in partitions.partitions_of(kind.reading_model._meta.db_table) if one.end]
-    now = timezone.now()
-    prune((now - ends[0]).days)
-    rows = kind.reading_model.objects.filter(timestamp__lt=ends[1]).count()
+def dropped(kind: Kind, rows: int) -> dict[str, Any]:
+    """Fill the next month with *rows*, and drop its partition."""
+    table = kind.reading_model._meta.db_table
+    month = partitions.partitions_of(table)[1]
+    assert month.start
+    assert month.end
+    fill(kind, rows, month.start, (month.end - month.start).total_seconds())
     with writing(kind) as milliseconds:
-        took = timed(lambda: partitions.drop_before(kind, ends[1], None, Pace()))
+        took = timed(lambda: partitions.drop(table, month.name, None))
     return {
         "step": "prune a month, partition",
         "rows": rows,

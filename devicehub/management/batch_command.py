@@ -1,4 +1,4 @@
-"""What commands that change many rows have in common: they go in batches, count, and stop between two of them."""
+"""What commands that take long have in common: a signal stops them; those that change many rows go in batches."""
 
 from __future__ import annotations
 
@@ -13,18 +13,13 @@ from devicehub.db.batches import Pace, Stopped
 from devicehub.management.progress import counting, positive
 
 
-class BatchCommand(DatabaseCommand):
-    """A command with `--batch` that ends after the batch at hand on SIGTERM and on ctrl-c."""
+class StoppableCommand(DatabaseCommand):
+    """A command that takes long and ends in order on SIGTERM and on ctrl-c."""
 
     verb = "deleted"  # what happens to the rows that are counted on a terminal
-    batch_help = "rows of one transaction"
-
-    def add_arguments(self, parser: CommandParser) -> None:
-        """Add `--batch`; a command with arguments of its own calls this too."""
-        parser.add_argument("--batch", type=positive, default=Pace.rows, help=self.batch_help)
 
     @contextmanager
-    def pace(self, batch: int, *, stopped: str) -> Iterator[Pace]:
+    def pace(self, batch: int = Pace.rows, *, stopped: str) -> Iterator[Pace]:
         """Give the pace of the block, which a signal ends. CommandError with the text *stopped* when one did."""
         with counting(self.stderr, self.verb) as report:
             pace = Pace(rows=batch, report=report)
@@ -34,3 +29,11 @@ class BatchCommand(DatabaseCommand):
                 yield pace
             except Stopped as error:
                 raise CommandError(stopped) from error
+
+
+class BatchCommand(StoppableCommand):
+    """One with `--batch`, which ends after the batch at hand."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add `--batch`; a command with arguments of its own calls this too."""
+        parser.add_argument("--batch", type=positive, default=Pace.rows, help="rows of one transaction")

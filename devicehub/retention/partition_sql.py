@@ -1,34 +1,40 @@
-"""What a conversion to partitions does to PostgreSQL: locks, mirrors, copies, and what belongs to a table."""
+"""The statements of partitions on PostgreSQL: locks, and what belongs to a table."""
 
 from __future__ import annotations
 
+import hashlib
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 
-from devicehub.db.batches import Pace
-from devicehub.db.statements import execute, query, quoted
+from devicehub.db.batches import Stopped
+from devicehub.db.statements import execute, query, query_value, quoted
 from devicehub.errors import DevicehubError
 
-LOCK_MS = 250  # waited for a lock at most: everybody else queues behind who waits
+LOCK_MS = 250  # waited for a lock at most: everybody else queues behind the one that waits
 ATTEMPTS = 60
 BUSY = frozenset({"55P03", "40P01"})  # lock not available, deadlock
-MARK = "Being filled by DeviceHub: goes when that was stopped"  # the comment of a table that is ours to drop
+BOUND = "devicehub_division"  # the constraint of a table that is being divided
+LOOK = 0.1  # seconds between two looks at whether to stop
 
 
 class NotPartitioned(DevicehubError):
-    """Why the table cannot be converted, in a sentence."""
+    """Why the table cannot be divided, in a sentence."""
 
 
 @contextmanager
 def alone(table: str) -> Iterator[bool]:
-    """Whether nobody else makes partitions of *table*; until the end nobody does. The lock ends with its process."""
+    """Yield whether no other process makes partitions of *table*; until the end none does.
+
+    The lock ends with its process.
+    """
     key = f"devicehub partitions of {table}"
-    [(free,)] = query("SELECT pg_try_advisory_lock(hashtext(%s))", [key])
+    free = bool(query_value("SELECT pg_try_advisory_lock(hashtext(%s))", [key]))
     try:
         yield free
     finally:
@@ -36,105 +42,13 @@ def alone(table: str) -> Iterator[bool]:
             query("SELECT pg_advisory_unlock(hashtext(%s))", [key])
 
 
-def clear(table: str) -> None:
-    """Drop a table that was being filled, with its mirror, if there is one. NotPartitioned if it is not ours."""
-    refuse_foreign(table)
-    with locked(""):
-        execute(f"DROP FUNCTION IF EXISTS {quoted(f'{table}_mirror')}() CASCADE")
-        execute(f"DROP TABLE IF EXISTS {quoted(table)}")
-
-
-def refuse_foreign(table: str) -> None:
-    """Raise NotPartitioned where *table* exists and was not made to be filled."""
-    found = query("SELECT obj_description(to_regclass(%s), 'pg_class')", [quoted(table)])
-    exists = query("SELECT 1 WHERE to_regclass(%s) IS NOT NULL", [quoted(table)])
-    if exists and found != [(MARK,)]:
-        raise NotPartitioned(f"There is a table {table} already, which is not ours to drop: rename it")
-
-
-def mark(table: str) -> None:
-    execute(f"COMMENT ON TABLE {quoted(table)} IS '{MARK}'")
-
-
-def mirror(old: str, new: str, within: str = "true") -> None:
-    """From here on every change of *old* is one of *new* as well, of rows that are *within* (of `{row}`)."""
-    function, into = quoted(f"{new}_mirror"), quoted(new)
-    names = ", ".join(columns(old))
-    values = ", ".join(f"NEW.{column}" for column in columns(old))
-    body = (
-        "BEGIN IF TG_OP = 'TRUNCATE' THEN"
-        f" TRUNCATE {into}; RETURN NULL; END IF;"
-        f" IF TG_OP <> 'INSERT' THEN DELETE FROM {into} WHERE id = OLD.id AND timestamp = OLD.timestamp;"
-        # Not copied yet: it will be, as it is then.
-        f" IF TG_OP = 'DELETE' OR (NOT FOUND AND {within.format(row='OLD')}) THEN RETURN NULL; END IF; END IF;"
-        f" IF {within.format(row='NEW')} THEN"
-        f" INSERT INTO {into} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING; END IF; RETURN NULL; END"
-    )
-    with locked(f"LOCK TABLE {quoted(old)} IN SHARE ROW EXCLUSIVE MODE"):
-        execute(f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
-        for name, event, level in (
-            ("mirror", "INSERT OR UPDATE OR DELETE", "ROW"),
-            ("mirror_truncate", "TRUNCATE", "STATEMENT"),
-        ):
-            execute(
-                f"CREATE TRIGGER {name} AFTER {event} ON {quoted(old)}"
-                f" FOR EACH {level} EXECUTE FUNCTION {function}()"
-            )
-            execute(f"ALTER TABLE {quoted(old)} ENABLE ALWAYS TRIGGER {name}")
-
-
-def copy(old: str, new: str, pace: Pace, within: str = "true") -> None:
-    """Copy the rows of *old* that are *within* to *new*, which mirrors the changes since. Raises Stopped."""
-    table, names = quoted(old), ", ".join(columns(old))
-    wanted = within.format(row=table)
-    [(first, last)] = query(f"SELECT min(id), max(id) FROM {table} WHERE {wanted}")
-    after = None if first is None else first - 1
-    while after is not None and after < last:
-        [(until,)] = query(
-            f"SELECT max(id) FROM (SELECT id FROM {table} WHERE id > %s AND {wanted}"
-            " ORDER BY id LIMIT %s) AS coming",
-            [after, pace.rows],
-        )
-        if until is None:
-            break
-        pace.execute(
-            f"INSERT INTO {quoted(new)} ({names}) SELECT {names} FROM {table}"
-            f" WHERE id > %s AND id <= %s AND {wanted} FOR SHARE ON CONFLICT DO NOTHING",
-            [after, until],
-        )
-        after = until
-
-
-def own_like(table: str, like: str, *, parted: bool = False) -> None:
-    """Give *table* the owner of *like*, and its storage parameters unless it is *parted*, which has none."""
-    [(owner, options, mine)] = query(
-        "SELECT relowner::regrole::text, (SELECT string_agg(format('%%I = %%L', option_name, option_value), ', ')"
-        " FROM pg_options_to_table(reloptions)), relowner::regrole::text = quote_ident(current_user)"
-        " FROM pg_class WHERE oid = %s::regclass",
-        [quoted(like)],
-    )
-    if options and not parted:
-        execute(f"ALTER TABLE {quoted(table)} SET ({options})")
-    if not mine:
-        execute(f"ALTER TABLE {quoted(table)} OWNER TO {owner}")
-
-
-def foreign_keys(table: str) -> list[tuple[str, str]]:
-    """Name and definition of each foreign key of *table*."""
-    return query(
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
-        " WHERE conrelid = %s::regclass AND contype = 'f'",
-        [quoted(table)],
-    )
-
-
-def patiently(action: Callable[[], Any]) -> Any:
-    """*action*, again and again while somebody holds a lock that it needs."""
-    for attempt in range(1, ATTEMPTS + 1):
+def patiently(action: Callable[[], Any], attempts: int = ATTEMPTS) -> Any:
+    """Return what *action* returns; it is tried so often while a lock that it needs is held."""
+    for attempt in range(1, attempts + 1):
         try:
             return action()
         except OperationalError as error:
-            if attempt == ATTEMPTS or getattr(error.__cause__, "sqlstate", None) not in BUSY:
+            if attempt == attempts or getattr(error.__cause__, "sqlstate", None) not in BUSY:
                 raise
             time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - nothing to guess
     raise AssertionError("unreachable")
@@ -142,36 +56,133 @@ def patiently(action: Callable[[], Any]) -> Any:
 
 @contextmanager
 def locked(lock: str) -> Iterator[None]:
-    """A transaction with *lock*, in which no lock is waited for longer than LOCK_MS."""
+    """A transaction that begins with *lock*, in which no lock is waited for longer than LOCK_MS."""
     with transaction.atomic():
         execute(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'")
-        if lock:
-            execute(lock)
+        execute(lock)
         yield
 
 
-def columns(table: str) -> list[str]:
-    return [
-        quoted(name)
-        for (name,) in query(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
-            " AND attgenerated = '' ORDER BY attnum",
-            [quoted(table)],
-        )
-    ]
+@contextmanager
+def cancelled_by(stop: threading.Event) -> Iterator[None]:
+    """Cancel the statement that runs inside as soon as *stop* is set, and raise Stopped in its place."""
+    done, running = threading.Event(), connection.connection
+
+    def watch() -> None:
+        while not done.wait(LOOK):
+            if stop.is_set():
+                running.cancel()  # again and again: the first one may come between two statements
+
+    watcher = threading.Thread(target=watch, name="cancel", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except OperationalError as error:
+        if stop.is_set():
+            raise Stopped from error
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+def new_key(table: str) -> str:
+    """Return the name of the index of the new primary key, as long as the table is not divided."""
+    return f"division_{hashlib.sha256(table.encode()).hexdigest()[:40]}"
+
+
+def clear(table: str) -> None:
+    """Take away what a division that was not done left behind, if there is something."""
+    if query_value("SELECT to_regclass(%s)", [quoted(new_key(table))]) is None:
+        return
+    with locked(f"LOCK TABLE {quoted(table)} IN ACCESS EXCLUSIVE MODE"):
+        execute(f"ALTER TABLE {quoted(table)} DROP CONSTRAINT IF EXISTS {BOUND}")
+        execute(f"DROP INDEX {quoted(new_key(table))}")
+
+
+def copy_owner(table: str, like: str) -> None:
+    """Give *table* the owner of *like*."""
+    [(owner, is_mine)] = query(
+        "SELECT relowner::regrole::text, relowner::regrole::text = quote_ident(current_user)"
+        " FROM pg_class WHERE oid = %s::regclass",
+        [quoted(like)],
+    )
+    if not is_mine:
+        execute(f"ALTER TABLE {quoted(table)} OWNER TO {owner}")
+
+
+def own_like(partition: str, like: str) -> None:
+    """Give *partition* the storage parameters and the owner of *like*. A table that is divided has no parameters."""
+    options = query_value(
+        "SELECT string_agg(format('%%I = %%L', option_name, option_value), ', ')"
+        " FROM pg_class, pg_options_to_table(reloptions) WHERE oid = %s::regclass",
+        [quoted(like)],
+    )
+    if options:
+        execute(f"ALTER TABLE {quoted(partition)} SET ({options})")
+    copy_owner(partition, like)
+
+
+def move_comment(old: str, new: str) -> None:
+    """Give the comment of table *old* to *new*."""
+    comment = query_value("SELECT quote_nullable(obj_description(%s::regclass, 'pg_class'))", [quoted(old)])
+    execute(f"COMMENT ON TABLE {quoted(new)} IS {comment}")
+    execute(f"COMMENT ON TABLE {quoted(old)} IS NULL")
+
+
+def copy_grants(table: str, sequence: str, like: str) -> None:
+    """Grant on *table* what is granted on *like*; those that may insert there may use *sequence*."""
+    for role, privilege, option in query(
+        "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type, is_grantable"
+        " FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = %s::regclass AND grantee <> relowner",
+        [quoted(like)],
+    ):
+        execute(f"GRANT {privilege} ON {quoted(table)} TO {role}{' WITH GRANT OPTION' if option else ''}")
+        if privilege == "INSERT":
+            execute(f"GRANT USAGE, SELECT ON SEQUENCE {quoted(sequence)} TO {role}")
+
+
+def primary_key(table: str) -> tuple[str, str, tuple[int, bool]]:
+    """Return the names of the primary key's constraint and of its sequence, and that one's state for setval()."""
+    [(constraint, sequence)] = query(
+        "SELECT (SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'),"
+        " (SELECT relname FROM pg_class WHERE oid = pg_get_serial_sequence(%s, 'id')::regclass)",
+        [quoted(table), quoted(table)],
+    )
+    [(last, is_called)] = query(f"SELECT last_value, is_called FROM {quoted(sequence)}")
+    return constraint, sequence, (last, is_called)
+
+
+def columns(table: str) -> str:
+    """Return the columns of *table* that are not generated, as they are written in a statement."""
+    found = query(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+        " AND attgenerated = '' ORDER BY attnum",
+        [quoted(table)],
+    )
+    return ", ".join(quoted(name) for (name,) in found)
 
 
 def indexes(table: str) -> list[tuple[str, str]]:
-    """The indexes of *table* but the primary key's, as name (quoted where that is needed) and statement."""
+    """Return name and statement of each valid index of *table* but that of the primary key."""
     return query(
-        "SELECT quote_ident(relname), pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON oid = indexrelid"
-        " WHERE indrelid = %s::regclass AND NOT indisprimary ORDER BY relname",
+        "SELECT relname, pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON oid = indexrelid"
+        " WHERE indrelid = %s::regclass AND NOT indisprimary AND indisvalid ORDER BY relname",
+        [quoted(table)],
+    )
+
+
+def foreign_keys(table: str) -> list[tuple[str, str, str]]:
+    """Return name, definition and referenced table of each foreign key of *table*."""
+    return query(
+        "SELECT conname, pg_get_constraintdef(oid), confrelid::regclass::text FROM pg_constraint"
+        " WHERE conrelid = %s::regclass AND contype = 'f'",
         [quoted(table)],
     )
 
 
 def obstacles(table: str) -> Iterator[tuple[str, list[str]]]:
-    """What belongs to the table and would not survive."""
+    """Yield what belongs to the table and would stay with its first partition alone, or could not stay at all."""
     for what, question in _OBSTACLES.items():
         names = [name for (name,) in query(question, {"table": quoted(table)})]
         if names:
@@ -186,10 +197,7 @@ _OBSTACLES = {
         "SELECT DISTINCT ev_class::regclass::text FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid"
         " WHERE classid = 'pg_rewrite'::regclass AND refobjid = %(table)s::regclass"
     ),
-    "triggers": (
-        "SELECT tgname FROM pg_trigger WHERE tgrelid = %(table)s::regclass AND NOT tgisinternal"
-        " AND tgname NOT IN ('mirror', 'mirror_truncate')"
-    ),
+    "triggers": "SELECT tgname FROM pg_trigger WHERE tgrelid = %(table)s::regclass AND NOT tgisinternal",
     "publications": (
         "SELECT pubname FROM pg_publication_tables WHERE (schemaname, tablename) = (SELECT nspname, relname"
         " FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = %(table)s::regclass)"

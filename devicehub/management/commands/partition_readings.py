@@ -10,16 +10,14 @@ from django.db import DatabaseError
 from django.template.defaultfilters import pluralize
 
 from devicehub import provisioning
-from devicehub.management.batch_command import BatchCommand
-from devicehub.retention import partitions
+from devicehub.management.batch_command import StoppableCommand
+from devicehub.retention import division
+from devicehub.retention.division import Plan
 from devicehub.retention.partition_sql import NotPartitioned
-from devicehub.retention.partitions import Plan
 
 
-class Command(BatchCommand):
+class Command(StoppableCommand):
     help = "Convert the reading table of a device type to range partitions by timestamp (PostgreSQL)."
-    verb = "copied"
-    batch_help = "rows that are copied at once"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
@@ -28,20 +26,19 @@ class Command(BatchCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
         parser.add_argument("--yes", action="store_true", help="do not ask")
-        super().add_arguments(parser)
 
-    def handle(self, *, by: str, batch: int, **options: Any) -> str:
-        made = partitions.plan(provisioning.kind_of(options["type"]), by)
+    def handle(self, *, by: str, **options: Any) -> str:
+        made = division.plan(provisioning.kind_of(options["type"]), by)
         if options["dry_run"]:
             return _described(made)
         if not options["yes"] and not self._agreed(made):
             raise CommandError("Nothing was changed; --yes does it without asking")
-        with self.pace(batch, stopped="Stopped; the table is as it was") as pace:
+        with self.pace(stopped="Stopped; the table is as it was") as pace:
             try:
-                partitions.convert(made, pace)
+                division.convert(made, pace)
             except (DatabaseError, NotPartitioned) as error:
                 raise CommandError(f"The table is as it was: {error}") from error
-        return f"{made.table} has {_partitions(made)}, and one for the rest"
+        return f"{made.table} has {_partitions(made)}"
 
     def _agreed(self, made: Plan) -> bool:
         if not sys.stdin.isatty():
@@ -51,12 +48,14 @@ class Command(BatchCommand):
 
 
 def _partitions(made: Plan) -> str:
-    return f"{len(made.starts)} partition{pluralize(len(made.starts))} by {made.by}"
+    return (
+        f"one partition for all before {made.starts[0]:%Y-%m-%d}, {len(made.starts)} partitions by {made.by} up to"
+        f" {made.starts[-1]:%Y-%m-%d}, and one for the rest"
+    )
 
 
 def _described(made: Plan) -> str:
     return (
-        f"{made.table}, about {made.rows:,} row{pluralize(made.rows)}, would get {_partitions(made)}, "
-        f"from {made.starts[0]:%Y-%m-%d} to {made.starts[-1]:%Y-%m-%d}, and one for the rest. "
-        "It needs as much free space as the table has now."
+        f"{made.table}, about {made.rows:,} row{pluralize(made.rows)}, would get {_partitions(made)}. "
+        "No row is copied; it needs free space for an index of ids and times."
     )

@@ -1,11 +1,14 @@
 """Weather stations with stored data, and months of readings."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
+from devicehub.db.batches import Pace
+from devicehub.retention import division, partitions
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.stations import keeps as keeps
 from rig.stations import kind as kind
@@ -16,13 +19,33 @@ from rig.telemetry import measure
 
 
 @pytest.fixture
-def months_of_readings(transactional_db):
-    """A station with a reading each day of the last 100, one of long ago, and one of the future."""
-    station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
-    now = timezone.now()
-    days = [(now - timedelta(days=n), float(n)) for n in range(100)]
-    measure(station, *days, (now + timedelta(days=400), -1.0))
-    yield station
-    with connection.schema_editor() as editor:  # as the migrations of the tests that follow made it
+def table(transactional_db):
+    """The table of readings, made anew after the test as the migrations of those that follow made it."""
+    yield WeatherStationReading._meta.db_table
+    with connection.schema_editor() as editor:
         editor.execute("DROP TABLE fleet_weatherstationreading CASCADE")
         editor.create_model(WeatherStationReading)
+
+
+@pytest.fixture
+def months_of_readings(table):
+    """A station with a reading each day of the last 100."""
+    station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+    now = timezone.now()
+    measure(station, *[(now - timedelta(days=n), float(n)) for n in range(100)])
+    return station
+
+
+@pytest.fixture
+def divided_long_ago(table, kind, monkeypatch):
+    """A station with a reading each day of the last 300, whose table was divided by months 200 days ago."""
+    station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
+    now = timezone.now()
+    measure(station, *[(now - timedelta(days=n), float(n)) for n in range(201, 300)])
+    then = SimpleNamespace(now=lambda: now - timedelta(days=200))
+    with monkeypatch.context() as past:
+        past.setattr(division, "timezone", then)
+        past.setattr(partitions, "timezone", then)
+        division.convert(division.plan(kind, "month"), Pace())
+    measure(station, *[(now - timedelta(days=n), float(n)) for n in range(201)])
+    return station
