@@ -21,7 +21,7 @@ from authsvc.models import Account
 from authsvc.sources import Source
 
 DECIDE = (*Account.password_columns(), "is_active", "is_superuser", "client_ids")
-SELECT_ACCOUNT = f"SELECT {', '.join(DECIDE)} FROM {Account._meta.db_table} WHERE username = %s"  # noqa: S608
+SELECT_ACCOUNT = f"SELECT {', '.join(DECIDE)} FROM {Account._meta.db_table} WHERE username = %s"
 
 
 def secrets_of(current: str, expires_at: Any, previous: str, previous_until: Any) -> tuple[Secret, ...]:
@@ -63,7 +63,7 @@ class DerivedPrincipals:
 
 # The account of that username, and every account with further client ids, which have an index of their own.
 SELECT_CLAIMS = (
-    f"SELECT username, NULL FROM {Account._meta.db_table} WHERE username = %s UNION ALL "  # noqa: S608
+    f"SELECT username, NULL FROM {Account._meta.db_table} WHERE username = %s UNION ALL "
     f"SELECT username, client_ids FROM {Account._meta.db_table} WHERE NOT (client_ids = '[]')"
 )
 

@@ -58,7 +58,7 @@ class DeviceDirectory:
         found: dict[str, str] = {}
         for kind, column, value in places:
             table = kind.device_model._meta.db_table
-            statement = f"SELECT device_id, mqtt_username FROM {table} WHERE {column} = %s"  # noqa: S608
+            statement = f"SELECT device_id, mqtt_username FROM {table} WHERE {column} = %s"
             for own_id, username in await reader.fetch(statement, [value]):
                 found[kind.key(own_id)] = username or ""
         return found
@@ -72,12 +72,12 @@ class DeviceDirectory:
             self._kinds = list(registry)
             self._principals.clear()
             arms = [
-                f"SELECT {number}, {COLUMNS} FROM {kind.device_model._meta.db_table} WHERE mqtt_username = %s"  # noqa: S608
+                f"SELECT {number}, {COLUMNS} FROM {kind.device_model._meta.db_table} WHERE mqtt_username = %s"
                 for number, kind in enumerate(self._kinds)
             ]
             self._statement = " UNION ALL ".join(arms)
             self._claims = " UNION ALL ".join(
-                f"SELECT {number}, device_id FROM {kind.device_model._meta.db_table} WHERE {column} = %s"  # noqa: S608
+                f"SELECT {number}, device_id FROM {kind.device_model._meta.db_table} WHERE {column} = %s"
                 for number, kind in enumerate(self._kinds)
                 for column in NAMES
             )

@@ -9,6 +9,7 @@ from django.db import connection, models
 from authsvc.core.access import ACCOUNT
 from authsvc.directory import claim_of
 from authsvc.models import Account, ClientIdTaken
+from devicehub.db.statements import query
 from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import registry
 from devicehub.models import NAMES, BaseDevice
@@ -97,11 +98,9 @@ def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
     shared = (
         f"SELECT name FROM ({pairs}) AS named GROUP BY name HAVING COUNT(*) > 1 ORDER BY name LIMIT {most}"
     )
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT name, owner FROM ({pairs}) AS named WHERE name IN ({shared})")
-        found: dict[str, list[str]] = {}
-        for name, owner in cursor.fetchall():
-            found.setdefault(name, []).append(owner)
+    found: dict[str, list[str]] = {}
+    for name, owner in query(f"SELECT name, owner FROM ({pairs}) AS named WHERE name IN ({shared})"):
+        found.setdefault(name, []).append(owner)
     for username, client_ids in Account.objects.exclude(client_ids=[]).values_list("username", "client_ids"):
         claim = claim_of(username, client_ids)
         entries = [*claim.exact, *(f"{prefix}*" for prefix in claim.prefixes)]
