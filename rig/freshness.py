@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -44,9 +45,11 @@ class Site:
     def all_say(self, wanted: int, ask: Callable[[str], int]) -> bool:
         """Whether all processes answer *wanted* within BOUND, from now on."""
         end = time.monotonic() + BOUND
-        return all(
-            eventually(lambda url=url: ask(url) == wanted, end - time.monotonic()) for url in self.urls
-        )
+
+        def says_it(url: str) -> bool:
+            return ask(url) == wanted
+
+        return all(eventually(partial(says_it, url), end - time.monotonic()) for url in self.urls)
 
     def ask(self, url: str, question: str, **fields: Any) -> int:
         asked = CLIENT.post(f"{url}/mqtt/go-auth/{question}?k={self.token}", json=fields)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import SupportsIndex
 
 from config.settings import *  # noqa: F403
 from config.settings import INSTALLED_APPS
@@ -9,8 +10,8 @@ from config.settings import INSTALLED_APPS
 INSTALLED_APPS = [*INSTALLED_APPS, "rig.nuisance"]
 
 
-def _sleep(seconds: float) -> None:
-    threading.Event().wait(seconds)
+def _sleep(seconds: float | SupportsIndex) -> None:
+    threading.Event().wait(float(seconds))
 
 
 # Debian's libfaketime 0.9.10 refuses the clock_nanosleep() of Python's own sleep, with EINVAL.
