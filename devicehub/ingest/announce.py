@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 
 from devicehub import signals
+from devicehub.ingest.items import NEWS, Item, Judged, Known
 from devicehub.ingest.presence import Transition
-from devicehub.ingest.store import NEWS, Item, Judged, Known
+from devicehub.ingest.store import as_model
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,7 @@ def _of_message(item: Judged) -> Iterator[Call]:
             kind.sender,
             device=item.device,
             readings=sample.values,
-            message=item.row,
+            message=as_model(item),
         )
     if item.answered:
         yield partial(_tell, kind.hooks().on_command_response, item.device, item.answered, item.reply)

@@ -8,9 +8,10 @@ raises, and then nothing of the batch is stored or acknowledged.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
@@ -19,14 +20,14 @@ from devicehub.conf import settings
 from devicehub.ingest import replies, store
 from devicehub.ingest.announce import announce
 from devicehub.ingest.failpoints import reach
+from devicehub.ingest.items import Item, Judged, Rejected
 from devicehub.ingest.presence import Sign
-from devicehub.ingest.store import Item, Judged, Rejected
 from devicehub.kinds import topics
-from devicehub.kinds.declare import Reading
+from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Store
 from devicehub.kinds.topics import Address, MessageType
 from devicehub.messages import decode, validate
-from devicehub.messages.decode import Decoded, Document
+from devicehub.messages.decode import Decoded, Document, Sample
 from devicehub.messages.message import FailureReason, Message, Notes, Outcome, Unreadable
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 from devicehub.removal import retained
@@ -54,41 +55,25 @@ def pipeline(
     devices = store.load_devices(named)
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
     reach("judged")
-    try:
-        store.write(batch)
-    except Exception as error:
-        if _cannot_store(error):
-            raise
-        log.warning("ingest.batch_refused", messages=len(batch), exc_info=True)
+    stored = _attempt(batch)
+    if isinstance(stored, Exception):
+        log.warning("ingest.batch_refused", messages=len(batch), exc_info=stored)
+        # Anew: one may be gone since, which no part would notice, since foreign keys are checked by the commit.
         with transaction.atomic():
-            # Anew: one may be gone since, which no part would notice, since foreign keys are checked by the commit.
-            batch = _in_parts(messages, addresses, store.load_devices(named))
+            devices = store.load_devices(named)
+            stored = _in_parts([judge(*one, devices) for one in zip(messages, addresses, strict=True)])
     reach("committed")
     acknowledge()
     reach("acknowledged")
-    tell(batch)
+    tell(stored)
     reach("told")
-    return [item.outcome for item in batch]
+    return [item.outcome for item in stored]
 
 
 def judge(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
     """What is in *message*, and what it says about its device. Never raises."""
-    item = _addressed(message, address, devices)
-    if isinstance(item, Judged) and item.outcome is not Outcome.FAILED:
-        _read(item)
-    if message.retain and (item.outcome is Outcome.FAILED or not item.has_device_time):
-        # The broker's copy of something said before comes with every new subscription: without a date it is not
-        # news, and one that cannot be used would fill the quarantine with itself.
-        item.end(Outcome.RETAINED)
-    return item
-
-
-def _addressed(
-    message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]
-) -> Item:
-    """*message* with its device, not yet read; or why nobody will read it."""
     if address is None:
-        return Rejected(message, FailureReason.UNKNOWN_TOPIC, "no device type has topics of this form")
+        return _rejected(message, FailureReason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
     device = devices.get((kind.slug, device_id))
     ended = device is None or not device.is_active
@@ -97,31 +82,75 @@ def _addressed(
         return Rejected(message, FailureReason.UNKNOWN_DEVICE, "", outcome=Outcome.RETAINED)
     if device is None:
         key = kind.key(device_id)
-        return Rejected(message, FailureReason.UNKNOWN_DEVICE, f"there is no {key}", key)
-    item = Judged(message, kind, device, message_type)
+        return _rejected(message, FailureReason.UNKNOWN_DEVICE, f"there is no {key}", key)
     if not device.is_active:
-        item.end(Outcome.FAILED, FailureReason.DISABLED_DEVICE, f"{item.key} is disabled")
-    elif message_type not in topics.FROM_DEVICE:
-        item.end(Outcome.FAILED, FailureReason.UNKNOWN_TOPIC, "commands go to devices, not to ingest")
-    return item
+        detail = f"{kind.key(device_id)} is disabled"
+        return _failed(message, kind, device, message_type, FailureReason.DISABLED_DEVICE, detail)
+    if message_type not in topics.FROM_DEVICE:
+        detail = "commands go to devices, not to ingest"
+        return _failed(message, kind, device, message_type, FailureReason.UNKNOWN_TOPIC, detail)
+    return _read(message, kind, device, message_type)
 
 
-def _read(item: Judged) -> None:
-    """Decode and validate."""
-    message = item.message
+class Content(NamedTuple):
+    """What a payload says. *sign* is what it says about the device itself."""
+
+    sign: Sign
+    samples: list[Sample]
+    has_device_time: bool = False
+    reply: dict[str, Any] | None = None
+
+
+def _rejected(message: Message, reason: FailureReason, detail: str, key: str = "") -> Rejected:
+    return Rejected(message, reason, detail, key, Outcome.RETAINED if message.retain else Outcome.FAILED)
+
+
+def _failed(
+    message: Message,
+    kind: Kind,
+    device: Any,
+    message_type: MessageType,
+    reason: FailureReason,
+    detail: str,
+    found: Document | None = None,
+) -> Judged:
+    """Return *message* as failed; its document is not kept, since it may take many times as much as its bytes."""
+    notes = Notes() if found is None else found.notes
+    if message.retain:
+        return Judged(message, kind, device, message_type, Outcome.RETAINED, notes)
+    return Judged(message, kind, device, message_type, Outcome.FAILED, notes, reason, detail)
+
+
+def _read(message: Message, kind: Kind, device: Any, message_type: MessageType) -> Judged:
+    """Decode and validate.
+
+    The broker's copy of something said before comes with every new subscription: without a date it is not news,
+    and one that cannot be used would fill the quarantine with itself.
+    """
+    found = None
     try:
-        found = _document(message, item.message_type)
-        item.document = found.content if found.is_exact else None
-        item.notes = found.notes
-        _READERS[item.message_type](item, found)
+        found = _document(message, message_type)
+        sign, samples, has_device_time, reply = _READERS[message_type](message, kind, found)
     except Unreadable as error:
-        item.document = None  # it may take many times as much as its bytes
-        item.end(Outcome.FAILED, error.reason, error.detail)
+        return _failed(message, kind, device, message_type, error.reason, error.detail, found)
     except Exception as error:
         log.exception("ingest.bug", topic=message.topic)
-        item.end(Outcome.FAILED, FailureReason.UNSTORABLE, type(error).__name__)
-    else:
-        item.outcome = Outcome.PARTIAL if item.notes else Outcome.STORED
+        return _failed(
+            message, kind, device, message_type, FailureReason.UNSTORABLE, type(error).__name__, found
+        )
+    notes, digest = found.notes, None
+    if has_device_time:
+        # The key of the message; a status is never one with data.
+        about = b"" if message_type is MessageType.DATA else message_type.encode()
+        digest = hashlib.sha256(about + message.payload).hexdigest()
+    elif message.retain:
+        return Judged(message, kind, device, message_type, Outcome.RETAINED, notes)
+    outcome = Outcome.PARTIAL if notes else Outcome.STORED
+    document = found.content if found.is_exact else None
+    # By position: every message passes here.
+    return Judged(
+        message, kind, device, message_type, outcome, notes, None, "", samples, sign, document, digest, reply
+    )
 
 
 def _document(message: Message, message_type: MessageType) -> Document:
@@ -137,26 +166,22 @@ def _document(message: Message, message_type: MessageType) -> Document:
         return Document(text, is_exact=False)
 
 
-def _read_data(item: Judged, found: Document) -> None:
-    received, kind = item.message.received_at, item.kind
-    decoded = (
-        _declared(found, received, kind.readings) if kind.store is None else _own(kind.store, found, received)
-    )
-    item.notes += decoded.notes
-    item.has_device_time = decoded.has_device_time
-    item.samples = [sample for sample in decoded.samples if sample.values]
-    if not item.samples:
-        raise Unreadable(FailureReason.NO_VALUE, "; ".join(item.notes)[:400] or "the payload holds no value")
-    item.sign = Sign(received, reading_at=max(sample.timestamp or received for sample in item.samples))
-
-
-def _declared(found: Document, received: datetime, declared: Mapping[str, Reading]) -> Decoded:
-    """Return the samples in a payload with the values that fit their declarations. Raises Unreadable."""
-    decoded = decode.samples(found, received, declared, _most_samples)
-    for sample in decoded.by_time.values():
-        sample.values, notes = validate.readings(sample.values, declared)
-        decoded.notes += notes
-    return decoded
+def _read_data(message: Message, kind: Kind, found: Document) -> Content:
+    received, notes, declared = message.received_at, found.notes, kind.readings
+    if kind.store is None:
+        decoded = decode.samples(found, received, declared, _most_samples)
+        notes += decoded.notes
+        for sample in decoded.by_time.values():
+            sample.values, dropped = validate.readings(sample.values, declared)
+            notes += dropped
+    else:
+        decoded = _own(kind.store, found, received)
+        notes += decoded.notes
+    samples = [sample for sample in decoded.by_time.values() if sample.values]
+    if not samples:
+        raise Unreadable(FailureReason.NO_VALUE, "; ".join(notes)[:400] or "the payload holds no value")
+    newest = max(sample.timestamp or received for sample in samples)
+    return Content(Sign(received, reading_at=newest), samples, decoded.has_device_time)
 
 
 def _own(store: Store, found: Document, received: datetime) -> Decoded:
@@ -172,18 +197,18 @@ def _most_samples() -> int:
     return settings.max_samples
 
 
-def _read_status(item: Judged, found: Document) -> None:
+def _read_status(message: Message, kind: Kind, found: Document) -> Content:
     content = found.content
     if isinstance(content, str) and _word(content) in REPORTED:
         content = {"status": content}
     if not isinstance(content, dict):
         raise Unreadable(FailureReason.NOT_A_READING, "a status is an object, or a status alone")
-    received, states = item.message.received_at, item.kind.state_fields
-    sign = Sign(received)
+    received, states, notes = message.received_at, kind.state_fields, found.notes
+    sign, has_device_time = Sign(received), False
     for name, value in content.items():
         try:
             if name == "timestamp":
-                item.has_device_time = decode.parse_time(value, received, item.notes) is not None
+                has_device_time = decode.parse_time(value, received, notes) is not None
             elif value is None:
                 pass  # an absent value, here as in data
             elif name == "status":
@@ -195,18 +220,18 @@ def _read_status(item: Judged, found: Document) -> None:
             elif name in states:
                 sign.columns[name] = validate.check_state(value, states[name])
             else:
-                item.notes.append(f"{str(name)[:64]}: not declared")
+                notes.append(f"{str(name)[:64]}: not declared")
         except validate.InvalidReading as error:
-            item.notes.append(f"{name}: {error}")
+            notes.append(f"{name}: {error}")
             sign.is_unclear = sign.is_unclear or name == "status"
     if sign.status is None and not sign.columns:
-        raise Unreadable(FailureReason.NO_VALUE, "; ".join(item.notes)[:400] or "the status says nothing")
-    item.sign = sign
+        raise Unreadable(FailureReason.NO_VALUE, "; ".join(notes)[:400] or "the status says nothing")
+    return Content(sign, [], has_device_time)
 
 
-def _read_reply(item: Judged, found: Document) -> None:
-    item.reply = replies.read(found.content, item.message)
-    item.sign = Sign(item.message.received_at)
+def _read_reply(message: Message, kind: Kind, found: Document) -> Content:
+    reply = replies.read(found.content, message)
+    return Content(Sign(message.received_at), [], reply=reply)
 
 
 _READERS = {
@@ -235,57 +260,40 @@ def _percentage(value: Any) -> float:
     return number
 
 
-def _in_parts(
-    messages: Sequence[Message],
-    addresses: Sequence[Address | None],
-    devices: Mapping[tuple[str, str], BaseDevice],
-) -> list[Item]:
+def _attempt(batch: Sequence[Item]) -> list[Item] | Exception:
+    """Store *batch*; return its items, or the error with which the database refuses what is in it.
+
+    Raises one of CANNOT_STORE where it is the database that cannot store.
+    """
+    try:
+        return store.write(batch)
+    except Exception as error:
+        if isinstance(error, CANNOT_STORE) and not isinstance(error, DataError | IntegrityError):
+            raise
+        return error
+
+
+def _in_parts(batch: Sequence[Item]) -> list[Item]:
     """Store by halves what the database refuses as a whole, down to the single message that goes to the quarantine.
 
-    One bad message among 2,000 costs about twenty attempts more, not 2,000. Each part is judged anew, since an
-    attempt leaves its marks on the items.
+    One bad message among 2,000 costs about twenty attempts more, not 2,000.
     """
-    batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
+    stored = _attempt(batch)
+    if not isinstance(stored, Exception):
+        return stored
     if len(batch) == 1:
-        return [_store_one(batch[0])]
-    try:
-        store.write(batch)
-        return batch
-    except Exception as error:
-        if _cannot_store(error):
-            raise
+        return [_store_refused(batch[0], stored)]
     half = len(batch) // 2
-    return [
-        *_in_parts(messages[:half], addresses[:half], devices),
-        *_in_parts(messages[half:], addresses[half:], devices),
-    ]
+    return [*_in_parts(batch[:half]), *_in_parts(batch[half:])]
 
 
-def _store_one(item: Item) -> Item:
-    try:
-        store.write([item])
-        return item
-    except Exception as error:
-        if _cannot_store(error):
-            raise
-        detail = f"it cannot be stored: {type(error).__name__}"
+def _store_refused(item: Item, error: Exception) -> Item:
+    detail = f"it cannot be stored: {type(error).__name__}"
     if isinstance(item, Judged):
-        item.end(Outcome.FAILED, FailureReason.UNSTORABLE, detail)
-        item.document, item.notes = None, Notes()  # perhaps it is these that cannot be stored
-        try:
-            store.write([item])
-            return item
-        except Exception as error:
-            if _cannot_store(error):
-                raise
-            log.exception("ingest.not_even_raw", topic=item.message.topic)
-    refused = Rejected(
-        item.message, FailureReason.UNSTORABLE, detail, item.key if isinstance(item, Judged) else ""
-    )
-    store.write([refused])
-    return refused
-
-
-def _cannot_store(error: Exception) -> bool:
-    """Whether it is the database that cannot store, rather than a message that cannot be stored."""
-    return isinstance(error, CANNOT_STORE) and not isinstance(error, DataError | IntegrityError)
+        # Perhaps it is the document or the notes that cannot be stored.
+        failed = item.ended(Outcome.FAILED, FailureReason.UNSTORABLE, detail)
+        stored = _attempt([failed._replace(document=None, notes=Notes())])
+        if not isinstance(stored, Exception):
+            return stored[0]
+        log.error("ingest.not_even_raw", topic=item.message.topic, exc_info=stored)
+    return store.write([Rejected(item.message, FailureReason.UNSTORABLE, detail, item.key)])[0]

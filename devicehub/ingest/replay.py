@@ -13,8 +13,8 @@ from django.utils import timezone
 from devicehub.ingest import limits
 from devicehub.ingest.allowance import owner_of
 from devicehub.ingest.announce import announce
+from devicehub.ingest.items import Item
 from devicehub.ingest.pipeline import pipeline
-from devicehub.ingest.store import Item
 from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 from devicehub.models import QuarantinedMessage, QuarantineUse
 

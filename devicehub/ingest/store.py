@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -20,101 +18,13 @@ from devicehub.db import bulk
 from devicehub.ingest import limits, listeners, presence
 from devicehub.ingest.allowance import ROW, Allowance, owner_of
 from devicehub.ingest.failpoints import reach
-from devicehub.ingest.presence import Sign, Transition
+from devicehub.ingest.items import NEWS, NO_ROW, Item, Judged, Known
+from devicehub.ingest.presence import Sign, Told
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Measured
 from devicehub.kinds.topics import MessageType
-from devicehub.messages.decode import Sample
-from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Notes, Outcome
+from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 from devicehub.models import QUARANTINED_AS, BaseMessage, ProcessingStatus, QuarantinedMessage
-
-
-@dataclass(slots=True)
-class Rejected:
-    """A message of no known device: it goes to the quarantine, unless the broker retained it."""
-
-    message: Message
-    reason: FailureReason
-    detail: str
-    key: str = ""
-    outcome: Outcome = Outcome.FAILED
-    kept_as: int | None = None  # the key of its row in the quarantine; None where it is only counted
-    has_device_time: ClassVar[bool] = False  # nobody read it
-
-    def end(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-
-
-class Known(NamedTuple):
-    """What must be known of a device to store its messages; who listens gets the whole device."""
-
-    pk: int
-    device_id: str
-    is_active: bool
-
-
-@dataclass(slots=True)
-class Judged:
-    """A message of a known device, with what was found out about it.
-
-    *document* is what the row keeps instead of the bytes, or None; *reply* is a device's answer and *answered* the
-    name of the command it answers. *sign* is what it says about the device itself; *reason* and *detail* say why
-    it failed.
-    """
-
-    message: Message
-    kind: Kind
-    device: Any  # a BaseDevice where anybody listens, else Known
-    message_type: MessageType
-    outcome: Outcome = Outcome.STORED
-    reason: FailureReason | None = None
-    detail: str = ""
-    document: Any = None
-    reply: dict[str, Any] = field(default_factory=dict)
-    answered: str = ""
-    samples: list[Sample] = field(default_factory=list)
-    sign: Sign | None = None
-    notes: Notes = field(default_factory=Notes)
-    has_device_time: bool = False
-    kept_as: int | None = None  # the key of its row in the quarantine; None where it is only counted
-    row_key: int | None = None
-    row_written: datetime | None = None
-    transition: Transition | None = None  # on the last message of each device whose batch changed it
-    _digest: str | None = None
-
-    @property
-    def row(self) -> BaseMessage:
-        """Its row as a model, made for who asks."""
-        named = dict(zip(MESSAGE, message_row(self, ""), strict=True))
-        for name in ("payload_json", "user_properties", "notes"):
-            if named[name] is not None:
-                named[name] = json.loads(named[name])
-        named["received_at"] = named["processed_at"] = self.row_written
-        row: BaseMessage = self.kind.message_model(id=self.row_key, **named)
-        row._state.adding, row._state.db = False, connection.alias
-        return row
-
-    @property
-    def key(self) -> str:
-        return self.kind.key(self.device.device_id)
-
-    @property
-    def digest(self) -> str | None:
-        """The key of the message, which only a payload with a device time has; a status is never one with data."""
-        if not self.has_device_time:
-            return None
-        if self._digest is None:
-            about = b"" if self.message_type is MessageType.DATA else self.message_type.encode()
-            self._digest = hashlib.sha256(about + self.message.payload).hexdigest()
-        return self._digest
-
-    def end(self, outcome: Outcome, reason: FailureReason | None = None, detail: str = "") -> None:
-        """This message brings no readings and changes nothing."""
-        self.outcome, self.reason, self.detail = outcome, reason, detail
-        self.samples, self.sign = [], None
-
-
-Item = Judged | Rejected
 
 
 def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], Any]:
@@ -133,131 +43,170 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
 
 
 @transaction.atomic
-def write(batch: Sequence[Item]) -> None:
-    """Store *batch*. Raises DatabaseError, and then nothing is stored."""
-    by_kind: dict[str, list[Judged]] = defaultdict(list)
-    for item in batch:
+def write(batch: Sequence[Item]) -> list[Item]:
+    """Store *batch*; return its items with what became of them. Raises DatabaseError, and then nothing is stored."""
+    items = list(batch)
+    by_kind: dict[str, list[int]] = defaultdict(list)  # places in the batch
+    for place, item in enumerate(batch):
         if isinstance(item, Judged):
-            by_kind[item.kind.slug].append(item)
-    kinds = [
-        items for _, items in sorted(by_kind.items())
-    ]  # in one order, or two workers wait for each other
-    for items in kinds:
-        _mark_duplicates(items)
-        _refuse_too_many(items)
-    failed = [item for item in batch if item.outcome is Outcome.FAILED]
-    allowance = Allowance({_owner(item) for item in failed}) if failed else None
-    refused = _admit(failed, allowance) if allowance else []
-    for items in kinds:
-        _write_rows([item for item in items if item.outcome not in NO_ROW])
-        _answer_commands([item for item in items if item.reply and item.outcome in NEWS])
-        _hasten_commands([item for item in items if item.message_type is MessageType.STATUS])
+            by_kind[item.kind.slug].append(place)
+    # In one order, or two workers wait for each other.
+    kinds = [places for _, places in sorted(by_kind.items())]
+    for places in kinds:
+        own = _take(items, places)
+        _mark_duplicates(own)
+        _refuse_too_many(own)
+        _put_back(items, places, own)
+    failed = [place for place, item in enumerate(items) if item.outcome is Outcome.FAILED]
+    allowance = Allowance({_owner(items[place]) for place in failed}) if failed else None
+    refused = _admit(items, failed, allowance) if allowance else []
+    for places in kinds:
+        own = _take(items, places)
+        _write_rows(own)
+        _answer_commands(own)
+        _hasten_commands(own)
+        _put_back(items, places, own)
     if allowance is not None:
         QuarantinedMessage.objects.bulk_create(refused)
         allowance.write()
     reach("written")
+    return items
 
 
-# A duplicate has its row already; the broker's retained copy without a time is no news.
-NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
-NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
+def _take(items: Sequence[Item], places: Iterable[int]) -> list[Judged]:
+    return [items[place] for place in places]  # type: ignore[misc]  # by_kind holds no others
 
 
-def _mark_duplicates(items: Sequence[Judged]) -> None:
+def _put_back(items: list[Item], places: Iterable[int], own: Iterable[Judged]) -> None:
+    for place, item in zip(places, own, strict=True):
+        items[place] = item
+
+
+def _mark_duplicates(own: list[Judged]) -> None:
     """Of one kind: the messages whose key is stored already, or stands earlier in this batch."""
     keyed = [
-        (item, (item.device.pk, digest))
-        for item in items
-        if item.outcome in NEWS and (digest := item.digest) is not None
+        (place, (item.device.pk, item.digest))
+        for place, item in enumerate(own)
+        if item.digest is not None and item.outcome in NEWS
     ]
     if not keyed:
         return
-    table = items[0].kind.message_model._meta.db_table
+    table = own[0].kind.message_model._meta.db_table
     seen = bulk.known(table, ("device_id", "digest"), [key for _, key in keyed])
-    for item, key in keyed:
+    for place, key in keyed:
         if key in seen:
-            item.end(Outcome.DUPLICATE)
+            own[place] = own[place].ended(Outcome.DUPLICATE)
         seen.add(key)
 
 
-def _refuse_too_many(items: Sequence[Judged]) -> None:
+def _refuse_too_many(own: list[Judged]) -> None:
     """Of one kind: the messages beyond what their device may send, where a limit is set. Those that failed count."""
     limit = settings.rate_limit
     if limit is None or limits.are_lifted():
         return
-    counted = [item for item in items if item.outcome not in NO_ROW]
-    for position in limits.limiter.beyond(limit, [item.key for item in counted]):
-        if counted[position].outcome in NEWS:
-            counted[position].end(Outcome.FAILED, FailureReason.RATE_LIMITED, f"more than {limit}")
+    counted = [place for place, item in enumerate(own) if item.outcome not in NO_ROW]
+    for position in limits.limiter.beyond(limit, [own[place].key for place in counted]):
+        place = counted[position]
+        if own[place].outcome in NEWS:
+            own[place] = own[place].ended(Outcome.FAILED, FailureReason.RATE_LIMITED, f"more than {limit}")
 
 
 def _owner(item: Item) -> str:
     return owner_of(str(item.reason), item.key)
 
 
-def _admit(failed: Sequence[Item], allowance: Allowance) -> list[QuarantinedMessage]:
+def _admit(items: list[Item], failed: Sequence[int], allowance: Allowance) -> list[QuarantinedMessage]:
     """Return the rows of those that the quarantine keeps; the others are only counted."""
     rows, kept = [], []
-    for item in failed:
-        item.kept_as, owner = None, _owner(item)
+    for place in failed:
+        item = items[place]
+        owner = _owner(item)
         row = _quarantined(item) if allowance.fits(owner) else None
         if row is not None and allowance.fits(owner, row.size or 0):
             allowance.take(owner, row.size or 0)
             rows.append(row)
-            kept.append(item)
+            kept.append(place)
         else:
             allowance.refuse(owner, str(item.reason))
     if rows:
         keys = bulk.new_keys(QuarantinedMessage, len(rows))
-        for row, item, key in zip(rows, kept, keys, strict=True):
-            row.pk = item.kept_as = key
+        for row, place, key in zip(rows, kept, keys, strict=True):
+            row.pk = key
+            items[place] = items[place]._replace(kept_as=key)
     return rows
 
 
-def _write_rows(messages: Sequence[Judged]) -> None:
+def _write_rows(own: list[Judged]) -> None:
     """Of one kind: the raw messages, their readings, and what they change on their devices.
 
     A message that is only counted has no row, and is a sign of life all the same.
     """
+    messages = [item for item in own if item.outcome not in NO_ROW]
     if not messages:
         return
-    items = [item for item in messages if item.outcome is not Outcome.FAILED or item.kept_as is not None]
+    stored = [item for item in messages if item.outcome is not Outcome.FAILED or item.kept_as is not None]
     kind, now = messages[0].kind, timezone.now()
     listened = not isinstance(messages[0].device, Known)
     as_time = bulk.time_writer()
     written = as_time(now)
-    rows = [message_row(item, written) for item in items]
-    if not listened or not items:  # nobody will ask for the keys of its messages
+    rows = [message_row(item, written) for item in stored]
+    keys: Sequence[int] = ()
+    if not listened or not stored:  # nobody will ask for the keys of its messages
         bulk.insert(kind.message_model, MESSAGE, rows)
     else:
-        keys = bulk.new_keys(kind.message_model, len(items))
-        for item, key in zip(items, keys, strict=True):
-            item.row_key, item.row_written = key, now
+        keys = bulk.new_keys(kind.message_model, len(stored))
         rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
         bulk.insert(kind.message_model, ("id", *MESSAGE), rows)
     if kind.store is None:
-        _write_readings(kind, items, written, as_time)
+        _write_readings(kind, stored, written, as_time)
     else:
-        kind.store.write(_measured(items), now)
+        kind.store.write(_measured(stored), now)
     told = presence.write(kind, changes(messages), now, listened)
-    last = {item.device.pk: item for item in messages} if listened else {}
-    for item in last.values():
-        item.transition = told.transitions.get(item.device.pk)
-    for item in messages if listened else ():
-        item.device = told.devices.get(item.device.pk, item.device)
+    if listened:
+        _complete(own, dict(zip(map(id, stored), keys, strict=True)), now, told)
 
 
-def _answer_commands(items: Sequence[Judged]) -> None:
+def _complete(own: list[Judged], keys: Mapping[int, int], now: datetime, told: Told) -> None:
+    """Give the items that have a row, or are only counted, what listeners want to know; *keys* are by id() of item."""
+    last = {item.device.pk: place for place, item in enumerate(own) if item.outcome not in NO_ROW}
+    for place, item in enumerate(own):
+        if item.outcome in NO_ROW:
+            continue
+        pk, key = item.device.pk, keys.get(id(item))
+        own[place] = item._replace(
+            row_key=key,
+            row_written=None if key is None else now,
+            device=told.devices.get(pk, item.device),
+            transition=told.transitions.get(pk) if last[pk] == place else None,
+        )
+
+
+def as_model(item: Judged) -> BaseMessage:
+    """Return the row of *item* as a model, made for who asks."""
+    named = dict(zip(MESSAGE, message_row(item, ""), strict=True))
+    for name in ("payload_json", "user_properties", "notes"):
+        if named[name] is not None:
+            named[name] = json.loads(named[name])
+    named["received_at"] = named["processed_at"] = item.row_written
+    row: BaseMessage = item.kind.message_model(id=item.row_key, **named)
+    row._state.adding, row._state.db = False, connection.alias
+    return row
+
+
+def _answer_commands(own: list[Judged]) -> None:
     """In the transaction: what is acknowledged is never sent again, so an answer must not be lost after it."""
-    if items:
-        told = [replies.CommandReply(item.key, item.reply, item.message.received_at) for item in items]
-        for item, name in zip(items, replies.record(told), strict=True):
-            item.answered = name
+    answers = [(place, item.reply) for place, item in enumerate(own) if item.reply and item.outcome in NEWS]
+    if answers:
+        told = [
+            replies.CommandReply(own[at].key, reply, own[at].message.received_at) for at, reply in answers
+        ]
+        for (place, _), name in zip(answers, replies.record(told), strict=True):
+            own[place] = own[place]._replace(answered=name)
 
 
-def _hasten_commands(items: Sequence[Judged]) -> None:
+def _hasten_commands(own: Iterable[Judged]) -> None:
     """A device says how it is when it has connected, so it may be there for what waits for it."""
-    keys = {item.key for item in items if item.outcome in NEWS}
+    keys = {item.key for item in own if item.message_type is MessageType.STATUS and item.outcome in NEWS}
     if keys:
         transitions.hasten(keys, timezone.now())
 

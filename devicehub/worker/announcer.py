@@ -13,8 +13,8 @@ import structlog
 from django.db import close_old_connections, connections
 
 from devicehub.ingest.announce import Call, of_batch, of_transitions
+from devicehub.ingest.items import Item, Judged, Known
 from devicehub.ingest.presence import Transition
-from devicehub.ingest.store import Item, Judged, Known
 
 log = structlog.get_logger(__name__)
 

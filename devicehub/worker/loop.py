@@ -14,8 +14,8 @@ import structlog
 from django.db import connections
 
 from devicehub.backoff import Backoff
+from devicehub.ingest.items import Item
 from devicehub.ingest.pipeline import CANNOT_STORE, pipeline
-from devicehub.ingest.store import Item
 from devicehub.messages.message import Message, Outcome
 from devicehub.mqtt import Delivery, Listener
 from devicehub.worker import metrics

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from devicehub.ingest.store import Item
+from devicehub.ingest.items import Item
 from devicehub.messages.message import Outcome
 
 REGISTRY = CollectorRegistry(auto_describe=False)

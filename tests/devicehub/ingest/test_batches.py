@@ -115,9 +115,10 @@ def refusing_database(monkeypatch):
 
     @transaction.atomic
     def picky(batch):
-        write(batch)
+        stored = write(batch)
         if any(b"poison" in item.message.payload and item.outcome is not FAILED for item in batch):
             raise IntegrityError("poison")
+        return stored
 
     monkeypatch.setattr(store, "write", picky)
 

@@ -10,6 +10,7 @@ from django.db import transaction
 from devicehub import signals
 from devicehub.db import bulk
 from devicehub.ingest import store
+from devicehub.ingest.items import Known
 from devicehub.ingest.pipeline import judge, pipeline
 from devicehub.kinds import topics
 from devicehub.messages.message import Message, Outcome
@@ -121,7 +122,7 @@ def test_who_listens_gets_device_and_row(station, told):
 def test_no_model_is_made_where_nobody_listens(station):
     [device] = store.load_devices([(address().kind, "STATION-001")]).values()
 
-    assert device == store.Known(station.pk, "STATION-001", True)
+    assert device == Known(station.pk, "STATION-001", True)
 
 
 def test_a_receiver_that_comes_later_gets_what_comes_later(station, told):

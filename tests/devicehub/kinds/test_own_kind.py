@@ -26,7 +26,8 @@ from devicehub.kinds.declare import Hooks
 from devicehub.kinds.registry import DuplicateKind, Kind, registry
 from devicehub.messages.message import FailureReason, Outcome
 from devicehub.models import CommandState, DeviceCommand, QuarantinedMessage
-from devicehub.retention import partitions, pruning
+from devicehub.retention import division, partitions, pruning
+from devicehub.retention.partition_sql import NotPartitioned
 from rig.cast import provision
 from rig.messages import NOW, fresh, send
 
@@ -249,8 +250,8 @@ class TestKeeping:
 
         assert rollups.roll_up(kinds=[kind]) == 0
         assert partitions.extend_all(kinds=[kind]) == 0
-        with pytest.raises(partitions.NotPartitioned):
-            partitions.plan(kind, "month")
+        with pytest.raises(NotPartitioned):
+            division.plan(kind, "month")
 
 
 class TestRemoval:

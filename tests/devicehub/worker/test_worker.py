@@ -320,9 +320,10 @@ def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
     @transaction.atomic
     def picky(batch):
         attempts.append(len(batch))
-        write(batch)
+        stored = write(batch)
         if any(b"13" in item.message.payload and item.outcome is not Outcome.FAILED for item in batch):
             raise IntegrityError("unlucky")
+        return stored
 
     monkeypatch.setattr(store, "write", picky)
     messages = [Message(TOPIC, b'{"temperature": %d}' % number, NOW) for number in range(64)]
