@@ -7,6 +7,7 @@ import pytest
 from devicehub.backoff import Backoff
 from devicehub.commands import sender, transitions
 from devicehub.mqtt.listening import reconnection
+from devicehub.mqtt.swarm import swarm
 from devicehub.removal import retained
 from devicehub.worker import loop
 
@@ -42,6 +43,7 @@ def test_chance_takes_off_a_part_of_the_pause():
         (loop.RETRY, 0.5, 5),
         (reconnection.AWAY, 1, 8),
         (reconnection.EVICTED, 2, 30),
+        (swarm.PAUSES, 1, 30),
     ],
 )
 def test_pauses_keep_their_bounds_and_grow(backoff, first, most):
