@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Judged(NamedTuple):
     notes: Notes
     reason: FailureReason | None = None
     detail: str = ""
-    samples: list[Sample] = []
+    samples: Sequence[Sample] = ()
     sign: Sign | None = None
     document: Any = None
     digest: str | None = None
@@ -75,7 +76,7 @@ class Judged(NamedTuple):
 
     def ended(self, outcome: Outcome, reason: FailureReason | None = None, detail: str = "") -> Judged:
         """Return the same message without readings, which changes nothing."""
-        return self._replace(outcome=outcome, reason=reason, detail=detail, samples=[], sign=None)
+        return self._replace(outcome=outcome, reason=reason, detail=detail, samples=(), sign=None)
 
 
 Item = Judged | Rejected

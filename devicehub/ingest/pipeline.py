@@ -288,12 +288,14 @@ def _in_parts(batch: Sequence[Item]) -> list[Item]:
 
 
 def _store_refused(item: Item, error: Exception) -> Item:
-    detail = f"it cannot be stored: {type(error).__name__}"
+    detail, key = f"it cannot be stored: {type(error).__name__}", ""
     if isinstance(item, Judged):
+        key = item.key
         # Perhaps it is the document or the notes that cannot be stored.
         failed = item.ended(Outcome.FAILED, FailureReason.UNSTORABLE, detail)
         stored = _attempt([failed._replace(document=None, notes=Notes())])
         if not isinstance(stored, Exception):
             return stored[0]
         log.error("ingest.not_even_raw", topic=item.message.topic, exc_info=stored)
-    return store.write([Rejected(item.message, FailureReason.UNSTORABLE, detail, item.key)])[0]
+    # Without the id of an unknown device, which would get an allowance of its own: ids can be invented without end.
+    return store.write([Rejected(item.message, FailureReason.UNSTORABLE, detail, key)])[0]

@@ -7,16 +7,16 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from devicehub.dashboard import overview
-from devicehub.ingest import allowance, limits
+from devicehub.ingest import allowance, limits, store
 from devicehub.ingest.allowance import ROW
 from devicehub.ingest.pipeline import pipeline
-from devicehub.messages.message import Message, Outcome
+from devicehub.messages.message import FailureReason, Message, Outcome
 from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse
 from devicehub.worker.metrics import REGISTRY, stored
 from fleet.models import WeatherStationDevice, WeatherStationMessage
@@ -220,6 +220,23 @@ def test_messages_of_no_known_device_have_one_together(device):
     assert QuarantinedMessage.objects.filter(device_key="weatherstation/NOBODY-3").exists()
     fill()
     assert QuarantinedMessage.objects.filter(device_key=KEY).count() == 3
+
+
+def test_a_refused_message_of_an_unknown_device_gets_no_allowance_of_its_own(device, monkeypatch):
+    """Ids of unknown devices can be invented without end, whatever their messages fail of."""
+    write = store.write
+
+    def refuse(batch):
+        if any(item.reason == FailureReason.UNKNOWN_DEVICE for item in batch):
+            raise DataError("it does not fit")
+        return write(batch)
+
+    monkeypatch.setattr(store, "write", refuse)
+
+    assert pipeline([message(device_id="NOBODY"), message()]) == [Outcome.FAILED] * 2
+    row = QuarantinedMessage.objects.get(reason="unstorable")
+    assert (row.device_key, row.topic) == ("", "things/weatherstation/NOBODY/data")
+    assert set(QuarantineUse.objects.values_list("owner", flat=True)) == {"", KEY}
 
 
 def test_a_device_is_not_charged_for_what_was_unknown(device):
