@@ -324,7 +324,7 @@ class Mount(NamedTuple):
 
 
 def _mounts() -> list[Mount]:
-    """Every place where the Django entrance answers; none when only the ASGI entrance does."""
+    """Return every place where the Django entrance answers; none when only the ASGI entrance does."""
     if not hasattr(django_settings, "ROOT_URLCONF"):
         return []
     return list(_below(get_resolver(), Mount("")))

@@ -1,4 +1,7 @@
-"""What other code may listen to. The sender is the DeviceType; no signal ever carries a credential."""
+"""What other code may listen to. No signal carries a credential.
+
+The sender is the DeviceType; of a kind without one it is the device model.
+"""
 
 from __future__ import annotations
 

@@ -38,9 +38,8 @@ class Rule(NamedTuple):
         return self.actions == action or self.actions == ActionSet.ALL
 
 
-Grant = (
-    Rule  # The name that directories of other projects may import. A grant is a row of authsvc.models.Grant.
-)
+# The name that directories of other projects may import. A grant is a row of authsvc.models.Grant.
+Grant = Rule
 
 
 def fill(template: str, values: Mapping[str, str]) -> str | None:

@@ -30,12 +30,10 @@ MAX_A_MINUTE = 20  # passwords never seen before, against one stored hash
 
 _key = secrets.token_bytes(32)  # of this process: what is remembered means nothing outside it
 _right: BoundedCache[Entry, None] = BoundedCache(cache_size)
-_wrong: BoundedCache[Entry, None] = BoundedCache(
-    cache_size
-)  # of slow hashes: who repeats a mistake costs nothing
-_budgets: BoundedCache[str, tuple[float, int]] = BoundedCache(
-    cache_size
-)  # by stored hash: since when, how many
+# Wrong passwords against slow hashes: a mistake that is repeated costs nothing.
+_wrong: BoundedCache[Entry, None] = BoundedCache(cache_size)
+# By stored hash: since when verifications are counted, and how many there were.
+_budgets: BoundedCache[str, tuple[float, int]] = BoundedCache(cache_size)
 _running: dict[Entry, Future[bool]] = {}
 _lock = threading.RLock()  # again in the thread that has it when stop() drops what waits
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="verify")

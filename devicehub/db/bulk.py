@@ -23,7 +23,7 @@ PLAIN = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orj
 
 
 def dump_json(value: Any) -> str:
-    """*value* as the text of a JSON column. Raises what json.dumps() raises."""
+    """Return *value* as the text of a JSON column. Raises what json.dumps() raises."""
     try:
         text = orjson.dumps(value, option=PLAIN).decode()
     except TypeError:  # an integer beyond 64 bits, a lone surrogate, a key that is no text

@@ -84,7 +84,7 @@ def check_number(value: Any) -> float:
 
 
 def replace_unstorable(value: Any) -> Any:
-    """*value* with everything replaced that is not in JSON, or that a database does not keep there."""
+    """Return *value* with everything replaced that is not in JSON, or that a database does not keep there."""
     match value:
         case str():
             return UNSTORABLE.sub("\ufffd", value)

@@ -207,7 +207,7 @@ class BaseDevice(Credentials):
     ) -> str:
         """Queue the command and publish it to the device's `cmd` topic once this transaction commits.
 
-        Returns its id; how far it came is in its DeviceCommand row. ValueError: no DeviceType, unknown command
+        Returns its id; how far it came is in its DeviceCommand row. ValueError: no registered kind, unknown command
         or broker, a parameter missing or unknown. TypeError: a parameter of a wrong type. CommandNotSent: the
         device is disabled.
         """

@@ -56,7 +56,7 @@ def patiently(action: Callable[[], Any], attempts: int = ATTEMPTS) -> Any:
 
 @contextmanager
 def locked(lock: str) -> Iterator[None]:
-    """A transaction that begins with *lock*, in which no lock is waited for longer than LOCK_MS."""
+    """Open a transaction that begins with *lock*, in which no lock is waited for longer than LOCK_MS."""
     with transaction.atomic():
         execute(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'")
         execute(lock)

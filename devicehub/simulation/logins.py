@@ -33,7 +33,7 @@ class Login:
 def issue_logins(
     kind: Kind, prefix: str, count: int, progress: Callable[[int], None] = lambda _: None
 ) -> list[Login]:
-    """*count* simulated devices `{prefix}001`, ... with new credentials; made where they do not exist.
+    """Return *count* simulated devices `{prefix}001`, ... with new credentials; made where they do not exist.
 
     *progress* is told how many are done. Raises NotSimulated for a real device of that name, before anything
     is changed; InvalidDeviceId; and IdentityTaken for a name that somebody else has.
@@ -51,7 +51,10 @@ def issue_logins(
 
 @transaction.atomic
 def _issue_some(kind: Kind, ids: list[str]) -> list[Login]:
-    """One transaction. Rows that exist are locked before they are judged: none becomes a real one meanwhile."""
+    """Return the logins of *ids*, in one transaction.
+
+    Rows that exist are locked before they are judged: none becomes a real one meanwhile.
+    """
     model = kind.device_model
     known: dict[str, BaseDevice] = {
         device.device_id: device

@@ -174,12 +174,12 @@ class Listener:
 
     @property
     def redelivered(self) -> int:
-        """Messages that the broker marked as handed over before (DUP)."""
+        """Return how many messages the broker marked as handed over before (DUP)."""
         return self._queue.redelivered
 
     @property
     def broker_drops(self) -> dict[str, float]:
-        """What the broker last said at each of the topics of drops."""
+        """Return what the broker last said at each of the topics of drops."""
         return self._drops.counts
 
     def stop(self) -> None:

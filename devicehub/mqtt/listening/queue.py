@@ -42,7 +42,7 @@ class Queue:
             self._arrived.set()
 
     def is_full(self) -> bool:
-        """Whether the connection that is open now must wait; what an earlier one left does not keep it silent."""
+        """Return whether the open connection must wait; messages of an earlier one do not keep it silent."""
         gone = self._bytes_taken + self._bytes_forgotten
         return self._bytes_put - max(gone, self._bytes_of_the_past) > MOST_QUEUED
 
@@ -73,7 +73,7 @@ class Queue:
 
     @property
     def waiting(self) -> int:
-        """Messages that are queued or in hand."""
+        """Return how many messages are queued or in hand."""
         return len(self._deliveries) + len(self.in_hand)
 
     @property

@@ -32,7 +32,7 @@ class Reconnection:
         self.evictions = 0
 
     def connected(self) -> None:
-        """A connection was made, and its subscription granted."""
+        """Note that a connection was made, and its subscription granted."""
         self._failed = 0
 
     def lost(self, after: float, *, silently: bool = False) -> None:

@@ -128,7 +128,7 @@ class SwarmClient:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, also one whose last bytes are on their way."""
+        """Return whether there is a connection, also one whose last bytes are on their way."""
         return self._stream is not None and self._stream.is_open
 
     def disconnect(self) -> None:

@@ -24,12 +24,12 @@ class Stream(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection stands. One that close() ended stands until all is sent."""
+        """Return whether the connection stands. One that close() ended stands until all is sent."""
         return self._is_open
 
     @property
     def has_news(self) -> bool:
-        """Whether recv() has an answer: bytes, or the end."""
+        """Return whether recv() has an answer: bytes, or the end."""
         return bool(self._incoming) or not self._is_open
 
     def abort(self) -> None:
