@@ -5,6 +5,8 @@ The worker compares the devices with a table of those that it knows to be disabl
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef
 from django.db.models.functions import Coalesce
@@ -12,10 +14,13 @@ from django.utils import timezone
 
 from devicehub.db.portions import batched
 from devicehub.kinds.registry import Kind, registry
+from devicehub.kinds.topics import MessageType
 from devicehub.models import DisabledDevice
 from devicehub.removal import retained
 
-MOST = 500  # devices of a kind that one run notices
+# Devices of a kind that one run notices: where many are disabled when a worker first looks, no more topics are written
+# down than it clears, so that those of a device that is deleted meanwhile do not wait behind all of them.
+MOST = retained.AT_ONCE // len(MessageType)
 AT_ONCE = 100  # devices of one transaction
 
 
@@ -42,9 +47,12 @@ def _notice(kind: Kind, most: int) -> int:
     # One that a message was stored of since was enabled, and disabled again, between two runs.
     heard = Coalesce(OuterRef("last_message_at"), F("noticed_at"))
     is_known = Exists(known.filter(device_pk=OuterRef("pk"), noticed_at__gte=heard))
-    new = disabled.filter(~is_known).order_by("pk").values_list("pk", "device_id", "last_message_at")
+    # The device that was disabled last comes first.
+    new = disabled.filter(~is_known).order_by("-updated_at", "-pk")
+    found = new.values_list("pk", "device_id", "last_message_at")[:most]
     count = 0
-    for rows in batched(list(new[:most]), AT_ONCE):
+    # They are written in one order, or two workers wait for each other.
+    for rows in batched(sorted(found, key=itemgetter(0)), AT_ONCE):
         now = timezone.now()
         with transaction.atomic():
             retained.forget(kind, [device_id for _, device_id, _ in rows])

@@ -11,7 +11,7 @@ from devicehub import provisioning, removal
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message
 from devicehub.models import DisabledDevice, RemovalRequest, RetainedTopic
-from devicehub.removal import disabled
+from devicehub.removal import disabled, retained
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.telemetry import TOPICS, sql, topics_to_clear
 
@@ -114,6 +114,20 @@ def test_many_are_noticed_in_portions(db):
 
     assert [disabled.notice(most=200), disabled.notice(most=200), disabled.notice(most=200)] == [200, 50, 0]
     assert RetainedTopic.objects.count() == 1000
+
+
+def test_one_that_was_disabled_last_does_not_wait_for_those_of_long_ago(station):
+    WeatherStationDevice.objects.bulk_create(
+        WeatherStationDevice(device_id=f"OLD-{n:03d}", is_active=False) for n in range(5)
+    )
+    provisioning.disable(station)
+
+    assert disabled.notice(most=1) == 1
+    assert topics_to_clear() == TOPICS
+
+
+def test_a_run_writes_down_no_more_topics_than_it_clears():
+    assert 0 < disabled.MOST * len(TOPICS) <= retained.AT_ONCE
 
 
 def test_nothing_is_written_where_nothing_changed(station):
