@@ -185,11 +185,19 @@ class SwarmClient:
             else:
                 self._counts.acknowledged += 1
 
-    def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
+    def _on_message(self, made: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
+        if made is not self._client or self._stream is None:
+            return
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # MQTT 5.0, 1.5.4: such a connection is closed
+            self._stream.abort()
+            self._break("connection lost (a topic that is not UTF-8)")
+            return
         properties: Any = message.properties
         self.owner.received(
             Received(
-                message.topic,
+                topic,
                 bytes(message.payload),
                 getattr(properties, "CorrelationData", b""),
                 getattr(properties, "ResponseTopic", ""),
@@ -197,11 +205,13 @@ class SwarmClient:
         )
 
     def _on_disconnect(self, made: paho.Client, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:
-        if made is not self._client:
-            return
+        if made is self._client:
+            self._break(f"connection lost ({reason})")
+
+    def _break(self, why: str) -> None:
+        """Note that the connection is lost, and why."""
         self._end()
         self._client = None
-        why = f"connection lost ({reason})"
         self._refused(why)
         if not self._loss.done():
             self._loss.set_result(why)

@@ -93,6 +93,33 @@ def test_a_client_that_is_thrown_out_comes_back(broker):
     assert run(simulate()).reasons[0].startswith("connection lost (")
 
 
+def test_a_topic_that_is_not_utf_8_ends_the_connection(caplog):
+    """As MQTT 5.0, 1.5.4 wants it: one line for the owner, and no traceback in the event loop."""
+
+    async def send_nonsense(reader, writer):
+        await reader.read(1000)
+        writer.write(b"\x20\x03\x00\x00\x00")  # CONNACK
+        await reader.read(1000)
+        writer.write(b"\x90\x04\x00\x01\x00\x01" + b"\x30\x05\x00\x02\xff\xfe\x00" * 3)  # SUBACK, PUBLISH
+        assert await reader.read() == b""
+        writer.close()
+
+    async def simulate():
+        async with asyncio.timeout(SOON), await asyncio.start_server(send_nonsense, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with Swarm(BrokerAddress("127.0.0.1", port), "5") as swarm:
+                owner = Owner()
+                client = join(swarm, owner)
+                await owner.is_lost.wait()
+                return owner, client.is_open, swarm.counts.connected
+
+    owner, is_open, connected = run(simulate())
+
+    assert owner.reasons == ["connection lost (a topic that is not UTF-8)"]
+    assert (owner.messages, is_open, connected) == ([], False, 0)
+    assert caplog.records == []
+
+
 def test_an_error_of_an_owner_ends_the_swarm(broker):
     """It is not lost in a task that nothing waits for."""
 
