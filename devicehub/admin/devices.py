@@ -63,6 +63,12 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
             fields.insert(fields.index("mqtt_client_id") + 1, "password_expires_at")
         return fields
 
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save a device; one that is enabled is also kept from a removal that was requested."""
+        super().save_model(request, obj, form, change)
+        if change and obj.is_active and "is_active" in form.changed_data:
+            provisioning.enable(obj)
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
         """Return what the page that asks shows: what becomes of each device, with counts.
 

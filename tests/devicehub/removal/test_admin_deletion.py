@@ -98,3 +98,17 @@ class TestAdmin:
         assert removal.work_off() == 0
         assert not RemovalRequest.objects.exists()
         assert remains(station)["device"] == 1
+
+    def test_one_that_is_enabled_again_stays_also_when_it_is_disabled_once_more(self, station, operator):
+        """A worker that looks only then finds it disabled, and no request."""
+        removal.request(station)
+        url = f"/admin/fleet/weatherstationdevice/{station.pk}/change/"
+        fields = {"status": "offline", "metadata": "{}", "site": ""}
+        states = []
+        for given in ({"is_active": "on"}, {}):
+            assert operator.post(url, {**fields, **given}).status_code == 302
+            states.append(WeatherStationDevice.objects.get().is_active)
+
+        assert states == [True, False]
+        assert removal.work_off() == 0
+        assert WeatherStationDevice.objects.filter(pk=station.pk).exists()
