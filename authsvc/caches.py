@@ -22,7 +22,8 @@ class BoundedCache(OrderedDict[K, V]):
     """A dict of up to *size()* entries. The entry that was put or touched longest ago makes room for a new one.
 
     A look-up is that of a dict, and is no touch. Every method is O(1), and threads may share a cache: between two
-    calls an entry may be gone.
+    calls an entry may be gone. Keys are texts, bytes and tuples of such: a key with an `__eq__` or `__hash__` in Python
+    lets another thread in half-way, and an OrderedDict then breaks the process.
     """
 
     def __init__(self, size: Callable[[], int]) -> None:
