@@ -103,9 +103,11 @@ def _extend(table: str, pace: Pace) -> int:
         log.warning("partitions.leftovers_cleared", table=table)
         patiently(lambda: partition_sql.clear(table))
     missing = _missing(parts)
+    # By the catalogue: a table that was renamed has partitions of its earlier name.
+    rest = next((one.name for one in parts if one.end is None), name_of(table, None))
     for start, end in missing:
         pace.check()
-        patiently(lambda start=start, end=end: _add(table, start, end))  # type: ignore[misc]
+        patiently(lambda start=start, end=end: _add(table, start, end, rest))  # type: ignore[misc]
     return len(missing)
 
 
@@ -122,24 +124,24 @@ def _missing(parts: list[Partition]) -> list[tuple[datetime, datetime]]:
     return found
 
 
-def _add(table: str, start: datetime, end: datetime) -> None:
-    """Make a partition, and move the rows of its time that wait in the rest into it."""
+def _add(table: str, start: datetime, end: datetime, rest: str) -> None:
+    """Make a partition, and move the rows of its time that wait in *rest* into it."""
     name = name_of(table, start)
-    new, rest, columns = quoted(name), quoted(name_of(table, None)), partition_sql.columns(table)
+    new, waiting, columns = quoted(name), quoted(rest), partition_sql.columns(table)
     # Writers wait at the table itself: the rest refuses a row that was sent there before the partition was made.
     with locked(f"LOCK TABLE ONLY {quoted(table)} IN SHARE ROW EXCLUSIVE MODE"):
-        execute(f"LOCK TABLE {rest} IN ACCESS EXCLUSIVE MODE")
+        execute(f"LOCK TABLE {waiting} IN ACCESS EXCLUSIVE MODE")
         execute(
             f"CREATE TABLE {new} (LIKE {quoted(table)} INCLUDING DEFAULTS INCLUDING CONSTRAINTS"
             " INCLUDING GENERATED INCLUDING STORAGE)"
         )
         execute(
-            f"WITH waiting AS (DELETE FROM {rest} WHERE timestamp >= %s AND timestamp < %s RETURNING {columns})"
-            f" INSERT INTO {new} ({columns}) SELECT {columns} FROM waiting",
+            f"WITH moved AS (DELETE FROM {waiting} WHERE timestamp >= %s AND timestamp < %s RETURNING {columns})"
+            f" INSERT INTO {new} ({columns}) SELECT {columns} FROM moved",
             [as_time(start), as_time(end)],
         )
         execute(f"ALTER TABLE {quoted(table)} ATTACH PARTITION {new} {between(start, end)}")
-        partition_sql.own_like(name, name_of(table, None))
+        partition_sql.own_like(name, rest)
 
 
 def drop_before(kind: Kind, before: datetime, taken_in: int | None, pace: Pace) -> int:

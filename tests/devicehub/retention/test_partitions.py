@@ -138,6 +138,13 @@ class TestExtension:
         }
         assert len(indexes) == len(keys) == 1
 
+    def test_partitions_keep_their_names_when_a_migration_renames_the_table(self, divided):
+        without_the_last()
+        sql(f"ALTER TABLE {READINGS}_rest RENAME TO fleet_former_rest")
+
+        assert partitions.extend_all() == 1
+        assert partitions.partitions_of(READINGS)[-1].name == "fleet_former_rest"
+
     def test_a_row_of_no_partition_stays_in_the_rest(self, divided):
         measure(divided, (timezone.now() + timedelta(days=400), -1.0))
         without_the_last()
