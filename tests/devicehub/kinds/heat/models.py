@@ -82,7 +82,7 @@ registry.register(
         commands={"read_out": Command(payload={"register": int})},
         keep={"keep_readings": "90d"},
         pages=Pages(
-            admin={HeatMeter: "tests.devicehub.kinds.heat.admin.HeatMeterAdmin"},
+            admin={HeatMeter: "tests.devicehub.kinds.heat.pages.HeatMeterAdmin"},
             columns={"energy": Reading(unit="kWh"), "flow": Reading(unit="l/h", verbose_name="Flow")},
         ),
     )
