@@ -72,6 +72,7 @@ def test_the_code_keeps_its_contracts(tree):
         (PURE, "authsvc.core.impure", "import asyncio"),
         (PURE, "devicehub.messages.impure", "import django"),
         (DIALECTS, "authsvc.dialects.vernemq", "from authsvc.dialects import emqx"),
+        (DIALECTS, "authsvc.dialects.hivemq", "from authsvc.dialects import emqx"),
         (PAHO, "devicehub.db.wired", "import paho.mqtt.client"),
     ],
     ids=lambda value: value.partition(":")[0],
