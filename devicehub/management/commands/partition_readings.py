@@ -17,7 +17,7 @@ from devicehub.retention.partition_sql import NotPartitioned
 
 
 class Command(StoppableCommand):
-    help = "Convert the reading table of a device type to range partitions by timestamp (PostgreSQL)."
+    help = "Divide the reading table of a device type into range partitions by timestamp (PostgreSQL)."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
