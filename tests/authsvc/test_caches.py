@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from authsvc.conf import limits, options, trusted_proxies
 from authsvc.core import passwords
 from authsvc.freshness.remembered import Remembered, counts
 from authsvc.logins import verifier
+from rig.hub import ROOT
 
 STAMP = object()
 
@@ -160,3 +162,15 @@ def test_a_read_under_way_is_not_kept_when_caches_are_cleared():
         return len(memory)
 
     assert asyncio.run(main()) == 0
+
+
+def test_nothing_else_listens_to_settings_that_change():
+    """A cache that is not cleared by clear_caches() is cleared by nobody who calls it."""
+    listening = [
+        str(path.relative_to(ROOT))
+        for package in ("authsvc", "devicehub", "fleet", "config")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"\bsetting_changed\b", path.read_text())
+    ]
+
+    assert listening == ["authsvc/caches.py"], "use a BoundedCache or caches.register() of authsvc.caches"

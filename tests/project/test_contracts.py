@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ def broken(tree: Path) -> tuple[set[str], str]:
 
 def test_the_code_keeps_its_contracts(tree):
     assert broken(tree)[0] == set()
+
+
+def test_every_package_is_in_the_contracts():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    packages = {found.parent.name for found in ROOT.glob("*/__init__.py")}
+
+    assert packages == set(settings["root_packages"])
+    assert packages == set(settings["contracts"][0]["layers"])
 
 
 @pytest.mark.parametrize(
