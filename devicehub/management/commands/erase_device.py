@@ -55,7 +55,9 @@ def _agreed(key: str, found: Erased) -> bool:
 
 def _named(name: str, count: int) -> str:
     words = name.replace("_", " ")
-    return words.removesuffix("s") if count == 1 else words
+    if count != 1:
+        return words
+    return f"{words[:-3]}y" if words.endswith("ies") else words.removesuffix("s")
 
 
 def _report(sentence: str, counts: Erased, *, as_json: bool = False) -> str:

@@ -84,3 +84,13 @@ def test_a_table_that_is_registered_twice_counts_once(visits, station, kind):
 def test_a_name_that_means_something_else_is_refused(visits, name):
     with pytest.raises(ValueError, match="is not a name for rows of a table"):
         removal.register(name, visits, "device_key")
+
+
+def test_one_row_is_named_in_the_singular(visits, station):
+    removal.register("deliveries", visits, "device_key")
+    visits.objects.create(device_key="weatherstation/STATION-001")
+    out = StringIO()
+
+    call_command("erase_device", "weatherstation", "STATION-001", "--yes", stdout=out)
+
+    assert ", 1 delivery" in out.getvalue()
