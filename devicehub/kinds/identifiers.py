@@ -1,4 +1,4 @@
-"""What a device id and a client id may be. Pure: comparison everywhere else is string equality."""
+"""What a device id, a client id and the slug of a kind may be. Pure: comparison everywhere else is string equality."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 
 DEVICE_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}")
 CLIENT_ID = re.compile(r"[^+#\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]{1,128}")
+SLUG = re.compile(r"[^/+#\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
 MAX_USERNAME = 128
 
 
@@ -19,6 +20,15 @@ def is_device_id(text: str) -> bool:
     (True, False, False, False)
     """
     return DEVICE_ID.fullmatch(text) is not None
+
+
+def is_slug(text: str) -> bool:
+    """Return whether *text* can be the slug of a kind: one topic level of 1-100 characters, without a space.
+
+    >>> is_slug("weatherstation"), is_slug("account/x"), is_slug("a+"), is_slug("a b"), is_slug("")
+    (True, False, False, False, False)
+    """
+    return SLUG.fullmatch(text) is not None
 
 
 def is_text(value: object) -> bool:

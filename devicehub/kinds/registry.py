@@ -9,6 +9,7 @@ from typing import Any
 from authsvc.core.access import ACCOUNT
 from devicehub.errors import DevicehubError
 from devicehub.kinds.declare import DEFAULT_TEMPLATE, Command, DeviceType, Hooks, Reading, StateField
+from devicehub.kinds.identifiers import is_slug
 from devicehub.kinds.pages import Pages
 from devicehub.kinds.store import Store
 
@@ -18,6 +19,10 @@ RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "l
 
 class DuplicateKind(DevicehubError):
     """Two kinds of devices have one slug, or a type took a reserved one."""
+
+
+class InvalidSlug(DevicehubError, ValueError):
+    """A text cannot be the slug of a kind: keys and topics of its devices would name something else."""
 
 
 class UnknownKey(DevicehubError):
@@ -96,7 +101,12 @@ class Registry:
         self.version = 0  # raised by every registration: what was derived from the kinds is then made anew
 
     def refuse_taken(self, slug: str, described: str) -> None:
-        """Raise DuplicateKind when the kind that is *described* would have a *slug* that is taken."""
+        """Raise DuplicateKind when the kind that is *described* would have a *slug* that is taken, or InvalidSlug."""
+        if not is_slug(slug):
+            raise InvalidSlug(
+                f"{described} would be called {slug!r}, which is not one topic level of 1-100 characters"
+                " without a space"
+            )
         if slug in RESERVED:
             raise DuplicateKind(
                 f"{described} would be called {slug!r}, which is reserved for {RESERVED[slug]}; "
@@ -108,7 +118,7 @@ class Registry:
             raise DuplicateKind(f"Two device types are called {slug!r}: {other} and {described}")
 
     def register(self, kind: Kind) -> None:
-        """Add *kind*. Raises DuplicateKind, which names both, for a slug that another kind has."""
+        """Add *kind*. Raises DuplicateKind, which names both, for a slug that another kind has, and InvalidSlug."""
         self.refuse_taken(kind.slug, describe(kind.sender, kind.device_model.__module__))
         self._kinds[kind.slug] = kind
         self.version += 1

@@ -8,7 +8,7 @@ from authsvc.core import access
 from authsvc.directory import claim_of
 from authsvc.models import Account
 from devicehub import DeviceType
-from devicehub.kinds.registry import DuplicateKind, UnknownKey, registry
+from devicehub.kinds.registry import DuplicateKind, InvalidSlug, UnknownKey, registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 
 # The registry
@@ -114,6 +114,14 @@ def test_a_type_called_account_is_refused(declared):
 def test_a_kind_that_takes_the_key_of_accounts_by_its_slug_is_refused(declared):
     with pytest.raises(DuplicateKind, match="reserved"):
         declared(type("Robot", (DeviceType,), {"get_slug": classmethod(lambda cls: access.ACCOUNT)}))
+
+
+@pytest.mark.parametrize("slug", ["account/x", "", "pump+", "pump#", "pump 1", "pump\n", "p" * 101])
+def test_a_slug_is_one_topic_level(declared, slug):
+    """The keys of its devices could not be told from others."""
+    with pytest.raises(InvalidSlug, match="not one topic level"):
+        declared(type("Pump", (DeviceType,), {"get_slug": classmethod(lambda cls: slug)}))
+    assert registry.get(slug) is None
 
 
 def test_keys_of_accounts_begin_with_the_reserved_word():
