@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 
 import pytest
 
@@ -78,6 +79,22 @@ def test_every_room_has_a_line_in_the_readme_and_every_line_a_room(app):
     ]
 
     assert sorted(listed) == sorted(wanted)
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_the_map_goes_from_the_top_to_the_bottom(app):
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("containers") == [app])
+    floors = {room: number for number, layer in enumerate(layers) for room in layer.split(" | ")}
+    listed = [
+        room
+        for cells in rows(section("README.md", "Architecture"))
+        for room in re.findall(rf"`{app}/(\w+)", cells[0])
+        if room in floors
+    ]
+
+    assert sorted(listed) == sorted(floors)
+    assert [floors[room] for room in listed] == sorted(floors[room] for room in listed)
 
 
 def test_every_line_of_the_map_says_what_its_room_holds():
