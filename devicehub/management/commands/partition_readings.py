@@ -44,7 +44,7 @@ class Command(StoppableCommand):
         if not sys.stdin.isatty():
             return False
         self.stdout.write(_described(made))
-        return input("Convert it now? [y/N] ").strip().lower() in ("y", "yes")
+        return input("Divide it now? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _partitions(made: Plan) -> str:
