@@ -75,7 +75,10 @@ def _request(devices: list[BaseDevice]) -> None:
     # The ids that the database has: an instance may be old.
     keys = [kind.key(device_id) for device_id in rows.order_by("pk").values_list("device_id", flat=True)]
     RemovalRequest.objects.bulk_create(
-        [RemovalRequest(device_key=key, requested_at=now) for key in keys], ignore_conflicts=True
+        [RemovalRequest(device_key=key, requested_at=now) for key in keys],
+        update_conflicts=True,
+        update_fields=["requested_at"],
+        unique_fields=["device_key"],
     )
     for device in devices:
         device.is_active = False
@@ -100,7 +103,8 @@ def work_off(pace: Pace | None = None) -> int:
                 _refused.add(refusal)
                 log.exception("removal.refused", device=waiting.device_key)
             continue
-        RemovalRequest.objects.filter(pk=waiting.pk).delete()
+        # A request that was made anew meanwhile stays.
+        RemovalRequest.objects.filter(pk=waiting.pk, requested_at=waiting.requested_at).delete()
     return count
 
 

@@ -15,6 +15,7 @@ from devicehub.db.batches import Pace
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message
 from devicehub.models import RemovalRequest
+from devicehub.removal.deletion import EnabledAgain
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.hub import ROOT, environment, eventually
 from rig.telemetry import TOPICS, fill, remains, sql
@@ -154,3 +155,18 @@ def test_no_device_at_all_is_no_error(db):
     removal.check_deletable([])
 
     assert not RemovalRequest.objects.exists()
+
+
+def test_a_request_made_while_a_worker_gives_up_on_an_enabled_device_stays(station, monkeypatch):
+    removal.request(station)
+
+    def enable_and_request_anew(waiting, pace):
+        removal.request(station)
+        raise EnabledAgain
+
+    monkeypatch.setattr("devicehub.removal.requests.remove", enable_and_request_anew)
+
+    assert removal.work_off() == 0
+    monkeypatch.undo()
+    assert removal.work_off() == 1
+    assert not WeatherStationDevice.objects.filter(pk=station.pk).exists()
