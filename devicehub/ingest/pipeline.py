@@ -180,7 +180,7 @@ def _read_data(message: Message, kind: Kind, found: Document) -> Content:
     samples = [sample for sample in decoded.by_time.values() if sample.values]
     if not samples:
         raise Unreadable(FailureReason.NO_VALUE, "; ".join(notes)[:400] or "the payload holds no value")
-    newest = max(sample.timestamp or received for sample in samples)
+    newest = max([sample.timestamp or received for sample in samples])
     return Content(Sign(received, reading_at=newest), samples, decoded.has_device_time)
 
 

@@ -6,6 +6,7 @@ Set for the connections of this process alone. What the operator set more strict
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from functools import cache
 from typing import Any
@@ -39,6 +40,8 @@ STORING_PRAGMAS = ("cache_size = -98304",)
 # PRAGMA synchronous: each commit is flushed, with EXTRA also the folder that a rollback journal is removed from. Less
 # loses commits with the power, NORMAL (1) in WAL mode and FULL in the others.
 FULL, EXTRA = 2, 3
+# Seconds for which the thread that reads the network may go on when the database has answered a batch.
+SWITCH = 0.0005
 
 
 def settle() -> None:
@@ -53,6 +56,7 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    sys.setswitchinterval(SWITCH)
 
 
 def _demand(connection: BaseDatabaseWrapper, **_: Any) -> None:
