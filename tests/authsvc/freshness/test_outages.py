@@ -19,13 +19,23 @@ from rig.hub import eventually
 pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
 
 
+@pytest.fixture
+def settled(ours: Site) -> Site:
+    """The site, which forgets nothing any more for what tests before did.
+
+    A table that was altered makes a new session, which forgets: it is noticed by the next proof.
+    """
+    noticed = time.monotonic() + 2 * changes.BEAT_SECONDS + changes.PAUSE
+    assert eventually(lambda: time.monotonic() > noticed)
+    for url in ours.urls:
+        assert eventually(lambda url=url: listens(ours, url))
+    return ours
+
+
 class TestWithoutItsDatabase:
-    def test_a_table_that_is_locked_holds_up_nobody(self, ours, fresh_device):
+    def test_a_table_that_is_locked_holds_up_nobody(self, settled, fresh_device):
         """A rebuild of the table takes 4 s: each question has its answer in time, and none waits for another's."""
-        url = ours.urls[0]
-        # A table that a test before altered makes a new session, which forgets: it is noticed by the next proof.
-        noticed = time.monotonic() + 2 * changes.BEAT_SECONDS + changes.PAUSE
-        assert eventually(lambda: time.monotonic() > noticed)
+        ours, url = settled, settled.urls[0]
         assert eventually(lambda: listens(ours, url) and ours.login(url, fresh_device) == OK)
 
         def ask(number: int) -> tuple[int, float]:
@@ -76,9 +86,9 @@ class TestWithoutItsDatabase:
         return int(found[0])
 
     @pytest.mark.parametrize("how", ["stopped", "paused"])
-    def test_who_was_read_lately_is_answered_from_memory(self, ours, fresh_device, how):
+    def test_who_was_read_lately_is_answered_from_memory(self, settled, fresh_device, how):
         """For AUTHSVC_STALE_SECONDS, which is 6 here. Nobody else is, and nobody is let in by it who was not."""
-        url = ours.urls[0]
+        ours, url = settled, settled.urls[0]
         assert ours.login(url, fresh_device) == OK
         with ExitStack() as stack:
             if how == "paused":
