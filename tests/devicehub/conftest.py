@@ -1,4 +1,4 @@
-"""Fixtures of declarations: device types whose kinds and models are forgotten after the test."""
+"""Device types whose kinds and models are forgotten after the test, and a broker that speaks TLS."""
 
 from types import SimpleNamespace
 
@@ -8,6 +8,8 @@ from django.test.utils import isolate_apps
 from devicehub import Command, DeviceType, Reading, StateField, commands, reading_types
 from devicehub.kinds.registry import registry
 from devicehub.models import register_command_sender
+from rig.tls import certificate as certificate
+from rig.tls import tls_broker as tls_broker
 
 
 @pytest.fixture

@@ -434,30 +434,6 @@ def test_what_the_broker_drops_is_read_beside_the_readings(listen, publish):
 # --- TLS
 
 
-@pytest.fixture
-def certificate(tmp_path):
-    """The paths of a certificate for 127.0.0.1 that signs itself, and of its key."""
-    paths = tmp_path / "broker.crt", tmp_path / "broker.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    command += ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(
-        [*command, "-out", str(paths[0]), "-keyout", str(paths[1])], check=True, capture_output=True
-    )
-    return paths
-
-
-@pytest.fixture
-def tls_broker(tmp_path, certificate, needs_real):
-    """The ports of a mosquitto: in the open, and with TLS."""
-    port = servers.free_port()
-    more = f"listener {port} 127.0.0.1\ncertfile {certificate[0]}\nkeyfile {certificate[1]}\n"
-    with ExitStack() as stack:
-        try:
-            yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", more)), port
-        except servers.MissingServer as missing:
-            needs_real(missing)
-
-
 def test_messages_of_any_size_arrive_over_tls(tls_broker, certificate, transactional_db, station, tmp_path):
     """A record of TLS holds 16 KiB: large messages come in pieces, small ones by the hundred in one."""
     port, tls_port = tls_broker

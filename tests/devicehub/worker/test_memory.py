@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,34 +10,10 @@ from devicehub.messages.json_limits import MAX_KEPT
 from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationReading
-from rig import servers, wire
+from rig import wire
 from rig.hub import eventually
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A certificate of 127.0.0.1 and its key."""
-    paths = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    command += ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(
-        [*command, "-out", str(paths[0]), "-keyout", str(paths[1])], check=True, capture_output=True
-    )
-    return paths
-
-
-@pytest.fixture
-def ports(tmp_path, certificate, needs_real):
-    """The ports of a mosquitto: in the open, and with TLS."""
-    port = servers.free_port()
-    more = f"listener {port} 127.0.0.1\ncertfile {certificate[0]}\nkeyfile {certificate[1]}\n"
-    with ExitStack() as stack:
-        try:
-            yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", more)), port
-        except servers.MissingServer as missing:
-            needs_real(missing)
 
 
 def most_memory(pid):
@@ -54,12 +28,12 @@ def most_memory(pid):
     [("5", False, {0: 12, 1: 32, 2: 12}), ("3.1.1", True, {1: 32})],
     ids=["5", "3.1.1 over TLS"],
 )
-def test_a_worker_grows_by_no_long_message(ports, certificate, station, tmp_path, version, tls, sizes):
-    url = f"mqtts://127.0.0.1:{ports[1]}" if tls else f"mqtt://127.0.0.1:{ports[0]}"
-    device = Connection(BrokerAddress("127.0.0.1", ports[0]), "device")
+def test_a_worker_grows_by_no_long_message(tls_broker, certificate, station, tmp_path, version, tls, sizes):
+    url = f"mqtts://127.0.0.1:{tls_broker[1]}" if tls else f"mqtt://127.0.0.1:{tls_broker[0]}"
+    device = Connection(BrokerAddress("127.0.0.1", tls_broker[0]), "device")
     settings = {"SSL_CERT_FILE": str(certificate[0])} if tls else {}
     settings |= {"DEVICEHUB_MQTT_VERSION": version, "DEVICEHUB_MQTT_GROUP": "" if tls else "devicehub"}
-    with wire.workers(ports[0], tmp_path)(MQTT_URL=url, **settings) as worker:
+    with wire.workers(tls_broker[0], tmp_path)(MQTT_URL=url, **settings) as worker:
         # One at the limit first: what it takes is the measure.
         device.publish(Outgoing(station.topic("data"), b'{"temperature": 1}'.ljust(MAX_KEPT)))
         assert eventually(lambda: WeatherStationReading.objects.count() == 1)
