@@ -80,7 +80,7 @@ def convert(made: Plan, pace: Pace) -> None:
     """Do what plan() said. Raises batches.Stopped and database errors, and then all is as it was before."""
     with alone(made.table) as free:
         if not free:
-            raise NotPartitioned(f"Somebody converts {made.table} already")
+            raise NotPartitioned(f"Another process divides {made.table} already")
         patiently(lambda: partition_sql.clear(made.table))  # what a killed one left behind
         try:
             with partition_sql.cancelled_by(pace.stop):

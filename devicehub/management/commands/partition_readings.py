@@ -11,7 +11,7 @@ from django.template.defaultfilters import pluralize
 
 from devicehub import provisioning
 from devicehub.management.batch_command import StoppableCommand
-from devicehub.retention import division
+from devicehub.retention import division, partitions
 from devicehub.retention.division import Plan
 from devicehub.retention.partition_sql import NotPartitioned
 
@@ -48,9 +48,10 @@ class Command(StoppableCommand):
 
 
 def _partitions(made: Plan) -> str:
+    end = partitions.next_period(made.starts[-1], made.by)
     return (
-        f"one partition for all before {made.starts[0]:%Y-%m-%d}, {len(made.starts)} partitions by {made.by} up to"
-        f" {made.starts[-1]:%Y-%m-%d}, and one for the rest"
+        f"one partition for all before {made.starts[0]:%Y-%m-%d}, {len(made.starts)} partitions by {made.by} from"
+        f" then until {end:%Y-%m-%d}, and one for the rest"
     )
 
 

@@ -90,7 +90,8 @@ class TestDivision:
         assert [one.end for one in periods[:-1]] == [one.start for one in periods[1:]]
         lengths = {(one.end - one.start).days for one in periods}
         assert lengths == {7} if by == "week" else lengths <= {28, 29, 30, 31}
-        assert f"{len(periods)} partitions by {by} up to" in told
+        until = f"{periods[-1].end:%Y-%m-%d}"
+        assert f"{len(periods)} partitions by {by} from then until {until}, and" in told
         made = measure(months_of_readings, (timezone.now(), 5.0))[0]
         assert made.pk == max(row[0] for row in before[-1]) + 1
         with pytest.raises(Exception, match="is not present in table"), transaction.atomic():
@@ -341,7 +342,7 @@ class TestRefusal:
             finally:
                 connections.close_all()
 
-        already = f"Somebody converts {READINGS} already"
+        already = f"Another process divides {READINGS} already"
         with (
             partition_sql.alone(READINGS),
             ThreadPoolExecutor() as pool,
