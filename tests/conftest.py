@@ -89,7 +89,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def fresh_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count for each page, also where a busy machine takes so long that counts would be kept."""
     monkeypatch.setattr(overview, "counter", overview.Counter(overview._count))
-    monkeypatch.setattr(overview, "DEAR", float("inf"))
+    monkeypatch.setattr(overview, "EXPENSIVE", float("inf"))
 
 
 @pytest.fixture(params=sorted(ENTRANCES))

@@ -1,6 +1,6 @@
 """Commands to devices: a row is queued, a sender publishes it, the device's reply ends it."""
 
-from devicehub.commands.queue import CommandNotSent, cancel, forget_open, send
+from devicehub.commands.queue import CommandNotSent, cancel, delete_open, send
 from devicehub.commands.sender import close, send_due
 
-__all__ = ["CommandNotSent", "cancel", "close", "forget_open", "send", "send_due"]
+__all__ = ["CommandNotSent", "cancel", "close", "delete_open", "send", "send_due"]

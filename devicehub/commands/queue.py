@@ -72,7 +72,7 @@ def cancel(command: DeviceCommand) -> bool:
     return transitions.cancel(command, timezone.now())
 
 
-def forget_open(device_keys: Collection[str]) -> None:
+def delete_open(device_keys: Collection[str]) -> None:
     """Delete the open commands of devices that end: one made again under an id must not get or answer them."""
     DeviceCommand.objects.filter(device_key__in=device_keys, state__in=OPEN_STATES).delete()
 

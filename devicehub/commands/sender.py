@@ -61,7 +61,7 @@ class Sender:
             with self._lock:
                 letter = self._send(command)
             if letter is not None:
-                _tell(command, letter)
+                _notify(command, letter)
                 sent += 1
             if time.monotonic() > end:
                 break
@@ -80,7 +80,7 @@ class Sender:
                 self._hang_up()
             self._lock.release()
         if letter is not None:
-            _tell(command, letter)
+            _notify(command, letter)
 
     def close(self) -> None:
         """Close the connection, unless it is in use for longer than a second; forget when to do what next."""
@@ -183,10 +183,10 @@ def _conclude(command: DeviceCommand, message: mqtt.Outgoing, ack: mqtt.Ack, sen
             transitions.retry(command, now, error)
         return False
     state = CommandState.ACKNOWLEDGED if message.qos else CommandState.SENT
-    return transitions.taken(command, state, sent_at, now)
+    return transitions.record_sent(command, state, sent_at, now)
 
 
-def _tell(command: DeviceCommand, letter: Envelope) -> None:
+def _notify(command: DeviceCommand, letter: Envelope) -> None:
     signals.tell(
         signals.device_command_sent,
         letter.sender,

@@ -56,7 +56,7 @@ def claim(command: DeviceCommand, now: datetime) -> bool:
     return True
 
 
-def taken(command: DeviceCommand, state: CommandState, sent_at: datetime, now: datetime) -> bool:
+def record_sent(command: DeviceCommand, state: CommandState, sent_at: datetime, now: datetime) -> bool:
     """The broker acknowledged it (ACKNOWLEDGED), or it went out with QoS 0 (SENT); False if that is known.
 
     The reply may have been quicker than the ack: then the state stays.

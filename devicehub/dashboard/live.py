@@ -31,7 +31,7 @@ from devicehub.dashboard.devices import Row, State
 from devicehub.dashboard.selection import Selection
 from devicehub.kinds.registry import Kind, registry
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 100
@@ -58,7 +58,7 @@ class Table:
         page = devices.page(kind, selection)
         self.pks = page.pks
         self.rows = page.rows
-        self._told = {d.pk: self._signature(d) for d in devices.shown(kind).filter(pk__in=self.pks)}
+        self._sent = {d.pk: self._signature(d) for d in devices.shown(kind).filter(pk__in=self.pks)}
 
     def changed(self, heard: set[int]) -> list[Row]:
         """The rows of devices that changed, or were *heard*."""
@@ -66,8 +66,8 @@ class Table:
             return []
         now_shown = list(devices.shown(self.kind).filter(pk__in=self.pks).order_by())
         now = {device.pk: self._signature(device) for device in now_shown}
-        dirty = [d for d in now_shown if d.pk in heard or now[d.pk] != self._told.get(d.pk)]
-        self._told = now
+        dirty = [d for d in now_shown if d.pk in heard or now[d.pk] != self._sent.get(d.pk)]
+        self._sent = now
         return devices.rows(self.kind, dirty) if dirty else []
 
     def _signature(self, device: Any) -> tuple[str, State, datetime | None]:
@@ -185,7 +185,7 @@ async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> 
         async for event in stream:
             if loop.time() >= check_at:
                 check_at = loop.time() + CHECK_SECONDS
-                if not await _ask(login.counts):
+                if not await _run(login.counts):
                     return
             yield event
 
@@ -199,10 +199,10 @@ async def events(selection: Selection) -> AsyncGenerator[bytes, None]:
     ends = loop.time() + LIFETIME
     try:
         yield RETRY
-        yield _event("start", await _ask(watch.start))
+        yield _event("start", await _run(watch.start))
         while loop.time() < ends:
             await asyncio.sleep(SECONDS)
-            yield _event("news", await _ask(watch.look))
+            yield _event("news", await _run(watch.look))
     except DatabaseError as error:
         log.warning("live.database_away", error=type(error).__name__)  # the browser comes back by itself
     finally:
@@ -211,14 +211,14 @@ async def events(selection: Selection) -> AsyncGenerator[bytes, None]:
             _thread.submit(connections.close_all)
 
 
-async def _ask(question: Callable[[], Answer]) -> Answer:
-    """Return what *question* returns in the thread of the streams, with its connection to the database."""
+async def _run(call: Callable[[], Result]) -> Result:
+    """Return what *call* returns in the thread of the streams, with its connection to the database."""
 
-    def answer() -> Answer:
+    def run() -> Result:
         close_old_connections()
-        return question()
+        return call()
 
-    return await sync_to_async(answer, thread_sensitive=False, executor=_thread)()
+    return await sync_to_async(run, thread_sensitive=False, executor=_thread)()
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ DENIALS = 20
 OF_ONE = 5  # of them for one principal, if there are others; half of them for all unknown ones together
 LOOKED_AT = 500  # latest rows among which the ones to show are chosen
 QUARANTINED = 5
-DEAR = 0.05  # seconds that counting may take before the result is kept for longer
+EXPENSIVE = 0.05  # seconds that counting may take before the result is kept for longer
 KEPT = 20  # times as long as it took
 
 
@@ -48,19 +48,19 @@ class Counter:
     def __init__(self, count: Callable[[], Counts], clock: Callable[[], float] = time.monotonic) -> None:
         self._count, self._clock = count, clock
         self._lock = threading.Lock()
-        self._known: Counts | None = None
+        self._cached: Counts | None = None
         self._counted_at = self._took = 0.0
 
     def counts(self, max_age: float = 0) -> Counts:
         """The counts, at most *max_age* seconds old unless counting is dear."""
         with self._lock:
-            allowed = max(max_age, KEPT * self._took if self._took > DEAR else 0)
+            allowed = max(max_age, KEPT * self._took if self._took > EXPENSIVE else 0)
             started = self._clock()
-            if self._known is None or started - self._counted_at >= allowed:
-                self._known = self._count()
+            if self._cached is None or started - self._counted_at >= allowed:
+                self._cached = self._count()
                 self._counted_at = self._clock()
                 self._took = self._counted_at - started
-            return self._known
+            return self._cached
 
 
 def _count() -> Counts:

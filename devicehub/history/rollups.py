@@ -114,13 +114,13 @@ def _begin_anew(kind: Kind) -> None:
     So it is when a table was truncated, made anew or restored. Which of its rows counted before cannot be told:
     a row that counts twice is better than one that goes uncounted.
     """
-    if dialect().last_id(_table(kind))[0] >= taken_in(kind):
+    if dialect().last_id(_table(kind))[0] >= last_rolled_up(kind):
         return
     with transaction.atomic():
         state = lock(kind)
         last, _ = dialect().last_id(_table(kind))
         if last < state.last_id:
-            log.warning("rollups.ids_began_anew", kind=kind.slug, taken_in=state.last_id, last_id=last)
+            log.warning("rollups.ids_began_anew", kind=kind.slug, last_rolled_up=state.last_id, last_id=last)
             RolledUp.objects.filter(kind=kind.slug).update(last_id=0)
 
 
@@ -195,13 +195,13 @@ def _day(moment: datetime) -> datetime:
     return moment.replace(hour=0)
 
 
-def taken_in(kind: Kind) -> int:
+def last_rolled_up(kind: Kind) -> int:
     """The id up to which rows are in the rollups, and may be taken away."""
     state = RolledUp.objects.filter(kind=kind.slug).first()
     return state.last_id if state else 0
 
 
-def forget_hours(kind: Kind, before: datetime) -> None:
+def set_hours_from(kind: Kind, before: datetime) -> None:
     """Say that hours before this midnight go: what comes late counts in its day only."""
     with transaction.atomic():
         state = lock(kind)
@@ -223,7 +223,7 @@ def buckets(
     from their table.
     """
     start = _start_of(since, period)
-    taken, known = _known(kind, devices, name, period, start, until)
+    taken, known = _stored(kind, devices, name, period, start, until)
     # What is taken in from now on stays in its table too.
     fresh = dialect().fresh(_table(kind), name, list(devices), taken, as_time(start), period.value)
     for device, moment, low, high, mean, count in fresh:
@@ -237,7 +237,7 @@ def buckets(
     ]
 
 
-def _known(
+def _stored(
     kind: Kind,
     devices: Mapping[int, str],
     name: str,
@@ -247,7 +247,7 @@ def _known(
 ) -> tuple[int, dict[tuple[int, datetime], Figures]]:
     """The rollups, and the id up to which rows are in them, by one statement: between two more may be taken in."""
     by_key = {kind.key(device_id): pk for pk, device_id in devices.items()}
-    before = taken_in(kind)  # where there are no rollups: then none of the rows up to it counts in one
+    before = last_rolled_up(kind)  # where there are no rollups: then none of the rows up to it counts in one
     rows = Rollup.objects.filter(device_key__in=list(by_key), name=name, period=period, start__gte=start)
     if until is not None:
         rows = rows.filter(start__lt=until)

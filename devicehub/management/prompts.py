@@ -8,7 +8,7 @@ import sys
 from django.core.management.base import CommandError
 
 
-def ask_password() -> str:
+def read_password() -> str:
     """A password typed twice at the terminal, or the first line of standard input where that is none."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")

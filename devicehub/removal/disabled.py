@@ -55,7 +55,7 @@ def _notice(kind: Kind, most: int) -> int:
     for rows in batched(sorted(found, key=itemgetter(0)), AT_ONCE):
         now = timezone.now()
         with transaction.atomic():
-            retained.forget(kind, [device_id for _, device_id, _ in rows])
+            retained.enqueue(kind, [device_id for _, device_id, _ in rows])
             DisabledDevice.objects.bulk_create(
                 [
                     # A clock that was ahead may have written a later time.

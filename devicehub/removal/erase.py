@@ -144,7 +144,7 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
         if device is not None:
             requests.request(device)
         # Also where it was disabled long ago: a retained command may be newer.
-        done.retained = retained.forget(kind, [device_id])
+        done.retained = retained.enqueue(kind, [device_id])
     # Before the device: once it is gone, rows of its key may be those of another device.
     for table, value in _tables_of(kind, device_id):
         if device is None or table.model is not Rollup:  # rollups go with the readings

@@ -123,5 +123,5 @@ def _disinherit(kind: Kind, device_ids: list[str]) -> None:
     Rollup.objects.filter(device_key__in=keys).delete()
     RemovalRequest.objects.filter(device_key__in=keys).delete()
     grants_of(keys).delete()
-    commands.forget_open(keys)
-    retained.forget(kind, device_ids)
+    commands.delete_open(keys)
+    retained.enqueue(kind, device_ids)

@@ -19,13 +19,13 @@ from devicehub.models import RetainedTopic
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 500  # topics of one connection
-REFUSED, GIVE_UP = "the broker refused it: ", 5  # times in a row that it may refuse to forget a topic
+REFUSED, MAX_REFUSALS = "the broker refused it: ", 5  # times in a row that it may refuse to forget a topic
 # The correlation data by which ingest knows these messages: those of a device that was made again are none of its own.
-FORGET = "devicehub: forget"
+CORRELATION = "devicehub: forget"
 RETRY = Backoff.doubling(60, 24 * 3600)  # seconds
 
 
-def forget(kind: Kind, device_ids: Iterable[str]) -> int:
+def enqueue(kind: Kind, device_ids: Iterable[str]) -> int:
     """Write down the topics of these devices; how many."""
     now = timezone.now()
     rows = [
@@ -74,7 +74,7 @@ def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime)
     for row in due:
         try:
             ack = connection.publish(
-                mqtt.Outgoing(row.topic, b"", qos=1, retain=True, correlation_data=FORGET.encode())
+                mqtt.Outgoing(row.topic, b"", qos=1, retain=True, correlation_data=CORRELATION.encode())
             )
         except mqtt.Unacknowledged as error:
             _postpone(row, str(error), now)
@@ -111,11 +111,11 @@ def _done(row: RetainedTopic) -> None:
 def _refused(row: RetainedTopic, reason: str, now: datetime) -> None:
     """Try again later; not for ever, since a broker whose rules do not allow it refuses each time."""
     before = row.attempts if row.error.startswith(REFUSED) else 0  # it may have been away until now
-    if before + 1 < GIVE_UP:
+    if before + 1 < MAX_REFUSALS:
         row.attempts = before
         _postpone(row, f"{REFUSED}{reason}", now)
         return
-    log.warning("retained.given_up", topic=row.topic, reason=reason, refused=GIVE_UP)
+    log.warning("retained.given_up", topic=row.topic, reason=reason, refused=MAX_REFUSALS)
     _done(row)
 
 

@@ -144,31 +144,31 @@ def _add(table: str, start: datetime, end: datetime, rest: str) -> None:
         partition_sql.own_like(name, rest)
 
 
-def drop_before(kind: Kind, before: datetime, taken_in: int | None, pace: Pace) -> int:
-    """Drop the partitions that end by *before*; return how many. One with a row above the id *taken_in* stays."""
+def drop_before(kind: Kind, before: datetime, rolled_up_to: int | None, pace: Pace) -> int:
+    """Drop the partitions that end by *before*; return how many. One with a row above the id *rolled_up_to* stays."""
     if kind.reading_model is None:
         return 0
     table, dropped = kind.reading_model._meta.db_table, 0
     for one in partitions_of(table):
-        if one.end is not None and one.end <= before and not _has_newer(one.name, taken_in):
+        if one.end is not None and one.end <= before and not _has_newer(one.name, rolled_up_to):
             pace.check()
-            dropped += patiently(lambda one=one: drop(table, one.name, taken_in))  # type: ignore[misc]
+            dropped += patiently(lambda one=one: drop(table, one.name, rolled_up_to))  # type: ignore[misc]
     return dropped
 
 
-def drop(table: str, name: str, taken_in: int | None) -> bool:
-    """Drop partition *name* of *table* unless it has a row above the id *taken_in*; return whether it is gone."""
+def drop(table: str, name: str, rolled_up_to: int | None) -> bool:
+    """Drop partition *name* of *table* unless it has a row above the id *rolled_up_to*; return whether it is gone."""
     with locked(f"LOCK TABLE ONLY {quoted(table)}, {quoted(name)} IN ACCESS EXCLUSIVE MODE"):
-        if _has_newer(name, taken_in):
+        if _has_newer(name, rolled_up_to):
             return False
         execute(f"DROP TABLE {quoted(name)}")
     return True
 
 
-def _has_newer(name: str, taken_in: int | None) -> bool:
-    if taken_in is None:
+def _has_newer(name: str, rolled_up_to: int | None) -> bool:
+    if rolled_up_to is None:
         return False
-    return bool(query(f"SELECT 1 FROM {quoted(name)} WHERE id > %s LIMIT 1", [taken_in]))
+    return bool(query(f"SELECT 1 FROM {quoted(name)} WHERE id > %s LIMIT 1", [rolled_up_to]))
 
 
 def between(start: datetime | None, end: datetime) -> str:

@@ -129,14 +129,14 @@ def preview_quarantine() -> Pruned:
 def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
     done = Pruned("readings", before=_hour(timezone.now() - kept) if kept else None)
     if done.before is not None:
-        taken_in, known = None, None
+        rolled_up_to, known = None, None
         if rollups.numeric(kind):
             while rollups.roll_up(kinds=[kind], pace=pace):
                 pass
-            taken_in = rollups.taken_in(kind)
+            rolled_up_to = rollups.last_rolled_up(kind)
             # The plus keeps both databases from walking along the ids instead of the times.
-            known = Where("+id <= %s", [taken_in])
-        done.partitions = partitions.drop_before(kind, done.before, taken_in, pace)
+            known = Where("+id <= %s", [rolled_up_to])
+        done.partitions = partitions.drop_before(kind, done.before, rolled_up_to, pace)
         old = Where("timestamp < %s", [as_time(done.before)])
         for model in kind.value_models:
             done.deleted += batches.delete_by_time(
@@ -164,7 +164,7 @@ def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelt
     if done.before is None:
         return done
     if period == Rollup.Period.HOUR:
-        rollups.forget_hours(kind, done.before)
+        rollups.set_hours_from(kind, done.before)
     last = ("", "")
     # What the rollups name and not what is declared: a reading or a device may be gone by now.
     while pairs := rollup_sql.pairs(last, PAIRS):

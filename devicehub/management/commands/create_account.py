@@ -12,7 +12,7 @@ from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Account
 from devicehub import provisioning
-from devicehub.management.prompts import ask_password
+from devicehub.management.prompts import read_password
 
 
 class Command(DatabaseCommand):
@@ -93,7 +93,7 @@ def _rotate(name: str, options: dict[str, Any]) -> str:
     if account is None:
         raise CommandError(f"There is no account {name}")
     if options["ask"]:
-        provisioning.choose_account_password(account, ask_password())
+        provisioning.choose_account_password(account, read_password())
         return f"The account {name} has the password you chose; the old one has ended."
     until = timezone.now() + options["overlap"] if options["overlap"] else None
     password = provisioning.rotate_account(account, valid_until=until)

@@ -13,7 +13,7 @@ from authsvc.credentials import UNTIL_USED
 from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from devicehub import provisioning
-from devicehub.management.prompts import ask_password
+from devicehub.management.prompts import read_password
 
 
 class Command(DatabaseCommand):
@@ -39,7 +39,7 @@ class Command(DatabaseCommand):
     def handle(self, **options: Any) -> str:
         device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
         if options["ask"]:
-            provisioning.choose_password(device, ask_password())
+            provisioning.choose_password(device, read_password())
             return f"{device.mqtt_username} has the password you chose. The old one has ended."
         if options["api_key"]:
             answer = {"api_key": provisioning.rotate_api_key(device)}

@@ -82,7 +82,7 @@ class Command(DatabaseCommand):
             result = running[0].run(duration)
         except KeyboardInterrupt as error:
             raise CommandError("Stopped before anything was published") from error
-        return self._told(result, options["json"])
+        return self._summary(result, options["json"])
 
     def _prepared(self, count: int, prefix: str, options: dict[str, Any]) -> Simulation:
         faults = _faults(options)
@@ -100,7 +100,7 @@ class Command(DatabaseCommand):
             progress=self._progress("connected", count),
         )
 
-    def _told(self, result: Result, as_json: bool) -> str:
+    def _summary(self, result: Result, as_json: bool) -> str:
         if not result.tally.published:
             raise CommandError("Nothing was published: see the refusals above, and MQTT_URL")
         return json.dumps(result.as_dict()) if as_json else str(result)

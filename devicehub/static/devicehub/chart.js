@@ -30,10 +30,10 @@ export class Chart {
   add(points, now) {
     if (!this.about) return;
     this.now = now;
-    const known = this.series.length;
+    const count = this.series.length;
     this.merge(points ?? []);
-    for (const one of this.series) forget(one, now - this.about.seconds);
-    if (this.series.length !== known || !this.plot) this.build();
+    for (const one of this.series) dropBefore(one, now - this.about.seconds);
+    if (this.series.length !== count || !this.plot) this.build();
     else if (points?.length || !(this.hovered || this.zoomed)) this.draw();
   }
 
@@ -206,7 +206,7 @@ function withGaps(points, step) {
   return columns;
 }
 
-function forget(one, before) {
+function dropBefore(one, before) {
   for (const time of one.points.keys()) {
     if (time >= before) break;
     one.points.delete(time);

@@ -163,5 +163,5 @@ def test_of_two_claims_one_succeeds(station):
     transitions.retry(mine, late, "too late")
     assert (the_command().error, the_command().attempts) == ("", 2)
     # Its ack does, because it is true; and the second ack is no news.
-    assert transitions.taken(mine, ACKNOWLEDGED, now, late)
-    assert not transitions.taken(other, ACKNOWLEDGED, late, late)
+    assert transitions.record_sent(mine, ACKNOWLEDGED, now, late)
+    assert not transitions.record_sent(other, ACKNOWLEDGED, late, late)

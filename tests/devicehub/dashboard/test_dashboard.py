@@ -322,7 +322,7 @@ class TestFleet:
         assert (counts.devices, counts.connected, counts.readings, counts.denied) == (2, 1, 2, 3)
 
     def test_dear_counts_are_kept_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(overview, "DEAR", 0.05)
+        monkeypatch.setattr(overview, "EXPENSIVE", 0.05)
         clock = iter([0.0, 1.0, 15.0, 22.0, 23.0])  # counting takes a second
         fleet = iter(overview.Counts(devices, 0, 0, 0, {}) for devices in (1, 2))
         counter = overview.Counter(lambda: next(fleet), lambda: next(clock))
