@@ -223,7 +223,8 @@ def test_every_reason_and_note_of_readyz_has_its_entry():
 
 
 def test_every_dialect_is_named_where_a_broker_is_chosen():
-    named = set(re.findall(r"^\| [^|]+ \| `([\w-]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    brokers = section(page("README.md"), "## Connect a broker")
+    named = set(re.findall(r"^\| [^|]+ \| `([\w-]+)` \|", brokers, re.MULTILINE))
     choices = section(page("reference/commands.md"), "## `manage.py create_broker`")
 
     assert named == {dialect.name for dialect in DIALECTS}
@@ -335,6 +336,23 @@ def test_every_page_can_be_reached_from_the_readme():
     assert [path for path in PAGES if path not in reached] == []
 
 
+def test_the_index_has_a_sentence_for_every_page():
+    index = DOCS / "README.md"
+    rows_of_pages = re.findall(r"^\| (.+) \|$", index.read_text(), re.MULTILINE)
+    linked = {
+        (DOCS / target).resolve()
+        for row in rows_of_pages
+        for target in re.findall(r"\]\(([^)#]+)\)", row)
+        if len(re.sub(r"\[[^]]*\]\([^)]*\)", "", row).split()) > 3
+    }
+
+    assert [path for path in PAGES if path not in linked | {index, ROOT / "README.md"}] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 80
+
+
 # Snippets
 
 
@@ -403,15 +421,13 @@ def test_the_remembered_directory_of_the_how_to_is_one():
 
 def test_the_configuration_of_each_broker_is_the_printed_one():
     """What a how-to page shows is what create_broker prints, line by line."""
-    readme = (ROOT / "README.md").read_text()
-    pages = re.findall(
-        r"^\| [^|]+ \| `([\w-]+)` \|.*\]\((docs/how-to/[\w-]+\.md)\) \|$", readme, re.MULTILINE
-    )
+    brokers = section(page("README.md"), "## Connect a broker")
+    pages = re.findall(r"^\| [^|]+ \| `([\w-]+)` \|.*\]\((how-to/[\w-]+\.md)\) \|$", brokers, re.MULTILINE)
     assert len(pages) == len(DIALECTS)
     for dialect, name in pages:
         if dialect == "amqtt":  # a command and no configuration
             continue
-        shown = {line for block in blocks((ROOT / name).read_text(), "") for line in block.splitlines()}
+        shown = {line for block in blocks(page(name), "") for line in block.splitlines()}
         printed = BY_DIALECT[dialect].configuration("http://127.0.0.1:8000", "TOKEN").splitlines()
         wanted = [line for line in printed if line and not line.startswith(("#", "%"))]  # comments
         assert [line for line in wanted if line not in shown] == [], name

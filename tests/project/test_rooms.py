@@ -1,4 +1,4 @@
-"""Rooms: the maps in README.md and CONTRIBUTING.md say the tree as it is, and tests stand where the code stands."""
+"""Rooms: the maps on the page of the architecture and in CONTRIBUTING.md match the tree, and tests stand beside the code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.sqlite_only
 APPS = ("authsvc", "devicehub")
 PARTS = (*APPS, "fleet", "config", "tests", "rig", "bench", "script", "docs", "mosquitto", "requirements")
 LONGEST = 700
+MAP = "docs/explanation/architecture.md"
 # Rooms of the code whose tests stand elsewhere, because they reach it through something else.
 TESTED_ELSEWHERE = {
     "authsvc/management": "commands are documented in test_docs and run in the rooms of what they call",
@@ -69,12 +70,12 @@ def exists(path: str) -> bool:
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_every_room_has_a_line_in_the_readme_and_every_line_a_room(app):
+def test_every_room_has_a_line_on_the_map_and_every_line_a_room(app):
     files = {f"{app}/{file.name}" for file in (ROOT / app).glob("*.py") if file.name != "__init__.py"}
     wanted = files | {f"{room}/" for room in rooms(app)}
     listed = [
         path
-        for cells in rows(section("README.md", "Architecture"))
+        for cells in rows(section(MAP, f"Rooms of {app}"))
         for path in re.findall(rf"`({app}/[^`]+)`", cells[0])
     ]
 
@@ -88,7 +89,7 @@ def test_the_map_goes_from_the_top_to_the_bottom(app):
     floors = {room: number for number, layer in enumerate(layers) for room in layer.split(" | ")}
     listed = [
         room
-        for cells in rows(section("README.md", "Architecture"))
+        for cells in rows(section(MAP, f"Rooms of {app}"))
         for room in re.findall(rf"`{app}/(\w+)", cells[0])
         if room in floors
     ]
@@ -97,13 +98,14 @@ def test_the_map_goes_from_the_top_to_the_bottom(app):
     assert [floors[room] for room in listed] == sorted(floors[room] for room in listed)
 
 
-def test_every_line_of_the_map_says_what_its_room_holds():
-    for cells in rows(section("README.md", "Architecture")):
+@pytest.mark.parametrize("app", APPS)
+def test_every_line_of_the_map_says_what_its_room_holds(app):
+    for cells in rows(section(MAP, f"Rooms of {app}")):
         assert len(cells) == 2, cells
         assert len(cells[1].split()) > 2, cells
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", MAP])
 def test_a_page_names_only_paths_that_exist(page):
     assert {path for path in paths((ROOT / page).read_text()) if not exists(path)} == set()
 
