@@ -1,4 +1,4 @@
-"""Rooms: the maps on the page of the architecture and in CONTRIBUTING.md match the tree, and tests stand beside the code."""
+"""Rooms: the maps in architecture.md and CONTRIBUTING.md match the tree, and tests stand beside the code."""
 
 from __future__ import annotations
 
