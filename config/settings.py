@@ -20,9 +20,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from authsvc.core.tokens import MIN_KEY_BYTES
 from authsvc.durations import duration
+from authsvc.operation.deployment import LOOPBACK
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-LOOPBACK = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
 TRUE, FALSE = ("1", "true", "on", "yes", "y", "ok"), ("0", "false", "off", "no", "n")
 UNREADABLE_DATABASE = (

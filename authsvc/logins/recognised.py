@@ -1,7 +1,7 @@
 """Which slow passwords were right, shared by the processes of one server, so that each costs one verification.
 
 The parent of the processes makes a block of memory that no file system knows, and hands it down
-(`config/gunicorn.conf.py`). It holds a random key and digests under that key, of a stored hash together with its
+(`authsvc/gunicorn.py`). It holds a random key and digests under that key, of a stored hash together with its
 password; nobody else can make or read them, and they end with the parent. Without it each process knows its own.
 """
 

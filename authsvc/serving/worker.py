@@ -73,7 +73,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def _release(self, _task: Any) -> None:
         """Drop what refers back to this connection, and holds what its client has sent.
 
-        Only a full garbage collection would free it, and config/gunicorn.conf.py makes these rare.
+        Only a full garbage collection would free it, and authsvc/gunicorn.py makes these rare.
         """
         self._callback_parser = self._body_receiver = self._scope = None
 

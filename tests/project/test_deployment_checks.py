@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config import deployment
+from authsvc.operation import deployment
 from rig import hub
 
 pytestmark = pytest.mark.sqlite_only
@@ -17,10 +17,12 @@ pytestmark = pytest.mark.sqlite_only
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture):
     def ids() -> list[str]:
-        with caplog.at_level(logging.WARNING, logger="config.deployment"):
+        with caplog.at_level(logging.WARNING, logger="authsvc.operation.deployment"):
             caplog.clear()
             deployment.warn()
-        return sorted(record.msg["id"] for record in caplog.records if record.name == "config.deployment")
+        return sorted(
+            record.msg["id"] for record in caplog.records if record.name == "authsvc.operation.deployment"
+        )
 
     return ids
 

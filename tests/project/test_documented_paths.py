@@ -30,6 +30,7 @@ PATHS = {
     "devicehub.dashboard.policy": "content_policy",
     "devicehub.kinds.registry": "registry",
     "authsvc.asgi": "Entrance",
+    "authsvc.gunicorn": "worker_class",
     "authsvc.urls": "urlpatterns",
     "authsvc.views": "alive measured question ready",
     "authsvc.models": (
