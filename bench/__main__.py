@@ -6,9 +6,11 @@ import argparse
 import json
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
-from bench import auth, changes, faults, fuzz, ingest, keeping, questions, storm
+from bench import auth, changes, faults, figures, fuzz, ingest, keeping, questions, storm
+from bench.figures import CannotWrite
 from rig.servers import MissingServer, ServerFailed
 from rig.serving import VENDORS, CannotMeasure
 
@@ -49,7 +51,8 @@ def dialects(text: str) -> list[str]:
     return wanted
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of the command line, and that of each bench by its name."""
     parser = argparse.ArgumentParser(prog="script/bench")
     benches = parser.add_subparsers(dest="bench", required=True)
 
@@ -100,26 +103,60 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     one.add_argument("--rows", type=positive, default=500_000, help="500000")
     one.set_defaults(module=keeping)
 
-    for one in benches.choices.values():
+    for name, one in benches.choices.items():
         one.add_argument(
             "--database", dest="vendors", type=vendors, default="all", help="sqlite, postgresql, all"
         )
-        one.add_argument("--json", dest="as_json", action="store_true", help="the report as JSON")
+        one.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON")
+        one.add_argument(
+            "--figures",
+            dest="page",
+            type=Path,
+            metavar="FILE",
+            help=f"also write a section of FILE, such as {figures.PAGE}",
+        )
+        one.add_argument("--section", metavar="NAME", help=f"name of that section (default: {name})")
 
-    fuzz.add_arguments(benches.add_parser("fuzz", help="the parsers of questions, fed with anything"))
-    return parser.parse_args(given)
+    fuzz.add_arguments(benches.add_parser("fuzz", help="parsers of questions, fed with random input"))
+    return parser, benches.choices
 
 
-def main(*, bench: str, module: Any, as_json: bool, **options: Any) -> int:
-    """0 when the targets are met, 1 when not, 2 when it cannot be measured."""
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Return the parsed command line *given*, by default that of this process."""
+    chosen = make_parser()[0].parse_args(given)
+    chosen.command = figures.command_line(sys.argv[1:] if given is None else given)
+    return chosen
+
+
+def main(
+    *,
+    bench: str,
+    module: Any,
+    command: str,
+    as_json: bool,
+    page: Path | None,
+    section: str | None,
+    **options: Any,
+) -> int:
+    """Run a bench and print its report. Return 0 if the targets are met, 1 if not, 2 if it cannot measure."""
+    name = section or bench
     try:
-        report = module.run(**options)
-    except (CannotMeasure, MissingServer, ServerFailed) as error:
+        if page is not None:
+            figures.check(page, name)
+        report = {"machine": figures.machine()} | module.run(**options)
+        if page is not None:
+            title = module.TITLE if name == bench else f"{module.TITLE}: {name}"
+            figures.write(page, name, figures.section(title, command, report, module.markdown(report)))
+    except (CannotMeasure, CannotWrite, MissingServer, ServerFailed) as error:
         print(f"script/bench {bench}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    print(json.dumps(report, indent=2)) if as_json else module.show(report)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        print(report["machine"])
+        module.show(report)
     return 0 if report["met"] else 1
 
 

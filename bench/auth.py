@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from bench import devices, load, questions, terminal
+from bench import devices, figures, load, questions, terminal
+from bench.terminal import format_value, show_targets
 from rig import placement
 from rig.servers import wrk
 from rig.serving import CannotMeasure, Hub, Server, databases, hub, served, software
@@ -52,6 +52,29 @@ HEADINGS = {
 }
 
 CAPTION = "/ bare, / few: the figure before it, by the bare application's and by that with the fewest devices"
+
+TITLE = "Answers to brokers"
+COLUMNS = {
+    "question": "question",
+    "connections": "connections",
+    "database": "database",
+    "devices": "devices in the table",
+    "median_us": "median, µs",
+    "median_ratio": "times bare",
+    "growth": "times fewest devices",
+    "p99_us": "99 %, µs",
+    "per_second": "answers per second",
+    "rate_ratio": "of the bare rate",
+}
+REFERENCE = """\
+The reference, *bare*, is an application on the same server, loop and parser that reads the body and answers a constant.
+Servers are measured in turn, one worker each; medians of {rounds} rounds of {seconds} s.
+Questions called *cold* are about devices that the worker has not cached; they have no target."""
+RESIDENT = {
+    "database": "database",
+    "devices": "devices in the table",
+    "rss_mib": "resident memory of the worker, MiB",
+}
 
 
 @dataclass(frozen=True)
@@ -225,7 +248,7 @@ def _rows(results: Results) -> list[dict[str, Any]]:
     }
     fewest = min(count for (_, count, _), _ in middle if count is not None)
     rows = []
-    for ((database, count, question), connections), figures in middle.items():
+    for ((database, count, question), connections), measured in middle.items():
         reference = middle[("bare", None, question.partition(",")[0]), connections]
         few = middle.get(((database, fewest, question), connections)) if count != fewest else None
         rows.append(
@@ -234,12 +257,12 @@ def _rows(results: Results) -> list[dict[str, Any]]:
                 "devices": count,
                 "question": question,
                 "connections": connections,
-                "median_us": round(figures.median, 1),
-                "p99_us": round(figures.p99, 1),
-                "per_second": round(figures.rate),
-                "median_ratio": round(figures.median / reference.median, 2),
-                "rate_ratio": round(figures.rate / reference.rate, 2),
-                "growth": round(figures.median / few.median, 2) if few and count else None,
+                "median_us": round(measured.median, 1),
+                "p99_us": round(measured.p99, 1),
+                "per_second": round(measured.rate),
+                "median_ratio": round(measured.median / reference.median, 2),
+                "rate_ratio": round(measured.rate / reference.rate, 2),
+                "growth": round(measured.median / few.median, 2) if few and count else None,
             }
         )
     return sorted(rows, key=lambda row: (row["question"], row["connections"], row["database"] != "bare"))
@@ -277,7 +300,7 @@ def show(report: dict[str, Any]) -> None:
             heading, justify="left" if name in ("question", "database") else "right", no_wrap=True
         )
     for row in report["rows"]:
-        table.add_row(*(shown(row[name]) for name in HEADINGS))
+        table.add_row(*(format_value(row[name]) for name in HEADINGS))
     console.print(table)
     for worker in report["memory"]:
         console.print(
@@ -288,15 +311,7 @@ def show(report: dict[str, Any]) -> None:
     show_targets(console, report)
 
 
-def show_targets(console: Console, report: dict[str, Any]) -> None:
-    for target in report["targets"]:
-        outcome = "met" if target["met"] else "NOT met"
-        console.print(f"Target, {target['target']}: {outcome} (worst: {target['worst']})", highlight=False)
-
-
-def shown(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def markdown(report: dict[str, Any]) -> list[str]:
+    """Return the reference and the tables of *report* for docs/figures.md."""
+    reference = REFERENCE.format(**report)
+    return [reference, figures.table(COLUMNS, report["rows"]), figures.table(RESIDENT, report["memory"])]

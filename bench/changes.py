@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 from rich.table import Table
 
-from bench import terminal
-from bench.auth import show_targets, shown
+from bench import figures, terminal
+from bench.terminal import format_value, show_targets
 from rig.serving import CannotMeasure, Device, Hub, databases, hub, served, software
 
 PROCESSES = 2
@@ -30,6 +30,17 @@ HEADINGS = {
     "p99_ms": "p99 ms",
     "max_ms": "max ms",
 }
+TITLE = "Changes in force"
+COLUMNS = {
+    "database": "database",
+    "changes": "devices disabled",
+    "p50_ms": "median, ms",
+    "p99_ms": "99 %, ms",
+    "max_ms": "longest, ms",
+}
+REFERENCE = f"""\
+Each device is disabled by SQL, while a client logs in as that device again and again, at {PROCESSES} server processes.
+A delay is the time from the commit to the first refusal of a process; there is no reference."""
 
 
 def run(*, vendors: Sequence[str], count: int) -> dict[str, Any]:
@@ -128,6 +139,11 @@ def show(report: dict[str, Any]) -> None:
     for name, heading in HEADINGS.items():
         table.add_column(heading, justify="left" if name == "database" else "right", no_wrap=True)
     for row in report["rows"]:
-        table.add_row(*(shown(row.get(name)) for name in HEADINGS))
+        table.add_row(*(format_value(row.get(name)) for name in HEADINGS))
     console.print(table)
     show_targets(console, report)
+
+
+def markdown(report: dict[str, Any]) -> list[str]:
+    """Return the reference and the table of *report* for docs/figures.md."""
+    return [REFERENCE, figures.table(COLUMNS, report["rows"])]

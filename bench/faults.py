@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import terminal
-from bench.auth import show_targets, shown
+from bench import figures, terminal
+from bench.terminal import format_value, show_targets
 from rig import scenarios
 from rig.databases import STORES, Databases
 from rig.faults import SCENARIOS
@@ -48,6 +48,27 @@ CAPTION = (
     "acked: by the broker; twice: rows too many of messages with a time; repeated: of those without, of which as many "
     "as were handed over and not acknowledged may be; back s: until something is stored again, the longest"
 )
+
+TITLE = "Faults"
+COLUMNS = {
+    "database": "database",
+    "scenario": "fault",
+    "rounds": "times",
+    "kills": "kills",
+    "sent": "sent",
+    "acknowledged": "acknowledged by the broker",
+    "stored": "stored",
+    "quarantined": "in quarantine",
+    "lost": "lost",
+    "phantom": "never sent",
+    "duplicated": "with a time, stored twice",
+    "repeated": "without a time, stored again",
+    "allowed": "of which allowed",
+    "resumed": "longest time until stored again, s",
+}
+REFERENCE = """\
+The reference is the list of messages that the broker acknowledged: a fleet publishes 300 per second with QoS 1.
+Each fault is done again and again for {seconds} s; seed {seed}."""
 
 
 @dataclass
@@ -149,7 +170,7 @@ def show(report: dict[str, Any]) -> None:
         for row in report["rows"]:
             if row["database"] == database:
                 style = "" if row["held"] else "red"
-                table.add_row(*(shown(row[name]) for name in HEADINGS), style=style)
+                table.add_row(*(format_value(row[name]) for name in HEADINGS), style=style)
         console.print(table)
     for row in report["rows"]:
         for complaint in row["complaints"]:
@@ -159,3 +180,11 @@ def show(report: dict[str, Any]) -> None:
     for line in report["broken"]:
         console.print(f"broken off: {line}", markup=False, highlight=False)
     show_targets(console, report)
+
+
+def markdown(report: dict[str, Any]) -> list[str]:
+    """Return the reference and the table of *report* for docs/figures.md, and the faults that did not run."""
+    blocks = [REFERENCE.format(**report), figures.table(COLUMNS, report["rows"])]
+    unfinished = [f"left out: {line}" for line in report["left_out"]]
+    unfinished += [f"**broken off**: {line}" for line in report["broken"]]
+    return [*blocks, "\n".join(f"- {line}" for line in unfinished)] if unfinished else blocks

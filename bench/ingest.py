@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -24,9 +23,9 @@ from typing import Any
 import paho.mqtt
 from rich.table import Table
 
-from bench import apart, publisher, subjects, terminal
-from bench.auth import show_targets, shown
+from bench import apart, figures, publisher, subjects, terminal
 from bench.subjects import BARE, Size, Subject
+from bench.terminal import format_value, show_targets
 from rig import servers
 from rig.serving import CannotMeasure
 
@@ -53,6 +52,32 @@ HEADINGS = {
     "sent": "sent",
     "lost": "lost",
     "duplicated": "twice",
+}
+
+TITLE = "Ingest"
+COLUMNS = {
+    "subject": "what",
+    "publishing": "devices that publish",
+    "per_second": "messages per second",
+    "rate_ratio": "of the bare rate",
+    "growth": "times slower than the small database",
+    "cpu_per_10000": "CPU seconds per 10,000",
+    "peak_mib": "peak memory, MiB",
+    "sent": "sent",
+    "lost": "lost",
+    "duplicated": "stored twice",
+}
+REFERENCE = """\
+The reference, *bare*, is a paho subscriber on the same broker that acknowledges each message and stores nothing.
+QoS 1 over {connections} connections, one worker for each database, measured in turn; \
+medians of {rounds} rounds of {messages:,} messages.
+Each message is stored as a reading, a raw message and a change of its device, and looked up afterwards."""
+FILLED = {
+    "subject": "large database",
+    "devices": "devices in the table",
+    "stored": "readings, and as many messages, before",
+    "seconds": "seconds to fill it",
+    "mib": "size, MiB",
 }
 
 
@@ -99,7 +124,7 @@ def run(
         topics = [topic.partition("/")[2] for topic in workers[0].topics]
         everyone: list[Subject] = [stack.enter_context(subjects.bare(port, topics)), *workers]
         before = {
-            "client": _software(),
+            "client": f"paho-mqtt {paho.mqtt.__version__}",
             "databases": list(dict.fromkeys(worker.made.version for worker in workers)),
             "settings": settings,
             "connections": CONNECTIONS,
@@ -249,11 +274,6 @@ def _targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*targets, {"target": "nothing lost, nothing stored twice", "worst": wrong, "met": wrong == 0}]
 
 
-def _software() -> str:
-    python = ".".join(map(str, sys.version_info[:3]))
-    return f"Python {python}, paho-mqtt {paho.mqtt.__version__}, {os.cpu_count()} cores"
-
-
 def show(report: dict[str, Any]) -> None:
     console = terminal.screen()
     console.print(f"{report['client']}; {', '.join(report['databases'])}", highlight=False)
@@ -275,6 +295,16 @@ def show(report: dict[str, Any]) -> None:
     for name, heading in HEADINGS.items():
         table.add_column(heading, justify="left" if name == "subject" else "right", no_wrap=True)
     for row in report["rows"]:
-        table.add_row(*(shown(row[name]) for name in HEADINGS))
+        table.add_row(*(format_value(row[name]) for name in HEADINGS))
     console.print(table)
     show_targets(console, report)
+
+
+def markdown(report: dict[str, Any]) -> list[str]:
+    """Return the reference and the tables of *report* for docs/figures.md."""
+    blocks = [REFERENCE.format(**report)]
+    if report["settings"]:
+        blocks.append(f"PostgreSQL runs with {', '.join(report['settings'])}.")
+    if report["filled"]:
+        blocks.append(figures.table(FILLED, report["filled"]))
+    return [*blocks, figures.table(COLUMNS, report["rows"])]

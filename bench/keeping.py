@@ -8,7 +8,6 @@ erased. While rows go, a writer stores 20 readings every 20 ms as ingest does; i
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,25 @@ from typing import Any
 
 from rich.table import Table
 
-from bench import terminal
-from bench.auth import show_targets, shown
+from bench import figures, terminal
+from bench.terminal import format_value, show_targets
 from rig.serving import ROOT, CannotMeasure, databases, hub
 
 STALL_MS, CHART_MS = 1_000, 1_000
 HEADINGS = {"step": "what", "database": "database", "rows": "rows", "seconds": "s", "stall_ms": "stall ms"}
+TITLE = "Keeping data"
+COLUMNS = {
+    "database": "database",
+    "step": "step",
+    "rows": "rows",
+    "seconds": "seconds",
+    "stall_ms": "longest wait of a writer, ms",
+}
+REFERENCE = """\
+{rows:,} readings of ten devices, evenly over a year.
+The references are the same chart from the rows, the deletion of as many rows as a partition holds, \
+and the writer alone; that writer stores 20 readings in a transaction every 20 ms."""
+RATIOS = {"database": "database", "ratio": "slow way / fast way", "times": "times faster"}
 
 
 def run(*, vendors: Sequence[str], rows: int) -> dict[str, Any]:
@@ -40,7 +52,6 @@ def run(*, vendors: Sequence[str], rows: int) -> dict[str, Any]:
             measured += _steps(vendor, made.environment, rows)
     targets = _targets(measured)
     return {
-        "cores": os.cpu_count(),
         "databases": versions,
         "rows": rows,
         "steps": measured,
@@ -95,14 +106,20 @@ def _targets(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show(report: dict[str, Any]) -> None:
     console = terminal.screen()
-    console.print(f"{report['cores']} cores; {', '.join(report['databases'])}", highlight=False)
+    console.print(", ".join(report["databases"]), highlight=False)
     table = Table(title=f"A year of {report['rows']:,} readings", box=None, padding=(0, 1, 0, 0))
     for name, heading in HEADINGS.items():
         left = name in ("step", "database")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for step in report["steps"]:
-        table.add_row(*(shown(step.get(name)) for name in HEADINGS))
+        table.add_row(*(format_value(step.get(name)) for name in HEADINGS))
     console.print(table)
     for ratio in report["ratios"]:
         console.print(f"{ratio['database']}: {ratio['ratio']}: {ratio['times']:,} times", highlight=False)
     show_targets(console, report)
+
+
+def markdown(report: dict[str, Any]) -> list[str]:
+    """Return the references and the tables of *report* for docs/figures.md."""
+    tables = [figures.table(COLUMNS, report["steps"]), figures.table(RATIOS, report["ratios"])]
+    return [REFERENCE.format(**report), *tables]

@@ -158,8 +158,7 @@ def software() -> str:
     """What serves: a figure means nothing without it."""
     parser = "C parser" if importlib.util.find_spec("gunicorn_h1c") else "Python parser"
     loop = f"uvloop {_version('uvloop')}" if importlib.util.find_spec("uvloop") else "asyncio"
-    python = ".".join(map(str, sys.version_info[:3]))
-    return f"Python {python}, gunicorn {_version('gunicorn')}, {loop}, {parser}, {os.cpu_count()} cores"
+    return f"gunicorn {_version('gunicorn')}, {loop}, {parser}"
 
 
 def _version(package: str) -> str:
