@@ -128,8 +128,13 @@ def _writing(made: Hub) -> Iterator[Callable[[str], object]]:
 
 
 def _summary(delays: list[float]) -> dict[str, float]:
-    parts = statistics.quantiles(delays, n=100)
-    return {"p50_ms": round(parts[49], 2), "p99_ms": round(parts[98], 2), "max_ms": round(max(delays), 2)}
+    parts, longest = statistics.quantiles(delays, n=100), max(delays)
+    # Of few delays the quantile is extrapolated beyond the longest.
+    return {
+        "p50_ms": round(parts[49], 2),
+        "p99_ms": round(min(parts[98], longest), 2),
+        "max_ms": round(longest, 2),
+    }
 
 
 def show(report: dict[str, Any]) -> None:
