@@ -9,7 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import textwrap
-from collections.abc import Iterable, Iterator
+from argparse import ArgumentParser
+from collections.abc import Container, Iterable, Iterator
 from contextlib import closing
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -27,6 +28,7 @@ from authsvc.chain import Chain
 from authsvc.core import access, grants, passwords
 from authsvc.dialects import DIALECTS
 from authsvc.operation import metrics
+from bench import __main__ as bench_command
 from devicehub.kinds import registry
 from devicehub.messages import message
 from devicehub.models import CommandState
@@ -37,7 +39,10 @@ pytestmark = pytest.mark.sqlite_only
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *(p for p in DOCS.rglob("*.md") if p.parent.name != "decisions")])
+BENCHES = ROOT / "bench" / "README.md"
+PAGES = sorted(
+    [*ROOT.glob("*.md"), BENCHES, *(p for p in DOCS.rglob("*.md") if p.parent.name != "decisions")]
+)
 CODE = [
     *(p for folder in ("authsvc", "devicehub", "config") for p in sorted((ROOT / folder).rglob("*.py"))),
     *(p for p in sorted((ROOT / "script").iterdir()) if p.is_file()),
@@ -129,7 +134,12 @@ def commands_in_code() -> dict[str, BaseCommand]:
 
 def arguments(command: BaseCommand, name: str) -> set[str]:
     inherited = {a.dest for a in BaseCommand().create_parser("manage.py", name)._actions}
-    own = [a for a in command.create_parser("manage.py", name)._actions if a.dest not in inherited]
+    return options(command.create_parser("manage.py", name), inherited)
+
+
+def options(parser: ArgumentParser, inherited: Container[str] = ("help",)) -> set[str]:
+    """Return the arguments of *parser* that are not *inherited*: the long form of an option, or a name."""
+    own = [action for action in parser._actions if action.dest not in inherited]
     return {action.option_strings[-1] if action.option_strings else action.dest for action in own}
 
 
@@ -177,9 +187,23 @@ def test_every_argument_of_a_command_has_its_entry(name):
 
 
 def test_every_script_has_its_entry():
+    """Except script/bench, whose page stands beside its code."""
     headings = re.findall(r"^### `script/([\w-]+)`$", page("reference/commands.md"), re.MULTILINE)
+    scripts = {path.name for path in (ROOT / "script").iterdir() if path.is_file()}
 
-    assert sorted(headings) == sorted(path.name for path in (ROOT / "script").iterdir() if path.is_file())
+    assert sorted(headings) == sorted(scripts - {"bench"})
+
+
+def test_every_bench_has_its_entry_with_its_options():
+    text = BENCHES.read_text()
+    benches = bench_command.make_parser()[1]
+    common = set.intersection(*(options(parser) for name, parser in benches.items() if name != "fuzz"))
+
+    assert re.findall(r"^## `script/bench (\w+)`$", text, re.MULTILINE) == list(benches)
+    assert rows(text.partition("\n## ")[0]) == common
+    for name, parser in benches.items():
+        own = options(parser) - (set() if name == "fuzz" else common)
+        assert rows(section(text, f"## `script/bench {name}`")) == own, name
 
 
 def test_every_question_of_every_dialect_has_its_entry():
