@@ -52,14 +52,20 @@ CODE = [
 OF_OTHERS = {"DJANGO_SETTINGS_MODULE", "AXES_HANDLER", "DEMO_BEGAN"}
 
 GLOSSARY = {
-    *("topic", "topic filter", "client id", "username", "QoS", "retain", "will", "shared subscription"),
-    *("session", "publish", "subscribe", "receive"),
+    *("broker", "client", "topic", "topic filter", "client id", "username", "QoS", "retain"),
+    *("retained message", "will", "session", "shared subscription", "share", "acknowledgement", "keep-alive"),
+    *("publish", "subscribe", "receive"),
     *("endpoint", "object", "object instance", "resource", "resource instance"),
-    *("read", "write", "execute", "observe"),
-    *("principal", "account", "grant", "rule", "decision", "verdict", "denial", "dialect", "directory"),
-    *("device type", "kind", "key", "reading", "outcome", "rollup", "quarantine", "command"),
-    *("credentials", "API key", "token", "broker token", "overlap", "scheme"),
-    *("worker", "peer", "silence", "task", "remembered", "stamp", "stale"),
+    *("read", "write", "execute", "observe", "pack", "record"),
+    *("ask", "question", "caller", "broker token", "dialect", "fault", "principal", "account", "directory"),
+    *("keeper", "claimant", "claim", "grant", "rule", "policy", "decision", "verdict", "denial", "key"),
+    *("credentials", "API key", "token", "scheme", "overlap", "provisioning"),
+    *("cached", "stamp", "stale", "revision", "deaf"),
+    *("device type", "kind", "store", "reading", "sample", "state field", "command", "reply", "presence"),
+    *("rollup", "bucket", "simulated device"),
+    *("ingest", "worker", "listener", "hook", "batch", "item", "outcome", "quarantine", "allowance"),
+    *("peer", "silence", "task"),
+    *("pruning", "pace", "portion", "partition", "removal", "erasure", "retained topic"),
 }
 
 
