@@ -78,6 +78,21 @@ def gunicorn_process(folder: Path, **variables: str) -> Iterator[tuple[str, subp
 
 
 @contextmanager
+def runserver(folder: Path, **variables: str) -> Iterator[str]:
+    """Start the site with `manage.py runserver`, which is WSGI, on the test database; yield its URL."""
+    port = servers.free_port()
+    url = f"http://127.0.0.1:{port}"
+    with servers.process(
+        [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}"],
+        env=environment(**variables),
+        cwd=ROOT,
+        log=folder / "runserver.log",
+        ready=lambda: urllib.request.urlopen(f"{url}/healthz", timeout=1).status == 200,
+    ):
+        yield url
+
+
+@contextmanager
 def amqtt(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
     """aMQTT as `manage.py run_dev_broker` runs it; yields its port."""
     port = servers.free_port()

@@ -2,6 +2,9 @@
 
 One thread with one connection to the database looks for all open pages of the process, so that a hundred of
 them take one connection and not a hundred.
+
+Under WSGI a stream would hold a thread for as long as its page is open: there the page requests the whole of its news
+every few seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import SESSION_KEY, get_user, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
+from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError, close_old_connections, connections
 from django.http import HttpRequest
 from django.template.loader import render_to_string
@@ -39,6 +43,7 @@ SECONDS = 1.0
 CHECK_SECONDS = 2.0  # from one check of the login to the next; two small queries each
 LIFETIME = 300  # seconds; then the browser comes back
 RETRY = b"retry: 2000\n\n"
+POLL_SECONDS = 5  # between two requests of a page whose server cannot stream
 
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live")
 _streams: set[object] = set()
@@ -188,6 +193,16 @@ async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> 
                 if not await _run(login.counts):
                     return
             yield event
+
+
+def can_stream(request: HttpRequest) -> bool:
+    """Return whether the server of *request* can hold a stream open. WSGI cannot: each would take a thread for good."""
+    return isinstance(request, ASGIRequest)
+
+
+def snapshot(selection: Selection) -> bytes:
+    """Return as JSON what the first event of a stream of the page would hold: all that is shown now."""
+    return orjson.dumps(Watch(selection).start())
 
 
 async def events(selection: Selection) -> AsyncGenerator[bytes, None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 
+import structlog
 from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_required
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -16,11 +17,12 @@ from django.views.decorators.http import require_GET, require_safe
 
 from devicehub.dashboard import devices, live, overview
 from devicehub.dashboard.policy import HEADER, POLICY
-from devicehub.dashboard.selection import RANGE_NAMES, parse, plottable
+from devicehub.dashboard.selection import RANGE_NAMES, Selection, parse, plottable
 from devicehub.kinds.registry import registry
 from devicehub.models import DeviceStatus
 
 View = Callable[..., HttpResponseBase]
+log = structlog.get_logger(__name__)
 
 
 def strict(view: View) -> View:
@@ -60,21 +62,42 @@ def fleet(request: HttpRequest) -> HttpResponse:
             ],
             "statuses": DeviceStatus.choices,
             "now": timezone.now(),
+            "poll_seconds": None if live.can_stream(request) else live.POLL_SECONDS,
         },
     )
 
 
 @require_GET
 async def live_events(request: HttpRequest) -> HttpResponseBase:
-    """News for the page at the same query, as server-sent events. Never a redirect: no script follows one."""
+    """Return news for the page at the same query: a stream of events, or once as JSON if *request* accepts no stream.
+
+    The answer is 204 under WSGI to a request for a stream. It is never a redirect: no script follows one.
+    """
     user = await request.auser()
-    await sync_to_async(connections.close_all)()  # this request's own, which would stay open with the stream
     if not user.is_authenticated:
         return HttpResponse("Sign in first.\n", status=403, content_type="text/plain")
+    selection = parse(request.GET)
+    if not request.accepts("text/event-stream"):
+        return await _current_news(selection)
+    if not live.can_stream(request):
+        return HttpResponse(status=204)
+    await sync_to_async(connections.close_all)()  # this request's own, which would stay open with the stream
     if live.is_full():
         return HttpResponse("Too many open pages.\n", status=503, content_type="text/plain")
     return StreamingHttpResponse(
-        live.while_signed_in(live.Login(request, user), live.events(parse(request.GET))),
+        live.while_signed_in(live.Login(request, user), live.events(selection)),
         content_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+async def _current_news(selection: Selection) -> HttpResponse:
+    """Return everything that a page at *selection* shows now, as JSON; 503 while the database is away."""
+    try:
+        news = await sync_to_async(live.snapshot)(selection)
+    except DatabaseError as error:
+        log.warning(
+            "live.database_away", error=type(error).__name__
+        )  # the page sends the next request by itself
+        return HttpResponse("The database is away.\n", status=503, content_type="text/plain")
+    return HttpResponse(news, content_type="application/json", headers={"Cache-Control": "no-store"})

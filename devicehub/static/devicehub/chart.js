@@ -26,6 +26,17 @@ export class Chart {
     this.build();
   }
 
+  // The whole chart anew, into the same plot where its lines and steps are the same: what is zoomed stays zoomed.
+  refresh(chart, now) {
+    const isDrawn = (one) => this.series.some((series) => series.device === one.device);
+    if (this.about?.step !== chart.step || !chart.series.every(isDrawn)) {
+      this.load(chart, now);
+      return;
+    }
+    this.about = chart;
+    this.add(chart.series, now);
+  }
+
   // New points, or buckets computed anew: what stands at the same time is replaced.
   add(points, now) {
     if (!this.about) return;

@@ -6,6 +6,8 @@ const byId = (id) => document.getElementById(id);
 const live = byId("live");
 const rows = new Map([...document.querySelectorAll("tr[data-key]")].map((row) => [row.dataset.key, row]));
 const chart = new Chart(byId("chart"), byId("legend"), byId("bucket"));
+const every = Number(live.dataset.every); // s between two requests, where the server cannot hold a stream open
+const POLL_TIMEOUT = 30_000; // ms
 const RETRY = 10_000; // ms until another try, where the browser gave up by itself
 let ahead = 0; // seconds that the server's clock is ahead of ours
 let devices = null;
@@ -35,6 +37,23 @@ async function retry() {
   const reply = await fetch(location.href, { redirect: "manual" }).catch(() => null);
   if (reply?.type === "opaqueredirect") say("lost", "signed out");
   else connect();
+}
+
+// All that is shown, again and again: for servers that would hold a thread for each stream.
+async function poll() {
+  const options = { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(POLL_TIMEOUT) };
+  const reply = await fetch(live.dataset.url + location.search, options).catch(() => null);
+  if (reply?.status === 403) {
+    say("lost", "signed out");
+    return;
+  }
+  const news = reply?.ok ? await reply.json().catch(() => null) : null;
+  if (news) {
+    show(news);
+    if (news.chart) chart.refresh(news.chart, news.now);
+  }
+  say(news ? "on" : "lost", news ? `updates every ${every} s` : "reconnecting");
+  setTimeout(poll, every * 1000);
 }
 
 function say(state, text) {
@@ -83,4 +102,5 @@ function patch(row, html) {
 
 byId("reading")?.addEventListener("change", () => byId("pick").submit());
 setInterval(() => tickTimes(Date.now() / 1000 + ahead), 1000);
-connect();
+if (every) poll();
+else connect();

@@ -15,7 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connection
 from django.test import AsyncClient, Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -27,8 +27,7 @@ from devicehub.dashboard.selection import Selection, parse
 from devicehub.history import latest, series
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, DeviceStatus, QuarantinedMessage
-from rig import hub, servers
-from rig.browser import BROWSER_FLAGS
+from rig import hub
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -585,24 +584,6 @@ class TestDisplay:
         assert display.value("x" * 500) == "x" * 59 + "…"
         assert display.value({"a": [1, "ü"]}) == '{"a": [1, "ü"]}'
         assert display.value(b"12345") == "5 bytes"
-
-
-@pytest.fixture
-def browser(needs_real: Callable[[servers.MissingServer], None]) -> Iterator[Any]:
-    """Debian's chromium."""
-    from playwright.sync_api import sync_playwright
-
-    try:
-        program = servers.chromium()
-    except servers.MissingServer as missing:
-        needs_real(missing)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # playwright's loop runs in this thread
-        with sync_playwright() as playwright:
-            opened = playwright.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
-            yield opened
-            opened.close()
-            connections.close_all()  # inside that loop Django has other ones than outside
 
 
 @pytest.mark.django_db(transaction=True)
