@@ -20,7 +20,7 @@ device_command_sent = Signal()  # device, command (its name), payload
 device_provisioned = Signal()  # device
 
 
-def tell(signal: Signal, sender: Any, **arguments: Any) -> None:
+def send(signal: Signal, sender: Any, **arguments: Any) -> None:
     """Send *signal* to every receiver; one that fails is logged, and the others are told all the same."""
     for receiver, answer in signal.send_robust(sender=sender, **arguments):
         if isinstance(answer, Exception):

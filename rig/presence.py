@@ -42,7 +42,7 @@ def send(payload, about="status", **options):
 
 
 @pytest.fixture
-def told():
+def notifications():
     """What receivers of the signals of presence were told, as (signal, device id, ...)."""
     heard, receivers = [], []
     for name in ("connected", "disconnected", "status_changed"):

@@ -187,7 +187,7 @@ def _conclude(command: DeviceCommand, message: mqtt.Outgoing, ack: mqtt.Ack, sen
 
 
 def _notify(command: DeviceCommand, letter: Envelope) -> None:
-    signals.tell(
+    signals.send(
         signals.device_command_sent,
         letter.sender,
         device=letter.device,

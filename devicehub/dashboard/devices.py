@@ -142,8 +142,8 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             device_id=device.device_id,
             name=device.name,
             state=state(kind, device),
-            last_seen=clock.known(device.last_seen, now),
-            last_seen_ago=display.ago(clock.known(device.last_seen, now), now),
+            last_seen=clock.plausible(device.last_seen, now),
+            last_seen_ago=display.ago(clock.plausible(device.last_seen, now), now),
             cells=[_cell(reading, newest.get((device.pk, reading.name))) for reading in declared.values()],
         )
         for device in devices

@@ -47,9 +47,9 @@ def new_keys(model: type[models.Model], count: int) -> Sequence[int]:
     return _dialect().new_keys(model._meta.db_table, count)
 
 
-def known(table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+def existing(table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
     """Which *pairs* stand in these two columns: a look-up of each in their index."""
-    return _dialect().known(table, columns, pairs)
+    return _dialect().existing(table, columns, pairs)
 
 
 def among(column: str, values: Collection[str]) -> models.Q | RawSQL:
@@ -65,7 +65,7 @@ def among(column: str, values: Collection[str]) -> models.Q | RawSQL:
 class _Dialect(Protocol):
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None: ...
     def new_keys(self, table: str, count: int) -> Sequence[int]: ...
-    def known(
+    def existing(
         self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     ) -> set[tuple[int, str]]: ...
 
@@ -79,15 +79,15 @@ class _Sqlite:
         last = query_value("SELECT seq FROM sqlite_sequence WHERE name = %s", [table]) or 0
         return range(last + 1, last + count + 1)
 
-    def known(
+    def existing(
         self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     ) -> set[tuple[int, str]]:
         first, second = map(quoted, columns)
         return set(
             query(
-                f"SELECT known.{first}, known.{second} FROM json_each(%s) AS wanted"
-                f" CROSS JOIN {quoted(table)} AS known ON known.{first} = wanted.value ->> 0"
-                f" AND known.{second} = wanted.value ->> 1",
+                f"SELECT stored.{first}, stored.{second} FROM json_each(%s) AS wanted"
+                f" CROSS JOIN {quoted(table)} AS stored ON stored.{first} = wanted.value ->> 0"
+                f" AND stored.{second} = wanted.value ->> 1",
                 [orjson.dumps(pairs).decode()],
             )
         )
@@ -112,15 +112,15 @@ class _Postgresql:
         )
         return sorted(key for (key,) in drawn)
 
-    def known(
+    def existing(
         self, table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]
     ) -> set[tuple[int, str]]:
         first, second = map(quoted, columns)
         return set(
             query(
                 "SELECT wanted.a, wanted.b FROM json_to_recordset(%s) AS wanted (a bigint, b text)"
-                f" WHERE EXISTS (SELECT FROM {quoted(table)} AS known"
-                f" WHERE known.{first} = wanted.a AND known.{second} = wanted.b)",
+                f" WHERE EXISTS (SELECT FROM {quoted(table)} AS stored"
+                f" WHERE stored.{first} = wanted.a AND stored.{second} = wanted.b)",
                 [orjson.dumps([{"a": a, "b": b} for a, b in pairs]).decode()],
             )
         )

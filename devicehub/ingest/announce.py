@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from devicehub import signals
-from devicehub.ingest.items import NEWS, Item, Judged, Known
+from devicehub.ingest.items import NEWS, DeviceRow, Item, Judged
 from devicehub.ingest.presence import Transition
 from devicehub.ingest.store import as_model
 
@@ -48,15 +48,15 @@ def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
         sender, device = change.kind.sender, change.device
         hooks = change.kind.hooks()
         if change.connected and not change.was_connected:
-            yield partial(_tell, hooks.on_connect, device)
-            yield partial(signals.tell, signals.device_connected, sender, device=device)
+            yield partial(_call, hooks.on_connect, device)
+            yield partial(signals.send, signals.device_connected, sender, device=device)
         if change.was_connected and not change.connected:
-            yield partial(_tell, hooks.on_disconnect, device)
-            yield partial(signals.tell, signals.device_disconnected, sender, device=device)
+            yield partial(_call, hooks.on_disconnect, device)
+            yield partial(signals.send, signals.device_disconnected, sender, device=device)
         if change.old_status != change.new_status:
-            yield partial(_tell, hooks.on_status_change, device, change.old_status, change.new_status)
+            yield partial(_call, hooks.on_status_change, device, change.old_status, change.new_status)
             yield partial(
-                signals.tell,
+                signals.send,
                 signals.device_status_changed,
                 sender,
                 device=device,
@@ -66,13 +66,13 @@ def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
 
 
 def _of_message(item: Judged) -> Iterator[Call]:
-    if isinstance(item.device, Known):
+    if isinstance(item.device, DeviceRow):
         return  # nobody listens
     kind = item.kind
     for sample in item.samples:
-        yield partial(_tell, kind.hooks().on_data, item.device, sample.values)
+        yield partial(_call, kind.hooks().on_data, item.device, sample.values)
         yield partial(
-            signals.tell,
+            signals.send,
             signals.device_data_received,
             kind.sender,
             device=item.device,
@@ -80,10 +80,10 @@ def _of_message(item: Judged) -> Iterator[Call]:
             message=as_model(item),
         )
     if item.answered:
-        yield partial(_tell, kind.hooks().on_command_response, item.device, item.answered, item.reply)
+        yield partial(_call, kind.hooks().on_command_response, item.device, item.answered, item.reply)
 
 
-def _tell(hook: Callable[..., object], *arguments: Any) -> None:
+def _call(hook: Callable[..., object], *arguments: Any) -> None:
     try:
         hook(*arguments)
     except Exception:

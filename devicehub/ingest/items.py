@@ -18,7 +18,7 @@ NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
 NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
 
 
-class Known(NamedTuple):
+class DeviceRow(NamedTuple):
     """What must be known of a device to store its messages; who listens gets the whole device."""
 
     pk: int
@@ -43,7 +43,7 @@ class Rejected(NamedTuple):
 class Judged(NamedTuple):
     """A message of a known device, with what was found out about it, and what became of it in the database.
 
-    *device* is a BaseDevice where anybody listens, else Known. *document* is what the row keeps instead of the
+    *device* is a BaseDevice where anybody listens, else DeviceRow. *document* is what the row keeps instead of the
     bytes, or None; *digest* is the key of a message with a device time. *reply* is a device's answer and *answered*
     the name of the command it answers. *sign* is what it says about the device itself; *reason* and *detail* say
     why it failed. *kept_as* is the key of its row in the quarantine, or None where it is only counted; *row_key* and

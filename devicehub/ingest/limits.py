@@ -15,7 +15,9 @@ from django.db import transaction
 
 from devicehub.conf import RateLimit
 
-MOST_KNOWN = 100_000  # devices that are remembered; one that is forgotten may send its whole allowance again
+MOST_COUNTED = (
+    100_000  # devices that are remembered; one that is forgotten may send its whole allowance again
+)
 
 
 class Limiter:
@@ -39,7 +41,7 @@ class Limiter:
         transaction.on_commit(lambda: self._count(used, limit, now))
         return refused
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self._used.clear()
 
     def _left_over(self, key: str, limit: RateLimit, now: float) -> float:
@@ -49,9 +51,9 @@ class Limiter:
 
     def _count(self, used: dict[str, tuple[float, float]], limit: RateLimit, now: float) -> None:
         self._used |= used
-        if len(self._used) > MOST_KNOWN:
+        if len(self._used) > MOST_COUNTED:
             recent = {key: value for key, value in self._used.items() if now - value[1] < limit.seconds}
-            self._used = dict(list(recent.items())[-MOST_KNOWN:])
+            self._used = dict(list(recent.items())[-MOST_COUNTED:])
 
 
 limiter = Limiter()

@@ -43,9 +43,9 @@ NOT_DECODED = frozenset({FailureReason.NOT_JSON, FailureReason.NOT_CBOR})
 def pipeline(
     messages: Sequence[Message],
     acknowledge: Callable[[], None] = lambda: None,
-    tell: Callable[[Sequence[Item]], None] = announce,
+    notify: Callable[[Sequence[Item]], None] = announce,
 ) -> list[Outcome]:
-    """Store *messages* in one transaction, call *acknowledge*, then *tell* who listens what happened.
+    """Store *messages* in one transaction, call *acknowledge*, then *notify* who listens what happened.
 
     Raises one of CANNOT_STORE; then nothing is stored, acknowledged or told.
     """
@@ -65,7 +65,7 @@ def pipeline(
     reach("committed")
     acknowledge()
     reach("acknowledged")
-    tell(stored)
+    notify(stored)
     reach("told")
     return [item.outcome for item in stored]
 

@@ -70,14 +70,14 @@ class Transition(NamedTuple):
     connected: bool
 
 
-class Told(NamedTuple):
+class Written(NamedTuple):
     """What listeners get of a batch: the devices as their rows are now, and what changed on them, by key."""
 
     devices: Mapping[int, BaseDevice]
     transitions: Mapping[int, Transition]
 
 
-NOTHING = Told({}, {})
+NOTHING = Written({}, {})
 
 
 def status(reported: str, connected: bool) -> str:
@@ -114,7 +114,7 @@ def fold(signs: Iterable[Sign]) -> Change:
         at = sign.received_at
         if sign.reading_at is not None:
             # A device whose clock is ahead did not measure in the future.
-            change.reading_at = _later(change.reading_at, clock.known(sign.reading_at, at) or at)
+            change.reading_at = _later(change.reading_at, clock.plausible(sign.reading_at, at) or at)
         if sign.is_copy:
             continue
         if not sign.is_unclear:
@@ -131,7 +131,7 @@ def fold(signs: Iterable[Sign]) -> Change:
     return change
 
 
-def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bool) -> Told:
+def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bool) -> Written:
     """Change the rows of *kind* by primary key, in a transaction; on SQLite it must hold the writer's lock.
 
     Only where anybody *listened* is it found out what that changed.
@@ -158,7 +158,7 @@ def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bo
     ]
     _change()(table, said)
     _write_said(model, table, {pk: changes[pk].said for pk in keys if changes[pk].said}, now)
-    return _told(kind, before) if listened else NOTHING
+    return _read_back(kind, before) if listened else NOTHING
 
 
 def _locked(table: str, keys: Sequence[int], listened: bool) -> dict[int, tuple[str, bool]]:
@@ -245,13 +245,13 @@ def _write_said(
 
 def _is_news(at: datetime, stored: object, now: datetime) -> bool:
     try:
-        before = clock.known(datetime.fromisoformat(str(stored)), now)
+        before = clock.plausible(datetime.fromisoformat(str(stored)), now)
         return before is None or at >= before
     except (TypeError, ValueError):  # never said, or no time of ours
         return True
 
 
-def _told(kind: Kind, before: Mapping[int, tuple[str, bool]]) -> Told:
+def _read_back(kind: Kind, before: Mapping[int, tuple[str, bool]]) -> Written:
     devices: dict[int, BaseDevice] = kind.device_model._default_manager.in_bulk(list(before))
     transitions = {}
     for pk, device in devices.items():
@@ -260,7 +260,7 @@ def _told(kind: Kind, before: Mapping[int, tuple[str, bool]]) -> Told:
             transitions[pk] = Transition(
                 kind, device, old_status, device.status, was_connected, device.connected
             )
-    return Told(devices, transitions)
+    return Written(devices, transitions)
 
 
 def _later(known: datetime | None, new: datetime) -> datetime:

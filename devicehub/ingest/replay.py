@@ -59,7 +59,7 @@ def replay(
 
 def _replay(key: int) -> Outcome | None:
     """None where somebody else replayed it first."""
-    told: list[Sequence[Item]] = []
+    stored: list[Sequence[Item]] = []
     with transaction.atomic():
         row = QuarantinedMessage.objects.select_for_update().filter(pk=key, replayed_at=None).first()
         if row is None:
@@ -76,13 +76,13 @@ def _replay(key: int) -> Outcome | None:
             tuple(row.user_properties.items()),
         )
         with limits.lifted():
-            [outcome] = pipeline([message], tell=told.append)
+            [outcome] = pipeline([message], notify=stored.append)
         if outcome is Outcome.FAILED:
             transaction.set_rollback(True)  # it is in the quarantine already
             return outcome
         row.replayed_at = timezone.now()
         row.save(update_fields=["replayed_at"])
-        QuarantineUse.forget(owner_of(row.reason, row.device_key))
-    for batch in told:
+        QuarantineUse.invalidate(owner_of(row.reason, row.device_key))
+    for batch in stored:
         announce(batch)
     return outcome

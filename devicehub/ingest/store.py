@@ -18,8 +18,8 @@ from devicehub.db import bulk
 from devicehub.ingest import limits, listeners, presence
 from devicehub.ingest.allowance import ROW, Allowance, owner_of
 from devicehub.ingest.failpoints import reach
-from devicehub.ingest.items import NEWS, NO_ROW, Item, Judged, Known
-from devicehub.ingest.presence import Sign, Told
+from devicehub.ingest.items import NEWS, NO_ROW, DeviceRow, Item, Judged
+from devicehub.ingest.presence import Sign, Written
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Measured
 from devicehub.kinds.topics import MessageType
@@ -28,7 +28,7 @@ from devicehub.models import QUARANTINED_AS, BaseMessage, ProcessingStatus, Quar
 
 
 def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], Any]:
-    """The devices by kind and id, one query for each kind: models where anybody listens, else Known."""
+    """The devices by kind and id, one query for each kind: models where anybody listens, else DeviceRow."""
     by_kind: dict[str, tuple[Kind, set[str]]] = {}
     for kind, device_id in wanted:
         by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
@@ -36,7 +36,7 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
     for kind, ids in by_kind.values():
         devices = kind.device_model.objects.filter(bulk.among("device_id", ids))
         if not listeners.are_there(kind):
-            devices = map(Known._make, devices.order_by().values_list(*Known._fields))
+            devices = map(DeviceRow._make, devices.order_by().values_list(*DeviceRow._fields))
         for device in devices:
             found[kind.slug, device.device_id] = device
     return found
@@ -92,7 +92,7 @@ def _mark_duplicates(own: list[Judged]) -> None:
     if not keyed:
         return
     table = own[0].kind.message_model._meta.db_table
-    seen = bulk.known(table, ("device_id", "digest"), [key for _, key in keyed])
+    seen = bulk.existing(table, ("device_id", "digest"), [key for _, key in keyed])
     for place, key in keyed:
         if key in seen:
             own[place] = own[place].ended(Outcome.DUPLICATE)
@@ -146,7 +146,7 @@ def _write_rows(own: list[Judged]) -> None:
         return
     stored = [item for item in messages if item.outcome is not Outcome.FAILED or item.kept_as is not None]
     kind, now = messages[0].kind, timezone.now()
-    listened = not isinstance(messages[0].device, Known)
+    listened = not isinstance(messages[0].device, DeviceRow)
     as_time = bulk.time_writer()
     written = as_time(now)
     rows = [message_row(item, written) for item in stored]
@@ -161,12 +161,12 @@ def _write_rows(own: list[Judged]) -> None:
         _write_readings(kind, stored, written, as_time)
     else:
         kind.store.write(_measured(stored), now)
-    told = presence.write(kind, changes(messages), now, listened)
+    left = presence.write(kind, changes(messages), now, listened)
     if listened:
-        _complete(own, dict(zip(map(id, stored), keys, strict=True)), now, told)
+        _complete(own, dict(zip(map(id, stored), keys, strict=True)), now, left)
 
 
-def _complete(own: list[Judged], keys: Mapping[int, int], now: datetime, told: Told) -> None:
+def _complete(own: list[Judged], keys: Mapping[int, int], now: datetime, left: Written) -> None:
     """Give the items that have a row, or are only counted, what listeners want to know; *keys* are by id() of item."""
     last = {item.device.pk: place for place, item in enumerate(own) if item.outcome not in NO_ROW}
     for place, item in enumerate(own):
@@ -176,8 +176,8 @@ def _complete(own: list[Judged], keys: Mapping[int, int], now: datetime, told: T
         own[place] = item._replace(
             row_key=key,
             row_written=None if key is None else now,
-            device=told.devices.get(pk, item.device),
-            transition=told.transitions.get(pk) if last[pk] == place else None,
+            device=left.devices.get(pk, item.device),
+            transition=left.transitions.get(pk) if last[pk] == place else None,
         )
 
 
@@ -273,7 +273,7 @@ def message_row(item: Judged, now: str) -> tuple[Any, ...]:
         now,
         None if failed else item.digest,
         item.outcome.value,
-        bulk.dump_json([make_storable(note, 300) for note in item.notes.told()]) if item.notes else "[]",
+        bulk.dump_json([make_storable(note, 300) for note in item.notes.shown()]) if item.notes else "[]",
     )
 
 
@@ -300,7 +300,7 @@ def _quarantined(item: Item) -> QuarantinedMessage:
         device_key=item.key[:260],
         received_at=message.received_at,
     )
-    notes = [make_storable(note, 300) for note in item.notes.told()] if isinstance(item, Judged) else []
+    notes = [make_storable(note, 300) for note in item.notes.shown()] if isinstance(item, Judged) else []
     in_both = f"{row.topic}{row.content_type}{row.correlation_id}{make_storable(item.detail, 1000)}"
     in_one = f"{bulk.dump_json(row.user_properties)}{bulk.dump_json(notes)}"
     row.size = ROW + len(row.payload) + 2 * len(in_both.encode()) + len(in_one.encode())

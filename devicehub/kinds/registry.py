@@ -112,10 +112,10 @@ class Registry:
                 f"{described} would be called {slug!r}, which is reserved for {RESERVED[slug]}; "
                 "rename the class or override get_slug()"
             )
-        known = self._kinds.get(slug)
-        if known is not None:
-            other = describe(known.sender, known.device_model.__module__)
-            raise DuplicateKind(f"Two device types are called {slug!r}: {other} and {described}")
+        other = self._kinds.get(slug)
+        if other is not None:
+            first = describe(other.sender, other.device_model.__module__)
+            raise DuplicateKind(f"Two device types are called {slug!r}: {first} and {described}")
 
     def register(self, kind: Kind) -> None:
         """Add *kind*. Raises DuplicateKind, which names both, for a slug that another kind has, and InvalidSlug."""

@@ -47,7 +47,7 @@ class Notes(list[str]):
             self.more += getattr(notes, "more", 0)
         return self
 
-    def told(self) -> list[str]:
+    def shown(self) -> list[str]:
         """For people."""
         return [*self, f"and {self.more} more"] if self.more else list(self)
 

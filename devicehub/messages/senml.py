@@ -31,7 +31,7 @@ LABELS = {
     7: "ut",
     8: "vd",
 }
-KNOWN = frozenset(LABELS) | frozenset(LABELS.values())
+SUPPORTED = frozenset(LABELS) | frozenset(LABELS.values())
 VALUES = ("v", "vs", "vb", "vd")
 TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "bn": ((str,), "text"),
@@ -67,7 +67,7 @@ def is_pack(found: Any, declared: Collection[str]) -> bool:
         isinstance(found, list)
         and "n" not in declared
         and "bn" not in declared
-        and all(isinstance(entry, dict) and not KNOWN.isdisjoint(entry) for entry in found)
+        and all(isinstance(entry, dict) and not SUPPORTED.isdisjoint(entry) for entry in found)
         and any(isinstance(entry.get(label), str) for entry in found for label in ("n", "bn", 0, -2))
     )
 
@@ -148,7 +148,7 @@ def _records(found: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 def _is_label(label: Any) -> bool:
     """Unknown labels are ignored; in CBOR `true` and 1.0 are other keys than 1, and no labels."""
-    return type(label) in (str, int) and label in KNOWN
+    return type(label) in (str, int) and label in SUPPORTED
 
 
 def _fits(record: dict[str, Any], label: str) -> bool:

@@ -199,7 +199,7 @@ class BaseDevice(Credentials):
     def is_heartbeat_overdue(self, heartbeat_interval: float = 300, multiplier: float = 2.5) -> bool:
         """Whether nothing was heard for *heartbeat_interval* seconds times *multiplier*, or ever."""
         now = timezone.now()
-        seen = clock.known(self.last_seen, now)
+        seen = clock.plausible(self.last_seen, now)
         return seen is None or seen < now - timedelta(seconds=heartbeat_interval * multiplier)
 
     def send_command(

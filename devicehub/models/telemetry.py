@@ -94,7 +94,7 @@ class QuarantinedQuerySet(models.QuerySet["QuarantinedMessage"]):
     def delete(self) -> tuple[int, dict[str, int]]:
         with transaction.atomic(using=self.db):
             deleted = super().delete()
-            QuarantineUse.forget()
+            QuarantineUse.invalidate()
         return deleted
 
     delete.alters_data = True  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ class QuarantinedMessage(models.Model):
     def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         with transaction.atomic(using=using or self._state.db):
             deleted = super().delete(using, keep_parents)
-            QuarantineUse.forget()
+            QuarantineUse.invalidate()
         return deleted
 
 
@@ -150,7 +150,7 @@ class QuarantineUse(models.Model):
         return f"{self.size} bytes of {self.owner or 'no known device'}"
 
     @classmethod
-    def forget(cls, *owners: str) -> None:
+    def invalidate(cls, *owners: str) -> None:
         """Have what the quarantine holds of *owners*, or of all, counted anew once it leaves no room.
 
         The sums stay until then: they are too large at most, and a batch counts few of them anew.

@@ -14,7 +14,7 @@ from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DisabledDevice, RemovalRequest
 from devicehub.provisioning.names import refuse_taken
-from devicehub.signals import device_provisioned, tell
+from devicehub.signals import device_provisioned, send
 
 
 class UnknownKind(DevicehubError):
@@ -46,7 +46,7 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
 
 
 def announce(kind: Kind, device: BaseDevice) -> None:
-    tell(device_provisioned, kind.sender, device=device)
+    send(device_provisioned, kind.sender, device=device)
 
 
 def disable(device: BaseDevice) -> None:

@@ -160,7 +160,7 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
                 done.add(table.name, table.drain(value, pace))
     RemovalRequest.objects.filter(device_key=kind.key(device_id)).delete()
     QuarantineUse.objects.filter(owner=kind.key(device_id)).delete()
-    QuarantineUse.forget("")  # what was on unknown topics counted as of no device
+    QuarantineUse.invalidate("")  # what was on unknown topics counted as of no device
     return _together(found, done)
 
 

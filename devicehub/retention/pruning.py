@@ -115,7 +115,7 @@ def prune_quarantine(pace: Pace) -> Pruned:
         try:
             done.deleted = batches.delete_by_time(table, "received_at", old, pace)
         finally:  # also when it was stopped
-            QuarantineUse.forget()
+            QuarantineUse.invalidate()
         before = Where("last_at < %s", old.parameters)
         batches.delete_by_time(CountedRefusal._meta.db_table, "last_at", before, pace)
     done.oldest = _oldest(QuarantinedMessage, "received_at")

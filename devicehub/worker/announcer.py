@@ -13,7 +13,7 @@ import structlog
 from django.db import close_old_connections, connections
 
 from devicehub.ingest.announce import Call, of_batch, of_transitions
-from devicehub.ingest.items import Item, Judged, Known
+from devicehub.ingest.items import DeviceRow, Item, Judged
 from devicehub.ingest.presence import Transition
 
 log = structlog.get_logger(__name__)
@@ -33,24 +33,24 @@ class Waiting(NamedTuple):
 class Announcer:
     """Tells batches in their order, one at a time, after they were stored and acknowledged.
 
-    What waits is bounded: where hooks are slower than messages come, tell() waits. While one hook has not returned
-    for PATIENCE seconds, what cannot wait any more is stored and not told; *untold* counts those messages.
+    What waits is bounded: where hooks are slower than messages come, notify() waits. While one hook has not returned
+    for PATIENCE seconds, what cannot wait any more is stored and not told; *unannounced* counts those messages.
     """
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[Waiting | None] = queue.Queue(BATCHES)
         self._calling_since: float | None = None  # by time.monotonic(); None between two calls
         self.stopping = False  # no Event: a signal handler sets it, and must wait for no lock
-        self.untold = 0
+        self.unannounced = 0
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
 
-    def tell(self, batch: Sequence[Item]) -> None:
+    def notify(self, batch: Sequence[Item]) -> None:
         """Have *batch* told, if anybody listens to something in it."""
         if any(_concerns_somebody(item) for item in batch):
             self._put(Waiting(of_batch(batch), len(batch)))
 
-    def tell_transitions(self, transitions: Sequence[Transition]) -> None:
+    def notify_transitions(self, transitions: Sequence[Transition]) -> None:
         """Have *transitions* told, that no message brought about."""
         self._put(Waiting(of_transitions(transitions), len(transitions)))
 
@@ -89,7 +89,7 @@ class Announcer:
 
     def _give_up(self, given_up: Sequence[Waiting]) -> None:
         count = sum(waiting.messages for waiting in given_up)
-        self.untold += count
+        self.unannounced += count
         log.error(
             "ingest.not_told", messages=count, hint="they are stored; a hook or receiver does not return"
         )
@@ -118,4 +118,4 @@ class Announcer:
 
 def _concerns_somebody(item: Item) -> bool:
     """Where nobody listens devices are not even loaded."""
-    return isinstance(item, Judged) and not isinstance(item.device, Known)
+    return isinstance(item, Judged) and not isinstance(item.device, DeviceRow)

@@ -49,7 +49,7 @@ class _Seen(Collector):
         yield _counter(
             "not_told",
             "Messages that are stored and that no hook was told of, because one does not return.",
-            self._worker.announcer.untold,
+            self._worker.announcer.unannounced,
         )
         drops = GaugeMetricFamily(
             "devicehub_broker_dropped_messages",

@@ -117,7 +117,7 @@ class Worker:
                 outcomes = pipeline(
                     [_message(delivery) for delivery in wanted],
                     acknowledge=acknowledge,
-                    tell=lambda batch: self._tell(batch, began),
+                    notify=lambda batch: self._notify(batch, began),
                 )
             else:
                 acknowledge()
@@ -133,9 +133,9 @@ class Worker:
             self._leave_out([delivery for delivery in deliveries if not self._is_wanted(delivery.topic)])
         self._on_batch(self.outcomes)
 
-    def _tell(self, batch: Sequence[Item], began: float) -> None:
+    def _notify(self, batch: Sequence[Item], began: float) -> None:
         metrics.stored(batch, began, time.time())
-        self.announcer.tell(batch)
+        self.announcer.notify(batch)
 
     def _leave_out(self, deliveries: Sequence[Delivery]) -> None:
         """Count what a subscription of earlier settings brought; log the first topic of it."""

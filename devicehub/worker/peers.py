@@ -22,7 +22,7 @@ LOOK = 2.0  # seconds between two looks at the others, who are told of this one 
 ALONE = 60.0  # seconds between two times that it is written down of a worker that is alone
 NOTICED = timedelta(seconds=90)  # after which a worker that is away is spoken of; more than ALONE
 PATIENCE = timedelta(hours=1)  # that a worker may be away until the others go on as if it had never been
-FORGOTTEN = timedelta(days=8)  # when also a session of MQTT 5 has ended
+EXPIRED = timedelta(days=8)  # when also a session of MQTT 5 has ended
 
 
 class Peers:
@@ -35,7 +35,7 @@ class Peers:
         self._group, self._client_id = group, client_id
         self._others: list[IngestWorker] = []
         self._look_at = self._write_at = float("-inf")  # by time.monotonic()
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def heard(self, since: float, until: float) -> tuple[float, float]:
         """From when until when all workers of the group heard their devices, as this one did from *since* to *until*.
@@ -68,16 +68,16 @@ class Peers:
             if away < PATIENCE:
                 found.append(other)
             if away >= NOTICED:
-                self._tell(other, now, is_waited_for=away < PATIENCE)
+                self._report(other, now, is_waited_for=away < PATIENCE)
             else:
-                self._told -= {(other.client_id, "away"), (other.client_id, "given up")}
+                self._reported -= {(other.client_id, "away"), (other.client_id, "given up")}
         return found
 
-    def _tell(self, other: IngestWorker, now: datetime, *, is_waited_for: bool) -> None:
+    def _report(self, other: IngestWorker, now: datetime, *, is_waited_for: bool) -> None:
         what = "away" if is_waited_for else "given up"
-        if (other.client_id, what) in self._told:
+        if (other.client_id, what) in self._reported:
             return
-        self._told.add((other.client_id, what))
+        self._reported.add((other.client_id, what))
         hint = (
             "devices that fall silent now are not told as disconnected until it is back, for an hour at most"
         )
@@ -97,4 +97,4 @@ class Peers:
             client_id=self._client_id, defaults={"group": self._group, **heard}
         )
         ahead = Q(heard_until__gt=now + clock.AHEAD)
-        IngestWorker.objects.filter(ahead | Q(heard_until__lt=now - FORGOTTEN)).delete()
+        IngestWorker.objects.filter(ahead | Q(heard_until__lt=now - EXPIRED)).delete()

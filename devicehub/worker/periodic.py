@@ -91,12 +91,12 @@ class PeriodicWork:
         except Stopped:
             return  # it was at work when stop() was called
         except BaseException as error:  # a receiver that calls sys.exit() must not end the task for good
-            self._tell(task, error)
+            self._report(task, error)
             connections.close_all()  # perhaps it is the connection that is broken
         else:
             task.trouble = ""
 
-    def _tell(self, task: _Repeated, error: BaseException) -> None:
+    def _report(self, task: _Repeated, error: BaseException) -> None:
         trouble = f"{type(error).__name__}: {error}"
         if trouble == task.trouble:
             return

@@ -119,7 +119,7 @@ class Process:
         identity = self.identity
         settle()
         try:
-            former = self._remember()
+            former = self._record_filters()
             if begin_anew and not self.worker.stopping:
                 Connection(identity.address, identity.client_id, version=settings.mqtt_version).close()
                 self._report(
@@ -167,7 +167,7 @@ class Process:
             raise WorkerFailed(
                 f"Stopped before all was stored that waited for {self.identity}; run this again"
             )
-        sessions.forget(self.identity.client_id)
+        sessions.delete(self.identity.client_id)
 
     def _check(self) -> None:
         if self.listener.failure:
@@ -180,11 +180,11 @@ class Process:
             heard_until=lambda: worker.heard_until,
             stored=lambda: worker.outcomes.total(),
             peers=Peers(settings.mqtt_group, self.identity.client_id),
-            notify=worker.announcer.tell_transitions,
+            notify=worker.announcer.notify_transitions,
             stopped=threading.Event(),
         )
 
-    def _remember(self) -> list[str]:
+    def _record_filters(self) -> list[str]:
         """Write the filters down before the broker gets them; return those of earlier settings.
 
         Waits for a database that is away, until the worker is stopped.
@@ -193,7 +193,7 @@ class Process:
         attempts, said = 0, ""
         while not self.worker.stopping:
             try:
-                return sessions.remember(self.identity.client_id, wanted)
+                return sessions.record(self.identity.client_id, wanted)
             except (OperationalError, InterfaceError) as error:
                 if lacks_tables(error):
                     raise

@@ -15,7 +15,7 @@ from devicehub.models import IngestSession, IngestWorker
 MOST = 1000  # filters that are kept of one session; settings change seldom
 
 
-def remember(client_id: str, wanted: Sequence[str]) -> list[str]:
+def record(client_id: str, wanted: Sequence[str]) -> list[str]:
     """Write that *client_id* subscribes to *wanted*; return what else its session may be subscribed to.
 
     These are the filters written before, and each form that the default and the present settings can have made: a
@@ -31,7 +31,7 @@ def remember(client_id: str, wanted: Sequence[str]) -> list[str]:
     return [topic_filter for topic_filter in former if topic_filter not in wanted]
 
 
-def forget(client_id: str) -> None:
+def delete(client_id: str) -> None:
     """Delete what is written of *client_id*; no worker of its group waits for it any more."""
     IngestSession.objects.filter(client_id=client_id).delete()
     IngestWorker.objects.filter(client_id=client_id).delete()

@@ -37,7 +37,7 @@ AWAY = 10.0  # seconds between two runs beyond which this process was stopped, a
 # Devices that count as there. An operator's state says nothing of that.
 COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STATES])
 
-Tell = Callable[[Sequence[Transition]], None]
+Notify = Callable[[Sequence[Transition]], None]
 
 
 class SilenceWatch:
@@ -54,12 +54,12 @@ class SilenceWatch:
         *,
         heard_until: Callable[[], float] = lambda: time.monotonic(),
         peers: Peers | None = None,
-        tell: Tell = announce_transitions,
+        notify: Notify = announce_transitions,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._listening_since, self._heard_until = listening_since, heard_until
         self._peers = peers or Peers("", "")
-        self._tell, self._stopping = tell, stopping
+        self._notify, self._stopping = notify, stopping
         self._due: dict[str, float] = {}
         self._under_way: dict[str, Iterator[list[Transition]]] = {}
         self._anew = float("-inf")  # when, by time.monotonic(), hearing last began anew
@@ -89,7 +89,7 @@ class SilenceWatch:
             for transitions in batches:
                 changed += len(transitions)
                 if transitions and listeners.are_there(kind):
-                    self._tell(transitions)
+                    self._notify(transitions)
                 if self._stopping() or time.monotonic() > end:
                     self._under_way[kind.slug] = batches  # the next run goes on from here
                     return changed

@@ -117,7 +117,7 @@ def _silence(context: Context) -> SilenceWatch:
         context.heard_since,
         heard_until=context.heard_until,
         peers=context.peers,
-        tell=context.notify,
+        notify=context.notify,
         stopping=context.stopped.is_set,
     )
 

@@ -24,11 +24,11 @@ CONNECTS = {
 class Diagnosis:
     """Finds out, in a thread of its own and at most once in EVERY seconds, why a broker does not answer.
 
-    *tell* is called in that thread, with what the broker does and why that may be.
+    *report* is called in that thread, with what the broker does and why that may be.
     """
 
-    def __init__(self, address: BrokerAddress, version: str, tell: Callable[[str], None]) -> None:
-        self._address, self._version, self._tell = address, version, tell
+    def __init__(self, address: BrokerAddress, version: str, report: Callable[[str], None]) -> None:
+        self._address, self._version, self._report = address, version, report
         self._due = float("-inf")
 
     def begin(self, what: str, *, is_logged_in: bool, is_moot: Callable[[], bool]) -> None:
@@ -43,7 +43,7 @@ class Diagnosis:
             if not is_logged_in:
                 cause = cause_of_silence(self._address, self._version)
             if not is_moot():
-                self._tell(f"{self._address.host}:{self._address.port} {what}: {cause}; trying again")
+                self._report(f"{self._address.host}:{self._address.port} {what}: {cause}; trying again")
 
         threading.Thread(target=find_out, name="diagnosis", daemon=True).start()
 

@@ -9,13 +9,13 @@ from devicehub.mqtt.listening.intake import Delivery
 
 
 class Drops:
-    """The last number at each of *topics*. *tell* is called with what is not a number."""
+    """The last number at each of *topics*. *report* is called with what is not a number."""
 
-    def __init__(self, topics: Iterable[str], tell: Callable[[str], None]) -> None:
+    def __init__(self, topics: Iterable[str], report: Callable[[str], None]) -> None:
         self.topics = list(dict.fromkeys(topics))
         self.counts: dict[str, float] = {}
         self.is_one = frozenset(self.topics).__contains__  # whether a topic is one of them
-        self._tell = tell
+        self._report = report
 
     def note(self, delivery: Delivery) -> None:
         """Keep the number in *delivery*."""
@@ -26,4 +26,4 @@ class Drops:
         if math.isfinite(number):
             self.counts = {**self.counts, delivery.topic: number}
         else:
-            self._tell(f"what {delivery.topic} says is no number")
+            self._report(f"what {delivery.topic} says is no number")

@@ -52,8 +52,8 @@ class Listener:
         self._address, self.client_id = address, client_id
         self._keepalive, self._report, self._judge = keepalive, report, judge
         self._queue = Queue()
-        self._drops = Drops(drops, self._tell)
-        self._diagnosis = Diagnosis(address, version, self._tell)
+        self._drops = Drops(drops, self._report_once)
+        self._diagnosis = Diagnosis(address, version, self._report_once)
         self._is_resumed = False  # whether the connection that is open now found a session
         self._greeting = ""  # what is reported once the subscription is granted
         self._is_answered = False  # whether the connection that is open now had a CONNACK, or is closed
@@ -67,7 +67,7 @@ class Listener:
         self.reconnects = 0  # connections after the first
         self._listening_since: float | None = None
         self._client = client(address, client_id, version, clean=False, made=ListeningClient, reconnects=True)
-        self._subscription = Subscription(self._client, filters, self._drops.topics, self._tell)
+        self._subscription = Subscription(self._client, filters, self._drops.topics, self._report_once)
         self._client.deliver = self._put if self._drops.topics else self._queue.put
         self._client.full = self._queue.is_full
         self._client.manual_ack_set(True)
@@ -218,7 +218,7 @@ class Listener:
         else:
             self._queue.put(delivery)
 
-    def _tell(self, text: str) -> None:
+    def _report_once(self, text: str) -> None:
         """Report *text* once, however often the same happens again."""
         if text != self._reported and not self._stopping:
             self._reported = text
@@ -245,13 +245,13 @@ class Listener:
     def _refused(self, reason: ReasonCode) -> None:
         refusal = f"{self._where} refused the connection: {reason}"
         if self._ready.is_set() or reason.value in PASSING:  # once it let us in: its service may be away
-            self._tell(f"{refusal}, trying again")
+            self._report_once(f"{refusal}, trying again")
         elif reason.value not in LOGIN_REFUSED:
             self._fail(refusal)
         elif why := self._judge():
             self._fail(f"{refusal}; {why}")
         else:
-            self._tell(
+            self._report_once(
                 f"{refusal}, and the service itself does not refuse it: the broker may not reach it; trying again"
             )
 
@@ -259,7 +259,7 @@ class Listener:
         self._client.reconnection.failed()
         text = f"no connection to {self._where} ({self._client.trouble})"
         if self._ready.is_set() or not self._client.trouble_is_final:
-            self._tell(f"{text}, trying again")
+            self._report_once(f"{text}, trying again")
         else:
             self._fail(text)
 
@@ -268,10 +268,10 @@ class Listener:
         self._queue.end_connection(comes_again=self._client.renewing)
         reconnection, since, self._connected_at = self._client.reconnection, self._connected_at, 0.0
         was_answered, self._is_answered = self._is_answered, False
-        told = flags.is_disconnect_packet_from_server
+        by_broker = flags.is_disconnect_packet_from_server
         if self._stopping:
             return
-        if told and reason.value == SESSION_TAKEN_OVER:
+        if by_broker and reason.value == SESSION_TAKEN_OVER:
             self._failure = (
                 f"another client connected to {self._where} as {self.client_id} and took over the session; "
                 "is a second worker running with the same --worker number?"
@@ -282,15 +282,15 @@ class Listener:
         elif not since:
             reconnection.failed()
             if self._ready.is_set() and reason.value == KEEP_ALIVE_TIMEOUT:
-                self._tell(f"{self._where} does not answer, trying again")
+                self._report_once(f"{self._where} does not answer, trying again")
             elif not (self._ready.is_set() or was_answered):
                 self._diagnose("closed the connection instead of an answer")
         else:
             reconnection.lost(time.monotonic() - since, silently=reason.value == KEEP_ALIVE_TIMEOUT)
             self._subscription.give_up_former(self._where)
             if self._ready.is_set() and not self._failure:
-                known = str(reason) if told or reason.value == KEEP_ALIVE_TIMEOUT else "it was closed"
-                self._tell(reconnection.explain(known, self.client_id))
+                shown = str(reason) if by_broker or reason.value == KEEP_ALIVE_TIMEOUT else "it was closed"
+                self._report_once(reconnection.explain(shown, self.client_id))
             elif not (self._ready.is_set() or self._failure):
                 self._hung_up()
 
@@ -301,7 +301,7 @@ class Listener:
         if why := self._judge():
             self._fail(f"{said}; {why}")
         else:
-            self._tell(f"{said}, which the service itself does not refuse; trying again")
+            self._report_once(f"{said}, which the service itself does not refuse; trying again")
 
     def _on_subscribe(self, _c: Any, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
         refused = self._subscription.granted(mid, reasons)
@@ -316,7 +316,7 @@ class Listener:
             )
             self._ready.set()
         else:
-            self._tell(
+            self._report_once(
                 f"the broker refused the subscription to {refused}, and the service itself does not refuse it: "
                 "the broker may not reach it; trying again"
             )
@@ -324,7 +324,7 @@ class Listener:
 
     def _subscribed(self) -> None:
         self._client.reconnection.connected()
-        self._tell(self._greeting)
+        self._report_once(self._greeting)
         self._listening_since = time.monotonic()
         self._ready.set()
         self._subscription.go_on(is_resumed=self._is_resumed)

@@ -27,7 +27,7 @@ class Queue:
         self._deliveries: deque[Delivery] = deque()
         self._arrived = threading.Event()
         self._bytes_put = 0  # by the network thread
-        self._bytes_forgotten = 0  # by the network thread
+        self._bytes_dropped = 0  # by the network thread
         self._bytes_taken = 0  # by the reader
         self._bytes_of_the_past = 0  # how many had been put when a connection broke
         self._wanted_from = 0  # the generation before which everything comes again
@@ -43,7 +43,7 @@ class Queue:
 
     def is_full(self) -> bool:
         """Return whether the open connection must wait; messages of an earlier one do not keep it silent."""
-        gone = self._bytes_taken + self._bytes_forgotten
+        gone = self._bytes_taken + self._bytes_dropped
         return self._bytes_put - max(gone, self._bytes_of_the_past) > MOST_QUEUED
 
     def end_connection(self, *, comes_again: bool) -> None:
@@ -52,7 +52,7 @@ class Queue:
         What is queued is forgotten where all of it *comes_again*, and where broken connections would fill the memory.
         """
         if comes_again or self._queued_bytes > 2 * MOST_QUEUED:
-            self._bytes_forgotten += _size(self._pop(len(self._deliveries)))
+            self._bytes_dropped += _size(self._pop(len(self._deliveries)))
         self._bytes_of_the_past = self._bytes_put
 
     def take(self, most: int, timeout: float) -> list[Delivery]:
@@ -93,7 +93,7 @@ class Queue:
 
     @property
     def _queued_bytes(self) -> int:
-        return self._bytes_put - self._bytes_taken - self._bytes_forgotten
+        return self._bytes_put - self._bytes_taken - self._bytes_dropped
 
     def _pop(self, most: int, most_bytes: float = math.inf) -> list[Delivery]:
         """Return the first *most* messages, fewer where one of them reaches *most_bytes* together."""

@@ -12,9 +12,9 @@ UNSUBSCRIBED_AT_ONCE = 50  # filters in one packet
 
 
 class Subscription:
-    """What is asked of the broker by *client*, and what it granted.
+    """What is requested of the broker by *client*, and what it granted.
 
-    *drop_topics* are subscribed to beside the *filters*, once those are granted; *tell* is called with a sentence
+    *drop_topics* are subscribed to beside the *filters*, once those are granted; *report* is called with a sentence
     where the broker does not let us have them, or does not let go of a former filter.
     """
 
@@ -23,11 +23,11 @@ class Subscription:
         client: paho.Client,
         filters: Sequence[str],
         drop_topics: Sequence[str],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self.filters = list(filters)
         self.former: list[str] = []  # filters that the session may hold and shall not
-        self._client, self._drop_topics, self._tell = client, drop_topics, tell
+        self._client, self._drop_topics, self._report = client, drop_topics, report
         self._requests: dict[int, str] = {}  # what is not answered yet, by packet id
         self._hang_ups = 0  # in a row, after the login and before the answer to a request
 
@@ -51,12 +51,12 @@ class Subscription:
         Return None for an answer to the request for the topics of drops.
         """
         what = self._requests.pop(packet_id, "")
-        asked = self._drop_topics if what == "drops" else self.filters
-        refused = ", ".join(text for text, r in zip(asked, reasons, strict=False) if r.is_failure)
+        requested = self._drop_topics if what == "drops" else self.filters
+        refused = ", ".join(text for text, r in zip(requested, reasons, strict=False) if r.is_failure)
         if what != "drops":
             return refused
         if refused:
-            self._tell(f"the broker does not let us read {refused} (DEVICEHUB_MQTT_DROPS)")
+            self._report(f"the broker does not let us read {refused} (DEVICEHUB_MQTT_DROPS)")
         return None
 
     def removed(self, packet_id: int, reasons: Sequence[ReasonCode]) -> bool:
@@ -64,10 +64,10 @@ class Subscription:
         if self._requests.pop(packet_id, "") != "former":
             return False
         self._hang_ups = 0
-        asked, self.former = self.former[:UNSUBSCRIBED_AT_ONCE], self.former[UNSUBSCRIBED_AT_ONCE:]
-        refused = [text for text, r in zip(asked, reasons, strict=False) if r.is_failure]
+        requested, self.former = self.former[:UNSUBSCRIBED_AT_ONCE], self.former[UNSUBSCRIBED_AT_ONCE:]
+        refused = [text for text, r in zip(requested, reasons, strict=False) if r.is_failure]
         if refused:
-            self._tell(
+            self._report(
                 f"the broker refused to end the subscription to {', '.join(refused)}, which earlier settings made: "
                 "what it sends for that is acknowledged, and may be stored twice; see --begin-anew"
             )
@@ -85,7 +85,7 @@ class Subscription:
     def give_up_former(self, where: str) -> None:
         """Keep the former filters if the connection to *where* was closed instead of an answer to their removal."""
         if "former" in self._requests.values() and self.hung_up():
-            self._tell(f"{where} hung up on the end of the subscription to {', '.join(self.former)}")
+            self._report(f"{where} hung up on the end of the subscription to {', '.join(self.former)}")
             self.former = []
 
     def _subscribe(self, what: str, wanted: list[tuple[str, int]]) -> None:

@@ -7,8 +7,8 @@ from devicehub.kinds.registry import registry
 from fleet.devices import IrrigationValve, WeatherStation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.kinds import tables_of
+from rig.presence import notifications as notifications
 from rig.presence import station as station
-from rig.presence import told as told
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def probe(probe_kind, db):
 @pytest.fixture
 def heard(monkeypatch):
     """What hooks and signals were told, in order, as (who, what, device id, ...)."""
-    told = []
+    notifications = []
     hooks = ("on_data", "on_status_change", "on_connect", "on_disconnect", "on_command_response")
     for device_type in (WeatherStation, IrrigationValve):
         for name in hooks:
 
             def hook(self, device, *arguments, name=name):
-                told.append(("hook", name, device.device_id, *arguments))
+                notifications.append(("hook", name, device.device_id, *arguments))
 
             monkeypatch.setattr(device_type, name, hook)
     receivers = []
@@ -66,11 +66,11 @@ def heard(monkeypatch):
         def receiver(sender, signal, device, name=name, **arguments):
             assert sender is registry.of(device).device_type
             arguments.pop("message", None)
-            told.append(("signal", name, device.device_id, *arguments.values()))
+            notifications.append(("signal", name, device.device_id, *arguments.values()))
 
         signal = getattr(signals, f"device_{name}")
         signal.connect(receiver)
         receivers.append((signal, receiver))
-    yield told
+    yield notifications
     for signal, receiver in receivers:
         signal.disconnect(receiver)

@@ -140,7 +140,7 @@ def test_what_the_database_refuses_is_one_failed_message(station, neighbour, ref
     assert refused.device_key == "weatherstation/STATION-001"
     assert b"poison" in bytes(refused.payload)
     assert QuarantinedMessage.objects.count() == 3
-    assert not [told for told in heard if told[2] == "STATION-001"]
+    assert not [notified for notified in heard if notified[2] == "STATION-001"]
 
 
 def test_what_the_database_refuses_is_still_a_message_of_its_device(station, refusing_database):

@@ -32,7 +32,7 @@ def test_a_message_with_a_device_time_is_stored_once(station, heard):
     assert len(readings(station)) == 1
     assert station.messages.count() == 1
     assert not QuarantinedMessage.objects.exists()
-    assert len([told for told in heard if told[1] == "on_data"]) == 1
+    assert len([notified for notified in heard if notified[1] == "on_data"]) == 1
 
 
 def test_a_message_with_a_device_time_is_stored_once_in_one_batch(station, heard):
@@ -43,7 +43,7 @@ def test_a_message_with_a_device_time_is_stored_once_in_one_batch(station, heard
 
     assert [reading["temperature"] for reading in readings(station)] == [1, 2]
     assert station.messages.count() == 2
-    assert len([told for told in heard if told[1] == "on_data"]) == 2
+    assert len([notified for notified in heard if notified[1] == "on_data"]) == 2
 
 
 def test_equal_messages_without_a_usable_device_time_are_two(station):
@@ -112,7 +112,7 @@ def test_a_replayed_status_changes_nothing_together_with_a_new_message(station, 
     assert pipeline(batch) == [DUPLICATE, STORED]
 
     assert (fresh(station).connected, fresh(station).status) == (True, "online")
-    assert [told[1] for told in heard].count("on_connect") == 1
+    assert [notified[1] for notified in heard].count("on_connect") == 1
 
 
 def test_a_status_replayed_inside_a_batch_changes_nothing(station, heard):
@@ -122,7 +122,7 @@ def test_a_status_replayed_inside_a_batch_changes_nothing(station, heard):
     assert pipeline([online, offline, online]) == [STORED, STORED, DUPLICATE]
 
     assert (fresh(station).connected, fresh(station).status) == (False, "offline")
-    assert "on_connect" not in [told[1] for told in heard]
+    assert "on_connect" not in [notified[1] for notified in heard]
 
 
 @pytest.mark.parametrize(

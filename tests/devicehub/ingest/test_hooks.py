@@ -40,7 +40,7 @@ def test_what_did_not_change_is_not_told(station, heard):
     send(station, {"temperature": 2}, at=NOW + HOUR)
     send(station, {"status": "online"}, "status", at=NOW + HOUR)
 
-    assert [told[1] for told in heard] == ["on_data", "data_received"]
+    assert [notified[1] for notified in heard] == ["on_data", "data_received"]
     assert fresh(station).connected_changed_at == changed_at
 
 
@@ -71,8 +71,8 @@ def test_a_device_that_reports_an_error_and_then_data_is_still_in_error(station)
 def test_each_sample_of_a_buffer_is_told(station, heard):
     send(station, [{"temperature": n, "timestamp": iso(EARLIER + n * HOUR / 10)} for n in (1, 2, 3)])
 
-    told = [entry[3] for entry in heard if entry[1] == "on_data"]
-    assert told == [{"temperature": 1.0}, {"temperature": 2.0}, {"temperature": 3.0}]
+    notified = [entry[3] for entry in heard if entry[1] == "on_data"]
+    assert notified == [{"temperature": 1.0}, {"temperature": 2.0}, {"temperature": 3.0}]
 
 
 def test_only_accepted_values_are_told(station, heard):
@@ -130,9 +130,9 @@ def test_a_hook_that_raises_loses_nothing(station, neighbour, heard, monkeypatch
 
     assert len(readings(station)) == len(readings(neighbour)) == 1
     assert station.messages.count() == 3
-    told = Counter((entry[0], entry[1]) for entry in heard)
-    assert told["signal", "data_received"] == told["signal", "connected"] == 2
-    assert told["signal", "disconnected"] == 1
+    notified = Counter((entry[0], entry[1]) for entry in heard)
+    assert notified["signal", "data_received"] == notified["signal", "connected"] == 2
+    assert notified["signal", "disconnected"] == 1
     command.refresh_from_db()
     assert command.answered_at is not None
 

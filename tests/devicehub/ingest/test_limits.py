@@ -22,9 +22,9 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture(autouse=True)
 def fresh():
-    limiter.forget()
+    limiter.clear()
     yield
-    limiter.forget()
+    limiter.clear()
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_the_allowance_comes_back_evenly():
 
 @pytest.mark.django_db(transaction=True)
 def test_it_remembers_a_bounded_number_of_devices(monkeypatch):
-    monkeypatch.setattr(limits, "MOST_KNOWN", 10)
+    monkeypatch.setattr(limits, "MOST_COUNTED", 10)
     one, limit = Limiter(), RateLimit(1, 60)
     with transaction.atomic():
         one.beyond(limit, [str(number) for number in range(30)], now=0)

@@ -58,7 +58,7 @@ def test_offline_is_a_message_and_no_sign_of_life(station):
         (READING, "data", None),
     ],
 )
-def test_a_retained_copy_says_nothing_of_now(station, told, payload, about, reading_at):
+def test_a_retained_copy_says_nothing_of_now(station, notifications, payload, about, reading_at):
     """A reading in it was measured all the same."""
     send(payload, about, retain=True)
 
@@ -66,7 +66,7 @@ def test_a_retained_copy_says_nothing_of_now(station, told, payload, about, read
     assert (device.last_message_at, device.last_seen, device.connected) == (None, None, False)
     assert (device.status, device.reported_status, device.battery_level) == ("offline", "", None)
     assert device.last_reading_at == reading_at
-    assert told == []
+    assert notifications == []
 
 
 def test_a_device_that_is_disabled_says_nothing(station):
@@ -148,15 +148,15 @@ def test_presence_depends_on_what_was_said_and_not_on_the_order_of_storing(db, d
     assert life(messages, batches) == life(messages, [range(len(messages))])
 
 
-def test_the_older_offline_is_recorded_and_told_to_nobody(station, told):
+def test_the_older_offline_is_recorded_and_told_to_nobody(station, notifications):
     send(READING, "data", at=NOW + SECOND)
-    told.clear()
+    notifications.clear()
 
     send(OFFLINE)
 
     assert (fresh(station).connected, fresh(station).status) == (True, "online")
     assert fresh(station).reported_status == "offline"
-    assert told == []
+    assert notifications == []
 
 
 def test_a_report_is_no_older_for_a_row_that_somebody_damaged(station):
@@ -213,7 +213,7 @@ def test_a_time_in_the_future_is_unknown_to_everybody(station, admin_client):
 # --- Operators
 
 
-def test_an_operator_who_comes_between_wins_and_nothing_is_told(station, told, monkeypatch):
+def test_an_operator_who_comes_between_wins_and_nothing_is_told(station, notifications, monkeypatch):
     load = store.load_devices
 
     def load_then_edit(wanted):
@@ -226,7 +226,7 @@ def test_an_operator_who_comes_between_wins_and_nothing_is_told(station, told, m
     send({"status": "error"})
 
     assert (fresh(station).status, fresh(station).reported_status) == ("maintenance", "error")
-    assert told == [("connected", "STATION-001")]
+    assert notifications == [("connected", "STATION-001")]
 
 
 def test_what_is_told_is_what_the_row_says(station, monkeypatch):
@@ -247,7 +247,9 @@ def test_what_is_told_is_what_the_row_says(station, monkeypatch):
     assert (device.name, device.status, device.last_seen) == ("North", "error", NOW)
 
 
-def test_a_change_that_another_worker_stored_meanwhile_is_told_by_it_alone(station, told, monkeypatch):
+def test_a_change_that_another_worker_stored_meanwhile_is_told_by_it_alone(
+    station, notifications, monkeypatch
+):
     """Both read the device before either wrote."""
     load = store.load_devices
 
@@ -261,13 +263,13 @@ def test_a_change_that_another_worker_stored_meanwhile_is_told_by_it_alone(stati
 
     send(READING, "data", at=NOW + 2 * SECOND)
 
-    assert Counter(told) == {
+    assert Counter(notifications) == {
         ("connected", "STATION-001"): 1,
         ("status_changed", "STATION-001", "offline", "online"): 1,
     }
 
 
-def test_two_workers_tell_each_change_once(transactional_db, told):
+def test_two_workers_tell_each_change_once(transactional_db, notifications):
     devices = [make(f"STATION-{n:03}").device_id for n in range(20)]
 
     def worker(payload, about, at):
@@ -278,5 +280,5 @@ def test_two_workers_tell_each_change_once(transactional_db, told):
         side_by_side(worker(READING, "data", at), worker(ONLINE, "status", at + SECOND))
         side_by_side(*[worker(OFFLINE, "status", at + n * SECOND) for n in (2, 3)])
 
-    assert set(Counter(told).values()) == {4}
-    assert len(told) == 4 * 20 * 4  # connected, disconnected, and a change of status with each
+    assert set(Counter(notifications).values()) == {4}
+    assert len(notifications) == 4 * 20 * 4  # connected, disconnected, and a change of status with each

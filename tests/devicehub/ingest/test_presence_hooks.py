@@ -90,7 +90,7 @@ def test_the_watch_tells_after_its_commit(witnessed):
 
 def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, monkeypatch, published):
     """Whoever sends the signal: ingest, the watch for silent devices, a command or who made the device."""
-    told = []
+    notifications = []
 
     def broken(**_):
         raise ZeroDivisionError
@@ -98,7 +98,7 @@ def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, 
     receivers = []
     for name in PRESENCE:
         signal = getattr(signals, f"device_{name}")
-        receivers += [(signal, broken), (signal, lambda name=name, **_: told.append(name))]
+        receivers += [(signal, broken), (signal, lambda name=name, **_: notifications.append(name))]
     for hook in HOOKS:
         monkeypatch.setattr(WeatherStation, hook, broken)
     for signal, receiver in receivers:
@@ -115,7 +115,7 @@ def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, 
         for signal, receiver in receivers:
             signal.disconnect(receiver)
 
-    assert told == [
+    assert notifications == [
         *("provisioned", "command_sent", "data_received", "connected", "status_changed"),
         *("disconnected", "status_changed"),
     ]

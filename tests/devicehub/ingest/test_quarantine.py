@@ -192,7 +192,7 @@ def test_good_messages_go_on_beyond_it(device):
 @pytest.mark.sqlite_only
 def test_the_rate_limit_and_the_allowance_go_together(device, settings):
     settings.DEVICEHUB_RATE_LIMIT = "1/h"
-    limits.limiter.forget()
+    limits.limiter.clear()
     body = b'{"temperature": 1, "x": "' + b"x" * 40 * KIB + b'"}'
     pipeline([message(body)] * 6)
 
@@ -483,7 +483,7 @@ def test_a_worker_counts_what_is_only_counted(device):
         return REGISTRY.get_sample_value(name, {"reason": "not_json"}) or 0
 
     before = only_counted()
-    pipeline([message(b"x" * 30 * KIB)] * 5, tell=lambda batch: stored(batch, 0, 0))
+    pipeline([message(b"x" * 30 * KIB)] * 5, notify=lambda batch: stored(batch, 0, 0))
 
     assert only_counted() - before == 2
 

@@ -69,7 +69,7 @@ def test_it_has_all_that_came_with_it(station):
 def test_what_the_broker_retained_is_replayed_as_its_copy(station, settings):
     settings.DEVICEHUB_RATE_LIMIT = "1/h"
     device = station()
-    limiter.forget()
+    limiter.clear()
     news = b'{"status": "error"}'
     copy = b'{"status": "online", "timestamp": "%s"}' % RECEIVED.isoformat().encode()
     topic = "things/weatherstation/STATION-001/status"
@@ -161,8 +161,8 @@ def test_who_listens_is_told_after_the_commit(station):
     station()
     seen = []
 
-    def look(**told):
-        seen.append((told["readings"], transaction.get_connection().in_atomic_block))
+    def look(**arguments):
+        seen.append((arguments["readings"], transaction.get_connection().in_atomic_block))
 
     signals.device_data_received.connect(look)
     try:

@@ -142,7 +142,7 @@ def test_a_device_does_not_end_what_an_operator_set(station, heard, state, about
     assert device.status == state
     assert device.connected is connected
     assert device.reported_status == payload.get("status", "")
-    assert "on_status_change" not in [told[1] for told in heard]
+    assert "on_status_change" not in [notified[1] for notified in heard]
 
 
 def test_a_state_that_an_operator_sets_while_a_batch_is_judged_stays(station, monkeypatch):

@@ -10,7 +10,7 @@ from django.db import transaction
 from devicehub import signals
 from devicehub.db import bulk
 from devicehub.ingest import store
-from devicehub.ingest.items import Known
+from devicehub.ingest.items import DeviceRow
 from devicehub.ingest.pipeline import judge, pipeline
 from devicehub.kinds import topics
 from devicehub.messages.message import Message, Outcome
@@ -48,7 +48,7 @@ def message(number=1, **options):
 
 
 @pytest.fixture
-def told():
+def notifications():
     """What a receiver of data gets to see."""
     seen = []
 
@@ -107,12 +107,12 @@ def test_a_time_is_stored_in_utc(station):
     assert WeatherStationDevice.objects.get().last_seen == NOW
 
 
-def test_who_listens_gets_device_and_row(station, told):
+def test_who_listens_gets_device_and_row(station, notifications):
     pipeline([message(1), message(2, content_type="application/json")])
 
     rows = list(WeatherStationMessage.objects.order_by("id"))
-    assert [arguments["message"].pk for arguments in told] == [row.pk for row in rows]
-    for arguments, row in zip(told, rows, strict=True):
+    assert [arguments["message"].pk for arguments in notifications] == [row.pk for row in rows]
+    for arguments, row in zip(notifications, rows, strict=True):
         for field in WeatherStationMessage._meta.concrete_fields:
             assert getattr(arguments["message"], field.attname) == getattr(row, field.attname), field
         assert arguments["device"] == station
@@ -122,10 +122,10 @@ def test_who_listens_gets_device_and_row(station, told):
 def test_no_model_is_made_where_nobody_listens(station):
     [device] = store.load_devices([(address().kind, "STATION-001")]).values()
 
-    assert device == Known(station.pk, "STATION-001", True)
+    assert device == DeviceRow(station.pk, "STATION-001", True)
 
 
-def test_a_receiver_that_comes_later_gets_what_comes_later(station, told):
+def test_a_receiver_that_comes_later_gets_what_comes_later(station, notifications):
     [device] = store.load_devices([(address().kind, "STATION-001")]).values()
 
     assert device == station
@@ -138,28 +138,28 @@ def address():
 def test_a_second_worker_stores_the_same_message_in_between(station, monkeypatch):
     """Neither knows of the other's until both write: the unique key does."""
     pipeline([message(1)])
-    known, blind = bulk.known, [True]
+    existing, blind = bulk.existing, [True]
 
-    def known_too_late(*arguments):
-        return set() if blind and blind.pop() else known(*arguments)
+    def existing_too_late(*arguments):
+        return set() if blind and blind.pop() else existing(*arguments)
 
-    monkeypatch.setattr(bulk, "known", known_too_late)
+    monkeypatch.setattr(bulk, "existing", existing_too_late)
 
     assert pipeline([message(1), message(2)]) == [Outcome.DUPLICATE, Outcome.STORED]
 
     assert WeatherStationMessage.objects.count() == WeatherStationReading.objects.count() == 2
 
 
-def test_keys_of_messages_are_never_given_twice(station, told):
+def test_keys_of_messages_are_never_given_twice(station, notifications):
     """Not after rows were deleted, and not beside rows that others wrote."""
     pipeline([message(1)])
-    first = told[-1]["message"].pk
+    first = notifications[-1]["message"].pk
     WeatherStationMessage.objects.all().delete()
     pipeline([message(2)])
     by_hand = WeatherStationMessage.objects.create(device=station, topic="t")
     pipeline([message(3)])
 
-    assert first < told[1]["message"].pk < by_hand.pk < told[2]["message"].pk
+    assert first < notifications[1]["message"].pk < by_hand.pk < notifications[2]["message"].pk
 
 
 def test_a_batch_that_fails_leaves_nothing(station, monkeypatch):

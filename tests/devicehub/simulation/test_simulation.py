@@ -243,14 +243,14 @@ def test_a_prefix_that_makes_no_id_is_refused():
 @pytest.mark.django_db
 def test_thousands_of_devices_are_made_in_seconds():
     kind = provisioning.kind_of("weatherstation")
-    told = []
+    progress = []
     began = time.monotonic()
 
-    issue_logins(kind, "SIM-", 2000, told.append)
+    issue_logins(kind, "SIM-", 2000, progress.append)
     issue_logins(kind, "SIM-", 2000)
 
     assert time.monotonic() - began < 10
-    assert told == [500, 1000, 1500, 2000]
+    assert progress == [500, 1000, 1500, 2000]
 
 
 # Against a broker
@@ -309,7 +309,7 @@ def simulating(port, *arguments, prefix=()):
         process.communicate()
 
 
-def told(process, timeout=30):
+def result_of(process, timeout=30):
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err
     assert "Traceback" not in err
@@ -327,7 +327,7 @@ def test_two_hundred_devices_publish_in_one_thread_and_say_goodbye(ear, broker):
         assert int(status["Threads"]) <= 2
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        result = told(process)
+        result = result_of(process)
 
     assert time.monotonic() - began < 5
     assert (result["devices"], result["connected"], result["failures"]) == (200, 200, 0)
@@ -345,7 +345,7 @@ def test_faults_are_counted_as_they_arrive(ear, broker):
     options = ["--count", "50", "--interval", "0.25", "--duration", "4", "--history", "0", "--seed", "7"]
     wrong = ["--bad-payloads", "10", "--duplicates", "10", "--late", "30", "--burst", "20"]
     with simulating(broker, *options, *wrong, "--json") as process:
-        result = told(process)
+        result = result_of(process)
 
     payloads = ear.payloads("data")
     assert result["seed"] == 7
@@ -512,14 +512,14 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch):
 def test_a_broker_that_does_not_answer_is_not_asked_by_all_at_once(settings):
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         silent.settimeout(0.5)
-        asked = []
+        accepted = []
         with running(settings, silent.getsockname()[1], 100) as (simulation, _), suppress(TimeoutError):
             while True:
-                asked.append(silent.accept()[0])
-        for connection in asked:
+                accepted.append(silent.accept()[0])
+        for connection in accepted:
             connection.close()
 
-    assert len(asked) == FEW
+    assert len(accepted) == FEW
     assert simulation.tally.connections == 0
 
 

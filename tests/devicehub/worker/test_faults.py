@@ -161,9 +161,9 @@ def test_what_is_missing_or_too_much_is_told(field, value, found):
     ],
 )
 def test_what_is_stored_wrongly_is_told(found, complaint):
-    [told] = scenarios.judge(SENT, {0, 1, 2}, found)["complaints"]
+    [complaint_found] = scenarios.judge(SENT, {0, 1, 2}, found)["complaints"]
 
-    assert complaint in told
+    assert complaint in complaint_found
 
 
 def test_a_ledger_knows_what_is_not_acknowledged():

@@ -31,13 +31,13 @@ def sharing(monkeypatch):
     return Clock(listened=3 * HOUR, peers=Peers("devicehub", "ingest-1"))
 
 
-def test_another_worker_that_is_here_changes_nothing(sharing, other, told):
+def test_another_worker_that_is_here_changes_nothing(sharing, other, notifications):
     silent()
 
     assert sharing.run() == 1
 
 
-def test_what_another_worker_has_not_stored_was_not_heard(sharing, other, told):
+def test_what_another_worker_has_not_stored_was_not_heard(sharing, other, notifications):
     """It went away half an hour ago; who was silent for long before that is gone."""
     IngestWorker.objects.update(heard_until=timezone.now() - HOUR / 2)
     silent("STATION-001", for_=HOUR / 2 + WINDOW - MINUTE)
@@ -45,10 +45,10 @@ def test_what_another_worker_has_not_stored_was_not_heard(sharing, other, told):
 
     assert sharing.run() == 1
 
-    assert told[0] == ("disconnected", "STATION-002")
+    assert notifications[0] == ("disconnected", "STATION-002")
 
 
-def test_another_worker_that_is_back_gets_a_window_to_hear_in(sharing, other, told):
+def test_another_worker_that_is_back_gets_a_window_to_hear_in(sharing, other, notifications):
     IngestWorker.objects.update(heard_since=timezone.now() - WINDOW + MINUTE)
     silent(for_=2 * HOUR)
 
@@ -59,7 +59,7 @@ def test_another_worker_that_is_back_gets_a_window_to_hear_in(sharing, other, to
     assert sharing.run() == 1
 
 
-def test_another_worker_is_waited_for_an_hour_and_that_is_said_once(sharing, other, told):
+def test_another_worker_is_waited_for_an_hour_and_that_is_said_once(sharing, other, notifications):
     silent()
     IngestWorker.objects.update(heard_until=timezone.now() - HOUR + MINUTE)
     with capture_logs() as logs:
@@ -75,14 +75,14 @@ def test_another_worker_is_waited_for_an_hour_and_that_is_said_once(sharing, oth
 @pytest.mark.parametrize(
     ("group", "client_id"), [("", "ingest-1"), ("another", "ingest-1"), ("devicehub", "ingest-2")]
 )
-def test_only_others_of_the_same_group_are_waited_for(sharing, other, told, group, client_id):
+def test_only_others_of_the_same_group_are_waited_for(sharing, other, notifications, group, client_id):
     IngestWorker.objects.update(heard_until=timezone.now() - HOUR / 2)
     silent()
 
     assert Clock(peers=Peers(group, client_id)).run() == 1
 
 
-def test_a_worker_says_until_when_it_heard(sharing, db, told):
+def test_a_worker_says_until_when_it_heard(sharing, db, notifications):
     sharing.quiet = 5
     before = timezone.now()
 
@@ -94,7 +94,7 @@ def test_a_worker_says_until_when_it_heard(sharing, db, told):
     assert abs(before - written.heard_since - 3 * HOUR) < SECOND
 
 
-def test_a_worker_that_hears_nothing_leaves_what_it_said(sharing, db, told):
+def test_a_worker_that_hears_nothing_leaves_what_it_said(sharing, db, notifications):
     sharing.run()
     [said] = IngestWorker.objects.values_list("heard_until", flat=True)
     sharing.since = None
@@ -105,7 +105,7 @@ def test_a_worker_that_hears_nothing_leaves_what_it_said(sharing, db, told):
     assert IngestWorker.objects.get().heard_until == said
 
 
-def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, told):
+def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, notifications):
     sharing.run()
     sharing.watch._peers._look_at = 0
 
@@ -115,7 +115,7 @@ def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, told):
     assert not [query for query in queries if "UPDATE" in query["sql"] or "INSERT" in query["sql"]]
 
 
-def test_what_a_worker_wrote_whose_clock_was_years_ahead_says_nothing(sharing, other, told):
+def test_what_a_worker_wrote_whose_clock_was_years_ahead_says_nothing(sharing, other, notifications):
     """Nobody would be overdue for years."""
     then = timezone.now() + timedelta(days=3650)
     IngestWorker.objects.update(heard_since=then, heard_until=then)
@@ -126,7 +126,7 @@ def test_what_a_worker_wrote_whose_clock_was_years_ahead_says_nothing(sharing, o
     assert list(IngestWorker.objects.values_list("client_id", flat=True)) == ["ingest-1"]
 
 
-def test_a_worker_that_never_came_back_is_forgotten(sharing, other, told):
+def test_a_worker_that_never_came_back_is_forgotten(sharing, other, notifications):
     IngestWorker.objects.update(heard_until=timezone.now() - timedelta(days=9))
 
     sharing.run()

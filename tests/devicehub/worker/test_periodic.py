@@ -48,7 +48,7 @@ def test_a_task_that_goes_on_failing_is_told_once(periodic):
         if not works.is_set():
             raise OperationalError("the database is away")
 
-    def told():
+    def reported():
         return [(entry["task"], entry["error"], bool(entry["exc_info"])) for entry in logged]
 
     periodic.add("failing", 0.001, fail)
@@ -56,13 +56,13 @@ def test_a_task_that_goes_on_failing_is_told_once(periodic):
     with capture_logs() as logged:
         periodic.start()
         assert eventually(lambda: ran[False] > 5)
-        assert told() == once
+        assert reported() == once
         works.set()
         assert eventually(lambda: ran[True] > 1)
         works.clear()
         assert eventually(lambda: len(logged) > 1)
         periodic.stop()
-    assert told() == once * 2
+    assert reported() == once * 2
 
 
 def test_a_bug_in_a_task_is_told_with_its_place(periodic):

@@ -125,14 +125,14 @@ def test_of_two_equal_workers_one_remains_and_goes_on(listen, publish, version):
     with listen(**spoken) as older:
         with listen(**spoken) as newer:
             pair = (older, newer)
-            told = eventually(
+            explained = eventually(
                 lambda: all("a second worker" in each.log.read_text() for each in pair), seconds=20
             )
-            assert told or older.poll() == 1  # a newer mosquitto tells a client of MQTT 5
+            assert explained or older.poll() == 1  # a newer mosquitto tells a client of MQTT 5
             assert "devicehub-1" in older.log.read_text()
             assert sum(len(each.wire.made) for each in pair) < 14
             if older.poll() is None:
                 kill(newer)
             publish(0, 20)
             assert_each_once(20)
-        assert (older.poll() is None) == bool(told)
+        assert (older.poll() is None) == bool(explained)

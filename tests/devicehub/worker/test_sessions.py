@@ -64,7 +64,7 @@ def work(broker, transactional_db, settings):
         for name, value in changed.items():
             setattr(settings, name, value)
         one = Process(Identity.of(number))
-        one.listener.start(sessions.remember(one.identity.client_id, one.identity.filters))
+        one.listener.start(sessions.record(one.identity.client_id, one.identity.filters))
         try:
             with one.worker as worker:
                 assert eventually(lambda: one.listener.is_settled)
@@ -162,13 +162,13 @@ def test_filters_are_written_down_before_and_never_lost(settings):
     """Nor those of which it is not known whether the broker removed them."""
     settings.DEVICEHUB_TOPIC_PREFIX = "plant"
     old = [topics.shared(text, "red") for text in topics.subscriptions()]
-    assert not set(old) & set(sessions.remember("ingest-1", old))
+    assert not set(old) & set(sessions.record("ingest-1", old))
     settings.DEVICEHUB_TOPIC_PREFIX = "farm"
     settings.DEVICEHUB_MQTT_GROUP = "blue"
     new = [topics.shared(text, "blue") for text in topics.subscriptions()]
 
     for _ in range(2):
-        former = sessions.remember("ingest-1", new)
+        former = sessions.record("ingest-1", new)
         assert set(old) < set(former)
         assert not set(new) & set(former)
         for group in ("", "$share/devicehub/", "$share/blue/"):
@@ -246,7 +246,7 @@ def test_a_number_that_is_given_up_loses_nothing(broker, work, publish, monkeypa
             pass
         publish(20)
         retiring = Process(Identity.of(2, retires=True))
-        retiring.listener.start(sessions.remember(retiring.identity.client_id, []))
+        retiring.listener.start(sessions.record(retiring.identity.client_id, []))
         retiring.retire()
         publish(10)
         one.run(quiet=QUIET)
@@ -274,13 +274,13 @@ def test_a_worker_waits_for_its_database(monkeypatch):
     monkeypatch.setattr(process, "RETRY", Backoff((0.0,)))
     answers = [OperationalError("unable to open database file")] * 3 + [["former"]]
 
-    def remember(client_id, wanted):
+    def record(client_id, wanted):
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    monkeypatch.setattr(sessions, "remember", remember)
+    monkeypatch.setattr(sessions, "record", record)
     with waiting.worker:
-        assert waiting._remember() == ["former"]
+        assert waiting._record_filters() == ["former"]
     assert said == ["the database does not answer (unable to open database file), trying again"]

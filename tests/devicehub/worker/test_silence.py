@@ -18,7 +18,7 @@ from rig.presence import HOUR, MINUTE, READING, SECOND, WINDOW, YEARS, Clock, se
 from rig.threads import in_a_thread, side_by_side
 
 
-def test_a_device_that_went_away_without_a_word_is_told_once(db, worker, told):
+def test_a_device_that_went_away_without_a_word_is_told_once(db, worker, notifications):
     station = silent()
     seen = station.last_seen
 
@@ -27,7 +27,10 @@ def test_a_device_that_went_away_without_a_word_is_told_once(db, worker, told):
     device = fresh(station)
     assert (device.connected, device.status, device.last_seen) == (False, "offline", seen)
     assert timezone.now() - device.connected_changed_at < MINUTE
-    assert told == [("disconnected", "STATION-001"), ("status_changed", "STATION-001", "online", "offline")]
+    assert notifications == [
+        ("disconnected", "STATION-001"),
+        ("status_changed", "STATION-001", "online", "offline"),
+    ]
 
 
 def test_hooks_are_told_of_a_device_that_went_away(db, worker, monkeypatch):
@@ -48,15 +51,18 @@ def test_hooks_are_told_of_a_device_that_went_away(db, worker, monkeypatch):
     ]
 
 
-def test_a_device_that_comes_back_is_told_again(db, worker, told):
+def test_a_device_that_comes_back_is_told_again(db, worker, notifications):
     station = silent()
     worker.run()
-    told.clear()
+    notifications.clear()
 
     send({"battery_level": 5}, at=timezone.now())
 
     assert (fresh(station).connected, fresh(station).status) == (True, "online")
-    assert told == [("connected", "STATION-001"), ("status_changed", "STATION-001", "offline", "online")]
+    assert notifications == [
+        ("connected", "STATION-001"),
+        ("status_changed", "STATION-001", "offline", "online"),
+    ]
 
 
 def test_an_error_that_was_not_taken_back_is_still_one_when_the_device_is_back(db, worker):
@@ -70,13 +76,13 @@ def test_an_error_that_was_not_taken_back_is_still_one_when_the_device_is_back(d
 
 
 @pytest.mark.parametrize("state", ["maintenance", "provisioning"])
-def test_the_watch_leaves_the_state_of_an_operator(db, worker, told, state):
+def test_the_watch_leaves_the_state_of_an_operator(db, worker, notifications, state):
     station = silent(status=state)
 
     assert [worker.run(), worker.run()] == [1, 0]
 
     assert (fresh(station).connected, fresh(station).status) == (False, state)
-    assert told == [("disconnected", "STATION-001")]
+    assert notifications == [("disconnected", "STATION-001")]
 
 
 NOT_OVERDUE = {
@@ -88,7 +94,7 @@ NOT_OVERDUE = {
 
 
 @pytest.mark.parametrize("fields", NOT_OVERDUE.values(), ids=NOT_OVERDUE)
-def test_who_is_not_overdue(db, worker, told, fields):
+def test_who_is_not_overdue(db, worker, notifications, fields):
     before = vars(fresh(silent(**fields)))
 
     assert worker.run() == 0
@@ -97,10 +103,10 @@ def test_who_is_not_overdue(db, worker, told, fields):
     assert {n: v for n, v in after.items() if n != "_state"} == {
         n: v for n, v in before.items() if n != "_state"
     }
-    assert told == []
+    assert notifications == []
 
 
-def test_a_status_that_only_somebody_set_ends_too(db, worker, told):
+def test_a_status_that_only_somebody_set_ends_too(db, worker, notifications):
     """By hand, or by mark_online(): no message said so."""
     silent("STATION-001", connected=False)
     silent("STATION-002", connected=False, last_seen=None)
@@ -108,7 +114,7 @@ def test_a_status_that_only_somebody_set_ends_too(db, worker, told):
 
     assert worker.run() == 2
 
-    assert set(told) == {("status_changed", f"STATION-00{n}", "online", "offline") for n in (1, 2)}
+    assert set(notifications) == {("status_changed", f"STATION-00{n}", "online", "offline") for n in (1, 2)}
 
 
 def test_each_kind_has_its_own_heartbeat(db, worker):
@@ -126,17 +132,17 @@ def test_each_kind_has_its_own_heartbeat(db, worker):
 
 
 @pytest.mark.parametrize("listened", [None, timedelta(0), WINDOW - SECOND])
-def test_nobody_is_overdue_whom_this_worker_could_not_hear(db, worker, told, listened):
+def test_nobody_is_overdue_whom_this_worker_could_not_hear(db, worker, notifications, listened):
     station = silent(for_=10 * HOUR)
     worker.since = None if listened is None else time.monotonic() - listened.total_seconds()
 
     assert worker.run() == 0
 
     assert fresh(station).connected
-    assert told == []
+    assert notifications == []
 
 
-def test_nobody_is_overdue_because_the_worker_was_stopped_itself(db, worker, told):
+def test_nobody_is_overdue_because_the_worker_was_stopped_itself(db, worker, notifications):
     """SIGSTOP, a frozen container, swapping: time.monotonic() goes on, and the connection seems to."""
     station = silent(for_=10 * HOUR)
 
@@ -144,10 +150,10 @@ def test_nobody_is_overdue_because_the_worker_was_stopped_itself(db, worker, tol
     assert worker.run() == 0
 
     assert fresh(station).connected
-    assert told == []
+    assert notifications == []
 
 
-def test_silence_counts_only_while_the_broker_is_heard(db, worker, told):
+def test_silence_counts_only_while_the_broker_is_heard(db, worker, notifications):
     """A dead connection to it is found after 15 seconds; so long nothing is known of any device."""
     silent()
     worker.quiet = 15
@@ -156,7 +162,7 @@ def test_silence_counts_only_while_the_broker_is_heard(db, worker, told):
 
     silent("STATION-002", for_=WINDOW + 20 * SECOND)
     assert worker.run() == 1
-    assert {device_id for _, device_id, *_ in told} == {"STATION-002"}
+    assert {device_id for _, device_id, *_ in notifications} == {"STATION-002"}
     worker.quiet = 0
     assert worker.run() == 1
 
@@ -205,17 +211,17 @@ def test_a_worker_whose_clock_is_not_the_databases_calls_nobody_overdue(db, work
     assert fresh(station).connected
 
 
-def test_a_last_sign_in_the_future_is_set_to_now_and_ends_a_window_later(db, worker, told):
+def test_a_last_sign_in_the_future_is_set_to_now_and_ends_a_window_later(db, worker, notifications):
     station = silent(for_=-YEARS)
 
     assert worker.run() == 0
     assert timezone.now() - fresh(station).last_seen < MINUTE
     WeatherStationDevice.objects.update(last_seen=timezone.now() - WINDOW - SECOND)
     assert worker.run() == 1
-    assert [name for name, *_ in told] == ["disconnected", "status_changed"]
+    assert [name for name, *_ in notifications] == ["disconnected", "status_changed"]
 
 
-def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, told, monkeypatch):
+def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, notifications, monkeypatch):
     monkeypatch.setattr(silence, "BATCH", 2)
     monkeypatch.setattr(silence, "SCAN", 4)
     monkeypatch.setattr(silence, "BUDGET", -1)
@@ -224,19 +230,19 @@ def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, told, mon
     runs = [worker.watch.run() for _ in range(6)]
 
     assert runs == [2, 2, 2, 2, 2, 0]
-    assert len(told) == len(set(told)) == 20
+    assert len(notifications) == len(set(notifications)) == 20
 
 
 def test_a_watch_that_finds_nobody_writes_nothing(db, worker, django_assert_num_queries):
     silent(for_=MINUTE)
-    asked = 1 if connection.vendor == "sqlite" else 2  # PostgreSQL is asked for its clock
+    queries = 1 if connection.vendor == "sqlite" else 2  # PostgreSQL is asked for its clock
 
-    with django_assert_num_queries(asked * len(registry)):
+    with django_assert_num_queries(queries * len(registry)):
         worker.since -= 1e6
         assert worker.run() == 0
 
 
-def test_two_workers_tell_of_an_overdue_device_once(transactional_db, told):
+def test_two_workers_tell_of_an_overdue_device_once(transactional_db, notifications):
     for turn in range(3):
         for n in range(40):
             silent(f"STATION-{turn}-{n}")
@@ -245,7 +251,7 @@ def test_two_workers_tell_of_an_overdue_device_once(transactional_db, told):
             one.watch._heard_for = lambda: 1e9
         assert sum(side_by_side(*[one.run for one in workers])) == 40
 
-    assert len(told) == len(set(told)) == 3 * 40 * 2
+    assert len(notifications) == len(set(notifications)) == 3 * 40 * 2
 
 
 @pytest.mark.postgresql_only  # SQLite locks no rows
@@ -261,7 +267,7 @@ def test_a_device_that_is_being_heard_is_not_waited_for(transactional_db):
     assert not fresh(neighbour).connected
 
 
-def test_a_device_that_was_heard_since_it_looked_overdue_is_there(db, worker, told, monkeypatch):
+def test_a_device_that_was_heard_since_it_looked_overdue_is_there(db, worker, notifications, monkeypatch):
     station, mark = silent(), silence._mark
 
     def heard_first(*arguments):
@@ -272,4 +278,4 @@ def test_a_device_that_was_heard_since_it_looked_overdue_is_there(db, worker, to
 
     assert worker.run() == 0
     assert fresh(station).connected
-    assert told == []
+    assert notifications == []

@@ -29,12 +29,12 @@ kind = registry.get("weatherstation")
 registry.unregister("weatherstation")
 registry.register(dataclasses.replace(kind, heartbeat_interval=1))
 
-def tell(name, device, **more):
+def report(name, device, **more):
     print(name, device.device_id, flush=True)
 
 receivers = []
 for name in ("connected", "disconnected", "status_changed"):
-    receivers.append(lambda name=name, **more: tell(name, more["device"]))
+    receivers.append(lambda name=name, **more: report(name, more["device"]))
     getattr(signals, "device_" + name).connect(receivers[-1])
 print(call_command("listen_mqtt", "--worker", sys.argv[1]))
 """
@@ -82,10 +82,10 @@ class Workers:
 def workers(tmp_path, port):
     """Two of them."""
     with ExitStack() as stack:
-        told = Workers(tmp_path, port, stack)
-        told.start(1)
-        told.start(2)
-        yield told
+        pair = Workers(tmp_path, port, stack)
+        pair.start(1)
+        pair.start(2)
+        yield pair
 
 
 def text(body):
@@ -118,35 +118,35 @@ class Plug:
 def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional_db, broker, tmp_path):
     _, port = broker
     quiet, station = make("QUIET"), make("STATION-001")
-    with workers(tmp_path, port) as told:
+    with workers(tmp_path, port) as pair:
         vanishing, willing = Plug(port, "QUIET"), Plug(port, "STATION-001", will='{"status": "offline"}')
         vanishing.measure()
         willing.measure()
-        assert eventually(lambda: told("QUIET")["connected"] and told("STATION-001")["connected"])
+        assert eventually(lambda: pair("QUIET")["connected"] and pair("STATION-001")["connected"])
         willing.tear_out()
-        assert eventually(lambda: vanishing.measure() or told("STATION-001")["disconnected"])
+        assert eventually(lambda: vanishing.measure() or pair("STATION-001")["disconnected"])
         assert fresh(station).reported_status == "offline"  # so it was the will, and not the silence
-        assert not told("QUIET")["disconnected"]
+        assert not pair("QUIET")["disconnected"]
         vanishing.tear_out()
         assert not fresh(station).connected
-        assert eventually(lambda: told("QUIET")["disconnected"], 30)
+        assert eventually(lambda: pair("QUIET")["disconnected"], 30)
         assert (fresh(quiet).connected, fresh(quiet).status) == (False, "offline")
 
         back = Plug(port, "QUIET")
         back.measure()
-        assert eventually(lambda: told("QUIET")["connected"] == 2)
-        assert eventually(lambda: told("QUIET")["disconnected"] == 2, 30)
+        assert eventually(lambda: pair("QUIET")["connected"] == 2)
+        assert eventually(lambda: pair("QUIET")["disconnected"] == 2, 30)
         back.tear_out()
 
-        assert told("QUIET") == {"connected": 2, "disconnected": 2, "status_changed": 4}
-        assert told("STATION-001") == {"connected": 1, "disconnected": 1, "status_changed": 2}
+        assert pair("QUIET") == {"connected": 2, "disconnected": 2, "status_changed": 4}
+        assert pair("STATION-001") == {"connected": 1, "disconnected": 1, "status_changed": 2}
 
 
 def test_nobody_is_gone_whose_messages_wait_for_a_worker_that_was_killed(transactional_db, broker, tmp_path):
     """Mosquitto goes on giving it its share, and what was heard until then is all that is known."""
     _, port = broker
     ids = [make(f"STATION-00{number}").device_id for number in range(1, 5)]
-    with workers(tmp_path, port) as told:
+    with workers(tmp_path, port) as pair:
         plugs = [Plug(port, device_id) for device_id in ids]
 
         def measure(seconds):
@@ -157,15 +157,15 @@ def test_nobody_is_gone_whose_messages_wait_for_a_worker_that_was_killed(transac
                 time.sleep(0.3)
 
         measure(3)
-        told.kill(2)
+        pair.kill(2)
         measure(7)
-        told.start(2)
+        pair.start(2)
         measure(7)
 
-        assert [told(device_id)["disconnected"] for device_id in ids] == [0, 0, 0, 0]
+        assert [pair(device_id)["disconnected"] for device_id in ids] == [0, 0, 0, 0]
         for plug in plugs:
             plug.tear_out()
-        assert eventually(lambda: all(told(device_id)["disconnected"] == 1 for device_id in ids), 30)
+        assert eventually(lambda: all(pair(device_id)["disconnected"] == 1 for device_id in ids), 30)
 
 
 class Deaf:
@@ -185,7 +185,7 @@ def test_what_waits_for_a_slow_database_was_not_heard(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     listener.worker = one = Worker(listener)
 
-    def stall(messages, acknowledge, tell):
+    def stall(messages, acknowledge, notify):
         for seconds in (0, 5, 6, 1000):
             now[0] += seconds
             heard.append(one.heard_since)

@@ -42,8 +42,8 @@ def receive():
     connected = []
 
     def connect(receiver):
-        def kept(sender, **told):
-            receiver(told["readings"])
+        def kept(sender, **received):
+            receiver(received["readings"])
 
         signals.device_data_received.connect(kept, weak=False)
         connected.append(kept)
@@ -54,50 +54,50 @@ def receive():
 
 
 @pytest.fixture
-def teller():
+def running():
     one = Announcer()
     yield one
     one.stop()
 
 
-def store_and_tell(one, *temperatures):
+def store_and_notify(one, *temperatures):
     messages = [Message(TOPIC, json.dumps({"temperature": number}).encode(), NOW) for number in temperatures]
-    return pipeline(messages, tell=one.tell)
+    return pipeline(messages, notify=one.notify)
 
 
 # --- Hooks
 
 
-def test_batches_are_told_in_their_order(station, teller, receive):
-    told = []
-    receive(told.append)
+def test_batches_are_told_in_their_order(station, running, receive):
+    received = []
+    receive(received.append)
 
     for number in range(5):
-        store_and_tell(teller, number)
-    teller.stop()
+        store_and_notify(running, number)
+    running.stop()
 
-    assert told == [{"temperature": float(number)} for number in range(5)]
-    assert teller.untold == 0
+    assert received == [{"temperature": float(number)} for number in range(5)]
+    assert running.unannounced == 0
 
 
-def test_nobody_is_woken_where_nobody_listens(station, teller, monkeypatch):
+def test_nobody_is_woken_where_nobody_listens(station, running, monkeypatch):
     put = []
-    monkeypatch.setattr(teller, "_put", put.append)
+    monkeypatch.setattr(running, "_put", put.append)
 
-    store_and_tell(teller, 1)
+    store_and_notify(running, 1)
 
     assert put == []
 
 
-def test_slow_hooks_slow_storing_down(station, teller, receive, monkeypatch):
+def test_slow_hooks_slow_storing_down(station, running, receive, monkeypatch):
     """What waits to be told is bounded."""
     monkeypatch.setattr(announcer, "PATIENCE", 60)
     goes_on = threading.Event()
     receive(lambda _: goes_on.wait(30))
     for number in range(announcer.BATCHES + 1):
-        store_and_tell(teller, number)
+        store_and_notify(running, number)
 
-    late = threading.Thread(target=lambda: teller.tell(told_batch()))
+    late = threading.Thread(target=lambda: running.notify(batch_to_announce()))
     late.start()
     late.join(0.7)
     waited = late.is_alive()
@@ -106,37 +106,37 @@ def test_slow_hooks_slow_storing_down(station, teller, receive, monkeypatch):
 
     assert waited
     assert not late.is_alive()
-    assert teller.untold == 0
+    assert running.unannounced == 0
 
 
-def told_batch():
+def batch_to_announce():
     """A batch as the pipeline tells it, which changes nothing in the database."""
     batches = []
     with transaction.atomic():
-        pipeline([Message(TOPIC, b'{"temperature": 9}', NOW)], tell=batches.append)
+        pipeline([Message(TOPIC, b'{"temperature": 9}', NOW)], notify=batches.append)
         transaction.set_rollback(True)
     connection.close()
     return batches[0]
 
 
-def test_a_hook_that_never_returns_does_not_stop_storing(station, teller, receive, monkeypatch, caplog):
+def test_a_hook_that_never_returns_does_not_stop_storing(station, running, receive, monkeypatch, caplog):
     monkeypatch.setattr(announcer, "PATIENCE", 0.1)
     monkeypatch.setattr(announcer, "FAREWELL", 0.1)
     returns = threading.Event()
     receive(lambda _: returns.wait(60))
 
-    outcomes = [store_and_tell(teller, number) for number in range(announcer.BATCHES + 3)]
+    outcomes = [store_and_notify(running, number) for number in range(announcer.BATCHES + 3)]
     returns.set()
 
     assert outcomes == [[Outcome.STORED]] * (announcer.BATCHES + 3)
     assert station.readings.count() == announcer.BATCHES + 3
-    assert teller.untold == 2
+    assert running.unannounced == 2
 
 
-def test_a_mistake_while_telling_does_not_end_the_thread(station, teller, receive, monkeypatch):
+def test_a_mistake_while_telling_does_not_end_the_thread(station, running, receive, monkeypatch):
     """Whatever it is; what comes later is told."""
-    told = []
-    receive(told.append)
+    received = []
+    receive(received.append)
     of_batch, batches = announcer.of_batch, []
 
     def mistaken(batch):
@@ -146,43 +146,43 @@ def test_a_mistake_while_telling_does_not_end_the_thread(station, teller, receiv
         yield from of_batch(batch)
 
     monkeypatch.setattr(announcer, "of_batch", mistaken)
-    store_and_tell(teller, 1)
-    store_and_tell(teller, 2)
-    teller.stop()
+    store_and_notify(running, 1)
+    store_and_notify(running, 2)
+    running.stop()
 
-    assert told == [{"temperature": 2.0}]
+    assert received == [{"temperature": 2.0}]
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), BaseException("cancelled")])
-def test_a_hook_that_would_end_the_thread_does_not(station, teller, receive, error):
-    told = []
+def test_a_hook_that_would_end_the_thread_does_not(station, running, receive, error):
+    received = []
 
     def leave(readings):
-        told.append(readings)
+        received.append(readings)
         raise error
 
     receive(leave)
     for number in range(announcer.BATCHES + 3):
-        store_and_tell(teller, number)
-    teller.stop()
+        store_and_notify(running, number)
+    running.stop()
 
-    assert len(told) == announcer.BATCHES + 3
+    assert len(received) == announcer.BATCHES + 3
 
 
-def test_a_stop_does_not_wait_for_slow_hooks(station, teller, receive):
+def test_a_stop_does_not_wait_for_slow_hooks(station, running, receive):
     """What is stored and not told is counted."""
     began, goes_on = threading.Event(), threading.Event()
     receive(lambda _: (began.set(), goes_on.wait(30)))
-    store_and_tell(teller, 0)
+    store_and_notify(running, 0)
     began.wait(10)
     for number in range(announcer.BATCHES):
-        store_and_tell(teller, number)
+        store_and_notify(running, number)
 
-    teller.stopping = True
-    store_and_tell(teller, 9)
+    running.stopping = True
+    store_and_notify(running, 9)
     goes_on.set()
 
-    assert teller.untold == 1
+    assert running.unannounced == 1
     assert station.readings.count() == announcer.BATCHES + 2
 
 
@@ -196,11 +196,11 @@ class Twenty:
     listening_since = None
 
     def __init__(self):
-        self.asked = []
+        self.requested = []
 
     def take(self, most, timeout):
-        self.asked.append(most)
-        if len(self.asked) == 8:
+        self.requested.append(most)
+        if len(self.requested) == 8:
             self.worker.stop()
         return [Delivery(TOPIC, b"{}", 1, False, False, 0.0, "", b"", (), n, 1) for n in range(min(most, 20))]
 
@@ -219,7 +219,7 @@ class Twenty:
 def test_what_is_not_stored_at_once_is_tried_in_smaller_batches(monkeypatch, error):
     """One locked row, or a batch that takes longer than a statement may, must not hold up all the others."""
 
-    def picky(messages, acknowledge, tell):
+    def picky(messages, acknowledge, notify):
         if len(messages) > 3:
             raise error
         return [Outcome.STORED] * len(messages)
@@ -230,14 +230,14 @@ def test_what_is_not_stored_at_once_is_tried_in_smaller_batches(monkeypatch, err
     with loop.Worker(listener) as listener.worker:
         listener.worker.run()
 
-    assert listener.asked == [2000, 10, 5, 2, 4, 2, 4, 2]
+    assert listener.requested == [2000, 10, 5, 2, 4, 2, 4, 2]
     assert listener.worker.outcomes[Outcome.STORED] == 6
 
 
 def test_an_error_after_the_commit_has_nothing_sent_again(monkeypatch):
     """It would be stored twice."""
 
-    def stored(messages, acknowledge, tell):
+    def stored(messages, acknowledge, notify):
         acknowledge()
         raise MemoryError
 
@@ -341,7 +341,7 @@ def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
 @pytest.mark.sqlite_only
 def test_a_worker_keeps_sqlite_durable(tmp_path):
     """It has more memory and copies its log less often; what is committed is flushed all the same."""
-    asked = settled(
+    requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
         "PRAGMA journal_mode",
         "PRAGMA synchronous",
@@ -350,13 +350,13 @@ def test_a_worker_keeps_sqlite_durable(tmp_path):
         "PRAGMA busy_timeout",
     )
 
-    assert asked == ["wal", "2", "-98304", "50000", "5000"]  # 2 is FULL
+    assert requested == ["wal", "2", "-98304", "50000", "5000"]  # 2 is FULL
 
 
 @pytest.mark.sqlite_only
 def test_only_who_stores_has_a_large_cache(tmp_path):
     """Each connection has one of its own, and a worker has a thread for every task."""
-    asked = settled(
+    requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
         "PRAGMA cache_size",
         "PRAGMA wal_autocheckpoint",
@@ -364,14 +364,14 @@ def test_only_who_stores_has_a_large_cache(tmp_path):
         thread=True,
     )
 
-    assert asked == ["-2000", "50000", "2"]  # KiB, as SQLite has it by itself
+    assert requested == ["-2000", "50000", "2"]  # KiB, as SQLite has it by itself
 
 
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize(("mode", "enough"), [("WAL", "2"), ("DELETE", "3")])
 def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path, mode, enough):
     """Any project may include the app, with the settings that Django has by default."""
-    asked = settled(
+    requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
         "PRAGMA synchronous",
         before=(
@@ -380,7 +380,7 @@ def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path, mode
         ),
     )
 
-    assert asked == [enough]
+    assert requested == [enough]
 
 
 def test_a_worker_waits_for_nothing_for_ever(transactional_db):
@@ -491,7 +491,7 @@ else:
 def test_what_became_of_messages_is_counted(station, monkeypatch):
     before = numbers()
     batch = []
-    pipeline([Message(TOPIC, b'{"temperature": 1}', NOW), Message(TOPIC, b"?", NOW)], tell=batch.extend)
+    pipeline([Message(TOPIC, b'{"temperature": 1}', NOW), Message(TOPIC, b"?", NOW)], notify=batch.extend)
 
     metrics.stored(batch, time.time() - 2, time.time())
 
