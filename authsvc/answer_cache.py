@@ -20,7 +20,7 @@ from authsvc.caches import BoundedCache
 from authsvc.conf import cache_size
 from authsvc.core.access import LoginQuestion, Principal, Verdict
 from authsvc.dialects.base import Dialect, Reply, Request
-from authsvc.freshness.remembered import Stamp, counts
+from authsvc.freshness.read_cache import Stamp, counts
 from authsvc.operation.metrics import Tally
 from authsvc.policy import Policy
 
@@ -68,7 +68,7 @@ class Answer:
         self.until = until
         self._checked: tuple[Stamp | None, int, float] = (None, 0, 0.0)
 
-    def holds(self, stamp: Stamp | None) -> bool:
+    def is_current(self, stamp: Stamp | None) -> bool:
         """Whether it would be given again, as far as memory can tell."""
         if self.until is not None and time.time() >= self.until:
             return False
@@ -77,12 +77,12 @@ class Answer:
         if stamp == stamp_then and counts.invalidated == invalidated_then and now < until:
             return stamp is not None
         invalidated = counts.invalidated
-        memory = directory.remembering()
-        if memory is None or policies.known(stamp) is not self.policy:
+        cache = directory.cached_chain()
+        if cache is None or policies.cached(stamp) is not self.policy:
             return False
-        if memory.principals.peek(self.principal.username, stamp) is not self.principal:
+        if cache.principals.peek(self.principal.username, stamp) is not self.principal:
             return False
-        if self.client_id is not None and memory.claimants.peek(self.client_id, stamp) is not self.claimants:
+        if self.client_id is not None and cache.claimants.peek(self.client_id, stamp) is not self.claimants:
             return False
         self._checked = (stamp, invalidated, now + CHECKED_SECONDS)
         return True
@@ -90,16 +90,16 @@ class Answer:
 
 _KEYED = hashlib.blake2b(key=secrets.token_bytes(32))  # of this process: its digests mean nothing outside it
 # The answer that was put longest ago makes room. An answer that is still asked for is put again once it ended.
-_kept: BoundedCache[Hashable, Answer] = BoundedCache(cache_size)
+_answers: BoundedCache[Hashable, Answer] = BoundedCache(cache_size)
 
 
-def recall(request: Request, dialect: Dialect, stamp: Stamp | None) -> Answer | None:
+def find(request: Request, dialect: Dialect, stamp: Stamp | None) -> Answer | None:
     """The answer that this very request got, if it would get it again."""
-    answer = _kept.get(_key(request, dialect))
-    return answer if answer is not None and answer.holds(stamp) else None
+    answer = _answers.get(_key(request, dialect))
+    return answer if answer is not None and answer.is_current(stamp) else None
 
 
-def keep(
+def store(
     request: Request,
     dialect: Dialect,
     policy: Policy,
@@ -109,29 +109,29 @@ def keep(
     tally: Tally,
 ) -> None:
     """Keep *reply* for the next request of the same bytes, unless it follows from more than they and memory."""
-    question, principal, memory = verdict.question, verdict.principal, directory.remembering()
-    if principal is None or question is None or memory is None or stamp is None:
+    question, principal, cache = verdict.question, verdict.principal, directory.cached_chain()
+    if principal is None or question is None or cache is None or stamp is None:
         return
     if len(request.body) + len(request.query) > MAX_BYTES:
         return
     client_id = claimants = None
     if isinstance(question, LoginQuestion):
-        if not _holds(verdict) or request.method != "POST" or request.question != dialect.login:
+        if not _is_cacheable(verdict) or request.method != "POST" or request.question != dialect.login:
             return
         if principal.client_ids is not None and policy.rules.bind_client_ids:
             client_id = question.client.client_id
     if client_id is not None:
-        claimants = memory.claimants.peek(client_id, stamp)
+        claimants = cache.claimants.peek(client_id, stamp)
         if claimants is None:
             return
     ends = [end for end in (reply.until, question.client.valid_until) if end is not None]
     until = min(ends, default=None)
     noted = None if verdict.allowed else verdict  # a login that renews something changes its principal
     answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until)
-    _kept.put(_key(request, dialect), answer)
+    _answers.put(_key(request, dialect), answer)
 
 
-def _holds(login: Verdict) -> bool:
+def _is_cacheable(login: Verdict) -> bool:
     """Whether a login is allowed by a password without an end, and brings nothing about."""
     if not login.allowed or login.secret is None or login.principal is None:
         return False

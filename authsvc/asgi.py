@@ -12,12 +12,12 @@ from typing import Any
 
 from authsvc import background, gateway
 from authsvc.conf import limit_of_body
-from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, TEXT, Headers, Reply, Request
+from authsvc.dialects.base import CACHEABLE_METHODS, MAX_BODY, TEXT, Headers, Reply, Request
 from authsvc.freshness import changes
 from authsvc.logins import verifier
 from authsvc.operation import metrics, readiness
 from authsvc.serving import addresses, bodies
-from authsvc.serving.scopes import CALLER_IS_KNOWN, PREFIX, PROTECTED
+from authsvc.serving.scopes import CALLER_IS_ADMITTED, PREFIX, PROTECTED
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -120,12 +120,12 @@ class _Place:
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
-        self._asked = self._held = False
+        self._is_requested = self._held = False
 
     async def take(self) -> None:
         """Wait for a place, the first time that this is called."""
-        if not self._asked:
-            self._asked = True
+        if not self._is_requested:
+            self._is_requested = True
             await self._places.acquire()
             self._held = True
 
@@ -172,7 +172,7 @@ async def _answer(scope: Scope, receive: Receive, path: str, held: bodies.Held) 
         oversized=body is None,
     )
     reply = await gateway.answer(request, dialect)
-    scope[CALLER_IS_KNOWN] = request.caller_is_known
+    scope[CALLER_IS_ADMITTED] = request.caller_is_admitted
     return reply
 
 
@@ -217,7 +217,7 @@ async def _body(receive: Receive, held: bodies.Held) -> bytes | None:
 
 async def _send(scope: Scope, send: Send, reply: Reply, *more: tuple[bytes, bytes]) -> None:
     headers = list(_reply_headers(reply.content_type, len(reply.body)))  # its own: middleware may add to it
-    if scope["method"] in KEPT_BY_CACHES:
+    if scope["method"] in CACHEABLE_METHODS:
         headers.append((b"cache-control", b"no-store"))
     headers += more
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

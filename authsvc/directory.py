@@ -16,7 +16,7 @@ from authsvc.conf import cache_size
 from authsvc.core.access import Principal, Secret, account_key
 from authsvc.credentials import UNTIL_USED, renew_hash, retire_previous
 from authsvc.freshness import reader
-from authsvc.freshness.remembered import Remembered, Stamp
+from authsvc.freshness.read_cache import ReadCache, Stamp
 from authsvc.models import Account
 from authsvc.sources import Source
 
@@ -47,18 +47,18 @@ class DerivedPrincipals:
 
     def __init__(self, derive: Callable[[str, reader.Row], Principal]) -> None:
         self._derive = derive
-        self._known: BoundedCache[str, tuple[reader.Row, Principal]] = BoundedCache(cache_size)
+        self._cached: BoundedCache[str, tuple[reader.Row, Principal]] = BoundedCache(cache_size)
 
     def of(self, username: str, row: reader.Row) -> Principal:
-        known = self._known.get(username)
-        if known is not None and known[0] == row:
-            return known[1]
+        cached = self._cached.get(username)
+        if cached is not None and cached[0] == row:
+            return cached[1]
         principal = self._derive(username, row)
-        self._known.put(username, (row, principal))
+        self._cached.put(username, (row, principal))
         return principal
 
     def clear(self) -> None:
-        self._known.clear()
+        self._cached.clear()
 
 
 # The account of that username, and every account with further client ids, which have an index of their own.
@@ -157,13 +157,13 @@ def parse_client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
     return [t for t in texts if not t.endswith("*")], tuple(t[:-1] for t in texts if t.endswith("*"))
 
 
-class RememberedChain:
+class CachedChain:
     """A chain that remembers whom it found, for as long as that is noticed to be so."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
-        self.principals = Remembered(chain.lookup)
-        self.claimants = Remembered(chain.claimants)
+        self.principals = ReadCache(chain.lookup)
+        self.claimants = ReadCache(chain.claimants)
 
 
 class View:
@@ -176,7 +176,7 @@ class View:
     __slots__ = ("_memory", "_recognised", "_stamp")
 
     def __init__(self, stamp: Stamp | None, recognised: Callable[[Principal], bool] | None = None) -> None:
-        self._memory = remembering()
+        self._memory = cached_chain()
         self._stamp = stamp
         self._recognised = recognised
 
@@ -196,9 +196,9 @@ class View:
 
 
 @functools.cache
-def remembering() -> RememberedChain | None:
+def cached_chain() -> CachedChain | None:
     """The memory of the configured directories; None where one of them cannot tell of its changes."""
-    return RememberedChain(configured()) if configured().is_watched else None
+    return CachedChain(configured()) if configured().is_watched else None
 
 
-caches.register(remembering.cache_clear)
+caches.register(cached_chain.cache_clear)

@@ -17,7 +17,7 @@ from authsvc.core.access import LoginQuestion, Reason, Refused, Verdict, deny
 from authsvc.dialects import DIALECTS
 from authsvc.dialects.base import Dialect, Reply, Request
 from authsvc.freshness import changes
-from authsvc.freshness.remembered import Stamp
+from authsvc.freshness.read_cache import Stamp
 from authsvc.logins import renewals, verifier
 from authsvc.operation import denials, metrics
 from authsvc.policy import Policy
@@ -31,17 +31,17 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
     verdict: Verdict | None = None
     try:
         stamp = changes.stamp()
-        kept = answer_cache.recall(request, dialect, stamp)
-        if kept is not None:
-            reply, verdict, tally = kept.reply, kept.verdict, kept.tally
-            request.caller_is_known = True  # an answer is kept for known callers only
+        cached = answer_cache.find(request, dialect, stamp)
+        if cached is not None:
+            reply, verdict, tally = cached.reply, cached.verdict, cached.tally
+            request.caller_is_admitted = True  # an answer is kept for known callers only
         else:
             request.options = options()  # here, because a wrong setting is a fault of ours too
-            now = policy.known(stamp) or await policy.current(stamp)
+            now = policy.cached(stamp) or await policy.current(stamp)
             verdict = await judge(request, dialect, now, stamp)
             reply = dialect.render(request, verdict)
             tally = metrics.tally(dialect.name, request.question, verdict)
-            answer_cache.keep(request, dialect, now, stamp, verdict, reply, tally)
+            answer_cache.store(request, dialect, now, stamp, verdict, reply, tally)
     except Exception:
         logs.error(log, "auth.fault", dialect=dialect.name, question=request.question)
         verdict, reply = None, dialect.fault(request)
@@ -67,7 +67,7 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
     """Strangers are turned away before anything is read or looked up; then the authority decides."""
     if not now.admits(request, dialect):
         return deny(Reason.UNKNOWN_CALLER)
-    request.caller_is_known = True
+    request.caller_is_admitted = True
     try:
         question = dialect.questions[request.question](request)
     except Refused as refusal:
@@ -76,12 +76,12 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
         return await authority.decide(question, now.rules, directory.View(stamp))
     attempt = verifier.Attempt(question.password)
     verdict = await authority.decide(
-        question, now.rules, directory.View(stamp, attempt.is_known_of), verify=attempt.verify
+        question, now.rules, directory.View(stamp, attempt.is_verified_for), verify=attempt.verify
     )
     if verdict.allowed and attempt.waited:  # for a slow hash, and meanwhile the device may have been revoked
         stamp = changes.stamp()
         now = await policy.current(stamp)
-        view = directory.View(stamp, attempt.is_known_of)
+        view = directory.View(stamp, attempt.is_verified_for)
         verdict = await authority.decide(question, now.rules, view, verify=attempt.verify)
     return verdict
 

@@ -65,7 +65,7 @@ def validate_dialects(value: Any) -> None:
     validate_texts(value)
     unknown = [name for name in value if name not in BY_NAME]
     if unknown:
-        raise ValidationError(f"Unknown dialect {unknown[0]}; known are {', '.join(sorted(BY_NAME))}.")
+        raise ValidationError(f"Unknown dialect {unknown[0]}; use {', '.join(sorted(BY_NAME))}.")
 
 
 def validate_networks(value: Any) -> None:

@@ -20,8 +20,8 @@ from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
 from authsvc.dialects.base import Dialect, Request
-from authsvc.freshness import reader, remembered, triggers
-from authsvc.freshness.remembered import Remembered, Stamp
+from authsvc.freshness import read_cache, reader, triggers
+from authsvc.freshness.read_cache import ReadCache, Stamp
 from authsvc.models import Broker, Grant, digest
 
 ADMITTED = 1_000  # proofs whose token was looked up already; brokers have few, and strangers are not kept
@@ -80,28 +80,28 @@ class _Loaded(NamedTuple):
     """The policy of the last load. *sign* stands for the tables that it was read from, *at* is monotonic time."""
 
     policy: Policy
-    sign: Hashable
+    fingerprint: Hashable
     at: float
 
     def is_old(self) -> bool:
         return time.monotonic() - self.at > limits().refresh_seconds
 
-    def stands(self, sign: Hashable) -> bool:
-        return sign is not None and sign == self.sign and not self.is_old()
+    def matches(self, fingerprint: Hashable) -> bool:
+        return fingerprint is not None and fingerprint == self.fingerprint and not self.is_old()
 
 
 _loaded = _Loaded(Policy(), None, 0.0)
 _locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 
 
-def known(stamp: Stamp | None) -> Policy | None:
+def cached(stamp: Stamp | None) -> Policy | None:
     """Return the policy as the database has it now, or None if memory cannot tell."""
     return None if _loaded.is_old() else _policies.peek(triggers.POLICY, stamp)
 
 
 async def current(stamp: Stamp | None = None) -> Policy:
     """Return the policy as the database has it now; from memory where *stamp* tells that it is the same."""
-    policy = known(stamp) or await _policies.read(triggers.POLICY, stamp)
+    policy = cached(stamp) or await _policies.read(triggers.POLICY, stamp)
     assert policy is not None  # noqa: S101 - _read() returns one or raises
     return policy
 
@@ -113,24 +113,24 @@ async def _read(_: str) -> Policy:
     """
     global _loaded
     began = time.monotonic()
-    sign = await _sign()  # first: a change during the load makes the next sign another one
-    if not _loaded.stands(sign):
+    fingerprint = await _fingerprint()  # first: a change during the load makes the next sign another one
+    if not _loaded.matches(fingerprint):
         async with _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            if not _loaded.stands(sign):  # all questions that waited share one load
+            if not _loaded.matches(fingerprint):  # all questions that waited share one load
                 found, before = await _load(), _loaded.policy
                 same = found.callers == before.callers and found.rules == before.rules
-                _loaded = _Loaded(before if same else found, sign, began)
+                _loaded = _Loaded(before if same else found, fingerprint, began)
     return _loaded.policy
 
 
-async def _sign() -> Hashable:
+async def _fingerprint() -> Hashable:
     """Return what differs after each change of the tables; None while a trigger is missing.
 
     The revision counts changes. It misses those that were made while triggers were off, so the sign also differs
     once triggers were switched or made anew, another file took the place of the database, or a new listening
     session began.
     """
-    invalidated = remembered.counts.invalidated
+    invalidated = read_cache.counts.invalidated
     revision, whole, generation = await state()
     if revision is None or not whole:
         return None
@@ -146,7 +146,7 @@ async def state() -> tuple[int | None, bool, str]:
     return revision, bool(whole), str(generation)
 
 
-_policies: Remembered[Policy] = Remembered(_read)
+_policies: ReadCache[Policy] = ReadCache(_read)
 
 
 async def _load() -> Policy:

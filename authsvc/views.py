@@ -12,7 +12,7 @@ from django.views.decorators.common import no_append_slash
 from django.views.decorators.csrf import csrf_exempt
 
 from authsvc import gateway
-from authsvc.dialects.base import KEPT_BY_CACHES, MAX_BODY, Reply, Request
+from authsvc.dialects.base import CACHEABLE_METHODS, MAX_BODY, Reply, Request
 from authsvc.operation import metrics, readiness
 from authsvc.serving import addresses
 
@@ -44,7 +44,7 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
     if request.method not in ("POST", "PUT", "GET"):
         return _response(request, Reply(405, b'{"error":"ask with POST, PUT or GET"}'))
     dialect, name, path_token = found
-    asked = Request(
+    broker_request = Request(
         method=request.method,
         query=request.META.get("QUERY_STRING", ""),
         headers=tuple(
@@ -57,7 +57,7 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
         path_token=path_token,
         oversized=body is None,
     )
-    return _response(request, await gateway.answer(asked, dialect))
+    return _response(request, await gateway.answer(broker_request, dialect))
 
 
 @for_brokers
@@ -87,7 +87,7 @@ def _body(request: HttpRequest) -> bytes | None:
 
 def _response(request: HttpRequest, reply: Reply) -> HttpResponse:
     response = HttpResponse(reply.body, status=reply.status, content_type=reply.content_type)
-    if request.method in KEPT_BY_CACHES:
+    if request.method in CACHEABLE_METHODS:
         response["Cache-Control"] = "no-store"  # and no middleware makes a 304 of it
     # Django logs every 4xx and 5xx with its path, and a path may hold a caller's token.
     response._has_been_logged = True  # type: ignore[attr-defined]

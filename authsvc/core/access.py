@@ -14,7 +14,7 @@ from authsvc.errors import AuthsvcError
 # Identifiers that brokers send for "nobody", or that they log in with by themselves (RabbitMQ's guest).
 # The first level of the keys of service accounts. No kind of device may be called so: grants name principals by key.
 ACCOUNT = "account"
-NOBODY = frozenset({"undefined", "null", "None", "guest"})
+RESERVED_USERNAMES = frozenset({"undefined", "null", "None", "guest"})
 _USERNAME = re.compile(r"[A-Za-z0-9_.@:=-]{1,128}")
 
 
@@ -273,4 +273,4 @@ def is_username(name: str) -> bool:
     >>> is_username("fleet-weatherstationdevice-STATION-001"), is_username("a/b"), is_username("guest")
     (True, False, False)
     """
-    return _USERNAME.fullmatch(name) is not None and name not in NOBODY
+    return _USERNAME.fullmatch(name) is not None and name not in RESERVED_USERNAMES

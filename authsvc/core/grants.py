@@ -68,15 +68,15 @@ def problem(template: str) -> str:
     """Why *template* cannot be the filter of a grant, in a sentence; empty when it can.
 
     >>> problem("things/{device}/x")
-    'There is no placeholder {device}; known are {client_id}, {device_id}, {prefix}, {type}, {username}.'
+    'There is no placeholder {device}; use {client_id}, {device_id}, {prefix}, {type}, {username}.'
     """
-    known = ", ".join(f"{{{name}}}" for name in sorted(PLACEHOLDERS))
+    names = ", ".join(f"{{{name}}}" for name in sorted(PLACEHOLDERS))
     for name in _PLACEHOLDER.findall(template):
         if name not in PLACEHOLDERS:
-            return f"There is no placeholder {{{name}}}; known are {known}."
+            return f"There is no placeholder {{{name}}}; use {names}."
     bare = _PLACEHOLDER.sub("x", template)
     if "{" in bare or "}" in bare:
-        return f"A brace stands alone; placeholders are {known}."
+        return f"A brace stands alone; placeholders are {names}."
     if topics.inner_filter(bare) is None:
         return "This is no topic filter: `+` fills one level, `#` the last one, and no level holds more."
     if bare.startswith(topics.SHARE):

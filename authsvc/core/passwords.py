@@ -219,4 +219,4 @@ def _verify_own(secret: bytes, name: str, match: re.Match[str]) -> bool:
 
 
 # What a password is compared with where nobody has one.
-NOBODY: Final = hash_generated(generate())
+DUMMY_HASH: Final = hash_generated(generate())

@@ -19,7 +19,7 @@ TEXT = "text/plain; charset=utf-8"
 MAX_BODY = 512 * 1024  # MQTT strings hold 64 KiB, and JSON may write a byte in six
 # RabbitMQ may ask by GET, and a cache on the way would keep an allow. Answers to others say nothing of caches:
 # VerneMQ keeps an allow itself where it reads `max-age`.
-KEPT_BY_CACHES = frozenset({"GET", "HEAD"})
+CACHEABLE_METHODS = frozenset({"GET", "HEAD"})
 MAX_FIELDS = 64  # RabbitMQ sends the most, about a dozen
 # In the query beside the fields of a GET: the caller's token, and the response mode of go-auth.
 CONTROL_PARAMETERS = frozenset({"k", "format"})
@@ -93,7 +93,7 @@ class Request:
         self.path_token = path_token
         self.oversized = oversized
         self.options = options
-        self.caller_is_known = False  # the gateway sets it for a valid token
+        self.caller_is_admitted = False  # the gateway sets it for a valid token
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, question={self.question!r}, peer={self.peer!r})"
@@ -156,10 +156,10 @@ class Fields(dict[str, Any]):
 
     def client(self, client_id: str) -> Client:
         """The client, from `username` and the field that this dialect calls the client id."""
-        known = self.text(client_id)
-        if not known:  # EMQX: an empty text is an absent value
+        value = self.text(client_id)
+        if not value:  # EMQX: an empty text is an absent value
             raise MalformedRequest(f"the field {client_id} is empty")
-        return Client(self.text("username"), known)
+        return Client(self.text("username"), value)
 
 
 class Dialect(NamedTuple):

@@ -79,10 +79,10 @@ def fault(_request: Request) -> Reply:
 def _client(fields: Fields) -> Client:
     """RabbitMQ repeats both names in `variable_map`; older 3.x releases, and AMQP, send no client id."""
     username = fields.text("username")
-    known = [fields.text(n) for n in ("client_id", "variable_map.client_id") if n in fields]
-    if fields.get("variable_map.username", username) != username or len(set(known)) > 1:
+    client_ids = [fields.text(n) for n in ("client_id", "variable_map.client_id") if n in fields]
+    if fields.get("variable_map.username", username) != username or len(set(client_ids)) > 1:
         raise MalformedRequest("variable_map names another client")
-    return Client(username, known[0] if known else None)
+    return Client(username, client_ids[0] if client_ids else None)
 
 
 def _check_vhost(request: Request) -> None:

@@ -18,7 +18,7 @@ MAX_FILTERS = 1_000
 
 ALLOWED = json_reply(200, {"result": "ok"})
 DENIED = json_reply(200, {"result": {"error": "not_allowed"}})
-STRANGER = json_reply(403, {"result": {"error": "not_allowed"}})
+UNKNOWN_CALLER = json_reply(403, {"result": {"error": "not_allowed"}})
 UNAVAILABLE = json_reply(503, {"result": {"error": "unavailable"}})
 
 
@@ -43,7 +43,7 @@ def render(request: Request, verdict: Verdict) -> Reply:
     if verdict.allowed:
         return ALLOWED
     if verdict.decisions and verdict.decisions[0].reason is Reason.UNKNOWN_CALLER:
-        return STRANGER
+        return UNKNOWN_CALLER
     if request.question != "subscribe" or not any(decision.allowed for decision in verdict.decisions):
         return DENIED
     return _each(request, verdict)

@@ -21,9 +21,9 @@ from django.db import connections
 from authsvc import logs
 from authsvc.conf import settings
 from authsvc.errors import AuthsvcError
-from authsvc.freshness import reader, remembered, triggers
+from authsvc.freshness import read_cache, reader, triggers
+from authsvc.freshness.read_cache import Stamp
 from authsvc.freshness.reader import DatabaseAway, Row
-from authsvc.freshness.remembered import Stamp
 from authsvc.freshness.triggers import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,7 @@ async def stop() -> None:
         await listener.stop()
 
 
-class Deaf(AuthsvcError):
+class NotListening(AuthsvcError):
     """The connection cannot be relied on to hear of every change."""
 
 
@@ -103,12 +103,12 @@ class ChangeListener:
         self.reason = "Not listening for changes yet."
         self._session: Stamp | None = None
         self._found = ""
-        self._believed_until = 0.0
+        self._valid_until = 0.0
         self._proof: str | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name="authsvc changes")
 
     def stamp(self) -> Stamp | None:
-        return self._session if time.monotonic() < self._believed_until else None
+        return self._session if time.monotonic() < self._valid_until else None
 
     async def stop(self) -> None:
         self._task.cancel()
@@ -116,26 +116,26 @@ class ChangeListener:
             await self._task
 
     async def _run(self) -> None:
-        told = ""
+        reported = ""
         while True:
             failure = ""
             try:
                 await self._listen()
-            except (Deaf, DatabaseAway, psycopg.Error, OSError) as error:
+            except (NotListening, DatabaseAway, psycopg.Error, OSError) as error:
                 self.reason, failure = _sentence(error), type(error).__name__
             except Exception as error:
                 logs.error(log, "changes.failed")
                 self.reason = f"Listening for changes failed ({type(error).__name__})."
             finally:
-                self._doubt()
-            if self.reason != told:  # once, not twice a second through a long outage
+                self._invalidate()
+            if self.reason != reported:  # once, not twice a second through a long outage
                 log.warning("changes.deaf", reason=self.reason, error=failure)
-                told = self.reason
+                reported = self.reason
             await asyncio.sleep(PAUSE)
 
-    def _doubt(self) -> None:
+    def _invalidate(self) -> None:
         self._session = None
-        self._believed_until = 0.0
+        self._valid_until = 0.0
 
     async def _listen(self) -> None:
         """Listen until something is wrong, which is raised."""
@@ -145,11 +145,11 @@ class ChangeListener:
             while True:
                 since = time.monotonic()
                 found = await reader.in_time(_check(connection), BEAT_SECONDS)
-                await self._hear(connection, 0)  # all that came before the proof
+                await self._receive(connection, 0)  # all that came before the proof
                 if self._session is None or found != self._found:
                     self._begin(found)
-                self._believed_until = since + BOUND
-                await self._hear(connection, BEAT)
+                self._valid_until = since + BOUND
+                await self._receive(connection, BEAT)
         except DatabaseAway:
             raise  # the connection is closed by what was left behind on it
         except BaseException:
@@ -158,7 +158,7 @@ class ChangeListener:
 
     def _begin(self, found: str) -> None:
         """What was not heard until now may have changed, and that includes what is answered in an outage."""
-        remembered.invalidate(None)
+        read_cache.invalidate(None)
         self._session, self._found = object(), found
         log.info("changes.listening")
 
@@ -171,10 +171,10 @@ class ChangeListener:
         end = time.monotonic() + BEAT_SECONDS
         while self._proof is not None:
             if time.monotonic() > end:
-                raise Deaf("What is sent over DATABASE_URL is not heard over AUTHSVC_LISTEN_DSN.")
-            await self._hear(connection, 0.05)
+                raise NotListening("What is sent over DATABASE_URL is not heard over AUTHSVC_LISTEN_DSN.")
+            await self._receive(connection, 0.05)
 
-    async def _hear(self, connection: psycopg.AsyncConnection[Row], seconds: float) -> None:
+    async def _receive(self, connection: psycopg.AsyncConnection[Row], seconds: float) -> None:
         async for message in connection.notifies(timeout=seconds):
             if message.channel == CHANNEL:
                 self._changed(message.payload)
@@ -184,7 +184,7 @@ class ChangeListener:
             self._proof = None
             return
         for name in _names(payload):
-            remembered.invalidate(name)
+            read_cache.invalidate(name)
 
 
 async def _connect() -> psycopg.AsyncConnection[Row]:
@@ -197,12 +197,14 @@ async def _connect() -> psycopg.AsyncConnection[Row]:
 
 
 async def _check(connection: psycopg.AsyncConnection[Row]) -> str:
-    """What the triggers are known by. Raise Deaf unless *connection* listens, in a session of its own, to all."""
+    """Return what identifies the triggers. Raise NotListening unless *connection* listens, in a own session, to all."""
     [(backend, listening, missing, found)] = await reader.rows(connection, triggers.PROOF, triggers.wanted())
     if backend != connection.info.backend_pid or not listening:
-        raise Deaf("Changes are not heard through a pooler; set AUTHSVC_LISTEN_DSN to the server itself.")
+        raise NotListening(
+            "Changes are not heard through a pooler; set AUTHSVC_LISTEN_DSN to the server itself."
+        )
     if missing:
-        raise Deaf(f"The trigger {missing[0]} is missing; run manage.py migrate.")
+        raise NotListening(f"The trigger {missing[0]} is missing; run manage.py migrate.")
     return str(found)
 
 
@@ -218,7 +220,7 @@ def _names(payload: str) -> list[str | None]:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, Deaf):
+    if isinstance(error, NotListening):
         return str(error)
     return "The database does not answer."
 

@@ -132,25 +132,25 @@ async def in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
-        _leave(task)
+        _abandon(task)
         raise
     if not done:
-        _leave(task)
+        _abandon(task)
         raise DatabaseAway(f"no answer within {seconds} s")
     return task.result()
 
 
-_left_behind: set[asyncio.Future[Any]] = set()
+_abandoned: set[asyncio.Future[Any]] = set()
 
 
-def _leave(task: asyncio.Future[Any]) -> None:
-    def seen(task: asyncio.Future[Any]) -> None:
-        _left_behind.discard(task)
+def _abandon(task: asyncio.Future[Any]) -> None:
+    def done(task: asyncio.Future[Any]) -> None:
+        _abandoned.discard(task)
         if not task.cancelled():
             task.exception()  # the asker was told; asyncio would log it as never retrieved
 
-    _left_behind.add(task)
-    task.add_done_callback(seen)
+    _abandoned.add(task)
+    task.add_done_callback(done)
     task.cancel()
 
 
@@ -206,7 +206,7 @@ class _SQLite:
         """What is another value once another file took the place of one of its files."""
         return self._files, self._log_inode
 
-    def _open(self, known: _Files | None) -> sqlite3.Connection:
+    def _open(self, before: _Files | None) -> sqlite3.Connection:
         """Return a connection to the files that are there, and note their identity.
 
         Raises sqlite3.OperationalError if this process holds a log open that was removed: SQLite shares it among
@@ -225,7 +225,7 @@ class _SQLite:
                 after = _identity(self._path, self._shared)
                 if _without_time(files) != _without_time(after) or log != _inode(self._log):
                     continue
-                if files is not None and mode == "wal" and _without_time(files) != _without_time(known):
+                if files is not None and mode == "wal" and _without_time(files) != _without_time(before):
                     _refuse_a_removed_log(files)
                 self._files, self._log_inode, self._has_log = files, log, mode == "wal"
                 return opened.pop()
@@ -344,11 +344,13 @@ class _PostgreSQL:
         except TimeoutError as error:
             raise DatabaseAway(f"other reads took {READ_SECONDS} s") from error
         try:
-            return await self._fetch_or_leave(config, sql, parameters)
+            return await self._fetch_or_back_off(config, sql, parameters)
         finally:
             self._lock.release()
 
-    async def _fetch_or_leave(self, config: dict[str, Any], sql: str, parameters: Sequence[Any]) -> list[Row]:
+    async def _fetch_or_back_off(
+        self, config: dict[str, Any], sql: str, parameters: Sequence[Any]
+    ) -> list[Row]:
         """A database that does not answer is left alone for a moment: whoever asks then is told at once."""
         if time.monotonic() < self._refused_until:
             raise DatabaseAway("the database did not answer a moment ago")
@@ -392,14 +394,14 @@ async def _rows_until(
 ) -> list[Row]:
     """rows(), or the end of *connection* at *until*: a timer costs a tenth of what a task of its own does."""
     loop = asyncio.get_running_loop()
-    timer = loop.call_later(until - time.monotonic(), _hang_up, connection)
+    timer = loop.call_later(until - time.monotonic(), _disconnect, connection)
     try:
         return await rows(connection, sql, parameters)
     finally:
         timer.cancel()
 
 
-def _hang_up(connection: psycopg.AsyncConnection[Row]) -> None:
+def _disconnect(connection: psycopg.AsyncConnection[Row]) -> None:
     """End the conversation from our side, so that whoever waits in it is told at once."""
     if not connection.closed:
         with socket.socket(fileno=os.dup(connection.fileno())) as line, suppress(OSError):

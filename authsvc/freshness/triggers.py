@@ -115,11 +115,11 @@ def _statements_postgresql(connection: Any, tables: set[str]) -> list[str]:
         cursor.execute("SELECT obj_description(to_regproc('authsvc_raise_policy'), 'pg_proc')")
         if cursor.fetchone() == (mark,) and not missing(connection.alias):
             return []
-    told = f"SELECT pg_notify('{CHANNEL}', '*')"
+    payload = f"SELECT pg_notify('{CHANNEL}', '*')"
     return [
         *statements,
         _raise("postgresql"),
-        told,
+        payload,
         f"COMMENT ON FUNCTION authsvc_raise_policy() IS '{mark}'",
     ]
 
@@ -215,17 +215,17 @@ def _of_source(source: Source) -> list[str]:
     """
     table, function = f'"{source.table}"', f'"{_function(source.table)}"'
     names = ", ".join(f'{row}."{column}"' for row in ("OLD", "NEW") for column in source.names)
-    told = f"json_build_array({names})" if names else "'*'"
+    payload = f"json_build_array({names})" if names else "'*'"
     columns = (*source.names, *source.decides)
     changed = " OR ".join(f'OLD."{column}" IS DISTINCT FROM NEW."{column}"' for column in columns)
     counter = "coalesce(nullif(current_setting('authsvc.changes', true), ''), '0')::int"
     return [
         f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $$ "
-        f"DECLARE already int := {counter}; told text := '*'; BEGIN "
+        f"DECLARE already int := {counter}; payload text := '*'; BEGIN "
         f"IF already > {MANY} THEN RETURN NULL; END IF; "
-        f"IF TG_OP <> 'TRUNCATE' AND already < {MANY} THEN told := {told}; END IF; "
-        f"IF octet_length(told) > {PAYLOAD} THEN told := '*'; END IF; "
-        f"PERFORM pg_notify('{CHANNEL}', told), set_config('authsvc.changes', (already + 1)::text, true); "
+        f"IF TG_OP <> 'TRUNCATE' AND already < {MANY} THEN payload := {payload}; END IF; "
+        f"IF octet_length(payload) > {PAYLOAD} THEN payload := '*'; END IF; "
+        f"PERFORM pg_notify('{CHANNEL}', payload), set_config('authsvc.changes', (already + 1)::text, true); "
         "RETURN NULL; END $$",
         f"CREATE OR REPLACE TRIGGER authsvc_rows AFTER INSERT OR DELETE ON {table} "
         f"FOR EACH ROW EXECUTE FUNCTION {function}()",

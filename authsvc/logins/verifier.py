@@ -64,7 +64,7 @@ class Attempt:
         self._digest = hashlib.blake2b(text, key=_key).digest()
         self.waited = False
 
-    def is_known_of(self, principal: Principal) -> bool:
+    def is_verified_for(self, principal: Principal) -> bool:
         """Whether it was right before for a hash that *principal* still has. No hashing, no I/O."""
         if self._refused:
             return False

@@ -57,7 +57,7 @@ _lock = threading.Lock()
 dropped = 0  # denials that were not counted because MAX_PENDING different ones were waiting
 
 
-def note(dialect: str, asked: str, verdict: Verdict, address: str = "") -> None:
+def note(dialect: str, question_name: str, verdict: Verdict, address: str = "") -> None:
     """Count a refusal of a question from *address*. No I/O, bounded memory.
 
     That a known principal is not a superuser is an answer and not a refusal.
@@ -67,7 +67,7 @@ def note(dialect: str, asked: str, verdict: Verdict, address: str = "") -> None:
         return
     username = question.client.username[:128] if question else ""
     client_id = (question.client.client_id or "")[:128] if question else ""
-    action = question.action.value if isinstance(question, TopicQuestion) else asked
+    action = question.action.value if isinstance(question, TopicQuestion) else question_name
     key = principal.key if principal else ""
     now = timezone.now()
     with _lock:

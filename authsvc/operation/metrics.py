@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from authsvc import background
 from authsvc.core.access import Verdict
 from authsvc.dialects.base import Reply
-from authsvc.freshness import changes, remembered
+from authsvc.freshness import changes, read_cache
 from authsvc.logins import verifier
 from authsvc.operation import denials
 
@@ -92,7 +92,7 @@ def _numbers() -> dict[str, Any]:
     return {
         "bounds": list(BOUNDS),
         "questions": [[*key, t.count, t.seconds, t.intervals] for key, t in list(_questions.items())],
-        "memory": vars(remembered.counts),
+        "memory": vars(read_cache.counts),
         "dropped": denials.dropped,
         "overloaded": verifier.overloaded,
         "verified": verifier.verified,
@@ -186,16 +186,16 @@ class _Collector(Collector):
         latency = HistogramMetricFamily(
             "devicehub_auth_seconds", "Time from a question to its answer.", labels=["dialect", "question"]
         )
-        for asked, (total, intervals) in sorted(times.items()):
-            latency.add_metric(asked, list(_buckets(intervals)), total)
+        for labels, (total, intervals) in sorted(times.items()):
+            latency.add_metric(labels, list(_buckets(intervals)), total)
         yield latency
 
     def _all_questions(self) -> Iterator[list[Any]]:
         for numbers in self._processes:
             yield from numbers["questions"]
 
-    def _sum(self, what: Any) -> float:
-        read = what if callable(what) else (lambda numbers: numbers[what])
+    def _sum(self, key: Any) -> float:
+        read = key if callable(key) else (lambda numbers: numbers[key])
         return float(sum(read(numbers) for numbers in self._processes))
 
 

@@ -11,7 +11,7 @@ import structlog
 from authsvc import logs, policy
 from authsvc.conf import limits
 from authsvc.dialects.base import Reply
-from authsvc.freshness import changes, remembered
+from authsvc.freshness import changes, read_cache
 from authsvc.freshness.reader import DatabaseAway
 from authsvc.logins import verifier
 
@@ -34,7 +34,7 @@ async def report() -> Reply:
         "status": "not ready" if reasons else "ready",
         "reasons": reasons,
         "notes": notes,
-        "stale_answers": remembered.counts.stale,
+        "stale_answers": read_cache.counts.stale,
         "slow_verifications": verifier.waiting(),
     }
     return Reply(503 if reasons else 200, json.dumps(body).encode())

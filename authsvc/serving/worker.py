@@ -16,7 +16,7 @@ from typing import Any
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
-from authsvc.serving.scopes import CALLER_IS_KNOWN, PREFIX, PROTECTED
+from authsvc.serving.scopes import CALLER_IS_ADMITTED, PREFIX, PROTECTED
 
 SECONDS = "AUTHSVC_REQUEST_SECONDS"
 DEFAULT_SECONDS = 30.0
@@ -128,10 +128,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         A question that is not answered yet changes nothing.
         """
         if self._scope is not None:
-            known = self._scope.get(CALLER_IS_KNOWN)
-            is_undecided = known is None and self._current_request is not None
+            admitted = self._scope.get(CALLER_IS_ADMITTED)
+            is_undecided = admitted is None and self._current_request is not None
             if not (is_undecided and self._scope["path"].startswith(PREFIX)):
-                self._is_brokers = bool(known)
+                self._is_brokers = bool(admitted)
         return self._is_brokers
 
     def waits_for(self) -> Waiting | None:

@@ -14,7 +14,7 @@ from authsvc import caches, chain, directory
 from authsvc.caches import BoundedCache, clear_caches, register
 from authsvc.conf import limits, options, trusted_proxies
 from authsvc.core import passwords
-from authsvc.freshness.remembered import Remembered, counts
+from authsvc.freshness.read_cache import ReadCache, counts
 from authsvc.logins import verifier
 from rig.hub import ROOT
 
@@ -130,12 +130,12 @@ def test_all_caches_are_cleared(monkeypatch, settings):
 
     for change in (clear_caches, lambda: setattr(settings, "AUTHSVC_CACHE_SIZE", 7)):
         filled.put("a", 1)
-        before = chain.configured(), directory.remembering(), limits(), options(), trusted_proxies()
+        before = chain.configured(), directory.cached_chain(), limits(), options(), trusted_proxies()
         invalidated, so_far = counts.invalidated, len(cleared)
 
         change()
 
-        after = chain.configured(), directory.remembering(), limits(), options(), trusted_proxies()
+        after = chain.configured(), directory.cached_chain(), limits(), options(), trusted_proxies()
         assert all(new is not old for new, old in zip(after[:4], before[:4], strict=True))
         assert len(filled) == 0
         assert counts.invalidated > invalidated
@@ -153,7 +153,7 @@ def test_a_read_under_way_is_not_kept_when_caches_are_cleared():
             await go_on.wait()
             return name
 
-        memory = Remembered(read)
+        memory = ReadCache(read)
         reading = asyncio.create_task(memory.read("station", STAMP))
         await started.wait()
         clear_caches()

@@ -323,7 +323,7 @@ class TestCallers:
             call(headers=[("Authorization", f"Bearer {token}")], dialect="go-auth/nothing")
             call(path=f"k/{token}/", dialect="go-auth/user/")
             monkeypatch.setattr(policy, "current", broken)
-            monkeypatch.setattr(policy, "known", lambda _stamp: None)
+            monkeypatch.setattr(policy, "cached", lambda _stamp: None)
             call(path=f"k/{token}/")
             call(headers=[("X-Broker-Secret", token)])
 

@@ -137,7 +137,7 @@ def test_a_fault_shows_nothing_and_lets_nobody_in(project, token, station, monke
     def broken(*_arguments):
         raise RuntimeError("provoked")
 
-    monkeypatch.setattr(policy, "known", broken)
+    monkeypatch.setattr(policy, "cached", broken)
     site = project(DEBUG=debug)
 
     reply = site("POST", f"/mqtt/go-auth/user?k={token}", json=good("go-auth/user", station))

@@ -239,7 +239,9 @@ def test_every_reason_and_note_of_readyz_has_its_entry():
     code = "".join(
         (ROOT / "authsvc" / f"{name}.py").read_text() for name in ("operation/readiness", "freshness/changes")
     )
-    sentences = re.findall(r'(?:return \[|Deaf\(|reason = |return |kept = )f?"\s*([A-Z][^"]+\.)', code)
+    sentences = re.findall(
+        r'(?:return \[|NotListening\(|reason = |return |kept = )f?"\s*([A-Z][^"]+\.)', code
+    )
     text = section(page("reference/urls.md"), "## Readiness")
     shown = re.findall(r"^\| ([A-Z][^|]+\.) \|", text, re.MULTILINE)
 

@@ -34,7 +34,7 @@ def fault(monkeypatch, loop):
             monkeypatch.setattr(reader, "sqlite_version", broken_too),
         ),
         "the policy": lambda: (
-            monkeypatch.setattr(policy, "known", broken_too),
+            monkeypatch.setattr(policy, "cached", broken_too),
             monkeypatch.setattr(policy, "current", broken),
         ),
         "a directory": lambda: monkeypatch.setattr(directory.View, "lookup", broken),

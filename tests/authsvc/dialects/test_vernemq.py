@@ -172,7 +172,7 @@ class TestVerneMQ:
                 post(entrance, f"/mqtt/k/{proof}/vernemq/subscribe", headers=headers, body=body).status
             )
         monkeypatch.setattr(policy, "current", None)
-        monkeypatch.setattr(policy, "known", None)
+        monkeypatch.setattr(policy, "cached", None)
         seen.append(post(entrance, f"/mqtt/k/{world.token}/vernemq/subscribe", headers=headers).status)
 
         assert seen == [200, 200, 200, 403, 503]

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from authsvc.freshness import remembered
+from authsvc.freshness import read_cache
+from authsvc.freshness.read_cache import ReadCache
 from authsvc.freshness.reader import DatabaseAway
-from authsvc.freshness.remembered import Remembered
 
 pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
 
 
-class TestRemembered:
+class TestReadCache:
     """The memory by itself."""
 
     @pytest.fixture
@@ -32,11 +32,11 @@ class TestRemembered:
             async def read(name: str, told: str | None = told, answers: Iterator[str] = answers) -> str:
                 value = next(answers)
                 if value == "before":
-                    remembered.invalidate("neighbour")
-                    remembered.invalidate(told)
+                    read_cache.invalidate("neighbour")
+                    read_cache.invalidate(told)
                 return value
 
-            memory = Remembered(read)
+            memory = ReadCache(read)
             assert run(memory.get("station", "now")) == "before"
             assert memory.peek("station", "now") is None
             assert run(memory.get("station", "now")) == "after"
@@ -44,16 +44,16 @@ class TestRemembered:
 
     def test_a_change_of_another_spoils_nothing(self, run):
         async def read(name: str) -> str:
-            remembered.invalidate("neighbour")
+            read_cache.invalidate("neighbour")
             return name
 
-        memory = Remembered(read)
+        memory = ReadCache(read)
         run(memory.get("station", "now"))
 
         assert memory.peek("station", "now") == "station"
 
     def test_it_is_true_under_one_stamp(self, run):
-        memory = Remembered(self.echo)
+        memory = ReadCache(self.echo)
         run(memory.get("station", "then"))
 
         assert memory.peek("station", "then") == "station"
@@ -67,7 +67,7 @@ class TestRemembered:
             reads.append(name)
             return name
 
-        memory = Remembered(read)
+        memory = ReadCache(read)
         for _ in range(3):
             run(memory.get("station", None))
 
@@ -77,13 +77,13 @@ class TestRemembered:
         async def nobody(name: str) -> None:
             return None
 
-        memory: Remembered[str] = Remembered(nobody)
+        memory: ReadCache[str] = ReadCache(nobody)
         assert run(memory.get("stranger", "now")) is None
         assert len(memory) == 0
 
     def test_it_is_bounded_and_drops_who_was_asked_for_longest_ago(self, run, settings):
         settings.AUTHSVC_CACHE_SIZE = 3
-        memory = Remembered(self.echo)
+        memory = ReadCache(self.echo)
         for name in ("a", "b", "c"):
             run(memory.get(name, "now"))
         assert memory.peek("a", "now") == "a"
@@ -95,7 +95,7 @@ class TestRemembered:
         settings.AUTHSVC_STALE_SECONDS = 300
         clock = [1000.0]
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-        memory = Remembered(self.echo)
+        memory = ReadCache(self.echo)
         run(memory.get("station", "now"))
 
         clock[0] += 149
@@ -117,7 +117,7 @@ class TestRemembered:
                 raise DatabaseAway
             return name
 
-        memory = Remembered(read)
+        memory = ReadCache(read)
         run(memory.get("station", "now"))
         away.append(True)
         clock[0] += age
@@ -138,7 +138,7 @@ class TestRemembered:
                 raise DatabaseAway
             return name
 
-        memory = Remembered(read)
+        memory = ReadCache(read)
         assert run(memory.get("station", None)) == "station"
         away.append(True)
 
@@ -153,10 +153,10 @@ class TestRemembered:
                 raise DatabaseAway
             return name
 
-        memory = Remembered(read)
+        memory = ReadCache(read)
         run(memory.get("station", "now"))
         away.append(True)
-        remembered.invalidate("station")
+        read_cache.invalidate("station")
 
         with pytest.raises(DatabaseAway):
             run(memory.get("station", None))

@@ -19,7 +19,7 @@ from authsvc.freshness.reader import DatabaseAway
 T = TypeVar("T")
 Stamp = object
 
-_all: weakref.WeakSet[Remembered[Any]] = weakref.WeakSet()
+_all: weakref.WeakSet[ReadCache[Any]] = weakref.WeakSet()
 
 
 class Counts:
@@ -54,7 +54,7 @@ class _Fill:
         self.spoiled = False
 
 
-class Remembered(Generic[T]):
+class ReadCache(Generic[T]):
     """The values of an asynchronous *read* by name. None, "there is no such thing", is never kept."""
 
     def __init__(self, read: Callable[[str], Awaitable[T | None]]) -> None:
