@@ -1,4 +1,4 @@
-"""The ASGI application: the questions of brokers first, everything else to Django."""
+"""The ASGI application: requests of brokers are answered first, all others go to Django."""
 
 import os
 import warnings
@@ -24,12 +24,13 @@ if _wrong := [str(found) for found in run_checks() if found.is_serious()]:
 
 
 class Site(ASGIHandler):
-    """Django's handler, which also refuses the header fields that Django raises on."""
+    """Django's handler, which also refuses header fields on which Django raises an error."""
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
+        """Return the request and no response, or no request and status 400."""
         try:
             return super().create_request(scope, body_file)
-        except ValueError:  # for one, `Content-Type: text/plain; charset*=x'y'z`
+        except ValueError:  # For example `Content-Type: text/plain; charset*=x'y'z`.
             return None, HttpResponseBadRequest()
 
 

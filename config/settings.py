@@ -1,4 +1,4 @@
-"""The Django project. Everything an operator sets comes from the environment; docs/reference/settings.md."""
+"""The Django settings. An operator's options come from the environment; see docs/reference/settings.md."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ UNREADABLE_DATABASE = (
 
 
 def text(name: str, default: str) -> str:
-    """Return the setting *name* as it stands in the environment."""
+    """Return the text of the environment variable *name*, or *default*."""
     return os.environ.get(name, default)
 
 
 def texts(name: str, default: list[str]) -> list[str]:
-    """Return a setting that is a list, separated by commas; empty entries do not count."""
+    """Return the list in the environment variable *name*, separated by commas; empty entries do not count."""
     found = os.environ.get(name)
     return default if found is None else [entry.strip() for entry in found.split(",") if entry.strip()]
 
 
 def flag(name: str, default: bool) -> bool:
-    """Return a setting that is one of TRUE or FALSE, in any case; empty counts as not set.
+    """Return the boolean in the environment variable *name*, one of TRUE or FALSE in any case; empty means not set.
 
     Raise ImproperlyConfigured for another text: a misspelt yes must not switch something off.
     """
@@ -55,7 +55,7 @@ def flag(name: str, default: bool) -> bool:
 
 
 def secret(name: str, default: str | None = None) -> str:
-    """Return the secret *name*, or what is in the file that NAME_FILE names.
+    """Return the secret *name*, or the text of the file that NAME_FILE names.
 
     Raise ImproperlyConfigured if the file cannot be read, or if neither is set and there is no default.
     """
@@ -73,27 +73,27 @@ def secret(name: str, default: str | None = None) -> str:
 
 
 def private_folder(path: Path) -> None:
-    """Make *path* and what is missing above it, for its owner alone."""
+    """Make the folder *path* and its missing parents, for their owner alone."""
     for folder in reversed((path, *path.parents)):
         if not folder.exists():
             folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def database(url: str) -> dict[str, Any]:
-    """Return *url* as Django wants it; SQLite durable and private, relative paths from the project folder.
+    """Return *url* as an entry of DATABASES; SQLite durable and private, relative paths from the project folder.
 
     Raise ImproperlyConfigured, which repeats nothing of *url*: it may hold a password.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a part of a SQLite URL that would be ignored
+            warnings.simplefilter("error")  # The parser warns of a part of a SQLite URL that it ignores.
             config: dict[str, Any] = environ.Env.db_url_config(url)
         parts = urlsplit(url)
-        # A / or ? in a password ends the host early, and what stands before it is taken for host and port.
+        # A / or ? in a password ends the host early, and the part before it is taken for host and port.
         readable = config["ENGINE"].endswith("sqlite3") or "@" not in parts.path + parts.query
     except (ValueError, KeyError, Warning):
         readable = False
-    if not readable:  # raised here, because a traceback shows the text of an error that is being handled
+    if not readable:  # Raised here, because a traceback shows the text of an error that is being handled.
         raise ImproperlyConfigured(UNREADABLE_DATABASE)
     if config["ENGINE"] != "django.db.backends.sqlite3":
         return config
@@ -111,7 +111,7 @@ def database(url: str) -> dict[str, Any]:
 
 
 def dsn(value: str) -> str:
-    """Return AUTHSVC_LISTEN_DSN as it is. Raise ImproperlyConfigured, without the value, if it cannot be read."""
+    """Return AUTHSVC_LISTEN_DSN unchanged. Raise ImproperlyConfigured, without the value, if it cannot be read."""
     try:
         found = conninfo_to_dict(value)
         # A / in a password ends the host early, as in DATABASE_URL; libpq would show the rest as a wrong port.
@@ -127,20 +127,23 @@ def dsn(value: str) -> str:
 
 
 def keys(value: str) -> dict[str, str] | None:
-    """AUTHSVC_JWT_KEYS: a JSON object of keys by id."""
+    """Return the keys in AUTHSVC_JWT_KEYS, a JSON object, by id; None if it is empty. Raise ImproperlyConfigured."""
     if not value:
         return None
     try:
         found = json.loads(value)
     except ValueError as error:
-        raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is no JSON; write {"2026-11": "..."}') from error
+        raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is not JSON; write {"2026-11": "..."}') from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found.values()):
-        raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is no object of texts; write {"2026-11": "..."}')
+        raise ImproperlyConfigured('AUTHSVC_JWT_KEYS is not an object of texts; write {"2026-11": "..."}')
     return found
 
 
 def seconds(name: str, default: str) -> int:
-    """A setting that is a duration, such as 90s, 15m, 1h, 2d."""
+    """Return the seconds of the duration in the environment variable *name*, such as 90s, 15m, 1h, 2d.
+
+    Raise ImproperlyConfigured.
+    """
     try:
         return int(duration(text(name, default)).total_seconds())
     except ArgumentTypeError as error:
@@ -148,7 +151,7 @@ def seconds(name: str, default: str) -> int:
 
 
 def number(name: str, default: int) -> int:
-    """A setting that is a whole number."""
+    """Return the whole number in the environment variable *name*. Raise ImproperlyConfigured."""
     found = text(name, str(default))
     try:
         return int(found)
@@ -157,7 +160,7 @@ def number(name: str, default: int) -> int:
 
 
 def secret_key(*, debug: bool) -> str:
-    """SECRET_KEY; it signs sessions and tokens, so one that can be guessed is refused unless *debug*."""
+    """Return SECRET_KEY, which signs sessions and tokens. Raise ImproperlyConfigured if it is short, unless *debug*."""
     key = secret("SECRET_KEY")
     length = len(key.encode())
     if length < MIN_KEY_BYTES and not debug:
@@ -226,7 +229,7 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-# Failed sign-ins are counted by django-axes in a table of its own; devicehub.logins says by which rules.
+# django-axes counts failed sign-ins in a table of its own, by the rules in devicehub.logins.
 AUTHENTICATION_BACKENDS = ["devicehub.logins.Backend"]
 AXES_HANDLER = "devicehub.logins.Handler"
 AXES_CLIENT_IP_CALLABLE = "devicehub.logins.address"
@@ -248,21 +251,21 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "var" / "static"
-private_folder(STATIC_ROOT)  # whitenoise warns of a folder that is not there
-WHITENOISE_USE_FINDERS = True  # serves what the apps hold; `collectstatic` is not needed
+private_folder(STATIC_ROOT)  # whitenoise warns of a missing folder.
+WHITENOISE_USE_FINDERS = True  # The files of the apps are served as they are; `collectstatic` is not needed.
 
-# https: on as soon as the site has a name that is not this machine's own.
+# https is on as soon as the site has a name that is not this machine's own.
 _https_default = not DEBUG and not set(ALLOWED_HOSTS) <= LOOPBACK
 DEVICEHUB_HTTPS = flag("DEVICEHUB_HTTPS", default=_https_default)
 SECURE_SSL_REDIRECT = DEVICEHUB_HTTPS
-# Brokers follow redirects, and a redirect that ends in a page with status 200 would let everybody in.
+# Brokers follow redirects, and a redirect to a page with status 200 would admit every client.
 SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("BEHIND_PROXY", default=False) else None
 TRUSTED_PROXIES = texts("TRUSTED_PROXIES", default=[])
 X_FRAME_OPTIONS = "DENY"
-# Whether subdomains and the browsers' preload list are included is a decision about the operator's domain.
+# Subdomains and the browsers' preload list are for the operator of the domain to decide.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 AUTHSVC_DIRECTORIES = texts(

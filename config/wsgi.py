@@ -1,4 +1,4 @@
-"""The WSGI application, for hosts that have no ASGI: questions go through the Django entrance."""
+"""The WSGI application, for hosts without ASGI: Django answers the requests of brokers."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt at something that failed."""
+"""The pauses between attempts at something that fails."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Backoff:
-    """The pauses after one failure, after two in a row, and so on; the last of *steps* counts from there on.
+    """The pauses after one failure, after two in a row, and so on; the last of *steps* is used from there on.
 
     *spread* is the part of a pause that chance may take off, so that clients do not come back together: 0.5 leaves
-    between half and all of it. It knows no clock, and its unit is the caller's.
+    between half and all of it. A pause has the unit of *steps*; no clock is read here.
     """
 
     steps: tuple[float, ...]
@@ -21,7 +21,7 @@ class Backoff:
 
     @classmethod
     def doubling(cls, first: float, most: float, *, spread: float = 0.0) -> Self:
-        """Return the pauses that begin with *first* and double up to *most*.
+        """Return a back-off whose pauses begin with *first* and double up to *most*.
 
         >>> Backoff.doubling(1, 30).steps
         (1, 2, 4, 8, 16, 30)
@@ -32,7 +32,7 @@ class Backoff:
         return cls(tuple(steps), spread)
 
     def after(self, failures: int, chance: Callable[[float, float], float] = random.uniform) -> float:
-        """Return the pause after *failures* in a row, which are at least one; *chance* draws between two bounds.
+        """Return the pause after *failures* (1 or more) in a row; *chance* draws between two bounds.
 
         >>> Backoff((1, 2, 5)).after(2)
         2

@@ -23,7 +23,7 @@ from devicehub.retention import pruning
 
 @register()
 def check_topics(**_: Any) -> list[CheckMessage]:
-    """devicehub.E001 to E003: the prefix, the templates, and that no topic belongs to two kinds."""
+    """Check the prefix, the templates, and that no topic belongs to two kinds (devicehub.E001 to E003)."""
     errors: list[CheckMessage] = []
     prefix = settings.topic_prefix
     if not filters.is_topic(prefix) or "/" in prefix or prefix.startswith("$"):
@@ -59,7 +59,7 @@ def check_topics(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_logins(**_: Any) -> list[CheckMessage]:
-    """devicehub.W018: the sign-in pages are protected from guessing."""
+    """Check that the sign-in pages are protected from guessing (devicehub.W018)."""
     if not apps.is_installed("django.contrib.auth"):
         return []
     if (
@@ -75,7 +75,7 @@ def check_logins(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_broker_address(**_: Any) -> list[CheckMessage]:
-    """devicehub.E004: MQTT_URL and DEVICEHUB_MQTT_VERSION can be used."""
+    """Check that MQTT_URL and DEVICEHUB_MQTT_VERSION can be used (devicehub.E004 and E005)."""
     errors: list[CheckMessage] = []
     try:
         BrokerAddress.parse(settings.mqtt_url)
@@ -96,28 +96,30 @@ def check_broker_address(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_group(**_: Any) -> list[CheckMessage]:
-    """devicehub.E006: the group of the shared subscription is a share name (MQTT 5.0, 4.8.2), or empty."""
+    """Check that the group of the shared subscription is a share name (MQTT 5.0, 4.8.2) or empty (devicehub.E006)."""
     group = settings.mqtt_group
     if not group or (filters.is_topic(group) and "/" not in group):
         return []
-    hint = "Use a word without slash, + and #, or nothing for a plain subscription."
+    hint = "Use a word without slash, + and #, or leave it empty for a plain subscription."
     return [Error(f"DEVICEHUB_MQTT_GROUP is {group!r}.", hint=hint, id="devicehub.E006")]
 
 
 @register()
 def check_rate_limit(**_: Any) -> list[CheckMessage]:
-    """devicehub.E009: DEVICEHUB_RATE_LIMIT is a rate or empty."""
+    """Check that DEVICEHUB_RATE_LIMIT is a rate or empty (devicehub.E009)."""
     try:
         settings.rate_limit  # noqa: B018 - reading it is the check
     except ValueError as error:
-        hint = "Write messages for each second, minute or hour, such as 600/m, or nothing for no limit."
+        hint = (
+            "Write messages for each second, minute or hour, such as 600/m, or leave it empty for no limit."
+        )
         return [Error(f"DEVICEHUB_RATE_LIMIT: {error}", hint=hint, id="devicehub.E009")]
     return []
 
 
 @register()
 def check_bounds(**_: Any) -> list[CheckMessage]:
-    """devicehub.E021: the bounds of what is stored are whole numbers."""
+    """Check that the limits of storage are whole numbers (devicehub.E021)."""
     errors: list[CheckMessage] = []
     for name, read, least in BOUNDS:
         try:
@@ -132,7 +134,7 @@ def check_bounds(**_: Any) -> list[CheckMessage]:
     return errors
 
 
-# Settings that are whole numbers, how they are read, and the least that they may be.
+# Settings that are whole numbers, the functions that read them, and their least values.
 BOUNDS: tuple[tuple[str, Callable[[], int], int], ...] = (
     ("DEVICEHUB_MAX_SAMPLES", lambda: settings.max_samples, 1),
     ("DEVICEHUB_QUARANTINE_PER_DEVICE", lambda: settings.quarantine_per_device, 0),
@@ -141,13 +143,13 @@ BOUNDS: tuple[tuple[str, Callable[[], int], int], ...] = (
 
 @register()
 def check_routers(**_: Any) -> list[CheckMessage]:
-    """devicehub.E008: devices are written where questions read them."""
+    """Check that devices are written to the database that broker requests read (devicehub.E008)."""
     elsewhere = {
         kind.device_model._meta.label: alias
         for kind in registry
         if (alias := router.db_for_write(kind.device_model)) != "default"
     }
-    hint = "Let them leave the models of devices to `default`: a device disabled elsewhere stays in force."
+    hint = "Let them leave the models of devices to `default`: a device that is disabled elsewhere stays allowed."
     return [
         Error(f"DATABASE_ROUTERS write {label} to {alias!r}.", hint=hint, id="devicehub.E008")
         for label, alias in elsewhere.items()
@@ -156,9 +158,9 @@ def check_routers(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_retention(**_: Any) -> list[CheckMessage]:
-    """devicehub.E020: how long is kept what can be understood."""
+    """Check that all retention periods can be read (devicehub.E020)."""
     errors: list[CheckMessage] = []
-    hint = 'Write a timedelta or a text such as "30d"; None, or nothing, keeps for ever.'
+    hint = 'Write a timedelta or a text such as "30d"; None, or an empty text, keeps for ever.'
     for kind in registry:
         for option in pruning.OPTIONS:
             try:
@@ -174,10 +176,12 @@ def check_retention(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_identities(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """devicehub.W007: no username and no client id names two identities (`check --database default`)."""
+    """Check that no username or client id names two identities (devicehub.W007; `check --database default`)."""
     if not databases or "default" not in databases or not _migrated():
         return []
-    hint = "One could take over the session of the other: no device may connect under it. Rename one."
+    hint = (
+        "One could take over the session of the other, so no device may connect under this name. Rename one."
+    )
     return [
         Warning(f"{name!r} names {' and '.join(keys)}.", hint=hint, id="devicehub.W007")
         for name, keys in provisioning.shared_names()
@@ -185,6 +189,6 @@ def check_identities(databases: Sequence[str] | None = None, **_: Any) -> list[C
 
 
 def _migrated() -> bool:
-    """Whether all tables of identities exist: this check also runs before the first migrate."""
+    """Return whether all tables of identities exist: checks also run before the first migration."""
     tables = {kind.device_model._meta.db_table for kind in registry} | {Account._meta.db_table}
     return tables <= set(connection.introspection.table_names())

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from django.conf import settings as django_settings
 from django.template.defaultfilters import pluralize
 
-TOPIC_PREFIX = "things"  # the defaults of what a session may still be subscribed by
+# The defaults. A session may still hold subscriptions that were made with them.
+TOPIC_PREFIX = "things"
 MQTT_GROUP = "devicehub"
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -28,19 +29,19 @@ class RateLimit(NamedTuple):
 
 @lru_cache(maxsize=8)
 def rate_limit(text: str) -> RateLimit | None:
-    """The limit of a text such as `600/m` (s, m or h); None for an empty one. Raises ValueError."""
+    """Return the limit that a text such as `600/m` (s, m or h) names; None for an empty text. Raise ValueError."""
     if not text:
         return None
     match = re.fullmatch(r"([1-9][0-9]{0,8})/([smh])", text)
     if match is None:
         raise ValueError(
-            f"{text!r} is no rate; write messages for each second, minute or hour, such as 600/m"
+            f"{text!r} is not a rate; write messages for each second, minute or hour, such as 600/m"
         )
     return RateLimit(int(match[1]), SECONDS[match[2]])
 
 
 class Settings:
-    """What an operator may set, as DEVICEHUB_* (and MQTT_URL) in the Django settings."""
+    """The options of an operator, as DEVICEHUB_* (and MQTT_URL) in the Django settings."""
 
     @property
     def topic_prefix(self) -> str:
@@ -54,17 +55,17 @@ class Settings:
 
     @property
     def mqtt_version(self) -> str:
-        """DEVICEHUB_MQTT_VERSION: `5` or `3.1.1`. Told, not guessed: see docs/reference/settings.md."""
+        """DEVICEHUB_MQTT_VERSION: `5` or `3.1.1`. Set, not guessed: see docs/reference/settings.md."""
         return str(getattr(django_settings, "DEVICEHUB_MQTT_VERSION", "5"))
 
     @property
     def mqtt_group(self) -> str:
-        """DEVICEHUB_MQTT_GROUP: group of the shared subscription of the ingest workers; empty is plain."""
+        """DEVICEHUB_MQTT_GROUP: group of the ingest workers' shared subscription; empty for a plain subscription."""
         return str(getattr(django_settings, "DEVICEHUB_MQTT_GROUP", MQTT_GROUP))
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """DEVICEHUB_RATE_LIMIT: what is stored of one device in a time, such as `600/m`; empty is no limit."""
+        """DEVICEHUB_RATE_LIMIT: messages stored of one device in a time, such as `600/m`; empty means no limit."""
         return rate_limit(str(getattr(django_settings, "DEVICEHUB_RATE_LIMIT", "")))
 
     @property
@@ -84,12 +85,12 @@ class Settings:
 
     @property
     def quarantine_per_device(self) -> int:
-        """DEVICEHUB_QUARANTINE_PER_DEVICE: bytes that the quarantine keeps of one device; what is beyond is counted."""
+        """DEVICEHUB_QUARANTINE_PER_DEVICE: bytes that the quarantine keeps of one device; the rest is only counted."""
         return int(getattr(django_settings, "DEVICEHUB_QUARANTINE_PER_DEVICE", 10 << 20))
 
     @property
     def keep_quarantine(self) -> str:
-        """DEVICEHUB_KEEP_QUARANTINE: how long quarantined messages are kept, such as `90d`; empty is for ever."""
+        """DEVICEHUB_KEEP_QUARANTINE: how long quarantined messages are kept, such as `90d`; empty means for ever."""
         return str(getattr(django_settings, "DEVICEHUB_KEEP_QUARANTINE", ""))
 
 

@@ -1,4 +1,4 @@
-"""Devices as principals for authsvc: the bridge. One statement for all kinds."""
+"""Devices as principals for authsvc, read by one statement for all kinds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECIDE = (*PASSWORD, "is_active", "api_key")
 
 
 class DeviceDirectory:
-    """Every registered kind's devices, by mqtt_username. Only the documented columns are needed for a login."""
+    """The devices of all registered kinds, by mqtt_username. A login needs only the documented columns."""
 
     def __init__(self) -> None:
         self._version = -1
@@ -31,6 +31,7 @@ class DeviceDirectory:
         self._principals = DerivedPrincipals(self._principal)
 
     async def lookup(self, username: str) -> Principal | None:
+        """Return the device for *username*, or None. Raise AmbiguousIdentity if two devices have the name."""
         statement = self._prepared()
         if not statement:
             return None
@@ -42,6 +43,7 @@ class DeviceDirectory:
         return self._principals.of(username, rows[0])
 
     async def claimants(self, client_id: str) -> set[str]:
+        """Return the keys of the devices that *client_id* names in any of the columns NAMES."""
         self._prepared()
         if not self._kinds:
             return set()
@@ -49,7 +51,7 @@ class DeviceDirectory:
         return {self._kinds[number].key(device_id) for number, device_id in rows}
 
     async def identities(self, name: str) -> dict[str, str]:
-        """Return the usernames, by key, of the devices that *name* stands for: a key, device id or other client id."""
+        """Return the usernames, by key, of the devices that *name* names: a key, a device id or another client id."""
         try:
             kind, device_id = registry.resolve(name)
             places = [(kind, "device_id", device_id)]
@@ -64,10 +66,11 @@ class DeviceDirectory:
         return found
 
     def sources(self) -> list[Source]:
+        """Return the tables of devices, with the columns on which a decision depends."""
         return [Source(kind.device_model._meta.db_table, NAMES, DECIDE) for kind in registry]
 
     def _prepared(self) -> str:
-        """The statements over all kinds, made anew when a kind was registered."""
+        """Return the statement for a look-up; make both statements anew when a kind was registered."""
         if self._version != registry.version:
             self._kinds = list(registry)
             self._principals.clear()
@@ -87,13 +90,13 @@ class DeviceDirectory:
     def _principal(self, username: str, row: reader.Row) -> Principal:
         number, device_id, current, expires, previous, until, changed, client_id, active, keyless = row
         kind = self._kinds[number]
-        known_as = (username, device_id, client_id) if client_id else (username, device_id)
+        names = (username, device_id, client_id) if client_id else (username, device_id)
         return Principal(
             key=kind.key(device_id),
             username=username,
             secrets=secrets_of(current, expires, previous, until),
             active=bool(active),
-            client_ids=None if kind.client_id == "any" else known_as,
+            client_ids=None if kind.client_id == "any" else names,
             grants=topics.owned(kind, device_id),
             attributes={"type": kind.slug, "device_id": device_id, "prefix": settings.topic_prefix},
             version=version_of(changed),
@@ -103,16 +106,18 @@ class DeviceDirectory:
         )
 
     def retire_previous(self, key: str) -> None:
+        """Delete the previous password of the device called *key*."""
         for rows in _rows(key):
             retire_previous(rows)
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
+        """Replace the hash *stored* of the device called *key* by *renewed*."""
         for rows in _rows(key):
             renew_hash(rows, stored, renewed)
 
 
 def _rows(key: str) -> list[QuerySet[Any]]:
-    """The row of the device called *key*, as a query set; none when its kind is gone."""
+    """Return the row of the device called *key*, as a query set in a list; an empty list without its kind."""
     try:
         kind, device_id = registry.resolve(key)
     except UnknownKey:

@@ -6,4 +6,4 @@ from authsvc.errors import AuthsvcError
 
 
 class DevicehubError(AuthsvcError):
-    """Something cannot be done, for a reason that its text gives to the reader. Commands print it as one line."""
+    """An action is impossible, for the reason in the text. Commands print it as one line."""

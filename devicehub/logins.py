@@ -29,24 +29,24 @@ from django.utils.crypto import salted_hmac
 
 from authsvc.serving import addresses
 
-MANY_NAMES = 20  # names that failed from one address, after which it is locked
-MAX_ROWS = 10_000  # in the table of axes; the oldest go first
-MAX_WAITING = 8  # sign-ins in one process that hash a password or wait for it
+MANY_NAMES = 20  # An address is locked once so many names have failed from it.
+MAX_ROWS = 10_000  # Rows in the table of axes; the oldest are deleted first.
+MAX_WAITING = 8  # Sign-ins in one process that hash a password or wait for it.
 
 log = structlog.get_logger(__name__)
 _logged_at = float("-inf")
 _room = threading.BoundedSemaphore(MAX_WAITING)
-_hashing = threading.Lock()  # one hash at a time leaves the other cores to the questions of brokers
+_hashing = threading.Lock()  # One hash at a time leaves the other cores to the requests of brokers.
 
 
 class Backend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]
-    """Authenticates as Django does, unless the name or the address is locked or too many sign-ins wait."""
+    """Authentication as in Django, unless the name or the address is locked or too many sign-ins wait."""
 
     def authenticate(  # type: ignore[override]
         self, request: Any, username: str | None = None, password: str | None = None, **more: Any
     ) -> AbstractBaseUser | None:
-        """Return the user, or None. Raises PermissionDenied, which ends the sign-in with a page of status 429."""
-        if request is None:  # not from the web: a test, or a program
+        """Return the user, or None. Raise PermissionDenied, which answers the sign-in with a page of status 429."""
+        if request is None:  # Not from the web: a test, or a program.
             return ModelBackend.authenticate(self, request, username, password, **more)
         AxesStandaloneBackend.authenticate(self, request, username, password, **more)
         if not _room.acquire(blocking=False):
@@ -54,7 +54,7 @@ class Backend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]
             raise PermissionDenied("Too many sign-ins at once.")
         try:
             with _hashing:
-                # Others may have failed meanwhile.
+                # Other sign-ins may have failed meanwhile.
                 AxesStandaloneBackend.authenticate(self, request, username, password, **more)
                 return ModelBackend.authenticate(self, request, username, password, **more)
         finally:
@@ -63,19 +63,19 @@ class Backend(AxesStandaloneBackend, ModelBackend):  # type: ignore[misc]
     async def aauthenticate(  # type: ignore[override]
         self, request: Any, username: str | None = None, password: str | None = None, **more: Any
     ) -> AbstractBaseUser | None:
-        """Do the same for asynchronous views; Django's own would pass by the lock."""
+        """Return what authenticate() returns, for asynchronous views; Django's own method would bypass the lock."""
         return await sync_to_async(self.authenticate)(request, username, password, **more)
 
 
 class Handler(AxesDatabaseHandler):  # type: ignore[misc]
-    """Locks a name at an address after AXES_FAILURE_LIMIT failures, and an address after MANY_NAMES names.
+    """Locks for sign-ins: of a name at an address after AXES_FAILURE_LIMIT failures, of an address after MANY_NAMES.
 
-    A name alone is never locked, so that failures elsewhere do not keep its owner out. Of a failure only the
-    name, the address and the time are kept.
+    A name alone is never locked, so that failures elsewhere do not keep its owner out. Only the name, the address
+    and the time of a failure are stored.
     """
 
     def get_failures(self, request: Any, credentials: dict[str, Any] | None = None) -> int:
-        """Return the failures of this name from this address; the limit where the address is locked."""
+        """Return the failures of this name from this address; if the address is locked, the limit."""
         failed = AccessAttempt.objects.filter(ip_address=request.axes_ip_address).order_by()
         if (since := _since(request)) is not None:
             failed = failed.filter(attempt_time__gt=since)
@@ -87,7 +87,7 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]
     def user_login_failed(
         self, sender: Any, credentials: dict[str, Any], request: Any = None, **_: Any
     ) -> None:
-        """Count a failure and log it. What comes while locked, or was not tried at all, is neither."""
+        """Count a failure and log it; do neither for a sign-in that is locked or was refused before it was tried."""
         if request is None or is_full(request) or self.is_whitelisted(request, credentials):
             return
         if self.is_locked(request, credentials):
@@ -96,12 +96,12 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]
         username = name(request, credentials)
         self._count(request, username)
         failures = self.get_failures(request, credentials)
-        told = {"username": username, "address": request.axes_ip_address}
-        log.warning("login.failed", **told, failures=failures)
+        login = {"username": username, "address": request.axes_ip_address}
+        log.warning("login.failed", **login, failures=failures)
         if self.is_locked(request, credentials):
             request.axes_locked_out, request.axes_credentials = True, credentials
-            log.warning("login.locked", **told)
-            user_locked_out.send("axes", request=request, username=username, ip_address=told["address"])
+            log.warning("login.locked", **login)
+            user_locked_out.send("axes", request=request, username=username, ip_address=login["address"])
 
     def user_logged_in(self, sender: Any, request: Any, user: AbstractBaseUser, **_: Any) -> None:
         """Clear the failures of this name at this address; those of other names stay."""
@@ -109,7 +109,7 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]
         AccessAttempt.objects.filter(username=username, ip_address=request.axes_ip_address).delete()
 
     def user_logged_out(self, sender: Any, request: Any, user: Any, **_: Any) -> None:
-        """Keep nothing of a sign-out."""
+        """Store nothing about a sign-out."""
 
     def _count(self, request: Any, username: str) -> None:
         key = {"username": username, "ip_address": request.axes_ip_address}
@@ -133,7 +133,7 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]
 def name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str:
     """Return the name of a sign-in for logs and the table: the username of a user, or else a keyed digest.
 
-    What is not a username may be a password that somebody typed into the wrong field.
+    A text that is not a username may be a password, typed into the wrong field.
     """
     field = get_user_model().USERNAME_FIELD
     given = credentials or request.POST
@@ -144,12 +144,12 @@ def name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str
 
 
 def address(request: HttpRequest) -> str | None:
-    """Return the address that failures are counted by; None where it is not known."""
+    """Return the address by which failures are counted; None if it cannot be determined."""
     return addresses.subscriber(addresses.of_request(request)) or None
 
 
 def _refuse(request: Any) -> None:
-    """Mark *request* as refused because too many wait. The first in a minute is logged."""
+    """Mark *request* as refused because too many sign-ins wait; log the first one in a minute."""
     global _logged_at
     AxesProxyHandler.update_request(request)
     request.axes_locked_out = request.sign_ins_full = True
@@ -164,6 +164,6 @@ def is_full(request: HttpRequest) -> bool:
 
 
 def _since(request: HttpRequest) -> datetime | None:
-    """Return the time before which failures do not count any more; None where they count for ever."""
+    """Return the time before which failures do not count any more; None if they count for ever."""
     cool_off = get_cool_off(request)
     return None if cool_off is None else timezone.now() - cool_off

@@ -1,4 +1,4 @@
-"""What other code may listen to. No signal carries a credential.
+"""The signals that other code may receive. No signal carries a credential.
 
 The sender is the DeviceType; of a kind without one it is the device model.
 """
@@ -21,7 +21,7 @@ device_provisioned = Signal()  # device
 
 
 def send(signal: Signal, sender: Any, **arguments: Any) -> None:
-    """Send *signal* to every receiver; one that fails is logged, and the others are told all the same."""
+    """Send *signal* to every receiver. A receiver that fails is logged and does not keep the others from theirs."""
     for receiver, answer in signal.send_robust(sender=sender, **arguments):
         if isinstance(answer, Exception):
             log.error("signal.receiver_failed", receiver=repr(receiver), exc_info=answer)

@@ -1,4 +1,4 @@
-"""The pages, to include at the root or below a prefix."""
+"""The URLs of the pages, to include at the root or below a prefix."""
 
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path

@@ -1,4 +1,4 @@
-"""The project's own device types. Edit these first; docs/how-to/declare-a-device-type.md."""
+"""The project's own device types. Edit these first; see docs/how-to/declare-a-device-type.md."""
 
 from devicehub import Command, DeviceType, Reading, StateField, reading_types
 

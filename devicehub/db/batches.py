@@ -1,8 +1,8 @@
-"""Delete many rows in short transactions, so that whoever writes meanwhile never waits for long.
+"""Deletion of many rows in short transactions, so that other writers never wait for long.
 
 Each batch is one statement in a transaction of its own, and after it the table is left alone for a moment: a
 writer that waits for SQLite's only lock looks again every 100 ms at most. Two deletions of the same rows may run
-at once: what one has taken the other does not find.
+at once: the second does not find the rows that the first has deleted.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from devicehub.db import statements
 from devicehub.db.statements import query_value, quoted
 from devicehub.errors import DevicehubError
 
-REST = {"sqlite": 0.12, "postgresql": 0.005}  # seconds at least between two batches
+REST = {"sqlite": 0.12, "postgresql": 0.005}  # The shortest pause between two batches, in seconds.
 
 
 class Stopped(DevicehubError):
-    """Somebody asked to stop: the batch at hand is done, and more is left."""
+    """A stop was requested: the current batch is done, and rows are left."""
 
 
 @dataclass
 class Pace:
-    """How a long deletion goes: *rows* in one transaction, until *stop* is set.
+    """The pace of a long deletion: *rows* in one transaction, until *stop* is set.
 
-    *report* is told after each batch how many rows went; *longest* is the longest transaction, in seconds.
+    *report* is called after each batch with its number of rows; *longest* is the longest transaction, in seconds.
     """
 
     rows: int = 5_000
@@ -39,7 +39,7 @@ class Pace:
     longest: float = 0.0
 
     def execute(self, statement: str, parameters: Sequence[Any]) -> int:
-        """One batch, and a rest as long as it took. Raises Stopped, before it, when that was asked for."""
+        """Execute one batch, rest as long as it took, and return its number of rows. Raise Stopped if *stop* is set."""
         self.check()
         began = time.monotonic()
         count = statements.execute(statement, parameters)
@@ -51,18 +51,19 @@ class Pace:
         return count
 
     def rest(self, seconds: float) -> None:
-        """Leave the table alone for so long, and long enough for who waits for it."""
+        """Leave the table alone for *seconds*, and at least long enough for a waiting writer."""
         self.stop.wait(max(seconds, REST[connection.vendor]))
 
     def check(self) -> None:
+        """Raise Stopped if *stop* is set."""
         if self.stop.is_set():
             raise Stopped
 
 
 def drain(table: str, condition: str, parameters: Sequence[Any], pace: Pace, *, key: str = "id") -> int:
-    """Delete the rows of *table* that fit *condition*, which an index should answer; how many there were.
+    """Delete the rows of *table* that fit *condition*, which an index should answer; return their number.
 
-    It ends when less than a batch is left: what comes all the time, and what another one is about to delete.
+    Stop when less than a batch is left: rows that arrive all the time, or that another deletion is about to delete.
     """
     name, pk = quoted(table), quoted(key)
     statement = f"DELETE FROM {name} WHERE {pk} IN (SELECT {pk} FROM {name} WHERE {condition} LIMIT %s)"
@@ -88,10 +89,10 @@ class Where(NamedTuple):
 
 
 def delete_by_time(table: str, column: str, of: Where, pace: Pace, *, but_only: Where | None = None) -> int:
-    """Delete the rows *of* a condition, of these *but_only* some, in the order of *column*, a time.
+    """Delete the rows that fit *of*, and *but_only* if given, in the order of *column*, a time; return their number.
 
-    An index should answer *of* in that order. A window of it is deleted at a time, and looked at once: what was
-    deleted stays in an index for a while, and a search from its beginning would walk over it again and again.
+    An index should answer *of* in that order. Windows of it are deleted one by one, and each is searched once:
+    deleted rows stay in an index for a while, and a search from its beginning would walk over them again and again.
     """
     name, at = quoted(table), quoted(column)
     floor, total = query_value(f"SELECT min({at}) FROM {name} WHERE {of.condition}", of.parameters), 0
@@ -115,10 +116,10 @@ def delete_by_time(table: str, column: str, of: Where, pace: Pace, *, but_only: 
 
 
 def trim(table: str, column: str, before: Any, pace: Pace) -> int:
-    """Delete rows whose *column*, a time without an index, is below *before*, in the order of their keys.
+    """Delete rows whose *column*, a time without an index, is below *before*, by key; return their number.
 
-    Rows are written in the order of that time. It ends with the first window that holds nothing older; behind
-    a clock that was set back, rows go when what lies before them does.
+    Rows are written in the order of that time. The deletion stops at the first window without an older row. If the
+    clock was set back, later rows are deleted once the rows before them are.
     """
     name, at = quoted(table), quoted(column)
     floor, total = query_value(f"SELECT min(id) FROM {name}", []), 0

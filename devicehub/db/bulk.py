@@ -1,7 +1,7 @@
 """Many rows at once: COPY on PostgreSQL, one prepared statement on SQLite, and no model instances.
 
-Values are what drivers take without a conversion: texts, numbers, booleans and bytes. Times are written by what
-time_writer() gives, what goes into a JSON column by dump_json().
+Values are of types that drivers take without a conversion: texts, numbers, booleans and bytes. The function that
+time_writer() returns writes times, and dump_json() writes the values of JSON columns.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from django.db.models.expressions import RawSQL
 
 from devicehub.db.statements import TIME_WRITERS, PerVendor, Row, execute_many, query, query_value, quoted
 
-# What orjson would write and json would not is left to json, which writes or refuses it as Django does.
+# Types that orjson encodes and json does not are passed to json, so they behave as in Django.
 PLAIN = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def dump_json(value: Any) -> str:
-    """Return *value* as the text of a JSON column. Raises what json.dumps() raises."""
+    """Return *value* as the text of a JSON column. Raise what json.dumps() raises."""
     try:
         text = orjson.dumps(value, option=PLAIN).decode()
-    except TypeError:  # an integer beyond 64 bits, a lone surrogate, a key that is no text
+    except TypeError:  # An integer beyond 64 bits, a lone surrogate, or a key that is not a text.
         return json.dumps(value)
-    return json.dumps(value) if "null" in text else text  # it writes null for NaN as well
+    return json.dumps(value) if "null" in text else text  # orjson writes null for NaN as well.
 
 
 def time_writer() -> Callable[[datetime], str]:
-    """What makes an aware time the text of a column. It remembers: in a batch each time stands in several columns."""
+    """Return a function that writes an aware time as the text of a column.
+
+    It caches its results: in a batch each time stands in several columns.
+    """
     return cache(TIME_WRITERS())
 
 
@@ -43,19 +46,22 @@ def insert(model: type[models.Model], columns: Sequence[str], rows: Sequence[Row
 
 
 def new_keys(model: type[models.Model], count: int) -> Sequence[int]:
-    """Primary keys for *count* new rows, ascending. In a transaction; on SQLite it must hold the writer's lock."""
+    """Return primary keys for *count* new rows, ascending.
+
+    Call it in a transaction; on SQLite that must hold the writer's lock.
+    """
     return _dialect().new_keys(model._meta.db_table, count)
 
 
 def existing(table: str, columns: tuple[str, str], pairs: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
-    """Which *pairs* stand in these two columns: a look-up of each in their index."""
+    """Return those of *pairs* that stand in these two columns, by one look-up each in their index."""
     return _dialect().existing(table, columns, pairs)
 
 
 def among(column: str, values: Collection[str]) -> models.Q | RawSQL:
-    """The condition that a row's *column* is one of *values*.
+    """Return the condition that a row's *column* is one of *values*.
 
-    PostgreSQL gets them as one array: it would read, and plan for, a constant each.
+    PostgreSQL gets them as one array: otherwise it would parse, and plan for, one constant each.
     """
     if connection.vendor == "sqlite":
         return models.Q((f"{column}__in", values))
@@ -129,7 +135,7 @@ class _Postgresql:
 def _column_for_copy(values: Sequence[Any]) -> Sequence[str]:
     """Return the *values* of a column in PostgreSQL's text format of COPY.
 
-    Most columns hold texts in which nothing is to be escaped, which is seen for all of them together.
+    Most columns hold texts without a character to escape, so one check serves for all of them together.
     """
     types = set(map(type, values))
     if types == {str}:
@@ -140,7 +146,7 @@ def _column_for_copy(values: Sequence[Any]) -> Sequence[str]:
 
 
 def _text_for_copy(value: str) -> str:
-    """A text in PostgreSQL's text format of COPY."""
+    """Return *value* in PostgreSQL's text format of COPY."""
     if "\\" in value:
         value = value.replace("\\", "\\\\")
     if value.isprintable():
@@ -148,7 +154,7 @@ def _text_for_copy(value: str) -> str:
     return value.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
-# By exact type: a value of another one is a mistake of ours, and raises.
+# By exact type: a value of another type is a bug here, and raises KeyError.
 _FOR_COPY: dict[type, Callable[[Any], str]] = {
     type(None): lambda _: "\\N",
     str: _text_for_copy,

@@ -1,4 +1,4 @@
-"""What a stored time is worth, since clocks jump."""
+"""Checks of stored times, since clocks jump."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from devicehub.db.statements import query_value
 
 log = structlog.get_logger(__name__)
 
-AHEAD = timedelta(minutes=5)  # by how much the clocks of two machines may differ
+AHEAD = timedelta(minutes=5)  # The clocks of two machines may differ by this much.
 
 
 def plausible(moment: datetime | None, now: datetime) -> datetime | None:
-    """*moment*; None when it lies more than AHEAD after *now*: a clock was wrong, and nothing is known of it."""
+    """Return *moment*, or None if it lies more than AHEAD after *now*: a clock was wrong, so the time means nothing."""
     return None if moment is None or moment > now + AHEAD else moment
 
 
 def is_right() -> bool:
-    """Whether the clock here is that of the database, about; logged where it is not. Raises DatabaseError."""
+    """Return whether the clock here agrees with the database's within AHEAD; log it if not. Raise DatabaseError."""
     if connection.vendor == "sqlite":
         return True
     ahead: timedelta = timezone.now() - query_value("SELECT clock_timestamp()")

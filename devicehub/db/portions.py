@@ -1,4 +1,4 @@
-"""Many things in portions: a statement has a bounded number of parameters, a transaction a bounded size."""
+"""Portions of long lists: a statement has a bounded number of parameters, a transaction a bounded size."""
 
 from __future__ import annotations
 

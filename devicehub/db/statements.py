@@ -1,6 +1,6 @@
-"""SQL past the ORM: one way to query, to execute, and to write a name or a time, on both databases.
+"""SQL without the ORM: one way to query, to execute, and to write a name or a time, on both databases.
 
-All of it goes to the default database. Statements are built from names of models and constants; values are always
+All statements go to the default database. They are built from names of models and constants; values are always
 parameters.
 """
 
@@ -18,7 +18,7 @@ Either = TypeVar("Either")
 
 
 class PerVendor(Generic[Either]):
-    """Something that the two databases need in a form of their own."""
+    """A value with one form for each of the two databases."""
 
     def __init__(self, *, sqlite: Either, postgresql: Either) -> None:
         self._by_vendor = {"sqlite": sqlite, "postgresql": postgresql}

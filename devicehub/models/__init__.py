@@ -1,4 +1,4 @@
-"""The abstract models that each device type gets its own three of, and the models that all types share."""
+"""The abstract models behind the three tables of each device type, and the models that all types share."""
 
 from devicehub.models.background import (
     DisabledDevice,

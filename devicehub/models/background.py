@@ -1,4 +1,4 @@
-"""What the worker keeps between two of its runs: its peers, its sessions, and work that is to be done."""
+"""The state that workers keep in the database: their peers, their sessions, and work that is still to be done."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from django.db import models
 
 
 class IngestWorker(models.Model):
-    """A worker of a shared subscription, which the broker may give its share also while it is away.
+    """A worker of a shared subscription. The broker may keep giving it its share while it is away.
 
-    What reached its session from *heard_since* to *heard_until* is stored.
+    All messages that reached its session from *heard_since* to *heard_until* are stored.
     """
 
     client_id = models.CharField(max_length=256, primary_key=True)
@@ -24,7 +24,7 @@ class IngestWorker(models.Model):
 
 
 class IngestSession(models.Model):
-    """What a worker's session at the broker may be subscribed to: every filter that the worker ever subscribed to.
+    """The filters that a worker's session at the broker may hold: each filter that the worker ever subscribed to.
 
     The broker keeps a subscription until the worker unsubscribes. The latest *filters* come first.
     """
@@ -40,7 +40,7 @@ class IngestSession(models.Model):
 
 
 class RetainedTopic(models.Model):
-    """A topic whose retained message the broker has to forget, until it has."""
+    """A topic whose retained message is to be cleared at the broker. The row is deleted once that is done."""
 
     topic = models.CharField(max_length=512, unique=True)
     requested_at = models.DateTimeField()
@@ -56,7 +56,7 @@ class RetainedTopic(models.Model):
 
 
 class RemovalRequest(models.Model):
-    """A device with many rows that somebody deleted: it is disabled, and goes in small portions."""
+    """A device with many rows whose deletion was requested: it is disabled, and its rows are deleted in portions."""
 
     device_key = models.CharField(max_length=260, unique=True)
     requested_at = models.DateTimeField()
@@ -69,9 +69,9 @@ class RemovalRequest(models.Model):
 
 
 class DisabledDevice(models.Model):
-    """A device that a worker found disabled, and whose retained messages it has cleared, until it is enabled.
+    """A disabled device whose retained messages a worker has cleared. The row is deleted once the device is enabled.
 
-    *noticed_at* is not before the last message that was stored of it: a later one shows that it was enabled since.
+    *noticed_at* is not before its last stored message: a later message shows that it was enabled since.
     """
 
     kind = models.CharField(max_length=100)

@@ -13,17 +13,20 @@ from devicehub.conf import settings
 
 
 class CommandState(models.TextChoices):
-    """How far a command has come. A state is only ever left for one below it; the last four are its end."""
+    """The progress of a command. A state only changes to one further down; the last four are final."""
 
     QUEUED = (
         "queued",
         "Queued",
-    )  # to be published: not yet, or not taken by the broker, or nobody was subscribed
-    SENT = "sent", "Sent"  # published without an ack: QoS 0 has none, or it was lost and is asked for again
-    ACKNOWLEDGED = "acknowledged", "Acknowledged"  # the broker has it
-    ANSWERED = "answered", "Answered"  # the device replied, with ok true or false
-    FAILED = "failed", "Failed"  # it cannot be sent; *error* says why
-    EXPIRED = "expired", "Expired"  # no answer before the deadline
+    )  # Not yet published, refused by the broker, or published without a subscriber.
+    SENT = (
+        "sent",
+        "Sent",
+    )  # Published without an ack: QoS 0 has none, or the ack was lost and a retry follows.
+    ACKNOWLEDGED = "acknowledged", "Acknowledged"  # The broker has the command.
+    ANSWERED = "answered", "Answered"  # The device replied, with ok true or false.
+    FAILED = "failed", "Failed"  # The command cannot be sent; *error* says why.
+    EXPIRED = "expired", "Expired"  # No answer came before the deadline.
     CANCELLED = "cancelled", "Cancelled"
 
 
@@ -31,14 +34,15 @@ OPEN_STATES = (CommandState.QUEUED, CommandState.SENT, CommandState.ACKNOWLEDGED
 
 
 def default_deadline() -> datetime:
+    """Return the deadline of a command that is queued now, by DEVICEHUB_COMMAND_DEADLINE."""
     return timezone.now() + settings.command_deadline
 
 
 class DeviceCommand(models.Model):
-    """One command to one device, from the moment it is queued to its end.
+    """One command to one device, from the moment it is queued until its state is final.
 
-    *due_at* is when the sender must look at it next, NULL at its end; *leased_until* is set while a process
-    publishes it. *attempts* counts the times that was begun, and tells whose lease it is.
+    *due_at* is when the sender must process it next, NULL in a final state; *leased_until* is set while a process
+    publishes it. *attempts* counts the attempts to publish, and identifies the process that holds the lease.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -54,7 +58,7 @@ class DeviceCommand(models.Model):
     sent_at = models.DateTimeField(null=True, blank=True)
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     answered_at = models.DateTimeField(null=True, blank=True)
-    ended_at = models.DateTimeField(null=True, blank=True)  # by failure, expiry or an operator
+    ended_at = models.DateTimeField(null=True, blank=True)  # Set by a failure, an expiry or an operator.
     error = models.CharField(max_length=500, blank=True)
     response = models.JSONField(null=True, blank=True)
 
@@ -79,10 +83,10 @@ class DeviceCommand(models.Model):
 
     @property
     def result(self) -> Any:
-        """What the device sent as `result`; None without an answer."""
+        """The `result` in the device's answer; None without an answer."""
         return None if self.response is None else self.response.get("result")
 
     @property
     def succeeded(self) -> bool:
-        """Whether the device answered in time that it did it."""
+        """True if the device answered in time with ok true."""
         return self.state == CommandState.ANSWERED and bool((self.response or {}).get("ok"))

@@ -42,7 +42,7 @@ _command_sender: CommandSender | None = None
 
 
 def register_command_sender(sender: CommandSender) -> None:
-    """Tell BaseDevice.send_command() who sends; the app does it when it is ready."""
+    """Set the function with which BaseDevice.send_command() sends. The app calls this when it is ready."""
     global _command_sender
     _command_sender = sender
 
@@ -56,17 +56,17 @@ _naming: Naming | None = None
 def register_naming(check: Naming) -> None:
     """Have *check* called with the model, new device ids, new usernames and client ids, and the database.
 
-    It is called in the transaction that writes these names, and raises what refuses them.
+    It is called in the transaction that writes these names, and raises an error to refuse them.
     """
     global _naming
     _naming = check
 
 
 class DeviceQuerySet(models.QuerySet["BaseDevice"]):
-    """Has new names of devices checked in the transaction that writes them."""
+    """A query set that checks new names of devices in the transaction that writes them."""
 
     def bulk_create(self, objs: Iterable[BaseDevice], *args: Any, **options: Any) -> list[BaseDevice]:
-        """Create as every query set does, after the names that are new were checked."""
+        """Create *objs* as any query set does, after a check of the names that are new."""
         devices = list(objs)
         if _naming is None:
             return super().bulk_create(devices, *args, **options)
@@ -79,7 +79,7 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def update(self, **changes: Any) -> int:
-        """Update as every query set does; names that are new are checked in the same transaction."""
+        """Update as any query set does, with a check of the names that are new in the same transaction."""
         if _naming is None or changes.keys().isdisjoint(NAMES):
             return super().update(**changes)
         self._for_write = True
@@ -90,15 +90,15 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
             for some in batched(before, 200):
                 now = list(rows.filter(pk__in=some).values_list("pk", *NAMES))
                 ids = {row[1] for row in now if row[1] != before[row[0]][0]}
-                known = {name for pk in some for name in before[pk]}
+                existing = {name for pk in some for name in before[pk]}
                 names = {name for _, *found in now for name in found if name}
-                _naming(self.model, ids, names - known, self.db)
+                _naming(self.model, ids, names - existing, self.db)
         return changed
 
     update.alters_data = True  # type: ignore[attr-defined]
 
 
-# The columns by which a device is known and may connect. Each has an index of its own.
+# The columns that identify a device when it connects. Each has an index of its own.
 NAMES = ("device_id", "mqtt_username", "mqtt_client_id")
 
 
@@ -107,21 +107,21 @@ def new_names(
 ) -> tuple[set[str], set[str]]:
     """Return the device ids that no device has yet, and the names that the rows of *devices* do not have yet.
 
-    A value that no database could hold is not asked for: the save that follows refuses it.
+    A value that no database could hold is not queried: the save that follows refuses it.
     """
     given = [tuple(getattr(device, name) for name in NAMES) for device in devices]
     ids = {row[0] for row in given if identifiers.is_text(row[0])}
     own = models.Q(device_id__in=ids) | models.Q(pk__in=[device.pk for device in devices if device.pk])
     rows = model._base_manager.using(using).filter(own).order_by().values_list(*NAMES)
-    known = list(rows)
+    existing = list(rows)
     names = {name for row in given for name in row if name and identifiers.is_text(name)}
-    return ids - {row[0] for row in known}, names - {name for row in known for name in row}
+    return ids - {row[0] for row in existing}, names - {name for row in existing for name in row}
 
 
 class BaseDevice(Credentials):
-    """One device: who it is, how it logs in, and how it is. Concrete models come from create_models().
+    """One device: its identity, its credentials and its state. Concrete models come from create_models().
 
-    *api_key* holds the SHA-256 of the key, never the key. *mqtt_password_hash* is of a generated secret.
+    *api_key* holds the SHA-256 of the key, never the key. *mqtt_password_hash* is the hash of a generated secret.
     """
 
     HASH_COLUMN = "mqtt_password_hash"
@@ -149,7 +149,7 @@ class BaseDevice(Credentials):
     last_message_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_reading_at = models.DateTimeField(null=True, blank=True, editable=False)
     reported_status = models.CharField(max_length=20, blank=True, editable=False)
-    reported_times = models.JSONField(null=True, blank=True, editable=False)  # of receipt, by column reported
+    reported_times = models.JSONField(null=True, blank=True, editable=False)  # Times of receipt, by column.
     site = models.CharField(max_length=100, blank=True)
 
     objects = DeviceQuerySet.as_manager()
@@ -162,7 +162,7 @@ class BaseDevice(Credentials):
         return f"{self.name or self.device_id} ({self.status})"
 
     def save(self, *args: Any, **options: Any) -> None:
-        """Save as every model does; a device that begins has its names checked in the same transaction."""
+        """Save as any model does; the names of a new device are checked in the same transaction."""
         if _naming is None or not self._state.adding:
             super().save(*args, **options)
             return
@@ -181,23 +181,25 @@ class BaseDevice(Credentials):
         return {"mqtt_username": self.mqtt_username, "mqtt_password": password, "api_key": api_key}
 
     def check_mqtt_password(self, raw: str) -> bool:
-        """Whether *raw* is the current MQTT password. False for an unusable hash."""
+        """Return whether *raw* is the current MQTT password; False for an unusable hash."""
         try:
             return passwords.verify(raw, self.mqtt_password_hash)
         except passwords.UnusableHash:
             return False
 
     def mark_online(self) -> None:
+        """Set the status to online and *last_seen* to now, and save both."""
         self.status = DeviceStatus.ONLINE
         self.last_seen = timezone.now()
         self.save(update_fields=["status", "last_seen", "updated_at"])
 
     def mark_offline(self) -> None:
+        """Set the status to offline and save it."""
         self.status = DeviceStatus.OFFLINE
         self.save(update_fields=["status", "updated_at"])
 
     def is_heartbeat_overdue(self, heartbeat_interval: float = 300, multiplier: float = 2.5) -> bool:
-        """Whether nothing was heard for *heartbeat_interval* seconds times *multiplier*, or ever."""
+        """Return whether no message came for *heartbeat_interval* seconds times *multiplier*, or none ever."""
         now = timezone.now()
         seen = clock.plausible(self.last_seen, now)
         return seen is None or seen < now - timedelta(seconds=heartbeat_interval * multiplier)
@@ -207,17 +209,17 @@ class BaseDevice(Credentials):
     ) -> str:
         """Queue the command and publish it to the device's `cmd` topic once this transaction commits.
 
-        Returns its id; how far it came is in its DeviceCommand row. ValueError: no registered kind, unknown command
-        or broker, a parameter missing or unknown. TypeError: a parameter of a wrong type. CommandNotSent: the
-        device is disabled.
+        Return its id; its progress is in its DeviceCommand row. Raise ValueError for a kind that is not registered,
+        an unknown command or broker, or a missing or unknown parameter; TypeError for a parameter of a wrong type;
+        CommandNotSent if the device is disabled.
         """
         self.check_command(name, payload)
         if _command_sender is None:
-            raise RuntimeError("Nobody sends commands: put devicehub into INSTALLED_APPS")
+            raise RuntimeError("Commands cannot be sent: put devicehub into INSTALLED_APPS")
         return _command_sender(self, name, dict(payload or {}), broker_name)
 
     def check_command(self, name: str, payload: dict[str, Any] | None) -> None:
-        """Raise what send_command() raises for a command that this device's type does not declare so."""
+        """Raise ValueError or TypeError if this device's type does not declare the command with this payload."""
         kind = registry.of(self)
         if kind is None:
             raise ValueError(
@@ -230,5 +232,5 @@ class BaseDevice(Credentials):
 
 
 def digest_api_key(key: str) -> str:
-    """What is stored of an API key, and looked up by."""
+    """Return the digest under which an API key is stored and looked up."""
     return hashlib.sha256(key.encode()).hexdigest()

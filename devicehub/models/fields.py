@@ -1,4 +1,4 @@
-"""The fields that models of this package have, and their validators."""
+"""The model fields of this package, and their validators."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class InvalidDeviceId(DevicehubError, ValidationError, ValueError):
 
 
 def validate_device_id(value: str) -> None:
+    """Raise InvalidDeviceId if *value* cannot be a device id."""
     if not isinstance(value, str) or not identifiers.is_device_id(value):
         raise InvalidDeviceId(
             "%(value)r cannot be a device id: use 1-128 letters, digits, _ : and -.",
@@ -25,7 +26,7 @@ def validate_device_id(value: str) -> None:
 
 
 class DeviceIdField(models.CharField):  # type: ignore[type-arg]
-    """A device id; refused on every way into the database, bulk writes and update() included."""
+    """A device id. It is validated on every way into the database, bulk writes and update() included."""
 
     default_validators = [validate_device_id]
 
@@ -35,6 +36,7 @@ class DeviceIdField(models.CharField):  # type: ignore[type-arg]
         return name, "devicehub.models.DeviceIdField", args, options
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        """Return *value* as Django saves it. Raise InvalidDeviceId for a value that is not an id or an expression."""
         if not hasattr(value, "resolve_expression"):
             validate_device_id(value)
         return super().get_db_prep_save(value, connection)

@@ -1,4 +1,4 @@
-"""A declaration becomes three concrete models, as if they were written in the app that asked for them."""
+"""Three concrete models made from a declaration, as if they were written in the app that called for them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ FIELDS: dict[str, Callable[..., models.Field[Any, Any]]] = {
     "binary": models.BinaryField,
     "datetime": models.DateTimeField,
 }
-# Words of the payload forms, and Django's name of the device's column: no reading can be called like them.
+# Words of the payload forms, and Django's name of the device's column: no reading can have one of these names.
 PAYLOAD_WORDS = frozenset({"timestamp", "readings", "device_id"})
 
 
 def create_models(
     device_type: type[DeviceType], module: str
 ) -> tuple[type[BaseDevice], type[BaseReading], type[BaseMessage]]:
-    """The three models of *device_type*, registered as a kind. Raises DuplicateKind, ImproperlyConfigured."""
-    # Before there are models, which nobody could take back.
+    """Return the three models of *device_type*, registered as a kind. Raise DuplicateKind, ImproperlyConfigured."""
+    # Checked before the models exist, because Django cannot unregister a model.
     registry.refuse_taken(device_type.get_slug(), describe(device_type, module))
     _refuse_clashes(device_type)
     device = _device_model(device_type, module)
@@ -103,14 +103,14 @@ def _message_model(device_type: type[DeviceType], module: str, device: type[mode
 
 
 def _to(device: type[models.Model], related_name: str) -> models.Field[Any, Any]:
-    """The foreign key to a device, without an index of its own: one that begins with it is there already."""
+    """Return the foreign key to a device, without an index of its own: another index begins with this column."""
     return models.ForeignKey(device, on_delete=models.CASCADE, related_name=related_name, db_index=False)
 
 
 def _model(
     name: str, base: type[models.Model], module: str, meta: dict[str, Any], attributes: dict[str, Any]
 ) -> Any:
-    base_meta: Any = base.Meta  # type: ignore[attr-defined]  # extended, or the ordering would be lost
+    base_meta: Any = base.Meta  # type: ignore[attr-defined]  # It is extended, or the ordering would be lost.
     return type(
         name,
         (base,),
@@ -139,7 +139,7 @@ def _reading_column(reading: Reading) -> models.Field[Any, Any]:
 
 
 def _state_column(state: StateField) -> models.Field[Any, Any]:
-    """A state that has no default may be unknown, so its column may be null."""
+    """Return the column of *state*; it may be null if the state has no default, since it is unknown at first."""
     options: dict[str, Any] = {"null": state.default is None, "blank": True}
     if state.default is not None:
         options["default"] = _default(state.default)
@@ -153,7 +153,10 @@ def _state_column(state: StateField) -> models.Field[Any, Any]:
 
 
 def _default(value: Any) -> Any:
-    """Empty containers by their type, so that no two devices share one; Django refuses other mutable defaults."""
+    """Return the type of an empty container, so that no two devices share one, and any other *value* as it is.
+
+    Django refuses other mutable defaults.
+    """
     if value in ({}, []) and isinstance(value, dict | list):
         return type(value)
     return value
@@ -168,13 +171,13 @@ def _refuse_clashes(device_type: type[DeviceType]) -> None:
             taken = {f.name for f in base._meta.local_fields} | also | {"id", "pk", "device", "objects"}
             if name in taken or hasattr(base, name):
                 raise ImproperlyConfigured(
-                    f"{device_type.__name__}.{name} has the name of something that every "
-                    f"{base.__name__.removeprefix('Base').lower()} has; choose another one"
+                    f"{device_type.__name__}.{name} has the name of an attribute that every "
+                    f"{base.__name__.removeprefix('Base').lower()} has; choose another name"
                 )
 
 
 def _words(name: str) -> str:
-    """The words of a class name.
+    """Return the words of a class name, separated by spaces.
 
     >>> _words("WeatherStation"), _words("HTTPProbe2Go")
     ('Weather Station', 'HTTP Probe2 Go')

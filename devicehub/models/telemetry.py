@@ -18,7 +18,7 @@ class ProcessingStatus(models.TextChoices):
 
 
 class BaseReading(models.Model):
-    """What a device measured at one time: one nullable column per declared reading."""
+    """The values that a device measured at one time: one nullable column per declared reading."""
 
     timestamp = models.DateTimeField(db_index=True)
     received_at = models.DateTimeField(auto_now_add=True)
@@ -31,7 +31,7 @@ class BaseReading(models.Model):
         return f"Reading at {self.timestamp}"
 
 
-# How the error of a failed message ends: with the row of the quarantine that holds its bytes.
+# The end of a failed message's error: it names the row of the quarantine that holds the bytes.
 QUARANTINED_AS = " (quarantined as {})"
 
 
@@ -39,9 +39,9 @@ _QUARANTINED_AS = re.compile(r" \(quarantined as (\d+)\)\Z")
 
 
 class BaseMessage(models.Model):
-    """One message as it came, and what became of it. The bytes of a failed one are in the quarantine alone.
+    """One message as it came, with its outcome. The bytes of a failed message are in the quarantine alone.
 
-    *outcome* is one of stored, partial, failed, duplicate, retained; *notes* says what was dropped and why.
+    *outcome* is one of stored, partial, failed, duplicate, retained; *notes* lists the dropped values and the reasons.
     *digest* is set when the payload carries a device time: with the device it is the message's key.
     """
 
@@ -57,7 +57,7 @@ class BaseMessage(models.Model):
     processing_error = models.TextField(blank=True)
     received_at = models.DateTimeField(auto_now_add=True)
     processed_at = models.DateTimeField(null=True, blank=True)
-    digest = models.CharField(max_length=64, null=True, blank=True, editable=False)  # noqa: DJ001 - NULL is no key
+    digest = models.CharField(max_length=64, null=True, blank=True, editable=False)  # noqa: DJ001 - NULL means that there is no key
     outcome = models.CharField(max_length=10, blank=True, editable=False)
     notes = models.JSONField(default=list, blank=True, editable=False)
 
@@ -70,18 +70,20 @@ class BaseMessage(models.Model):
 
     @property
     def quarantined(self) -> QuarantinedMessage | None:
-        """The row of the quarantine that holds the bytes of this message; None where there is none, or no more."""
+        """The row of the quarantine that holds the bytes of this message; None if there is none, or none any more."""
         found = _QUARANTINED_AS.search(self.processing_error)
         if found is None or self.payload_raw is not None or self.payload_json is not None:
             return None
         return QuarantinedMessage.objects.filter(pk=int(found[1])).first()
 
     def mark_completed(self) -> None:
+        """Set the status to completed and the time of processing to now, and save both."""
         self.processing_status = ProcessingStatus.COMPLETED
         self.processed_at = timezone.now()
         self.save(update_fields=["processing_status", "processed_at"])
 
     def mark_failed(self, error: object = "") -> None:
+        """Set the status to failed with *error* and the time of processing to now, and save them."""
         self.processing_status = ProcessingStatus.FAILED
         self.processing_error = str(error)
         self.processed_at = timezone.now()
@@ -89,9 +91,10 @@ class BaseMessage(models.Model):
 
 
 class QuarantinedQuerySet(models.QuerySet["QuarantinedMessage"]):
-    """Gives back what deleted rows took of the allowances of their devices."""
+    """A query set that gives the allowances of devices back the bytes of deleted rows."""
 
     def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete as any query set does, and invalidate the sums of all allowances."""
         with transaction.atomic(using=self.db):
             deleted = super().delete()
             QuarantineUse.invalidate()
@@ -104,7 +107,7 @@ class QuarantinedQuerySet(models.QuerySet["QuarantinedMessage"]):
 class QuarantinedMessage(models.Model):
     """A message that could not be stored, with the reason and its bytes, so that nothing is lost silently.
 
-    *size* is what it counts in the allowance of its device, as long as it was not replayed.
+    *size* is its part of its device's allowance, as long as it was not replayed.
     """
 
     reason = models.CharField(max_length=30, db_index=True)
@@ -118,7 +121,7 @@ class QuarantinedMessage(models.Model):
     device_key = models.CharField(max_length=260, blank=True, db_index=True)
     received_at = models.DateTimeField(db_index=True)
     replayed_at = models.DateTimeField(null=True, blank=True)
-    size = models.PositiveIntegerField(null=True, blank=True, editable=False)  # NULL before it was counted
+    size = models.PositiveIntegerField(null=True, blank=True, editable=False)  # NULL in old rows
 
     objects = QuarantinedQuerySet.as_manager()
 
@@ -130,6 +133,7 @@ class QuarantinedMessage(models.Model):
         return f"{self.reason} on {self.topic}"
 
     def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        """Delete as any model does, and invalidate the sums of all allowances."""
         with transaction.atomic(using=using or self._state.db):
             deleted = super().delete(using, keep_parents)
             QuarantineUse.invalidate()
@@ -140,7 +144,7 @@ LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class QuarantineUse(models.Model):
-    """How many bytes the quarantine holds of one device; *owner* is its key, or "" for all that is of no device."""
+    """The bytes that the quarantine holds of one device; *owner* is its key, or "" for messages without a device."""
 
     owner = models.CharField(max_length=260, primary_key=True)
     size = models.BigIntegerField()
@@ -151,19 +155,19 @@ class QuarantineUse(models.Model):
 
     @classmethod
     def invalidate(cls, *owners: str) -> None:
-        """Have what the quarantine holds of *owners*, or of all, counted anew once it leaves no room.
+        """Invalidate the sums of *owners*, or of all: they are counted anew once they leave no room.
 
-        The sums stay until then: they are too large at most, and a batch counts few of them anew.
+        Until then they stay: they can only be too large, and a batch counts few of them anew.
         """
         rows = cls.objects.filter(owner__in=owners) if owners else cls.objects.all()
         with transaction.atomic():
-            # In the order in which a batch changes them, or the two wait for each other.
+            # Locked in the order in which a batch changes them; otherwise the two would wait for each other.
             list(rows.select_for_update().order_by("owner").values_list("owner"))
             rows.update(counted_at=LONG_AGO)
 
 
 class CountedRefusal(models.Model):
-    """How many messages were refused and not kept, beyond the allowance of their device, which is "" if unknown."""
+    """The number of messages refused beyond a device's allowance and not kept; *device_key* is "" if it is unknown."""
 
     device_key = models.CharField(max_length=260, blank=True)
     reason = models.CharField(max_length=30)
@@ -182,7 +186,7 @@ class CountedRefusal(models.Model):
 
 
 class Rollup(models.Model):
-    """What a numeric reading of a device was in one hour or one day of UTC, also after its rows are gone."""
+    """The figures of a numeric reading of a device in one hour or one day of UTC, kept after its rows are deleted."""
 
     class Period(models.TextChoices):
         HOUR = "hour", "Hour"
@@ -210,9 +214,9 @@ class Rollup(models.Model):
 
 
 class RolledUp(models.Model):
-    """How far the rows of one kind went into its rollups, and before when its hours are gone.
+    """The progress of the rollups of one kind, and the time before which its hours are deleted.
 
-    Rows up to *last_id* count in the rollups, each once. Whoever writes rollups of the kind locks this row first.
+    Rows up to *last_id* count in the rollups, each once. Writers of the kind's rollups lock this row first.
     """
 
     kind = models.CharField(max_length=100, primary_key=True)
