@@ -1,4 +1,4 @@
-"""Questions as go-auth asks them, the reasons that denials are recorded with, and what is logged meanwhile."""
+"""Tests of go-auth questions: reply codes, the recorded reasons of denials, and all log records."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ OK, DENIED = 200, 403
 
 
 def reasons():
-    """Every reason that a question was refused for, of which nothing shows on the wire."""
+    """Return the reasons of all recorded denials; a reply never shows them."""
     denials.flush()
     return set(Denial.objects.values_list("reason", flat=True))
 
 
 def sql(statement, *parameters):
-    """Change the database behind the back of the ORM."""
+    """Execute *statement* without the ORM."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
 
 
 async def broken(*_arguments, **_options):
+    """Raise RuntimeError, in place of any coroutine."""
     raise RuntimeError("provoked")
 
 
 @contextmanager
 def everything_logged(caplog):
-    """Also what Django's logger keeps from the root's handlers; not what the asking side logs."""
+    """Capture the records of all loggers, also of `django`, which the root misses; not those of the HTTP client."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.WARNING, "httpx")
     caplog.handler.setLevel(logging.DEBUG)

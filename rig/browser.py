@@ -1,4 +1,4 @@
-"""How the tests start a browser."""
+"""The command line options of the browser in tests."""
 
 from __future__ import annotations
 

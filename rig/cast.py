@@ -9,7 +9,7 @@ from devicehub.models import BaseDevice
 
 
 class Cast:
-    """A device and the credentials it was given."""
+    """A device and its credentials."""
 
     def __init__(self, device: BaseDevice, credentials: dict[str, str]) -> None:
         self.device = device
@@ -18,8 +18,10 @@ class Cast:
         self.api_key = credentials["api_key"]
 
     def topic(self, about: str) -> str:
+        """Return its topic for *about*: data, status, cmd or reply."""
         return f"things/weatherstation/{self.device.device_id}/{about}"
 
 
 def provision(device_id: str, slug: str = "weatherstation", **fields: Any) -> Cast:
+    """Create the device *device_id* of the type *slug*, and return it with its credentials."""
     return Cast(*provisioning.create(provisioning.kind_of(slug), device_id, **fields))

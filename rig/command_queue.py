@@ -1,4 +1,4 @@
-"""Commands of the queue, brokers that say what a test tells them to, and programs that send and are killed."""
+"""Queued commands, a device at a real broker, and programs that send a command and are killed."""
 
 import json
 import signal
@@ -29,6 +29,7 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 @contextmanager
 def running_mosquitto(folder, needs_real, more=""):
+    """Run Mosquitto and yield its port; skip the test, or fail it, where Mosquitto is not installed."""
     with ExitStack() as stack:
         try:
             yield stack.enter_context(servers.mosquitto(folder, more))
@@ -37,7 +38,7 @@ def running_mosquitto(folder, needs_real, more=""):
 
 
 class Device:
-    """A device at the broker, with what it received as paho's messages."""
+    """A device that is connected to the broker; *received* holds the messages of paho."""
 
     def __init__(self, port, who, session=""):
         self.received = []
@@ -53,6 +54,7 @@ class Device:
         assert self._subscribed.wait(5)
 
     def ids(self):
+        """Return the command ids of all received messages."""
         return [json.loads(message.payload)["id"] for message in self.received]
 
     def close(self):
@@ -61,21 +63,24 @@ class Device:
 
 
 def the_command():
+    """Return the only command in the table."""
     return DeviceCommand.objects.get()
 
 
 def queue(who, name="reboot", **fields):
-    """A command in the queue that nobody has looked at."""
+    """Return a new queued command for *who*."""
     return DeviceCommand.objects.create(
         device_key=f"weatherstation/{who.device.device_id}", name=name, **fields
     )
 
 
 def make_due():
+    """Make all commands with a due time due now, and release their leases."""
     DeviceCommand.objects.exclude(due_at=None).update(due_at=clock.now(), leased_until=None)
 
 
 def reply(who, document, *, correlation_id="", at=None):
+    """Ingest *document* as a reply of *who*, received at *at* (default: now). Return its outcome."""
     payload = document if isinstance(document, bytes) else json.dumps(document).encode()
     message = Message(who.topic("reply"), payload, at or clock.now(), correlation_id=correlation_id)
     return pipeline([message])[0]
@@ -94,6 +99,7 @@ def killed(program, *arguments):
 
 
 def run_python(program, *arguments, **variables):
+    """Run *program* on the test database, with *variables* in its environment."""
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env=environment(**variables),
@@ -113,6 +119,7 @@ WeatherStationDevice.objects.get(device_id="STATION-001").send_command("reboot")
 
 
 def run_command(*arguments):
+    """Run a management command. Return its exit code, output and error output."""
     out, err = StringIO(), OutputWrapper(StringIO())
     code = 0
     try:

@@ -1,6 +1,6 @@
-"""Databases that a fault can be done to: each test gets one of its own, migrated and with a few devices.
+"""Databases for fault injection: each test gets one of its own, migrated and with a few devices.
 
-They are read here by raw drivers over connections of their own, so that nothing of the product says what is stored.
+They are read by raw drivers over separate connections, so that no code of the product takes part in the check.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rig.sender import number_in
 from rig.serving import hub
 
 DEVICES = 5
-SMALL_DISK = 32  # MiB, of which a new PostgreSQL database takes 12
+SMALL_DISK = 32  # MiB; a new PostgreSQL database takes 12 of them
 BLOCK = 4096
 MESSAGES, READINGS, DEVICE, QUARANTINE = (
     "fleet_weatherstationmessage",
@@ -31,12 +31,16 @@ MESSAGES, READINGS, DEVICE, QUARANTINE = (
     "fleet_weatherstationdevice",
     "devicehub_quarantine",
 )
-Unavailable = (sqlite3.OperationalError, psycopg.OperationalError)  # the database is away or busy
+# The errors of a database that is away or busy.
+Unavailable = (sqlite3.OperationalError, psycopg.OperationalError)
 
 
 class Stored(NamedTuple):
-    """What is in a database: (number, timestamp) of each reading, the number of each message in the quarantine,
-    and how many rows of messages are there that did not fail."""
+    """The contents of a database.
+
+    *readings* are (number, timestamp) of each reading, *quarantined* the number of each message in the quarantine,
+    and *messages* is the number of rows of messages that did not fail.
+    """
 
     readings: list[tuple[int, datetime]]
     quarantined: list[int | None]
@@ -44,13 +48,13 @@ class Stored(NamedTuple):
 
 
 class Disk:
-    """A small file system, to be filled."""
+    """A small file system that can be filled up."""
 
     def __init__(self, folder: Path) -> None:
         self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """Nothing more can be written to it."""
+        """Write until no byte more can be written."""
         with self._ballast.open("ab", buffering=0) as ballast:
             for block in (1 << 20, BLOCK):
                 try:
@@ -61,11 +65,12 @@ class Disk:
                         raise
 
     def free(self) -> None:
+        """Free the space that fill() took."""
         self._ballast.unlink()
 
 
 class Database:
-    """One database. *port* is where it is served, if it is; *cluster* and *disk* are there to be harmed."""
+    """One database. *port* is that of its server, if it has one; faults are injected into *cluster* and *disk*."""
 
     port: int | None = None
     cluster: servers.Cluster | None = None
@@ -74,17 +79,19 @@ class Database:
         self.disk = disk
 
     def url(self, port: int | None) -> str:
-        """A DATABASE_URL that goes through *port*."""
+        """Return a DATABASE_URL that goes through *port*."""
         raise NotImplementedError
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Return the rows of *statement*."""
         raise NotImplementedError
 
     def locked(self) -> AbstractContextManager[None]:
-        """Nobody else can store a message."""
+        """Hold a lock that keeps all other connections from storing a message."""
         raise NotImplementedError
 
     def has(self, table: str, column: str) -> bool:
+        """Return whether *table* has *column*."""
         try:
             self.query(f"SELECT {column} FROM {table}")
         except (sqlite3.OperationalError, psycopg.errors.UndefinedColumn):
@@ -92,25 +99,26 @@ class Database:
         return True
 
     def refusing(self, table: str) -> AbstractContextManager[None]:
-        """Nobody can add a row to *table*."""
+        """Make the database refuse every new row in *table*."""
         raise NotImplementedError
 
     def newest(self) -> int:
-        """The highest number among the readings; -1 when there is none."""
+        """Return the highest number among the readings, or -1 if there are none."""
         number = self.query(f"SELECT max(rainfall) FROM {READINGS}")[0][0]
         return -1 if number is None else int(number)
 
     def rows(self) -> int:
-        """How many readings and messages in quarantine there are."""
+        """Return the number of readings and messages in quarantine."""
         statement = f"SELECT (SELECT count(*) FROM {READINGS}) + (SELECT count(*) FROM {QUARANTINE})"
         return int(self.query(statement)[0][0])
 
     def last_seen(self) -> dict[str, str]:
-        """By device, as text that sorts."""
+        """Return the time of each device id as text that sorts."""
         rows = self.query(f"SELECT device_id, last_seen FROM {DEVICE} WHERE last_seen IS NOT NULL")
         return {device_id: str(seen) for device_id, seen in rows}
 
     def stored(self) -> Stored:
+        """Return the contents of the database."""
         readings = self.query(f"SELECT rainfall, timestamp FROM {READINGS}")
         quarantined = self.query(f"SELECT payload FROM {QUARANTINE}")
         [[messages]] = self.query(f"SELECT count(*) FROM {MESSAGES} WHERE outcome <> 'failed'")
@@ -132,7 +140,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Its files and their folder belong to somebody else."""
+        """Make the files and their folder read-only."""
         files = [file for file in self._path.parent.iterdir() if file.is_file()]
         for file in files:
             file.chmod(0o400)
@@ -202,7 +210,7 @@ class PostgresqlDatabase(Database):
             connection.execute(statement.encode())
 
     def end_sessions(self) -> int:
-        """Kill the backends of all others; how many there were."""
+        """End all other sessions of the database, and return their number."""
         return len(
             self.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -212,14 +220,14 @@ class PostgresqlDatabase(Database):
 
 
 class Databases(Protocol):
-    """Makes databases of one vendor. *topics* are those of the devices in each."""
+    """Creates databases of one vendor. *topics* are those of the devices in each of them."""
 
     vendor: str
     version: str
     topics: list[str]
 
     def new(self, *, small: bool = False) -> AbstractContextManager[Database]:
-        """A new one, on a small disk if that is asked for. Raises servers.MissingServer."""
+        """Create a database, on a small disk if *small*. Raise servers.MissingServer."""
 
 
 class SqliteDatabases:
@@ -275,12 +283,13 @@ class PostgresqlDatabases:
 
 @contextmanager
 def sqlite(folder: Path) -> Iterator[Databases]:
+    """Yield databases on SQLite, with their files in *folder*."""
     yield SqliteDatabases(folder)
 
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[Databases]:
-    """One cluster for all, with a tablespace on a small disk where one can be mounted."""
+    """Yield databases of one PostgreSQL cluster, with a tablespace on a small disk if one can be mounted."""
     with ExitStack() as stack:
         # Not below *folder*: the user postgres cannot enter the folders of root.
         disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="devicehub-disk-", dir="/tmp")))

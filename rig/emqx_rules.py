@@ -1,4 +1,4 @@
-"""What EMQX makes of the `acl` of a connect answer: the first matching rule decides (5.8, by its source)."""
+"""A model of EMQX's `acl` in a connect answer: the first matching rule decides (EMQX 5.8, from its source)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def allows(acl: list[dict[str, Any]], action: str, topic: str) -> bool:
-    """Whether a client that holds *acl* may *action* (publish, subscribe); no match is a deny here."""
+    """Return whether a client with *acl* may *action* (publish, subscribe) *topic*; no match is a deny."""
     for rule in acl:
         if rule["action"] not in (action, "all"):
             continue
@@ -17,7 +17,7 @@ def allows(acl: list[dict[str, Any]], action: str, topic: str) -> bool:
 
 
 def _matches(pattern: str, topic: str) -> bool:
-    """The words of a subscription filter are compared as if they were plain text."""
+    """Return whether *pattern* matches *topic*; the levels of a subscription filter are compared as plain text."""
     if pattern.startswith("eq "):
         return pattern[3:] == topic
     words, wanted = pattern.split("/"), topic.split("/")

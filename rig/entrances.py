@@ -1,4 +1,4 @@
-"""Both entrances for questions as tests ask them: in front of Django, and inside it; and the real wake-up call."""
+"""The two entrances for questions, in front of Django and inside it, and the real wake-up call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""In which order a worker stores, flushes and acknowledges, read from a trace of its system calls.
+"""The order in which a worker stores, flushes and acknowledges, read from a trace of its system calls.
 
-What a call does counts from when it returned, an ack from when it was about to be sent: so whatever stands before an
-ack in the trace was done before it.
+A call counts when it has returned, an ack when its call begins. So each call before an ack in the trace was
+complete before the ack.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESULT = re.compile(r" = (-?\d+)[^=]*$")
 
 
 class Call(NamedTuple):
-    """A system call on *place*, a path or an address: twice, before and after it did what it does."""
+    """A system call on *place*, a path or an address. It comes twice: when it begins and when it has returned."""
 
     name: str
     place: str
@@ -39,7 +39,7 @@ class Call(NamedTuple):
 
 
 def calls(trace: Iterable[str]) -> Iterator[Call]:
-    """Those that worked, in their order. strace tells one on two lines when another one came in between."""
+    """Yield the successful calls in their order. strace splits a call in two lines if another one came between."""
     open_calls: dict[str, tuple[str, str, str]] = {}  # by thread: name, place, arguments
     for line in trace:
         if (begun := CALL.match(line)) is not None:
@@ -68,15 +68,16 @@ def _buffer(arguments: str) -> bytes:
 
 
 class Storage(Protocol):
-    """Which messages, by their numbers, the calls so far have made safe from a loss of power."""
+    """The numbers of the messages that the calls so far have made safe from a loss of power."""
 
     safe: set[int]
 
-    def note(self, call: Call) -> None: ...
+    def note(self, call: Call) -> None:
+        """Update *safe* after *call*."""
 
 
 class WriteAheadLog:
-    """SQLite's (its file format, 4): frames of a header and a page, of which the last of a commit tells its size."""
+    """The log of SQLite (its file format, 4): frames of header and page; the last of a commit has the size set."""
 
     def __init__(self) -> None:
         self.safe: set[int] = set()
@@ -102,7 +103,7 @@ class WriteAheadLog:
 
 
 class CommitAnswers:
-    """PostgreSQL at this *port*: it flushes, and then it says that it has committed (its protocol, 55.7)."""
+    """PostgreSQL at *port*: it flushes, and then sends that it has committed (its protocol, 55.7)."""
 
     def __init__(self, port: int) -> None:
         self.safe: set[int] = set()
@@ -123,20 +124,20 @@ class CommitAnswers:
 
 
 def numbers_in(data: bytes) -> set[int]:
-    """Of all messages, also where PostgreSQL gets their bytes in hexadecimal."""
+    """Return the numbers of all messages in *data*, also if PostgreSQL gets their bytes in hexadecimal."""
     texts = [bytes.fromhex(text.decode()) for text in IN_HEXADECIMAL.findall(data)]
     return {int(number) for text in (data, *texts) for number in NUMBER.findall(text)}
 
 
 class Acks(NamedTuple):
-    """How many were seen, and for which messages one was sent too early."""
+    """The number of acks, and the numbers of the messages whose ack was sent too early."""
 
     seen: int
     early: list[int]
 
 
 def acks(trace: Iterable[str], broker: int, storage: Storage) -> Acks:
-    """What a worker acknowledged to the *broker* at this port, of a *trace* that begins before it connects."""
+    """Return the acks of a worker to the port *broker*, from a *trace* that begins before it connects."""
     peer = f"->127.0.0.1:{broker}]"
     seen, early = 0, []
     handed_over: dict[int, int | None] = {}  # numbers by packet id

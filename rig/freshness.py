@@ -1,4 +1,4 @@
-"""A site with several processes on PostgreSQL, and the tables whose changes they are notified of."""
+"""A site with two processes on PostgreSQL, and tables whose changes reach both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rig.hub import eventually
 
 BOUND = 1.0  # seconds from the commit
 DEVICES = WeatherStationDevice._meta.db_table
-VALVES = IrrigationValveDevice._meta.db_table  # of which there are none
+VALVES = IrrigationValveDevice._meta.db_table  # an empty table
 OK, DENIED, FAULT = 200, 403, 503
 
 
@@ -29,7 +29,7 @@ CLIENT = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0
 
 @dataclass
 class Site:
-    """PostgreSQL, and two processes that answer questions about what is in it."""
+    """PostgreSQL, and two processes that answer questions from its contents."""
 
     cluster: servers.Cluster
     token: str
@@ -38,41 +38,45 @@ class Site:
     urls: list[str]
 
     def sql(self, statement: str, **values: Any) -> None:
-        """Change what is in the database, as any program could."""
+        """Execute *statement* over a connection of its own."""
         with psycopg.connect(self.cluster.url, autocommit=True) as connection:
             connection.execute(statement, values)
 
-    def all_say(self, wanted: int, ask: Callable[[str], int]) -> bool:
-        """Whether all processes answer *wanted* within BOUND, from now on."""
+    def all_answer(self, wanted: int, ask: Callable[[str], int]) -> bool:
+        """Return whether *ask* gets the answer *wanted* from all processes within BOUND seconds."""
         end = time.monotonic() + BOUND
 
-        def says_it(url: str) -> bool:
+        def answers(url: str) -> bool:
             return ask(url) == wanted
 
-        return all(eventually(partial(says_it, url), end - time.monotonic()) for url in self.urls)
+        return all(eventually(partial(answers, url), end - time.monotonic()) for url in self.urls)
 
     def ask(self, url: str, question: str, **fields: Any) -> int:
-        asked = CLIENT.post(f"{url}/mqtt/go-auth/{question}?k={self.token}", json=fields)
-        return asked.status_code
+        """Ask the process at *url* a question of go-auth, and return the status of its reply."""
+        reply = CLIENT.post(f"{url}/mqtt/go-auth/{question}?k={self.token}", json=fields)
+        return reply.status_code
 
     def login(self, url: str, device: dict[str, Any], password: str | None = None) -> int:
+        """Log *device* in at *url*, and return the status of the reply."""
         name = device["mqtt_username"]
         password = password or device["mqtt_password"]
         return self.ask(url, "user", username=name, clientid=name, password=password)
 
     def publish(self, url: str, device: dict[str, Any], topic: str | None = None) -> int:
+        """Ask for the right of *device* to publish to *topic* (default: its data), and return the status."""
         name = device["mqtt_username"]
         topic = topic or device["topics"]["data"]
         return self.ask(url, "acl", username=name, clientid=name, topic=topic, acc=2)
 
     def ready(self, url: str) -> tuple[int, dict[str, Any]]:
+        """Return status and document of /readyz at *url*."""
         answer = httpx.get(f"{url}/readyz", timeout=5)
         return answer.status_code, answer.json()
 
     def settled_reads(self, url: str, device: Any) -> float:
-        """Log *device* in until that costs no read for two beats, and return the number of reads.
+        """Log *device* in until no login reads for two beats, and return the number of reads.
 
-        A listening session that begins anew, as after an ALTER TABLE of another test, reads once more.
+        A new listening session, as after an ALTER TABLE of another test, reads once more.
         """
         since, reads = time.monotonic(), -1.0
         end = since + 20
@@ -85,11 +89,13 @@ class Site:
         return reads
 
     def memory(self, url: str, event: str) -> float:
+        """Return the counter devicehub_auth_memory_total of *event* at *url*."""
         wanted = f'devicehub_auth_memory_total{{event="{event}"}} '
         [line] = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(wanted)]
         return float(line.removeprefix(wanted))
 
 
 def listens(site: Site, url: str) -> bool:
+    """Return whether the process at *url* is ready and has no notes, so listens for notifications."""
     code, said = site.ready(url)
     return code == 200 and said["notes"] == []

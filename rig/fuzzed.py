@@ -1,4 +1,4 @@
-"""Strategies for hostile text, and for requests that are right, nearly right, or anything at all."""
+"""Strategies for hostile text, and for requests: correct, nearly correct, or arbitrary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rig.seeds import questions
 quick = settings(deadline=None, database=None)
 by_question = pytest.mark.parametrize("path", QUESTIONS)
 
-# Not st.text(): that makes one character set of the alphabet, where what means something is lost.
+# st.text() is not used: it makes one character set of the alphabet, in which the meaningful characters are rare.
 HOSTILE = [
     *"/+#$a{}.*,=&%",
     *("\x00", "\x1f", "\n", "\x7f", "\x9f"),  # control
@@ -58,7 +58,7 @@ pairs = st.lists(st.tuples(st.one_of(st.sampled_from(NAMES), hostile), values), 
 
 
 def as_json(items: Any) -> bytes:
-    """An object as text, with its names as often as they come."""
+    """Return *items* as the JSON of an object, in which a name may be repeated."""
     return ("{" + ",".join(f"{_dump(name)}:{_dump(value)}" for name, value in items) + "}").encode(
         "utf-8", "surrogatepass"
     )
@@ -69,6 +69,7 @@ def _dump(value: Any) -> str:
 
 
 def as_form(items: Any) -> bytes:
+    """Return *items* as a form."""
     return urlencode([(n, _plain(v)) for n, v in items], errors="surrogatepass").encode()
 
 
@@ -113,7 +114,7 @@ queries = st.one_of(
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
-    """Anything that an HTTP server may hand over."""
+    """Draw any request that an HTTP server may pass on."""
     headers = {"content-type": draw(content_types), "authorization": draw(bearers)}
     return Request(
         draw(st.sampled_from(oracles.METHODS)),
@@ -132,7 +133,7 @@ RIGHT = list(questions())
 
 @st.composite
 def mutated(draw: st.DrawFn) -> tuple[str, Request]:
-    """A case of the contracts with one thing wrong: bytes of the body, a field, another's question."""
+    """Draw a case of the contracts with one fault: bytes of the body, a field, the path of another question."""
     path, right = draw(st.sampled_from(RIGHT))
     body, headers = right.body, oracles.named(right)
     place = draw(st.integers(0, max(0, len(body))))
@@ -161,7 +162,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, Request]:
 
 
 def _with_field(body: bytes, name: str, value: Any, *, twice: bool) -> bytes:
-    """*body* with *name* set to *value*, beside what it says already or in place of it."""
+    """Return *body* with the field *name* set to *value*: added to the present one if *twice*, else in its place."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Projects that were not made for brokers: their middleware, pages and settings."""
+"""Projects that were not written for brokers: their middleware, pages and settings."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def language_page():
     return (*PAGES, *i18n_patterns(re_path(r"^(?P<slug>.*)$", page)))
 
 
-class AsksEveryView(MiddlewareMixin):
-    """As django-login-required-middleware does: afterwards, by an attribute of the view."""
+class ChecksEveryView(MiddlewareMixin):
+    """Like django-login-required-middleware: after the view, by an attribute of it."""
 
     def process_response(self, request, response):
         match = request.resolver_match
@@ -39,21 +39,21 @@ class AsksEveryView(MiddlewareMixin):
 
 
 class Stronghold(MiddlewareMixin):
-    """As django-stronghold does: before, by an attribute of its own."""
+    """Like django-stronghold: before the view, by an attribute of its own."""
 
     def process_view(self, request, view, _arguments, _options):
         return None if getattr(view, "STRONGHOLD_IS_PUBLIC", False) else redirect_to_login(request.path)
 
 
 class LoginRequired(MiddlewareMixin):
-    """As it is written in a thousand projects: by the path alone."""
+    """The usual hand-written middleware: by the path alone."""
 
     def process_request(self, request):
         return None if request.path == "/accounts/login/" else redirect_to_login(request.path)
 
 
 class Renamed(LoginRequiredMiddleware):
-    """Django's own, with another way to the login page."""
+    """Django's own middleware under another name."""
 
 
 class Strict(LoginRequiredMiddleware):
@@ -62,7 +62,7 @@ class Strict(LoginRequiredMiddleware):
 
 
 class ReadsTheBody(MiddlewareMixin):
-    """As audit trails and request loggers do."""
+    """Like audit trails and request loggers."""
 
     def process_request(self, request):
         request.seen = (request.body, request.POST)
@@ -79,7 +79,7 @@ class BreaksLate(MiddlewareMixin):
 
 
 def besides(*names, first=()):
-    """The middleware of an ordinary project, with more of it around and inside."""
+    """Return the middleware of an ordinary project, after *first* and before *names*."""
     return [*first, *django_settings.MIDDLEWARE, *names]
 
 
@@ -108,7 +108,7 @@ HOSTILE = {
     "Django's login for every view": {
         "MIDDLEWARE": lambda: besides("django.contrib.auth.middleware.LoginRequiredMiddleware")
     },
-    "a login asked afterwards": {"MIDDLEWARE": lambda: besides(f"{HERE}.AsksEveryView")},
+    "a login checked afterwards": {"MIDDLEWARE": lambda: besides(f"{HERE}.ChecksEveryView")},
     "django-stronghold": {"MIDDLEWARE": lambda: besides(f"{HERE}.Stronghold")},
     "a body that was read before": {"MIDDLEWARE": lambda: besides(f"{HERE}.ReadsTheBody")},
     "small uploads": {"DATA_UPLOAD_MAX_MEMORY_SIZE": 5, "DATA_UPLOAD_MAX_NUMBER_FIELDS": 1},
@@ -124,7 +124,7 @@ HOSTILE = {
 
 
 def plain(reply):
-    """What a broker looks at, once nothing in *reply* would have led it elsewhere."""
+    """Return the parts of *reply* that a broker reads; fail if it is a page, redirects or sets a cookie."""
     assert not {"location", "set-cookie"} & set(reply.headers), reply.headers
     assert not reply.headers["content-type"].startswith("text/html"), reply.text
     kept_by_caches = reply.request.method in ("GET", "HEAD")
@@ -141,7 +141,7 @@ class Elsewhere:
 
 
 class Replica:
-    """Reads may go elsewhere: questions do not ask routers."""
+    """Sends reads elsewhere; questions must not use routers."""
 
     def db_for_read(self, _model, **_hints):
         return "replica"

@@ -1,4 +1,4 @@
-"""The hub as it runs: gunicorn, a real broker that asks it, and an ingest worker, on the test database."""
+"""A running hub: gunicorn, a real broker that asks it, and an ingest worker, on the test database."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from rig import servers
 from rig.cast import Cast
 
 ROOT = Path(__file__).resolve().parent.parent
-VERSION = "3.1.1"  # what aMQTT 0.12 and RabbitMQ 3.10 speak
+VERSION = "3.1.1"  # the version of aMQTT 0.12 and RabbitMQ 3.10
 
 
 def database_url() -> str:
-    """The test database, as a process of its own is told of it."""
+    """Return the DATABASE_URL of the test database, for another process."""
     config = connections["default"].settings_dict
     if connections["default"].vendor == "sqlite":
         return f"sqlite:///{config['NAME']}"
@@ -37,6 +37,7 @@ def database_url() -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a process on the test database, with *more* variables."""
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -48,14 +49,14 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def gunicorn(folder: Path, **variables: str) -> Iterator[str]:
-    """The whole site as it is served; yields its URL. *variables* are added to its environment."""
+    """Serve the whole site and yield its URL. *variables* are added to its environment."""
     with gunicorn_process(folder, **variables) as (url, _):
         yield url
 
 
 @contextmanager
 def gunicorn_process(folder: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The same; yields its URL and the process that its workers are children of."""
+    """Serve the whole site and yield its URL, and the parent process of its workers."""
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -94,7 +95,7 @@ def runserver(folder: Path, **variables: str) -> Iterator[str]:
 
 @contextmanager
 def amqtt(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
-    """aMQTT as `manage.py run_dev_broker` runs it; yields its port."""
+    """Run aMQTT by `manage.py run_dev_broker` and yield its port."""
     port = servers.free_port()
     command = [sys.executable, "manage.py", "run_dev_broker", "--port", str(port), "--auth-url", auth_url]
     with servers.process(
@@ -108,7 +109,7 @@ def amqtt(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
 
 
 def listener(folder: Path, mqtt_url: str) -> servers.Restartable:
-    """`manage.py listen_mqtt`, from each start() to its end; it is then subscribed. Its logs are in *folder*."""
+    """Return `manage.py listen_mqtt`, which is subscribed when start() returns. Its logs are in *folder*."""
     numbers = itertools.count(1)
 
     @contextmanager
@@ -148,14 +149,14 @@ class Hub:
         password: str | None = None,
         on_message: Callable[[str, bytes], None] | None = None,
     ) -> Connection:
-        """Connect as *who*. Raises MqttError when the broker refuses."""
+        """Connect as *who*. Raise MqttError if the broker refuses."""
         address = BrokerAddress("127.0.0.1", self.port, who.username, password or who.password)
         return Connection(address, client_id or who.username, version=VERSION, on_message=on_message)
 
 
 @contextmanager
 def running(broker: str, folder: Path) -> Iterator[Hub]:
-    """Start everything for *broker*, on what is in the test database. Raises servers.MissingServer."""
+    """Run a hub with *broker* on the test database. Raise servers.MissingServer."""
     row = Broker(name=f"test {broker}", dialects=[broker])
     token = row.issue_token()
     row.save()
@@ -172,7 +173,7 @@ def running(broker: str, folder: Path) -> Iterator[Hub]:
 
 
 def eventually(probe: Callable[[], Any], seconds: float = 10) -> Any:
-    """What *probe* returns as soon as it is true; its last value when the time is over."""
+    """Call *probe* until it is true or *seconds* are over, and return its last value."""
     end = time.monotonic() + seconds
     while not (value := probe()) and time.monotonic() < end:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Kinds that tests declare for themselves, in tables of their own."""
+"""Kinds that a test declares, with tables of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from devicehub.kinds.registry import Kind, registry
 
 @contextmanager
 def tables_of(device_type: type[DeviceType], django_db_blocker: Any) -> Iterator[Kind]:
-    """Make the models of *device_type* and their tables; both are gone when the context ends."""
+    """Create the models of *device_type* and their tables; remove both at the end of the context."""
     with isolate_apps("fleet", "authsvc"):
         models = device_type.create_models(module="fleet.models")
     slug = device_type.get_slug()

@@ -1,4 +1,4 @@
-"""A broker in this process: the sibling of `mqtt.Connection` for tests, which send and hear without a network.
+"""A broker in this process, and a connection to it: the sibling of `mqtt.Connection` for tests without a network.
 
 tests/devicehub/mqtt/test_connection_contract.py holds both to the same contract.
 """
@@ -14,14 +14,14 @@ Answer = Ack | Exception | Callable[[Outgoing], Ack]
 
 
 class MemoryBroker:
-    """It lets everybody do everything. `connect` stands in for `mqtt.Connection`.
+    """It admits every client and allows every action. `connect` stands in for `mqtt.Connection`.
 
-    *says* is what publish() makes of a message: an Ack to return, an exception to raise, or a function to call.
+    *reply* is the result of each publish(): an Ack to return, an exception to raise, or a function to call.
     """
 
-    def __init__(self, says: Answer = Ack()) -> None:  # noqa: B008 - a constant
-        self.messages: list[Outgoing] = []  # that were published, in this order
-        self.says = says
+    def __init__(self, reply: Answer = Ack()) -> None:  # noqa: B008 - a constant
+        self.messages: list[Outgoing] = []  # all published messages, in their order
+        self.reply = reply
         self.connections: list[MemoryConnection] = []
 
     def connect(
@@ -34,7 +34,7 @@ class MemoryBroker:
         on_message: Callable[[str, bytes], None] | None = None,
         timeout: float = 5.0,
     ) -> MemoryConnection:
-        """Return a connection; of two under one client id the older one is lost."""
+        """Return a connection; an older one with the same client id is lost."""
         for other in list(self.connections):
             if other.client_id == client_id:
                 self.lose(other)
@@ -43,13 +43,13 @@ class MemoryBroker:
         return made
 
     def lose(self, connection: MemoryConnection) -> None:
-        """Break *connection*, as a network would: its will is published."""
+        """Break *connection* like a network does: its will is published."""
         self.connections.remove(connection)
         if connection.will is not None:
             self.deliver(connection.will)
 
     def deliver(self, message: Outgoing) -> None:
-        """Hand *message* to all connections that subscribe to its topic."""
+        """Pass *message* to all connections that subscribe to its topic."""
         for connection in list(self.connections):
             if connection.on_message is not None and any(
                 covers(topic_filter, message.topic) for topic_filter in connection.filters
@@ -76,25 +76,25 @@ class MemoryConnection:
         return self in self._broker.connections
 
     def subscribe(self, topic_filter: str, qos: int = 1, timeout: float = 5.0) -> None:
-        """Subscribe. Raises MqttError without a connection."""
+        """Subscribe. Raise MqttError without a connection."""
         if not self.connected:
             raise MqttError(f"no subscription to {topic_filter}: the client is not connected")
         self.filters.append(topic_filter)
 
     def publish(self, message: Outgoing, timeout: float = 5.0) -> Ack:
-        """Publish, and return what the broker says. Raises MqttError without a connection."""
+        """Publish, and return the ack of the broker. Raise MqttError without a connection."""
         if not self.connected:
             raise MqttError(f"not published to {message.topic}: the client is not connected")
-        said = self._broker.says
-        if isinstance(said, Exception):
-            raise said
-        ack = said if isinstance(said, Ack) else said(message)
+        reply = self._broker.reply
+        if isinstance(reply, Exception):
+            raise reply
+        ack = reply if isinstance(reply, Ack) else reply(message)
         self._broker.messages.append(message)
         if not ack.is_failure:
             self._broker.deliver(message)
         return ack
 
     def close(self) -> None:
-        """Say goodbye: no will is published."""
+        """Disconnect in order: no will is published."""
         if self.connected:
             self._broker.connections.remove(self)

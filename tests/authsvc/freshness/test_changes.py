@@ -36,7 +36,7 @@ def test_a_change_is_in_force_in_every_process(ours, fresh_device, change):
         CHANGES[change], id=fresh_device["device_id"], username=fresh_device["mqtt_username"], other=other
     )
 
-    assert ours.all_say(DENIED, lambda url: ours.login(url, fresh_device))
+    assert ours.all_answer(DENIED, lambda url: ours.login(url, fresh_device))
 
 
 def test_a_grant_is_in_force_and_out_of_force_in_every_process(ours, fresh_device):
@@ -50,10 +50,10 @@ def test_a_grant_is_in_force_and_out_of_force_in_every_process(ours, fresh_devic
         "VALUES (%(key)s, 'allow', 'publish', 'plant/+/state', '', now())",
         key=key,
     )
-    assert ours.all_say(OK, lambda url: ours.publish(url, fresh_device, topic))
+    assert ours.all_answer(OK, lambda url: ours.publish(url, fresh_device, topic))
 
     ours.sql("DELETE FROM authsvc_grant WHERE subject = %(key)s", key=key)
-    assert ours.all_say(DENIED, lambda url: ours.publish(url, fresh_device, topic))
+    assert ours.all_answer(DENIED, lambda url: ours.publish(url, fresh_device, topic))
 
 
 def test_a_broker_that_was_shut_out_is_a_stranger_in_every_process(ours, fresh_device):
@@ -62,10 +62,10 @@ def test_a_broker_that_was_shut_out_is_a_stranger_in_every_process(ours, fresh_d
 
     ours.sql("UPDATE authsvc_broker SET is_active = false")
     try:
-        assert ours.all_say(DENIED, lambda url: ours.login(url, fresh_device))
+        assert ours.all_answer(DENIED, lambda url: ours.login(url, fresh_device))
     finally:
         ours.sql("UPDATE authsvc_broker SET is_active = true")
-    assert ours.all_say(OK, lambda url: ours.login(url, fresh_device))
+    assert ours.all_answer(OK, lambda url: ours.login(url, fresh_device))
 
 
 def test_a_disabled_account_is_out_in_every_process(ours):
@@ -78,9 +78,9 @@ def test_a_disabled_account_is_out_in_every_process(ours):
         assert connect(url) == OK
 
     ours.sql("UPDATE authsvc_account SET is_active = false WHERE username = 'ingest'")
-    assert ours.all_say(DENIED, connect)
+    assert ours.all_answer(DENIED, connect)
     ours.sql("UPDATE authsvc_account SET is_active = true WHERE username = 'ingest'")
-    assert ours.all_say(OK, connect)
+    assert ours.all_answer(OK, connect)
 
 
 def test_what_is_remembered_is_not_read(ours, fresh_device):

@@ -28,7 +28,7 @@ def test_a_process_that_lost_its_ear_reads_until_it_listens_again(ours, fresh_de
     )
     ours.sql(f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s", id=fresh_device["device_id"])
 
-    assert ours.all_say(DENIED, lambda url: ours.login(url, fresh_device))
+    assert ours.all_answer(DENIED, lambda url: ours.login(url, fresh_device))
     for url in ours.urls:
         assert eventually(lambda url=url: listens(ours, url))
 
@@ -58,7 +58,7 @@ def test_a_missing_trigger_of_grants_ends_their_memory(ours, fresh_device):
         "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
         "VALUES ('everyone', 'allow', 'publish', 'plant/8/state', '', now())"
     )
-    assert ours.all_say(OK, lambda url: ours.publish(url, fresh_device, topic))
+    assert ours.all_answer(OK, lambda url: ours.publish(url, fresh_device, topic))
     ours.sql("ALTER TABLE authsvc_grant DISABLE TRIGGER authsvc_grant_policy")
     try:
         for url in ours.urls:
@@ -85,7 +85,7 @@ def test_a_change_that_another_trigger_makes_is_in_force(ours, fresh_device):
         ours.sql(
             f"UPDATE {DEVICES} SET site = 'stolen' WHERE device_id = %(id)s", id=fresh_device["device_id"]
         )
-        assert ours.all_say(DENIED, lambda url: ours.login(url, fresh_device))
+        assert ours.all_answer(DENIED, lambda url: ours.login(url, fresh_device))
     finally:
         ours.sql("DROP FUNCTION lock_stolen CASCADE")
 
@@ -107,7 +107,7 @@ def test_a_change_while_the_triggers_were_off_is_in_force(ours, fresh_device, wh
         .as_string()
     )
 
-    assert ours.all_say(DENIED, lambda url: ours.login(url, fresh_device))
+    assert ours.all_answer(DENIED, lambda url: ours.login(url, fresh_device))
     for url in ours.urls:
         assert eventually(lambda url=url: listens(ours, url))
 
@@ -131,11 +131,11 @@ def test_a_table_that_took_the_place_of_another_is_read(ours, fresh_device):
     swap = "BEGIN; ALTER TABLE {0} RENAME TO {1}; ALTER TABLE {2} RENAME TO {0}; COMMIT"
     ours.sql(swap.format(DEVICES, "blue", "green"))
     try:
-        assert ours.all_say(DENIED, lambda url: ours.login(url, fresh_device))
+        assert ours.all_answer(DENIED, lambda url: ours.login(url, fresh_device))
     finally:
         ours.sql(swap.format(DEVICES, "green", "blue"))
         ours.sql("DROP TABLE green")
-    assert ours.all_say(OK, lambda url: ours.login(url, fresh_device))
+    assert ours.all_answer(OK, lambda url: ours.login(url, fresh_device))
 
 
 def test_a_grant_removed_from_another_schema_is_out_of_force(ours, fresh_device):
@@ -150,9 +150,9 @@ def test_a_grant_removed_from_another_schema_is_out_of_force(ours, fresh_device)
                 "VALUES (%(key)s, 'allow', 'publish', 'plant/+/state', '', now())",
                 key=key,
             )
-            assert ours.all_say(OK, lambda url: ours.publish(url, fresh_device, topic))
+            assert ours.all_answer(OK, lambda url: ours.publish(url, fresh_device, topic))
             ours.sql(f"SET search_path = {path}; DELETE FROM public.authsvc_grant WHERE subject = '{key}'")
-            assert ours.all_say(DENIED, lambda url: ours.publish(url, fresh_device, topic))
+            assert ours.all_answer(DENIED, lambda url: ours.publish(url, fresh_device, topic))
     finally:
         ours.sql("DROP SCHEMA tenant CASCADE")
 

@@ -55,7 +55,7 @@ def said(memory_broker):
     """Set what the broker says: `said(Ack(0x10, ...))`."""
 
     def say(answer):
-        memory_broker.says = answer
+        memory_broker.reply = answer
 
     return say
 

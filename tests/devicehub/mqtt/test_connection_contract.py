@@ -133,11 +133,11 @@ def test_the_broker_in_memory_says_what_a_test_wants():
     connection = broker.connect(BrokerAddress("127.0.0.1", 1883), "hub")
     message = Outgoing(TOPIC, b"hello")
 
-    broker.says = Ack(0x87, "Not authorized")
+    broker.reply = Ack(0x87, "Not authorized")
     assert connection.publish(message).is_failure
-    broker.says = lambda message: Ack(0x10, message.topic)
+    broker.reply = lambda message: Ack(0x10, message.topic)
     assert connection.publish(message) == (0x10, TOPIC)
-    broker.says = MqttError("away")
+    broker.reply = MqttError("away")
     with pytest.raises(MqttError, match="away"):
         connection.publish(message)
 

@@ -1,0 +1,61 @@
+"""`python -m rig.docstrings` checks that the docstring of each function begins with a verb in the imperative.
+
+It reads all Python files that git tracks. Migrations, tests and properties are left out. ruff's D401 checks the
+mood of the verbs that it has a word list for; here are the words by which a docstring without a verb begins.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rig.serving import ROOT
+
+REFUSED = frozenset(
+    "Whether What Who How Where When The A An Of It This Each Every All One Its".split()  # noqa: SIM905
+)
+# Verbs in the imperative that end in one "s".
+IMPERATIVES = frozenset({"Alias", "Bias", "Focus"})
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def find(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line, name and first word for each function of *source* whose docstring begins with a wrong word."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Function) and not node.name.startswith("test_") and not _is_property(node):
+            words = (ast.get_docstring(node) or "").split()
+            word = words[0].strip("`*,.;:") if words else ""
+            if word in REFUSED or (
+                word.endswith("s") and not word.endswith("ss") and word not in IMPERATIVES
+            ):
+                yield node.lineno, node.name, word
+
+
+def _is_property(function: Function) -> bool:
+    return any(ast.unparse(decorator).endswith("property") for decorator in function.decorator_list)
+
+
+def tracked(root: Path) -> list[str]:
+    """Return the Python files that git tracks below *root*, those of script/ among them, without migrations."""
+    command = ["git", "ls-files", "*.py", "script/*"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [name for name in listed if "/migrations/" not in name and _is_python(root / name)]
+
+
+def _is_python(file: Path) -> bool:
+    return file.suffix == ".py" or "python" in file.read_text().partition("\n")[0]
+
+
+def main(root: Path = ROOT) -> int:
+    """Print each finding as `file:line name: first word`. Return 1 if there are any, else 0."""
+    found = [(name, *one) for name in tracked(root) for one in find((root / name).read_text())]
+    for name, line, function, word in found:
+        sys.stdout.write(f"{name}:{line} {function}: {word}\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
