@@ -1,4 +1,4 @@
-"""The admin of every kind and of what all kinds share. No secret and no hash is ever shown.
+"""The admin pages of every kind and of the models that all kinds share. They never show a secret or a hash.
 
 Django imports this package alone, so it imports the modules that register pages.
 """

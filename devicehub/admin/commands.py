@@ -15,7 +15,8 @@ from devicehub.admin.records import RecordAdmin
 from devicehub.commands import description
 from devicehub.models import DeviceCommand
 
-STEPS = ("queued_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")  # of a command
+# The times of a command, in the order of its states.
+STEPS = ("queued_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")
 
 
 @admin.register(DeviceCommand)
@@ -25,7 +26,7 @@ class DeviceCommandAdmin(RecordAdmin):
     search_fields = ("=id", "device_key")
     fieldsets = (
         (None, {"fields": ("id", "device_key", "name", "payload")}),
-        ("How far it came", {"fields": ("state", "why", "attempts", "next_attempt", "deadline", *STEPS)}),
+        ("Progress", {"fields": ("state", "why", "attempts", "next_attempt", "deadline", *STEPS)}),
         ("Answer", {"fields": ("result", "response")}),
     )
     actions = ("cancel",)
@@ -37,7 +38,7 @@ class DeviceCommandAdmin(RecordAdmin):
 
     @admin.display(description="Next attempt")
     def next_attempt(self, command: DeviceCommand) -> datetime | None:
-        """None for what is looked at again at its deadline only, to end it."""
+        """Return the time of the next attempt; None if the command only waits for its deadline."""
         return command.due_at if command.due_at != command.deadline else None
 
     @admin.display(description="Result")
@@ -56,14 +57,14 @@ class DeviceCommandAdmin(RecordAdmin):
 
     @admin.action(description="Cancel selected commands", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[DeviceCommand]) -> None:
-        """Those that are still queued; of the others it says how many."""
+        """Cancel the commands that are still queued, and report how many were not."""
         chosen = list(queryset)
         cancelled = sum(commands.cancel(command) for command in chosen)
         self.message_user(request, f"{cancelled} cancelled.")
         if cancelled < len(chosen):
             late = (
-                f"{left} were over, on their way or may have arrived, and stay as they are."
+                f"{left} not cancelled: they had ended, are being sent or may have arrived."
                 if (left := len(chosen) - cancelled) > 1
-                else "1 was over, on its way or may have arrived, and stays as it is."
+                else "1 not cancelled: it had ended, is being sent or may have arrived."
             )
             self.message_user(request, late, messages.WARNING)

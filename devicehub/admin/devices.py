@@ -18,18 +18,18 @@ from devicehub.kinds.identifiers import is_client_id
 from devicehub.models import NAMES
 from devicehub.removal import requests
 
-SHOWN_DEVICES = 100  # that the page before a deletion lists
-GOES_LATER = "; disabled at once, and removed in the background"
+SHOWN_DEVICES = 100  # The confirmation page of a deletion lists at most this many.
+GOES_LATER = "; disabled at once, then removed in the background"
 SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
 
 
 class DeviceForm(ModelForm):  # type: ignore[type-arg]
-    """Refuses names of another identity, which would shut both out."""
+    """The form of a device. It refuses names of another identity, since a shared name locks both identities out."""
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
         device, given = self.instance, self.cleaned_data
-        # Only what changes: a device that has a wrong name already must still be disabled.
+        # Only changed names are checked: a device that already has a wrong name can still be disabled.
         new = [given[n] for n in NAMES if n in given and n in self.changed_data]
         try:
             provisioning.refuse_taken([n for n in new if n], but=device if device.pk else None)
@@ -38,10 +38,10 @@ class DeviceForm(ModelForm):  # type: ignore[type-arg]
         return cleaned
 
     def clean_mqtt_client_id(self) -> str | None:
-        """Return the client id, or None for an empty one: it is unique, and a second empty one would not be."""
+        """Return the client id, or None if it is empty: the column is unique, and allows NULL more than once."""
         client_id: str | None = self.cleaned_data["mqtt_client_id"] or None
         if client_id is not None and not is_client_id(client_id):
-            raise ValidationError("Use 1-128 characters, none of them +, # or a control character.")
+            raise ValidationError("Use 1-128 characters, without +, # and control characters.")
         return client_id
 
 
@@ -56,7 +56,7 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
         return (*SHOWN, "device_id") if obj else SHOWN
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Return the fields of the form, with the expiry of the password behind the client id."""
+        """Return the fields of the form; the expiry of the password follows the client id."""
         fields = list(super().get_fields(request, obj))
         if not self.fields and {"mqtt_client_id", "password_expires_at"} <= set(fields):
             fields.remove("password_expires_at")
@@ -64,15 +64,15 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
         return fields
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save a device; one that is enabled is also kept from a removal that was requested."""
+        """Save a device. Enabling it also cancels a requested removal."""
         super().save_model(request, obj, form, change)
         if change and obj.is_active and "is_active" in form.changed_data:
             provisioning.enable(obj)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
-        """Return what the page that asks shows: what becomes of each device, with counts.
+        """Return the content of the confirmation page: each device, with the numbers of rows to be deleted.
 
-        Django would load every row of the devices.
+        The method of Django would load every row of the devices.
         """
         devices = list(objs)
         going = "" if _few_by_few(devices) else GOES_LATER
@@ -89,11 +89,11 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
         )
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        """Delete a device; one with many rows is disabled now, and a worker removes it."""
+        """Delete a device. If it has many rows, disable it now, and let a worker remove it."""
         self._delete(request, [obj])
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        """Delete devices; together with many rows they are disabled now, and a worker removes them."""
+        """Delete devices. If they have many rows together, disable them now, and let a worker remove them."""
         self._delete(request, list(queryset))
 
     def _delete(self, request: HttpRequest, devices: list[Any]) -> None:
@@ -109,7 +109,7 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
 
 
 def _few_by_few(devices: list[Any]) -> bool:
-    """Return whether *devices* have so few rows together that a web request can delete them."""
+    """Return whether *devices* together have few enough rows for deletion in a web request."""
     left = requests.FEW
     for device in devices:
         left -= 1 + sum(removal.count_rows(device).values())
@@ -127,7 +127,7 @@ def _rows_in_words(device: Any) -> str:
 
 
 def _keepers(devices: list[Any]) -> list[str]:
-    """Return the rows of a project that keep *devices* from being deleted, as text."""
+    """Return as text the rows of a project that prevent the deletion of *devices*."""
     try:
         removal.check_deletable(devices)
     except ProtectedError as error:

@@ -13,7 +13,7 @@ from devicehub.kinds.registry import Kind, registry
 
 
 def register(kind: Kind) -> None:
-    """Register the models of *kind* and what its Pages declare, unless the project has its own admin for them."""
+    """Register the models of *kind* and those that its Pages declare, unless the project registered them itself."""
     pages: dict[type[Any], Any] = {
         kind.device_model: DeviceAdmin,
         **dict.fromkeys(kind.value_models, ReadingAdmin),
@@ -25,5 +25,6 @@ def register(kind: Kind) -> None:
             admin.site.register(model, model_admin)
 
 
-for _kind in registry:  # Django imports this module when every app's models, and so every kind, exist
+# Django imports this module after the models of all apps, so every kind exists.
+for _kind in registry:
     register(_kind)

@@ -20,11 +20,11 @@ from devicehub.models import (
     RetainedTopic,
 )
 
-SHOWN_BYTES = 2000  # of a quarantined payload
+SHOWN_BYTES = 2000  # A longer quarantined payload is cut.
 
 
 class RecordAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
-    """What the system wrote: to read, not to change."""
+    """The admin of rows that the system wrote. They can be read, not changed."""
 
     show_full_result_count = False
 
@@ -51,7 +51,7 @@ class MessageAdmin(RecordAdmin):
 
     @admin.display(description="Payload in the quarantine")
     def in_quarantine(self, message: BaseMessage) -> str:
-        """The beginning of the bytes of a failed message, and where the whole row is."""
+        """Return the beginning of a failed message's payload, with a link to the whole row."""
         row = message.quarantined
         if row is None:
             return "-"
@@ -72,7 +72,7 @@ class QuarantineAdmin(RecordAdmin):
 
 
 def _shown(payload: bytes | memoryview) -> str:
-    """Return the beginning of *payload*: as text where it is one, else in hexadecimal digits."""
+    """Return the beginning of *payload*: as text if it is printable, else in hexadecimal digits."""
     beginning = bytes(payload)[:SHOWN_BYTES]
     more = f" ... ({len(payload):,} bytes)" if len(payload) > SHOWN_BYTES else ""
     try:

@@ -1,4 +1,4 @@
-"""`POST /api/token`: a device gives its API key and gets a short-lived token."""
+"""`POST /api/token`: a device sends its API key and gets a short-lived token."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from authsvc.serving import addresses
 from devicehub.kinds.registry import registry
 from devicehub.models import digest_api_key
 
-TTL = 3600  # seconds, unless the device asks for less
+TTL = 3600  # seconds; a device may request less
 MAX_BODY = 1024
 MAX_KEY = 256
 
-# Failures in a minute after which more of them get status 429: of one key at one address, and by one address. A valid
-# key is never refused for those of others: a fleet may share an address, and nobody guesses 256 random bits.
+# Limits of failures per minute, after which further failures get status 429: of one key at one address, and of
+# different keys at one address. A valid key is never refused for failures of others: a fleet may share an address,
+# and 256 random bits cannot be guessed.
 SECONDS = 60
 MAX_OF_ONE = 5
 MANY_KEYS = 30
-MAX_ADDRESSES = 2_000  # that are remembered; the one that failed longest ago goes first
+MAX_ADDRESSES = 2_000  # At most this many are counted; the one that failed longest ago is dropped first.
 
 log = structlog.get_logger(__name__)
 _failures: BoundedCache[str, tuple[float, Counter[str]]] = BoundedCache(lambda: MAX_ADDRESSES)
@@ -37,7 +38,7 @@ _failures: BoundedCache[str, tuple[float, Counter[str]]] = BoundedCache(lambda: 
 @login_not_required
 @csrf_exempt
 async def token(request: HttpRequest) -> JsonResponse:
-    """A token for the device whose key the header `Authorization: Api-Key <key>` holds; `{"ttl": 900}` shortens it."""
+    """Return a token for the device of the API key in `Authorization: Api-Key <key>`; `{"ttl": 900}` shortens it."""
     if request.method != "POST":
         return JsonResponse({"error": "Send a POST."}, status=405, headers={"Allow": "POST"})
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -57,7 +58,7 @@ async def token(request: HttpRequest) -> JsonResponse:
     try:
         issued = await tokens.issue(username, ttl)
     except (tokens.NotIssued, AmbiguousIdentity):
-        return _unauthorized()  # disabled, or ambiguous: who holds the key learns no more
+        return _unauthorized()  # The reply does not show whether the device is disabled or ambiguous.
     return JsonResponse(
         {"token": issued, "token_type": "JWT", "expires_in": ttl}, headers={"Cache-Control": "no-store"}
     )
@@ -71,16 +72,16 @@ def _unauthorized() -> JsonResponse:
 
 def _too_many(wait: int) -> JsonResponse:
     response = JsonResponse(
-        {"error": "Too many keys that are not valid came from here."},
+        {"error": "Too many invalid API keys came from this address. Try again later."},
         status=429,
         headers={"Retry-After": str(wait), "Cache-Control": "no-store"},
     )
-    response._has_been_logged = True  # type: ignore[attr-defined] # Django logs every 4xx
+    response._has_been_logged = True  # type: ignore[attr-defined] # Django would log every 4xx.
     return response
 
 
 def _locked(address: str, digest: str) -> int:
-    """Return for how many more seconds *address* sent too many keys that are not valid, or this one; else 0."""
+    """Return the seconds that *address* stays locked, for this key or for all invalid keys; 0 if it is not."""
     since, failed = _failures.get(address, (0.0, Counter()))
     left = since + SECONDS - time.monotonic()
     if left > 0 and (failed[digest] >= MAX_OF_ONE or len(failed) >= MANY_KEYS):
@@ -89,7 +90,7 @@ def _locked(address: str, digest: str) -> int:
 
 
 def _note_failure(address: str, digest: str) -> None:
-    """Count a key that is not valid; log when its address has sent too many."""
+    """Count an invalid key; log once when its address has sent too many."""
     now = time.monotonic()
     since, failed = _failures.get(address, (now, Counter()))
     if now - since >= SECONDS:

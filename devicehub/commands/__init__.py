@@ -1,4 +1,4 @@
-"""Commands to devices: a row is queued, a sender publishes it, the device's reply ends it."""
+"""Commands to devices: a row is queued, a sender publishes it, and the device's reply answers it."""
 
 from devicehub.commands.queue import CommandNotSent, cancel, delete_open, send
 from devicehub.commands.sender import close, send_due

@@ -1,4 +1,4 @@
-"""A command in words, on one line, and as JSON has it."""
+"""Descriptions of a command: in words on one line, and as JSON."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ def as_dict(command: DeviceCommand) -> dict[str, Any]:
 
 
 def in_words(command: DeviceCommand) -> str:
-    """Which command it is, how far it came and why it is not further."""
+    """Return on one line the id, the target and the state of *command*, and the reason for that state."""
     what = f"{command.id}: {command.name} to {command.device_key} is {command.state}"
     if command.succeeded:
         return f"{what}: {json.dumps(command.result)}"
     if command.state == CommandState.QUEUED:
         return f"{what} until {in_utc(command.deadline)}: {reason(command)}"
     if command.state == CommandState.ANSWERED:
-        what += ": the device could not"
+        what += ": it failed on the device"
     if not command.error or command.state == CommandState.CANCELLED:
         return what
     return f"{what}: {printable(command.error)}"
 
 
 def reason(command: DeviceCommand) -> str:
-    """Why it waits, or how it failed; empty where there is nothing to say."""
+    """Return why *command* waits, or how it failed; empty if neither is true."""
     if is_being_sent(command):
         return "a process is sending it"
     if command.error:
         return printable(command.error)
     match command.state:
         case CommandState.QUEUED if command.leased_until is None:
-            return "nobody has tried it yet"
+            return "not tried yet"
         case CommandState.QUEUED:
-            return "a process ended while it sent it"
+            return "the process that was sending it ended"
         case CommandState.SENT | CommandState.ACKNOWLEDGED:
             return "no answer yet"
     return ""
 
 
 def is_being_sent(command: DeviceCommand) -> bool:
-    """Whether a process holds a lease on it."""
+    """Return whether a process holds a lease on *command*."""
     until = command.leased_until if command.state == CommandState.QUEUED else None
     return until is not None and until > timezone.now()
 
@@ -69,5 +69,5 @@ def in_utc(time: datetime) -> str:
 
 
 def printable(text: str) -> str:
-    """*text* on one line; what would move the cursor of a terminal is written as Python escapes it."""
+    """Return *text* on one line: control characters are escaped as in Python."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

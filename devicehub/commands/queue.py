@@ -1,4 +1,4 @@
-"""What puts a command into the queue, and what takes it out again before it was published."""
+"""The queue of commands: put a command in, cancel it, or delete it with its device."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from devicehub.kinds.registry import registry
 from devicehub.messages.json_limits import fault_as_json
 from devicehub.models import OPEN_STATES, BaseDevice, DeviceCommand
 
-LONGEST = timedelta(days=366)  # of a deadline
-LARGEST = 256 << 10  # bytes of a payload: brokers and devices hang up on a packet that is too large for them
-HEAD_START = timedelta(seconds=2)  # for the process that queued it, before others look for work
+LONGEST = timedelta(days=366)  # A deadline is within this time.
+LARGEST = (
+    256 << 10
+)  # bytes of a payload; brokers and devices close the connection on a packet that is too large
+HEAD_START = timedelta(seconds=2)  # The process that queued a command has this long before others send it.
 
 
 class CommandNotSent(DevicehubError):
@@ -35,21 +37,21 @@ def send(
     *,
     deadline: timedelta | None = None,
 ) -> str:
-    """Queue a command in the caller's transaction and publish it when that commits; returns its id.
+    """Queue a command in the caller's transaction and publish it after the commit; return its id.
 
-    *deadline* counts from now until the answer; DEVICEHUB_COMMAND_DEADLINE if not given. Without a transaction
-    this waits for the broker: up to about 30 s when it hangs. What the broker does not take stays queued, and
-    nothing is raised for it. Raises what BaseDevice.send_command() raises.
+    *deadline* is the time from now until the answer (default: DEVICEHUB_COMMAND_DEADLINE). Without a transaction
+    the call waits for the broker: up to about 30 s if the broker does not respond. If the broker does not accept
+    the command, it stays queued and no error is raised. Otherwise raises as BaseDevice.send_command() does.
     """
     if broker_name != "default":
         raise ValueError(f"There is no broker {broker_name!r}; commands go over MQTT_URL, which is 'default'")
     device.check_command(name, payload)
     kind = registry.of(device)
     if kind is None:
-        raise ValueError(f"{type(device).__name__} is no registered kind of device")
+        raise ValueError(f"{type(device).__name__} is not a registered kind of device")
     lifetime = settings.command_deadline if deadline is None else deadline
     if not timedelta(0) < lifetime <= LONGEST:
-        raise ValueError(f"A deadline is later than now and within {LONGEST.days} days")
+        raise ValueError(f"A deadline must be above 0 and at most {LONGEST.days} days")
     if not device.is_active:
         raise CommandNotSent(f"{kind.key(device.device_id)} is disabled")
     now = timezone.now()
@@ -62,37 +64,40 @@ def send(
         due_at=now + HEAD_START,
     )
     command.save(force_insert=True)
-    # Robust: the row is committed, so what goes wrong now is logged, and the background sender's to mend.
+    # Robust: the row is committed, so an error is logged here, and the background sender retries.
     transaction.on_commit(lambda: sender.send_now(command.id), robust=True)
     return str(command.id)
 
 
 def cancel(command: DeviceCommand) -> bool:
-    """Take a queued command out of the queue; False when it is over, on its way, or may have arrived."""
+    """Cancel a queued command; return False if it has ended, is being sent or may have arrived."""
     return transitions.cancel(command, timezone.now())
 
 
 def delete_open(device_keys: Collection[str]) -> None:
-    """Delete the open commands of devices that end: one made again under an id must not get or answer them."""
+    """Delete the open commands of these devices: a later device of the same id must not get or answer them."""
     DeviceCommand.objects.filter(device_key__in=device_keys, state__in=OPEN_STATES).delete()
 
 
 def _storable(payload: dict[str, Any]) -> Any:
-    """*payload* as JSON has it. TypeError for what JSON has not; ValueError for too much, or what is not kept alike."""
+    """Return *payload* as JSON values.
+
+    Raise TypeError for types that JSON lacks, ValueError for too many bytes and for values that databases change.
+    """
     text = orjson.dumps(payload)
     if len(text) > LARGEST:
-        raise ValueError(f"The payload has {len(text)} bytes, and may have {LARGEST}")
+        raise ValueError(f"The payload has {len(text)} bytes; at most {LARGEST} are allowed")
     if not _is_finite(payload):
-        raise ValueError("The payload holds a number that is not finite")
+        raise ValueError("The payload holds NaN or an infinite number; JSON has neither")
     content = orjson.loads(text)
     fault = fault_as_json(content)
     if fault is not None:
-        raise ValueError(f"The payload {fault}, which databases do not keep alike")
+        raise ValueError(f"The payload {fault}, which not every database keeps unchanged")
     return content
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether all numbers in *value* are finite: orjson makes null of the others."""
+    """Return whether all numbers in *value* are finite; orjson turns the others into null."""
     match value:
         case float():
             return math.isfinite(value)

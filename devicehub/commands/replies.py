@@ -1,4 +1,4 @@
-"""Replies of devices and the commands they answer. Called in the transaction that stores the replies."""
+"""Replies of devices and the commands that they answer. Ingest calls it in the transaction that stores the replies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_ERROR = 500
 
 
 class CommandReply(NamedTuple):
-    """What a device said on its reply topic: an object with `id` and `ok`. The key is of the topic's device."""
+    """The message of a device on its reply topic: an object with `id` and `ok`. The key is that of the topic."""
 
     device_key: str
     document: dict[str, Any]
@@ -24,21 +24,21 @@ class CommandReply(NamedTuple):
 
 
 def record(replies: Sequence[CommandReply]) -> list[str]:
-    """Of each reply the name of the command that it answers, empty for nobody's; that command is answered now.
+    """Record the replies; return for each the name of the command that it answers, or "" if it answers none.
 
-    The first reply counts. One that comes after the deadline or after the command's end is kept with it, and the
-    command stays what it is, or expires: who waited for it has gone.
+    The first reply counts. A reply after the deadline or after the end of the command is stored with the command,
+    but does not answer it: an open command expires, any other keeps its state.
     """
     names = [""] * len(replies)
     ids = [command_id(reply.document.get("id")) for reply in replies]
-    known = {
+    found = {
         (command.id, command.device_key): command
         for command in DeviceCommand.objects.filter(id__in={i for i in ids if i is not None})
     }
-    # In one order everywhere, so that two workers never wait for each other's rows.
+    # All workers lock rows in the same order, so that no two wait for each other.
     for place in sorted(range(len(replies)), key=lambda place: (str(ids[place]), place)):
         reply, answered = replies[place], ids[place]
-        command = known.get((answered, reply.device_key)) if answered else None
+        command = found.get((answered, reply.device_key)) if answered else None
         if command is None:
             continue
         if reply.received_at <= command.deadline and _answer(command, reply):
@@ -74,7 +74,7 @@ def _keep_late(command: DeviceCommand, reply: CommandReply) -> None:
 
 
 def command_id(value: Any) -> uuid.UUID | None:
-    """*value* as the id of a command; None when it is the text of no UUID."""
+    """Return *value* as the id of a command, or None if it is not the text of a UUID."""
     try:
         return uuid.UUID(value) if isinstance(value, str) else None
     except ValueError:
@@ -82,7 +82,7 @@ def command_id(value: Any) -> uuid.UUID | None:
 
 
 def _error(document: dict[str, Any]) -> str:
-    """What a device says of its failure, as text."""
+    """Return the error that a device reports, as text; empty if it reports success."""
     if document.get("ok"):
         return ""
     error = document.get("error", "")

@@ -1,4 +1,4 @@
-"""Publishes commands over one connection of this process: at once after a commit, and again until it worked."""
+"""The sender of this process. It publishes commands at once after a commit, and retries those that failed."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ log = structlog.get_logger(__name__)
 
 BATCH = 100
 LONGEST = 5.0  # seconds after which send_due() leaves the rest for the next call
-ACK_TIMEOUT = 10.0  # seconds for the broker's ack
+ACK_TIMEOUT = 10.0  # seconds to wait for the broker's ack
 PATIENCE = 10.0  # seconds that a caller waits for another thread that is sending
 IDLE = 10.0  # seconds without work after which the connection is closed
-HOLD_OFF = Backoff((1, 2, 5, 10, 30))  # seconds until a broker that was away is asked again
-AMEND_EVERY = 60.0  # seconds between two looks for what a clock that was wrong has written
+HOLD_OFF = Backoff((1, 2, 5, 10, 30))  # seconds until the next attempt to connect
+AMEND_EVERY = 60.0  # seconds between two searches for times that a wrong clock has written
 NO_SUBSCRIBERS = 0x10
-# Topic name invalid, payload format invalid (MQTT 5.0, 3.4.2.1): the next attempt would end so too. Not so with not
-# authorized (0x87): a broker also says that while it cannot ask our authorization service, which may be restarting.
+# Topic name invalid, payload format invalid (MQTT 5.0, 3.4.2.1): a retry would get the same refusal. Not authorized
+# (0x87) is not among them: a broker also returns it while our authorization service restarts.
 REFUSED_FOR_GOOD = frozenset({0x90, 0x99})
 
 
 class Sender:
-    """One connection, used by one thread at a time, because two under one client id would throw each other out."""
+    """One connection, used by one thread at a time: a broker closes the older of two under one client id."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: mqtt.Connection | None = None
-        self._used = 0.0  # on the monotonic clock, as are the next two
+        # These three are times of the monotonic clock.
+        self._used = 0.0
         self._away_until = 0.0
         self._amend_at = 0.0
         self._failures = 0
         self._refusal = ""
 
     def send_due(self, most: int = BATCH) -> int:
-        """Send what is due and expire what is late, at most *most*; how many the broker took.
+        """Send due commands and expire late ones, at most *most*; return how many the broker accepted.
 
-        Raises DatabaseError. It begins nothing new after 5 s; a broker that hangs makes that 20 s more.
+        Raises DatabaseError. After 5 s it starts no other command; a broker that does not respond adds up to 20 s.
         """
         if time.monotonic() >= self._amend_at:
             if clock.is_right():
@@ -68,7 +69,7 @@ class Sender:
         return sent
 
     def send_now(self, command_id: uuid.UUID) -> None:
-        """Send this one, if nobody else does. Leaves no connection open that was not."""
+        """Send this command unless another process does. If there was no connection, close the one it opened."""
         if not self._lock.acquire(timeout=PATIENCE):
             return
         was_open = self._connection is not None
@@ -83,7 +84,7 @@ class Sender:
             _notify(command, letter)
 
     def close(self) -> None:
-        """Close the connection, unless it is in use for longer than a second; forget when to do what next."""
+        """Close the connection and reset all waiting times, unless it stays in use for longer than a second."""
         if self._lock.acquire(timeout=1):
             try:
                 self._hang_up()
@@ -92,7 +93,7 @@ class Sender:
                 self._lock.release()
 
     def _send(self, command: DeviceCommand) -> Envelope | None:
-        """What the broker took, so that it can be told when the lock is released; None if it took nothing."""
+        """Return the message that the broker accepted, or None; the caller notifies listeners without the lock."""
         now = timezone.now()
         if command.deadline <= now:
             transitions.expire(command, now)
@@ -103,14 +104,14 @@ class Sender:
             return None
         if not transitions.claim(command, now):
             return None
-        # Whatever goes wrong from here on, others are sent before this one is due again.
+        # After any failure from here on, other commands are sent before this one is due again.
         try:
             connection = self._open()
         except (mqtt.MqttError, mqtt.InvalidAddress) as error:
             self._hold_off(str(error))
             transitions.retry(command, timezone.now(), str(error))
             return None
-        now = timezone.now()  # connecting may have taken seconds, in which much can end
+        now = timezone.now()  # Connecting may have taken seconds, so the deadline is checked again.
         if command.deadline <= now:
             transitions.postpone(command, command.error, now)
             return None
@@ -127,13 +128,13 @@ class Sender:
             ack = connection.publish(letter.message, ACK_TIMEOUT)
         except mqtt.Unacknowledged as error:
             self._hold_off("the broker did not acknowledge the command before this one")
-            # RabbitMQ hangs up on an account that may not, mosquitto on a message that is too large for it.
-            why = f"{error}; may this account publish there, and as much?"
+            # RabbitMQ closes the connection if the account may not publish, mosquitto if the message is too large.
+            why = f"{error}; check that the account may publish there, at this size"
             transitions.retry(command, timezone.now(), why, sent_at=sent_at)
         except mqtt.MqttError as error:
             self._hang_up()
             transitions.retry(command, timezone.now(), str(error))
-        except ValueError as error:  # paho will not send such a message
+        except ValueError as error:  # paho refuses such a message.
             transitions.fail(command, timezone.now(), f"it cannot be published: {error}")
         else:
             self._used, self._failures = time.monotonic(), 0
@@ -148,7 +149,7 @@ class Sender:
         return self._connection
 
     def _hang_up(self) -> None:
-        """What this connection did not get acknowledged must not be sent by it later, behind our back."""
+        """Close the connection, so that it does not send unacknowledged messages again later on its own."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -170,10 +171,10 @@ class Sender:
 
 
 def _conclude(command: DeviceCommand, message: mqtt.Outgoing, ack: mqtt.Ack, sent_at: datetime) -> bool:
-    """Write down what the broker said; whether it has the command, and nobody knew that before."""
+    """Record the broker's ack; return whether it accepted the command and that was not recorded before."""
     now = timezone.now()
     if ack.code == NO_SUBSCRIBERS:
-        transitions.retry(command, now, f"nobody is subscribed to {message.topic}: the device is away")
+        transitions.retry(command, now, f"there is no subscriber to {message.topic}: the device is away")
         return False
     if ack.is_failure:
         error = f"the broker refused a message to {message.topic}: {ack.reason} (0x{ack.code:02x})"

@@ -1,8 +1,8 @@
-"""The steps of a command, each one conditional UPDATE: of two processes that try, one succeeds.
+"""The steps of a command. Each is one conditional UPDATE, so of two processes that try it, one succeeds.
 
-A command is claimed before it is published, for the time of a lease. Claiming counts *attempts* up, and every
-later step of that attempt names its number: who lost the lease changes nothing any more, except that an ack is
-always recorded, because it is true.
+A process claims a command before it publishes it, for the time of a lease. The claim increments *attempts*, and
+every later step of that attempt carries its number. A process that lost the lease can change nothing more, except
+that an ack is always recorded, because it is true.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from devicehub.backoff import Backoff
 from devicehub.db import clock
 from devicehub.models import OPEN_STATES, CommandState, DeviceCommand
 
-LEASE = timedelta(seconds=30)  # longer than connecting and publishing may take together
+LEASE = timedelta(seconds=30)  # A lease must be longer than connecting and publishing take together.
 RETRY = Backoff((1, 2, 5, 10, 20, 30))  # seconds between attempts
-LONGEST_ERROR = 500  # characters that are kept of an error
+LONGEST_ERROR = 500  # A longer error is cut to this many characters.
 SENDABLE = (CommandState.QUEUED, CommandState.SENT)
 
 
 def due(now: datetime, most: int) -> list[DeviceCommand]:
-    """Those to be sent, and those whose deadline has passed; one query of an index that holds open ones only.
+    """Return at most *most* commands that are to be sent or to expire, by one query of the index of open commands.
 
-    Of those that became due together, as when their device came back, the one that was queued first is first.
+    Of commands that became due together, such as when their device came back, the one that was queued first is first.
     """
     return list(DeviceCommand.objects.filter(due_at__lte=now).order_by("due_at", "queued_at")[:most])
 
 
 def amend_times(now: datetime) -> None:
-    """Set right what a clock that was ahead has written, so that nothing waits for that time to come.
+    """Correct times that a clock ahead of ours has written, so that no command waits for them.
 
-    The next attempt is now, and a process that claimed a command then has ended. Deadlines stay: that it is this
-    clock which is wrong, and behind, cannot be told, and then commands would expire unsent.
+    The next attempt becomes due now, and leases of that time end now. Deadlines stay: the wrong clock may be ours,
+    and behind, and then commands would expire unsent.
     """
     beyond = now + LEASE + clock.AHEAD
     waiting = DeviceCommand.objects.filter(state__in=OPEN_STATES)
@@ -47,7 +47,7 @@ def amend_times(now: datetime) -> None:
 
 
 def claim(command: DeviceCommand, now: datetime) -> bool:
-    """Whether this process may publish *command* now, and nobody else."""
+    """Claim *command*; return whether this process, and no other, may publish it now."""
     until = now + LEASE
     claimed = _free(command, now).filter(state__in=SENDABLE, attempts=command.attempts)
     if not claimed.update(attempts=F("attempts") + 1, leased_until=until, due_at=until):
@@ -57,16 +57,16 @@ def claim(command: DeviceCommand, now: datetime) -> bool:
 
 
 def record_sent(command: DeviceCommand, state: CommandState, sent_at: datetime, now: datetime) -> bool:
-    """The broker acknowledged it (ACKNOWLEDGED), or it went out with QoS 0 (SENT); False if that is known.
+    """Record that the broker acknowledged it (ACKNOWLEDGED) or that it was sent with QoS 0 (SENT).
 
-    The reply may have been quicker than the ack: then the state stays.
+    Return False if that was recorded before. If the reply came before the ack, the state stays.
     """
     times: dict[str, datetime] = {"sent_at": sent_at}
     if state == CommandState.ACKNOWLEDGED:
         times["acknowledged_at"] = now
         new = DeviceCommand.objects.filter(pk=command.pk, acknowledged_at=None)
     else:
-        # Or by this attempt, after one of which nobody knows how far it came.
+        # An earlier attempt may have set sent_at without success: then the number of this attempt decides.
         ours = Q(sent_at=None) | Q(state__in=SENDABLE, attempts=command.attempts)
         new = DeviceCommand.objects.filter(ours, pk=command.pk)
     is_open = Q(state__in=SENDABLE)
@@ -81,18 +81,18 @@ def record_sent(command: DeviceCommand, state: CommandState, sent_at: datetime, 
 
 
 def retry(command: DeviceCommand, now: datetime, error: str, *, sent_at: datetime | None = None) -> None:
-    """The attempt that was claimed failed; the next one is later. *sent_at*: it went out, without an ack."""
+    """Record that the claimed attempt failed, and put off the next one. With *sent_at* it was sent without an ack."""
     changes: dict[str, Any] = {} if sent_at is None else {"state": CommandState.SENT, "sent_at": sent_at}
     _put_off(command, error, now + timedelta(seconds=RETRY.after(command.attempts)), **changes)
 
 
 def postpone(command: DeviceCommand, error: str, until: datetime) -> None:
-    """No attempt was made: the broker is away."""
+    """Put the next attempt off without counting a failure, because the broker is away."""
     _put_off(command, error, until)
 
 
 def _put_off(command: DeviceCommand, error: str, until: datetime, **changes: Any) -> None:
-    # A lease that was over when *command* was read stays: whose it was may have published before it ended.
+    # A lease that had ended when *command* was read stays: its process may have published before it ended.
     DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
         error=make_storable(error, LONGEST_ERROR),
         leased_until=command.leased_until,
@@ -102,7 +102,7 @@ def _put_off(command: DeviceCommand, error: str, until: datetime, **changes: Any
 
 
 def hasten(device_keys: Collection[str], now: datetime) -> None:
-    """These devices were heard: what waits for them is tried now. What another process works on stays."""
+    """Make waiting commands of these devices due now, since the devices were heard; leave leased ones alone."""
     free = Q(leased_until=None) | Q(leased_until__lte=now)
     waiting = DeviceCommand.objects.filter(
         free, device_key__in=device_keys, due_at__gt=now, state=CommandState.QUEUED
@@ -113,7 +113,7 @@ def hasten(device_keys: Collection[str], now: datetime) -> None:
 
 
 def fail(command: DeviceCommand, now: datetime, error: str) -> None:
-    """It cannot be sent, and trying again would not help."""
+    """End *command* as failed: it cannot be sent, and a retry would not help."""
     DeviceCommand.objects.filter(pk=command.pk, state__in=SENDABLE, attempts=command.attempts).update(
         state=CommandState.FAILED,
         error=make_storable(error, LONGEST_ERROR),
@@ -124,7 +124,7 @@ def fail(command: DeviceCommand, now: datetime, error: str) -> None:
 
 
 def expire(command: DeviceCommand, now: datetime) -> None:
-    """Its deadline has passed without an answer."""
+    """End *command* as expired: its deadline has passed without an answer."""
     why = "it was not sent" if command.sent_at is None else "no answer came"
     if command.sent_at is None and command.leased_until is not None:
         why = "the process that was sending it ended, and no answer came"
@@ -139,7 +139,7 @@ def expire(command: DeviceCommand, now: datetime) -> None:
 
 
 def cancel(command: DeviceCommand, now: datetime) -> bool:
-    """False when it is not queued any more, is being published, or may have been by a process that ended meanwhile."""
+    """Cancel *command*; return False if it is not queued, is being published, or may have been by an ended process."""
     return bool(
         DeviceCommand.objects.filter(pk=command.pk, state=CommandState.QUEUED, leased_until=None).update(
             state=CommandState.CANCELLED, ended_at=now, due_at=None, leased_until=None
@@ -148,5 +148,5 @@ def cancel(command: DeviceCommand, now: datetime) -> bool:
 
 
 def _free(command: DeviceCommand, now: datetime) -> QuerySet[DeviceCommand]:
-    """*command*, if nobody holds a lease on it."""
+    """Return a query set of *command*, empty while a process holds a lease on it."""
     return DeviceCommand.objects.filter(Q(leased_until=None) | Q(leased_until__lte=now), pk=command.pk)

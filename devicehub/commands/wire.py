@@ -1,4 +1,4 @@
-"""A command as it is on the wire, and who we are when we publish it."""
+"""The message of a command, and the connection and client id with which this process publishes it."""
 
 from __future__ import annotations
 
@@ -18,29 +18,28 @@ from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DeviceCommand
 
-LONGEST_EXPIRY = (
-    0xFFFFFFFF  # seconds: the message expiry interval is a four byte integer (MQTT 5.0, 3.3.2.3.3)
-)
+# Seconds: the message expiry interval is a four byte integer (MQTT 5.0, 3.3.2.3.3).
+LONGEST_EXPIRY = 0xFFFFFFFF
 LONGEST_HOST = 32  # characters
 LONGEST_CLIENT_ID = 100  # characters; a broker has to take 23 and may refuse more (MQTT 5.0, 3.1.3.1)
 
 
 class Undeliverable(DevicehubError):
-    """There is nobody to send the command to, or it does not exist any more."""
+    """The device or the declaration of the command is gone, or the device is disabled."""
 
 
 class Envelope(NamedTuple):
     """A message, and the device it goes to."""
 
     device: BaseDevice
-    sender: type[Any]  # of the signal that tells of it
+    sender: type[Any]  # The sender of the signal device_command_sent.
     message: mqtt.Outgoing
 
 
 def envelope(command: DeviceCommand, now: datetime) -> Envelope:
-    """The message of *command* as of *now*. Raises Undeliverable.
+    """Return the message of *command* as of *now*. Raises Undeliverable.
 
-    On MQTT 5 the broker drops it at the deadline, and the device is told where to answer.
+    With MQTT 5 the broker drops it at the deadline, and it names the response topic.
     """
     try:
         kind, device_id = registry.resolve(command.device_key)
@@ -70,17 +69,17 @@ def envelope(command: DeviceCommand, now: datetime) -> Envelope:
 def connect(more: str = "") -> mqtt.Connection:
     """Connect to the broker of MQTT_URL, under a client id that ends with *more*. Raises MqttError, InvalidAddress.
 
-    Each connection has a client id of its own: of two under one client id each throws the other out.
+    Each connection has a client id of its own: a broker closes the older of two under one client id.
     """
     address = mqtt.BrokerAddress.parse(settings.mqtt_url)
     return mqtt.Connection(address, client_id(address.username, more), version=settings.mqtt_version)
 
 
 def client_id(username: str | None, more: str = "") -> str:
-    """`<username>-commands-<host>-<pid>-<random><more>`: of this process alone, and the same until it ends.
+    """Return `<username>-commands-<host>-<pid>-<random><more>`, unique to this process and constant until it ends.
 
-    An account has all ids that begin with its name and `-`. The host is the end of its name, where pods of one
-    deployment differ: at most 32 characters, and fewer where the id would have more than 100.
+    An account may use all client ids that begin with its name and `-`. The host is the end of the host name, where
+    pods of one deployment differ: at most 32 characters, and fewer if the id would have more than 100.
     """
     first, last = f"{username or 'devicehub'}-commands-", f"-{os.getpid()}-{_random}{more}"
     host = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname())
@@ -89,7 +88,7 @@ def client_id(username: str | None, more: str = "") -> str:
 
 
 def _draw() -> None:
-    """Two containers may have one host name and the process id 1, so that these alone name no process."""
+    """Draw random digits for the client id: two containers may share a host name and the process id 1."""
     global _random
     _random = secrets.token_hex(4)
 

@@ -1,4 +1,4 @@
-"""What commands that take long have in common: a signal stops them; those that change many rows go in batches."""
+"""Base classes of long commands: a signal stops them, and commands that change many rows work in batches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from devicehub.management.progress import counting, positive
 
 
 class StoppableCommand(DatabaseCommand):
-    """A command that takes long and ends in order on SIGTERM and on ctrl-c."""
+    """A long command that stops cleanly on SIGTERM and on ctrl-c."""
 
-    verb = "deleted"  # what happens to the rows that are counted on a terminal
+    verb = "deleted"  # The line of progress on a terminal says this of the rows.
 
     @contextmanager
     def pace(self, batch: int = Pace.rows, *, stopped: str) -> Iterator[Pace]:
-        """Give the pace of the block, which a signal ends. CommandError with the text *stopped* when one did."""
+        """Yield the pace of the block, which a signal stops. Raise CommandError with the text *stopped* then."""
         with counting(self.stderr, self.verb) as report:
             pace = Pace(rows=batch, report=report)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -32,8 +32,13 @@ class StoppableCommand(DatabaseCommand):
 
 
 class BatchCommand(StoppableCommand):
-    """One with `--batch`, which ends after the batch at hand."""
+    """A command with `--batch`. It stops after the current batch."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add `--batch`; a command with arguments of its own calls this too."""
-        parser.add_argument("--batch", type=positive, default=Pace.rows, help="rows of one transaction")
+        parser.add_argument(
+            "--batch",
+            type=positive,
+            default=Pace.rows,
+            help="rows per transaction (default: %(default)s)",
+        )

@@ -1,4 +1,4 @@
-"""What commands that take long have in common: a line that counts, on a terminal only."""
+"""The line of progress of long commands, on a terminal only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.template.defaultfilters import pluralize
 
 @contextmanager
 def counting(stream: Any, verb: str) -> Iterator[Callable[[int], None]]:
-    """A function that is told of more rows and shows their sum on *stream*, if that is a terminal."""
+    """Yield a function that adds a number of rows and shows the sum on *stream*, if that is a terminal."""
     total = 0
 
     def more(count: int) -> None:
@@ -27,7 +27,7 @@ def counting(stream: Any, verb: str) -> Iterator[Callable[[int], None]]:
 
 
 def positive(text: str) -> int:
-    """A positive whole number; argparse shows the error as it is."""
+    """Return *text* as a positive whole number. Raise ArgumentTypeError, whose text argparse shows."""
     if not text.isdecimal() or int(text) == 0:
-        raise ArgumentTypeError(f"{text!r} is no positive whole number")
+        raise ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)

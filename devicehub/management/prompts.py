@@ -1,4 +1,4 @@
-"""Ask for a password: never as an argument, which every process of the machine can read."""
+"""Prompts for a password. It is never an argument, since every process of the machine can read arguments."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from django.core.management.base import CommandError
 
 
 def read_password() -> str:
-    """A password typed twice at the terminal, or the first line of standard input where that is none."""
+    """Return a password typed twice at the terminal, or the first line of standard input if there is no terminal."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     password = getpass.getpass("New password: ")
     if password != getpass.getpass("Again: "):
-        raise CommandError("The two are not the same; nothing was changed")
+        raise CommandError("The two passwords differ; nothing was changed. Run the command again")
     return password

@@ -137,7 +137,7 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     """
     found = preview(kind, device_id)
     if found.is_empty:
-        raise NothingThere(f"There is no {kind.key(device_id)}, and nothing is left of one")
+        raise NothingThere(f"There is no {kind.key(device_id)}, and no data of it is left")
     device = kind.device_model.objects.filter(device_id=device_id).first()
     done = Erased()
     with transaction.atomic():

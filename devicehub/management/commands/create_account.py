@@ -1,4 +1,4 @@
-"""`manage.py create_account NAME`: an identity for a service, with a password that is shown once."""
+"""`manage.py create_account NAME`: create a service account and show its password once."""
 
 from __future__ import annotations
 
@@ -16,52 +16,55 @@ from devicehub.management.prompts import read_password
 
 
 class Command(DatabaseCommand):
-    help = "Create a service account and print its password, this once."
+    help = "Create a service account and print its password, which is shown only once."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", help="its MQTT username")
+        parser.add_argument("name", help="MQTT username of the account")
         kind = parser.add_mutually_exclusive_group()
-        kind.add_argument("--superuser", action="store_true", help="no topic rule applies to it")
+        kind.add_argument("--superuser", action="store_true", help="exempt the account from all topic rules")
         kind.add_argument(
             "--ingest",
             action="store_true",
-            help="it may receive all data, status and reply, publish all cmd, and nothing else",
+            help="let the account receive all data, status and reply topics, publish all cmd topics, and nothing else",
         )
         parser.add_argument(
             "--clear-retained",
             action="store_true",
-            help="with --ingest: it may also clear what brokers retain of devices that ended, on all their topics",
+            help="with --ingest: let the account also clear retained messages of deleted and disabled devices",
         )
-        parser.add_argument(
-            "--rotate", action="store_true", help="give an account that exists a new password"
-        )
+        parser.add_argument("--rotate", action="store_true", help="give an existing account a new password")
         parser.add_argument(
             "--overlap",
             type=duration,
-            help="with --rotate: how long the old password stays valid; now if not given",
+            help="with --rotate: how long the old password stays valid, such as 24h (default: not at all)",
         )
         parser.add_argument(
-            "--ask", action="store_true", help="with --rotate: a password of your choice, asked for"
+            "--ask", action="store_true", help="with --rotate: prompt for a password of your choice"
         )
         parser.add_argument(
             "--grant-only",
             action="store_true",
-            help="with --ingest: add the grants for new device types to an account that exists",
+            help="with --ingest: add the grants for new device types to an existing account",
         )
         parser.add_argument(
-            "--client-id", action="append", default=[], help="it may connect as this; may end in *"
+            "--client-id",
+            action="append",
+            default=[],
+            help="client id that the account may connect with; may end in *, and be given several times",
         )
         parser.add_argument("--json", action="store_true", help="print username and password as JSON")
 
     def handle(self, *, name: str, client_id: list[str], **options: Any) -> str:
         if (options["ask"] or options["overlap"]) and not options["rotate"]:
-            raise CommandError("--ask and --overlap need --rotate: make the account first")
+            raise CommandError("--ask and --overlap need --rotate: create the account first")
         if options["ask"] and options["overlap"]:
             raise CommandError("--ask ends the old password now: leave --overlap out")
         if options["clear_retained"] and not options["ingest"]:
-            raise CommandError("--clear-retained needs --ingest: it is that account that clears")
+            raise CommandError(
+                "--clear-retained needs --ingest: only an ingest account clears retained messages"
+            )
         if options["rotate"] and (options["superuser"] or options["ingest"] or client_id):
-            raise CommandError("--rotate changes the password alone: the rest is changed in the admin")
+            raise CommandError("--rotate changes only the password: change the rest in the admin")
         if options["rotate"]:
             return _rotate(name, options)
         if options["grant_only"]:
@@ -77,13 +80,15 @@ class Command(DatabaseCommand):
         )
         if options["json"]:
             return json.dumps({"username": name, "password": password})
-        return f"The account {name} has the password {password}\nIt is shown this once."
+        return f"The account {name} has the password {password}\nIt is shown only once."
 
 
 def _grant(name: str, *, ingest: bool, clear_retained: bool) -> str:
     account = Account.objects.filter(username=name).first()
     if account is None or not ingest:
-        raise CommandError(f"--grant-only needs --ingest, and an account {name} that exists")
+        raise CommandError(
+            f"--grant-only needs --ingest, and an existing account: is there an account {name}?"
+        )
     added = provisioning.grant_ingest(account, clear_retained=clear_retained)
     return f"{added} grants added to the account {name}"
 
@@ -100,4 +105,4 @@ def _rotate(name: str, options: dict[str, Any]) -> str:
     if options["json"]:
         return json.dumps({"username": name, "password": password})
     ends = f"is valid until {until:%Y-%m-%d %H:%M} UTC" if until else "has ended"
-    return f"The account {name} has the new password {password}\nIt is shown this once; the old one {ends}."
+    return f"The account {name} has the new password {password}\nIt is shown only once; the old one {ends}."

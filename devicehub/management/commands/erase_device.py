@@ -1,4 +1,4 @@
-"""`manage.py erase_device TYPE DEVICE_ID`: remove everything that is stored of a device."""
+"""`manage.py erase_device TYPE DEVICE_ID`: remove a device and everything that is stored about it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from devicehub.retention import pruning
 
 
 class Command(BatchCommand):
-    help = "Remove a device and everything that is stored of it, history included."
+    help = "Remove a device and everything that is stored about it, history included."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
-        parser.add_argument("device_id")
+        parser.add_argument("device_id", help="id of the device, which may be deleted already")
         parser.add_argument("--dry-run", action="store_true", help="count, and remove nothing")
-        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument("--yes", action="store_true", help="erase without confirmation")
         super().add_arguments(parser)
         parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
@@ -30,16 +30,16 @@ class Command(BatchCommand):
         kind = provisioning.kind_of(options["type"])
         key, found = kind.key(device_id), removal.preview(kind, device_id)
         if found.is_empty:
-            raise CommandError(f"There is no {key}, and nothing is left of one")
+            raise CommandError(f"There is no {key}, and no data of it is left")
         if options["dry_run"]:
             return _report(f"{key} would be erased", found, as_json=options["json"])
-        if not options["yes"] and not _agreed(key, found):
-            raise CommandError("Nothing was changed; --yes does it without asking")
-        stopped = f"Stopped: {key} is disabled and not gone yet; run it again"
+        if not options["yes"] and not _confirmed(key, found):
+            raise CommandError("Nothing was changed; --yes erases without confirmation")
+        stopped = f"Stopped: {key} is disabled, but not erased yet; run the command again"
         with self.pace(batch, stopped=stopped) as pace:
             try:
                 done = removal.erase(kind, device_id, pace)
-            except IntegrityError as error:  # and so ProtectedError and RestrictedError
+            except IntegrityError as error:  # ProtectedError and RestrictedError are subclasses.
                 reason = str(error.args[0] if error.args else error).partition("\n")[0]
                 raise CommandError(f"{key} cannot be deleted: {reason}") from error
         retained.clear()
@@ -47,7 +47,7 @@ class Command(BatchCommand):
         return _report(f"{key} is erased", done, as_json=options["json"])
 
 
-def _agreed(key: str, found: Erased) -> bool:
+def _confirmed(key: str, found: Erased) -> bool:
     if not sys.stdin.isatty():
         return False
     return input(f"{_report(f'{key} would be erased', found)}\nType {key} to erase it: ").strip() == key

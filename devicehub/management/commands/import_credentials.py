@@ -1,4 +1,4 @@
-"""`manage.py import_credentials FILE --type TYPE`: a fleet moves over without touching a device."""
+"""`manage.py import_credentials FILE --type TYPE`: move a fleet without changes on the devices."""
 
 from __future__ import annotations
 
@@ -23,20 +23,22 @@ SHOWN = 50  # rows of the table; --json shows all
 
 class Command(DatabaseCommand):
     help = (
-        "Read usernames and password hashes (mosquitto_passwd, go-auth, Django, passlib; a password file or "
-        "a CSV) and say what would become of each row. With --apply do it; refused rows are left out."
+        "Read usernames and password hashes (mosquitto_passwd, go-auth, Django, passlib) from a password file or "
+        "a CSV, and print the outcome of each row. Only --apply writes; refused rows are left out."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file")
-        parser.add_argument("--type", required=True, help="the device type that the rows are of")
+        parser.add_argument("file", help="a password file or a CSV, in UTF-8")
+        parser.add_argument("--type", required=True, help="the device type of the rows")
         write = parser.add_mutually_exclusive_group()
         write.add_argument(
-            "--dry-run", action="store_true", help="only say what would become of each row (default)"
+            "--dry-run", action="store_true", help="only print the outcome of each row (default)"
         )
-        write.add_argument("--apply", action="store_true", help="write; without it nothing changes")
-        parser.add_argument("--replace", action="store_true", help="overwrite credentials that exist here")
-        parser.add_argument("--utf8-salt", action="store_true", help="go-auth ran with salt_encoding utf-8")
+        write.add_argument("--apply", action="store_true", help="write the rows that are not refused")
+        parser.add_argument("--replace", action="store_true", help="overwrite existing credentials")
+        parser.add_argument(
+            "--utf8-salt", action="store_true", help="read go-auth's salts as text (salt_encoding utf-8)"
+        )
         parser.add_argument("--json", action="store_true", help="print every row's verdict as JSON")
 
     def handle(self, *, file: str, utf8_salt: bool, **options: Any) -> None:
@@ -61,7 +63,7 @@ class Command(DatabaseCommand):
 
 
 def _described(row: Row) -> dict[str, Any]:
-    """Return *row* as JSON takes it, without the hash."""
+    """Return the fields of *row* for JSON, without the hash."""
     return {
         "line": row.line,
         "username": row.username,
@@ -87,7 +89,7 @@ def _for_people(rows: list[Row], written: int | None) -> str:
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in RowOutcome)
     more = len(rows) - SHOWN
     rest = f"({more} more row{pluralize(more)}; --json shows all)\n" if more > 0 else ""
-    end = "Nothing is written: run again with --apply."
+    end = "Nothing was written: run it again with --apply."
     if written is not None:
         end = f"{written} device{pluralize(written)} written."
     return f"{capture.get()}{rest}{summary}. {end}"

@@ -1,4 +1,4 @@
-"""`manage.py list_commands [TYPE [DEVICE_ID]]`: the commands that wait, and why."""
+"""`manage.py list_commands [TYPE [DEVICE_ID]]`: list the commands that wait, and why."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from devicehub import provisioning
 from devicehub.commands import description
 from devicehub.models import CommandState, DeviceCommand
 
-SHOWN = 100  # commands
+SHOWN = 100  # At most this many commands are shown without --json.
 
 
 class Command(DatabaseCommand):
     help = "Show the commands that wait to be sent or answered, the newest first."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("type", nargs="?", default="", help="only of this device type")
-        parser.add_argument("device_id", nargs="?", default="", help="only of this device")
+        parser.add_argument("type", nargs="?", default="", help="only commands to this device type")
+        parser.add_argument("device_id", nargs="?", default="", help="only commands to this device")
         parser.add_argument(
-            "--state", choices=CommandState.values, action="append", help="those in this state instead"
+            "--state",
+            choices=CommandState.values,
+            action="append",
+            help="show the commands in this state instead; may be given several times",
         )
-        parser.add_argument("--json", action="store_true", help="all of them, as JSON")
+        parser.add_argument("--json", action="store_true", help="print all of them as JSON")
 
     def handle(self, **options: Any) -> str:
-        # The second is so until a command is over.
+        # A command has a due_at until it ends.
         states = Q(state__in=options["state"]) if options["state"] else Q(due_at__isnull=False)
         found = _chosen(options["type"], options["device_id"]).filter(states)
         if options["json"]:
@@ -45,7 +48,7 @@ class Command(DatabaseCommand):
 
 
 def _chosen(slug: str, device_id: str) -> QuerySet[DeviceCommand]:
-    """Those of one type or device. A device that was deleted has a history, one that never was is an error."""
+    """Return the commands to one type or device. Raise UnknownDevice if there never was such a device."""
     every = DeviceCommand.objects.all()
     if not slug:
         return every
@@ -63,7 +66,7 @@ def _table(commands: list[DeviceCommand]) -> str:
     for command in commands:
         what = f"{command.id}\n{command.name} to {command.device_key}\n{description.reason(command)}"
         cells = (what, command.state, f"{command.deadline:%Y-%m-%d %H:%M:%S}")
-        table.add_row(*map(Text, cells))  # whose brackets are not rich's
+        table.add_row(*map(Text, cells))  # rich would read brackets in a str as markup.
     console = Console(file=sys.stdout)
     with console.capture() as capture:
         console.print(table)

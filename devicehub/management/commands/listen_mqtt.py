@@ -1,6 +1,6 @@
-"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until it is told to stop.
+"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until a signal stops it.
 
-Also what there is to do about the session of such a worker at the broker: make it, begin it anew, give it up.
+It also manages the worker's session at the broker: create it, replace it, or retire it.
 """
 
 from __future__ import annotations
@@ -23,32 +23,34 @@ from devicehub.worker.process import Identity, Process
 
 class Command(DatabaseCommand):
     help = "Subscribe to the topics of all devices and store what they publish."
-    is_short = False  # whether it ends by itself, and one line says what it did
+    is_short = False  # True for a call that ends by itself and prints one line.
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--worker", type=int, default=1, help="number of this worker, from 1")
+        parser.add_argument(
+            "--worker", type=int, default=1, help="number of this worker, from 1 (default: %(default)s)"
+        )
         parser.add_argument(
             "--metrics",
             type=_endpoint,
             metavar="[HOST:]PORT",
-            help="answer Prometheus there; the host is 127.0.0.1 if not given",
+            help="serve metrics for Prometheus at this address (default host: 127.0.0.1)",
         )
 
         only = parser.add_mutually_exclusive_group()
         only.add_argument(
             "--subscribe-only",
             action="store_true",
-            help="make the session at the broker, which keeps messages from then on, and end",
+            help="create the session at the broker, which keeps messages from then on, and exit",
         )
         only.add_argument(
             "--retire",
             action="store_true",
-            help="end the subscriptions of this worker, store what waits for it, and end",
+            help="end the subscriptions of this worker, store the messages that wait for it, and exit",
         )
         parser.add_argument(
             "--begin-anew",
             action="store_true",
-            help="first end the session at the broker: what waits there for this worker is lost",
+            help="first end the session at the broker; the messages that wait there for this worker are lost",
         )
 
     def handle(
@@ -62,7 +64,9 @@ class Command(DatabaseCommand):
         **options: Any,
     ) -> str:
         if retire and begin_anew:
-            raise CommandError("--retire stores what --begin-anew would lose: give one of them")
+            raise CommandError(
+                "--retire stores the messages that --begin-anew discards: use only one of them"
+            )
         self.is_short = subscribe_only or retire
         process = Process(Identity.of(worker, retires=retire), report=self._report, on_batch=self._count)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,7 +87,7 @@ class Command(DatabaseCommand):
     def _report(self, text: str) -> None:
         if self.is_short and text.startswith("connected to"):
             return
-        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not end ingest
+        with contextlib.suppress(OSError, ValueError):  # A full disk or a closed pipe must not end ingest.
             self.stderr.write(text)
 
     def _count(self, outcomes: Counter[Outcome]) -> None:
@@ -93,10 +97,10 @@ class Command(DatabaseCommand):
 
 
 def _endpoint(text: str) -> tuple[str, int]:
-    """[HOST:]PORT, an IPv6 address in brackets. Raises ArgumentTypeError."""
+    """Return host and port of `[HOST:]PORT`, with an IPv6 address in brackets. Raise ArgumentTypeError."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise ArgumentTypeError(f"{text!r} is no [HOST:]PORT with a port from 1 to 65535")
+        raise ArgumentTypeError(f"{text!r} is not [HOST:]PORT with a port from 1 to 65535")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
@@ -104,7 +108,7 @@ def _expose(process: Process, host: str, port: int) -> None:
     try:
         process.serve_metrics(host, port)
     except OSError as error:
-        raise CommandError(f"--metrics: nothing can be served at {host}, port {port} ({error})") from error
+        raise CommandError(f"--metrics: cannot listen on {host}, port {port} ({error})") from error
 
 
 def _subscribed(identity: Identity, *, was_resumed: bool) -> str:
@@ -114,7 +118,7 @@ def _subscribed(identity: Identity, *, was_resumed: bool) -> str:
 
 
 def _described(worker: Worker) -> str:
-    unwanted = f", {worker.unwanted} of earlier settings left out" if worker.unwanted else ""
+    unwanted = f", {worker.unwanted} ignored from earlier settings" if worker.unwanted else ""
     return f"{_counted(worker.outcomes)}{unwanted}"
 
 

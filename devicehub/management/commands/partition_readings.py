@@ -1,4 +1,4 @@
-"""`manage.py partition_readings TYPE`: the readings of a type in partitions by time, on PostgreSQL."""
+"""`manage.py partition_readings TYPE`: divide the readings of a type into partitions by time, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -22,25 +22,30 @@ class Command(StoppableCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
         parser.add_argument(
-            "--by", choices=("month", "week"), default="month", help="what one partition holds"
+            "--by",
+            choices=("month", "week"),
+            default="month",
+            help="the period of one partition (default: %(default)s)",
         )
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="describe the division, and change nothing"
+        )
+        parser.add_argument("--yes", action="store_true", help="divide without confirmation")
 
     def handle(self, *, by: str, **options: Any) -> str:
         made = division.plan(provisioning.kind_of(options["type"]), by)
         if options["dry_run"]:
             return _described(made)
-        if not options["yes"] and not self._agreed(made):
-            raise CommandError("Nothing was changed; --yes does it without asking")
-        with self.pace(stopped="Stopped; the table is as it was") as pace:
+        if not options["yes"] and not self._confirmed(made):
+            raise CommandError("Nothing was changed; --yes divides without confirmation")
+        with self.pace(stopped="Stopped; the table is unchanged") as pace:
             try:
                 division.convert(made, pace)
             except (DatabaseError, NotPartitioned) as error:
-                raise CommandError(f"The table is as it was: {error}") from error
+                raise CommandError(f"The table is unchanged: {error}") from error
         return f"{made.table} has {_partitions(made)}"
 
-    def _agreed(self, made: Plan) -> bool:
+    def _confirmed(self, made: Plan) -> bool:
         if not sys.stdin.isatty():
             return False
         self.stdout.write(_described(made))

@@ -1,4 +1,4 @@
-"""`manage.py provision_devices TYPE --count N --prefix P --output FILE|-`: devices with their credentials."""
+"""`manage.py provision_devices TYPE --count N --prefix P --output FILE|-`: create devices with credentials."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from devicehub import provisioning
 from devicehub.kinds.registry import Kind
 from devicehub.models import validate_device_id
 
-BEGIN = "["  # of the file
+BEGIN = "["  # The file begins with this.
 
 
 class Command(DatabaseCommand):
-    help = "Create devices and write their credentials, once, to a new file that only its owner can read."
+    help = "Create devices and write their credentials to a new file that only its owner can read."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
-        parser.add_argument("--count", type=int, required=True)
+        parser.add_argument("--count", type=int, required=True, help="number of devices")
         parser.add_argument("--prefix", required=True, help="ids are PREFIX001, PREFIX002, ...")
         parser.add_argument("--output", required=True, help="a new file, or - for standard output")
 
@@ -42,13 +42,13 @@ class Command(DatabaseCommand):
             with _opened(output) as file:
                 self._provision(kind, prefix, count, file)
         except FileExistsError as error:
-            raise CommandError(f"{output} exists; name a new file") from error
+            raise CommandError(f"{output} exists already; give the name of a new file") from error
         except OSError as error:
             raise CommandError(f"{output} cannot be written: {error.strerror}") from error
         self.stderr.write(f"Provisioned {count} device{pluralize(count)} of type {kind.slug}")
 
     def _provision(self, kind: Kind, prefix: str, count: int, file: IO[str]) -> None:
-        """Each line is on its way to the disk before its device exists: no crash leaves a device unknown."""
+        """Create the devices. Each line is on the disk before the commit of its device, so no crash loses one."""
         file.write(BEGIN)
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             ids = provisioning.next_ids(kind, prefix, count)
@@ -71,7 +71,7 @@ def _opened(output: str) -> Iterator[IO[str]]:
         with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             yield file
     except (provisioning.IdentityTaken, ValidationError):
-        if os.path.getsize(output) <= len(BEGIN):  # no device was made, so the same call may be tried again
+        if os.path.getsize(output) <= len(BEGIN):  # No device was created, so the same call can be retried.
             os.remove(output)
         raise
 

@@ -1,4 +1,4 @@
-"""`manage.py prune_telemetry [TYPE]`: take away what the device types do not keep any more, in small portions."""
+"""`manage.py prune_telemetry [TYPE]`: delete expired rows of the device types, in small portions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from devicehub.retention.pruning import Pruned
 
 
 class Command(BatchCommand):
-    help = "Delete readings, messages, rollups and quarantined messages that are older than what is kept."
+    help = "Delete readings, messages, rollups and quarantined messages whose time to keep is over."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", nargs="?", help="only this device type, and not the quarantine")
         parser.add_argument(
             "--older-than",
             type=duration,
-            help="with a type: take this for its keep_readings and keep_messages, such as 30d",
+            help="with a type: use this time, such as 30d, for its keep_readings and keep_messages",
         )
         parser.add_argument("--dry-run", action="store_true", help="count, and delete nothing")
         super().add_arguments(parser)
@@ -36,11 +36,11 @@ class Command(BatchCommand):
 
     def handle(self, *, older_than: timedelta | None, batch: int, **options: Any) -> str:
         if older_than is not None and not options["type"]:
-            raise CommandError("--older-than needs a type: it would go for all of them")
+            raise CommandError("--older-than needs a type: without one it would apply to all types")
         if older_than is not None and older_than < timedelta(hours=1):
-            raise CommandError("--older-than is at least 1h: readings go by whole hours")
+            raise CommandError("--older-than must be at least 1h: readings are deleted by whole hours")
         report: dict[str, list[Pruned]] = {}
-        stopped = "Stopped before the end; what is gone is gone, run it again"
+        stopped = "Stopped before the end; rows deleted so far stay deleted, run it again"
         with self.pace(batch, stopped=stopped) as pace:
             try:
                 for kind in _kinds(options["type"]):
@@ -54,7 +54,7 @@ class Command(BatchCommand):
                         pruning.preview_quarantine() if options["dry_run"] else pruning.prune_quarantine(pace)
                     ]
             except IntegrityError as error:
-                raise CommandError(f"Another table refers to rows that should go: {error}") from error
+                raise CommandError(f"Another table refers to rows that are to be deleted: {error}") from error
             pruning.settle_file()
         if options["json"]:
             return json.dumps(
@@ -78,5 +78,5 @@ def _line(name: str, done: Pruned, *, dry_run: bool) -> str:
     dropped = (
         f" and {done.partitions} partition{pluralize(done.partitions)} dropped" if done.partitions else ""
     )
-    verb = "would go" if dry_run else "deleted"
+    verb = "would be deleted" if dry_run else "deleted"
     return f"{what}: {done.deleted} {verb}{dropped}, older than {done.before:%Y-%m-%d %H:%M} UTC{oldest}"

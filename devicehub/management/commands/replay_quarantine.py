@@ -1,4 +1,4 @@
-"""`manage.py replay_quarantine`: try once more to store what could not be stored."""
+"""`manage.py replay_quarantine`: try again to store quarantined messages."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from devicehub.messages.message import FailureReason, Outcome
 
 
 class Command(DatabaseCommand):
-    help = "Send quarantined messages through ingest again, each at most once with success."
+    help = "Send quarantined messages through ingest again. A message is stored at most once."
     stopping = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--reason", choices=[reason.value for reason in FailureReason], default="")
-        parser.add_argument("--device", default="", help="of this device, such as weatherstation/STATION-001")
-        parser.add_argument("--id", type=int, help="only the row of this number")
         parser.add_argument(
-            "--dry-run", action="store_true", help="say how many there are, and change nothing"
+            "--reason",
+            choices=[reason.value for reason in FailureReason],
+            default="",
+            help="only messages that failed for this reason",
         )
-        parser.add_argument("--json", action="store_true", help="the counts as JSON")
+        parser.add_argument(
+            "--device", default="", help="only messages of this device, such as weatherstation/STATION-001"
+        )
+        parser.add_argument("--id", type=int, help="only the row with this number")
+        parser.add_argument("--dry-run", action="store_true", help="count, and change nothing")
+        parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
     def handle(self, *, reason: str, device: str, dry_run: bool, **options: Any) -> str:
         rows = waiting(reason=reason, device_key=device, row=options["id"])

@@ -1,4 +1,4 @@
-"""`manage.py rotate_credentials TYPE DEVICE_ID`: a new MQTT password or API key, shown once."""
+"""`manage.py rotate_credentials TYPE DEVICE_ID`: give a device a new MQTT password or API key, shown once."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ from devicehub.management.prompts import read_password
 
 
 class Command(DatabaseCommand):
-    help = "Give a device a new MQTT password (or API key) and print it, this once."
+    help = "Give a device a new MQTT password (or API key) and print it, only once."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
-        parser.add_argument("device_id")
+        parser.add_argument("device_id", help="id of the device")
         until = parser.add_mutually_exclusive_group()
         until.add_argument(
-            "--overlap", type=duration, default=duration("24h"), help="how long the old password stays valid"
+            "--overlap",
+            type=duration,
+            default=duration("24h"),
+            help="how long the old password stays valid (default: 24h)",
         )
         until.add_argument(
-            "--until-used", action="store_true", help="the old one ends when the new one is used"
+            "--until-used", action="store_true", help="end the old password when the new one is first used"
         )
-        until.add_argument("--now", action="store_true", help="the old one ends now")
-        until.add_argument("--api-key", action="store_true", help="the API key instead; the old one ends now")
+        until.add_argument("--now", action="store_true", help="end the old password now")
         until.add_argument(
-            "--ask", action="store_true", help="a password of your choice, asked for; the old one ends now"
+            "--api-key", action="store_true", help="replace the API key instead; the old key ends now"
         )
-        parser.add_argument("--json", action="store_true")
+        until.add_argument(
+            "--ask", action="store_true", help="prompt for a password of your choice; the old one ends now"
+        )
+        parser.add_argument("--json", action="store_true", help="print the new credentials as JSON")
 
     def handle(self, **options: Any) -> str:
         device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
@@ -52,7 +57,7 @@ class Command(DatabaseCommand):
         if options["json"]:
             return json.dumps(answer)
         return "\n".join(
-            [*(f"{name}: {value}" for name, value in answer.items()), f"Shown this once. {ends}"]
+            [*(f"{name}: {value}" for name, value in answer.items()), f"Shown only once. {ends}"]
         )
 
 

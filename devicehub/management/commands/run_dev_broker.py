@@ -1,4 +1,4 @@
-"""`manage.py run_dev_broker`: aMQTT, a broker in Python, that asks this service. For development only."""
+"""`manage.py run_dev_broker`: run aMQTT, a broker in Python that asks this service. For development only."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from authsvc.management.command import DatabaseCommand
 
 USER_PLUGIN = "amqtt.contrib.http.UserAuthHttpPlugin"
 TOPIC_PLUGIN = "amqtt.contrib.http.TopicAuthHttpPlugin"
-ANSWER_SECONDS = 5  # for one answer; aMQTT loses the rest of a delivery that is not answered in time
+ANSWER_SECONDS = 5  # Time-out of one answer; after it aMQTT loses the rest of the delivery.
 
 
 class Command(DatabaseCommand):
     help = "Run aMQTT with its HTTP plugins. AUTHSVC_TOKEN holds the token of a broker of dialect amqtt."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--port", type=int, default=1883)
-        parser.add_argument("--bind", default="127.0.0.1")
-        parser.add_argument("--auth-url", default="http://127.0.0.1:8000", help="where this service answers")
+        parser.add_argument("--port", type=int, default=1883, help="port to listen on (default: %(default)s)")
+        parser.add_argument("--bind", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+        parser.add_argument(
+            "--auth-url",
+            default="http://127.0.0.1:8000",
+            help="address of this service (default: %(default)s)",
+        )
 
     def handle(self, *, port: int, bind: str, auth_url: str, **options: Any) -> str:
         token = os.environ.get("AUTHSVC_TOKEN", "")
@@ -57,14 +61,14 @@ class Command(DatabaseCommand):
 def _limit_waiting(plugins: Any, aiohttp: Any) -> None:
     """Make the plugins of aMQTT wait ANSWER_SECONDS for an answer.
 
-    aMQTT 0.12 does not read the option `timeout` of its plugins, and aiohttp waits 300 s if not told otherwise.
+    aMQTT 0.12 does not read the option `timeout` of its plugins, and aiohttp waits 300 s by default.
     """
     limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
     plugins.ClientSession = partial(aiohttp.ClientSession, timeout=limit)
 
 
 def _config(plugins: Any, auth_url: str, token: str, listen: str) -> dict[str, Any]:
-    """In code, because aMQTT's YAML loader leaves the plugins' enums as text and then refuses them."""
+    """Return the configuration as objects: aMQTT's YAML loader leaves the plugins' enums as text and refuses them."""
     parts = urlsplit(auth_url)
     http = {
         "host": parts.hostname,
@@ -83,7 +87,7 @@ def _config(plugins: Any, auth_url: str, token: str, listen: str) -> dict[str, A
 
 
 class _Subscriptions(dict[str, Any]):
-    """aMQTT 0.12 awaits while it goes through these, and a client that comes or goes changes them meanwhile."""
+    """The subscriptions of the broker. `items()` is a copy, since aMQTT 0.12 awaits while it iterates over them."""
 
     def items(self) -> Any:
         return list(super().items())

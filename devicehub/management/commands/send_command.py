@@ -1,4 +1,4 @@
-"""`manage.py send_command TYPE DEVICE_ID NAME [JSON]`: send a command to a device, and say how far it came."""
+"""`manage.py send_command TYPE DEVICE_ID NAME [JSON]`: send a command to a device, and print its state."""
 
 from __future__ import annotations
 
@@ -20,36 +20,46 @@ from devicehub.commands import description
 from devicehub.kinds.registry import registry
 from devicehub.models import OPEN_STATES, BaseDevice, CommandState, DeviceCommand
 
-SHOWN = 80  # characters of parameters that cannot be read
-LOOK = 0.1  # seconds between two looks at the command while waiting
-GRACE = timedelta(seconds=2)  # after the deadline, for a worker to end the command
-INTERRUPTED = 130  # the exit code of a program that ctrl-c ended
+SHOWN = 80  # characters; an error quotes at most this many of the parameters
+LOOK = 0.1  # seconds between two queries of the command while waiting
+GRACE = timedelta(seconds=2)  # A worker has this long after the deadline to expire the command.
+INTERRUPTED = 130  # The exit code of a program that ctrl-c ended.
 
 
 def json_object(text: str) -> dict[str, Any]:
+    """Return *text* as a JSON object. Raise ArgumentTypeError."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ArgumentTypeError(f"{text[:SHOWN]!r} is no JSON: {error}") from error
+        raise ArgumentTypeError(f"{text[:SHOWN]!r} is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ArgumentTypeError('parameters are a JSON object, such as {"interval": 60}')
+        raise ArgumentTypeError('parameters must be a JSON object, such as {"interval": 60}')
     return found
 
 
 class Command(DatabaseCommand):
     help = (
-        "Send a command to a device. Exit code 0 when the broker has it, with --wait when the device did it."
+        "Send a command to a device. The exit code is 0 when the broker accepted it, "
+        "with --wait when the device reports success."
     )
-    sent_id = ""  # of the command, once it is in the queue
+    sent_id = ""  # The id of the command, once it is in the queue.
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
-        parser.add_argument("device_id")
+        parser.add_argument("device_id", help="id of the device")
         parser.add_argument("name", help="the command, such as reboot")
         parser.add_argument("payload", nargs="?", type=json_object, help="its parameters, as a JSON object")
-        parser.add_argument("--wait", type=duration, help="wait so long for the device's answer")
-        parser.add_argument("--deadline", type=duration, help="how long the command may take, such as 1h")
-        parser.add_argument("--json", action="store_true")
+        parser.add_argument(
+            "--wait",
+            type=duration,
+            help="wait this long for the device's answer, such as 10s (default: do not wait)",
+        )
+        parser.add_argument(
+            "--deadline",
+            type=duration,
+            help="how long the command may take, such as 1h (default: DEVICEHUB_COMMAND_DEADLINE)",
+        )
+        parser.add_argument("--json", action="store_true", help="print the command as JSON")
 
     def handle(self, **options: Any) -> None:
         wait: timedelta = options["wait"] or timedelta()
@@ -61,7 +71,7 @@ class Command(DatabaseCommand):
         except Error as error:
             why = " ".join(str(error).split())
             raise CommandError(
-                f"The database fails: {why}; look with list_commands before you send it again"
+                f"The database fails: {why}; check list_commands before you send the command again"
             ) from error
         is_enough = command.succeeded or (not wait and _is_taken(command, device))
         self._report(command, _for_people(command, wait), did=is_enough, as_json=options["json"])
@@ -71,17 +81,18 @@ class Command(DatabaseCommand):
     def _send(self, options: dict[str, Any]) -> BaseDevice:
         device = provisioning.find(provisioning.kind_of(options["type"]), options["device_id"])
         try:
-            with transaction.atomic():  # its id is known before the broker is asked, which may take a while
+            # The id is set before the commit, after which the command is published, which may take a while.
+            with transaction.atomic():
                 self.sent_id = commands.send(
                     device, options["name"], options["payload"], deadline=options["deadline"]
                 )
-        except (ValueError, TypeError) as error:  # of the command's declaration
+        except (ValueError, TypeError) as error:  # The parameters do not fit the declaration.
             raise CommandError(str(error)) from error
         return device
 
     def _interrupted(self, *, as_json: bool) -> None:
-        """Ctrl-c ends the waiting, and not the command."""
-        connections.close_all()  # it may be in the middle of a query
+        """Report the state of the command after ctrl-c, which ends the waiting but not the command."""
+        connections.close_all()  # The interrupt may have come in the middle of a query.
         command = DeviceCommand.objects.filter(id=self.sent_id).first() if self.sent_id else None
         if command is None:
             self.stderr.write("Nothing was queued")
@@ -97,7 +108,7 @@ class Command(DatabaseCommand):
 
 
 def _is_taken(command: DeviceCommand, device: BaseDevice) -> bool:
-    """Whether the broker has it, as far as can be known: with QoS 0 it acknowledges nothing."""
+    """Return whether the broker acknowledged *command*, or it was sent with QoS 0, which has no ack."""
     kind = registry.of(device)
     qos = kind.commands[command.name].qos if kind else 1
     went_out = command.state == CommandState.SENT and not command.error
@@ -105,7 +116,10 @@ def _is_taken(command: DeviceCommand, device: BaseDevice) -> bool:
 
 
 def _look(command_id: str, wait: timedelta) -> DeviceCommand:
-    """The command, as soon as it is over; as it is after *wait* or its deadline. CommandError when it was deleted."""
+    """Return the command once it has ended, at the latest after *wait* or its deadline.
+
+    Raise CommandError if it was deleted.
+    """
     command = _found(command_id)
     most = min(wait, command.deadline + GRACE - timezone.now())
     end = time.monotonic() + most.total_seconds()
@@ -129,7 +143,7 @@ def _for_people(command: DeviceCommand, wait: timedelta) -> str:
     if command.deadline <= timezone.now():
         return f"{text}, and its deadline has passed: is listen_mqtt running?"
     if command.state == CommandState.QUEUED:
-        return f"{text} (listen_mqtt sends it, cancel_command takes it back)"
+        return f"{text} (listen_mqtt sends it, cancel_command cancels it)"
     if not wait:
         return text
-    return f"{text}, without an answer within {wait.total_seconds():g} s (list_commands shows what waits)"
+    return f"{text}, without an answer within {wait.total_seconds():g} s (list_commands shows its state)"

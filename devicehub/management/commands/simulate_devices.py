@@ -1,4 +1,4 @@
-"""`manage.py simulate_devices TYPE --count N`: devices that connect and publish, each with its own login."""
+"""`manage.py simulate_devices TYPE --count N`: run devices that connect and publish, each with its own login."""
 
 from __future__ import annotations
 
@@ -20,50 +20,58 @@ from devicehub.simulation.run import Result, Simulation, any_seed
 
 
 class Command(DatabaseCommand):
-    help = "Simulate devices of a type. They are made, or their credentials issued anew, at every start."
+    help = "Simulate devices of a type. Every start creates them, or gives existing ones new credentials."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
-        parser.add_argument("--count", type=int, default=8, help="how many devices")
+        parser.add_argument("--count", type=int, default=8, help="number of devices (default: %(default)s)")
         parser.add_argument("--prefix", default="SIM-", help="ids are PREFIX001, PREFIX002, ...")
         parser.add_argument(
-            "--interval", type=float, default=5.0, help="seconds between two messages of a device"
+            "--interval",
+            type=float,
+            default=5.0,
+            help="seconds between two messages of a device (default: %(default)s)",
         )
         parser.add_argument(
-            "--duration", type=float, help="seconds to publish, once all connected; without it until ctrl-c"
+            "--duration",
+            type=float,
+            help="seconds to publish after all have connected (default: until ctrl-c)",
         )
         parser.add_argument(
-            "--history", type=int, default=900, help="seconds of samples that a device brings at first"
+            "--history",
+            type=int,
+            default=900,
+            help="seconds of older samples that each device sends at first (default: %(default)s)",
         )
         parser.add_argument(
-            "--misbehave", action="store_true", help="the last one tries its neighbour's topic"
+            "--misbehave", action="store_true", help="let the last device publish to its neighbour's topic"
         )
-        parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
         self._add_faults(parser)
 
     def _add_faults(self, parser: CommandParser) -> None:
-        faults = parser.add_argument_group("faults", "what devices do wrong; all off if not given")
+        faults = parser.add_argument_group("faults", "faults of the devices (default: none)")
         percent: dict[str, Any] = {"type": float, "default": 0.0, "metavar": "PERCENT"}
         faults.add_argument(
-            "--bad-payloads", help="of the data messages: junk of ten kinds instead of a sample", **percent
+            "--bad-payloads", help="share of data messages that hold junk of ten kinds", **percent
         )
         faults.add_argument(
             "--duplicates",
-            help="of the data messages: the same bytes again, at once or turns later",
+            help="share of data messages that are sent twice, at once or some turns later",
             **percent,
         )
         faults.add_argument(
             "--late",
-            help="of the samples: kept, and sent 3 to 10 in one array, half of them shuffled",
+            help="share of samples that are held back and sent 3 to 10 in one array, half of the arrays shuffled",
             **percent,
         )
         faults.add_argument(
-            "--burst", type=int, default=0, metavar="N", help="in one turn of 50: N messages at once"
+            "--burst", type=int, default=0, metavar="N", help="send N messages at once in one turn of 50"
         )
         faults.add_argument(
             "--seed",
             type=int,
-            help="a number: the same faults in the same turns; drawn and told if not given",
+            help="repeat the faults of the run with this number (default: a random number, which is printed)",
         )
 
     def handle(self, *, count: int, prefix: str, duration: float | None, **options: Any) -> str:
@@ -88,7 +96,7 @@ class Command(DatabaseCommand):
         faults = _faults(options)
         kind = provisioning.kind_of(options["type"])
         allow_files(count)
-        BrokerAddress.parse(settings.mqtt_url)  # before the credentials of thousands are changed for nothing
+        BrokerAddress.parse(settings.mqtt_url)  # A wrong URL must not change the credentials of thousands.
         return Simulation(
             kind,
             issue_logins(kind, prefix, count, self._progress("made", count)),
@@ -102,11 +110,11 @@ class Command(DatabaseCommand):
 
     def _summary(self, result: Result, as_json: bool) -> str:
         if not result.tally.published:
-            raise CommandError("Nothing was published: see the refusals above, and MQTT_URL")
+            raise CommandError("Nothing was published: check the refusals above, and MQTT_URL")
         return json.dumps(result.as_dict()) if as_json else str(result)
 
     def _progress(self, what: str, count: int) -> Callable[[int], None]:
-        """Rewrites one line of a terminal; a log gets nothing."""
+        """Return a function that shows progress on one line of a terminal, and does nothing elsewhere."""
         if not self.stderr.isatty():
             return lambda _: None
         shown = [-1]

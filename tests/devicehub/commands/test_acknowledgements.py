@@ -1,4 +1,4 @@
-"""What the broker says to a command, and what follows from it."""
+"""The broker's acks of commands, and their consequences."""
 
 import json
 
@@ -20,8 +20,6 @@ from rig.command_queue import (
     reply,
     the_command,
 )
-
-# --- What the broker says
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,7 @@ def test_without_an_ack_it_may_have_arrived_and_is_sent_again(said, station, tol
     station.device.send_command("reboot")
     command = the_command()
     assert (command.state, command.acknowledged_at, told) == (SENT, None, [])
-    assert command.error == "no ack; may this account publish there, and as much?"
+    assert command.error == "no ack; check that the account may publish there, at this size"
     assert command.sent_at is not None
     assert not commands.cancel(command)
 

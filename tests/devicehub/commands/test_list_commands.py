@@ -37,7 +37,7 @@ def test_the_list_shows_what_waits_and_why(station, neighbour):
     assert (code, len(lines)) == (0, 3)
     assert lines[0] == f"{sent.id}: set_interval to weatherstation/STATION-001 is acknowledged"
     assert "reboot to weatherstation/STATION-002 is queued until " in lines[1]
-    assert lines[1].endswith("UTC: nobody has tried it yet")
+    assert lines[1].endswith("UTC: not tried yet")
     assert lines[2].endswith("UTC: no connection to 127.0.0.1:1883")
     assert len(run_command("list_commands", "weatherstation")[1].splitlines()) == 3
     assert run_command("list_commands", "weatherstation", "STATION-002")[1] == f"{lines[1]}\n"
@@ -54,7 +54,7 @@ def test_the_list_shows_what_waits_and_why(station, neighbour):
 
 
 def test_a_terminal_gets_a_table_of_what_waits(station, monkeypatch):
-    """What stands in brackets is no markup."""
+    """Text in brackets is not markup."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     command = queue(station, error="[/red] [Errno 111] :smile:\x1b[2J")
 
@@ -101,7 +101,7 @@ def test_queued_commands_are_cancelled_from_the_shell(station):
         f"{command.id}: reboot to weatherstation/STATION-001 is cancelled" for command in (one, two)
     ]
     assert {command.state for command in DeviceCommand.objects.all()} == {CANCELLED}
-    assert run_command("cancel_command", str(one.id))[0] == 0, "as it was asked"
+    assert run_command("cancel_command", str(one.id))[0] == 0, "it is cancelled already"
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_queued_commands_are_cancelled_from_the_shell(station):
         ({"leased_until": clock.now() + HOUR}, "a process is sending it; try again in half a minute"),
         (
             {"leased_until": clock.now()},
-            "a process ended while it sent it: it is too late to cancel it, the device may have it",
+            "the process that was sending it ended: it is too late to cancel it, the device may have it",
         ),
         ({"state": SENT}, "is sent: it is too late to cancel it, the device may have it"),
         ({"state": ACKNOWLEDGED}, "is acknowledged: it is too late to cancel it, the device may have it"),
-        ({"state": EXPIRED, "due_at": None}, "is expired; it was over before"),
+        ({"state": EXPIRED, "due_at": None}, "is expired; it had ended before"),
     ],
 )
 def test_what_cannot_be_cancelled_says_why_and_the_others_are(station, fields, words):
@@ -135,5 +135,5 @@ def test_a_cancelled_command_in_json_and_one_that_never_was(station):
 
     assert (code, err) == (1, f"{nobodys}: there is no such command\n")
     assert [(one["id"], one["state"]) for one in json.loads(out)] == [(str(waiting.id), "cancelled")]
-    with pytest.raises(CommandError, match="'x' is no id of a command; list_commands shows them"):
+    with pytest.raises(CommandError, match="'x' is not the id of a command; list_commands shows the ids"):
         run_command("cancel_command", "x")

@@ -26,7 +26,7 @@ def test_a_nul_is_refused_alike_everywhere(station, text, monkeypatch):
 def test_a_float_that_comes_back_as_an_integer_is_refused_alike_everywhere(station, value, monkeypatch):
     command = WeatherStation._commands["set_interval"]
     monkeypatch.setattr(command, "payload", {"interval": float})
-    with pytest.raises(ValueError, match="of 1e16 and more, which databases do not keep alike"):
+    with pytest.raises(ValueError, match="of 1e16 and more, which not every database keeps unchanged"):
         station.device.send_command("set_interval", {"interval": value})
 
     monkeypatch.setattr(command, "payload", {"interval": list})
@@ -43,7 +43,7 @@ def test_a_float_that_comes_back_as_an_integer_is_refused_alike_everywhere(stati
 def test_what_is_not_finite_is_refused_however_deep_it_is(station, value, wrapped, monkeypatch):
     monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": list})
 
-    with pytest.raises(ValueError, match="holds a number that is not finite"):
+    with pytest.raises(ValueError, match="holds NaN or an infinite number"):
         station.device.send_command("set_interval", {"interval": wrapped(value)})
 
     assert not DeviceCommand.objects.exists()
@@ -53,7 +53,7 @@ def test_a_payload_has_at_most_256_kib(no_broker, station, monkeypatch):
     monkeypatch.setattr(WeatherStation._commands["set_interval"], "payload", {"interval": str})
     frame = len('{"interval":""}')
 
-    with pytest.raises(ValueError, match="The payload has 262145 bytes, and may have 262144"):
+    with pytest.raises(ValueError, match="The payload has 262145 bytes; at most 262144 are allowed"):
         station.device.send_command("set_interval", {"interval": "x" * (262_145 - frame)})
     assert not DeviceCommand.objects.exists()
 

@@ -21,11 +21,13 @@ from rig.hub import ROOT, environment, eventually
 
 
 def run(*arguments):
-    """The exit code, and what was written."""
+    """Return the exit code, and the texts of standard output and standard error."""
     return run_command("send_command", "weatherstation", *arguments)
 
 
 def answering(who, document):
+    """Return the behaviour of a broker at which *who* answers each command with *document*, and which acks it."""
+
     def publish(message):
         reply(who, {"id": json.loads(message.payload)["id"], **document})
         return Ack()
@@ -57,7 +59,7 @@ def test_the_command_line_ends_with_1_when_the_device_could_not(said, station):
     code, out, err = run("STATION-001", "reboot", "--wait", "5s")
 
     assert (code, out) == (1, "")
-    assert err.strip().endswith("is answered: the device could not: jammed")
+    assert err.strip().endswith("is answered: it failed on the device: jammed")
 
 
 def test_the_command_line_says_that_nobody_answered(said, station):
@@ -67,7 +69,7 @@ def test_the_command_line_says_that_nobody_answered(said, station):
 
     assert code == 1
     assert err.strip().endswith(
-        "is acknowledged, without an answer within 1 s (list_commands shows what waits)"
+        "is acknowledged, without an answer within 1 s (list_commands shows its state)"
     )
 
 
@@ -87,7 +89,7 @@ def test_the_command_line_ends_with_1_without_the_brokers_acknowledgement(said, 
     code, out, err = run("STATION-001", "reboot")
 
     assert (code, out) == (1, "")
-    assert err.strip().endswith("is sent: no ack; may this account publish there, and as much?")
+    assert err.strip().endswith("is sent: no ack; check that the account may publish there, at this size")
 
 
 def test_the_command_line_ends_with_0_when_a_command_of_qos_0_is_sent(said, station, monkeypatch):
@@ -111,12 +113,12 @@ def test_waiting_ends_with_the_deadline(said, station, monkeypatch):
 
 
 def test_what_a_device_says_stays_on_its_line(said, station):
-    """Line breaks, and what would move the cursor or rename the window of a terminal."""
+    """Line breaks and control characters, which could move the cursor or rename the window, are escaped."""
     said(answering(station, {"ok": False, "error": "jammed\n\x1b]0;owned\x07\u202e"}))
 
     _, _, err = run("STATION-001", "reboot", "--wait", "5s")
 
-    assert err.strip().endswith("the device could not: jammed\\n\\x1b]0;owned\\x07\\u202e")
+    assert err.strip().endswith("it failed on the device: jammed\\n\\x1b]0;owned\\x07\\u202e")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--wait", "1h"]], ids=["publishing", "waiting"])
@@ -169,7 +171,7 @@ def test_a_database_that_fails_is_said_in_one_line(station, monkeypatch):
         run("STATION-001", "reboot")
 
     assert str(error.value) == (
-        "The database fails: the server is away; look with list_commands before you send it again"
+        "The database fails: the server is away; check list_commands before you send the command again"
     )
 
 
@@ -202,10 +204,10 @@ def test_the_command_line_in_json(said, station):
         (["STATION-001", "explode"], "no command 'explode'"),
         (["STATION-001", "set_interval"], "The parameter interval is missing"),
         (["STATION-001", "set_interval", '{"interval": "x"}'], "interval must be int"),
-        (["STATION-001", "set_interval", "[5]"], "parameters are a JSON object"),
-        (["STATION-001", "set_interval", "{"], "'{' is no JSON: Expecting property name"),
-        (["STATION-001", "set_interval", "{}" + "x" * 1000], "x' is no JSON: Extra data"),
-        (["STATION-001", "set_interval", '{"a":' * 9000], "is no JSON: maximum recursion depth exceeded"),
+        (["STATION-001", "set_interval", "[5]"], "parameters must be a JSON object"),
+        (["STATION-001", "set_interval", "{"], "'{' is not JSON: Expecting property name"),
+        (["STATION-001", "set_interval", "{}" + "x" * 1000], "x' is not JSON: Extra data"),
+        (["STATION-001", "set_interval", '{"a":' * 9000], "is not JSON: maximum recursion depth exceeded"),
         (["STATION-001", "set_interval", '{"interval": NaN}'], "interval must be int"),
     ],
 )

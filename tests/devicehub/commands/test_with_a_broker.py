@@ -58,7 +58,7 @@ def test_a_device_that_is_away_gets_its_command_when_it_is_back(broker, station,
     command = the_command()
     assert (command.state, command.sent_at, told) == (QUEUED, None, [])
     assert (
-        command.error == "nobody is subscribed to things/weatherstation/STATION-001/cmd: the device is away"
+        command.error == "there is no subscriber to things/weatherstation/STATION-001/cmd: the device is away"
     )
     device = arrive(broker, station)
     assert eventually(commands.send_due) == 1

@@ -1,4 +1,4 @@
-"""One of a thing is named in the singular, and an empty list says why it is empty."""
+"""Texts with counts use the singular for one, and an empty list says why it is empty."""
 
 from __future__ import annotations
 
@@ -76,28 +76,28 @@ def test_the_admin_counts_what_goes_with_a_device(page):
 def test_the_admin_counts_commands_that_stay(admin_client: Client):
     kept = [DeviceCommand.objects.create(device_key="a/b", name="reboot", state="answered") for _ in range(2)]
 
-    def told(*chosen: DeviceCommand) -> str:
+    def cancel(*chosen: DeviceCommand) -> str:
         ids = [str(command.pk) for command in chosen]
         answer = admin_client.post(
             "/admin/devicehub/devicecommand/", {"action": "cancel", "_selected_action": ids}, follow=True
         )
         return answer.content.decode()
 
-    assert "1 was over, on its way or may have arrived, and stays as it is." in told(kept[0])
-    assert "2 were over, on their way or may have arrived, and stay as they are." in told(*kept)
+    assert "1 not cancelled: it had ended, is being sent or may have arrived." in cancel(kept[0])
+    assert "2 not cancelled: they had ended, are being sent or may have arrived." in cancel(*kept)
 
 
 def test_commands_count(tmp_path):
-    told = StringIO()
+    written = StringIO()
     call_command(
         "provision_devices",
         "weatherstation",
         count=1,
         prefix="NEW-",
         output=str(tmp_path / "new.json"),
-        stderr=told,
+        stderr=written,
     )
-    assert told.getvalue() == "Provisioned 1 device of type weatherstation\n"
+    assert written.getvalue() == "Provisioned 1 device of type weatherstation\n"
 
     WeatherStationReading.objects.create(
         device=WeatherStationDevice.objects.get(), timestamp=timezone.now() - timedelta(days=1)
@@ -110,10 +110,10 @@ def test_commands_count(tmp_path):
 def test_an_import_counts(tmp_path):
     file = tmp_path / "passwd"
     file.write_text("old-1:$2b$04$abcdefghijklmnopqrstuuO2Y3vnZ5m5xCAzCqwZyVB6M0QyRvJ6K\n")
-    told = StringIO()
-    call_command("import_credentials", str(file), type="weatherstation", apply=True, stdout=told)
+    written = StringIO()
+    call_command("import_credentials", str(file), type="weatherstation", apply=True, stdout=written)
 
-    assert told.getvalue().endswith("1 device written.\n")
+    assert written.getvalue().endswith("1 device written.\n")
 
 
 def test_a_simulation_counts():
@@ -141,4 +141,4 @@ def test_the_rest_counts_too():
     for left, words in ((b"\x00", "1 byte follows"), (b"\x00\x00", "2 bytes follow")):
         with pytest.raises(ValueError, match=words):
             cbor.read(b"\x00" + left)
-    assert requests.FEW > 1  # above it, there are "more than" so many, which is a plural
+    assert requests.FEW > 1  # A count above it is shown as "more than FEW", which is a plural.

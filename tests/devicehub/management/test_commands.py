@@ -62,7 +62,7 @@ def test_the_file_of_credentials_is_private_and_never_overwritten(tmp_path):
 
     assert (tmp_path / "fleet.json").stat().st_mode & 0o777 == 0o600
     before = (tmp_path / "fleet.json").read_text()
-    with pytest.raises(CommandError, match="exists; name a new file"):
+    with pytest.raises(CommandError, match="exists already; give the name of a new file"):
         provision(tmp_path / "fleet.json")
     assert (tmp_path / "fleet.json").read_text() == before
     assert WeatherStationDevice.objects.count() == 2

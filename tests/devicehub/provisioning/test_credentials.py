@@ -332,7 +332,7 @@ def test_a_mosquitto_fleet_moves_over_without_touching_a_device(
         subprocess.run([program, "-b", str(file), username, password], check=True, capture_output=True)
 
     shown = run("import_credentials", str(file), "--type", "weatherstation")
-    assert "3 new, 0 changed, 0 same, 0 refused. Nothing is written" in shown
+    assert "3 new, 0 changed, 0 same, 0 refused. Nothing was written" in shown
     assert not WeatherStationDevice.objects.exists()
 
     done = run("import_credentials", str(file), "--type", "weatherstation", "--apply")
@@ -446,7 +446,7 @@ def test_an_accounts_old_password_may_overlap(login, transactional_db):
     assert login("backend", old)
     Account.objects.update(previous_valid_until=timezone.now() - timedelta(seconds=1))
     assert not login("backend", old)
-    with pytest.raises(CommandError, match="--rotate changes the password alone"):
+    with pytest.raises(CommandError, match="--rotate changes only the password"):
         run("create_account", "backend", "--rotate", "--superuser")
 
 

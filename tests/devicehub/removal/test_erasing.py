@@ -92,7 +92,9 @@ class TestErasing:
         self.erase("--yes")
 
         assert {name: n for name, n in remains(station).items() if n} == {"denials": 1}  # of no known key
-        with pytest.raises(CommandError, match="There is no weatherstation/STATION-001, and nothing is left"):
+        with pytest.raises(
+            CommandError, match="There is no weatherstation/STATION-001, and no data of it is left"
+        ):
             self.erase("--yes")
 
     def test_denials_go_that_know_only_the_derived_username_or_the_client_id(self, kind, neighbour):
@@ -188,7 +190,7 @@ class TestErasing:
         assert len(left) == 2 * 6 + 1 + 2 * is_deleted
 
     def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):
-        with pytest.raises(CommandError, match="--yes does it without asking"):
+        with pytest.raises(CommandError, match="--yes erases without confirmation"):
             self.erase()
 
         assert remains(station)["device"] == 1
@@ -223,5 +225,5 @@ class TestErasing:
 
         _, said = process.communicate(timeout=10)
         assert process.returncode == 1
-        assert "weatherstation/STATION-001 is disabled and not gone yet; run it again" in said
+        assert "weatherstation/STATION-001 is disabled, but not erased yet; run the command again" in said
         assert 0 < remains(station)["readings"] < 400

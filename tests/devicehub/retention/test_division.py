@@ -207,7 +207,7 @@ class TestDivision:
         call_command("partition_readings", "weatherstation", "--dry-run", stdout=out)
         assert "partitions by month" in out.getvalue()
 
-        with pytest.raises(CommandError, match="--yes does it without asking"):
+        with pytest.raises(CommandError, match="--yes divides without confirmation"):
             call_command("partition_readings", "weatherstation")
 
         assert belongings() == before
@@ -413,7 +413,7 @@ class TestStop:
         with self.running() as run:
             run.send_signal(signal.SIGTERM)
             _, told = run.communicate(timeout=30)
-            assert (run.returncode, "Stopped; the table is as it was" in told) == (1, True), told
+            assert (run.returncode, "Stopped; the table is unchanged" in told) == (1, True), told
             measure(months_of_readings, (timezone.now(), -5.0))
         partitions.extend_all()
 

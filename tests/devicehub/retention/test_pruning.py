@@ -133,7 +133,7 @@ class TestPruning:
             (["nothing"], "There is no device type 'nothing'"),
             (["weatherstation", "--older-than", "5m"], "at least 1h"),
             (["weatherstation", "--older-than", "soon"], "no duration"),
-            (["weatherstation", "--batch", "0"], "no positive whole number"),
+            (["weatherstation", "--batch", "0"], "is not a positive whole number"),
         ],
     )
     def test_what_cannot_be_done_is_said_in_a_line(self, db, arguments, says):
