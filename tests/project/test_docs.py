@@ -64,7 +64,7 @@ GLOSSARY = {
     *("device type", "kind", "store", "reading", "sample", "state field", "command", "reply", "presence"),
     *("rollup", "bucket", "simulated device"),
     *("ingest", "worker", "listener", "hook", "batch", "item", "outcome", "quarantine", "allowance"),
-    *("peer", "silence", "task"),
+    *("announcer", "intake", "peer", "silence", "task"),
     *("pruning", "pace", "portion", "partition", "removal", "erasure", "retained topic"),
 }
 
