@@ -129,7 +129,9 @@ def run(
         for vendor in vendors:
             create = stack.enter_context(databases(vendor, folder))
             for count in counts:
-                hubs[vendor, count] = hub(vendor, create(f"devices_{count}"), count=count, known=KNOWN)
+                hubs[vendor, count] = hub(
+                    vendor, create(f"devices_{count}"), count=count, with_passwords=KNOWN
+                )
         bare = stack.enter_context(served("bench.bare:application", folder / "bare.log"))
         ours = {
             (vendor, count): stack.enter_context(
@@ -156,7 +158,7 @@ def run(
     return {
         "server": software(),
         "databases": sorted({made.version for made in hubs.values()}),
-        "cores": placement.said(),
+        "cores": placement.describe(),
         "seconds": seconds,
         "rounds": rounds,
         "rows": rows,

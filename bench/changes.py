@@ -52,7 +52,7 @@ def run(*, vendors: Sequence[str], count: int) -> dict[str, Any]:
             folder = Path(name) / vendor
             folder.mkdir()
             with databases(vendor, folder) as create:
-                made = hub(vendor, create("changes"), count=count, known=count)
+                made = hub(vendor, create("changes"), count=count, with_passwords=count)
                 versions.append(made.version)
                 delays = _delays(made, folder)
             rows.append({"database": vendor, "changes": count, "processes": PROCESSES, **_summary(delays)})

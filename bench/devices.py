@@ -1,7 +1,7 @@
-"""Makes the tables of a new database and fills them: `python -m bench.devices` in its environment.
+"""`python -m bench.devices` creates the tables of the database in its environment and fills them with devices.
 
-The known ones get real credentials, which it prints as JSON; the others a hash of the same form that nobody
-has a password for. Everything else is as provision_devices would write it, indexes and triggers included.
+Some of them get passwords, which it prints as JSON; the others get a hash of the same form that no password has.
+All else is written as by provision_devices, with indexes and triggers.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from bench import stored, terminal
 from devicehub.kinds import identifiers, topics
 from devicehub.kinds.registry import Kind, registry
 
-DEVICE_ID = "STATION-{:07d}"  # all of one length, so that questions are as well
+DEVICE_ID = "STATION-{:07d}"  # of equal length, so that all questions have one length
 IMPORTED_ID = "IMPORT-{:07d}"
 BATCH = 10_000
 SSHA256_BYTES = 40  # the digest and a salt of 8
 BCRYPT_COST = 10
-SQLITE_PRAGMAS = ("synchronous = OFF", "cache_size = -1000000")  # only while it is filled
+SQLITE_PRAGMAS = ("synchronous = OFF", "cache_size = -1000000")  # only during the filling
 POSTGRESQL_SETTINGS = ("synchronous_commit = off", "maintenance_work_mem = '512MB'")
 
 
 def fill(
-    count: int, known: int, imported: Sequence[tuple[str, str]], advance: Callable[[int], Any]
+    count: int, with_passwords: int, imported: Sequence[tuple[str, str]], advance: Callable[[int], Any]
 ) -> dict[str, Any]:
-    """Make *count* devices, and one for each of *imported* (password and hash); what a bench must know of them.
+    """Create *count* devices, and one for each of *imported* (password and hash). Return a report for the bench.
 
-    *known* of the devices, drawn at random, have passwords.
+    *with_passwords* of the devices, drawn at random, have passwords.
     """
     kind = registry.get("weatherstation")
     assert kind is not None
-    drawn = random.sample(range(1, count + 1), min(known, count))
+    drawn = random.sample(range(1, count + 1), min(with_passwords, count))
     given = {number: passwords.generate() for number in drawn}
     rows = ((DEVICE_ID.format(number), _hashed(given.get(number))) for number in range(1, count + 1))
     imports = [(IMPORTED_ID.format(number), *pair) for number, pair in enumerate(imported, 1)]
@@ -59,18 +59,18 @@ def fill(
     columns = ", ".join(f'"{field.column}"' for field in fields)
     table = kind.device_model._meta.db_table
     _WRITERS[connection.vendor](table, columns, len(fields), _rows(kind.device_model, hashes), advance)
-    generated = [_described(kind, DEVICE_ID.format(n), password) for n, password in given.items()]
+    generated = [_describe(kind, DEVICE_ID.format(n), password) for n, password in given.items()]
     asyncio.run(_add_tokens(generated))
     return {
         "database": _version(),
         "token": _token(),
         "generated": generated,
-        "imported": [_described(kind, device_id, password) for device_id, password, _ in imports],
+        "imported": [_describe(kind, device_id, password) for device_id, password, _ in imports],
     }
 
 
 def _rows(model: Any, hashes: Iterable[tuple[str, str]]) -> Iterator[list[Any]]:
-    """The rows of devices with these ids and password hashes, without the first column."""
+    """Yield the rows of devices with these ids and password hashes, without the first column."""
     fields = model._meta.concrete_fields[1:]
     blank = model(credentials_changed_at=timezone.now())
     row = [
@@ -86,7 +86,7 @@ def _rows(model: Any, hashes: Iterable[tuple[str, str]]) -> Iterator[list[Any]]:
         yield row.copy()
 
 
-def _described(kind: Kind, device_id: str, password: str) -> dict[str, str]:
+def _describe(kind: Kind, device_id: str, password: str) -> dict[str, str]:
     return {
         "device_id": device_id,
         "username": _username(kind.device_model, device_id),
@@ -95,10 +95,10 @@ def _described(kind: Kind, device_id: str, password: str) -> dict[str, str]:
     }
 
 
-async def _add_tokens(described: list[dict[str, str]]) -> None:
-    """Give each of them a token that lasts a day."""
+async def _add_tokens(devices: list[dict[str, str]]) -> None:
+    """Add a token to each device that is valid for a day."""
     issue, close = import_string("authsvc.tokens.issue"), import_string("authsvc.freshness.reader.close")
-    for device in described:
+    for device in devices:
         device["jwt"] = await issue(device["username"], 24 * 3600)
     await close()
 
@@ -108,14 +108,14 @@ def _username(model: Any, device_id: str) -> str:
 
 
 def _hashed(password: str | None) -> str:
-    """The hash of a generated password, or one that no password has."""
+    """Return the hash of *password*, or a random one that no password has."""
     if password is not None:
         return passwords.hash_generated(password)
     return "{SSHA256}" + base64.b64encode(random.randbytes(SSHA256_BYTES)).decode()
 
 
 def _token() -> str:
-    """The token of a broker that may ask."""
+    """Create a broker and return its token."""
     broker: Any = apps.get_model("authsvc", "Broker")(name="bench")
     token: str = broker.issue_token()
     broker.save()
@@ -123,7 +123,7 @@ def _token() -> str:
 
 
 def bcrypted(count: int, advance: Callable[[int], Any]) -> list[tuple[str, str]]:
-    """*count* passwords, each with a bcrypt hash of its own; a twentieth of a second each on every core."""
+    """Return *count* pairs of password and bcrypt hash; each takes a twentieth of a second of one core."""
     made = []
     with multiprocessing.get_context("spawn").Pool() as pool:
         for pair in pool.imap_unordered(_bcrypted, [BCRYPT_COST] * count, chunksize=8):
@@ -182,9 +182,11 @@ def _version() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.devices", description=__doc__)
     parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--known", type=int, required=True)
-    parser.add_argument("--imported", type=Path, help="a JSON file: pairs of password and hash")
-    parser.add_argument("--stored", type=int, default=0, help="readings and messages that are there already")
+    parser.add_argument("--with-passwords", type=int, required=True)
+    parser.add_argument("--imported", type=Path, help="a JSON file of pairs of password and hash")
+    parser.add_argument(
+        "--stored", type=int, default=0, help="readings, and as many messages, to store (default: none)"
+    )
     arguments = parser.parse_args()
     imported = json.loads(arguments.imported.read_text()) if arguments.imported else []
     django.setup()
@@ -193,7 +195,9 @@ def main() -> None:
     total = arguments.count + len(imported)
     with terminal.progress() as progress:
         task = progress.add_task(f"{total:,} devices, {connection.vendor}", total=total)
-        made = fill(arguments.count, arguments.known, imported, lambda done: progress.advance(task, done))
+        made = fill(
+            arguments.count, arguments.with_passwords, imported, lambda done: progress.advance(task, done)
+        )
         if arguments.stored:
             task = progress.add_task(f"{arguments.stored:,} readings and messages", total=stored.STEPS)
             stored.fill(arguments.stored, arguments.count, lambda done: progress.advance(task, done))

@@ -148,7 +148,7 @@ def replay(target: str, file: Path) -> int:
     except OSError as error:
         print(f"script/bench fuzz cannot read {file}: {error.strerror}", file=sys.stderr)
         return 2
-    print(oracles.shown(target, data))
+    print(oracles.describe(target, data))
     try:
         oracles.TARGETS[target](data)
     except BaseException:

@@ -47,7 +47,7 @@ def run(*, vendors: Sequence[str], rows: int) -> dict[str, Any]:
             tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name,
             databases(vendor, Path(name)) as create,
         ):
-            made = hub(vendor, create("keeping"), count=10, known=0)
+            made = hub(vendor, create("keeping"), count=10, with_passwords=0)
             versions.append(made.version)
             measured += _steps(vendor, made.environment, rows)
     targets = _targets(measured)

@@ -71,7 +71,7 @@ def run(*, vendors: Sequence[str], count: int, imported: int, rounds: int) -> di
         for vendor in vendors:
             with databases(vendor, folder / vendor) as create:
                 total = count + WARM_UP
-                made = hub(vendor, create("storm"), count=total, known=total, imported=hashes)
+                made = hub(vendor, create("storm"), count=total, with_passwords=total, imported=hashes)
                 versions.append(made.version)
                 rows += _storms(made, folder / vendor, count, imported, rounds)
     targets = _targets(rows)

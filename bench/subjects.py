@@ -168,7 +168,7 @@ def worker(
     log = folder / f"listen_mqtt-{name}.log"
     with databases(vendor, folder / name, settings) as create, ExitStack() as stack:
         url = create("ingest")
-        made = hub(vendor, url, count=size.devices, known=count, stored=size.stored)
+        made = hub(vendor, url, count=size.devices, with_passwords=count, stored=size.stored)
         for device in made.generated:
             device.topic = f"{name}/{device.topic.partition('/')[2]}"
         environment = made.environment | {

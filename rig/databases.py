@@ -237,7 +237,7 @@ class SqliteDatabases:
         self._folder = folder
         self._template = folder / "template.sqlite3"
         folder.mkdir(parents=True, exist_ok=True)
-        made = hub(self.vendor, f"sqlite:///{self._template}", count=DEVICES, known=DEVICES)
+        made = hub(self.vendor, f"sqlite:///{self._template}", count=DEVICES, with_passwords=DEVICES)
         self.version, self.topics = made.version, [device.topic for device in made.generated]
 
     @contextmanager
@@ -259,7 +259,7 @@ class PostgresqlDatabases:
         self._numbers = 0
         url = f"{cluster.url.rpartition('/')[0]}/template"
         self._run(sql.SQL("CREATE DATABASE template"))
-        made = hub(self.vendor, url, count=DEVICES, known=DEVICES)
+        made = hub(self.vendor, url, count=DEVICES, with_passwords=DEVICES)
         self.version, self.topics = made.version, [device.topic for device in made.generated]
 
     @contextmanager

@@ -37,7 +37,7 @@ def _plain(value):
     return bytes(value) if isinstance(value, memoryview) else value
 
 
-def kept(device):
+def message_row(device):
     """The one message row of *device*."""
     return device.messages.get()
 

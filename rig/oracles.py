@@ -206,7 +206,7 @@ PEOPLE = {
 TOKENS = {name: tokens.issue(name, 7, OPTIONS.jwt_keys, FOREVER, now=0) for name in PEOPLE}
 
 
-class Known(MemoryDirectory):
+class People(MemoryDirectory):
     """Everybody of PEOPLE: a directory that AUTHSVC_DIRECTORIES can name."""
 
     def __init__(self) -> None:
@@ -226,7 +226,7 @@ PRINCIPALS = [
     )
     for name, person in PEOPLE.items()
 ]
-DIRECTORY = Known()
+DIRECTORY = People()
 RULES = authority.Rules()
 
 
@@ -643,7 +643,7 @@ def named(request: Request) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
 
 
-def question_of(data: bytes) -> tuple[str, Request]:
+def decode_question(data: bytes) -> tuple[str, Request]:
     """A path and a request of *data*: `POST go-auth/user?query`, headers, an empty line, the body."""
     head, _, body = data.partition(b"\n\n")
     lines = head.decode("latin-1").split("\n")
@@ -662,8 +662,8 @@ def question_of(data: bytes) -> tuple[str, Request]:
     return path, request
 
 
-def written(path: str, method: str, query: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """The reverse of question_of()."""
+def encode_question(path: str, method: str, query: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """The reverse of decode_question()."""
     lines = [f"{method} {path}?{query}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\n".join(lines).encode("latin-1", "replace") + b"\n\n" + body
 
@@ -675,7 +675,7 @@ def fuzz_topic(data: bytes) -> None:
 
 
 def fuzz_body(data: bytes) -> None:
-    judge_body(*question_of(data))
+    judge_body(*decode_question(data))
 
 
 def fuzz_hash(data: bytes) -> None:
@@ -685,10 +685,10 @@ def fuzz_hash(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {"topic": fuzz_topic, "body": fuzz_body, "hash": fuzz_hash}
 
 
-def shown(target: str, data: bytes) -> str:
+def describe(target: str, data: bytes) -> str:
     """What the bytes of an input mean, for a person."""
     if target == "body":
-        path, request = question_of(data)
+        path, request = decode_question(data)
         lines = [f"{request.method} {path}?{request.query}"]
         lines += [f"{name}: {value!r}" for name, value in named(request).items()]
         return "\n".join([*lines, repr(request.body)])

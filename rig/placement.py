@@ -15,14 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def fixed() -> bool:
+def is_fixed() -> bool:
     """Whether we say which core runs what."""
     return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
 
 
-def said() -> str:
+def describe() -> str:
     """The same in the words of a report."""
-    if not fixed():
+    if not is_fixed():
         return "the scheduler placed all processes"
     return "1 connection: all on one core; more: the worker on a core of its own"
 
@@ -35,7 +35,7 @@ def cores(*, together: bool) -> tuple[set[int], set[int]]:
 
 def place(workers: set[int], *, together: bool) -> None:
     """Put the processes *workers*, and all others that this one started, on their cores."""
-    if not fixed():
+    if not is_fixed():
         return
     theirs, others = cores(together=together)
     for pid in children(os.getpid(), recursive=True):
@@ -46,7 +46,7 @@ def place(workers: set[int], *, together: bool) -> None:
 
 def beside(*, together: bool) -> list[str]:
     """What to put before a command, for it to start on the cores of everything else."""
-    if not fixed():
+    if not is_fixed():
         return []
     _, others = cores(together=together)
     return ["taskset", "--cpu-list", ",".join(map(str, others))]

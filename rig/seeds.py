@@ -40,7 +40,7 @@ def b64(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def brought_along(password: str) -> dict[str, str]:
+def imported_hashes(password: str) -> dict[str, str]:
     """One hash of *password* in each form that other systems keep."""
     return {
         "mosquitto sha512": f"$6${b64(SALT)}${b64(hashlib.sha512(password.encode() + SALT).digest())}",
@@ -58,7 +58,7 @@ def brought_along(password: str) -> dict[str, str]:
     }
 
 
-HASHES = {"generated": passwords.hash_generated(PASSWORD), **brought_along(PASSWORD)}
+HASHES = {"generated": passwords.hash_generated(PASSWORD), **imported_hashes(PASSWORD)}
 
 
 def body_of(body: Any) -> bytes:
@@ -132,7 +132,9 @@ def of_topic() -> Iterator[bytes]:
 def of_body() -> Iterator[bytes]:
     for path, request in questions():
         if len(request.body) <= 4_096:
-            yield oracles.written(path, request.method, request.query, oracles.named(request), request.body)
+            yield oracles.encode_question(
+                path, request.method, request.query, oracles.named(request), request.body
+            )
 
 
 def of_hash() -> Iterator[bytes]:

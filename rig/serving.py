@@ -1,4 +1,4 @@
-"""What a bench asks: new databases with devices, and the project's own server in front of an application."""
+"""The servers and databases of a bench: new databases with devices, and an application on gunicorn."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ VENDORS = ("sqlite", "postgresql")
 
 
 class CannotMeasure(Exception):
-    """Why there are no figures, in one line and what the program in question printed."""
+    """A bench cannot measure; the message says why in one line, and then what the program printed."""
 
 
 @dataclass
 class Device:
-    """A device whose password is known."""
+    """A device with its password."""
 
     device_id: str
     username: str
     password: str
     topic: str
-    jwt: str = ""  # that stands for the password in the dialect jwt
+    jwt: str = ""  # the token that replaces the password in the dialect jwt
 
 
 @dataclass
 class Hub:
-    """A migrated database with devices, and a broker that may ask."""
+    """A migrated database with devices, and the token of a broker."""
 
     vendor: str
     version: str
@@ -49,22 +49,22 @@ class Hub:
     token: str
     generated: list[Device]
     imported: list[Device]
-    seconds: float  # that making it took
+    seconds: float  # to create and fill it
 
 
 @dataclass
 class Server:
-    """gunicorn, listening."""
+    """A gunicorn that listens on *port*."""
 
     port: int
     pid: int
 
     def workers(self) -> list[int]:
-        """The processes that answer. Linux only."""
+        """Return the processes that answer. Linux only."""
         return list(placement.children(self.pid))
 
     def memory(self) -> list[dict[str, float | None]]:
-        """The resident memory of each worker in MiB: all of its pages, and its share of them."""
+        """Return the resident memory of each worker in MiB: all pages, and its share of them."""
         return [
             {
                 "rss_mib": _memory(f"/proc/{pid}/status", "VmRSS:"),
@@ -84,9 +84,9 @@ def _memory(file: str, name: str) -> float | None:
 
 @contextmanager
 def databases(vendor: str, folder: Path, settings: Sequence[str] = ()) -> Iterator[Callable[[str], str]]:
-    """A function that makes an empty database called so and returns its DATABASE_URL.
+    """Yield a function that creates an empty database with the given name and returns its DATABASE_URL.
 
-    *settings* are those of a PostgreSQL server.
+    *settings* are those of the PostgreSQL server.
     """
     if vendor == "sqlite":
         yield lambda name: f"sqlite:///{folder}/{name}.sqlite3"
@@ -102,11 +102,11 @@ def databases(vendor: str, folder: Path, settings: Sequence[str] = ()) -> Iterat
 
 
 def hub(
-    vendor: str, url: str, *, count: int, known: int, imported: Path | None = None, stored: int = 0
+    vendor: str, url: str, *, count: int, with_passwords: int, imported: Path | None = None, stored: int = 0
 ) -> Hub:
-    """The database at *url* migrated and filled: *count* devices, of which *known* have known passwords.
+    """Migrate and fill the database at *url*: *count* devices, of which *with_passwords* have passwords.
 
-    *stored* readings, each with its message, are there as if they had been ingested in the last year.
+    *stored* readings, each with its message, are added as if they had been ingested in the last year.
     """
     environment = {
         **os.environ,
@@ -115,7 +115,16 @@ def hub(
         "DATABASE_URL": url,
     }
     more = [] if imported is None else ["--imported", str(imported)]
-    filling = [sys.executable, "-m", "bench.devices", "--count", str(count), "--known", str(known), *more]
+    filling = [
+        sys.executable,
+        "-m",
+        "bench.devices",
+        "--count",
+        str(count),
+        "--with-passwords",
+        str(with_passwords),
+        *more,
+    ]
     filling += ["--stored", str(stored)]
     made = json.loads(_run(filling, environment))
     return Hub(
@@ -130,7 +139,7 @@ def hub(
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:
-    """What it printed. Its standard error is ours, for the progress it shows."""
+    """Run *command* and return its output. Its standard error is ours, for its progress. Raise CannotMeasure."""
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise CannotMeasure(f"{' '.join(command[1:4])} ended with {done.returncode}\n{done.stdout}".rstrip())
@@ -141,7 +150,7 @@ def _run(command: list[str], environment: dict[str, str]) -> str:
 def served(
     application: str, log: Path, *, environment: dict[str, str] | None = None, workers: int = 1
 ) -> Iterator[Server]:
-    """*application* on gunicorn with the project's own configuration, from when every worker listens."""
+    """Serve *application* on gunicorn with the configuration of the project; every worker listens already."""
     port = servers.free_port()
     command = [sys.executable, "-m", "gunicorn", "-c", "config/gunicorn.conf.py", "--workers", str(workers)]
     command += ["--bind", f"127.0.0.1:{port}", "--log-level", "info", application]
@@ -155,7 +164,7 @@ def served(
 
 
 def software() -> str:
-    """What serves: a figure means nothing without it."""
+    """Return the versions of server, event loop and HTTP parser, which every figure depends on."""
     parser = "C parser" if importlib.util.find_spec("gunicorn_h1c") else "Python parser"
     loop = f"uvloop {_version('uvloop')}" if importlib.util.find_spec("uvloop") else "asyncio"
     return f"gunicorn {_version('gunicorn')}, {loop}, {parser}"

@@ -119,8 +119,8 @@ def test_each_seed_holds_what_is_promised(target):
 
 def test_a_question_survives_as_bytes():
     for path, right in RIGHT:
-        data = oracles.written(path, right.method, right.query, oracles.named(right), right.body)
-        found, request = oracles.question_of(data)
+        data = oracles.encode_question(path, right.method, right.query, oracles.named(right), right.body)
+        found, request = oracles.decode_question(data)
 
         assert (found, request.method, request.query) == (path, right.method, right.query)
         assert request.body == right.body

@@ -164,8 +164,8 @@ def test_a_filled_database_is_as_if_all_had_been_ingested(vendor, tmp_path, need
     try:
         with databases(vendor, tmp_path) as create:
             empty, full = create("empty"), create("full")
-            hub(vendor, empty, count=2, known=1)
-            hub(vendor, full, count=7, known=2, stored=300)
+            hub(vendor, empty, count=2, with_passwords=1)
+            hub(vendor, full, count=7, with_passwords=2, stored=300)
             with subjects.queries(vendor, empty) as ask_empty, subjects.queries(vendor, full) as ask:
                 assert ask(LAYOUT[vendor]) == ask_empty(LAYOUT[vendor])
                 [found] = ask(
@@ -328,7 +328,7 @@ def test_keeping_reports_every_step_and_the_stall_of_a_writer(bench, capsys):
     assert "Target, no writer waits longer than" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not placement.fixed(), reason="needs Linux and two cores")
+@pytest.mark.skipif(not placement.is_fixed(), reason="needs Linux and two cores")
 def test_workers_have_a_core_of_their_own_or_share_one_with_all():
     idle = [sys.executable, "-c", "input()"]
     with (

@@ -44,7 +44,7 @@ def broker(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
 @pytest.fixture
 def knock(loop, broker, settings, django_db_blocker):
     """Send one HTTP request to the entrance, message by message; the reply, and whether it was one."""
-    settings.AUTHSVC_DIRECTORIES = ["rig.oracles.Known"]
+    settings.AUTHSVC_DIRECTORIES = ["rig.oracles.People"]
     settings.AUTHSVC_JWT_KEYS = {"k": oracles.OPTIONS.jwt_keys[0].signing}
     entrance = Entrance(_site)
 

@@ -20,8 +20,8 @@ from rig.messages import (
     STORED,
     fresh,
     iso,
-    kept,
     message,
+    message_row,
     readings,
     row,
     send,
@@ -59,8 +59,8 @@ def test_a_megabyte_of_strays_leaves_few_notes(station):
     """Notes cost memory, of every message in a batch."""
     assert send(station, b'[{"temperature": 1}' + b",1" * 500_000 + b"]") is PARTIAL
 
-    assert len(kept(station).notes) == 51
-    assert kept(station).notes[-1] == "and 499950 more"
+    assert len(message_row(station).notes) == 51
+    assert message_row(station).notes[-1] == "and 499950 more"
 
 
 @pytest.mark.parametrize("payload", [b"junk", b"", {"nothing": 1}])
@@ -147,8 +147,8 @@ def test_what_the_database_refuses_is_still_a_message_of_its_device(station, ref
     """A message of a known device is always a row of its messages (design, 5)."""
     send(station, {"temperature": 5, "x": "poison"})
 
-    assert kept(station).outcome == "failed"
-    assert kept(station).processing_error.startswith("unstorable: ")
+    assert message_row(station).outcome == "failed"
+    assert message_row(station).processing_error.startswith("unstorable: ")
 
 
 def test_what_the_database_refuses_changes_nothing_on_its_device(station, refusing_database):

@@ -12,7 +12,7 @@ from devicehub.mqtt import Delivery
 from devicehub.worker.loop import Worker
 from fleet.devices import WeatherStation
 from fleet.models import WeatherStationDevice, WeatherStationReading
-from rig.messages import EARLIER, HOUR, NOW, STORED, fresh, iso, kept, message, readings, send
+from rig.messages import EARLIER, HOUR, NOW, STORED, fresh, iso, message, message_row, readings, send
 
 # --- Presence, hooks and signals
 
@@ -106,7 +106,7 @@ def test_the_signal_carries_the_stored_message_and_no_credential(station):
     [(sender, arguments)] = received
     assert sender is WeatherStation
     assert set(arguments) == {"signal", "device", "readings", "message"}
-    assert arguments["message"] == kept(station)
+    assert arguments["message"] == message_row(station)
     assert "secret" not in str(arguments)
 
 

@@ -8,7 +8,7 @@ from devicehub.ingest import pipeline as door
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import MAX_KEPT, Message
 from devicehub.models import QuarantinedMessage
-from rig.messages import EARLIER, FAILED, NOW, PARTIAL, STORED, iso, kept, message, send
+from rig.messages import EARLIER, FAILED, NOW, PARTIAL, STORED, iso, message, message_row, send
 
 # --- The message row and the quarantine row
 
@@ -22,7 +22,7 @@ def test_the_message_row_of_a_stored_message(station):
         user_properties=(("trace", "t-1"), ("trace", "t-2"), ("x", "ä")),
     )
 
-    row = kept(station)
+    row = message_row(station)
     assert outcome is STORED
     assert row.topic == "things/weatherstation/STATION-001/data"
     assert row.payload_json == {"temperature": 1, "timestamp": iso(EARLIER)}
@@ -40,7 +40,7 @@ def test_the_message_row_of_a_stored_message(station):
 )
 def test_an_odd_content_type_is_taken_for_json(station, content_type):
     assert send(station, {"temperature": 1}, content_type=content_type) is STORED
-    assert len(kept(station).content_type) <= 100
+    assert len(message_row(station).content_type) <= 100
 
 
 def test_odd_properties_are_bounded_and_cost_no_reading(station):
@@ -53,7 +53,7 @@ def test_odd_properties_are_bounded_and_cost_no_reading(station):
     )
 
     assert outcome is STORED
-    row = kept(station)
+    row = message_row(station)
     assert len(row.user_properties) <= 32
     assert "\0" not in json.dumps(row.user_properties, ensure_ascii=False) + row.content_type
     assert len(row.correlation_id) <= 256
@@ -63,7 +63,7 @@ def test_the_rows_of_a_message_that_is_no_json(station):
     body = b'\xff\x00{"temperature": 1}'
     send(station, body, content_type="text/x", correlation_id="c-1")
 
-    row = kept(station)
+    row = message_row(station)
     assert (row.payload_json, row.payload_raw) == (None, None)
     assert row.quarantined == QuarantinedMessage.objects.get()
     assert (row.processing_status, row.outcome) == ("failed", "failed")
@@ -80,7 +80,7 @@ def test_the_rows_of_a_message_that_is_no_json(station):
 def test_a_document_with_a_nul_is_kept_byte_for_byte(station, body):
     assert send(station, body) is PARTIAL
 
-    row = kept(station)
+    row = message_row(station)
     assert bytes(row.payload_raw) == body
     assert row.payload_json is None
 
@@ -108,7 +108,7 @@ def test_a_bug_in_a_reader_costs_one_message(station, neighbour, monkeypatch):
 
     assert outcomes == [FAILED, STORED]
     assert QuarantinedMessage.objects.get().reason == "unstorable"
-    assert kept(station).outcome == "failed"
+    assert message_row(station).outcome == "failed"
 
 
 # --- The quarantine in the admin

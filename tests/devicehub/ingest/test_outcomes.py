@@ -4,7 +4,7 @@ import pytest
 
 from devicehub.ingest.pipeline import pipeline
 from devicehub.models import QuarantinedMessage
-from rig.messages import FAILED, PARTIAL, STORED, kept, message, readings, row, send
+from rig.messages import FAILED, PARTIAL, STORED, message, message_row, readings, row, send
 from rig.payloads import FORMS
 
 
@@ -12,7 +12,7 @@ from rig.payloads import FORMS
 def test_each_payload_has_its_outcome(station, form):
     outcome = send(station, form.payload)
 
-    row = kept(station)
+    row = message_row(station)
     assert (outcome, row.outcome) == (form.outcome, form.outcome), row.processing_error
     assert readings(station) == list(form.rows)
     for note in form.notes:
@@ -53,12 +53,12 @@ def test_of_a_name_twice_in_one_object_the_last_counts(station):
 
     assert send(station, body) is PARTIAL
     assert readings(station) == [row(temperature=2.0)]
-    assert kept(station).notes == ["temperature: given twice, the last counts"]
-    assert bytes(kept(station).payload_raw) == body
+    assert message_row(station).notes == ["temperature: given twice, the last counts"]
+    assert bytes(message_row(station).payload_raw) == body
 
 
 def test_a_message_with_ten_thousand_unknown_fields_keeps_its_value_and_few_notes(station):
     assert send(station, {"temperature": 1} | {f"x{n}": n for n in range(10_000)}) is PARTIAL
 
     assert readings(station) == [row(temperature=1.0)]
-    assert len(kept(station).notes) <= 100
+    assert len(message_row(station).notes) <= 100

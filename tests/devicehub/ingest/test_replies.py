@@ -7,7 +7,7 @@ import pytest
 from devicehub.ingest.pipeline import pipeline
 from devicehub.models import DeviceCommand, QuarantinedMessage
 from fleet.models import WeatherStationDevice
-from rig.messages import FAILED, NOW, STORED, fresh, kept, message, send
+from rig.messages import FAILED, NOW, STORED, fresh, message, message_row, send
 
 # --- Replies
 
@@ -61,7 +61,7 @@ def test_a_reply_to_no_command_is_kept_and_told_to_nobody(station, command, hear
     assert send(station, {"id": command_id, "ok": True}, "reply") is STORED
 
     assert replies(heard) == []
-    assert kept(station).outcome == "stored"
+    assert message_row(station).outcome == "stored"
     assert fresh(station).last_seen == NOW
 
 

@@ -6,7 +6,7 @@ from devicehub.ingest import store
 from devicehub.ingest.pipeline import pipeline
 from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationDevice
-from rig.messages import EARLIER, FAILED, HOUR, NOW, PARTIAL, STORED, fresh, iso, kept, message, send
+from rig.messages import EARLIER, FAILED, HOUR, NOW, PARTIAL, STORED, fresh, iso, message, message_row, send
 
 # --- Status
 
@@ -117,7 +117,7 @@ def test_each_status_has_its_outcome(valve, sent, outcome, changes):
         alive = {} if changes.get("reported_status") == "offline" else SEEN
         changes = alive | changes | {"last_message_at": NOW}
     assert changed == changes
-    row = kept(valve)
+    row = message_row(valve)
     assert row.outcome == outcome
     assert bool(row.notes) is (outcome is PARTIAL) or outcome is FAILED
     assert QuarantinedMessage.objects.count() == (outcome is FAILED)

@@ -8,7 +8,7 @@ from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message
 from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationDevice
-from rig.messages import FAILED, NOW, PARTIAL, fresh, kept, readings, send
+from rig.messages import FAILED, NOW, PARTIAL, fresh, message_row, readings, send
 from rig.payloads import UNKNOWN_TOPICS
 
 
@@ -54,7 +54,7 @@ def test_what_a_disabled_device_sends_is_kept_but_not_stored(station, heard, abo
 
     assert readings(station) == []
     assert QuarantinedMessage.objects.get().reason == "disabled_device"
-    assert kept(station).outcome == "failed"
+    assert message_row(station).outcome == "failed"
     assert (fresh(station).last_seen, fresh(station).status) == (None, "offline")
     assert heard == []
 
@@ -66,7 +66,7 @@ def test_a_message_on_a_command_topic_is_nothing_that_a_device_says(station, pay
     assert send(station, payload, "cmd") is FAILED
 
     assert QuarantinedMessage.objects.get().reason == "unknown_topic"
-    assert kept(station).outcome == "failed"
+    assert message_row(station).outcome == "failed"
 
 
 def test_who_a_message_is_from_is_in_its_topic_only(station, neighbour):

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from fleet.devices import WeatherStation
-from rig.messages import EARLIER, HOUR, NOW, PARTIAL, STORED, iso, kept, readings, row, send
+from rig.messages import EARLIER, HOUR, NOW, PARTIAL, STORED, iso, message_row, readings, row, send
 
 # --- Times
 
@@ -52,17 +52,17 @@ def test_the_time_of_a_reading(station, sent, moment):
     outcome = send(station, {"temperature": 1, "timestamp": sent})
 
     [reading] = readings(station)
-    message_row = kept(station)
+    stored = message_row(station)
     assert reading["temperature"] == 1
     if moment is not None:
         assert reading["timestamp"] == moment
-        assert (outcome, message_row.notes) == (STORED, [])
-        assert len(message_row.digest) == 64
+        assert (outcome, stored.notes) == (STORED, [])
+        assert len(stored.digest) == 64
     else:
         assert reading["timestamp"] == NOW
         assert outcome is PARTIAL
-        assert "time of receipt" in message_row.notes[0]
-        assert message_row.digest is None
+        assert "time of receipt" in stored.notes[0]
+        assert stored.digest is None
 
 
 def test_an_unusable_time_in_a_buffer_spoils_only_its_own_sample(station):
@@ -157,7 +157,7 @@ def test_the_exact_type_and_range_of_a_value(probe, station, name, sent, expecte
     device, other = (station, "rainfall") if name == "temperature" else (probe, "other")
     outcome = send(device, b'{"%b": 1.5, "%b": %b}' % (other.encode(), name.encode(), sent))
 
-    notes = kept(device).notes
+    notes = message_row(device).notes
     if expected is ValueError:
         assert readings(device) == [row(**{other: 1.5})]
         assert outcome is PARTIAL
@@ -181,7 +181,7 @@ def test_a_required_value_that_is_missing_is_noted_and_the_others_are_kept(stati
 
     assert send(station, {"humidity": 40}) is PARTIAL
     assert readings(station) == [row(humidity=40.0)]
-    assert kept(station).notes == ["temperature: required and missing"]
+    assert message_row(station).notes == ["temperature: required and missing"]
 
 
 @pytest.mark.parametrize("value", [None, 999, "x"])
@@ -190,4 +190,4 @@ def test_a_required_value_that_is_bad_is_missing(station, monkeypatch, value):
 
     assert send(station, {"temperature": value, "humidity": 40}) is PARTIAL
     assert readings(station) == [row(humidity=40.0)]
-    assert "temperature: required and missing" in kept(station).notes
+    assert "temperature: required and missing" in message_row(station).notes

@@ -31,10 +31,10 @@ from devicehub import provisioning
 from devicehub.models import digest_api_key
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
-from rig.seeds import PASSWORD, SALT, b64, brought_along
+from rig.seeds import PASSWORD, SALT, b64, imported_hashes
 from rig.servers import MissingServer, _program
 
-HASHES = brought_along(PASSWORD)
+HASHES = imported_hashes(PASSWORD)
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_an_account_may_have_a_chosen_password_too(login, monkeypatch, transacti
 
 
 def test_a_slow_hash_is_verified_once_for_each_password(station: Cast, login, monkeypatch):
-    WeatherStationDevice.objects.update(mqtt_password_hash=brought_along("s3cret")["bcrypt"])
+    WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes("s3cret")["bcrypt"])
     done: list[str] = []
     real = passwords.verify
 
@@ -280,10 +280,10 @@ def test_a_slow_hash_is_verified_once_for_each_password(station: Cast, login, mo
 
 
 def test_a_remembered_password_ends_with_its_hash(station: Cast, login):
-    WeatherStationDevice.objects.update(mqtt_password_hash=brought_along("s3cret")["bcrypt"])
+    WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes("s3cret")["bcrypt"])
     assert login(station.username, "s3cret")
 
-    WeatherStationDevice.objects.update(mqtt_password_hash=brought_along("other")["bcrypt"])
+    WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes("other")["bcrypt"])
 
     assert not login(station.username, "s3cret")
 
@@ -291,7 +291,7 @@ def test_a_remembered_password_ends_with_its_hash(station: Cast, login):
 def test_a_brought_along_hash_becomes_ours_at_the_next_login(station: Cast, login, settings):
     settings.AUTHSVC_UPGRADE_HASHES = True
     strong, weak = "Q8z" * 4 + "kT2vLw0pXr9Y", "s3cret"
-    stored = brought_along(strong)["mosquitto pbkdf2"]
+    stored = imported_hashes(strong)["mosquitto pbkdf2"]
     WeatherStationDevice.objects.update(mqtt_password_hash=stored)
 
     assert login(station.username, strong)
@@ -300,14 +300,14 @@ def test_a_brought_along_hash_becomes_ours_at_the_next_login(station: Cast, logi
     assert login(station.username, strong)
 
     # What a person may have chosen keeps the slow hash that it needs.
-    WeatherStationDevice.objects.update(mqtt_password_hash=brought_along(weak)["mosquitto pbkdf2"])
+    WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes(weak)["mosquitto pbkdf2"])
     assert login(station.username, weak)
     background.stop()
     assert WeatherStationDevice.objects.get().mqtt_password_hash.startswith("$7$")
 
 
 def test_nothing_is_upgraded_unless_the_operator_says_so(station: Cast, login):
-    WeatherStationDevice.objects.update(mqtt_password_hash=brought_along("x" * 30)["mosquitto pbkdf2"])
+    WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes("x" * 30)["mosquitto pbkdf2"])
 
     assert login(station.username, "x" * 30)
     background.stop()
@@ -491,7 +491,7 @@ def test_a_login_over_the_budget_is_a_fault_and_no_deny(station: Cast, ask, monk
 
 
 def test_who_is_revoked_while_a_slow_hash_is_computed_stays_out(station: Cast, login, monkeypatch):
-    WeatherStationDevice.objects.update(mqtt_password_hash=brought_along("s3cret")["bcrypt"])
+    WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes("s3cret")["bcrypt"])
     real = passwords.verify
 
     def verify_and_disable(secret: str, stored: str) -> bool:
