@@ -47,7 +47,7 @@ def check_topics(**_: Any) -> list[CheckMessage]:
     sound = [(kind, text) for kind, text in topics.all_filters() if kind.slug not in broken]
     errors += [
         Error(
-            f"The topics of {one.slug} and {other.slug} cannot be told apart: {left} and {right}.",
+            f"The topics of {one.slug} and {other.slug} overlap: {left} and {right}.",
             hint="Put {type_name} or another fixed word into one Meta.topic_template.",
             id="devicehub.E003",
         )

@@ -20,7 +20,7 @@ SENML, SENML_CBOR, CBOR = "application/senml+json", "application/senml+cbor", "a
 READ_LATE = "timestamp: cannot be read, the time of receipt was used"
 OUT_OF_TIME = "timestamp: more than ten years ago, the time of receipt was used"
 AHEAD = "timestamp: more than five minutes ahead of the clock here, the time of receipt was used"
-NOT_FINITE = "temperature: is no finite number"
+NOT_FINITE = "temperature: is not a finite number"
 NUL = "holds a NUL or half a surrogate pair"
 
 

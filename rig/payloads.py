@@ -111,7 +111,7 @@ FORMS = {
         PARTIAL,
         {"temperature": "25", "humidity": True, "rainfall": 0},
         row(rainfall=0.0),
-        notes=["temperature: is no number", "humidity: is no number"],
+        notes=["temperature: is not a number", "humidity: is not a number"],
     ),
     "a NUL in an undeclared text": case(
         PARTIAL, {"temperature": 1, "x": "a\0b"}, row(temperature=1.0), notes=["x: not declared"]
@@ -193,7 +193,7 @@ FORMS = {
         PARTIAL,
         b'{"temperature": 1e400, "humidity": 2}',
         row(humidity=2.0),
-        notes=["temperature: is no finite number"],
+        notes=["temperature: is not a finite number"],
     ),
     "5,000 digits": failed(b'{"temperature": ' + b"1" * 5000 + b"}", FailureReason.NO_VALUE),
     "a lone surrogate": case(PARTIAL, b'{"temperature": 1, "x": "\\ud800"}', row(temperature=1.0)),

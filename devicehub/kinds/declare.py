@@ -1,4 +1,4 @@
-"""Declarations: what a type of device measures, holds and understands. Free of Django models."""
+"""Declarations of the readings, states and commands of a device type. Free of Django models."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ class StateField:
         self.verbose_name = verbose_name
         self.name = ""
         if self.choices is not None and default is not None and default not in self.values:
-            raise ValueError(f"The default {default!r} is none of the choices")
+            raise ValueError(f"The default {default!r} is not one of the choices")
         if isinstance(default, dict | list) and default:
-            raise ValueError("A json default is empty, or None: a filled one would be shared by all devices")
+            raise ValueError("A json default must be empty or None: all devices would share a filled one")
 
     @property
     def values(self) -> list[Any]:
@@ -99,7 +99,7 @@ PAYLOAD_TYPES: Mapping[type, tuple[type, ...]] = {
 
 
 class Command:
-    """One thing a device can be told. *payload* maps each parameter to a Python type, all of them needed."""
+    """One command that a device understands. *payload* maps each required parameter to a Python type."""
 
     def __init__(
         self, payload: Mapping[str, type] | None = None, description: str = "", qos: int = 1
@@ -107,19 +107,19 @@ class Command:
         self.payload = dict(payload or {})
         for name, kind in self.payload.items():
             if kind not in PAYLOAD_TYPES:
-                known = ", ".join(t.__name__ for t in PAYLOAD_TYPES)
-                raise TypeError(f"The parameter {name} has the type {kind!r}; known are {known}")
+                allowed = ", ".join(t.__name__ for t in PAYLOAD_TYPES)
+                raise TypeError(f"The parameter {name} has the type {kind!r}; use one of {allowed}")
         if qos not in (0, 1, 2):
-            raise ValueError(f"QoS is 0, 1 or 2, not {qos!r}")
+            raise ValueError(f"QoS must be 0, 1 or 2, not {qos!r}")
         self.description = description
         self.qos = qos
         self.name = ""
 
     def validate_payload(self, data: Mapping[str, Any] | None) -> bool:
-        """True when *data* fits. ValueError for a missing or unknown parameter, TypeError for a wrong type."""
+        """Return True if *data* fits. Raise ValueError for missing or unknown parameters, TypeError for wrong types."""
         given = {} if data is None else data
         if not isinstance(given, Mapping):
-            raise TypeError(f"A payload is a mapping, not {type(given).__name__}")
+            raise TypeError(f"A payload must be a mapping, not {type(given).__name__}")
         for name in self.payload:
             if name not in given:
                 raise ValueError(f"The parameter {name} is missing")
@@ -153,34 +153,34 @@ META_DEFAULTS: Mapping[str, Any] = {
 
 
 class Hooks:
-    """What a kind of device does when something happened, after it was stored. Each hook does nothing by default.
+    """Methods that are called after a message is stored. Each does nothing by default.
 
     The hooks of each message are called on an instance of their own.
     """
 
     def on_data(self, device: Any, readings: dict[str, Any]) -> None:
-        """*device* sent *readings*, by name."""
+        """Handle *readings*, by name, that *device* sent."""
 
     def on_status_change(self, device: Any, old_status: str, new_status: str) -> None:
-        """The status of *device* changed."""
+        """Handle a change of the status of *device*."""
 
     def on_connect(self, device: Any) -> None:
-        """*device* is connected now and was not."""
+        """Handle that *device* is connected and was not before."""
 
     def on_disconnect(self, device: Any) -> None:
-        """*device* was connected and is not any more."""
+        """Handle that *device* was connected and is not any more."""
 
     def on_command_response(self, device: Any, command: str, response: dict[str, Any]) -> None:
-        """*device* answered *command*; *response* is its reply: id, ok, and result or error."""
+        """Handle the answer of *device* to *command*; *response* is its reply: id, ok, and result or error."""
 
 
 class DeviceType(Hooks):
     """Base of all declarations. A subclass names its readings, commands and state fields as attributes.
 
     `class Meta` may set protocol, broker, heartbeat_interval (seconds), topic_template and client_id (`bound`
-    or `any`), and how long what is kept: keep_readings, keep_messages, keep_hours and keep_days, each a timedelta,
-    a text such as "30d", or None for ever. What a base declares is inherited; an attribute of another kind under
-    its name takes it away.
+    or `any`), and the retention periods keep_readings, keep_messages, keep_hours and keep_days, each a timedelta,
+    a text such as "30d", or None for ever. The declarations of a base are inherited; an attribute of another kind
+    under the same name removes one.
     """
 
     _own: ClassVar[dict[str, Reading | Command | StateField | None]] = {}
@@ -194,7 +194,7 @@ class DeviceType(Hooks):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if not name.startswith("_")}
-        # None under a name takes away what a base declared there, for this class and those below it.
+        # None under a name removes the declaration of a base, for this class and its subclasses.
         cls._own = {n: v if isinstance(v, Reading | Command | StateField) else None for n, v in own.items()}
         declared: dict[str, Reading | Command | StateField] = {}
         for base in reversed(cls.__mro__):
@@ -210,26 +210,33 @@ class DeviceType(Hooks):
 
     @classmethod
     def get_slug(cls) -> str:
-        """The name of this type in topics and keys: `WeatherStation` is `weatherstation`."""
+        """Return the name of this type in topics and keys: `weatherstation` for `WeatherStation`."""
         return cls.__name__.lower()
 
     @classmethod
     def get_meta(cls) -> dict[str, Any]:
-        """The options of `class Meta`, those of the bases and the defaults included. TypeError for a typo."""
+        """Return the options of `class Meta`, with those of the bases and the defaults.
+
+        Raise TypeError for an unknown option, ValueError for a client_id that is neither `bound` nor `any`.
+        """
         options = dict(META_DEFAULTS)
         metas = [base.__dict__["Meta"] for base in reversed(cls.__mro__) if "Meta" in base.__dict__]
         for meta in metas:
             for part in reversed(meta.__mro__):
                 options |= {name: v for name, v in vars(part).items() if not name.startswith("_")}
         for name in options.keys() - META_DEFAULTS.keys():
-            raise TypeError(f"{cls.__name__}.Meta has no option {name}; known are {', '.join(META_DEFAULTS)}")
+            raise TypeError(
+                f"{cls.__name__}.Meta has no option {name}; use one of {', '.join(META_DEFAULTS)}"
+            )
         if options["client_id"] not in ("bound", "any"):
-            raise ValueError(f"{cls.__name__}.Meta.client_id is bound or any, not {options['client_id']!r}")
+            raise ValueError(
+                f"{cls.__name__}.Meta.client_id must be bound or any, not {options['client_id']!r}"
+            )
         return options
 
     @classmethod
     def create_models(cls, module: str | None = None) -> tuple[type[Any], type[Any], type[Any]]:
-        """The device, reading and message model of this type, made as if written in the calling module.
+        """Return the device, reading and message model of this type, made as if written in the calling module.
 
         Call it once, in an app's `models.py`, and name all three. *module* overrides the caller's name.
         """
@@ -242,7 +249,7 @@ def _one_of(kinds: type[StrEnum], name: str) -> Any:
     try:
         return kinds(name)
     except ValueError as error:
-        raise ValueError(f"There is no type {name!r}; known are {', '.join(kinds)}") from error
+        raise ValueError(f"There is no type {name!r}; use one of {', '.join(kinds)}") from error
 
 
 def _bounds(
@@ -253,7 +260,7 @@ def _bounds(
     if kind not in NUMBERS:
         raise ValueError(f"A reading of type {kind} has no range")
     if len(bounds) != 2:
-        raise ValueError(f"A range is a pair, not {bounds!r}")
+        raise ValueError(f"A range must be a pair, not {bounds!r}")
     low, high = bounds
     if low is not None and high is not None and low > high:
         raise ValueError(f"The range {bounds!r} is empty")

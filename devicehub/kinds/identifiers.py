@@ -1,4 +1,4 @@
-"""What a device id, a client id and the slug of a kind may be. Pure: comparison everywhere else is string equality."""
+"""The rules for device ids, client ids and the slugs of kinds. Pure: all other code compares them as strings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MAX_USERNAME = 128
 
 
 def is_device_id(text: str) -> bool:
-    """Whether *text* can be a device id: 1-128 of letters, digits, `_`, `:` and `-`.
+    """Return whether *text* can be a device id: 1-128 ASCII letters, digits, `_`, `:` and `-`.
 
-    No `.` (RabbitMQ's level separator), none of `+ # / $`, no space, no control character, ASCII only.
+    It holds no `.` (RabbitMQ's level separator), none of `+ # / $`, no space and no control character.
 
     >>> is_device_id("STATION-001"), is_device_id("ST.1"), is_device_id("+"), is_device_id("a\\n")
     (True, False, False, False)
@@ -32,14 +32,14 @@ def is_slug(text: str) -> bool:
 
 
 def is_text(value: object) -> bool:
-    """Return whether *value* is a text that PostgreSQL and SQLite both take: without NUL and halves of characters."""
+    """Return whether *value* is a text that PostgreSQL and SQLite both store: without NUL and lone surrogates."""
     return isinstance(value, str) and re.search("[\x00\ud800-\udfff]", value) is None
 
 
 def is_client_id(text: str) -> bool:
     """Return whether *text* can be the client id of a device: 1-128 characters, no `+`, `#` or control character.
 
-    MQTT 5.0, 1.5.4 lets a broker close the connection for control characters and for what is not a character.
+    MQTT 5.0, 1.5.4 lets a broker close the connection for control characters and for code points without a character.
 
     >>> is_client_id("radio 7"), is_client_id("é/1"), is_client_id("a+"), is_client_id("a\\x00"), is_client_id("")
     (True, True, False, False, False)
@@ -48,9 +48,9 @@ def is_client_id(text: str) -> bool:
 
 
 def mqtt_username(app_label: str, model_name: str, device_id: str) -> str:
-    """The username of a device: `{app}-{model}-{device_id}`, at most 128 characters.
+    """Return the username of a device: `{app}-{model}-{device_id}`, at most 128 characters.
 
-    A longer one keeps its first 111 and ends in 16 hex digits of the id's SHA-256, so two never meet.
+    A longer one is cut to 111 characters, plus `-` and 16 hex digits of the id's SHA-256, so that no two are equal.
 
     >>> mqtt_username("fleet", "weatherstationdevice", "STATION-001")
     'fleet-weatherstationdevice-STATION-001'

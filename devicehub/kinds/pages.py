@@ -1,4 +1,4 @@
-"""What a kind adds to the pages."""
+"""The pages of a kind in the admin and the dashboard."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from devicehub.kinds.declare import Reading
 
 @dataclass(frozen=True)
 class Pages:
-    """Declarations for the admin and the dashboard; what is not declared gets the pages of every kind.
+    """Declarations for the admin and the dashboard; without them a kind gets the default pages.
 
-    *admin* maps models of the kind, or models beside them, to the dotted path of a ModelAdmin. *columns* are the
-    values that the dashboard's table of devices shows, by name; None is the readings of the kind.
+    *admin* maps models of the kind, or related models, to the dotted path of a ModelAdmin. *columns* are the values
+    that the dashboard's table of devices shows, by name; None means the readings of the kind.
     """
 
     admin: Mapping[type[Any], str] = field(default_factory=dict)

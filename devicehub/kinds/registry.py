@@ -1,4 +1,4 @@
-"""The kinds of devices that exist. Directory, topics, ingest, admin and pages ask here, never for types."""
+"""The registry of kinds of devices. Directory, topics, ingest, admin and pages use it and never a device type."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class UnknownKey(DevicehubError):
     """A text is not the key of a device of any kind, such as `weatherstation/STATION-001`."""
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity: a kind is a key of caches that every question reads
+@dataclass(frozen=True, eq=False)  # Compared by identity: a kind is a key of caches that every request reads.
 class Kind:
-    """One kind of device: its *slug* in topics and keys, its models, and what its devices say and understand.
+    """One kind of device: its *slug* in topics and keys, its models, its readings, states and commands.
 
     *device_model* and *message_model* are concrete models of BaseDevice and BaseMessage, the latter with a foreign
     key `device`. *reading_model* has a column for each reading; a kind without one keeps values in its *store*, or
-    keeps none. *device_type* is the declaration of a kind that create_models() made and filled from it.
+    keeps none. *device_type* is the declaration from which create_models() made the kind, if it did.
     *readings*, *commands* and *state_fields* are declarations by name, *hooks* is a class of which each message
-    gets an instance, *keep* says how long what is kept, by the options of `Meta`, and *client_id* is `bound` or `any`.
+    gets an instance, *keep* holds retention periods by the options of `Meta`, and *client_id* is `bound` or `any`.
     """
 
     slug: str
@@ -63,28 +63,28 @@ class Kind:
 
     @property
     def sender(self) -> type[Any]:
-        """Return the sender of this kind's signals: its declaration, or else its device model."""
+        """The sender of this kind's signals: its declaration, or else its device model."""
         return self.device_type or self.device_model
 
     @property
     def value_models(self) -> tuple[type[Any], ...]:
-        """Return the models whose rows hold values of its devices."""
+        """The models whose rows hold values of its devices."""
         if self.reading_model is not None:
             return (self.reading_model,)
         return tuple(self.store.models) if self.store is not None else ()
 
     @property
     def columns(self) -> Mapping[str, Reading]:
-        """Return the values that tables of its devices show, by name."""
+        """The values that tables of its devices show, by name."""
         return self.readings if self.pages.columns is None else self.pages.columns
 
     @property
     def name(self) -> str:
-        """What people read: "Weather Station"."""
+        """The name of the kind on pages: "Weather Station"."""
         return str(self.device_model._meta.verbose_name)
 
     def key(self, device_id: str) -> str:
-        """Names a device across tables: `weatherstation/STATION-001`."""
+        """Return the key that names a device in all tables: `weatherstation/STATION-001`."""
         return f"{self.slug}/{device_id}"
 
 
@@ -98,10 +98,12 @@ class Registry:
 
     def __init__(self) -> None:
         self._kinds: dict[str, Kind] = {}
-        self.version = 0  # raised by every registration: what was derived from the kinds is then made anew
+        self.version = (
+            0  # Each registration raises it, which invalidates the caches that were derived from kinds.
+        )
 
     def refuse_taken(self, slug: str, described: str) -> None:
-        """Raise DuplicateKind when the kind that is *described* would have a *slug* that is taken, or InvalidSlug."""
+        """Raise DuplicateKind if *slug* is taken, or InvalidSlug; *described* names the new kind in the message."""
         if not is_slug(slug):
             raise InvalidSlug(
                 f"{described} would be called {slug!r}, which is not one topic level of 1-100 characters"
@@ -118,21 +120,22 @@ class Registry:
             raise DuplicateKind(f"Two device types are called {slug!r}: {first} and {described}")
 
     def register(self, kind: Kind) -> None:
-        """Add *kind*. Raises DuplicateKind, which names both, for a slug that another kind has, and InvalidSlug."""
+        """Add *kind*. Raise DuplicateKind, which names both kinds, if another kind has its slug, or InvalidSlug."""
         self.refuse_taken(kind.slug, describe(kind.sender, kind.device_model.__module__))
         self._kinds[kind.slug] = kind
         self.version += 1
 
     def unregister(self, slug: str) -> None:
-        """Forget a kind again; for tests that declare types of their own."""
+        """Remove the kind of *slug*, if there is one; for tests that declare types of their own."""
         if self._kinds.pop(slug, None) is not None:
             self.version += 1
 
     def get(self, slug: str) -> Kind | None:
+        """Return the kind of *slug*, or None."""
         return self._kinds.get(slug)
 
     def resolve(self, key: str) -> tuple[Kind, str]:
-        """Return the kind and the device id that *key* names; there may be no such device. Raises UnknownKey.
+        """Return the kind and the device id that *key* names; there may be no such device. Raise UnknownKey.
 
         >>> registry.resolve("toaster/T-1")
         Traceback (most recent call last):
@@ -143,7 +146,7 @@ class Registry:
         if kind is None:
             raise UnknownKey(f"there is no device type {slug!r}")
         if not device_id:
-            raise UnknownKey(f"{key!r} names a device type and no device")
+            raise UnknownKey(f"{key!r} names a device type without a device id")
         return kind, device_id
 
     def __iter__(self) -> Iterator[Kind]:
@@ -153,7 +156,7 @@ class Registry:
         return len(self._kinds)
 
     def of(self, device: Any) -> Kind | None:
-        """Return the kind of *device*, an instance or a class of a device model or of a proxy of one; or None."""
+        """Return the kind of *device*, an instance or a class of a device model or of its proxy; or None."""
         model = device if isinstance(device, type) else type(device)
         return next((kind for kind in self if issubclass(model, kind.device_model)), None)
 

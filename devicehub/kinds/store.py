@@ -1,4 +1,4 @@
-"""Where a kind keeps the values that its devices measure, if it is not a table with a column for each reading."""
+"""The interface of a kind's own store of values, instead of a table with a column for each reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Measured(NamedTuple):
-    """Values by name that one device, given by its primary key, measured at one time."""
+    """The values, by name, that one device measured at one time; *device* is its primary key."""
 
     device: int
     timestamp: datetime
@@ -16,14 +16,14 @@ class Measured(NamedTuple):
 
 
 class Latest(NamedTuple):
-    """A value, and when it was measured."""
+    """A value and its time of measurement."""
 
     value: Any
     measured_at: datetime
 
 
 class Store(Protocol):
-    """Reads the values in `data` payloads, writes them into tables of its own, and finds the newest ones.
+    """A store that reads the values in `data` payloads, writes them into its own tables, and finds the newest ones.
 
     *models* are the models of these tables. Each has a foreign key `device` to the device model, an `id`, and
     `timestamp` with an index: retention and removal delete their rows by these, in small portions.
@@ -35,11 +35,11 @@ class Store(Protocol):
     def read(self, document: Any, received_at: datetime) -> Any:
         """Return the messages.decode.Decoded that a decoded payload, a messages.decode.Document, holds.
 
-        Raises messages.message.Unreadable for a payload without a value: it goes to the quarantine.
+        Raise messages.message.Unreadable for a payload without a value: it goes to the quarantine.
         """
 
     def write(self, measured: Sequence[Measured], received_at: datetime) -> None:
-        """Write the values of a batch. Called in its transaction; what is raised undoes the batch.
+        """Write the values of a batch, in its transaction; an error that is raised undoes the batch.
 
         The batch is then stored in parts, and the message at fault goes to the quarantine.
         """

@@ -1,7 +1,7 @@
-"""The topic scheme, and the only place that knows it: build, parse, what to subscribe, what a device owns.
+"""The topic scheme, defined here alone: to build and parse topics, the subscriptions, and the rights of a device.
 
-`{prefix}/{type_name}/{device_id}/{message_type}`, unless a type's `Meta.topic_template` says otherwise; each
-placeholder fills a whole level, so that comparing levels is all there is to do.
+A topic is `{prefix}/{type_name}/{device_id}/{message_type}`, unless a type's `Meta.topic_template` says otherwise.
+Each placeholder fills a whole level, so topics are compared level by level.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NEEDED = ("{device_id}", "{message_type}")
 
 
 class MessageType(StrEnum):
-    """The last word of a device topic: what a message is about, and who sends it."""
+    """The last word of a device topic. It gives the content of a message and its sender."""
 
     DATA = "data"
     STATUS = "status"
@@ -35,7 +35,7 @@ FROM_DEVICE = (MessageType.DATA, MessageType.STATUS, MessageType.REPLY)
 
 
 class Address(NamedTuple):
-    """What a topic says: the kind, the device and what the message is about."""
+    """The parts of a topic: the kind, the device id and the message type."""
 
     kind: Kind
     device_id: str
@@ -43,12 +43,12 @@ class Address(NamedTuple):
 
 
 def build(kind: Kind, device_id: str, message_type: str) -> str:
-    """The topic of one device and one type of message."""
+    """Return the topic of one device and one type of message."""
     return "/".join(_fill(level, kind, device_id, message_type) for level in kind.topic_template.split("/"))
 
 
 def prefix(kind: Kind, device_id: str) -> str:
-    """What the topics of one device begin with, up to a `/`; empty where the message type comes before the id."""
+    """Return the common beginning of one device's topics, up to a `/`; empty if the message type precedes the id."""
     levels = kind.topic_template.split("/")
     at = levels.index("{device_id}")
     if "{message_type}" in levels[:at]:
@@ -57,7 +57,7 @@ def prefix(kind: Kind, device_id: str) -> str:
 
 
 def parse(topic: str) -> Address | None:
-    """What *topic* says, or None when it is no topic of a device. Exact: no case folding, no trimming."""
+    """Return the parts of *topic*, or None if it is not a topic of a device. Exact: no case folding, no trimming."""
     levels = topic.split("/")
     for kind, fixed, id_at, type_at in _templates(settings.topic_prefix, registry.version):
         if len(levels) != len(fixed):
@@ -72,7 +72,7 @@ def parse(topic: str) -> Address | None:
 
 @functools.lru_cache(maxsize=8)
 def _templates(_prefix: str, _kinds: int) -> tuple[tuple[Kind, list[str], int, int], ...]:
-    """Of each kind its levels, empty where device id and message type stand, and where that is."""
+    """Return for each kind its levels, with device id and message type empty, and the places of these two."""
     found = []
     for kind in registry:
         template = kind.topic_template.split("/")
@@ -82,17 +82,17 @@ def _templates(_prefix: str, _kinds: int) -> tuple[tuple[Kind, list[str], int, i
 
 
 def subscriptions() -> list[str]:
-    """The topic filters that ingest subscribes to: what all devices of all kinds may publish."""
+    """Return the topic filters that ingest subscribes to: all topics on which devices of all kinds may publish."""
     return [build(kind, "+", message_type) for kind in registry for message_type in FROM_DEVICE]
 
 
 def shared(topic_filter: str, group: str) -> str:
-    """Return *topic_filter* as the shared subscription of *group*, or as it is where *group* is empty."""
+    """Return *topic_filter* as the shared subscription of *group*, or unchanged if *group* is empty."""
     return f"$share/{group}/{topic_filter}" if group else topic_filter
 
 
 def is_subscribed(topic: str) -> bool:
-    """Return whether ingest subscribes to *topic* with the present settings and kinds. Cheap: for every message."""
+    """Return whether ingest subscribes to *topic* with the present settings and kinds. Called for each message."""
     return _subscribed(settings.topic_prefix, registry.version)(topic) is not None
 
 
@@ -103,9 +103,9 @@ def _subscribed(_prefix: str, _kinds: int) -> Callable[[str], object]:
 
 
 def former_subscriptions() -> list[str]:
-    """Return each filter that ingest can have subscribed to with the default or present group, prefix and templates.
+    """Return the filters that the default and the present group, prefix and templates can have made.
 
-    The present ones are among them.
+    The present filters are among them.
     """
     inner = [
         "/".join(_fill(level, kind, "+", message_type, prefix) for level in template.split("/"))
@@ -119,12 +119,12 @@ def former_subscriptions() -> list[str]:
 
 
 def command_filters() -> list[str]:
-    """The topic filters of all commands to all devices."""
+    """Return the topic filters of all commands to all devices."""
     return [build(kind, "+", MessageType.CMD) for kind in registry]
 
 
 def owned(kind: Kind, device_id: str) -> tuple[Rule, ...]:
-    """What a device may do by being itself: publish what it says, subscribe to and receive its commands."""
+    """Return the rights of a device on its own topics: publish its messages, subscribe to and receive its commands."""
     parts = _owned_parts(kind, settings.topic_prefix)
     return tuple(
         Rule(f"{before}{device_id}{after}", actions, True, name) for before, after, actions, name in parts
@@ -133,7 +133,7 @@ def owned(kind: Kind, device_id: str) -> tuple[Rule, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _owned_parts(kind: Kind, _prefix: str) -> tuple[tuple[str, str, ActionSet, str], ...]:
-    """The text before and after the device id of each topic that a device owns; asked for every question."""
+    """Return the text before and after the device id of each topic that a device owns. Each broker request needs it."""
     rights = [(message_type, ActionSet.PUBLISH) for message_type in FROM_DEVICE]
     rights += [(MessageType.CMD, ActionSet.SUBSCRIBE), (MessageType.CMD, ActionSet.RECEIVE)]
     return tuple(
@@ -143,7 +143,7 @@ def _owned_parts(kind: Kind, _prefix: str) -> tuple[tuple[str, str, ActionSet, s
 
 
 def template_problem(template: str) -> str:
-    """Why *template* cannot be a topic template, in a sentence; empty when it can.
+    """Return a sentence about why *template* cannot be a topic template; empty if it can.
 
     >>> template_problem("plant/{device_id}")
     'A topic template needs a level {message_type}.'
@@ -156,7 +156,7 @@ def template_problem(template: str) -> str:
         if level in PLACEHOLDERS:
             continue
         if not level or any(character in level for character in "{}+#$\x00"):
-            return f"The level {level!r} is no placeholder and no plain text."
+            return f"The level {level!r} is neither a placeholder nor plain text."
     return ""
 
 
@@ -176,6 +176,6 @@ _MESSAGE_TYPES = {str(message_type): message_type for message_type in MessageTyp
 
 
 def all_filters() -> Iterator[tuple[Kind, str]]:
-    """Each kind with the filter that all of its topics match, for the check that tells kinds apart."""
+    """Yield each kind with the filter that all of its topics match, for the check that no two kinds share a topic."""
     for kind in registry:
         yield kind, build(kind, "+", "+")

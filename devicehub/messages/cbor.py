@@ -1,7 +1,7 @@
-"""CBOR (RFC 8949) as plain values: a tag is a number, a time, or nothing that we use. Pure.
+"""CBOR (RFC 8949) decoded to plain values: a tag is a number, a time, or not used. Pure.
 
-A map with keys other than text can be built to collide (a dict then takes the square of its size to fill), so
-one is read only in a payload of at most MAX_LABELLED bytes; SenML has such maps.
+A map with keys other than text can be built so that the keys collide (filling a dict then takes quadratic time), so
+such maps are read only in a payload of at most MAX_LABELLED bytes; SenML has them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from devicehub.messages import times
 from devicehub.messages.message import MAX_DEPTH
 
 MAX_LABELLED = 1 << 16  # 64 KiB
-MAX_BIGNUM = 128  # bytes: more is beyond every float
+MAX_BIGNUM = 128  # More bytes make a number beyond every float.
 SELF_DESCRIBED = b"\xd9\xd9\xf7"
 
 
 def begins(payload: bytes) -> bool:
-    """Whether *payload* begins as a CBOR array or map does, and no JSON text can: as a byte that continues UTF-8."""
+    """Return whether *payload* begins like a CBOR array or map: with a continuation byte of UTF-8, as no JSON can."""
     return b"\x80" <= payload[:1] <= b"\xbf" or payload.startswith(SELF_DESCRIBED)
 
 
 def read(payload: bytes) -> tuple[Any, bool]:
-    """The one item in *payload*, and whether a map in it names something twice. Raises ValueError."""
+    """Return the one item in *payload*, and whether a map in it has a key twice. Raise ValueError."""
     error: Exception = ValueError("empty")
     for text_keys in (True, False):
         if not text_keys and len(payload) > MAX_LABELLED:
@@ -66,7 +66,7 @@ def _integer(content: Any, negative: bool) -> Any:
 
 
 def _fraction(content: Any, base: int) -> Any:
-    """A mantissa and the exponent of its base, 10 or 2, as a float."""
+    """Return the float of an exponent of *base*, 10 or 2, and a mantissa; None for other content."""
     if not isinstance(content, list | tuple) or [type(part) for part in content] != [int, int]:
         return None
     exponent, mantissa = content
@@ -94,7 +94,7 @@ def _seconds(content: Any) -> Any:
         return None
 
 
-# What a tag stands for; None is nothing.
+# The meaning of a tag; a function returns None for content without a meaning.
 MEANINGS: dict[int, Callable[[Any], Any]] = {
     0: _date,
     1: _seconds,
@@ -102,9 +102,9 @@ MEANINGS: dict[int, Callable[[Any], Any]] = {
     3: lambda content: _integer(content, negative=True),
     4: lambda content: _fraction(content, 10),
     5: lambda content: _fraction(content, 2),
-    55799: lambda content: content,  # "this is CBOR"
+    55799: lambda content: content,  # Self-described CBOR.
 }
-# What the library would make of itself: references, sets, patterns, addresses, fractions of integers, ...
+# Tags that the library would decode by itself: references, sets, patterns, addresses, fractions of integers, ...
 UNWANTED = (25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
 
 

@@ -1,4 +1,4 @@
-"""Payloads become samples: some values that were measured at one time. Pure.
+"""Decoding of payloads into samples, each with the values that were measured at one time. Pure.
 
 In JSON and CBOR alike: flat `{"temperature": 25.3, "timestamp": ...}`, a list of named values
 `{"readings": [{"type": "temperature", "value": 25.3}]}`, an array of flat objects for buffered samples, and SenML.
@@ -21,22 +21,22 @@ from devicehub.messages import cbor, senml, times
 from devicehub.messages.json_limits import fault_as_json
 from devicehub.messages.message import MAX_DEPTH, MAX_KEPT, FailureReason, Notes, Unreadable
 
-OLDEST = timedelta(days=3653)  # ten years: older is a clock that was never set
-NEWEST = timedelta(minutes=5)  # further ahead is a clock that is wrong
-MILLISECONDS = 100_000_000_000  # an epoch beyond this is in milliseconds (as seconds it is the year 5138)
+OLDEST = timedelta(days=3653)  # Times older than ten years come from a clock that was never set.
+NEWEST = timedelta(minutes=5)  # Times further ahead come from a clock that is wrong.
+MILLISECONDS = 100_000_000_000  # A time beyond this is in milliseconds (in seconds it is the year 5138).
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-FORM_WORDS = frozenset({"readings", "timestamp"})  # of an entry; no reading can be called like them
-MAX_DIGITS = 400  # of an integer: more is beyond every float
+FORM_WORDS = frozenset({"readings", "timestamp"})  # Words of an entry, which no reading can have as its name.
+MAX_DIGITS = 400  # An integer with more digits is beyond every float.
 # With every digit as 0 and every E as e, two searches find the numbers that the fast parser may not read as they were
 # sent, 1e400 and 12345678901234567. A pattern takes four times as long, and every payload is searched.
 IN_NUMBERS = bytes.maketrans(b"123456789E", b"000000000e")
-# A NUL that is not stored, and a colon that is hidden from `_colons`.
+# A NUL, which is not stored, and a colon that `_colons` does not see.
 ESCAPED = re.compile(rb"\\u00(?:00|3[aA])")
 
 
 @dataclass
 class Document:
-    """A decoded payload. *is_exact* says that JSON in the database holds it as it was sent."""
+    """A decoded payload. *is_exact* is true if JSON in the database holds it as it was sent."""
 
     content: Any
     notes: Notes = field(default_factory=Notes)
@@ -46,9 +46,9 @@ class Document:
 
 @dataclass
 class Sample:
-    """Values by name. *timestamp* is None where it is the time of receipt.
+    """Values by name. *timestamp* is None if it is the time of receipt.
 
-    *is_dated* says that the payload names the moment itself, rather than "ten seconds ago".
+    *is_dated* is true if the payload names the moment itself, rather than "ten seconds ago".
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass
 class Decoded:
-    """The samples in a payload, by their times; *now* is that of receipt. *notes* says what was left out and why."""
+    """The samples in a payload, by time; *now* is the time of receipt. *notes* lists omitted values with reasons."""
 
     now: datetime
     by_time: dict[datetime | None, Sample] = field(default_factory=dict)
@@ -73,23 +73,23 @@ class Decoded:
         return any([sample.is_dated for sample in self.by_time.values()])  # noqa: C419 - faster for one sample
 
     def add(self, values: Mapping[str, Any], timestamp: datetime | None, *, is_dated: bool) -> None:
-        """Put *values* into the sample of their time."""
+        """Add *values* to the sample of their time."""
         if timestamp == self.now:
-            timestamp = None  # what names no time has this one too
+            timestamp = None  # Values without a time have this one too.
         sample = self.by_time.setdefault(timestamp, Sample(timestamp=timestamp))
         sample.is_dated = sample.is_dated or is_dated
         for name, value in values.items():
             if value is None:
-                continue  # a null is absent
+                continue  # A null is an absent value.
             if name in sample.values:
                 self.notes.append(f"{str(name)[:64]}: given twice, the last counts")
             sample.values[name] = value
 
 
 def document(payload: bytes, content_type: str) -> Document:
-    """The decoded payload. Raises Unreadable."""
+    """Return the decoded payload. Raise Unreadable."""
     if len(payload) > MAX_KEPT:
-        # Not how many: an Intake keeps no more than the beginning of them.
+        # The number of bytes is not reported: an Intake keeps only the beginning of a payload.
         raise Unreadable(FailureReason.TOO_LARGE, f"more than {MAX_KEPT} bytes")
     media_type = content_type.partition(";")[0].strip().lower()
     decoder = DECODERS.get(media_type) or (cbor_document if cbor.begins(payload) else json_document)
@@ -104,11 +104,11 @@ def samples(
     declared: Mapping[str, Reading],
     most: Callable[[], float] = lambda: math.inf,
 ) -> Decoded:
-    """The samples in a decoded `data` payload, one for each time. Raises Unreadable, also for more than *most*()."""
+    """Return the samples in a decoded `data` payload, by time. Raise Unreadable, also for more than *most*()."""
     decoded = Decoded(now)
     is_pack = found.is_senml or senml.is_pack(found.content, declared)
     count = senml.count(found.content) if is_pack else _count(found.content)
-    if count > 1 and count > most():  # before any is made of them
+    if count > 1 and count > most():  # Checked before any sample is made.
         detail = f"{count} samples; at most {most()} are stored of one message"
         raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
     if is_pack:
@@ -120,7 +120,7 @@ def samples(
     strays, first = 0, ""
     for number, entry in enumerate(entries):
         if strays >= Notes.MOST and not isinstance(entry, dict):
-            # No further note is kept, and a payload may hold a million of these.
+            # No further note is kept, and a payload may hold a million such entries.
             strays += 1
             decoded.notes.more += 1
             continue
@@ -149,7 +149,7 @@ def _count(content: Any) -> int:
 
 
 def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str, Any], datetime | None]]:
-    """The values in one entry and their times. Raises Unreadable for one of another form."""
+    """Return the values in one entry and their times. Raise Unreadable for an entry of another form."""
     if not isinstance(entry, dict):
         raise Unreadable(FailureReason.NOT_A_READING, f"is {_kind(entry)}, not an object")
     shared = parse_time(entry["timestamp"], now, notes) if "timestamp" in entry else None
@@ -167,7 +167,7 @@ def _entries(entry: Any, now: datetime, notes: list[str]) -> list[tuple[dict[str
     found: list[tuple[dict[str, Any], datetime | None]] = []
     for number, item in enumerate(listed):
         if not isinstance(item, dict) or not isinstance(item.get("type"), str) or "value" not in item:
-            notes.append(f"readings[{number}]: no object with type and value")
+            notes.append(f"readings[{number}]: is not an object with type and value")
             continue
         own = parse_time(item["timestamp"], now, notes) if "timestamp" in item else shared
         found.append(({item["type"]: item["value"]}, own))
@@ -187,9 +187,9 @@ def _add_records(decoded: Decoded, records: Iterable[senml.Record], declared: Ma
 
 
 def parse_time(value: Any, now: datetime, notes: list[str]) -> datetime | None:
-    """A device's timestamp in UTC; None, with a note, when it cannot be used.
+    """Return a device's timestamp in UTC; None, with a note, if it cannot be used.
 
-    ISO 8601 (without a zone it is UTC), or seconds or milliseconds since 1970.
+    It is ISO 8601 (in UTC without a zone), or seconds or milliseconds since 1970.
     """
     return _checked(value, _moment, now, notes)
 
@@ -215,18 +215,18 @@ def _moment(value: Any) -> datetime:
     if isinstance(value, str):
         return times.moment(value)
     if isinstance(value, datetime):
-        return value  # as CBOR brings it
+        return value  # CBOR has a type for times.
     if not _is_number(value):
-        raise TypeError("no timestamp")
+        raise TypeError("not a timestamp")
     return datetime.fromtimestamp(value / 1000 if abs(value) >= MILLISECONDS else value, UTC)
 
 
 def _seconds_at(now: datetime) -> Callable[[Any], datetime]:
-    """How SenML reads a time: seconds since 1970, or from *now* where they are few."""
+    """Return the function that reads a time of SenML: seconds since 1970, or from *now* if it is below ABSOLUTE."""
 
     def moment(seconds: Any) -> datetime:
         if not _is_number(seconds):
-            raise TypeError("no time")
+            raise TypeError("not a time")
         if seconds < senml.ABSOLUTE:
             return now + timedelta(seconds=seconds)
         return datetime.fromtimestamp(seconds, UTC)
@@ -239,22 +239,22 @@ def _is_number(value: Any) -> bool:
 
 
 def cbor_document(payload: bytes) -> Document:
-    """Raises Unreadable for what is no CBOR, or too deep, or followed by something."""
+    """Return the decoded CBOR. Raise Unreadable if it is not CBOR, too deep, or followed by more bytes."""
     try:
         found, names_twice = cbor.read(payload)
     except ValueError as error:
         raise Unreadable(FailureReason.NOT_CBOR, str(error)[:200]) from error
     notes = Notes()
     if names_twice:
-        notes.append("a map names something twice, the last counts")
+        notes.append("a map has a key twice, the last counts")
     return Document(found, notes, is_exact=False)
 
 
 def json_document(payload: bytes) -> Document:
-    """Raises Unreadable for what is no JSON, not UTF-8, or too deep. A byte order mark is ignored.
+    """Return the decoded JSON. Raise Unreadable if it is not JSON, not UTF-8, or too deep. Ignore a byte order mark.
 
-    What grammar allows and no value holds (1e400, a lone surrogate), and NaN and Infinity, are read as what
-    fits no declaration: they cost their value, and not the message.
+    Texts that the grammar allows and no value can hold (1e400, a lone surrogate), and NaN and Infinity, are read as
+    values that fit no declaration: they cost their value, and not the message.
     """
     body = payload.removeprefix(BYTE_ORDER_MARK)
     if not body.strip():
@@ -265,7 +265,7 @@ def json_document(payload: bytes) -> Document:
             found = _read_with_care(body)
     except orjson.JSONDecodeError:
         found = _read_with_care(body)
-    # The parser goes deeper than what must store it again; brackets in texts are counted only to look closer.
+    # The parser goes deeper than the encoder that stores the document; counting brackets is a cheap first check.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(found.content) > MAX_DEPTH:
         raise Unreadable(FailureReason.NOT_JSON, f"nested deeper than {MAX_DEPTH} levels")
     if not found.is_exact and not found.notes:
@@ -274,7 +274,7 @@ def json_document(payload: bytes) -> Document:
 
 
 def _needs_care(body: bytes) -> bool:
-    """Return whether the fast parser may read *body* otherwise than it was sent."""
+    """Return whether the fast parser may read *body* differently from how it was sent."""
     numbers = body.translate(IN_NUMBERS)
     if b"0e" in numbers or b"00000000000000000" in numbers:
         return True
@@ -282,7 +282,7 @@ def _needs_care(body: bytes) -> bool:
 
 
 def _read_with_care(body: bytes) -> Document:
-    """Slower; every number is read as it was sent, and a name that is given twice is noted."""
+    """Return *body* read slowly: every number as it was sent, and a note for each name that is given twice."""
     notes = Notes()
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -307,13 +307,13 @@ def _integer(digits: str) -> float:
     )
 
 
-HOLD_COLONS = frozenset({dict, list, str})  # the exact types of what orjson reads
+HOLD_COLONS = frozenset({dict, list, str})  # The exact types that orjson makes.
 
 
 def _colons(document: Any) -> int:
-    """How many colons *document* has as text: one for each name, and those in its names and texts.
+    """Return the number of colons of *document* as text: one for each name, and those in its names and texts.
 
-    A payload has more where a name stands twice in one object, of which the parser keeps one.
+    A payload has more if a name stands twice in one object, since the parser keeps only one.
     """
     colons, level = 0, [document]
     while level:
@@ -329,7 +329,7 @@ def _colons(document: Any) -> int:
 
 
 def _depth(document: Any) -> int:
-    """Levels of nesting, counted without recursion; stops at one more than matters."""
+    """Return the levels of nesting, counted without recursion, and at most MAX_DEPTH + 1."""
     level, depth = [document], 0
     while level and depth <= MAX_DEPTH:
         level = [
@@ -348,8 +348,8 @@ def _kind(value: Any) -> str:
     )
 
 
-# By content type (MQTT 5). Without one, or with an unknown one, a payload that begins as CBOR is taken for CBOR,
-# and every other for JSON.
+# The decoders by content type (MQTT 5). Without one, or with an unknown one, a payload that begins like CBOR is read
+# as CBOR, and any other as JSON.
 DECODERS: dict[str, Callable[[bytes], Document]] = {
     "application/json": json_document,
     "application/senml+json": json_document,

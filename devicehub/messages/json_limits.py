@@ -1,18 +1,18 @@
-"""What every database keeps in JSON as it is, and what not; and how long a payload is kept at most."""
+"""The limits of JSON in the databases, and of the bytes of a payload."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-MAX_KEPT = 1 << 20  # bytes of a payload that is read, and that the quarantine keeps: 1 MiB
+MAX_KEPT = 1 << 20  # The most bytes of a payload that are read, and that the quarantine keeps: 1 MiB.
 JSON_INTEGERS = range(-(2**63), 2**64)
 MAX_JSON_FLOAT = 1e16
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL stores neither
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # PostgreSQL stores neither NUL nor a lone surrogate.
 
 
 def fault_as_json(value: Any) -> str | None:
-    """Why *value* is none that every database keeps in JSON as it was sent; None when it is one.
+    """Return why *value* would not survive a JSON column unchanged, or None.
 
     PostgreSQL refuses NUL and half a surrogate pair, and turns 1e16 into an integer.
     """
@@ -33,7 +33,7 @@ def fault_as_json(value: Any) -> str | None:
             faults = map(fault_as_json, value)
         case dict():
             if not all(isinstance(name, str) for name in value):
-                return "holds a name that is no text"
+                return "holds a name that is not a text"
             faults = map(fault_as_json, (*value, *value.values()))
         case _:
             return "holds what is not in JSON"

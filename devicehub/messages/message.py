@@ -1,4 +1,4 @@
-"""A message on its way through the pipeline, and how it can end."""
+"""A message on its way through the pipeline, and its possible outcomes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NamedTuple, Self
 from devicehub.errors import DevicehubError
 from devicehub.messages.json_limits import MAX_KEPT as MAX_KEPT
 
-MAX_DEPTH = 100  # levels of nesting in a payload
+MAX_DEPTH = 100  # The most levels of nesting in a payload.
 
 
 class Message(NamedTuple):
-    """One message of a device, from whatever transport. *received_at* is aware."""
+    """One message of a device, from any transport. *received_at* is an aware time."""
 
     topic: str
     payload: bytes
@@ -26,15 +26,16 @@ class Message(NamedTuple):
 
 
 class Notes(list[str]):
-    """What was left out of a message and why: the first MOST, and how many more there are.
+    """Notes on the omitted values of a message and the reasons: the first MOST, and the number of the others.
 
-    A megabyte of values that cannot be used would otherwise become a hundred of notes.
+    Otherwise a megabyte of values that cannot be used would become a hundred megabytes of notes.
     """
 
     MOST = 50
-    more = 0  # most messages leave none, so nothing is done for an empty one
+    more = 0  # A class attribute: most messages have no notes, so an empty list costs nothing.
 
     def append(self, note: str) -> None:
+        """Add *note*, or only count it if MOST are kept already."""
         if len(self) < self.MOST:
             super().append(note)
         else:
@@ -48,12 +49,12 @@ class Notes(list[str]):
         return self
 
     def shown(self) -> list[str]:
-        """For people."""
+        """Return the notes as they are stored and shown, with a last one for those that were only counted."""
         return [*self, f"and {self.more} more"] if self.more else list(self)
 
 
 class Outcome(StrEnum):
-    """What became of a message; exactly one of them."""
+    """The outcome of a message. Each message has exactly one."""
 
     STORED = "stored"
     PARTIAL = "partial"
@@ -63,7 +64,7 @@ class Outcome(StrEnum):
 
 
 class FailureReason(StrEnum):
-    """Why a message failed. Closed: each is explained in docs/reference/quarantine.md."""
+    """The reason why a message failed. The list is complete, and docs/reference/quarantine.md explains each."""
 
     UNKNOWN_TOPIC = "unknown_topic"
     UNKNOWN_DEVICE = "unknown_device"
@@ -79,7 +80,7 @@ class FailureReason(StrEnum):
 
 
 class Unreadable(DevicehubError):
-    """A payload that says nothing we can store, with the reason."""
+    """A payload without anything that can be stored, with the reason."""
 
     def __init__(self, reason: FailureReason, detail: str) -> None:
         super().__init__(detail)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from devicehub.messages.message import FailureReason, Unreadable
 
 VERSION = 10
-MAX_NAME = 256  # characters of a base name's last segment; no reading has a name that long
-ABSOLUTE = 2**28  # seconds; a time below it is counted from now (section 4.5.3)
+MAX_NAME = 256  # Characters of a base name's last segment; no reading has a name that long.
+ABSOLUTE = 2**28  # A time below so many seconds is relative to now (section 4.5.3).
 # The labels in JSON, by their labels in CBOR (section 6).
 LABELS = {
     -1: "bver",
@@ -34,26 +34,26 @@ LABELS = {
 SUPPORTED = frozenset(LABELS) | frozenset(LABELS.values())
 VALUES = ("v", "vs", "vb", "vd")
 TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "bn": ((str,), "text"),
-    "bu": ((str,), "text"),
-    "bver": ((int, float), "number"),
-    "bt": ((int, float), "number"),
-    "bv": ((int, float), "number"),
-    "bs": ((int, float), "number"),
-    "n": ((str,), "text"),
-    "u": ((str,), "text"),
-    "v": ((int, float), "number"),
-    "vs": ((str,), "text"),
-    "vb": ((bool,), "boolean"),
+    "bn": ((str,), "a text"),
+    "bu": ((str,), "a text"),
+    "bver": ((int, float), "a number"),
+    "bt": ((int, float), "a number"),
+    "bv": ((int, float), "a number"),
+    "bs": ((int, float), "a number"),
+    "n": ((str,), "a text"),
+    "u": ((str,), "a text"),
+    "v": ((int, float), "a number"),
+    "vs": ((str,), "a text"),
+    "vb": ((bool,), "a boolean"),
     "vd": ((str, bytes), "data"),
 }
 BASE = ("bver", "bn", "bt", "bu", "bv", "bs")
-# What a record has that is more than a base for the next ones.
+# The labels that make a record more than a base for the next ones.
 OWN = frozenset(label for pair in LABELS.items() if pair[1] not in BASE for label in pair)
 
 
 class Record(NamedTuple):
-    """One resolved record. *unit* is "" where none was named; *time* is None, seconds, or whatever was sent."""
+    """One resolved record. *unit* is "" if none was named; *time* is None, seconds, or any other value as sent."""
 
     name: str
     value: Any
@@ -62,7 +62,7 @@ class Record(NamedTuple):
 
 
 def is_pack(found: Any, declared: Collection[str]) -> bool:
-    """Whether *found* reads as a pack and not as an array of flat samples with *declared* names."""
+    """Return whether *found* is a pack and not an array of flat samples with *declared* names."""
     return (
         isinstance(found, list)
         and "n" not in declared
@@ -80,12 +80,12 @@ def count(found: Any) -> int:
 
 
 def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator[Record]:
-    """The records of a pack that have a value; *notes* says what became of the others. Raises Unreadable."""
+    """Yield the records of a pack that have a value; add notes on the others to *notes*. Raise Unreadable."""
     base: dict[str, Any] = {}
     for number, record in enumerate(_records(found, notes)):
         base |= {label: value for label, value in record.items() if label in BASE}
         if "bn" in record:
-            # No more than counts: a long base name must not cost its length again in every record.
+            # Only the part that counts: a long base name must not cost its length again in every record.
             base["bn"] = _segment(record["bn"])[-MAX_NAME:]
         wrong = next(
             (label for label in ("n", "u", *VALUES) if label in record and not _fits(record, label)), ""
@@ -94,14 +94,14 @@ def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator
         shown = name[:64] or f"record {number}"
         sent = [label for label in VALUES if label in record]
         if wrong:
-            notes.append(f"{shown}: {wrong} is no {TYPES[wrong][1]}")
+            notes.append(f"{shown}: {wrong} is not {TYPES[wrong][1]}")
             continue
         if len(sent) > 1:
             notes.append(f"{shown}: has {' and '.join(sent)}")
             continue
         if "s" in record:
             notes.append(f"{shown}: its sum is not kept")
-        is_base = bool(record) and record.keys() <= set(BASE)  # it only sets what the next ones share
+        is_base = bool(record) and record.keys() <= set(BASE)  # It only sets values for the next records.
         if not sent and (is_base or "bv" not in base or "s" in record):
             if not is_base and "s" not in record:
                 notes.append(f"{shown}: has no value")
@@ -113,32 +113,32 @@ def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator
         try:
             value = _value(label, record.get(label, 0), base.get("bv", 0))
         except ValueError:
-            notes.append(f"{shown}: vd is no base64url without padding")
+            notes.append(f"{shown}: vd is not base64url without padding")
             continue
         unit = record.get("u") or base.get("bu", "") if label == "v" else ""
         yield Record(name, value, unit, _time(base.get("bt"), record.get("t")))
 
 
 def _records(found: Any, notes: list[str]) -> list[dict[str, Any]]:
-    """The records by the labels of JSON, without null. Raises Unreadable for a pack that must not be used."""
+    """Return the records with the labels of JSON, without nulls. Raise Unreadable for a pack that must not be used."""
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise Unreadable(FailureReason.NOT_A_READING, "a SenML pack is an array of records")
     records = []
     for number, entry in enumerate(found):
         for label in entry:
             if isinstance(label, str) and label.endswith("_"):
-                # It says that the pack means something else to who does not know it (section 4.4).
+                # Such a label must be understood, or the pack must not be used (section 4.4).
                 raise Unreadable(
                     FailureReason.NOT_A_READING, f"record {number}: {label[:64]} is not understood"
                 )
         named = [(LABELS.get(label, label), value) for label, value in entry.items() if _is_label(label)]
         record = {label: value for label, value in dict(named).items() if value is not None}
         if len(dict(named)) < len(named):
-            notes.append(f"record {number}: names something twice, the last counts")
+            notes.append(f"record {number}: has a label twice, the last counts")
         for label in BASE:
             if label in record and not _fits(record, label):
                 raise Unreadable(
-                    FailureReason.NOT_A_READING, f"record {number}: {label} is no {TYPES[label][1]}"
+                    FailureReason.NOT_A_READING, f"record {number}: {label} is not {TYPES[label][1]}"
                 )
         if not record.get("bver", VERSION) <= VERSION:
             raise Unreadable(FailureReason.NOT_A_READING, f"record {number}: a SenML version above {VERSION}")
@@ -147,7 +147,7 @@ def _records(found: Any, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _is_label(label: Any) -> bool:
-    """Unknown labels are ignored; in CBOR `true` and 1.0 are other keys than 1, and no labels."""
+    """Return whether *label* is one of SenML's; others are ignored. In CBOR `true` and 1.0 are not the label 1."""
     return type(label) in (str, int) and label in SUPPORTED
 
 
@@ -157,7 +157,7 @@ def _fits(record: dict[str, Any], label: str) -> bool:
 
 
 def _name(base: str, own: str, declared: Collection[str]) -> str:
-    """The reading that is meant: the last segment of the whole name, or of the record's own.
+    """Return the name of the reading: the last segment of the whole name, or of the record's own name.
 
     >>> _name("urn:dev:ow:10e2073a01080063:", "temp", {"temp"})
     'temp'
@@ -173,7 +173,7 @@ def _segment(name: str) -> str:
 
 
 def _value(label: str, value: Any, base: float) -> Any:
-    """Raises ValueError for data that is not base64url without padding, as section 5 wants it."""
+    """Return the value of a record. Raise ValueError for data that is not base64url without padding (section 5)."""
     if label == "v":
         return _sum(base, value)
     if label != "vd" or isinstance(value, bytes):
@@ -195,8 +195,8 @@ def _time(base: float | None, own: Any) -> Any:
 
 def _sum(one: float, other: float) -> float:
     if not one:
-        return other  # also the type of a value that has no base stays
+        return other  # The type of a value without a base stays as it is, too.
     try:
         return one + other
     except OverflowError:
-        return math.inf  # an integer beyond every float
+        return math.inf  # An integer is beyond every float.

@@ -1,4 +1,4 @@
-"""Values against their declarations: exact type, finite, inside the range. A bad one is dropped with its reason."""
+"""Validation of values against their declarations: exact type, finite, inside the range. Bad values are dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InvalidReading(DevicehubError, ValueError):
 
 
 def readings(values: Mapping[str, Any], declared: Mapping[str, Reading]) -> tuple[dict[str, Any], Notes]:
-    """The values that may be stored, and a note for each that may not. A null is an absent value."""
+    """Return the values that may be stored, and a note for each that may not. A null is an absent value."""
     accepted: dict[str, Any] = {}
     notes = Notes()
     for name, value in values.items():
@@ -41,7 +41,7 @@ def readings(values: Mapping[str, Any], declared: Mapping[str, Reading]) -> tupl
 
 
 def check_reading(value: Any, reading: Reading) -> Any:
-    """*value* as it is stored. Raises InvalidReading."""
+    """Return *value* as it is stored. Raise InvalidReading."""
     checked = _CHECKS[reading.type](value)
     if reading.range is not None:
         low, high = reading.range
@@ -53,16 +53,17 @@ def check_reading(value: Any, reading: Reading) -> Any:
 
 
 def check_state(value: Any, state: StateField) -> Any:
-    """*value* of a state field as it is stored. Raises InvalidReading."""
+    """Return *value* of a state field as it is stored. Raise InvalidReading."""
     checked = _CHECKS[state.type](value)
     if state.choices is not None and checked not in state.values:
-        raise InvalidReading(f"{str(checked)[:64]!r} is none of the choices")
+        raise InvalidReading(f"{str(checked)[:64]!r} is not one of the choices")
     return checked
 
 
 def check_text(value: Any, longest: int = MAX_STRING) -> str:
+    """Return *value*, a text of at most *longest* characters that databases can store. Raise InvalidReading."""
     if not isinstance(value, str):
-        raise InvalidReading("is no text")
+        raise InvalidReading("is not a text")
     if len(value) > longest:
         raise InvalidReading(f"is longer than {longest} characters")
     if UNSTORABLE.search(value):
@@ -71,20 +72,23 @@ def check_text(value: Any, longest: int = MAX_STRING) -> str:
 
 
 def check_number(value: Any) -> float:
-    """A finite number, as a float. A boolean is none, nor is a text of digits; SQLite keeps no minus zero."""
+    """Return *value* as a finite float, without minus zero, which SQLite does not keep. Raise InvalidReading.
+
+    A boolean is not a number, and neither is a text of digits.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidReading("is no number")
+        raise InvalidReading("is not a number")
     try:
         number = float(value)
     except OverflowError as error:
-        raise InvalidReading("is no finite number") from error
+        raise InvalidReading("is not a finite number") from error
     if not math.isfinite(number):
-        raise InvalidReading("is no finite number")
+        raise InvalidReading("is not a finite number")
     return number or 0.0
 
 
 def replace_unstorable(value: Any) -> Any:
-    """Return *value* with everything replaced that is not in JSON, or that a database does not keep there."""
+    """Return *value* with all parts replaced that JSON or a database cannot hold."""
     match value:
         case str():
             return UNSTORABLE.sub("\ufffd", value)
@@ -103,7 +107,7 @@ def replace_unstorable(value: Any) -> Any:
 
 def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidReading("is no integer")
+        raise InvalidReading("is not an integer")
     if value not in INTEGERS:
         raise InvalidReading("does not fit into 64 bits")
     return value
@@ -111,7 +115,7 @@ def _integer(value: Any) -> int:
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InvalidReading("is no boolean")
+        raise InvalidReading("is not a boolean")
     return value
 
 
@@ -124,27 +128,27 @@ def _json(value: Any) -> Any:
 
 def _binary(value: Any) -> bytes:
     if isinstance(value, bytes):
-        return value  # as CBOR and SenML bring it
+        return value  # CBOR and SenML have a type for bytes.
     if not isinstance(value, str):
-        raise InvalidReading("is no base64 text")
+        raise InvalidReading("is not a base64 text")
     try:
         data = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidReading("is no base64 text") from error
+        raise InvalidReading("is not a base64 text") from error
     if base64.b64encode(data).decode() != value:
-        raise InvalidReading("is no base64 text")  # bits or signs that the decoder passes over
+        raise InvalidReading("is not a base64 text")  # It has bits or signs that the decoder ignores.
     return data
 
 
 def _datetime(value: Any) -> datetime:
     if isinstance(value, datetime):
-        return value  # as CBOR brings it
+        return value  # CBOR has a type for times.
     if not isinstance(value, str):
-        raise InvalidReading("is no ISO 8601 time")
+        raise InvalidReading("is not an ISO 8601 time")
     try:
         return times.moment(value)
     except ValueError as error:
-        raise InvalidReading("is no ISO 8601 time") from error
+        raise InvalidReading("is not an ISO 8601 time") from error
 
 
 def _bound(value: float | None) -> str:

@@ -142,7 +142,7 @@ class ListeningClient(paho.Client):
         try:
             connection = super()._create_socket()
         except UnicodeError as error:
-            self.trouble = OSError(f"{self._host} is no name of a host")
+            self.trouble = OSError(f"{self._host} is not the name of a host")
             raise self.trouble from error
         except OSError as error:
             self.trouble = error

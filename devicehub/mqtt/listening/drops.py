@@ -26,4 +26,4 @@ class Drops:
         if math.isfinite(number):
             self.counts = {**self.counts, delivery.topic: number}
         else:
-            self._report(f"what {delivery.topic} says is no number")
+            self._report(f"the message on {delivery.topic} is not a number")

@@ -35,7 +35,7 @@ def one(name, encoded, *row, notes=()):
     return case(PARTIAL if notes else STORED, body, rows, notes=notes)
 
 
-NO_NUMBER = ["temperature: is no number"]
+NO_NUMBER = ["temperature: is not a number"]
 MAPS = {
     "a map": ok(
         cbor2.dumps({"temperature": 25.5, "count": 2, "wet": True, "label": "ä", "extra": [1, {"a": None}]}),
@@ -71,11 +71,11 @@ MAPS = {
     "NaN in JSON": one(
         "extra", "81f97e00", notes=["extra: holds a number that is not finite, or of 1e16 and more"]
     ),
-    "a number as a name in JSON": one("extra", "a10102", notes=["extra: holds a name that is no text"]),
+    "a number as a name in JSON": one("extra", "a10102", notes=["extra: holds a name that is not a text"]),
     "bytes": one("raw", "43000102", b"\0\1\2"),
     "bytes of indefinite length": one("raw", "5f41004101ff", b"\0\1"),
     "base64": one("raw", "646147 6b3d", b"hi"),
-    "bytes as a text": one("label", "426869", notes=["label: is no text"]),
+    "bytes as a text": one("label", "426869", notes=["label: is not a text"]),
     "a NUL": one("label", "6100", notes=[f"label: {NUL}"]),
     "a big integer": one("count", "c2480000000000000005", 5),
     "a negative one": one("count", "c34105", -6),
@@ -87,7 +87,7 @@ MAPS = {
     "one more": one("count", "1b8000000000000000", notes=["count: does not fit into 64 bits"]),
     "the smallest": one("count", "3b7fffffffffffffff", -(2**63)),
     "a decimal fraction": one("temperature", "c482211909f6", 25.5),
-    "one for an integer": one("count", "c4820005", notes=["count: is no integer"]),
+    "one for an integer": one("count", "c4820005", notes=["count: is not an integer"]),
     "one with a huge exponent": one("temperature", "c4821b7fffffffffffffff01", notes=[NOT_FINITE]),
     "one that is nearly nothing": one("temperature", "c4823b7fffffffffffffff01", 0.0),
     "one of three parts": one("temperature", "c483010203", notes=NO_NUMBER),
@@ -95,15 +95,15 @@ MAPS = {
     "a bigger float": one("temperature", "c5821b7fffffffffffffff03", notes=[NOT_FINITE]),
     "a fraction": one("temperature", "d81e820102", notes=NO_NUMBER),
     "a date as a number": one("temperature", "c105", notes=NO_NUMBER),
-    "a date as a text": one("label", "c06a323032362d30332d3031", notes=["label: is no text"]),
-    "no date": one("label", "c06178", notes=["label: is no text"]),
+    "a date as a text": one("label", "c06a323032362d30332d3031", notes=["label: is not a text"]),
+    "no date": one("label", "c06178", notes=["label: is not a text"]),
     "a shared value": one("temperature", "d81c05", notes=NO_NUMBER),
     "a reference": one("temperature", "d81d00", notes=NO_NUMBER),
     "a cycle": one("extra", "d81c81d81d00", notes=["extra: holds what is not in JSON"]),
-    "a named text": one("label", "d901006161", notes=["label: is no text"]),
-    "a pattern": one("label", "d8236128", notes=["label: is no text"]),
+    "a named text": one("label", "d901006161", notes=["label: is not a text"]),
+    "a pattern": one("label", "d8236128", notes=["label: is not a text"]),
     "a set": one("extra", "d901028101", notes=["extra: holds what is not in JSON"]),
-    "an address": one("label", "d9010444c0a80001", notes=["label: is no text"]),
+    "an address": one("label", "d9010444c0a80001", notes=["label: is not a text"]),
     "an unknown tag": one("temperature", "d9ff0005", notes=NO_NUMBER),
     "CBOR in CBOR": one("temperature", "d8184105", notes=NO_NUMBER),
     "a time": ok(item("a2 % % % c1 %", "amount", 1, "timestamp", EPOCH - 3600), OLD | {"amount": 1.0}),
@@ -130,12 +130,12 @@ MAPS = {
     "a name twice": part(
         item("a2 % 01 % 02", "amount", "amount"),
         {"amount": 2.0},
-        notes=["a map names something twice, the last counts"],
+        notes=["a map has a key twice, the last counts"],
     ),
     "a label as number and as text": part(
         item("81 a3 00 % 02 01 % 02", "count", "v"),
         {"count": 2},
-        notes=["record 0: names something twice, the last counts"],
+        notes=["record 0: has a label twice, the last counts"],
         content_type=SENML_CBOR,
     ),
     "a number as a name": part(item("a2 % 01 07 02", "amount"), {"amount": 1.0}, notes=["7: not declared"]),
@@ -208,7 +208,7 @@ MAPS = {
     "SenML with a label twice": part(
         item("81 a3 00 % 02 01 02 02", "count"),
         {"count": 2},
-        notes=["a map names something twice, the last counts"],
+        notes=["a map has a key twice, the last counts"],
     ),
     "SenML with an unknown label": ok(
         cbor2.dumps([{0: "count", 2: 1, 99: 5, "vlo": "1:2", 1.0: "K", b"u": 1}]), {"count": 1}
@@ -250,8 +250,8 @@ def test_a_status_may_be_cbor(meter):
 @pytest.mark.parametrize(
     ("body", "note"),
     [
-        (b'{"battery_level": 5, "depth": 1e400}', "depth: is no finite number"),
-        (b'{"battery_level": 5, "depth": NaN}', "depth: is no finite number"),
+        (b'{"battery_level": 5, "depth": 1e400}', "depth: is not a finite number"),
+        (b'{"battery_level": 5, "depth": NaN}', "depth: is not a finite number"),
         (
             b'{"battery_level": 5, "layout": [NaN]}',
             "layout: holds a number that is not finite, or of 1e16 and more",
@@ -259,7 +259,7 @@ def test_a_status_may_be_cbor(meter):
         (b'{"battery_level": 5, "firmware_version": "\\ud800"}', f"firmware_version: {NUL}"),
         (b'{"battery_level": 4, "battery_level": 5}', "battery_level: given twice, the last counts"),
         (item("a2 % 05 07 01", "battery_level"), "7: not declared"),
-        (item("a2 % 05 % c06178", "battery_level", "serviced_at"), "serviced_at: is no ISO 8601 time"),
+        (item("a2 % 05 % c06178", "battery_level", "serviced_at"), "serviced_at: is not an ISO 8601 time"),
     ],
 )
 def test_a_bad_value_of_a_status_costs_that_value(meter, body, note):

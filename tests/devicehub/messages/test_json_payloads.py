@@ -110,7 +110,7 @@ VALUES = {
         b'{"temperature": -%b, "amount": 1}' % TOO_LONG, {"amount": 1.0}, notes=[NOT_FINITE]
     ),
     "5,000 digits for an integer": part(
-        b'{"count": %b, "amount": 1}' % TOO_LONG, {"amount": 1.0}, notes=["count: is no integer"]
+        b'{"count": %b, "amount": 1}' % TOO_LONG, {"amount": 1.0}, notes=["count: is not an integer"]
     ),
     "400 digits": part(
         b'{"temperature": %b, "amount": 1}' % TOO_LONG[:400], {"amount": 1.0}, notes=[NOT_FINITE]
@@ -123,22 +123,22 @@ VALUES = {
     "beyond unsigned": part(
         {"count": 2**64, "low": 1}, {"low": 1}, notes=["count: does not fit into 64 bits"]
     ),
-    "a float for an integer": part({"count": 25.0, "low": 1}, {"low": 1}, notes=["count: is no integer"]),
+    "a float for an integer": part({"count": 25.0, "low": 1}, {"low": 1}, notes=["count: is not an integer"]),
     "an exponent for an integer": part(
-        b'{"count": 1e3, "low": 1}', {"low": 1}, notes=["count: is no integer"]
+        b'{"count": 1e3, "low": 1}', {"low": 1}, notes=["count: is not an integer"]
     ),
     "an integer for a float": ok({"amount": 25}, {"amount": 25.0}),
     "an integer beyond the mantissa": ok({"amount": 2**53 + 1}, {"amount": float(2**53)}),
     "a boolean for a number": part(
         {"amount": True, "count": False, "low": 1},
         {"low": 1},
-        notes=["amount: is no number", "count: is no integer"],
+        notes=["amount: is not a number", "count: is not an integer"],
     ),
-    "a number for a boolean": part({"wet": 1, "low": 1}, {"low": 1}, notes=["wet: is no boolean"]),
+    "a number for a boolean": part({"wet": 1, "low": 1}, {"low": 1}, notes=["wet: is not a boolean"]),
     "digits in a text": part(
         {"amount": "25", "count": "25", "wet": "true", "low": 1},
         {"low": 1},
-        notes=["amount: is no number", "count: is no integer", "wet: is no boolean"],
+        notes=["amount: is not a number", "count: is not an integer", "wet: is not a boolean"],
     ),
     "the ends of a range": ok(
         [{"temperature": -40, "timestamp": EPOCH - 3600}, {"temperature": 80}],
@@ -199,7 +199,7 @@ for shown, sent in {
     "as a number": 5,
     "as a list": [104, 105],
 }.items():
-    VALUES[f"base64 {shown}"] = part({"raw": sent, "low": 1}, {"low": 1}, notes=["raw: is no base64 text"])
+    VALUES[f"base64 {shown}"] = part({"raw": sent, "low": 1}, {"low": 1}, notes=["raw: is not a base64 text"])
 
 TIMES = {
     "a date": ("2026-03-01", NOW - timedelta(hours=12)),

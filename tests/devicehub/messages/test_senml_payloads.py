@@ -120,7 +120,9 @@ PACKS = {
         T | {"v": 1, "t": -1e300}, notes=[READ_LATE], rows=[{"temperature": 1.0}]
     ),
     "a time in a text": pack(T | {"v": 1, "t": "2026-03-01"}, notes=[READ_LATE], rows=[{"temperature": 1.0}]),
-    "a time that is no number": pack(T | {"v": 1, "t": True}, notes=[READ_LATE], rows=[{"temperature": 1.0}]),
+    "a time that is not a number": pack(
+        T | {"v": 1, "t": True}, notes=[READ_LATE], rows=[{"temperature": 1.0}]
+    ),
     "a base value": pack(
         {"bv": 20} | T | {"v": 1.5},
         {"n": "humidity", "v": 2},
@@ -203,55 +205,55 @@ PACKS = {
     "a name that is none": pack(
         {"n": 5, "v": 1},
         {"n": "humidity", "v": 2},
-        notes=["record 0: n is no text"],
+        notes=["record 0: n is not a text"],
         rows=[{"humidity": 2.0}],
     ),
     "a unit that is none": pack(
         T | {"v": 1, "u": 5},
         {"n": "humidity", "v": 2},
-        notes=["temperature: u is no text"],
+        notes=["temperature: u is not a text"],
         rows=[{"humidity": 2.0}],
     ),
     "a text as v": pack(
         {"n": "label", "v": "a"},
         {"n": "humidity", "v": 2},
-        notes=["label: v is no number"],
+        notes=["label: v is not a number"],
         rows=[{"humidity": 2.0}],
     ),
     "a boolean as v": pack(
         {"n": "wet", "v": True},
         {"n": "humidity", "v": 2},
-        notes=["wet: v is no number"],
+        notes=["wet: v is not a number"],
         rows=[{"humidity": 2.0}],
     ),
     "a number as vb": pack(
         {"n": "wet", "vb": 1},
         {"n": "humidity", "v": 2},
-        notes=["wet: vb is no boolean"],
+        notes=["wet: vb is not a boolean"],
         rows=[{"humidity": 2.0}],
     ),
     "a number as vs": pack(
         {"n": "label", "vs": 1},
         {"n": "humidity", "v": 2},
-        notes=["label: vs is no text"],
+        notes=["label: vs is not a text"],
         rows=[{"humidity": 2.0}],
     ),
     "a float for an integer": pack(
         {"n": "count", "v": 2.0},
         {"n": "humidity", "v": 2},
-        notes=["count: is no integer"],
+        notes=["count: is not an integer"],
         rows=[{"humidity": 2.0}],
     ),
     "a text for a number": pack(
         {"n": "amount", "vs": "2"},
         {"n": "humidity", "v": 2},
-        notes=["amount: is no number"],
+        notes=["amount: is not a number"],
         rows=[{"humidity": 2.0}],
     ),
     "data for a text": pack(
         {"n": "label", "vd": "aGk"},
         {"n": "humidity", "v": 2},
-        notes=["label: is no text"],
+        notes=["label: is not a text"],
         rows=[{"humidity": 2.0}],
     ),
     "data for JSON": pack(
@@ -270,12 +272,12 @@ PACKS = {
     "a sum beyond all floats": part(
         b'[{"n": "amount", "bv": 1e308, "v": 1e308}, {"n": "label", "vs": "a"}]',
         {"label": "a"},
-        notes=["amount: is no finite number"],
+        notes=["amount: is not a finite number"],
     ),
     "a base beyond all floats": part(
         b'[{"n": "amount", "bv": %b, "v": 1.5}, {"n": "label", "vs": "a"}]' % TOO_LONG[:390],
         {"label": "a"},
-        notes=["amount: is no finite number"],
+        notes=["amount: is not a finite number"],
     ),
     "only base records": pack({"bn": MAC}, {"bt": 5}, outcome=FAILED),
     "no record": bad("no_value", b"[]", SENML),
@@ -308,7 +310,7 @@ for shown, sent in {
         {"n": "raw", "vd": sent},
         T | {"v": 1},
         rows=[{"temperature": 1.0}],
-        notes=["raw: vd is no base64url without padding"],
+        notes=["raw: vd is not base64url without padding"],
     )
 
 

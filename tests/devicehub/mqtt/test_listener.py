@@ -530,7 +530,7 @@ NAMED = ("MQTT_URL", "DEVICEHUB_MQTT_VERSION", "DEVICEHUB_MQTT_GROUP")
 def test_a_host_that_cannot_exist_is_one_line():
     said = listen_and_fail(MQTT_URL=f"mqtt://ingest:s3cret@{'x' * 64}.example")
 
-    assert_one_line(said, "is no name of a host", *NAMED)
+    assert_one_line(said, "is not the name of a host", *NAMED)
     assert "s3cret" not in said
 
 

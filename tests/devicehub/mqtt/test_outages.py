@@ -484,6 +484,6 @@ def test_counters_that_may_not_be_read_are_one_line_and_no_end():
             assert DROPPED in listener.said[-1]
             assert listener.failure == ""
         with listening(BrokerAddress.parse(odd).port, drops=["count"]) as listener:
-            assert eventually(lambda: listener.said[-1] == "what count says is no number")
+            assert eventually(lambda: listener.said[-1] == "the message on count is not a number")
             assert listener.broker_drops == {}
             assert listener.take(10, timeout=0.1) == []
