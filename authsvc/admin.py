@@ -1,4 +1,4 @@
-"""Brokers, accounts and grants to manage; denials to read. Tokens and passwords come from the commands."""
+"""Admin pages for brokers, accounts, grants and denials. Commands create tokens and passwords."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BrokerAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     list_display = ("name", "is_active", "dialects", "networks", "created_at")
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # `manage.py create_broker` makes one, and shows its token once
+        return False  # `manage.py create_broker` does it, and prints the token once.
 
 
 @admin.register(Account)
@@ -26,7 +26,7 @@ class AccountAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
     readonly_fields = ("username",)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # `manage.py create_account` makes one, and shows its password once
+        return False  # `manage.py create_account` does it, and prints the password once.
 
 
 @admin.register(Grant)

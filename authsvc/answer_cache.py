@@ -1,10 +1,10 @@
-"""Answers that were given, kept for as long as all that they follow from is the same.
+"""A cache of answers. An entry is valid while everything that it depends on is unchanged.
 
-A broker asks the same about each message of a device, and a device logs in with the same words after each
-interruption. Such an answer follows from the bytes of the request, the policy, the principal and whom its client
-id names; so it is kept with these, and given again only while they are the very objects that the database still
-stands for, and before the time at which it would be another one (a token ends, EMQX is given a later end of its
-rules). A refused login is never kept, nor is a password or a token: those are known by a keyed digest.
+A broker asks the same about each message of a device, and a device logs in with the same request after each
+interruption. The answer depends on the bytes of the request, the policy, the principal and the claimants of its client
+id. It is cached with these objects, and used again only while the caches of database reads hold the same objects, and
+before the time at which it changes (a token expires, EMQX gets a later expiry of its rules). A refused login is never
+cached, nor is a password or a token: a keyed digest takes their place.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from authsvc.freshness.read_cache import Stamp, counts
 from authsvc.operation.metrics import Tally
 from authsvc.policy import Policy
 
-MAX_BYTES = 2_048  # of a body and query that are kept
-CHECKED_SECONDS = 1.0  # for which nothing having changed is enough; then its parts show their age
+MAX_BYTES = 2_048  # Longer requests, body and query together, are not cached.
+# Within this time an unchanged stamp is enough; after it the age of the cached objects is checked too.
+CHECKED_SECONDS = 1.0
 
 
 class Answer:
-    """A reply, what is noted of it and where it is counted, and what it follows from.
+    """A cached reply, its verdict and its tally, and the objects that it depends on.
 
-    *verdict* is None where there is nothing to note. *client_id* is set where its claimants were asked for. *until*
-    is the Unix time at which it ends by the clock.
+    *verdict* is None if there is nothing to record. *client_id* is set if its claimants were read. *until* is the
+    Unix time at which it expires.
     """
 
     __slots__ = (
@@ -69,7 +70,7 @@ class Answer:
         self._checked: tuple[Stamp | None, int, float] = (None, 0, 0.0)
 
     def is_current(self, stamp: Stamp | None) -> bool:
-        """Whether it would be given again, as far as memory can tell."""
+        """Return whether the caches still hold the objects that this answer depends on."""
         if self.until is not None and time.time() >= self.until:
             return False
         stamp_then, invalidated_then, until = self._checked
@@ -88,13 +89,12 @@ class Answer:
         return True
 
 
-_KEYED = hashlib.blake2b(key=secrets.token_bytes(32))  # of this process: its digests mean nothing outside it
-# The answer that was put longest ago makes room. An answer that is still asked for is put again once it ended.
+_KEYED = hashlib.blake2b(key=secrets.token_bytes(32))  # A random key of this process.
 _answers: BoundedCache[Hashable, Answer] = BoundedCache(cache_size)
 
 
 def find(request: Request, dialect: Dialect, stamp: Stamp | None) -> Answer | None:
-    """The answer that this very request got, if it would get it again."""
+    """Return the cached answer of a request of the same bytes if it is still valid, or None."""
     answer = _answers.get(_key(request, dialect))
     return answer if answer is not None and answer.is_current(stamp) else None
 
@@ -108,7 +108,7 @@ def store(
     reply: Reply,
     tally: Tally,
 ) -> None:
-    """Keep *reply* for the next request of the same bytes, unless it follows from more than they and memory."""
+    """Cache *reply* for requests of the same bytes, unless it depends on more than they and cached reads."""
     question, principal, cache = verdict.question, verdict.principal, directory.cached_chain()
     if principal is None or question is None or cache is None or stamp is None:
         return
@@ -126,24 +126,24 @@ def store(
             return
     ends = [end for end in (reply.until, question.client.valid_until) if end is not None]
     until = min(ends, default=None)
-    noted = None if verdict.allowed else verdict  # a login that renews something changes its principal
+    noted = None if verdict.allowed else verdict  # A login that renews credentials is not cached.
     answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until)
     _answers.put(_key(request, dialect), answer)
 
 
 def _is_cacheable(login: Verdict) -> bool:
-    """Whether a login is allowed by a password without an end, and brings nothing about."""
+    """Return whether *login* is allowed by a password that never expires, and changes no credentials."""
     if not login.allowed or login.secret is None or login.principal is None:
         return False
     return login.secret.valid_until is None and not login.principal.retires_previous
 
 
 def _key(request: Request, dialect: Dialect) -> Hashable:
-    """All that a dialect, and the check of who calls, may read of a request."""
+    """Return all parts of a request that a dialect or the check of the caller may read."""
     body: bytes = request.body
     headers: Hashable = request.headers
     if dialect.authorization_is_the_clients:
-        headers = _digest(repr(headers).encode())  # they hold the client's token
+        headers = _digest(repr(headers).encode())  # They hold the client's token.
     elif request.question == dialect.login:
         body = _digest(body)
     return (

@@ -8,7 +8,7 @@ class AuthsvcConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from authsvc import checks, logs, models  # noqa: F401 - models exist only now
+        from authsvc import checks, logs, models  # noqa: F401 - Models are ready only now.
         from authsvc.freshness import triggers
 
         logs.install()

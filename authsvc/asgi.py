@@ -1,6 +1,6 @@
-"""The ASGI entrance: questions are answered in front of Django, everything else passes through to it.
+"""The ASGI entrance. It answers questions itself and passes all other requests to Django.
 
-No body gets past it that is longer than its path allows: Django stores a body whole before it looks at the request.
+It stops bodies that are longer than their path allows: Django stores a whole body before it reads the request.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from authsvc.serving.scopes import CALLER_IS_ADMITTED, PREFIX, PROTECTED
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Any, Any, Any], Awaitable[None]]  # each framework types its own messages
+Application = Callable[[Any, Any, Any], Awaitable[None]]  # Each framework has its own types of messages.
 
-MAX_AT_WORK = 10  # requests that the site works on at once, each in a thread with a database connection
-LARGE_BODY = 64 * 1024  # longer than any question of a broker
+# So many requests run in the site at once, each in a thread with a database connection.
+MAX_AT_WORK = 10
+LARGE_BODY = 64 * 1024  # Longer than questions of a broker.
 METHODS = frozenset({"POST", "PUT", "GET"})
 NOT_FOUND = Reply(404, b'{"error":"no such question"}')
 NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
 
-# What operators and their probes ask, by path.
+# Endpoints for operators and their probes, by path.
 OPERATION = {"/healthz": readiness.alive, "/readyz": readiness.report, "/metrics": metrics.report}
 
 
@@ -43,9 +44,9 @@ CLOSE = (b"connection", b"close")
 
 
 class Entrance:
-    """Wraps the ASGI application of the site.
+    """An ASGI application that wraps the one of the site.
 
-    *websockets* passes websocket handshakes on to the site; without it they are refused, since Django serves none.
+    *websockets* passes websocket handshakes to the site; otherwise they are refused, since Django has no websockets.
     """
 
     def __init__(self, site: Application, *, websockets: bool = False) -> None:
@@ -80,7 +81,7 @@ class Entrance:
         send: Send,
         place: _Place | None = None,
     ) -> None:
-        """Run *application* with a bounded body, in its *place*. A body that is refused gets its answer from here."""
+        """Run *application* in *place* with a bounded body. If the body is refused, send the answer to that."""
         limit = limit_of_body(scope["path"])
         if bodies.declared(scope["headers"]) > limit:
             await _refuse(scope, receive, send, bodies.TOO_LARGE)
@@ -101,7 +102,7 @@ class Entrance:
                 started = True
                 if place is not None:
                     place.leave()
-                if is_head and message.get("body"):  # gunicorn warns of each
+                if is_head and message.get("body"):  # gunicorn logs a warning for a body.
                     message = {**message, "body": b""}
                 await send(message)
 
@@ -116,21 +117,21 @@ class Entrance:
 
 
 class _Place:
-    """One of the places for requests that the site works on, from the end of the body to the start of the answer."""
+    """One of the places for requests of the site, held from the end of the body to the start of the answer."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
         self._places = places
         self._is_requested = self._held = False
 
     async def take(self) -> None:
-        """Wait for a place, the first time that this is called."""
+        """Wait for a place at the first call; do nothing at later calls."""
         if not self._is_requested:
             self._is_requested = True
             await self._places.acquire()
             self._held = True
 
     def leave(self) -> None:
-        """Let the next request have the place, if this one has it."""
+        """Release the place if this request holds it."""
         if self._held:
             self._held = False
             self._places.release()
@@ -143,7 +144,7 @@ async def _operate(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int) -> None:
-    """Answer *status*. What the client still sends is dropped within bounds; the server closes over the rest."""
+    """Answer *status*. The rest of the body is read and dropped up to a bound, then the server closes."""
     headers = scope["headers"]
     is_held_back = bodies.is_held_back(headers)
     closes = is_held_back or bodies.declared(headers) > bodies.MAX_DISCARDED
@@ -153,7 +154,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int) -> No
 
 
 async def _answer(scope: Scope, receive: Receive, path: str, held: bodies.Held) -> Reply:
-    body = await _body(receive, held)  # all of it, always: an unread body breaks a kept-alive connection
+    body = await _body(receive, held)  # Always read it: an unread body breaks a persistent connection.
     found = gateway.find(path[len(PREFIX) :])
     if found is None:
         return NOT_FOUND
@@ -177,7 +178,7 @@ async def _answer(scope: Scope, receive: Receive, path: str, held: bodies.Held) 
 
 
 def _headers(pairs: Iterable[Any]) -> Headers:
-    """As they are; daphne gives lists where others give tuples."""
+    """Return *pairs* as tuples; daphne gives lists."""
     headers = tuple(pairs)
     return (
         headers if headers and type(headers[0]) is tuple else tuple((name, value) for name, value in headers)
@@ -185,10 +186,10 @@ def _headers(pairs: Iterable[Any]) -> Headers:
 
 
 async def _body(receive: Receive, held: bodies.Held) -> bytes | None:
-    """Return the whole body, or None when it is too long or broke off.
+    """Return the whole body, or None if it is too long or incomplete.
 
-    What is beyond MAX_BODY is read and dropped, up to bodies.MAX_DISCARDED. A body above LARGE_BODY also needs room
-    among the bytes that all questions hold.
+    Bytes beyond MAX_BODY are read and dropped, up to bodies.MAX_DISCARDED. A body above LARGE_BODY must also fit the
+    bound on the bytes that all questions hold.
     """
     message = await receive()
     body: bytes = message.get("body", b"")
@@ -216,7 +217,9 @@ async def _body(receive: Receive, held: bodies.Held) -> bytes | None:
 
 
 async def _send(scope: Scope, send: Send, reply: Reply, *more: tuple[bytes, bytes]) -> None:
-    headers = list(_reply_headers(reply.content_type, len(reply.body)))  # its own: middleware may add to it
+    headers = list(
+        _reply_headers(reply.content_type, len(reply.body))
+    )  # A new list, because middleware may add to it.
     if scope["method"] in CACHEABLE_METHODS:
         headers.append((b"cache-control", b"no-store"))
     headers += more
@@ -230,7 +233,7 @@ def _reply_headers(content_type: str, length: int) -> Headers:
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
-    """Django's handler knows no lifespan. A server without it is as right, and reads more."""
+    """Handle the lifespan events, which Django does not. Servers without them are correct but read more."""
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":

@@ -1,4 +1,4 @@
-"""One thread a process for what must not be done on the path: written once a second, and once more at the end."""
+"""One background thread per process for writes that must not delay an answer: once a second, and at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db import Error, connection
 log = structlog.get_logger(__name__)
 
 SECONDS = 1.0
-STOP_SECONDS = 0.5  # for the last round: a database that is locked or away holds up no stop
+STOP_SECONDS = 0.5  # For the last round, so that a locked or unreachable database does not delay the stop.
 
 _jobs: list[Callable[[], object]] = []
 _lock = threading.Lock()
@@ -33,15 +33,15 @@ _thread: _Rounds | None = None
 
 
 def every_second(job: Callable[[], object], *, first: bool = False) -> None:
-    """Run *job* from now on in each round. It raises django.db.Error when it must be run again.
+    """Run *job* in each round from now on. It raises django.db.Error if it must be run again.
 
-    *first*: before those that wait for the database.
+    *first*: run it before the jobs that wait for the database.
     """
     _jobs.insert(0 if first else len(_jobs), job)
 
 
 def wake() -> None:
-    """There is something to do. The thread starts with the first call, in the process that has it: a fork has none."""
+    """Start the thread if it does not run in this process, as after a fork. Call this when there is work."""
     global _thread
     if _thread is None or not _thread.is_alive():
         with _lock:
@@ -51,9 +51,9 @@ def wake() -> None:
 
 
 def stop() -> None:
-    """Do what is left, and end the thread: at the end of the process, or of a test.
+    """Run a last round and stop the thread, at the end of the process or of a test.
 
-    What the thread cannot write within STOP_SECONDS is given up.
+    Rows that are not written within STOP_SECONDS are lost.
     """
     global _thread
     thread, _thread = _thread, None

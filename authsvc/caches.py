@@ -1,4 +1,4 @@
-"""Bounded caches, and one function that clears every cache of this process whose content follows from settings."""
+"""Bounded caches, and a function that clears every cache of this process that depends on settings."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _registered: list[Callable[[], object]] = []
 
 
 class BoundedCache(OrderedDict[K, V]):
-    """A dict of up to *size()* entries. The entry that was put or touched longest ago makes room for a new one.
+    """A dict of up to *size()* entries. A new entry drops the one that was put or touched longest ago.
 
-    A look-up is that of a dict, and is no touch. Every method is O(1), and threads may share a cache: between two
-    calls an entry may be gone. Keys are texts, bytes and tuples of such: a key with an `__eq__` or `__hash__` in Python
-    lets another thread in half-way, and an OrderedDict then breaks the process.
+    A look-up is that of a dict, and does not touch. Every method is O(1), and threads may share a cache: between two
+    calls an entry may be dropped. Keys are texts, bytes and tuples of these: `__eq__` or `__hash__` in Python would let
+    another thread run in the middle of an operation, which can crash the process.
     """
 
     def __init__(self, size: Callable[[], int]) -> None:
@@ -32,7 +32,7 @@ class BoundedCache(OrderedDict[K, V]):
         _bounded[id(self)] = self
 
     def put(self, key: K, value: V) -> None:
-        """Store *value* as the newest entry."""
+        """Store *value* under *key* as the newest entry."""
         self[key] = value
         self.touch(key)
         size = self._size()
@@ -42,20 +42,20 @@ class BoundedCache(OrderedDict[K, V]):
 
     def touch(self, key: K) -> None:
         """Make *key* the newest entry, if it is still there."""
-        try:  # noqa: SIM105 - contextlib.suppress costs five times as much, and every hit pays for it.
+        try:  # noqa: SIM105 - contextlib.suppress takes five times as long, at every hit.
             self.move_to_end(key)
         except KeyError:
             pass
 
 
 def register(clear: Clear) -> Clear:
-    """Have clear_caches() call *clear*, which clears a cache of another class. Return *clear*, as a decorator does."""
+    """Register *clear*, which clears a cache of another class, for clear_caches(). Return *clear*, for a decorator."""
     _registered.append(clear)
     return clear
 
 
 def clear_caches(**_: object) -> None:
-    """Clear every BoundedCache and all other registered caches, as when a setting changes (which happens in tests)."""
+    """Clear every BoundedCache and all registered caches. Django calls it when a test changes a setting."""
     for cache in list(_bounded.values()):
         cache.clear()
     for clear in _registered:

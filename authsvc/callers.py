@@ -1,4 +1,4 @@
-"""Which token the caller of a question presents. Pure."""
+"""The token that the caller of a question presents. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from authsvc.dialects.base import Dialect, Request
 
 
 def proof(request: Request, dialect: Dialect) -> Hashable:
-    """All that the caller's standing follows from, unread."""
+    """Return the parts of *request* that can authenticate its caller, as a key for a cache."""
     return (
         dialect.name,
         request.peer,
@@ -22,10 +22,10 @@ def proof(request: Request, dialect: Dialect) -> Hashable:
 
 
 def token(request: Request, dialect: Dialect) -> str | None:
-    """The one token of *request*, or None. Two that differ are no proof, and one that cannot be read neither.
+    """Return the token of *request*, or None. Two different tokens, or an unreadable one, count as none.
 
-    It may come as `Authorization: Bearer`, as a Basic password, as `X-Broker-Secret`, as `?k=` or in the
-    path; where the Authorization header is the MQTT client's own, only the last two count.
+    It may be in `Authorization: Bearer`, in a Basic password, in `X-Broker-Secret`, in `?k=` or in the path. If the
+    Authorization header is that of the MQTT client, it is not read.
     """
     presented = [value for name, value in _parameters(request) if name == "k"]
     if request.path_token is not None:
@@ -57,6 +57,6 @@ def _from_authorization(header: str) -> str:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except ValueError:  # no base64, or no UTF-8 inside it
+        except ValueError:  # Not base64, or not UTF-8 inside it.
             return ""
     return ""

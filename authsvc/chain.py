@@ -13,12 +13,13 @@ from authsvc.sources import Source
 
 
 class Chain:
-    """All directories as one. A username that two of them know is nobody's."""
+    """All directories as one. A username in two of them is ambiguous, and is refused."""
 
     def __init__(self, directories: list[Directory]) -> None:
         self._directories = directories
 
     async def lookup(self, username: str) -> Principal | None:
+        """Return the principal of *username*, or None. Raise AmbiguousIdentity for two."""
         found: Principal | None = None
         for directory in self._directories:
             principal = await directory.lookup(username)
@@ -29,16 +30,19 @@ class Chain:
         return found
 
     async def claimants(self, client_id: str) -> set[str]:
+        """Return the keys of all principals that claim *client_id*."""
         claimed: set[str] = set()
         for directory in self._directories:
-            if hasattr(directory, "claimants"):  # a directory that names nobody twice need not say
+            if hasattr(
+                directory, "claimants"
+            ):  # A directory without client ids shared by two need not have it.
                 claimed |= await directory.claimants(client_id)
         return claimed
 
     async def identities(self, name: str) -> dict[str, str]:
-        """Return the usernames, by key, of all principals that *name* stands for as a key or a client id.
+        """Return the usernames, by key, of all principals whose key or client id is *name*.
 
-        An identity without credentials has an empty username. This is for people who ask, not for questions.
+        An identity without credentials has an empty username. This is for operators, not for questions.
         """
         found: dict[str, str] = {}
         for directory in self._directories:
@@ -47,18 +51,18 @@ class Chain:
         return found
 
     def sources(self) -> list[Source]:
-        """The tables that its directories read."""
+        """Return the tables that the directories read."""
         return [source for directory in self._directories for source in getattr(directory, "sources", list)()]
 
     @property
     def is_watched(self) -> bool:
-        """Whether a change in any of its directories is noticed: each of them names its tables."""
+        """Whether changes in all directories are noticed, because each of them names its tables."""
         return all(hasattr(directory, "sources") for directory in self._directories)
 
 
 @functools.cache
 def configured() -> Chain:
-    """The directories that AUTHSVC_DIRECTORIES names, in its order. What they say is read."""
+    """Return the directories of AUTHSVC_DIRECTORIES, in its order. They read the database at each call."""
     return Chain([import_string(path)() for path in settings.directories])
 
 

@@ -1,4 +1,4 @@
-"""System checks: wrong configuration is an error with an id and a hint, not a surprise at the first login."""
+"""System checks: they report a wrong configuration with an id and a hint before the first login."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from authsvc.core.tokens import MIN_KEY_BYTES
 from authsvc.freshness import triggers
 
 CLIENT_ID_MODES = ("bound", "any")
-MIN_CHARACTERS = 5  # different ones in SECRET_KEY, as Django counts in security.W009
-# As what brokers introduce themselves, where they do.
+MIN_CHARACTERS = 5  # Different characters in SECRET_KEY, as in Django's security.W009.
+# The User-Agent of brokers that send one.
 USER_AGENTS = {
     "Go-http-client/1.1": "mosquitto-go-auth",
     "mosquitto-2.0.22": "mosquitto-go-auth",
     "hackney/1.20.1": "VerneMQ",
     "amqtt": "aMQTT",
 }
-# Middleware that sends strangers away, by the names that people give it.
+# Usual names of middleware that refuses requests without a login.
 LOGIN = re.compile(
     r"(?i)(log_?in|auth|authentication|sso|otp|mfa|2fa|two_?factor|password)_?\w*"
     r"(require|enforce|force|wall|gate|only|mandatory|protect)"
@@ -50,12 +50,12 @@ ASK_THE_VIEW = frozenset(
 
 @register()
 def check_directories(**_: Any) -> list[CheckMessage]:
-    """authsvc.E001: every directory of AUTHSVC_DIRECTORIES exists and can look up."""
+    """Report authsvc.E001 unless every directory of AUTHSVC_DIRECTORIES exists and has lookup()."""
     errors: list[CheckMessage] = []
     hint = "Name classes with `async lookup(username)`, such as authsvc.directory.AccountDirectory."
     if not settings.directories:
         errors.append(
-            Error("AUTHSVC_DIRECTORIES is empty, so nobody is known.", hint=hint, id="authsvc.E001")
+            Error("AUTHSVC_DIRECTORIES is empty: all clients are refused.", hint=hint, id="authsvc.E001")
         )
     for path in settings.directories:
         try:
@@ -64,16 +64,18 @@ def check_directories(**_: Any) -> list[CheckMessage]:
             errors.append(Error(f"AUTHSVC_DIRECTORIES: {error}", hint=hint, id="authsvc.E001"))
             continue
         if not callable(getattr(found, "lookup", None)):
-            errors.append(Error(f"AUTHSVC_DIRECTORIES: {path} has no lookup.", hint=hint, id="authsvc.E001"))
+            errors.append(
+                Error(f"AUTHSVC_DIRECTORIES: {path} has no method lookup.", hint=hint, id="authsvc.E001")
+            )
     return errors
 
 
 @register()
 def check_keys(**_: Any) -> list[CheckMessage]:
-    """authsvc.E002: the keys of AUTHSVC_JWT_KEYS are keys."""
+    """Report authsvc.E002 unless AUTHSVC_JWT_KEYS holds valid keys."""
     if not getattr(django_settings, "AUTHSVC_JWT_KEYS", None):
-        return []  # the key is derived; check_secret_key() is about its source
-    hint = "A text of 32 bytes and more is an HS256 secret; a PEM private key on P-256 is for ES256."
+        return []  # The key is derived from SECRET_KEY, which check_secret_key() checks.
+    hint = "Use a text of 32 bytes or more as an HS256 secret, or a PEM private key on P-256 for ES256."
     try:
         keys = settings.jwt_keys
     except InvalidKeys as error:
@@ -83,14 +85,14 @@ def check_keys(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_secret_key(**_: Any) -> list[CheckMessage]:
-    """authsvc.E020, W021: nobody can guess SECRET_KEY from a token that a device holds."""
+    """Report authsvc.E020, W021 if SECRET_KEY could be guessed from a token that a device has."""
     if django_settings.DEBUG:
         return []
     key = force_bytes(django_settings.SECRET_KEY)
     hint = 'Make one with: python -c "import secrets; print(secrets.token_urlsafe(50))"'
     if len(key) < MIN_KEY_BYTES:
         return [
-            Error(f"SECRET_KEY has less than {MIN_KEY_BYTES} bytes.", hint=hint, id="authsvc.E020"),
+            Error(f"SECRET_KEY has fewer than {MIN_KEY_BYTES} bytes.", hint=hint, id="authsvc.E020"),
         ]
     if len(set(key)) < MIN_CHARACTERS or key.startswith(b"django-insecure-"):
         return [Warning("SECRET_KEY is long enough, but easy to guess.", hint=hint, id="authsvc.W021")]
@@ -99,19 +101,19 @@ def check_secret_key(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_client_ids(**_: Any) -> list[CheckMessage]:
-    """authsvc.E003: AUTHSVC_CLIENT_ID is one of its two words; a typo would be taken for `bound`."""
+    """Report authsvc.E003 unless AUTHSVC_CLIENT_ID is `bound` or `any`; a typo would mean `bound`."""
     mode = getattr(django_settings, "AUTHSVC_CLIENT_ID", "bound")
     if mode in CLIENT_ID_MODES:
         return []
-    hint = "`bound`: a client connects under its own client ids; `any`: under every one."
+    hint = "Use `bound` (a client connects under its own client ids) or `any` (under every client id)."
     return [Error(f"AUTHSVC_CLIENT_ID is {mode!r}.", hint=hint, id="authsvc.E003")]
 
 
 @register()
 def check_redirects(**_: Any) -> list[CheckMessage]:
-    """authsvc.E004: no redirect to https stands before the Django entrance.
+    """Report authsvc.E004 if questions at the Django entrance are redirected to https.
 
-    mosquitto-go-auth follows redirects, and one that ends in any page with status 200 lets everybody in.
+    mosquitto-go-auth follows redirects, and a redirect to any page with status 200 would admit all clients.
     """
     if not django_settings.SECURE_SSL_REDIRECT:
         return []
@@ -133,10 +135,10 @@ def check_redirects(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_host_redirects(**_: Any) -> list[CheckMessage]:
-    """authsvc.E006: PREPEND_WWW redirects every question that was not asked at a name with www."""
+    """Report authsvc.E006 if PREPEND_WWW redirects questions to a host name with www."""
     if not (django_settings.PREPEND_WWW and _mounts() and _has_middleware(CommonMiddleware)):
         return []
-    hint = "Leave the redirect to the web server in front, or use the ASGI entrance (authsvc.asgi.Entrance)."
+    hint = "Configure the redirect in the proxy instead, or use the ASGI entrance (authsvc.asgi.Entrance)."
     return [
         Error("PREPEND_WWW answers the questions of brokers with a redirect.", hint=hint, id="authsvc.E006")
     ]
@@ -144,11 +146,11 @@ def check_host_redirects(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_languages(**_: Any) -> list[CheckMessage]:
-    """authsvc.E007: the questions are not below i18n_patterns(), which moves them to a path with a language."""
-    hint = 'Take path("mqtt/", include("authsvc.urls")) out of i18n_patterns() into urlpatterns itself.'
+    """Report authsvc.E007 if authsvc.urls is below i18n_patterns(), which moves it to a path with a language."""
+    hint = 'Move path("mqtt/", include("authsvc.urls")) from i18n_patterns() to urlpatterns.'
     return [
         Error(
-            f"authsvc.urls is included below i18n_patterns(), at /{mount.path}: LocaleMiddleware redirects.",
+            f"authsvc.urls is included below i18n_patterns(), at /{mount.path}: questions are redirected.",
             hint=hint,
             id="authsvc.E007",
         )
@@ -159,12 +161,12 @@ def check_languages(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_hosts(**_: Any) -> list[CheckMessage]:
-    """authsvc.E008: there is a host name by which a broker may call."""
+    """Report authsvc.E008 if no host name is allowed for requests of brokers."""
     if django_settings.ALLOWED_HOSTS or django_settings.DEBUG:
         return []
     if not (_mounts() and _has_middleware(CommonMiddleware)):
         return []
-    hint = "Add the host name in the URL that the broker was given, without port."
+    hint = "Add the host name, without port, of the URL in the configuration of the broker."
     return [
         Error("ALLOWED_HOSTS is empty: every question is answered with 400.", hint=hint, id="authsvc.E008")
     ]
@@ -172,13 +174,13 @@ def check_hosts(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_user_agents(**_: Any) -> list[CheckMessage]:
-    """authsvc.E009: DISALLOWED_USER_AGENTS lets the HTTP clients of brokers through."""
+    """Report authsvc.E009 if DISALLOWED_USER_AGENTS refuses the HTTP client of a broker."""
     if not (_mounts() and _has_middleware(CommonMiddleware)):
         return []
-    hint = "Write patterns that leave them out; of EMQX a 403 is no deny, it asks whoever is next."
+    hint = "Change the patterns so that they do not match. A 403 is not a deny for EMQX: it asks its next source."
     return [
         Error(
-            f"DISALLOWED_USER_AGENTS refuses {agent!r}, as which {broker} asks.",
+            f"DISALLOWED_USER_AGENTS refuses {agent!r}, the User-Agent of {broker}.",
             hint=hint,
             id="authsvc.E009",
         )
@@ -189,20 +191,22 @@ def check_user_agents(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_login_middleware(**_: Any) -> list[CheckMessage]:
-    """authsvc.W010: no middleware asks brokers to log in, going by its name.
+    """Report authsvc.W010 for middleware that, by its name, may require a login of brokers.
 
-    Django's own, django-stronghold and django-login-required-middleware ask each view, and ours say no.
+    The ones of Django, django-stronghold and django-login-required-middleware read marks of views, which ours have.
     """
     if not _mounts():
         return []
     hint = (
-        "Ask as a broker would: curl -i -X POST https://<site>/mqtt/go-auth/user must say 403 and "
+        "Test it: curl -i -X POST https://<site>/mqtt/go-auth/user must answer 403 and "
         '{"ok":false,"error":"denied"}. If it redirects, exempt the path or use the ASGI entrance; '
         "if not, add authsvc.W010 to SILENCED_SYSTEM_CHECKS."
     )
     return [
         Warning(
-            f"{path} may answer brokers itself, for example with a login page.", hint=hint, id="authsvc.W010"
+            f"{path} may answer in place of this service, for example with a login page.",
+            hint=hint,
+            id="authsvc.W010",
         )
         for path in django_settings.MIDDLEWARE
         if LOGIN.search(path.rpartition(".")[2]) and not _asks_the_view(path)
@@ -211,14 +215,14 @@ def check_login_middleware(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_engine(**_: Any) -> list[CheckMessage]:
-    """authsvc.E011: the database called `default` is one that questions can be answered from."""
+    """Report authsvc.E011 unless the database `default` is SQLite or PostgreSQL."""
     engine = str(connections.settings["default"]["ENGINE"])
     if any(name in engine for name in ("sqlite", "spatialite", "postg")):
         return []
-    hint = "Make a SQLite or PostgreSQL database `default`, and route your own models to the other one."
+    hint = "Use SQLite or PostgreSQL as `default`, and route your own models to the other database."
     return [
         Error(
-            f"DATABASES['default'] has the ENGINE {engine}: no question can be answered from it.",
+            f"DATABASES['default'] has the ENGINE {engine}, which is not supported.",
             hint=hint,
             id="authsvc.E011",
         )
@@ -227,13 +231,13 @@ def check_engine(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_routers(**_: Any) -> list[CheckMessage]:
-    """authsvc.E012: what is written about brokers, accounts and grants is what questions read."""
+    """Report authsvc.E012 if a router writes models of authsvc to a database that questions do not read."""
     elsewhere = {
         model._meta.label: alias
         for model in apps.get_app_config("authsvc").get_models()
         if (alias := router.db_for_write(model)) != "default"
     }
-    hint = "Let them leave the models of authsvc to `default`: questions are answered from there."
+    hint = "Route the models of authsvc to `default`: questions read that database."
     return [
         Error(f"DATABASE_ROUTERS write {label} to {alias!r}.", hint=hint, id="authsvc.E012")
         for label, alias in elsewhere.items()
@@ -242,24 +246,26 @@ def check_routers(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_time(**_: Any) -> list[CheckMessage]:
-    """authsvc.E013: a stored time is read as the moment that was meant, or passwords live too long."""
+    """Report authsvc.E013 if stored times could be read in another zone, so that passwords expire late."""
     errors: list[CheckMessage] = []
     if not django_settings.USE_TZ:
-        hint = "Set USE_TZ = True. TIME_ZONE may be any: it is how times are shown."
+        hint = "Set USE_TZ = True. TIME_ZONE may have any value: it only changes how times are shown."
         errors.append(
-            Error("USE_TZ is False: the ends of passwords have no zone.", hint=hint, id="authsvc.E013")
+            Error(
+                "USE_TZ is False: the expiry times of passwords have no zone.", hint=hint, id="authsvc.E013"
+            )
         )
     default = connections.settings["default"]
     zone = default.get("TIME_ZONE")
     if zone not in (None, "UTC") and "lite" in str(default["ENGINE"]):
-        hint = "Remove it; for SQLite it shifts every time that questions read."
+        hint = "Remove it: on SQLite it shifts the stored times."
         errors.append(Error(f"DATABASES['default'] has the TIME_ZONE {zone}.", hint=hint, id="authsvc.E013"))
     return errors
 
 
 @register()
 def check_memory(**_: Any) -> list[CheckMessage]:
-    """authsvc.E014: the bounds of what is remembered, and of bodies, are numbers that bound something."""
+    """Report authsvc.E014 if a bound of caches or of bodies is too small."""
     errors: list[CheckMessage] = []
     for name, value, least in (
         ("AUTHSVC_STALE_SECONDS", settings.stale_seconds, 0),
@@ -274,7 +280,7 @@ def check_memory(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_proxies(**_: Any) -> list[CheckMessage]:
-    """authsvc.E016: every entry of TRUSTED_PROXIES is a network; one that is not trusts no peer."""
+    """Report authsvc.E016 for an entry of TRUSTED_PROXIES that is not a network; it trusts no peer."""
     errors: list[CheckMessage] = []
     hint = "Write networks, such as 10.0.0.0/8 or 2001:db8::/32, and `unix` for unix sockets."
     if isinstance(getattr(django_settings, "TRUSTED_PROXIES", ()), str):
@@ -289,7 +295,7 @@ def check_proxies(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_proxy_is_named(**_: Any) -> list[CheckMessage]:
-    """authsvc.W017: a site behind a proxy names it, or all clients share its address."""
+    """Report authsvc.W017 if the site is behind a proxy and TRUSTED_PROXIES is empty."""
     if django_settings.SECURE_PROXY_SSL_HEADER is None or settings.trusted_proxies:
         return []
     hint = "Set TRUSTED_PROXIES to the addresses of the proxies that append to X-Forwarded-For."
@@ -304,12 +310,12 @@ def check_proxy_is_named(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """authsvc.W005: the triggers that make a change noticed are there."""
+    """Report authsvc.W005 for each missing trigger; without it changes go unnoticed."""
     if not databases or "default" not in databases:
         return []
     if not set(triggers.TABLES) <= set(connection.introspection.table_names()):
-        return []  # before the first migrate
-    hint = "Run `manage.py migrate`: it makes them again. Until then everything is read for each question."
+        return []  # Before the first migrate.
+    hint = "Run `manage.py migrate` to create it. Until then every question reads the database."
     return [
         Warning(f"The trigger {name} is missing.", hint=hint, id="authsvc.W005")
         for name in triggers.missing()
@@ -317,14 +323,14 @@ def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[Che
 
 
 class Mount(NamedTuple):
-    """Where a project includes authsvc.urls: a path such as `mqtt/`."""
+    """A path at which a project includes authsvc.urls, such as `mqtt/`."""
 
     path: str
     below_a_language: bool = False
 
 
 def _mounts() -> list[Mount]:
-    """Return every place where the Django entrance answers; none when only the ASGI entrance does."""
+    """Return all paths at which the Django entrance answers; none if only the ASGI entrance does."""
     if not hasattr(django_settings, "ROOT_URLCONF"):
         return []
     return list(_below(get_resolver(), Mount("")))
@@ -334,7 +340,7 @@ def _below(resolver: URLResolver, place: Mount) -> Iterator[Mount]:
     for entry in resolver.url_patterns:
         if isinstance(entry, URLResolver):
             by_language = isinstance(entry.pattern, LocalePrefixPattern)
-            # What a project fills in, such as a tenant, is some level here.
+            # A placeholder of the project, such as a tenant, becomes a fixed level.
             text = re.sub(r"<[^<>]*>", "x", str(entry.pattern).removeprefix("^"))
             yield from _below(entry, Mount(place.path + text, place.below_a_language or by_language))
         elif entry.callback is views.question:
@@ -343,7 +349,7 @@ def _below(resolver: URLResolver, place: Mount) -> Iterator[Mount]:
 
 def _middleware() -> Iterator[tuple[str, Any]]:
     for path in django_settings.MIDDLEWARE:
-        with suppress(ImportError):  # Django says so itself, and does not start
+        with suppress(ImportError):  # Django reports it itself, and does not start.
             yield path, import_string(path)
 
 
@@ -352,9 +358,9 @@ def _has_middleware(kind: type) -> bool:
 
 
 def _asks_the_view(path: str) -> bool:
-    """Whether this middleware is known to leave alone views that say so, as ours do."""
+    """Return whether the middleware at *path* exempts marked views, as ours are."""
     if path in ASK_THE_VIEW:
         return True
     process_view = getattr(dict(_middleware()).get(path), "process_view", None)
-    # By its module: importing that one takes `django.contrib.auth` in INSTALLED_APPS.
+    # Compared by module name: importing it needs `django.contrib.auth` in INSTALLED_APPS.
     return getattr(process_view, "__module__", "") == "django.contrib.auth.middleware"

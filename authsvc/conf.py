@@ -1,4 +1,4 @@
-"""The settings of authsvc: typed, read when they are needed, documented here."""
+"""The settings of authsvc: typed, read on use, documented here."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from authsvc.dialects.base import Options
 from authsvc.errors import AuthsvcError
 
 REFRESH_SECONDS = 150.0
-UNIX = "unix"  # the entry of TRUSTED_PROXIES for peers without an address, which unix sockets are
-LABEL = b"authsvc: HS256 key of device tokens, 1"  # another label ends all tokens that are out
+UNIX = "unix"  # The entry of TRUSTED_PROXIES for peers of unix sockets, which have no address.
+LABEL = b"authsvc: HS256 key of device tokens, 1"  # Another label would revoke all issued tokens.
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Settings:
-    """What an operator may set, as AUTHSVC_* in the Django settings."""
+    """The settings that an operator can set, AUTHSVC_* in the Django settings."""
 
     @property
     def directories(self) -> list[str]:
-        """AUTHSVC_DIRECTORIES: dotted paths of the directories that know principals; all are asked."""
+        """AUTHSVC_DIRECTORIES: dotted paths of the directories of principals; all are searched."""
         default = ["authsvc.directory.AccountDirectory"]
         return list(getattr(django_settings, "AUTHSVC_DIRECTORIES", default))
 
@@ -42,7 +42,7 @@ class Settings:
 
     @property
     def emqx_rules_ttl(self) -> int:
-        """AUTHSVC_EMQX_RULES_TTL: seconds after which EMQX asks again for rules it holds itself."""
+        """AUTHSVC_EMQX_RULES_TTL: seconds that EMQX may cache the rules of a client."""
         return int(getattr(django_settings, "AUTHSVC_EMQX_RULES_TTL", 3600))
 
     @property
@@ -57,47 +57,47 @@ class Settings:
 
     @property
     def stale_seconds(self) -> int:
-        """AUTHSVC_STALE_SECONDS: while PostgreSQL is away, what was read less long ago is answered from memory."""
+        """AUTHSVC_STALE_SECONDS: while PostgreSQL is down, cached reads are used up to this age."""
         return int(getattr(django_settings, "AUTHSVC_STALE_SECONDS", 300))
 
     @property
     def cache_size(self) -> int:
-        """AUTHSVC_CACHE_SIZE: principals that one process remembers, about 3 KiB each."""
+        """AUTHSVC_CACHE_SIZE: principals in the cache of one process, about 3 KiB each."""
         return int(getattr(django_settings, "AUTHSVC_CACHE_SIZE", 20_000))
 
     @property
     def max_body(self) -> int:
-        """AUTHSVC_MAX_BODY: bytes of the longest body that the ASGI entrance passes on to the site."""
+        """AUTHSVC_MAX_BODY: maximum bytes of a body that the ASGI entrance passes to the site."""
         return int(getattr(django_settings, "AUTHSVC_MAX_BODY", 2_621_440))
 
     @property
     def uploads(self) -> dict[str, int]:
-        """AUTHSVC_UPLOADS: bytes of the longest body by the beginning of the path, for routes that upload."""
+        """AUTHSVC_UPLOADS: maximum bytes of a body by the beginning of the path, for upload routes."""
         return dict(getattr(django_settings, "AUTHSVC_UPLOADS", {}))
 
     @property
     def listen_dsn(self) -> str:
-        """AUTHSVC_LISTEN_DSN: how to reach PostgreSQL itself, where DATABASE_URL leads to a pooler. A secret."""
+        """AUTHSVC_LISTEN_DSN: a direct connection to PostgreSQL if DATABASE_URL leads to a pooler. A secret."""
         return str(getattr(django_settings, "AUTHSVC_LISTEN_DSN", ""))
 
     @property
     def upgrade_hashes(self) -> bool:
-        """AUTHSVC_UPGRADE_HASHES: replace a brought-along slow hash by a quick one at its next login.
+        """AUTHSVC_UPGRADE_HASHES: replace an imported slow hash by a quick one at its next login.
 
-        Only passwords of 22 characters and more that look generated: others keep the hash they need.
+        This applies to passwords of 22 characters or more that look generated. Others need their slow hash.
         """
         return bool(getattr(django_settings, "AUTHSVC_UPGRADE_HASHES", False))
 
     @property
     def trusted_proxies(self) -> list[str]:
-        """TRUSTED_PROXIES: networks whose `X-Forwarded-For` is believed; `unix` for unix sockets."""
+        """TRUSTED_PROXIES: networks whose `X-Forwarded-For` is trusted; `unix` for unix sockets."""
         return list(getattr(django_settings, "TRUSTED_PROXIES", ()))
 
     @property
     def jwt_keys(self) -> tuple[Key, ...]:
         """AUTHSVC_JWT_KEYS: keys by id, the first signs; a secret is HS256, a PEM private key ES256.
 
-        Without it one HS256 key is derived from SECRET_KEY, and none from SECRET_KEY_FALLBACKS. Raises InvalidKeys.
+        Without it one HS256 key is derived from SECRET_KEY, but not from SECRET_KEY_FALLBACKS. Raises InvalidKeys.
         """
         configured = getattr(django_settings, "AUTHSVC_JWT_KEYS", None)
         if not configured:
@@ -110,14 +110,14 @@ class InvalidProxy(AuthsvcError, ValueError):
 
 
 class InvalidKeys(AuthsvcError, ValueError):
-    """AUTHSVC_JWT_KEYS holds something that is no key."""
+    """AUTHSVC_JWT_KEYS holds an invalid key."""
 
 
 def _derived(secret: bytes) -> Key:
-    """Return the key of tokens that follows from *secret*, by HKDF (RFC 5869) with a label of its own."""
+    """Return the key of tokens, derived from *secret* by HKDF (RFC 5869) with LABEL."""
     if len(secret) < MIN_KEY_BYTES and not django_settings.DEBUG:
         raise InvalidKeys(
-            f"SECRET_KEY, of which the key of tokens is derived, has less than {MIN_KEY_BYTES} bytes"
+            f"SECRET_KEY, from which the key of tokens is derived, has fewer than {MIN_KEY_BYTES} bytes"
         )
     derived = HKDF(SHA256(), length=32, salt=None, info=LABEL).derive(secret)
     return Key("default", "HS256", derived, derived)
@@ -126,14 +126,14 @@ def _derived(secret: bytes) -> Key:
 def _key(kid: str, text: str) -> Key:
     if not text.lstrip().startswith("-----BEGIN"):
         if len(text.encode()) < MIN_KEY_BYTES:
-            raise InvalidKeys(f"the key {kid} has less than {MIN_KEY_BYTES} bytes")
+            raise InvalidKeys(f"the key {kid} has fewer than {MIN_KEY_BYTES} bytes")
         if text.encode() == force_bytes(django_settings.SECRET_KEY):
             raise InvalidKeys(f"the key {kid} is SECRET_KEY itself, which signs other things")
         return Key(kid, "HS256", text, text)
     try:
         private = load_pem_private_key(text.encode(), password=None)
     except (ValueError, TypeError) as error:
-        raise InvalidKeys(f"the key {kid} is no PEM private key without a passphrase") from error
+        raise InvalidKeys(f"the key {kid} is not a PEM private key without a passphrase") from error
     if not isinstance(private, EllipticCurvePrivateKey) or private.curve.name != "secp256r1":
         raise InvalidKeys(f"the key {kid} is not on the curve P-256, which ES256 needs")
     return Key(kid, "ES256", private, private.public_key())
@@ -144,7 +144,7 @@ settings = Settings()
 
 @functools.cache
 def options() -> Options:
-    """The dialects' options, kept until a setting changes (which happens in tests)."""
+    """Return the options of dialects, cached until a setting changes (in tests)."""
     return Options(
         rabbitmq_vhost=settings.rabbitmq_vhost,
         rabbitmq_exchange=settings.rabbitmq_exchange,
@@ -154,7 +154,7 @@ def options() -> Options:
 
 
 class Limits(NamedTuple):
-    """What bounds the memory of what was read: seconds, seconds, entries."""
+    """The bounds of caches of database reads: seconds, seconds, entries."""
 
     stale_seconds: int
     refresh_seconds: float
@@ -163,15 +163,17 @@ class Limits(NamedTuple):
 
 @functools.cache
 def limits() -> Limits:
-    """The limits, kept until a setting changes. What is asked for is read again at half its time:
-    so that an outage finds it young enough, and a change that no trigger told of lasts no longer.
+    """Return the limits, cached until a setting changes.
+
+    A used entry is read again after half of *stale_seconds*, so that it is young enough at an outage. This also bounds
+    the time in which a change goes unnoticed that did not fire a trigger.
     """
     stale = settings.stale_seconds
     return Limits(stale, stale / 2 if stale > 0 else REFRESH_SECONDS, settings.cache_size)
 
 
 def cache_size() -> int:
-    """Return how many entries each bounded cache of what was read or answered holds."""
+    """Return the number of entries of each bounded cache of reads or answers."""
     return limits().cache_size
 
 
@@ -182,14 +184,14 @@ def _limits_of_bodies() -> tuple[int, tuple[tuple[str, int], ...]]:
 
 
 def limit_of_body(path: str) -> int:
-    """Return how many bytes the body of a request for *path* may have; the longest matching beginning counts."""
+    """Return the maximum bytes of the body of a request for *path*; the longest matching beginning applies."""
     limit, uploads = _limits_of_bodies()
     return next((more for beginning, more in uploads if path.startswith(beginning)), limit)
 
 
 @functools.cache
 def trusted_proxies() -> frozenset[Network | str]:
-    """Return the trusted proxies, kept until a setting changes. An entry that cannot be read trusts no peer."""
+    """Return the trusted proxies, cached until a setting changes. An invalid entry trusts no peer."""
     found: set[Network | str] = set()
     for entry in settings.trusted_proxies:
         with contextlib.suppress(InvalidProxy):
@@ -198,10 +200,10 @@ def trusted_proxies() -> frozenset[Network | str]:
 
 
 def proxy(entry: str) -> Network | str:
-    """Return the network that *entry* of TRUSTED_PROXIES names, or UNIX. Raises InvalidProxy."""
+    """Return the network that *entry* of TRUSTED_PROXIES names, or UNIX. Raise InvalidProxy."""
     if entry == UNIX:
         return UNIX
-    if not isinstance(entry, str):  # a number would be an address too
+    if not isinstance(entry, str):  # ip_network() would accept a number as an address.
         raise InvalidProxy(f"{entry!r} is not a text")
     try:
         network = ipaddress.ip_network(entry)

@@ -1,4 +1,4 @@
-"""The password columns that a device and an account share, and the one way to set them."""
+"""The password columns that devices and accounts share, and the only functions that set them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from django.utils import timezone
 
 from authsvc.secret_columns import SecretField
 
-# A previous password with this end stays valid until the current one is first used.
+# A previous password with this expiry stays valid until the current one is first used.
 UNTIL_USED = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class Credentials(models.Model):
-    """A password as a hash, and the hash before it for the time of an overlap. A row without a hash cannot log in.
+    """The hash of a password, and the previous hash during an overlap. A row without a hash cannot log in.
 
     The column of the current hash belongs to the subclass, which gives its name as HASH_COLUMN.
     """
@@ -32,7 +32,7 @@ class Credentials(models.Model):
 
     @classmethod
     def password_columns(cls) -> tuple[str, str, str, str, str]:
-        """Return the columns that decide about a password: its hash and end, the previous two, the last change."""
+        """Return the columns that decide on a password: hash and expiry, both of the previous one, last change."""
         return (
             cls.HASH_COLUMN,
             "password_expires_at",
@@ -44,13 +44,15 @@ class Credentials(models.Model):
     def set_hash(self, stored: str, *, keep_previous_until: datetime | None = None) -> None:
         """Accept the password of *stored* from now on, or none if it is empty; the caller saves.
 
-        The replaced hash stays valid until *keep_previous_until*, but not after its own expiry. None ends it now,
-        and UNTIL_USED when the new password is first used. Every call ends the tokens issued before.
+        The replaced hash stays valid until *keep_previous_until*, but not after its own expiry. None makes it invalid
+        now, UNTIL_USED when the new password is first used. Every call revokes the tokens issued before.
         """
         replaced = getattr(self, self.HASH_COLUMN)
         until = keep_previous_until
         if until is not None and self.password_expires_at is not None:
-            until = min(until, self.password_expires_at)  # an overlap revives no expired password
+            until = min(
+                until, self.password_expires_at
+            )  # An overlap must not make an expired password valid again.
         keeps = bool(replaced) and until is not None and until > timezone.now()
         self.previous_password_hash = replaced if keeps else ""
         self.previous_valid_until = until if keeps else None
@@ -59,16 +61,16 @@ class Credentials(models.Model):
         self.end_tokens()
 
     def end_tokens(self) -> None:
-        """End every token that was issued before; the caller saves."""
+        """Revoke every token that was issued before; the caller saves."""
         self.credentials_changed_at = timezone.now()
 
 
 def retire_previous(rows: models.QuerySet[Any]) -> None:
-    """End the previous password of *rows* where it was valid until the current one is used."""
+    """Delete the previous password of *rows* that were to keep it until the current one is used."""
     rows.filter(previous_valid_until=UNTIL_USED).update(previous_password_hash="", previous_valid_until=None)
 
 
 def renew_hash(rows: models.QuerySet[Any], stored: str, renewed: str) -> None:
-    """Replace the hash *stored* of *rows* by *renewed*, which is of the same password, so tokens stay valid."""
+    """Replace the hash *stored* of *rows* by *renewed*. It is of the same password, so tokens stay valid."""
     column = rows.model.HASH_COLUMN
     rows.filter(**{column: stored}).update(**{column: renewed})

@@ -1,4 +1,4 @@
-"""The directory of service accounts, and the configured directories as one question sees them."""
+"""The directory of service accounts, and the cached view of all directories for one question."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SELECT_ACCOUNT = f"SELECT {', '.join(DECIDE)} FROM {Account._meta.db_table} WHER
 
 
 def secrets_of(current: str, expires_at: Any, previous: str, previous_until: Any) -> tuple[Secret, ...]:
-    """The secrets in the four columns of a device or an account: the current one first."""
+    """Return the secrets in the four columns of a device or an account, the current one first."""
     found = [Secret(current, reader.moment(expires_at))] if current else []
     if previous and previous_until is not None:
         found.append(Secret(previous, reader.moment(previous_until)))
@@ -33,23 +33,25 @@ def secrets_of(current: str, expires_at: Any, previous: str, previous_until: Any
 
 
 def version_of(changed_at: Any) -> int:
-    """credentials_changed_at as the number that tokens carry: microseconds since 1970; 0 for never."""
+    """Return credentials_changed_at as the version in tokens: microseconds since 1970; 0 for never."""
     moment = reader.moment(changed_at)
     return 0 if moment is None else round(moment * 1_000_000)
 
 
 def retires(previous: str, previous_until: Any) -> bool:
+    """Return whether the previous hash is kept only until the current password is used."""
     return bool(previous) and reader.moment(previous_until) == UNTIL_USED.timestamp()
 
 
 class DerivedPrincipals:
-    """Principals by username. What follows from a row is computed again only when the row changed."""
+    """Cached principals by username. A principal is built again only if its row changed."""
 
     def __init__(self, derive: Callable[[str, reader.Row], Principal]) -> None:
         self._derive = derive
         self._cached: BoundedCache[str, tuple[reader.Row, Principal]] = BoundedCache(cache_size)
 
     def of(self, username: str, row: reader.Row) -> Principal:
+        """Return the principal of *username*, whose row is *row*."""
         cached = self._cached.get(username)
         if cached is not None and cached[0] == row:
             return cached[1]
@@ -58,10 +60,11 @@ class DerivedPrincipals:
         return principal
 
     def clear(self) -> None:
+        """Clear the cache."""
         self._cached.clear()
 
 
-# The account of that username, and every account with further client ids, which have an index of their own.
+# The account of that username, and all accounts with further client ids, which have their own index.
 SELECT_CLAIMS = (
     f"SELECT username, NULL FROM {Account._meta.db_table} WHERE username = %s UNION ALL "
     f"SELECT username, client_ids FROM {Account._meta.db_table} WHERE NOT (client_ids = '[]')"
@@ -76,27 +79,30 @@ class Claim(NamedTuple):
     prefixes: tuple[str, ...]
 
     def covers(self, client_id: str) -> bool:
+        """Return whether this claim contains *client_id*."""
         return client_id in self.exact or client_id.startswith(self.prefixes)
 
 
 def claim_of(username: str, column: Any) -> Claim:
-    """Return the claim in the client ids of an account. A `*` alone, which SQL can write, claims nothing."""
+    """Return the claim in the client ids of an account. A single `*`, which only SQL can store, claims nothing."""
     exact, prefixes = parse_client_ids(column)
     return Claim(account_key(username), frozenset(exact), tuple(filter(None, prefixes)))
 
 
 class AccountDirectory:
-    """Service accounts as principals. One indexed read."""
+    """Service accounts as principals. A look-up is one indexed query."""
 
     def __init__(self) -> None:
         self._principals = DerivedPrincipals(self._principal)
         self._claims: tuple[list[reader.Row], list[Claim]] = ([], [])
 
     def sources(self) -> list[Source]:
-        # No names: a list of client ids also decides about devices, so a change of an account clears all memory.
+        """Return the table of accounts."""
+        # Without names: client ids of accounts also decide on devices, so a change of an account clears all caches.
         return [Source(Account._meta.db_table, (), ("username", *DECIDE))]
 
     async def lookup(self, username: str) -> Principal | None:
+        """Return the principal of the account *username*, or None."""
         rows = await reader.fetch(SELECT_ACCOUNT, [username])
         return self._principals.of(username, rows[0]) if rows else None
 
@@ -119,7 +125,7 @@ class AccountDirectory:
         )
 
     async def claimants(self, client_id: str) -> set[str]:
-        """Return the accounts that have *client_id* as their username or among their further client ids."""
+        """Return the keys of accounts with *client_id* as their username or among their further client ids."""
         rows = await reader.fetch(SELECT_CLAIMS, [client_id])
         if rows != self._claims[0]:
             self._claims = rows, [claim_of(*row) for row in rows]
@@ -127,16 +133,18 @@ class AccountDirectory:
         return found | {account_key(username) for username, listed in rows if username == client_id}
 
     async def identities(self, name: str) -> dict[str, str]:
-        """Return the usernames, by key, of accounts that *name* stands for: a key, username or further client id."""
+        """Return the usernames, by key, of accounts whose key, username or further client id is *name*."""
         prefix = account_key("")
         found = await self.claimants(name.removeprefix(prefix))
         keys = found & {name} if name.startswith(prefix) else found
         return {key: key.removeprefix(prefix) for key in keys}
 
     def retire_previous(self, key: str) -> None:
+        """Delete the previous password of the account *key* if it was kept until the current one is used."""
         retire_previous(_row(key))
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
+        """Replace the hash *stored* of the account *key* by *renewed*."""
         renew_hash(_row(key), stored, renewed)
 
 
@@ -146,19 +154,19 @@ def _row(key: str) -> QuerySet[Account]:
 
 
 def parse_client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
-    """Return the exact client ids and the prefixes in a JSON column; none of either if it is not a list of texts."""
+    """Return the exact client ids and the prefixes in a JSON column; none if it is not a list of texts."""
     try:
         found = json.loads(column) if isinstance(column, str) else column
-    except (ValueError, RecursionError):  # such as an integer of 5,000 digits
+    except (ValueError, RecursionError):  # For example an integer of 5,000 digits.
         found = []
-    if isinstance(found, str):  # PostgreSQL gave a JSON text, not a list
+    if isinstance(found, str):  # PostgreSQL returned a JSON text, not a list.
         found = []
     texts = [entry for entry in found if isinstance(entry, str)] if isinstance(found, list) else []
     return [t for t in texts if not t.endswith("*")], tuple(t[:-1] for t in texts if t.endswith("*"))
 
 
 class CachedChain:
-    """A chain that remembers whom it found, for as long as that is noticed to be so."""
+    """A chain with caches of its principals and claimants."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
@@ -167,37 +175,39 @@ class CachedChain:
 
 
 class View:
-    """The directories as one question sees them: a principal from memory where memory is still true.
+    """All directories for one question: a principal comes from the cache while the cache is valid.
 
-    Memory answers a login only when *recognised* says that this password was right before. Whoever is refused is
-    refused on what the database says, so a name that exists takes as long as one that does not.
+    For a login the cache is used only if *recognised* says that this password was right before. A refusal is always
+    based on a database read, so an existing username takes as long as an unknown one.
     """
 
-    __slots__ = ("_memory", "_recognised", "_stamp")
+    __slots__ = ("_cache", "_recognised", "_stamp")
 
     def __init__(self, stamp: Stamp | None, recognised: Callable[[Principal], bool] | None = None) -> None:
-        self._memory = cached_chain()
+        self._cache = cached_chain()
         self._stamp = stamp
         self._recognised = recognised
 
     async def lookup(self, username: str) -> Principal | None:
-        memory = self._memory
-        if memory is None:
+        """Return the principal of *username*, or None. Raise AmbiguousIdentity for two."""
+        cache = self._cache
+        if cache is None:
             return await configured().lookup(username)
-        principal = memory.principals.peek(username, self._stamp)
+        principal = cache.principals.peek(username, self._stamp)
         if principal is not None and (self._recognised is None or self._recognised(principal)):
             return principal
-        return await memory.principals.read(username, self._stamp)
+        return await cache.principals.read(username, self._stamp)
 
     async def claimants(self, client_id: str) -> set[str]:
-        if self._memory is None:
+        """Return the keys of all principals that claim *client_id*."""
+        if self._cache is None:
             return await configured().claimants(client_id)
-        return await self._memory.claimants.get(client_id, self._stamp) or set()
+        return await self._cache.claimants.get(client_id, self._stamp) or set()
 
 
 @functools.cache
 def cached_chain() -> CachedChain | None:
-    """The memory of the configured directories; None where one of them cannot tell of its changes."""
+    """Return the configured directories with caches; None if changes of one of them are not noticed."""
     return CachedChain(configured()) if configured().is_watched else None
 
 

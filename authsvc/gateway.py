@@ -1,7 +1,7 @@
-"""The one door for questions: translate, ask, translate.
+"""The single entry point for questions: parse, decide, render.
 
-What cannot be read is a deny; a bug or a missing database is logged and answered as a fault, in the words of
-the broker that asked. Neither is ever an allow.
+An unreadable request is a deny. A bug or a missing database is logged and answered as a fault, in the dialect of the
+broker. Neither is ever an allow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 async def answer(request: Request, dialect: Dialect) -> Reply:
-    """The reply to *request*, in the words of *dialect*. Never raises."""
+    """Return the reply to *request* in *dialect*. Never raise."""
     since = time.perf_counter()
     verdict: Verdict | None = None
     try:
@@ -34,9 +34,9 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
         cached = answer_cache.find(request, dialect, stamp)
         if cached is not None:
             reply, verdict, tally = cached.reply, cached.verdict, cached.tally
-            request.caller_is_admitted = True  # an answer is kept for known callers only
+            request.caller_is_admitted = True  # Only answers to admitted callers are cached.
         else:
-            request.options = options()  # here, because a wrong setting is a fault of ours too
+            request.options = options()  # Read here, so that a wrong setting is answered as a fault.
             now = policy.cached(stamp) or await policy.current(stamp)
             verdict = await judge(request, dialect, now, stamp)
             reply = dialect.render(request, verdict)
@@ -53,7 +53,7 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
 
 
 def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
-    """Remember what is written off the path. The answer does not depend on whether that succeeds."""
+    """Queue renewals and denials for the background thread. An error here does not change the answer."""
     try:
         if verdict.allowed:
             renewals.note(verdict)
@@ -64,7 +64,7 @@ def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
 
 
 async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | None) -> Verdict:
-    """Strangers are turned away before anything is read or looked up; then the authority decides."""
+    """Return the verdict on *request*. Deny unknown callers before any parsing or look-up."""
     if not now.admits(request, dialect):
         return deny(Reason.UNKNOWN_CALLER)
     request.caller_is_admitted = True
@@ -78,7 +78,9 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
     verdict = await authority.decide(
         question, now.rules, directory.View(stamp, attempt.is_verified_for), verify=attempt.verify
     )
-    if verdict.allowed and attempt.waited:  # for a slow hash, and meanwhile the device may have been revoked
+    if (
+        verdict.allowed and attempt.waited
+    ):  # While it waited for a slow hash, the device may have been revoked.
         stamp = changes.stamp()
         now = await policy.current(stamp)
         view = directory.View(stamp, attempt.is_verified_for)
@@ -87,7 +89,7 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
 
 
 def find(path: str) -> tuple[Dialect, str, str | None] | None:
-    """Dialect, question and path token of `<dialect>/<question>` or `k/<token>/<dialect>/<question>`."""
+    """Return dialect, question and token of `<dialect>/<question>` or `k/<token>/<dialect>/<question>`, or None."""
     if (found := QUESTIONS.get(path)) is not None:
         return found
     parts = path.split("/")

@@ -1,8 +1,8 @@
-"""What must not reach a log, a mail or a terminal: tokens and passwords of callers and of clients, and floods.
+"""Filters that keep tokens, passwords and floods of lines out of logs, mails and terminals.
 
-They stand in paths and queries of questions, and in the variables of our own functions, which some handlers
-print beside a traceback (AdminEmailHandler with include_html, rich, error trackers). A token also stands in the
-path of a mistyped URL, which is not a question: so every part of a path that could be a token is masked.
+Secrets are in paths and queries of questions, and in local variables of this package, which some handlers print beside
+a traceback (AdminEmailHandler with include_html, rich, error trackers). The path of a mistyped URL, which is not a
+question, may hold a token too: so every part of a path that could be a token is masked.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from django.core.exceptions import SuspiciousOperation
 
 from authsvc.dialects import DIALECTS
 
-LINES, SECONDS = 10, 60.0  # of one kind, in a time
-LENGTH = 200  # characters of a line
+LINES, SECONDS = 10, 60.0  # At most so many lines of one kind in this time.
+LENGTH = 200  # Maximum characters of a line.
 SERVERS = ("gunicorn", "uvicorn", "hypercorn")
 _NAMES = "|".join(re.escape(dialect.name) for dialect in DIALECTS)
-# `k/<token>/` before a dialect, wherever the project includes us; or anything as long as a token.
+# `k/<token>/` before a dialect, at any path of the project; or any part as long as a token.
 _TOKEN = re.compile(rf"(/k/+)(?:[^/\s]+(?=/+(?:{_NAMES})\b)|[\w%-]{{20,}})")
 _IN_MQTT = re.compile(r"(mqtt/+k/+)[^/\s]+")
 _QUERY = re.compile(rf"(/(?:{_NAMES})/+\w+/?\?)[^\s'\"]+")
-# A part of a path, and what makes it a possible token: 20 characters of base64url, also percent-encoded.
+# A part of a path. It may be a token if it has 20 characters of base64url, also percent-encoded.
 _PART = re.compile(r"[^/\s'\"<>]+")
 _RUN = re.compile(r"(?:[\w-]|%[0-9A-Fa-f]{2}){20,}", re.ASCII)
-_ORDINARY = re.compile(r"[a-z_]{,31}")  # names of models in the admin
+_ORDINARY = re.compile(r"[a-z_]{,31}")  # Names of models in paths of the admin.
 _QUESTION = re.compile(rf"/(?:{_NAMES})(?:/|\Z)|/k/")
 
 
 class Shown(Exception):
-    """The text of a traceback in place of one: without its frames, whose variables hold secrets."""
+    """The text of a traceback in place of the traceback, whose frames hold secrets in variables."""
 
 
 class Bounded(logging.Filter):
-    """A filter for a handler: bounds what any client can write into the log by what it sends.
+    """A filter for a handler that bounds the log lines that clients can cause.
 
-    Django's lines about refused requests keep no traceback and at most LENGTH characters, and at most LINES
-    of one kind pass in SECONDS. The next line then says how many did not.
+    Lines of Django about refused requests lose their traceback and all but LENGTH characters, and at most LINES
+    of one kind pass in SECONDS. The next line then gives the number of dropped ones.
     """
 
     def __init__(self) -> None:
@@ -52,6 +52,7 @@ class Bounded(logging.Filter):
         self._kinds: dict[tuple[str, int | None], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether *record* passes, after shortening it."""
         status: int | None = record.__dict__.get("status_code")
         is_suspicion = record.name.startswith("django.security.")
         if not is_suspicion and not (record.name == "django.request" and status and 400 <= status < 500):
@@ -70,14 +71,14 @@ class Bounded(logging.Filter):
 
 
 class _Kind:
-    """How many lines of one kind passed lately, and how many did not."""
+    """The numbers of lines of one kind that passed lately, and that were dropped."""
 
     def __init__(self) -> None:
         self._since = -SECONDS
         self._passed = self._dropped = 0
 
     def count(self, now: float) -> int | None:
-        """Return how many were dropped before this line, or None when this one is dropped too."""
+        """Return the number of lines dropped before this one, or None if this one is dropped too."""
         if now - self._since >= SECONDS:
             self._since, self._passed = now, 0
         if self._passed >= LINES:
@@ -89,13 +90,13 @@ class _Kind:
 
 
 def install() -> None:
-    """Filter the loggers that speak of questions; called once, when Django has started."""
+    """Add filters to the loggers that may print questions. Call it once, when Django has started."""
     for name in _loggers():
         logging.getLogger(name).addFilter(hide_question)
     for name in modules(Path(__file__).parent, __package__):
         logging.getLogger(name).addFilter(hide_variables)
     if not structlog.is_configured():
-        # Its default prints the variables of every function in a traceback. What a project sets later wins.
+        # The default of structlog prints local variables in a traceback. A project can configure it again.
         structlog.configure(
             processors=[
                 structlog.stdlib.filter_by_level,
@@ -108,9 +109,9 @@ def install() -> None:
 
 
 def modules(folder: Path, package: str) -> Iterator[str]:
-    """Yield *package*, which is in *folder*, and all modules below it, none of which is imported.
+    """Yield the names of *package*, which is in *folder*, and of all modules below it, without importing them.
 
-    A module's logger has its name. Each needs the filter, since a filter does not hold for loggers below.
+    Each module has a logger of that name, and needs the filter, since a filter does not apply to child loggers.
     """
     yield package
     for found in pkgutil.iter_modules([str(folder)]):
@@ -121,7 +122,7 @@ def modules(folder: Path, package: str) -> Iterator[str]:
 
 
 def error(log: Any, event: str, **fields: object) -> None:
-    """Log the exception at hand with its traceback as text: no handler finds frames, whose variables hold secrets."""
+    """Log the current exception with its traceback as text, so that handlers do not get frames with secrets."""
     log.error(event, traceback=_without_secrets(traceback.format_exc()), **fields)
 
 
@@ -130,7 +131,7 @@ def hide_question(record: logging.LogRecord) -> bool:
 
     A record about a question, or about a path with a token, also loses its request and all variables.
     """
-    if isinstance(record.args, tuple):  # each by itself: uvicorn's formatter takes them apart
+    if isinstance(record.args, tuple):  # One by one, because uvicorn's formatter reads them.
         record.args = tuple(_without_secrets(a) if isinstance(a, str) else a for a in record.args)
     message = record.getMessage()
     if (harmless := _without_secrets(message)) != message:
@@ -148,7 +149,7 @@ def hide_question(record: logging.LogRecord) -> bool:
 
 
 def hide_variables(record: logging.LogRecord) -> bool:
-    """A filter that leaves the text of a traceback and takes its frames."""
+    """Replace the traceback of *record* by its text; always return True, as a filter does."""
     if record.exc_info and record.exc_info[0] is not None:
         text = _without_secrets("".join(traceback.format_exception(*record.exc_info)))
         record.exc_info, record.exc_text = (Shown, Shown(f"\n{text}"), None), None
@@ -156,7 +157,7 @@ def hide_variables(record: logging.LogRecord) -> bool:
 
 
 def _is_question(request: Any) -> bool:
-    """Whether *request* asks us; by its path as long as Django has not found the view."""
+    """Return whether *request* is a question, by its view or, before Django has found that, by its path."""
     match = getattr(request, "resolver_match", None)
     if match is not None:
         return str(getattr(match.func, "__module__", "")) == "authsvc.views"
@@ -164,7 +165,7 @@ def _is_question(request: Any) -> bool:
 
 
 def _without_secrets(text: str) -> str:
-    """Return *text* without what is, or could be, a token or the query of a question.
+    """Return *text* with every possible token, and the query of a question, masked.
 
     >>> _without_secrets("Not Found: /go-auth/0pBz6Yz-Nn1pWb3X_4kGQm7RtYv")
     'Not Found: /go-auth/***'
@@ -175,12 +176,12 @@ def _without_secrets(text: str) -> str:
         text = pattern.sub(r"\1***", text)
     if _RUN.search(text) is None:
         return text
-    lines = text.splitlines(keepends=True)  # the frames of a traceback name files, and no path of a request
+    lines = text.splitlines(keepends=True)  # The frames of a traceback name files, not paths of requests.
     return "".join(line if line.startswith('  File "') else _PART.sub(_masked, line) for line in lines)
 
 
 def _masked(part: re.Match[str]) -> str:
-    """Return *** for a part that could be a token: anywhere in a path, or elsewhere by its mixed characters."""
+    """Return *** for a part that could be a token: any long one in a path, elsewhere one of mixed characters."""
     if (run := _RUN.search(part[0])) is None:
         return part[0]
     if "/" in part.string[: part.start()]:
@@ -191,7 +192,7 @@ def _masked(part: re.Match[str]) -> str:
 def _loggers() -> Iterator[str]:
     """Yield the loggers of Django and of servers that print a path.
 
-    Each kind of suspicion has a logger of its own, since a filter does not hold for loggers below.
+    Each subclass of SuspiciousOperation has its own logger, and a filter does not apply to child loggers.
     """
     yield from ("django.request", "django.server", "django.security.csrf")
     yield from (f"{server}.{log}" for server in SERVERS for log in ("error", "access"))

@@ -1,4 +1,4 @@
-"""Who may call, who is known that is no device, what operators granted, what was refused."""
+"""Brokers, service accounts, grants of operators, and denials."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class InvalidUsername(AuthsvcError, ValidationError, ValueError):
 
 
 def validate_username(value: str) -> None:
+    """Raise InvalidUsername unless *value* can be an MQTT username."""
     if not access.is_username(value):
         raise InvalidUsername(
             "%(value)r cannot be a username: use 1-128 letters, digits and _ . @ : = -, and not guest or null.",
@@ -35,7 +36,7 @@ def validate_username(value: str) -> None:
 
 
 class UsernameField(models.CharField):  # type: ignore[type-arg]
-    """An MQTT username; refused on every way into the database, bulk writes and update() included."""
+    """An MQTT username. Invalid values are refused on every write, including bulk writes and update()."""
 
     default_validators = [validate_username]
 
@@ -46,22 +47,25 @@ class UsernameField(models.CharField):  # type: ignore[type-arg]
 
 
 def validate_client_ids(value: Any) -> None:
+    """Raise ValidationError unless *value* is a list of client ids and prefixes."""
     validate_texts(value)
     if "*" in value:
-        raise ValidationError("A * alone would be every client id; write how they begin, such as ingest-*.")
+        raise ValidationError("A single * would be every client id; write a beginning, such as ingest-*.")
 
 
 def digest(token: str) -> str:
-    """What is stored of a caller's token."""
+    """Return the digest of a broker's *token*, which is stored in its place."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def validate_texts(value: Any) -> None:
+    """Raise ValidationError unless *value* is a list of texts that are not empty."""
     if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
         raise ValidationError('Write a list of texts, such as ["one", "two"].')
 
 
 def validate_dialects(value: Any) -> None:
+    """Raise ValidationError unless *value* is a list of names of dialects."""
     validate_texts(value)
     unknown = [name for name in value if name not in BY_NAME]
     if unknown:
@@ -69,16 +73,19 @@ def validate_dialects(value: Any) -> None:
 
 
 def validate_networks(value: Any) -> None:
+    """Raise ValidationError unless *value* is a list of IP networks."""
     validate_texts(value)
     for network in value:
         try:
             ipaddress.ip_network(network)
         except ValueError as error:
-            raise ValidationError(f"{network} is no network: write 10.0.0.0/8 or 2001:db8::/32.") from error
+            raise ValidationError(
+                f"{network} is not a network: write 10.0.0.0/8 or 2001:db8::/32."
+            ) from error
 
 
 class Broker(models.Model):
-    """A broker that may ask questions. Its token is shown once; only its digest is kept."""
+    """A broker that may ask questions. Its token is shown once; only its digest is stored."""
 
     name = models.CharField(max_length=100, unique=True)
     token_digest = SecretField(max_length=64, unique=True, editable=False)
@@ -94,20 +101,20 @@ class Broker(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Django validates no empty value, and a null is one."""
+        """Raise ValidationError for a null, which Django's validators skip as an empty value."""
         for field in ("dialects", "networks"):
             if getattr(self, field) is None:
                 raise ValidationError({field: "Write a list of texts, or [] for all."})
 
     def issue_token(self) -> str:
-        """A new token of 256 random bits, which replaces the old one; the caller saves, and shows it once."""
+        """Return a new token of 256 random bits, which replaces the old one; the caller saves, and shows it once."""
         token = random.token_urlsafe(32)
         self.token_digest = digest(token)
         return token
 
 
 class ClientIdTaken(AuthsvcError, ValidationError, ValueError):
-    """A client id of an account that names a device, which could not log in any more."""
+    """A client id of an account that is also that of a device, which could not log in any more."""
 
 
 ClaimCheck = Callable[[Collection[str]], None]
@@ -115,12 +122,12 @@ _claim_checks: list[ClaimCheck] = []
 
 
 def register_claim_check(check: ClaimCheck) -> None:
-    """Have *check* called with the entries that accounts get as client ids; it raises ClientIdTaken."""
+    """Register *check*, which gets the client ids to be added to accounts, and raises ClientIdTaken."""
     _claim_checks.append(check)
 
 
 def check_claims(added: Collection[str]) -> None:
-    """Raise ValidationError if accounts may not get *added* as client ids."""
+    """Raise ValidationError if *added* may not become client ids of accounts."""
     if added:
         validate_client_ids(sorted(added))
     for check in _claim_checks if added else ():
@@ -133,9 +140,10 @@ def _entries(client_ids: Any) -> set[str]:
 
 
 class AccountQuerySet(models.QuerySet["Account"]):
-    """Checks the client ids that accounts get."""
+    """Accounts whose new client ids are checked on bulk writes and update()."""
 
     def bulk_create(self, objs: Iterable[Account], *args: Any, **options: Any) -> list[Account]:
+        """Create *objs*. Raise ValidationError if a client id of them is refused."""
         accounts = list(objs)
         self._for_write = True
         check_claims(_added(self.model, accounts, self.db))
@@ -144,6 +152,7 @@ class AccountQuerySet(models.QuerySet["Account"]):
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def update(self, **changes: Any) -> int:
+        """Update the rows and return their number. Raise ValidationError if a new client id is refused."""
         if "client_ids" not in changes:
             return super().update(**changes)
         self._for_write = True
@@ -172,13 +181,13 @@ def _added(model: type[Account], accounts: Collection[Account], using: str | Non
 def before_account_save(
     instance: Account, raw: bool, using: str, update_fields: Collection[str] | None, **_: Any
 ) -> None:
-    """Check the client ids that a save adds; not those of a fixture (*raw*), which restores what was."""
+    """Check the client ids that a save adds, except in a fixture (*raw*), which restores earlier rows."""
     if not raw and (update_fields is None or "client_ids" in update_fields):
         check_claims(_added(type(instance), [instance], using))
 
 
 class Account(Credentials):
-    """Who a broker knows by this username and is no device: ingest, a backend, a dashboard."""
+    """A service account, which is not a device: ingest, a backend, a dashboard."""
 
     HASH_COLUMN = "password_hash"
 
@@ -199,7 +208,7 @@ class Account(Credentials):
     class Meta:
         ordering = ["username"]
         indexes = [
-            # A login reads the accounts that have further client ids: few among many.
+            # A login reads the accounts with further client ids, which are few.
             models.Index(
                 fields=["username"], name="authsvc_account_client_ids", condition=~models.Q(client_ids=[])
             )
@@ -209,7 +218,7 @@ class Account(Credentials):
         return str(self.username)
 
     def clean(self) -> None:
-        """Raise ValidationError, for forms, if it gets client ids that it may not have."""
+        """Raise ValidationError, for forms, if a new client id is refused."""
         try:
             check_claims(_added(type(self), [self], self._state.db))
         except ValidationError as error:
@@ -217,7 +226,7 @@ class Account(Credentials):
 
     @property
     def key(self) -> str:
-        """Names this account across tables, as `weatherstation/STATION-001` names a device."""
+        """The name of this account across tables, as `weatherstation/STATION-001` is that of a device."""
         return access.account_key(self.username)
 
     def generate_password(self, *, keep_previous_until: datetime | None = None) -> str:
@@ -227,20 +236,22 @@ class Account(Credentials):
         return password
 
 
-# Types and kinds are lower case: what is not could never match.
+# Types and kinds are in lower case, so another subject could never match.
 _SUBJECT = re.compile(r"everyone|type:[a-z0-9_]+|key:[a-z0-9_]+/[A-Za-z0-9_.@:=-]+")
 
 
 class InvalidGrant(AuthsvcError, ValidationError, ValueError):
-    """A rule that could never mean what its writer meant."""
+    """A grant whose subject or filter is not valid."""
 
 
 def validate_filter(value: str) -> None:
+    """Raise InvalidGrant unless *value* can be the filter of a grant."""
     if sentence := grants.problem(value):
         raise InvalidGrant(sentence, code="invalid_filter")
 
 
 def validate_subject(value: str) -> None:
+    """Raise InvalidGrant unless *value* can be the subject of a grant."""
     if not _SUBJECT.fullmatch(value):
         raise InvalidGrant(
             "The subject is everyone, type:<type> or key:<kind>/<id>, such as key:account/ingest.",
@@ -249,7 +260,7 @@ def validate_subject(value: str) -> None:
 
 
 class FilterField(models.CharField):  # type: ignore[type-arg]
-    """A topic filter with placeholders; refused on every way into the database."""
+    """A topic filter with placeholders. Invalid values are refused on every write."""
 
     default_validators = [validate_filter]
 
@@ -260,7 +271,7 @@ class FilterField(models.CharField):  # type: ignore[type-arg]
 
 
 class SubjectField(models.CharField):  # type: ignore[type-arg]
-    """Whom a grant speaks of; refused on every way into the database."""
+    """The subject of a grant. Invalid values are refused on every write."""
 
     default_validators = [validate_subject]
 
@@ -271,7 +282,7 @@ class SubjectField(models.CharField):  # type: ignore[type-arg]
 
 
 class Grant(models.Model):
-    """An operator's rule. An allow must cover what is asked; a deny refuses whatever overlaps it, and wins."""
+    """A rule of an operator. An allow must cover the request; a deny refuses all that overlaps it, and wins."""
 
     class Effect(models.TextChoices):
         ALLOW = "allow", "Allow"
@@ -298,7 +309,7 @@ class Grant(models.Model):
             models.UniqueConstraint(
                 fields=["subject", "effect", "actions", "filter"], name="authsvc_grant_unique"
             ),
-            # One row that cannot be read would have to stop every question: a deny must not be left out.
+            # An unreadable row would have to stop every question, since a deny must not be left out.
             models.CheckConstraint(
                 condition=models.Q(effect__in=["allow", "deny"])
                 & models.Q(actions__in=["publish", "subscribe", "receive", "all"]),
@@ -311,9 +322,9 @@ class Grant(models.Model):
 
 
 class Denial(models.Model):
-    """What was refused, counted by who, what and why. Written off the path, bounded in number.
+    """Refusals, counted by client, topic and reason. Written in the background, bounded in number.
 
-    A row with the reason REST counts all refusals of a principal that have no row of their own.
+    A row with the reason REST counts all refusals of a principal that do not have their own row.
     """
 
     REST = "more"
@@ -345,7 +356,7 @@ class Denial(models.Model):
     def __str__(self) -> str:
         if self.is_rest:
             return f"{self.username or 'unknown names'}: {self.summary}"
-        return f"{self.username or 'somebody'} {self.action} {self.topic}: {self.reason}"
+        return f"{self.username or 'unknown'} {self.action} {self.topic}: {self.reason}"
 
     @property
     def is_rest(self) -> bool:
@@ -353,12 +364,12 @@ class Denial(models.Model):
 
     @property
     def summary(self) -> str:
-        """The topic; of a row for the rest, how much it stands for."""
+        """The topic; for a row of the rest, the number of its refusals."""
         return f"and {self.count:,} more topics or names" if self.is_rest else self.topic
 
 
 class PolicyRevision(models.Model):
-    """One row that counts changes to brokers and grants, raised by triggers, so SQL is noticed too."""
+    """One row with the revision of brokers and grants. Triggers raise it, so changes by SQL count too."""
 
     id = models.SmallIntegerField(primary_key=True)
     revision = models.BigIntegerField()

@@ -1,4 +1,4 @@
-"""What all questions share, as one frozen object: the callers, the operators' grants, and their revision."""
+"""The policy for all questions, as one frozen object: the brokers and the grants of operators."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from authsvc.freshness import read_cache, reader, triggers
 from authsvc.freshness.read_cache import ReadCache, Stamp
 from authsvc.models import Broker, Grant, digest
 
-ADMITTED = 1_000  # proofs whose token was looked up already; brokers have few, and strangers are not kept
+ADMITTED = 1_000  # Cached proofs of admitted callers; a broker has few of them.
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +36,13 @@ GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_tabl
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An active broker: which dialects it may speak and where it may call from; empty is any."""
+    """An active broker: the dialects it may use and the networks it may call from; empty is any."""
 
     dialects: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
 
     def admits(self, dialect: str, peer: str) -> bool:
+        """Return whether this broker may ask in *dialect* from the address *peer*."""
         if self.dialects and dialect not in self.dialects:
             return False
         if not self.networks:
@@ -50,20 +51,20 @@ class Caller:
             address = ipaddress.ip_address(peer)
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None)  # an IPv4 caller of a dual-stack socket
+        mapped = getattr(address, "ipv4_mapped", None)  # An IPv4 caller of a dual-stack socket.
         return any((mapped or address) in network for network in self.networks)
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """Brokers by the digest of their token, and the rules that all questions are judged by."""
+    """Brokers by the digest of their token, and the rules for all questions."""
 
     callers: Mapping[str, Caller] = field(default_factory=dict, repr=False)
     rules: Rules = field(default_factory=Rules)
     _admitted: set[Hashable] = field(default_factory=set, repr=False)
 
     def admits(self, request: Request, dialect: Dialect) -> bool:
-        """Whether *request* comes from an active broker that may ask in *dialect* from where it does."""
+        """Return whether *request* is from an active broker that may ask in *dialect* from its address."""
         proof = callers.proof(request, dialect)
         if proof in self._admitted:
             return True
@@ -71,22 +72,26 @@ class Policy:
         caller = self.callers.get(digest(token)) if token else None
         if caller is None or not caller.admits(dialect.name, request.peer):
             return False
-        if request.method == "POST" and len(self._admitted) < ADMITTED:  # the query of a GET holds more
+        if (
+            request.method == "POST" and len(self._admitted) < ADMITTED
+        ):  # The query of a GET also holds the fields.
             self._admitted.add(proof)
         return True
 
 
 class _Loaded(NamedTuple):
-    """The policy of the last load. *sign* stands for the tables that it was read from, *at* is monotonic time."""
+    """The policy of the last load. *fingerprint* identifies the state of its tables, *at* is monotonic time."""
 
     policy: Policy
     fingerprint: Hashable
     at: float
 
     def is_old(self) -> bool:
+        """Return whether the load must be repeated even if the fingerprint is equal."""
         return time.monotonic() - self.at > limits().refresh_seconds
 
     def matches(self, fingerprint: Hashable) -> bool:
+        """Return whether the policy is that of tables with *fingerprint*."""
         return fingerprint is not None and fingerprint == self.fingerprint and not self.is_old()
 
 
@@ -95,28 +100,30 @@ _locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = wea
 
 
 def cached(stamp: Stamp | None) -> Policy | None:
-    """Return the policy as the database has it now, or None if memory cannot tell."""
+    """Return the cached policy if it is valid, or None."""
     return None if _loaded.is_old() else _policies.peek(triggers.POLICY, stamp)
 
 
 async def current(stamp: Stamp | None = None) -> Policy:
-    """Return the policy as the database has it now; from memory where *stamp* tells that it is the same."""
+    """Return the current policy, from the cache if it is valid under *stamp*."""
     policy = cached(stamp) or await _policies.read(triggers.POLICY, stamp)
-    assert policy is not None  # noqa: S101 - _read() returns one or raises
+    assert policy is not None  # noqa: S101 - _read() returns one or raises.
     return policy
 
 
 async def _read(_: str) -> Policy:
-    """Return the policy as the database has it. The tables are loaded unless their sign says they are the same.
+    """Return the policy in the database. Load the tables only if their fingerprint has changed.
 
-    A load that finds the same content returns the same object, so that the answers that follow from it stay.
+    A load with the same content returns the same object, so that answers that depend on it stay cached.
     """
     global _loaded
     began = time.monotonic()
-    fingerprint = await _fingerprint()  # first: a change during the load makes the next sign another one
+    fingerprint = (
+        await _fingerprint()
+    )  # Read first: a change during the load then changes the next fingerprint.
     if not _loaded.matches(fingerprint):
         async with _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            if not _loaded.matches(fingerprint):  # all questions that waited share one load
+            if not _loaded.matches(fingerprint):  # All waiting questions share one load.
                 found, before = await _load(), _loaded.policy
                 same = found.callers == before.callers and found.rules == before.rules
                 _loaded = _Loaded(before if same else found, fingerprint, began)
@@ -124,11 +131,10 @@ async def _read(_: str) -> Policy:
 
 
 async def _fingerprint() -> Hashable:
-    """Return what differs after each change of the tables; None while a trigger is missing.
+    """Return a value that differs after each change of the tables; None while a trigger is missing.
 
-    The revision counts changes. It misses those that were made while triggers were off, so the sign also differs
-    once triggers were switched or made anew, another file took the place of the database, or a new listening
-    session began.
+    The revision counts changes, but not those made while triggers were disabled. So the fingerprint also differs after
+    triggers were disabled or created again, the file of the database was replaced, or a new listening session began.
     """
     invalidated = read_cache.counts.invalidated
     revision, whole, generation = await state()
@@ -138,7 +144,7 @@ async def _fingerprint() -> Hashable:
 
 
 async def state() -> tuple[int | None, bool, str]:
-    """Return the stored revision, whether all triggers that raise it are there, and their generation."""
+    """Return the stored revision, whether all triggers that raise it exist, and their generation."""
     sqlite = reader.is_sqlite(connections.settings["default"]["ENGINE"])
     [(revision, whole, generation)] = await reader.fetch(
         triggers.REVISION["sqlite" if sqlite else "postgresql"]
@@ -154,7 +160,7 @@ async def _load() -> Policy:
     for token, dialects, networks in await reader.fetch(BROKERS):
         try:
             callers[token] = _caller(_list(dialects), _list(networks))
-        except ValueError:  # written past the model: this broker is shut out, and no other
+        except ValueError:  # Written past the model: only this broker is refused.
             logs.error(log, "policy.broker_unreadable")
     by_subject: dict[str, list[grants.Rule]] = {}
     for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
@@ -169,8 +175,8 @@ def _caller(dialects: list[str], networks: list[str]) -> Caller:
 
 
 def _list(value: Any) -> list[str]:
-    """A JSON column: SQLite gives its text, PostgreSQL what it holds. Raises ValueError for no list of texts."""
+    """Return the list in a JSON column, which is a text on SQLite. Raise ValueError unless it is a list of texts."""
     found = json.loads(value) if isinstance(value, str) and value[:1] in '["{' else value
     if not isinstance(found, list) or not all(isinstance(entry, str) for entry in found):
-        raise ValueError("no list of texts")
+        raise ValueError("not a list of texts")
     return found

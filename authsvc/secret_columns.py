@@ -1,4 +1,4 @@
-"""The columns that hold secrets, hashes or digests of secrets. Admin, REST and exports leave them out by this list."""
+"""The columns with secrets, or hashes or digests of them. Admin, REST and exports use this list to leave them out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ AS_A_WHOLE = frozenset({"exact", "in", "isnull"})
 
 
 class SecretField(models.CharField):  # type: ignore[type-arg]
-    """A text column that is in no form and is compared as a whole only.
+    """A text column that forms leave out and queries can only compare as a whole.
 
-    A pattern or a range would let anybody who may filter a list read the column letter by letter.
-    Migrations know it as a CharField.
+    With a pattern or a range, a user who can filter a list could read the column letter by letter.
+    In migrations it is a CharField.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -24,15 +24,18 @@ class SecretField(models.CharField):  # type: ignore[type-arg]
         super().__init__(*args, **{**options, "editable": False})
 
     def deconstruct(self) -> Any:
+        """Return the field as a CharField, for migrations."""
         name, _, args, options = super().deconstruct()
         if self._said_editable:
             del options["editable"]
         return name, "django.db.models.CharField", args, options
 
     def get_lookup(self, lookup_name: str) -> Any:
+        """Return a lookup that compares the whole value, or None for others."""
         return super().get_lookup(lookup_name) if lookup_name in AS_A_WHOLE else None
 
     def get_transform(self, lookup_name: str) -> Any:
+        """Return None: transforms would read parts of the value."""
         return None
 
 
@@ -56,12 +59,14 @@ def _names() -> frozenset[str]:
 
 
 class HidesSecrets:
-    """A base for a ModelAdmin, before Django's: no filter and no reference goes through a secret column."""
+    """A mixin for a ModelAdmin, to be listed first: filters and references cannot use a secret column."""
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        """Return whether a list may be filtered by *lookup*."""
         allowed: bool = super().lookup_allowed(lookup, value, request)  # type: ignore[misc]
         return allowed and not is_secret(lookup)
 
     def to_field_allowed(self, request: Any, to_field: str) -> bool:
+        """Return whether a popup may refer to rows by *to_field*."""
         allowed: bool = super().to_field_allowed(request, to_field)  # type: ignore[misc]
         return allowed and not is_secret(to_field)

@@ -1,4 +1,4 @@
-"""What a directory says of its tables, so that a change in them is noticed."""
+"""The tables of a directory, so that changes in them are noticed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Source(NamedTuple):
     """A table of the default database that principals are read from.
 
-    *names* are its columns that hold what principals are looked up by (usernames, client ids); *decides* the
-    others that a decision depends on. A change of any other column, such as last_seen, concerns nobody.
+    *names* are its columns by which principals are looked up (usernames, client ids); *decides* are the others that a
+    decision depends on. A change of any other column, such as last_seen, is not notified.
     """
 
     table: str

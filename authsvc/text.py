@@ -1,4 +1,4 @@
-"""Texts that a stranger chose, as a database can hold them."""
+"""Texts from outside, made storable in a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issue tokens for who is known and active."""
+"""Issue tokens for existing, active principals."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from authsvc.core import tokens
 from authsvc.core.access import is_username
 from authsvc.errors import AuthsvcError
 
-LONGEST = 30 * 24 * 3600  # seconds
+LONGEST = 30 * 24 * 3600  # Maximum validity in seconds.
 
 
 class NotIssued(AuthsvcError):
-    """Nobody of that name may have a token, or not for that long."""
+    """The username may not have a token, or not for that long."""
 
 
 async def issue(username: str, ttl: int) -> str:
-    """A token for *username*, valid for *ttl* seconds. Raises NotIssued, AmbiguousIdentity."""
+    """Return a token for *username*, valid for *ttl* seconds. Raise NotIssued, AmbiguousIdentity."""
     if not 0 < ttl <= LONGEST:
         raise NotIssued(f"A token is valid for 1 second to {LONGEST // 86400} days")
     principal = await chain.configured().lookup(username) if is_username(username) else None

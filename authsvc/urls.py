@@ -5,5 +5,5 @@ from django.urls import re_path
 from authsvc import views
 
 app_name = "authsvc"
-# Everything below, the empty path and line breaks too: what is no question gets our 404, and no page.
+# Matches every path below, also empty ones and line breaks, so that an unknown question gets our 404, not a page.
 urlpatterns = [re_path(r"^(?P<path>(?s:.*))\Z", views.question, name="question")]

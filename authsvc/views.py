@@ -1,4 +1,4 @@
-"""The Django entrance: the same answer as an async view, for projects that include `authsvc.urls`."""
+"""The Django entrance: the same answers from async views, for projects that include `authsvc.urls`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ View = Callable[..., Coroutine[Any, Any, HttpResponse]]
 
 
 def for_brokers(view: View) -> View:
-    """*view* marked for the middleware of any project: nobody logs in, nothing is redirected or rolled back.
+    """Mark *view* for the middleware of any project: no login, no redirect, no transaction. Return it.
 
-    A broker follows the redirect to a login page, whose 200 would let everybody in.
+    A broker would follow the redirect to a login page, whose status 200 would admit all clients.
     """
     view = login_not_required(csrf_exempt(no_append_slash(view)))
-    view.STRONGHOLD_IS_PUBLIC = True  # type: ignore[attr-defined] # what django-stronghold looks for
-    for alias in connections:  # with ATOMIC_REQUESTS Django refuses every other asynchronous view
+    view.STRONGHOLD_IS_PUBLIC = True  # type: ignore[attr-defined] # Read by django-stronghold.
+    for alias in connections:  # With ATOMIC_REQUESTS Django refuses other asynchronous views.
         view = transaction.non_atomic_requests(alias)(view)
     return view
 
@@ -34,9 +34,9 @@ def for_brokers(view: View) -> View:
 @for_brokers
 async def question(request: HttpRequest, path: str) -> HttpResponse:
     """Answer the question that *path* names."""
-    # LocaleMiddleware sends what was not found to the same path below a language, where a page may be.
+    # LocaleMiddleware redirects a 404 to the same path below a language if the URLs of the site have a view there.
     request.urlconf = "authsvc.urls"
-    request._cache_update_cache = False  # type: ignore[attr-defined] # older releases of 5.2 keep a no-store
+    request._cache_update_cache = False  # type: ignore[attr-defined] # Older releases of 5.2 cache a no-store.
     found = gateway.find(path)
     body = _body(request)
     if found is None:
@@ -62,21 +62,24 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
 
 @for_brokers
 async def alive(request: HttpRequest) -> HttpResponse:
+    """Answer that the process runs."""
     return _response(request, await readiness.alive())
 
 
 @for_brokers
 async def ready(request: HttpRequest) -> HttpResponse:
+    """Answer whether the process can read the database."""
     return _response(request, await readiness.report())
 
 
 @for_brokers
 async def measured(request: HttpRequest) -> HttpResponse:
+    """Answer with all metrics."""
     return _response(request, await metrics.report())
 
 
 def _body(request: HttpRequest) -> bytes | None:
-    """At most MAX_BODY bytes, the rest read and thrown away; `request.body` would raise instead."""
+    """Return the body, or None beyond MAX_BODY bytes; the rest is dropped. `request.body` would raise instead."""
     body = request.read(MAX_BODY + 1)
     if len(body) <= MAX_BODY:
         return body
@@ -88,7 +91,7 @@ def _body(request: HttpRequest) -> bytes | None:
 def _response(request: HttpRequest, reply: Reply) -> HttpResponse:
     response = HttpResponse(reply.body, status=reply.status, content_type=reply.content_type)
     if request.method in CACHEABLE_METHODS:
-        response["Cache-Control"] = "no-store"  # and no middleware makes a 304 of it
+        response["Cache-Control"] = "no-store"  # So middleware does not turn it into a 304.
     # Django logs every 4xx and 5xx with its path, and a path may hold a caller's token.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response

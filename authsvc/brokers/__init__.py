@@ -1,4 +1,4 @@
-"""The brokers that are configured here. A new one is a module beside these and a line in this list."""
+"""The list of supported brokers. A new one needs a module in this package and a line in this list."""
 
 from authsvc.brokers import amqtt, emqx, emqx4, go_auth, nanomq, rabbitmq, vernemq
 

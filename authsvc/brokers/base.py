@@ -1,4 +1,4 @@
-"""What the modules of brokers have in common."""
+"""Types that the modules of brokers share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 
 class Address(NamedTuple):
-    """The place where a broker reaches this service. An IPv6 *host* has brackets; *path* does not end in a slash."""
+    """The address at which a broker reaches this service. An IPv6 *host* has brackets; *path* has no final slash."""
 
     is_tls: bool
     host: str
@@ -25,10 +25,10 @@ def _none(address: Address) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class BrokerSoftware:
-    """A broker as it is sold: the dialect in which it asks, and its configuration, ready to paste.
+    """A broker product: the dialect in which it asks, and its configuration, ready to paste.
 
-    A blank line parts the files of *template*; each file begins with a comment that names it. *cache* is what lets
-    the broker keep answers, or empty; *placeholders* gives values that only this template has.
+    A blank line separates the files of *template*; each file begins with a comment that names it. *cache* is the part
+    that makes the broker cache answers, or empty; *placeholders* returns values that only this template needs.
     """
 
     dialect: str
@@ -39,7 +39,7 @@ class BrokerSoftware:
     def configuration(self, url: str, token: str, cache: timedelta | None = None) -> str:
         """Return the configuration of a broker that reaches this service at *url* and presents *token*.
 
-        With *cache* it keeps answers about topics for that time; only a broker with a cache can.
+        With *cache* it caches answers about topics for that time. Only brokers with a cache support it.
         """
         parts = urlsplit(url)
         host = parts.hostname or "localhost"

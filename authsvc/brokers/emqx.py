@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from authsvc.brokers.base import BrokerSoftware
 
-# Only the clients that ask wait for an answer. The time counts the wait for a free connection: within 5 s a whole fleet
-# can log in at once.
+# Only the client that a question is about waits for the answer. The time-out includes the wait for a free connection:
+# 5 s allow a whole fleet to log in at once.
 CONFIGURATION = """\
 # emqx.conf, EMQX 5.7 and later (docs/how-to/emqx.md)
 authentication = [{

@@ -1,4 +1,4 @@
-"""Mosquitto with mosquitto-go-auth 3.0. The plugin has two backends that ask here, each in a dialect of its own."""
+"""Mosquitto with mosquitto-go-auth 3.0. Two backends of the plugin ask this service, each in its own dialect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from authsvc.brokers.base import Address, BrokerSoftware
 
-# Mosquitto asks on its only network thread, so all its clients wait with the one that asked: for 1 s at most.
+# Mosquitto asks in its only network thread, so all its clients wait for the answer, for 1 s at most.
 CONFIGURATION = """\
 # mosquitto.conf, with mosquitto-go-auth 3.0 (see mosquitto/ and docs/how-to/mosquitto.md)
 listener 1883
@@ -49,13 +49,13 @@ auth_opt_jwt_response_mode json
 auth_opt_jwt_http_timeout 1$tls
 """
 
-# The cache of the plugin serves all its backends. It takes 0 for 60 s, and a refreshed entry would live for as long as
-# its client is busy.
+# All backends of the plugin share its cache. It reads 0 as 60 s. A refreshed entry would not expire while its client is
+# busy.
 CACHE = """\
 # The plugin's cache answers in place of the service (docs/how-to/mosquitto.md, "The cache of the plugin"):
-# - what you change, a revocation too, is up to $seconds s late for a connected client;
-# - for 1 s after a good login its username and password get in under any client id,
-#   also while the service is stopped;
+# - changes, also revocations, take up to $seconds s to apply to a connected client;
+# - for 1 s after a login its username and password are accepted with any client id,
+#   even if the service is stopped;
 # - for 1 s after its own login a client a-b can log in as the client a,
 #   so no username may begin with another one and "-".
 auth_opt_cache true

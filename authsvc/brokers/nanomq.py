@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from authsvc.brokers.base import BrokerSoftware
 
-# NanoMQ waits for an answer under a lock, so all its clients wait with the one that asked: for 1 s at most.
+# NanoMQ holds a lock while it waits for an answer, so all its clients wait, for 1 s at most.
 CONFIGURATION = """\
 # nanomq.conf, NanoMQ 0.21.9 and later; up to 0.25.3 publishes dead-lock it (docs/how-to/nanomq.md)
 auth {

@@ -1,4 +1,4 @@
-"""The words of an authorization question and of its answer. Pure: no Django, no I/O, no setting."""
+"""The types of an authorization question and of its answer. Pure: no Django, no I/O, no setting."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import NamedTuple, Protocol
 from authsvc.core.grants import Rule
 from authsvc.errors import AuthsvcError
 
-# Identifiers that brokers send for "nobody", or that they log in with by themselves (RabbitMQ's guest).
-# The first level of the keys of service accounts. No kind of device may be called so: grants name principals by key.
+# The first level of the keys of service accounts. No kind of device may have this name: grants name principals by key.
 ACCOUNT = "account"
+# Texts that brokers send in place of a missing username, and RabbitMQ's own user guest.
 RESERVED_USERNAMES = frozenset({"undefined", "null", "None", "guest"})
 _USERNAME = re.compile(r"[A-Za-z0-9_.@:=-]{1,128}")
 
 
 class Action(StrEnum):
-    """What a client wants to do with a topic (MQTT 5.0 words; *receive* is one delivery to it)."""
+    """An action of a client on a topic (MQTT 5.0 words; *receive* is one delivery to the client)."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
@@ -27,35 +27,35 @@ class Action(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a question was answered as it was. Shown by `explain` and in the denials, never on the wire."""
+    """The reason of a decision. Shown by `explain` and in the denials, never on the wire."""
 
-    # allowed
+    # Allowed.
     CREDENTIALS = "credentials"
     GRANT = "grant"
     SUPERUSER = "superuser"
     SHARED_RESOURCE = "shared_resource"
-    # refused before anything was looked up
+    # Refused before any look-up.
     UNKNOWN_CALLER = "unknown_caller"
     MALFORMED = "malformed"
     INVALID_USERNAME = "invalid_username"
-    # who it is
+    # The identity.
     UNKNOWN_USERNAME = "unknown_username"
     AMBIGUOUS_IDENTITY = "ambiguous_identity"
     DISABLED = "disabled"
     REVOKED = "revoked"
     CLIENT_ID = "client_id"
     AMBIGUOUS_CLIENT_ID = "ambiguous_client_id"
-    # the password
-    PASSWORD_TOO_LONG = "password_too_long"  # noqa: S105 - a reason, not a secret
+    # The password.
+    PASSWORD_TOO_LONG = "password_too_long"  # noqa: S105 - A reason, not a secret.
     NO_PASSWORD = "no_password"  # noqa: S105
     WRONG_PASSWORD = "wrong_password"  # noqa: S105
     EXPIRED_PASSWORD = "expired_password"  # noqa: S105
     UNUSABLE_HASH = "unusable_hash"
-    # the token
+    # The token.
     INVALID_TOKEN = "invalid_token"  # noqa: S105
     EXPIRED_TOKEN = "expired_token"  # noqa: S105
     REVOKED_TOKEN = "revoked_token"  # noqa: S105
-    # what it may do
+    # The permissions.
     NOT_SUPERUSER = "not_superuser"
     MALFORMED_TOPIC = "malformed_topic"
     WILDCARD_PUBLISH = "wildcard_publish"
@@ -66,47 +66,47 @@ class Reason(StrEnum):
 
 
 class Refused(AuthsvcError):
-    """The question is answered with a deny before anybody is looked up."""
+    """The question is answered with a deny before any look-up."""
 
     reason = Reason.FOREIGN_RESOURCE
 
 
 class MalformedRequest(Refused):
-    """What the broker sent is no question of its dialect: a field missing, repeated, or of another type."""
+    """The request is not a question of its dialect: a field is missing, repeated, or of another type."""
 
     reason = Reason.MALFORMED
 
 
 class InvalidToken(Refused):
-    """A token that we did not issue, or that says nothing we issue."""
+    """A token that was not issued here, or whose claims are not valid."""
 
     reason = Reason.INVALID_TOKEN
 
 
 class ExpiredToken(Refused):
-    """A token of ours whose time is over."""
+    """A token that was issued here and has expired."""
 
     reason = Reason.EXPIRED_TOKEN
 
 
 class AmbiguousIdentity(AuthsvcError):
-    """One username names two principals. Neither may connect until an operator has told them apart."""
+    """One username names two principals. Neither may connect until an operator has given one another username."""
 
 
 class Undecided(AuthsvcError):
-    """Whether a password is right cannot be said now. A fault and no deny: it may be."""
+    """The password cannot be checked now. This is a fault, not a deny: the password may be right."""
 
 
 Clock = Callable[[], float]
-# Password, stored hash; raises passwords.UnusableHash, Undecided.
+# Takes a password and a stored hash. Raises passwords.UnusableHash, Undecided.
 Verify = Callable[[str, str], Awaitable[bool]]
 
 
 class Client(NamedTuple):
-    """Who asks, as the broker knows it. *client_id* is None where that broker does not say it.
+    """The client that a question is about. *client_id* is None if the broker does not send it.
 
-    *version* is set where a token stands for a password: the version of the credentials it was issued for.
-    *valid_until* is the end of that token in Unix seconds.
+    *version* is set for a token in place of a password: the version of the credentials it was issued for.
+    *valid_until* is the expiry of that token in Unix seconds.
     """
 
     username: str
@@ -116,7 +116,7 @@ class Client(NamedTuple):
 
 
 class LoginQuestion(NamedTuple):
-    """May this client connect with this password? *wants_rules*: the broker can hold the rules itself."""
+    """May this client connect with this password? *wants_rules*: the broker can cache the rules itself."""
 
     client: Client
     password: str
@@ -127,7 +127,7 @@ class LoginQuestion(NamedTuple):
 
 
 class SuperuserQuestion(NamedTuple):
-    """Is this username one that no topic rule applies to?"""
+    """Is this username a superuser, to whom no topic rule applies?"""
 
     client: Client
 
@@ -141,9 +141,9 @@ class TopicQuestion(NamedTuple):
 
 
 class ResourceQuestion(NamedTuple):
-    """May this client use *resource*, something only this broker has (a virtual host, a queue)?
+    """May this client use *resource*, which exists in this broker only (a virtual host, a queue)?
 
-    *shared*: every known client may; otherwise only a superuser.
+    *shared*: every client of an existing identity may use it; otherwise only a superuser.
     """
 
     client: Client
@@ -155,7 +155,7 @@ Question = LoginQuestion | SuperuserQuestion | TopicQuestion | ResourceQuestion
 
 
 class Secret(NamedTuple):
-    """One stored password hash and until when it counts (Unix seconds; None is for ever)."""
+    """One stored password hash and its expiry (Unix seconds; None is never)."""
 
     hash: str
     valid_until: float | None = None
@@ -165,10 +165,10 @@ class Secret(NamedTuple):
 
 
 class Keeper(Protocol):
-    """A directory that lets its principals be looked after. Both run off the path, in a thread."""
+    """A directory that can update the credentials of its principals. Both methods run in a background thread."""
 
     def retire_previous(self, key: str) -> None:
-        """The new password of *key* was used: the one before, kept until then, ends."""
+        """Delete the previous password of *key*, because its new password was used."""
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         """Replace the hash *stored* of *key* by *renewed*, of the same password, unless it changed since."""
@@ -176,13 +176,13 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a username is. *key* names it across tables: `weatherstation/STATION-001`, `account/ingest`.
+    """The identity behind a username. *key* names it across tables: `weatherstation/STATION-001`, `account/ingest`.
 
-    *client_ids* are those it may connect as, None lifts the binding; *client_id_prefixes* are how more may begin.
+    *client_ids* are those it may connect as (None: any); *client_id_prefixes* are beginnings of more.
     *attributes* fill the placeholders of grants. *version* changes with every change of the credentials.
-    *revoked*: it had credentials and has none, so what is connected as it should not be any more.
+    *revoked*: its credentials were deleted, so its open connections may not do anything any more.
     *retires_previous*: a previous password is among the secrets only until the current one is used.
-    *keeps_client_ids*: it connects under a client id that it claims though a principal of another kind has it too.
+    *keeps_client_ids*: it may use a client id that it claims even if a principal of another kind has it too.
     """
 
     key: str
@@ -201,13 +201,14 @@ class Principal:
     keeper: Keeper | None = field(default=None, repr=False, compare=False)
 
     def may_connect_as(self, client_id: str) -> bool:
+        """Return whether this principal may use *client_id*."""
         if self.client_ids is None:
             return True
         return client_id in self.client_ids or client_id.startswith(self.client_id_prefixes)
 
 
 class Decision(NamedTuple):
-    """The answer for one topic, or for the one thing that was asked. *rule* names the grant that decided."""
+    """The answer for one topic, or for a question without topics. *rule* names the grant that decided."""
 
     allowed: bool
     reason: Reason
@@ -216,9 +217,9 @@ class Decision(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """One Decision per asked topic, and who it was about (None: nobody known).
+    """One Decision per requested topic, and the principal (None: unknown).
 
-    After a login *secret* is the one that was right, and *rules* what LoginQuestion.wants_rules asked for.
+    After a login *secret* is the one that matched, and *rules* are set if LoginQuestion.wants_rules is.
     """
 
     decisions: tuple[Decision, ...]
@@ -229,7 +230,7 @@ class Verdict(NamedTuple):
 
     @property
     def allowed(self) -> bool:
-        """Whether everything that was asked is allowed; nothing asked is nothing allowed."""
+        """Whether every decision is an allow. False without any decision."""
         for decision in self.decisions:
             if not decision.allowed:
                 return False
@@ -237,7 +238,7 @@ class Verdict(NamedTuple):
 
 
 def deny(reason: Reason, principal: Principal | None = None, question: Question | None = None) -> Verdict:
-    """A verdict that refuses everything *question* asked, for *reason*."""
+    """Return a verdict that denies all of *question* for *reason*."""
     match question:
         case TopicQuestion(topics=topics) if topics:
             decisions = tuple(Decision(False, reason, topic) for topic in topics)
@@ -249,13 +250,13 @@ def deny(reason: Reason, principal: Principal | None = None, question: Question 
 
 
 class Directory(Protocol):
-    """Where principals come from."""
+    """A source of principals."""
 
     async def lookup(self, username: str) -> Principal | None:
-        """Who *username* is, or None. Raises AmbiguousIdentity for two; any other exception is a fault."""
+        """Return the principal of *username*, or None. Raise AmbiguousIdentity for two; other exceptions are faults."""
 
     async def claimants(self, client_id: str) -> set[str]:
-        """Return the keys of all principals that claim *client_id*; asked once for each login."""
+        """Return the keys of all principals that claim *client_id*. Called once for each login."""
 
 
 def account_key(username: str) -> str:
@@ -268,7 +269,7 @@ def account_key(username: str) -> str:
 
 
 def is_username(name: str) -> bool:
-    """Whether *name* can be a username here: 1-128 of `[A-Za-z0-9_.@:=-]`, and no word for nobody.
+    """Return whether *name* can be a username: 1-128 of `[A-Za-z0-9_.@:=-]`, and not in RESERVED_USERNAMES.
 
     >>> is_username("fleet-weatherstationdevice-STATION-001"), is_username("a/b"), is_username("guest")
     (True, False, False)

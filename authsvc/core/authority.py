@@ -1,4 +1,4 @@
-"""The decision: who is it, is the password right, may it do that? Pure; it asks the directory alone."""
+"""The decision on a question: identity, password, permission. Pure; it reads from the directory alone."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from authsvc.core.access import (
 )
 from authsvc.core.grants import Rule
 
-SECRETS = 2  # that a principal has at most: the current password and the one before
+# A principal has at most this many secrets: the current password and the previous one.
+SECRETS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What all questions are judged by: operator grants by subject, and whether client ids are bound.
+    """The rules for all questions: operator grants by subject, and whether client ids are bound.
 
     Subjects are `everyone`, `type:<type>` and `key:<key>`.
     """
@@ -44,7 +45,7 @@ class Rules:
     bind_client_ids: bool = True
 
     def of(self, principal: Principal) -> Iterator[Rule]:
-        """Every grant that speaks of *principal*, its own first, placeholders not yet filled."""
+        """Yield the grants that apply to *principal*, its own first, with placeholders not yet filled."""
         yield from principal.grants
         if self.grants:
             yield from self.grants.get("everyone", ())
@@ -54,7 +55,7 @@ class Rules:
 
 
 async def verify_here(password: str, stored: str) -> bool:
-    """Verify without a thread: for tests and tools. A server keeps slow hashes off its event loop."""
+    """Verify without a thread, for tests and tools. A server computes slow hashes outside its event loop."""
     return passwords.verify(password, stored)
 
 
@@ -65,22 +66,22 @@ async def decide(
     clock: Clock = time.time,
     verify: Verify = verify_here,
 ) -> Verdict:
-    """The verdict on *question*. What *directory* raises, AmbiguousIdentity apart, is a fault and passes on."""
+    """Return the verdict on *question*. Exceptions of *directory* pass through as faults, except AmbiguousIdentity."""
     client = question.client
-    principal, stranger = await _identify(client.username, directory)
+    principal, refusal = await _identify(client.username, directory)
     if isinstance(question, LoginQuestion):
-        verdict = await _login(question, principal, stranger, rules, clock(), verify)
+        verdict = await _login(question, principal, refusal, rules, clock(), verify)
         bound = rules.bind_client_ids and principal is not None and principal.client_ids is not None
         return await _only_claimant(verdict, directory) if verdict.allowed and bound else verdict
     if principal is None:
-        return deny(stranger, None, question)
+        return deny(refusal, None, question)
     if not principal.active:
         return deny(Reason.DISABLED, principal, question)
     if principal.revoked:
         return deny(Reason.REVOKED, principal, question)
     if client.version is not None and client.version != principal.version:
         return deny(Reason.REVOKED_TOKEN, principal, question)
-    if not _bound(principal, client, rules):
+    if not _may_use_client_id(principal, client, rules):
         return deny(Reason.CLIENT_ID, principal, question)
     if isinstance(question, TopicQuestion):
         return Verdict(_topics(question, principal, rules), principal, question)
@@ -93,7 +94,7 @@ async def decide(
 
 
 async def _identify(username: str, directory: Directory) -> tuple[Principal | None, Reason]:
-    """The principal, or None and why there is none."""
+    """Return the principal and the reason for a deny if it is None."""
     if not is_username(username):
         return None, Reason.INVALID_USERNAME
     try:
@@ -102,16 +103,16 @@ async def _identify(username: str, directory: Directory) -> tuple[Principal | No
         return None, Reason.AMBIGUOUS_IDENTITY
 
 
-def _bound(principal: Principal, client: Client, rules: Rules) -> bool:
+def _may_use_client_id(principal: Principal, client: Client, rules: Rules) -> bool:
     if client.client_id is None or not rules.bind_client_ids:
         return True
     return principal.may_connect_as(client.client_id)
 
 
 async def _only_claimant(verdict: Verdict, directory: Directory) -> Verdict:
-    """Return *verdict* on a login, or a deny if a rival claims its client id, whose session it would take over.
+    """Return *verdict* on a login, or a deny if another principal claims the client id, whose session it would take.
 
-    What writes identities refuses that; this is for what got round it, and for two writers at once.
+    Models and forms already refuse such client ids. This check is for rows written past them or at the same time.
     """
     principal, question = verdict.principal, verdict.question
     if principal is None or question is None or question.client.client_id is None:
@@ -125,8 +126,8 @@ async def _only_claimant(verdict: Verdict, directory: Directory) -> Verdict:
 def _rivals(principal: Principal, client_id: str, claimants: set[str]) -> set[str]:
     """Return the claimants because of which *principal* may not connect as *client_id*.
 
-    Accounts keep their client ids: a device that has one too is refused, never the account. Accounts may share
-    what an operator listed for both, but not the username of one of them.
+    Accounts keep their client ids: a device with the same one is refused, never the account. Accounts may share
+    a client id that an operator listed for both, but not the username of one of them.
     """
     rivals = claimants - {principal.key}
     if principal.keeps_client_ids and principal.key in claimants:
@@ -137,7 +138,7 @@ def _rivals(principal: Principal, client_id: str, claimants: set[str]) -> set[st
 async def _login(
     question: LoginQuestion,
     principal: Principal | None,
-    stranger: Reason,
+    refusal: Reason,
     rules: Rules,
     now: float,
     verify: Verify,
@@ -145,10 +146,10 @@ async def _login(
     if passwords.too_long(question.password):
         return deny(Reason.PASSWORD_TOO_LONG, principal, question)
     if principal is None:
-        # One more where no row was found: about what that takes to be read and recognised.
-        least = SECRETS if stranger is Reason.AMBIGUOUS_IDENTITY else SECRETS + 1
+        # One more if no row was found: a row takes about that time to be read and compared.
+        least = SECRETS if refusal is Reason.AMBIGUOUS_IDENTITY else SECRETS + 1
         await _check_password(question.password, (), now, verify, least)
-        return deny(stranger, None, question)
+        return deny(refusal, None, question)
     found = await _check_password(
         question.password, principal.secrets if principal.active else (), now, verify
     )
@@ -156,7 +157,7 @@ async def _login(
         return deny(Reason.DISABLED, principal, question)
     if isinstance(found, Reason):
         return deny(found, principal, question)
-    if not _bound(principal, question.client, rules):
+    if not _may_use_client_id(principal, question.client, rules):
         return deny(Reason.CLIENT_ID, principal, question)
     held = None
     if question.wants_rules and not principal.superuser:
@@ -167,11 +168,11 @@ async def _login(
 async def _check_password(
     password: str, secrets: tuple[Secret, ...], now: float, verify: Verify, least: int = SECRETS
 ) -> Secret | Reason:
-    """The secret of *secrets* that *password* is, or why it is refused, after *least* verifications.
+    """Return the secret that *password* matches, or the reason for a deny, after at least *least* verifications.
 
-    So disabled, without a hash, and wrong take as long as a name in a rotation, which has two secrets: among
-    generated passwords time tells nobody who exists. A slow hash, which a person's password needs, can be told
-    apart. What *verify* raises passes on, unless another secret is the right one.
+    A disabled identity, one without a hash, and a wrong password so take as long as an identity in a rotation, which
+    has two secrets. With generated passwords the time does not show whether a username exists. A slow hash, which a
+    person's password needs, still shows. Exceptions of *verify* pass through, unless another secret matches.
     """
     refusal = Reason.NO_PASSWORD
     undecided: Undecided | None = None
@@ -203,7 +204,7 @@ def _topics(question: TopicQuestion, principal: Principal, rules: Rules) -> tupl
 
 
 def filled(principal: Principal, client: Client, rules: Rules) -> tuple[Rule, ...]:
-    """The grants of *principal* with their placeholders filled; those that cannot be filled do not match."""
+    """Return the grants of *principal* with placeholders filled; grants that cannot be filled are left out."""
     values: dict[str, str] | None = None
     filled: list[Rule] = []
     for grant in rules.of(principal):
@@ -224,7 +225,7 @@ def filled(principal: Principal, client: Client, rules: Rules) -> tuple[Rule, ..
 
 def _topic(principal: Principal, held: tuple[Rule, ...], action: Action, topic: str) -> Decision:
     if type(action) is not Action:
-        return Decision(False, Reason.MALFORMED, topic)  # a word that no dialect here should let through
+        return Decision(False, Reason.MALFORMED, topic)  # Dialects should not let other values through.
     wanted: str | None = topic
     if action is Action.SUBSCRIBE:
         wanted = topics.inner_filter(topic)

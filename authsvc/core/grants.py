@@ -1,4 +1,4 @@
-"""Grants: which topics a principal may publish to, subscribe to and receive, and which are denied to it."""
+"""Grants: the topics that a principal may publish to, subscribe to and receive, and those denied to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNSAFE = re.compile("[/+#\x00]")
 
 
 class ActionSet(StrEnum):
-    """The actions that one grant speaks of."""
+    """The actions that one grant applies to."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
@@ -24,9 +24,9 @@ class ActionSet(StrEnum):
 
 
 class Rule(NamedTuple):
-    """What a grant, or a principal's directory, says of one topic filter.
+    """A rule for one topic filter, from a grant or from the directory of a principal.
 
-    An allow must cover what is asked, alone; a deny refuses whatever overlaps it, and wins.
+    A single allow must cover the requested topic or filter. A deny refuses all that overlaps it, and wins.
     """
 
     filter: str
@@ -35,15 +35,16 @@ class Rule(NamedTuple):
     name: str = ""
 
     def speaks_of(self, action: str) -> bool:
+        """Return whether this rule applies to *action*."""
         return self.actions == action or self.actions == ActionSet.ALL
 
 
-# The name that directories of other projects may import. A grant is a row of authsvc.models.Grant.
+# Directories of other projects may import this name. A stored grant is a row of authsvc.models.Grant.
 Grant = Rule
 
 
 def fill(template: str, values: Mapping[str, str]) -> str | None:
-    """*template* with its `{placeholders}` filled; None when a value is missing or could change the levels.
+    """Return *template* with its `{placeholders}` filled, or None if a value is missing or could change the levels.
 
     >>> fill("things/{device_id}/x", {"device_id": "A1"}), fill("things/{device_id}", {"device_id": "+"})
     ('things/A1/x', None)
@@ -60,12 +61,12 @@ def fill(template: str, values: Mapping[str, str]) -> str | None:
         end = match.end()
     parts.append(template[end:])
     filled = "".join(parts)
-    # A client that calls itself $SYS must not reach the broker's own topics by that.
+    # A client named $SYS must not reach the topics of the broker through a placeholder.
     return None if filled.startswith("$") and not template.startswith("$") else filled
 
 
 def problem(template: str) -> str:
-    """Why *template* cannot be the filter of a grant, in a sentence; empty when it can.
+    """Return a sentence that says why *template* cannot be the filter of a grant; empty if it can.
 
     >>> problem("things/{device}/x")
     'There is no placeholder {device}; use {client_id}, {device_id}, {prefix}, {type}, {username}.'
@@ -76,18 +77,18 @@ def problem(template: str) -> str:
             return f"There is no placeholder {{{name}}}; use {names}."
     bare = _PLACEHOLDER.sub("x", template)
     if "{" in bare or "}" in bare:
-        return f"A brace stands alone; placeholders are {names}."
+        return f"A brace has no counterpart; placeholders are {names}."
     if topics.inner_filter(bare) is None:
-        return "This is no topic filter: `+` fills one level, `#` the last one, and no level holds more."
+        return "This is not a topic filter: `+` and `#` must be a whole level, and `#` the last one."
     if bare.startswith(topics.SHARE):
-        return "Grant the filter inside `$share/<group>/`: shared subscriptions are judged by it."
+        return "Grant the filter without `$share/<group>/`: it also applies to shared subscriptions."
     if topics.is_control(bare):
-        return "No grant opens $CONTROL: it is the broker's own."
+        return "$CONTROL cannot be granted: it controls the broker."
     return ""
 
 
 def decide(grants: Iterable[Rule], action: str, wanted: str) -> Rule | None:
-    """The grant that decides about *wanted*: a deny that overlaps it, else an allow that covers it."""
+    """Return the grant that decides on *wanted*: a deny that overlaps it, else an allow that covers it."""
     allowing: Rule | None = None
     for grant in grants:
         if not grant.speaks_of(action):

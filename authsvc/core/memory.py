@@ -1,4 +1,4 @@
-"""A directory in memory: for tests, for small fixed fleets, and as the shortest example of a directory."""
+"""A directory in memory, for tests and small fixed fleets. It is also the shortest example of a directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from authsvc.core.access import AmbiguousIdentity, Principal
 
 
 class MemoryDirectory:
-    """Principals by username, as they were given."""
+    """A fixed set of principals."""
 
     def __init__(self, principals: Iterable[Principal] = ()) -> None:
         self._by_username: dict[str, list[Principal]] = {}
@@ -16,12 +16,14 @@ class MemoryDirectory:
             self._by_username.setdefault(principal.username, []).append(principal)
 
     async def lookup(self, username: str) -> Principal | None:
+        """Return the principal of *username*, or None. Raise AmbiguousIdentity for two."""
         found = self._by_username.get(username, [])
         if len(found) > 1:
             raise AmbiguousIdentity(username)
         return found[0] if found else None
 
     async def claimants(self, client_id: str) -> set[str]:
+        """Return the keys of the principals that list *client_id*; prefixes are not searched."""
         return {
             principal.key
             for principals in self._by_username.values()

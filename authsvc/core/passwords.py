@@ -1,7 +1,7 @@
-"""Passwords: made here with 256 random bits, or brought along as another system's hash. Pure.
+"""Passwords: generated here with 256 random bits, or imported as a hash of another system. Pure.
 
-A stored hash says how costly it is to verify. That cost is read and bounded before any work is done, because
-passlib's own limits do not hold for verify().
+A stored hash names the cost of its verification. That cost is checked before any work is done, because the limits of
+passlib do not apply to verify().
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from passlib.context import CryptContext
 from authsvc.errors import AuthsvcError
 
 MAX_BYTES: Final = 4_096
-BCRYPT_BYTES: Final = (
-    72  # bcrypt reads no more of a password; like everybody, drop the rest instead of failing
-)
-LENGTH: Final = 43  # letters and digits hold 5.95 bits each: 43 of them hold 256
-ALPHABET: Final = string.ascii_letters + string.digits  # no `-`: go-auth joins its cache key with it
+# bcrypt reads only these bytes of a password. As in other implementations, the rest is dropped without an error.
+BCRYPT_BYTES: Final = 72
+LENGTH: Final = 43  # A letter or digit holds 5.95 bits, so 43 of them hold 256.
+ALPHABET: Final = string.ascii_letters + string.digits  # Without `-`, which joins the cache keys of go-auth.
 
-# A secret of 256 random bits cannot be guessed, so one salted SHA-256 is enough (NIST SP 800-63B, 5.1.2),
-# and a thousand devices that reconnect at once cost milliseconds.
+# A secret of 256 random bits cannot be guessed, so one salted SHA-256 is enough (NIST SP 800-63B, 5.1.2).
+# A thousand devices that reconnect at once then cost milliseconds.
 _GENERATED = CryptContext(schemes=["ldap_salted_sha256"])
 _CHOSEN = CryptContext(schemes=["argon2"], argon2__type="ID")
 _IMPORTED = CryptContext(
@@ -42,14 +41,14 @@ _IMPORTED = CryptContext(
 
 
 class UnusableHash(AuthsvcError, ValueError):
-    """The stored text is no password hash that is accepted here: unknown, truncated, or too costly."""
+    """The stored text is not an accepted password hash: its scheme is unknown, or it is truncated or too expensive."""
 
 
 class Scheme(NamedTuple):
-    """A form of stored hash. *limits* bound the numbers that *pattern* names (cost, memory, lanes).
+    """A format of stored hash. *limits* are upper bounds of the numbers that *pattern* names (cost, memory, lanes).
 
     Patterns fix the length of the digest, so that a truncated hash is not accepted. mosquitto-go-auth lets an
-    operator choose the length; a truncated hash of its form still has 16 bytes or more, and matches no other password.
+    operator choose the length; a truncated hash of it still has 16 bytes or more, and matches no other password.
     """
 
     name: str
@@ -59,10 +58,11 @@ class Scheme(NamedTuple):
 
 _B64 = r"[A-Za-z0-9+/]"
 _BASE64 = rf"(?:{_B64}{{4}})*(?:{_B64}{{4}}|{_B64}{{3}}=|{_B64}{{2}}==)"
-_UNPADDED_KEY = rf"(?:(?:{_B64}{{4}}){{5,42}}{_B64}{{2,3}}|(?:{_B64}{{4}}){{6,42}})"  # 16 to 128 bytes
+_UNPADDED_KEY = rf"(?:(?:{_B64}{{4}}){{5,42}}{_B64}{{2,3}}|(?:{_B64}{{4}}){{6,42}})"  # 16 to 128 bytes.
 _KEY = rf"(?:{_B64}{{22}}==|{_B64}{{23}}=|(?:{_B64}{{4}}){{6,42}}(?:{_B64}{{3}}=|{_B64}{{2}}==)?)"  # 16 to 128 bytes
-_AB64 = r"[A-Za-z0-9./]"  # passlib's own alphabet, with `.` for `+`
-ROUNDS: Final = {"cost": 2_000_000}  # of PBKDF2: about half a second
+_AB64 = r"[A-Za-z0-9./]"  # The alphabet of passlib, with `.` for `+`.
+# So many rounds of PBKDF2 take about half a second.
+ROUNDS: Final = {"cost": 2_000_000}
 SCHEMES: Final = (
     Scheme("generated", re.compile(rf"\{{SSHA256\}}{_B64}{{54}}=="), {}),
     Scheme(
@@ -71,9 +71,9 @@ SCHEMES: Final = (
             r"\$argon2id\$v=19\$m=(?P<memory>[0-9]+),t=(?P<cost>[0-9]+),p=(?P<lanes>[0-9]+)"
             rf"\${_B64}{{11,86}}\${_UNPADDED_KEY}"
         ),
-        {"memory": 262_144, "cost": 16, "lanes": 16},  # KiB, passes, threads
+        {"memory": 262_144, "cost": 16, "lanes": 16},  # KiB, passes and threads.
     ),
-    # Salt and digest each end in a letter with spare bits. They are zero; passlib would mend others, and warn.
+    # The last letter of salt and digest has unused bits. They must be zero; passlib would correct others and warn.
     Scheme(
         "bcrypt",
         re.compile(
@@ -120,22 +120,22 @@ SCHEMES: Final = (
 
 
 def generate() -> str:
-    """A new secret of 256 random bits, in letters and digits."""
+    """Return a new secret of 256 random bits, in letters and digits."""
     return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
 
 
 def hash_generated(secret: str) -> str:
-    """The hash to store for a secret from generate(). Not for passwords that a person chose."""
+    """Return the hash to store for a secret from generate(). Do not use it for passwords that a person chose."""
     return str(_GENERATED.hash(secret))
 
 
 def hash_chosen(secret: str) -> str:
-    """The hash to store for a password that a person chose (argon2id)."""
+    """Return the hash to store for a password that a person chose (argon2id)."""
     return str(_CHOSEN.hash(secret))
 
 
 def scheme_of(stored: str) -> Scheme:
-    """The scheme of a stored hash, its cost checked. Raises UnusableHash, which says what is wrong."""
+    """Return the scheme of a stored hash after a check of its cost. Raise UnusableHash with the reason."""
     for scheme in SCHEMES:
         match = scheme.pattern.fullmatch(stored)
         if match is None:
@@ -145,11 +145,11 @@ def scheme_of(stored: str) -> Scheme:
             if found is not None and (len(found) > 9 or not 1 <= int(found) <= limit):
                 raise UnusableHash(f"{scheme.name}: {number.rstrip('23')} {found[:12]} is not in 1..{limit}")
         return scheme
-    raise UnusableHash("the hash is of no accepted scheme, or not whole")
+    raise UnusableHash("the hash has no accepted scheme, or is not complete")
 
 
 def is_fast(stored: str) -> bool:
-    """Whether verifying *stored* takes microseconds. False for what cannot be verified."""
+    """Return whether verifying *stored* takes microseconds. False for a text that cannot be verified."""
     return stored.startswith(("{SSHA256}", "$6$"))
 
 
@@ -157,43 +157,44 @@ def verify(secret: str, stored: str) -> bool:
     """Return whether *stored* was made from *secret*. Raise UnusableHash, which depends on *stored* alone."""
     if too_long(secret):
         return False
-    # A secret with NUL is refused below; some schemes refuse it in the middle of their work.
+    # A secret with NUL is refused below; some schemes would raise in the middle of their work.
     encoded = _bytes(secret).replace(b"\x00", b"\x01")
     scheme = scheme_of(stored)
     if scheme.name in _OWN:
         match = scheme.pattern.fullmatch(stored)
-        assert match is not None  # noqa: S101 - scheme_of() matched it
+        assert match is not None  # noqa: S101 - scheme_of() matched it.
         right = _verify_own(encoded, scheme.name, match)
     else:
         context = {"generated": _GENERATED, "argon2id": _CHOSEN}.get(scheme.name, _IMPORTED)
         right = _passlib(context, encoded[:BCRYPT_BYTES] if scheme.name == "bcrypt" else encoded, stored)
-    # Said after the work, because neither may be told by time. HMAC, and so PBKDF2, fills up its key with NUL:
-    # to it a password and the same with a NUL behind it are one.
+    # Checked after the work, so that the time does not show the result. HMAC, and so PBKDF2, pads its key with NUL:
+    # a password and the same password with a NUL appended would match.
     return right and bool(secret) and "\x00" not in secret
 
 
 def reads_all(secret: str, stored: str) -> bool:
-    """Return whether every byte of *secret* counts where it is verified with *stored*; bcrypt reads 72."""
+    """Return whether a verification with *stored* reads every byte of *secret*; bcrypt reads 72."""
     return not stored.startswith("$2") or len(_bytes(secret)) <= BCRYPT_BYTES
 
 
 def too_long(secret: str) -> bool:
+    """Return whether *secret* has more than MAX_BYTES bytes."""
     if len(secret) * 4 <= MAX_BYTES:
         return False
     return len(secret) > MAX_BYTES or len(_bytes(secret)) > MAX_BYTES
 
 
 def with_utf8_salt(stored: str) -> str:
-    """A go-auth hash whose salt is meant as text, with the salt in base64 as it is stored here.
+    """Return the go-auth hash *stored*, whose salt is plain text, with the salt in base64.
 
-    go-auth's option `salt_encoding` is not in the hash: the operator says it at import.
+    The option `salt_encoding` of go-auth is not in the hash: the operator gives it at import.
     """
     kind, algorithm, cost, salt, digest = stored.split("$")
     return "$".join((kind, algorithm, cost, base64.b64encode(salt.encode()).decode(), digest))
 
 
 def _bytes(secret: str) -> bytes:
-    """What is hashed: half a character is no reason to fail, and matches nothing."""
+    """Return the bytes of *secret* to hash. Half a surrogate pair is encoded too: it matches no password."""
     return secret.encode("utf-8", "surrogatepass")
 
 
@@ -208,7 +209,7 @@ _OWN: Final = frozenset({"mosquitto sha512", "mosquitto pbkdf2", "go-auth pbkdf2
 
 
 def _verify_own(secret: bytes, name: str, match: re.Match[str]) -> bool:
-    """mosquitto_passwd's `$6$` and `$7$`, which are not crypt's, and go-auth's `PBKDF2$`."""
+    """Verify hashes of mosquitto_passwd (`$6$` and `$7$`, unlike those of crypt) and of go-auth (`PBKDF2$`)."""
     salt, digest = base64.b64decode(match["salt"]), base64.b64decode(match["digest"])
     if name == "mosquitto sha512":
         made = hashlib.sha512(secret + salt).digest()
@@ -218,5 +219,5 @@ def _verify_own(secret: bytes, name: str, match: re.Match[str]) -> bool:
     return hmac.compare_digest(made, digest)
 
 
-# What a password is compared with where nobody has one.
+# A password is compared with this hash if there is no stored one, so that the check takes the same time.
 DUMMY_HASH: Final = hash_generated(generate())

@@ -1,4 +1,4 @@
-"""Short-lived tokens (JWT, RFC 7519) that stand for a username and one version of its credentials. Pure."""
+"""Short-lived tokens (JWT, RFC 7519) for a username and one version of its credentials. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import jwt
 from authsvc.core.access import ExpiredToken, InvalidToken, is_username
 
 ALGORITHMS: Final = ("HS256", "ES256")
-MIN_KEY_BYTES: Final = 32  # of a secret that signs: whoever holds a token can try shorter ones offline
-MAX_LENGTH: Final = 8_000  # characters; a longer one dies in the header limit of the server anyway
+# A shorter signing secret could be found offline by trying, with one token.
+MIN_KEY_BYTES: Final = 32
+# In characters. The server already refuses longer ones by its limit of headers.
+MAX_LENGTH: Final = 8_000
 
 
 class Key(NamedTuple):
@@ -28,14 +30,14 @@ class Key(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """What a token says: who, and for which version of the credentials it was issued."""
+    """The contents of a token: the username, and the version of the credentials it was issued for."""
 
     username: str
     version: int
 
 
 def issue(username: str, version: int, keys: Sequence[Key], ttl: int, now: float | None = None) -> str:
-    """A token for *username* that ends after *ttl* seconds, or with the next change of its credentials."""
+    """Return a token for *username*, valid for *ttl* seconds or until the next change of its credentials."""
     key = keys[0]
     issued = int(time.time() if now is None else now)
     claims = {"sub": username, "iat": issued, "exp": issued + ttl, "ver": version}
@@ -43,15 +45,15 @@ def issue(username: str, version: int, keys: Sequence[Key], ttl: int, now: float
 
 
 def verify(token: str, keys: Sequence[Key]) -> Claims:
-    """The claims of a token that one of *keys* signed. Raises InvalidToken, ExpiredToken."""
+    """Return the claims of a token that one of *keys* signed. Raise InvalidToken, ExpiredToken."""
     return verify_with_end(token, keys)[0]
 
 
 def verify_with_end(token: str, keys: Sequence[Key]) -> tuple[Claims, int]:
-    """Return the claims of a token that one of *keys* signed, and its end in Unix seconds.
+    """Return the claims of a token that one of *keys* signed, and its expiry in Unix seconds.
 
-    Raises InvalidToken, ExpiredToken. The algorithm is the key's, never the token's: `none`, and a public key
-    used as an HS256 secret, have no way in. All of sub, iat, exp, ver must be there.
+    Raise InvalidToken, ExpiredToken. The algorithm is that of the key, never that of the token. So `none`, and a
+    public key used as an HS256 secret, are refused. All of sub, iat, exp, ver are required.
     """
     if len(token) > MAX_LENGTH:
         raise InvalidToken("the token is too long")
@@ -59,19 +61,19 @@ def verify_with_end(token: str, keys: Sequence[Key]) -> tuple[Claims, int]:
         header = jwt.get_unverified_header(token)
         key = next((k for k in keys if k.kid == header.get("kid")), None)
         if key is None or key.algorithm not in ALGORITHMS or header.get("alg") != key.algorithm:
-            raise InvalidToken("no key of ours signed the token")
+            raise InvalidToken("the token is not signed with a configured key")
         claims = jwt.decode(
             token,
             key.verifying,
             algorithms=[key.algorithm],
-            # A token ends on the second. When it was issued decides nothing, and replicas' clocks differ.
+            # The time of issue is not checked, since the clocks of replicas differ. Expiry has no leeway.
             options={"require": ["sub", "iat", "exp", "ver"], "verify_aud": False, "verify_iat": False},
         )
     except jwt.ExpiredSignatureError as error:
         raise ExpiredToken("the token has expired") from error
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise InvalidToken("the token is not one of ours") from error
+        raise InvalidToken("the token was not issued here") from error
     version = claims["ver"]
     if not is_username(claims["sub"]) or type(version) is not int:
-        raise InvalidToken("the token names nobody")
+        raise InvalidToken("the token has no valid username or version")
     return Claims(claims["sub"], version), int(claims["exp"])

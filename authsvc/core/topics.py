@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 SHARE: Final = "$share/"
-MAX_BYTES: Final = 65_535  # MQTT 5.0, 1.5.4: the longest UTF-8 string of the protocol
-# NUL must not occur (MQTT 5.0, 1.5.4); control characters, surrogates and non-characters should not, and
-# no topic of ours needs them.
+MAX_BYTES: Final = 65_535  # The longest UTF-8 string of the protocol (MQTT 5.0, 1.5.4).
+# NUL must not occur (MQTT 5.0, 1.5.4). Control characters, surrogates and non-characters should not,
+# and no topic of devices needs them.
 _FORBIDDEN_ASCII = re.compile("[\x00-\x1f\x7f]")
 _FORBIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
@@ -18,7 +18,7 @@ _FORBIDDEN = re.compile(
 
 
 def is_topic(text: str) -> bool:
-    """Whether *text* is a topic: not empty, no wildcard, nothing that must not be in an MQTT string.
+    """Return whether *text* is a topic: not empty, no wildcard, no character that MQTT strings must not have.
 
     >>> is_topic("plant/7/state"), is_topic("plant/+/state"), is_topic("")
     (True, False, False)
@@ -27,7 +27,7 @@ def is_topic(text: str) -> bool:
 
 
 def is_filter(text: str) -> bool:
-    """Whether *text* is a topic filter: `+` fills a level, `#` fills the last one (MQTT 5.0, 4.7.1).
+    """Return whether *text* is a topic filter: `+` fills a level, `#` fills the last one (MQTT 5.0, 4.7.1).
 
     >>> is_filter("plant/+/#"), is_filter("plant/#/state"), is_filter("plant/7+")
     (True, False, False)
@@ -47,13 +47,14 @@ def is_filter(text: str) -> bool:
 
 
 def has_wildcard(text: str) -> bool:
+    """Return whether *text* contains `+` or `#`."""
     return "+" in text or "#" in text
 
 
 def inner_filter(text: str) -> str | None:
-    """The filter that a subscription to *text* is judged by; None when it is no legal filter.
+    """Return the filter to check for a subscription to *text*, or None if *text* is not a legal filter.
 
-    `$share/<group>/<filter>` is judged by its filter (MQTT 5.0, 4.8.2); a share of a share is not legal.
+    For `$share/<group>/<filter>` it is the filter inside (MQTT 5.0, 4.8.2); a share of a share is not legal.
 
     >>> inner_filter("$share/g/plant/+"), inner_filter("plant/7"), inner_filter("$share/g/$share/h/a")
     ('plant/+', 'plant/7', None)
@@ -75,12 +76,12 @@ def inner_filter(text: str) -> str | None:
 
 
 def is_control(text: str) -> bool:
-    """Whether *text* is in `$CONTROL`, through which mosquitto and EMQX take orders: for nobody here."""
+    """Return whether *text* is in `$CONTROL`, the topics that control mosquitto and EMQX. No client may use them."""
     return text == "$CONTROL" or text.startswith("$CONTROL/")
 
 
 def covers(granted: str, requested: str) -> bool:
-    """Whether every topic that filter *requested* can match is inside filter *granted*.
+    """Return whether filter *granted* contains every topic that filter *requested* can match.
 
     A leading wildcard never reaches topics that start with `$` (MQTT 5.0, 4.7.2).
 
@@ -94,7 +95,7 @@ def covers(granted: str, requested: str) -> bool:
     if requested.startswith("$") and granted[:1] in ("+", "#"):
         return False
     if granted == "+/#":
-        return True  # a topic has at least one level, so this is `#`
+        return True  # A topic has at least one level, so this equals `#`.
     wanted, levels = _levels(requested), _levels(granted)
     for position, level in enumerate(levels):
         if level == "#":
@@ -107,7 +108,7 @@ def covers(granted: str, requested: str) -> bool:
 
 
 def overlaps(one: str, other: str) -> bool:
-    """Whether a topic exists that both filters match.
+    """Return whether a topic exists that both filters match.
 
     >>> overlaps("plant/+/state", "plant/7/#"), overlaps("plant/7/#", "plant/8/#"), overlaps("#", "$SYS/a")
     (True, False, False)
@@ -119,7 +120,7 @@ def overlaps(one: str, other: str) -> bool:
         our = ours[position] if position < len(ours) else None
         their = theirs[position] if position < len(theirs) else None
         if our == "#" or their == "#":
-            return True  # `#` also matches the level above it, so a filter that just ended is met
+            return True  # `#` also matches the level above it, so it may also match after the last level.
         if our is None or their is None:
             return False
         if our != their and our != "+" and their != "+":
@@ -136,5 +137,5 @@ def _is_text(text: str) -> bool:
 
 
 def _levels(topic_filter: str) -> list[str]:
-    """The levels of a filter. `/#` also means the level above it, which here is a topic that cannot exist."""
+    """Return the levels of a filter. `/#` becomes `/+/#`: the level above it would be an empty topic."""
     return ["", "+", "#"] if topic_filter == "/#" else topic_filter.split("/")

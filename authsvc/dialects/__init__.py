@@ -1,4 +1,4 @@
-"""The dialects that are spoken here. A new broker is a module beside these and a line in this list."""
+"""The list of dialects. A new broker needs a module in this package and a line in this list."""
 
 from authsvc.dialects import amqtt, emqx, emqx4, go_auth, jwt, nanomq, rabbitmq, vernemq
 

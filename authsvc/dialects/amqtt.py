@@ -1,7 +1,7 @@
 """aMQTT 0.11 and 0.12, plugins UserAuthHttpPlugin and TopicAuthHttpPlugin.
 
-It looks like go-auth and is not: the field is `client_id`, absent values are null or the text `None`, and in
-its `json` mode `ok` is tested for truth, so it must be a JSON boolean. A 204 makes the plugin raise.
+It differs from go-auth: the field is `client_id`, absent values are null or the text `None`, and its `json` mode tests
+the truth of `ok`, which so must be a JSON boolean. A 204 makes the plugin raise.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def parse_acl(request: Request) -> TopicQuestion:
     fields = request.fields
     acc = fields["acc"]
     action = ACC_IN_FORMS.get(acc) if request.is_form else ACC.get(acc) if type(acc) is int else None
-    if action is None:  # 0 is the plugin's word for an action it does not know
-        raise MalformedRequest("acc is none of 1, 2, 4")
+    if action is None:  # The plugin sends 0 for an unknown action.
+        raise MalformedRequest("acc is not one of 1, 2, 4")
     return TopicQuestion(fields.client("client_id"), action, [fields.text("topic")])
 
 
@@ -36,7 +36,7 @@ def render(_request: Request, verdict: Verdict) -> Reply:
 
 
 def fault(_request: Request) -> Reply:
-    """A 5xx is a deny in json mode, and no opinion (so no entry) in status mode."""
+    """Return a 5xx: a deny in json mode, and no decision (so no access) in status mode."""
     return UNAVAILABLE
 
 

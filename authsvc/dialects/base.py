@@ -1,4 +1,4 @@
-"""What all dialects share: the request as it came, its fields read strictly, the reply as it goes."""
+"""Types and parsing that all dialects share: the request, its strictly checked fields, the reply."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Headers = tuple[tuple[bytes, bytes], ...]
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = "text/plain; charset=utf-8"
-MAX_BODY = 512 * 1024  # MQTT strings hold 64 KiB, and JSON may write a byte in six
-# RabbitMQ may ask by GET, and a cache on the way would keep an allow. Answers to others say nothing of caches:
-# VerneMQ keeps an allow itself where it reads `max-age`.
+MAX_BODY = 512 * 1024  # An MQTT string holds 64 KiB, and JSON may need six bytes for one.
+# RabbitMQ may ask with GET, and an HTTP cache would store an allow. Other answers have no Cache-Control:
+# VerneMQ caches an allow if it reads `max-age`.
 CACHEABLE_METHODS = frozenset({"GET", "HEAD"})
-MAX_FIELDS = 64  # RabbitMQ sends the most, about a dozen
-# In the query beside the fields of a GET: the caller's token, and the response mode of go-auth.
+MAX_FIELDS = 64  # RabbitMQ sends the most, about a dozen.
+# Parameters of the query that are not fields: the caller's token, and the response mode of go-auth.
 CONTROL_PARAMETERS = frozenset({"k", "format"})
 
 
@@ -41,7 +41,7 @@ class once(Generic[T]):
 
 
 class Reply(NamedTuple):
-    """What goes back to the broker. *until*: the Unix time at which the same verdict reads otherwise."""
+    """The HTTP reply to the broker. *until*: the Unix time from which the same verdict has another reply."""
 
     status: int
     body: bytes
@@ -50,26 +50,27 @@ class Reply(NamedTuple):
 
 
 def json_reply(status: int, document: Mapping[str, object], until: float | None = None) -> Reply:
+    """Return a reply with *document* as its JSON body."""
     return Reply(status, json.dumps(document, separators=(",", ":")).encode(), JSON, until)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an operator configured of the dialects (settings AUTHSVC_*)."""
+    """The options of dialects that an operator can set (settings AUTHSVC_*)."""
 
     rabbitmq_vhost: str = "/"
     rabbitmq_exchange: str = "amq.topic"
-    emqx_rules_ttl: int = 3600  # seconds that EMQX may hold the rules of its connect answer
-    jwt_keys: tuple[Key, ...] = ()  # the first signs
+    emqx_rules_ttl: int = 3600  # Seconds that EMQX may cache the rules of a connect answer.
+    jwt_keys: tuple[Key, ...] = ()  # The first key signs.
 
 
 DEFAULT = Options()
 
 
 class Request:
-    """One question as it came over HTTP: *query* not yet decoded, *headers* as ASGI has them.
+    """One question as an HTTP request: *query* is not decoded, *headers* are in ASGI form.
 
-    A header that comes twice is joined, so two different proofs are none.
+    The values of a repeated header are joined, so two different tokens in it count as none.
     """
 
     def __init__(
@@ -93,12 +94,13 @@ class Request:
         self.path_token = path_token
         self.oversized = oversized
         self.options = options
-        self.caller_is_admitted = False  # the gateway sets it for a valid token
+        self.caller_is_admitted = False  # The gateway sets it for a valid token.
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, question={self.question!r}, peer={self.peer!r})"
 
     def header(self, name: bytes) -> str | None:
+        """Return the value of the header *name* (in lower case), or None."""
         value = self._values.get(name)
         return None if value is None else value.decode("latin-1")
 
@@ -106,7 +108,7 @@ class Request:
     def _values(self) -> dict[bytes, bytes]:
         values: dict[bytes, bytes] = {}
         for name, value in self.headers:
-            key = name.lower()  # ASGI: names should be, and need not be
+            key = name.lower()  # ASGI recommends lower case but does not require it.
             values[key] = b"%b,%b" % (values[key], value) if key in values else value
         return values
 
@@ -121,12 +123,12 @@ class Request:
 
     @once
     def parameters(self) -> list[tuple[str, str]]:
-        """The decoded query, in order. Raises MalformedRequest."""
+        """Return the decoded query, in order. Raise MalformedRequest."""
         return _form(self.query)
 
     @once
     def fields(self) -> Fields:
-        """The fields of the question, each of them once. Raises MalformedRequest."""
+        """Return the fields of the question. Raise MalformedRequest, also for a repeated field."""
         if self.oversized:
             raise MalformedRequest(f"the body is over {MAX_BODY} bytes")
         if self.method == "GET" and not self.body:
@@ -145,30 +147,30 @@ class Fields(dict[str, Any]):
         raise MalformedRequest(f"the field {name} is missing")
 
     def text(self, name: str) -> str:
+        """Return the field *name*. Raise MalformedRequest unless it is a text without NUL and surrogates."""
         value = self[name]
         if type(value) is not str:
-            raise MalformedRequest(f"the field {name} is no text")
+            raise MalformedRequest(f"the field {name} is not a text")
         if "\x00" in value:
             raise MalformedRequest(f"the field {name} holds a NUL")
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise MalformedRequest(f"the field {name} holds half a character")
+            raise MalformedRequest(f"the field {name} holds half a surrogate pair")
         return value
 
     def client(self, client_id: str) -> Client:
-        """The client, from `username` and the field that this dialect calls the client id."""
+        """Return the client from the field `username` and the field *client_id*."""
         value = self.text(client_id)
-        if not value:  # EMQX: an empty text is an absent value
+        if not value:  # EMQX sends an empty text for an absent value.
             raise MalformedRequest(f"the field {client_id} is empty")
         return Client(self.text("username"), value)
 
 
 class Dialect(NamedTuple):
-    """How one broker asks and what it understands. Each parser raises MalformedRequest for what is no question.
+    """The requests and replies of one broker. Parsers raise MalformedRequest for a request that is not a question.
 
-    *render* shows a verdict so that a deny reads as a deny whatever part this broker looks at; *fault* says
-    that we could not decide. *authorization_is_the_clients*: the Authorization header belongs to the MQTT
-    client (go-auth's JWT mode), so it proves nothing about the caller. *login* names the question that carries
-    a password.
+    *render* makes every part of the reply that this broker reads say the same; *fault* is the reply without a
+    decision. *authorization_is_the_clients*: the Authorization header is that of the MQTT client (JWT mode of
+    go-auth), so it does not authenticate the caller. *login* names the question that carries a password.
     """
 
     name: str
@@ -190,7 +192,7 @@ def _form(text: str) -> list[tuple[str, str]]:
     if not text:
         return []
     if "%" not in text and "+" not in text and text.isascii():
-        # Nothing to decode, as in most tokens: the same rules, in a tenth of the time.
+        # Without encoded characters, the usual case, the same rules take a tenth of the time.
         pairs = [part.partition("=") for part in text.split("&")]
         if len(pairs) > MAX_FIELDS or not all(separator for _, separator, _ in pairs):
             raise MalformedRequest("the form cannot be read")
@@ -199,7 +201,7 @@ def _form(text: str) -> list[tuple[str, str]]:
         return parse_qsl(
             text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FIELDS
         )
-    except ValueError as error:  # a field without `=`, too many fields, bytes that are not UTF-8
+    except ValueError as error:  # A field without `=`, too many fields, or bytes that are not UTF-8.
         raise MalformedRequest("the form cannot be read") from error
 
 
@@ -207,7 +209,7 @@ def _unique(pairs: Any) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for name, value in pairs:
         if name in seen:
-            raise MalformedRequest(f"the field {name[:64]} comes twice")
+            raise MalformedRequest(f"the field {name[:64]} is repeated")
         seen[name] = value
     return seen
 
@@ -216,7 +218,7 @@ def _no_constant(name: str) -> Any:
     raise MalformedRequest(f"{name} is not JSON")
 
 
-# orjson is faster but keeps the last of two equal keys without a word.
+# orjson is faster, but it silently keeps the last of two equal keys.
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
@@ -224,7 +226,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     try:
         document = _DECODER.decode(_utf8(body))
     except (ValueError, RecursionError) as error:
-        raise MalformedRequest("the body is no JSON") from error
+        raise MalformedRequest("the body is not JSON") from error
     if type(document) is not dict:
-        raise MalformedRequest("the body is no JSON object")
+        raise MalformedRequest("the body is not a JSON object")
     return document

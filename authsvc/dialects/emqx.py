@@ -1,7 +1,7 @@
 """EMQX 5 and 6, HTTP authenticator and HTTP authorizer.
 
-Only a 200 that says `deny` in words is a deny. Every other status means "ask the next one", and behind the
-last one stands `no_match`, which allowed until 6.0. Field names are the operator's; ours are in the how-to.
+Only a 200 with the result `deny` is a deny. For any other status EMQX asks its next source, and after the last one
+applies `no_match`, which was allow until 6.0. The operator configures the names of fields, as in the how-to.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from authsvc.core.grants import Rule
 from authsvc.dialects.base import Dialect, Reply, Request, json_reply
 
 ACTIONS = {"publish": Action.PUBLISH, "subscribe": Action.SUBSCRIBE}
-ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}  # EMQX 5.7.1; the opposite feel of mosquitto's numbers
+ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}  # EMQX 5.7.1. The numbers of mosquitto differ.
 
 ALLOWED = json_reply(200, {"result": "allow"})
 DENIED = json_reply(200, {"result": "deny"})
 UNAVAILABLE = json_reply(503, {"result": "ignore"})
-# `#` and `+` do not reach topics that begin with `$`, so the known trees are named.
+# `#` and `+` do not match topics that begin with `$`, so `$SYS/#` is listed too.
 NOTHING_ELSE: dict[str, object] = {"permission": "deny", "action": "all", "topics": ["#", "$SYS/#"]}
 
 
 def parse_authn(request: Request) -> LoginQuestion:
-    """Every value is a text; one that is absent arrives as an empty text, which is nobody's password."""
+    """Parse a login. All values are texts; an absent one is an empty text, which is never a valid password."""
     fields = request.fields
     return LoginQuestion(fields.client("clientid"), fields.text("password"), wants_rules=True)
 
 
 def parse_authz(request: Request) -> TopicQuestion:
-    """`action` is the word, `access` the number of older templates; both together must say the same."""
+    """Parse the word `action` or the number `access` of older templates; if both are there they must agree."""
     fields = request.fields
-    spoken = (("action", ACTIONS), ("access", ACCESS))
-    actions = {words.get(fields.text(name)) for name, words in spoken if name in fields}
+    formats = (("action", ACTIONS), ("access", ACCESS))
+    actions = {words.get(fields.text(name)) for name, words in formats if name in fields}
     action = actions.pop() if len(actions) == 1 else None
     if action is None:
-        raise MalformedRequest("action is none of publish, subscribe, and access none of 1, 2")
+        raise MalformedRequest("action is not publish or subscribe, and access is not 1 or 2")
     return TopicQuestion(fields.client("clientid"), action, [fields.text("topic")])
 
 
@@ -65,16 +65,16 @@ def render(request: Request, verdict: Verdict) -> Reply:
         answer["acl"] = acl
         end, until = end_of_rules(time.time(), request.options.emqx_rules_ttl)
         ends.append(end)
-    if ends:  # never null: EMQX would take it for a wrong value, and deny
+    if ends:  # Left out instead of null, which EMQX treats as a wrong value and denies.
         answer["expire_at"] = min(ends)
     return json_reply(200, answer, until)
 
 
 def end_of_rules(now: float, ttl: int) -> tuple[int, int]:
-    """Return the end of rules that EMQX may hold for *ttl* seconds, and the time until which that is the answer.
+    """Return the expiry of rules that EMQX may cache for *ttl* seconds, and the time until which it is the same.
 
-    Ends fall on whole minutes, so that logins within a minute have the same answer, which is kept in memory. For
-    a *ttl* below two minutes they fall on multiples of its half.
+    Expiries are whole minutes, so that logins within a minute have the same answer, which is cached. For a *ttl*
+    below two minutes they are multiples of half of it.
 
     >>> end_of_rules(1_000_000_030.5, 3_600), end_of_rules(1_000_000_030.5, 10)
     ((1000003620, 1000000080), (1000000040, 1000000035))
@@ -85,26 +85,25 @@ def end_of_rules(now: float, ttl: int) -> tuple[int, int]:
 
 
 def fault(request: Request) -> Reply:
-    """Authn: 503 is "not now". Authz: everything but a 200 would end in `no_match`, so it is a deny."""
+    """Return a 503 for authn. For authz return a deny: any status except 200 would end in `no_match`."""
     return DENIED if request.question == "authz" else UNAVAILABLE
 
 
 def expressed(rules: Sequence[Rule]) -> list[dict[str, object]] | None:
-    """*rules* as EMQX's `acl`, or None where its first-match evaluation would not mean the same.
+    """Return *rules* as the `acl` of EMQX, or None if its first-match evaluation would decide otherwise.
 
-    EMQX compares the words of a subscription with a rule as if they were plain levels, so a subscribe rule
-    with a wildcard allows filters that cover more than it. Exact topics, marked `eq`, do not.
+    EMQX compares the levels of a subscription with a rule as if they were plain text, so a subscribe rule with a
+    wildcard allows filters that cover more than the rule. Exact topics, marked `eq`, do not.
     """
-    rules = [
-        rule for rule in rules if not (rule.allow and topics.is_control(rule.filter))
-    ]  # as the authority
+    # The authority refuses $CONTROL whatever is granted.
+    rules = [rule for rule in rules if not (rule.allow and topics.is_control(rule.filter))]
     publish_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.PUBLISH)]
     subscribe_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.SUBSCRIBE)]
     publish = [rule.filter for rule in rules if rule.allow and rule.speaks_of(Action.PUBLISH)]
     subscribe = [rule.filter for rule in rules if rule.allow and rule.speaks_of(Action.SUBSCRIBE)]
-    spoken = [rule.filter for rule in rules]
-    if any("${" in text or text.startswith("eq ") for text in spoken):
-        return None  # EMQX would fill the first and cut the second
+    filters = [rule.filter for rule in rules]
+    if any("${" in text or text.startswith("eq ") for text in filters):
+        return None  # EMQX would fill `${` as a placeholder and cut off `eq `.
     if any(topics.has_wildcard(text) for text in subscribe):
         return None
     acl: list[dict[str, object]] = []

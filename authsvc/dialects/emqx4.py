@@ -1,7 +1,7 @@
 """EMQX 4.3 and 4.4, plugin emqx_auth_http.
 
-A 200 lets the client in whatever its body says (only the exact text `ignore` would pass the question on), and
-any other status keeps it out, so verdicts are statuses here. An absent name arrives as the text `undefined`.
+A 200 is an allow with any body except the exact text `ignore`, which passes the question on. Any other status is a
+deny, so the status is the verdict. An absent name is the text `undefined`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from authsvc.core.access import (
 )
 from authsvc.dialects.base import Dialect, Reply, Request, json_reply
 
-ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}  # the opposite feel of mosquitto's numbers
+ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}  # The numbers of mosquitto differ.
 
 ALLOWED = json_reply(200, {"result": "allow"})
 DENIED = json_reply(403, {"result": "deny"})
@@ -33,11 +33,11 @@ def parse_superuser(request: Request) -> SuperuserQuestion:
 
 
 def parse_acl(request: Request) -> TopicQuestion:
-    """One topic or filter a call; `$share/<group>/` and `$queue/` are taken off before."""
+    """Parse one topic or filter. EMQX has already removed `$share/<group>/` and `$queue/`."""
     fields = request.fields
     action = ACCESS.get(fields.text("access"))
     if action is None:
-        raise MalformedRequest("access is none of 1, 2")
+        raise MalformedRequest("access is not one of 1, 2")
     return TopicQuestion(fields.client("clientid"), action, [fields.text("topic")])
 
 
@@ -46,7 +46,7 @@ def render(_request: Request, verdict: Verdict) -> Reply:
 
 
 def fault(_request: Request) -> Reply:
-    """Denies too; only a service that is gone makes the broker ask its `acl_nomatch`."""
+    """Return a 503, which is a deny too. The broker applies `acl_nomatch` only if it gets no reply."""
     return UNAVAILABLE
 
 

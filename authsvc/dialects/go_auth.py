@@ -1,7 +1,7 @@
 """Mosquitto with mosquitto-go-auth 3.0, `http` backend.
 
-In `status` mode any 2xx lets the client in and any 4xx keeps it out; in `json` mode `ok` decides; in `text`
-mode only the two bytes `ok` do. So status and body always say the same. A 5xx is an error: it disconnects.
+In `status` mode any 2xx is an allow and any 4xx a deny; in `json` mode `ok` decides; in `text` mode only the body `ok`
+is an allow. So status and body always agree. A 5xx is an error: it disconnects the client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from authsvc.core.access import (
 )
 from authsvc.dialects.base import TEXT, Dialect, Reply, Request, json_reply
 
-# 3 (read and write) and 8 (unsubscribe) exist in mosquitto and are never handed to this plugin.
+# Mosquitto also has 3 (read and write) and 8 (unsubscribe), but never passes them to this plugin.
 ACC = {1: Action.RECEIVE, 2: Action.PUBLISH, 4: Action.SUBSCRIBE}
 ACC_IN_FORMS = {str(number): action for number, action in ACC.items()}
 
@@ -35,7 +35,7 @@ def parse_user(request: Request) -> LoginQuestion:
 
 
 def parse_superuser(request: Request) -> SuperuserQuestion:
-    """This call carries the username and nothing else."""
+    """Parse a superuser call, which carries the username only."""
     return SuperuserQuestion(Client(request.fields.text("username"), None))
 
 
@@ -45,15 +45,16 @@ def parse_acl(request: Request) -> TopicQuestion:
 
 
 def parse_acc(request: Request) -> Action:
+    """Return the action of the field `acc`. Raise MalformedRequest."""
     acc = request.fields["acc"]
     action = ACC_IN_FORMS.get(acc) if request.is_form else ACC.get(acc) if type(acc) is int else None
-    if action is None:  # also for true, 2.0 and "2" in JSON
-        raise MalformedRequest("acc is none of 1, 2, 4")
+    if action is None:  # Also for true, 2.0 and "2" in JSON.
+        raise MalformedRequest("acc is not one of 1, 2, 4")
     return action
 
 
 def render(request: Request, verdict: Verdict) -> Reply:
-    """What was decided never shows: unknown and wrong look the same. The reason is for explain."""
+    """Return an allow or a deny without its reason: an unknown name and a wrong password look the same."""
     if _is_text(request):
         return ALLOWED_TEXT if verdict.allowed else DENIED_TEXT
     return ALLOWED if verdict.allowed else DENIED
@@ -64,7 +65,7 @@ def fault(request: Request) -> Reply:
 
 
 def _is_text(request: Request) -> bool:
-    """The broker's response mode is part of the URL that its operator configured: `?format=text`."""
+    """Return whether the URL that the operator configured selects the `text` mode: `?format=text`."""
     return "format=text" in request.query.split("&")
 
 

@@ -1,7 +1,7 @@
-"""Mosquitto with mosquitto-go-auth 3.0, `jwt` backend in remote mode: the MQTT username is a token of ours.
+"""Mosquitto with mosquitto-go-auth 3.0, `jwt` backend in remote mode: the MQTT username is a token of this service.
 
 The plugin sends it as `Authorization: Bearer`, and the body of the user and superuser calls is `null` or empty.
-Who asks is taken from the verified token alone. Replies are those of go-auth's http backend.
+The verified token alone identifies the client. Replies are those of the http backend of go-auth.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EMPTY_BODIES = (b"", b"null")
 
 
 def parse_user(request: Request) -> ResourceQuestion:
-    """The plugin sends no client id here in any mode; the acl calls bring it, and bind it."""
+    """Parse a user call. It has no client id in any mode; acl calls have one, and it is checked there."""
     return ResourceQuestion(_client(request), "connection", shared=True)
 
 
@@ -40,16 +40,16 @@ def parse_acl(request: Request) -> TopicQuestion:
 
 
 def _client(request: Request) -> Client:
-    """Who the token says. A username in the body (`jwt_parse_token`) must say the same."""
+    """Return the client that the token names. A username in the body (`jwt_parse_token`) must be the same."""
     scheme, _, token = (request.header(b"authorization") or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise InvalidToken("there is no token")
     claims, end = tokens.verify_with_end(token.strip(), request.options.jwt_keys)
     in_query = request.method == "GET" and not request.body
-    names_nobody = request.body.strip() in EMPTY_BODIES and not request.oversized and not in_query
-    fields = Fields() if names_nobody else request.fields
+    has_no_fields = request.body.strip() in EMPTY_BODIES and not request.oversized and not in_query
+    fields = Fields() if has_no_fields else request.fields
     if "username" in fields and fields.text("username") != claims.username:
-        raise MalformedRequest("the body names somebody else than the token")
+        raise MalformedRequest("the body has another username than the token")
     return Client(claims.username, None, claims.version, end)
 
 

@@ -1,7 +1,7 @@
 """NanoMQ 0.21 to 0.25 and EMQX Edge. Status 200 is an allow, everything else a deny; the body is not read.
 
-All filters of one SUBSCRIBE arrive joined by commas in one `topic`, and the answer holds for all of them.
-Before 0.25.2 a client could inject fields through its name, so a field that comes twice is a deny.
+All filters of one SUBSCRIBE come in one `topic`, joined by commas, and the answer applies to all of them.
+Before 0.25.2 a client could inject fields through its name, so a repeated field is a deny.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from authsvc.core.access import (
 from authsvc.dialects.base import Dialect, Reply, Request, json_reply
 
 ACCESS = {"1": Action.SUBSCRIBE, "2": Action.PUBLISH}
-MAX_FILTERS = 1_000  # in one SUBSCRIBE
+MAX_FILTERS = 1_000  # Filters in one SUBSCRIBE.
 
 ALLOWED = json_reply(200, {"result": "allow"})
 DENIED = json_reply(403, {"result": "deny"})
@@ -34,11 +34,11 @@ def parse_superuser(request: Request) -> SuperuserQuestion:
 
 
 def parse_acl(request: Request) -> TopicQuestion:
-    """A comma is legal in a topic, but here it always parts two: every part must be allowed."""
+    """Parse topics. A comma is legal in a topic, but here it always separates two: each part must be allowed."""
     fields = request.fields
     action = ACCESS.get(fields.text("access"))
     if action is None:
-        raise MalformedRequest("access is none of 1, 2")
+        raise MalformedRequest("access is not one of 1, 2")
     topics = fields.text("topic").split(",")
     if len(topics) > MAX_FILTERS:
         raise MalformedRequest(f"more than {MAX_FILTERS} filters")

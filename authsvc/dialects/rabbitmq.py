@@ -1,8 +1,8 @@
 """RabbitMQ 3.10 to 4.3 with rabbitmq_auth_backend_http and rabbitmq_mqtt.
 
-Always 200 and one word: any other status is an error, and `allowed` would be an allow with the tag `ed`.
-Topics arrive as routing keys: `/` became `.`, `+` became `*`. A `.` or `*` of the original cannot be told
-apart, which is why identifiers here hold neither.
+Replies are always 200 and one word: any other status is an error, and `allowed` would be an allow with the tag `ed`.
+Topics come as routing keys: `/` became `.`, `+` became `*`. A `.` or `*` of the original looks the same, so
+identifiers here contain neither.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PERMISSIONS = frozenset({"configure", "write", "read"})
 
 def parse_user(request: Request) -> LoginQuestion:
     fields = request.fields
-    if "vhost" in fields:  # logins of the management plugin name none
+    if "vhost" in fields:  # Logins of the management plugin have none.
         _check_vhost(request)
     return LoginQuestion(_client(fields), fields.text("password"))
 
@@ -41,13 +41,13 @@ def parse_vhost(request: Request) -> ResourceQuestion:
 
 
 def parse_resource(request: Request) -> ResourceQuestion:
-    """A device uses the one exchange, and the queues that the MQTT plugin names after its client id."""
+    """Parse a resource call. Clients use one exchange, and the queues that the MQTT plugin names by client id."""
     fields = request.fields
     _check_vhost(request)
     client = _client(fields)
     kind, name, permission = fields.text("resource"), fields.text("name"), fields.text("permission")
     if permission not in PERMISSIONS:
-        raise MalformedRequest("permission is none of configure, write, read")
+        raise MalformedRequest("permission is not one of configure, write, read")
     if kind == "exchange":
         shared = name == request.options.rabbitmq_exchange and permission != "configure"
     else:
@@ -64,7 +64,7 @@ def parse_topic(request: Request) -> TopicQuestion:
         raise Refused(f"{fields.text('name')} is not the exchange of MQTT")
     action = ACTIONS.get(fields.text("permission"))
     if action is None:
-        raise MalformedRequest("permission is none of write, read")
+        raise MalformedRequest("permission is not one of write, read")
     return TopicQuestion(_client(fields), action, [_topic(fields.text("routing_key"))])
 
 
@@ -77,7 +77,7 @@ def fault(_request: Request) -> Reply:
 
 
 def _client(fields: Fields) -> Client:
-    """RabbitMQ repeats both names in `variable_map`; older 3.x releases, and AMQP, send no client id."""
+    """Return the client. RabbitMQ repeats both names in `variable_map`; older 3.x and AMQP send no client id."""
     username = fields.text("username")
     client_ids = [fields.text(n) for n in ("client_id", "variable_map.client_id") if n in fields]
     if fields.get("variable_map.username", username) != username or len(set(client_ids)) > 1:
@@ -86,7 +86,7 @@ def _client(fields: Fields) -> Client:
 
 
 def _check_vhost(request: Request) -> None:
-    """A client chooses its vhost by a username `vhost:name`, so it is checked in every call."""
+    """Raise Refused for another vhost. A username `vhost:name` selects one, so every call is checked."""
     vhost = request.fields.text("vhost")
     if vhost != request.options.rabbitmq_vhost:
         raise Refused(f"{vhost} is not the virtual host of MQTT")
@@ -100,14 +100,14 @@ def _queues(client_id: str | None) -> tuple[str, ...]:
 
 
 def _topic(routing_key: str) -> str:
-    """The MQTT topic or filter that a routing key came from.
+    """Return the MQTT topic or filter of a routing key.
 
     >>> _topic("things.weatherstation.*.cmd"), _topic("things.#")
     ('things/weatherstation/+/cmd', 'things/#')
     """
     words = routing_key.split(".")
     if "/" in routing_key or "+" in routing_key or any("*" in word and word != "*" for word in words):
-        raise MalformedRequest("the routing key came from no MQTT topic")
+        raise MalformedRequest("the routing key is not that of an MQTT topic")
     return "/".join("+" if word == "*" else word for word in words)
 
 

@@ -1,7 +1,7 @@
 """VerneMQ 1.x and 2.x webhooks, the three hooks and their MQTT 5 twins (`_m5`).
 
-Only a 200 with an object that it knows is an answer; a text such as `deny` crashes the session. A deny is an
-error object. No `max-age` is ever sent: it would keep an allow alive after a revocation.
+Only a 200 with one of its JSON objects is an answer; a text such as `deny` crashes the session. A deny is an error
+object. `max-age` is never sent: VerneMQ would cache an allow beyond a revocation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from authsvc.core.access import Action, LoginQuestion, MalformedRequest, Reason,
 from authsvc.dialects.base import Dialect, Reply, Request, json_reply
 
 HOOKS = {"register": "auth_on_register", "publish": "auth_on_publish", "subscribe": "auth_on_subscribe"}
-DENIED_V3, DENIED_V5 = 128, 135  # in place of a granted QoS: SUBACK failure, not authorized
+DENIED_V3, DENIED_V5 = 128, 135  # In place of a granted QoS: SUBACK failure, not authorized.
 MAX_FILTERS = 1_000
 
 ALLOWED = json_reply(200, {"result": "ok"})
@@ -33,7 +33,7 @@ def parse_publish(request: Request) -> TopicQuestion:
 
 
 def parse_subscribe(request: Request) -> TopicQuestion:
-    """All filters of one SUBSCRIBE, each answered for itself. An empty list would be read as "allow all"."""
+    """Parse all filters of one SUBSCRIBE; each gets its own answer. VerneMQ reads an empty list as "allow all"."""
     fields = _fields(request)
     wanted = [entry["topic"] for entry in _entries(fields["topics"])]
     return TopicQuestion(fields.client("client_id"), Action.SUBSCRIBE, wanted)
@@ -54,7 +54,7 @@ def fault(_request: Request) -> Reply:
 
 
 def _each(request: Request, verdict: Verdict) -> Reply:
-    """Some filters are granted: all of them go back, in the order they came, each with its QoS or refusal."""
+    """Return the reply if some filters are granted: all filters in their order, each with its QoS or refusal."""
     is_v5 = (request.header(b"vernemq-hook") or "").endswith("_m5")
     refused = DENIED_V5 if is_v5 else DENIED_V3
     topics = [
@@ -66,23 +66,23 @@ def _each(request: Request, verdict: Verdict) -> Reply:
 
 
 def _fields(request: Request) -> Any:
-    """The fields, once the header names the hook of this URL; one that disagrees is a wrong configuration."""
+    """Return the fields. Raise MalformedRequest if the header names another hook than the URL, a misconfiguration."""
     hook = (request.header(b"vernemq-hook") or "").removesuffix("_m5")
     if hook != HOOKS[request.question]:
         raise MalformedRequest("the header vernemq-hook names another hook")
     if request.is_form:
-        raise MalformedRequest("a webhook is JSON")
+        raise MalformedRequest("a webhook must be JSON")
     return request.fields
 
 
 def _entries(topics: Any) -> list[dict[str, Any]]:
     if type(topics) is not list or not 0 < len(topics) <= MAX_FILTERS:
-        raise MalformedRequest(f"topics is no list of 1 to {MAX_FILTERS} filters")
+        raise MalformedRequest(f"topics is not a list of 1 to {MAX_FILTERS} filters")
     for entry in topics:
         if type(entry) is not dict or type(entry.get("topic")) is not str:
-            raise MalformedRequest("a filter is no object with a topic")
+            raise MalformedRequest("a filter is not an object with a topic")
         if type(entry.get("qos")) is not int or entry["qos"] not in (0, 1, 2):
-            raise MalformedRequest("a filter has no QoS of 0, 1 or 2")
+            raise MalformedRequest("a filter does not have a QoS of 0, 1 or 2")
     return topics
 
 

@@ -1,7 +1,7 @@
-"""Whether what was read is still so: SQLite is asked each time, PostgreSQL tells.
+"""Notice changes of the database: SQLite is queried for each turn of the loop, PostgreSQL sends notifications.
 
-On PostgreSQL triggers (`authsvc.freshness.triggers`) notify the channel CHANNEL of every change that decides: a JSON
-list of the names that it concerns, `*` for everything. One connection of each process listens.
+On PostgreSQL triggers (`authsvc.freshness.triggers`) notify the channel CHANNEL of every change that can affect a
+decision: a JSON list of names, or `*` for everything. One connection of each process listens.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from authsvc.freshness.triggers import CHANNEL
 
 log = structlog.get_logger(__name__)
 
-BEAT = 0.4  # seconds between two proofs that the listening connection lives
-BEAT_SECONDS = 0.5  # that a proof may take
-BOUND = 1.0  # seconds after which memory is not believed without a new proof
-PAUSE = 0.5  # seconds before the next attempt to listen
+BEAT = 0.4  # Seconds between two checks of the listening connection.
+BEAT_SECONDS = 0.5  # Time-out of a check.
+BOUND = 1.0  # Seconds after a check until caches are not used without a new one.
+PAUSE = 0.5  # Seconds before the next attempt to listen.
 
 
 class _Turn(threading.local):
-    """The stamp of this turn of the event loop, and which loop."""
+    """The stamp of this turn of the event loop, and the loop."""
 
     stamp: Stamp | None = None
     loop: asyncio.AbstractEventLoop | None = None
@@ -48,11 +48,11 @@ _turn = _Turn()
 
 
 def stamp() -> Stamp | None:
-    """What stands for "nothing changed since"; None when nobody can say, so that everything is read.
+    """Return a stamp, which is equal while nothing has changed; None if changes are not noticed and all must be read.
 
-    Asked of SQLite once in a turn of the event loop. All questions of a turn were received before its first is
-    answered, and the end of the turn is queued before those that come later: none is answered by an older stamp
-    than itself. Raises sqlite3.Error when the SQLite database is not there.
+    SQLite is queried once in a turn of the event loop. All questions of a turn were received before the first one is
+    answered, and the end of the turn is queued before later questions. So the stamp is never older than the question.
+    Raise sqlite3.Error if the SQLite database is missing.
     """
     if _listener is not None:
         return _listener.stamp()
@@ -69,7 +69,7 @@ def stamp() -> Stamp | None:
 
 
 def reason() -> str:
-    """Why nothing is believed without reading it, in a sentence; empty when changes are noticed."""
+    """Return a sentence that says why caches are not used; empty if changes are noticed."""
     if reader.is_sqlite(connections.settings["default"]["ENGINE"]):
         return ""
     if _listener is None:
@@ -78,14 +78,14 @@ def reason() -> str:
 
 
 def start() -> None:
-    """Listen from now on in the running event loop, which has to keep running. On SQLite there is no need."""
+    """Start to listen in the running event loop, which must keep running. Do nothing on SQLite."""
     global _listener
     if _listener is None and reader.is_postgresql(connections.settings["default"]["ENGINE"]):
         _listener = ChangeListener()
 
 
 async def stop() -> None:
-    """Stop listening; everything is read again from now on."""
+    """Stop listening. From now on every question reads the database."""
     global _listener
     listener, _listener = _listener, None
     if listener is not None:
@@ -93,11 +93,11 @@ async def stop() -> None:
 
 
 class NotListening(AuthsvcError):
-    """The connection cannot be relied on to hear of every change."""
+    """The connection may miss notifications."""
 
 
 class ChangeListener:
-    """Keeps one connection listening, and knows until when its silence means that nothing changed."""
+    """A task that keeps one connection listening, and the time until which no notification means no change."""
 
     def __init__(self) -> None:
         self.reason = "Not listening for changes yet."
@@ -108,9 +108,11 @@ class ChangeListener:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="authsvc changes")
 
     def stamp(self) -> Stamp | None:
+        """Return the stamp of the listening session, or None if its last check is too old."""
         return self._session if time.monotonic() < self._valid_until else None
 
     async def stop(self) -> None:
+        """Cancel the task and wait for its end."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -128,7 +130,7 @@ class ChangeListener:
                 self.reason = f"Listening for changes failed ({type(error).__name__})."
             finally:
                 self._invalidate()
-            if self.reason != reported:  # once, not twice a second through a long outage
+            if self.reason != reported:  # Logged once, not twice a second in a long outage.
                 log.warning("changes.deaf", reason=self.reason, error=failure)
                 reported = self.reason
             await asyncio.sleep(PAUSE)
@@ -138,32 +140,32 @@ class ChangeListener:
         self._valid_until = 0.0
 
     async def _listen(self) -> None:
-        """Listen until something is wrong, which is raised."""
+        """Listen until an error, and raise it."""
         connection = await reader.in_time(_connect(), reader.CONNECT_TIMEOUT)
         try:
             await self._prepare(connection)
             while True:
                 since = time.monotonic()
                 found = await reader.in_time(_check(connection), BEAT_SECONDS)
-                await self._receive(connection, 0)  # all that came before the proof
+                await self._receive(connection, 0)  # All notifications from before the check.
                 if self._session is None or found != self._found:
                     self._begin(found)
                 self._valid_until = since + BOUND
                 await self._receive(connection, BEAT)
         except DatabaseAway:
-            raise  # the connection is closed by what was left behind on it
+            raise  # The abandoned task closes the connection.
         except BaseException:
             connection.pgconn.finish()
             raise
 
     def _begin(self, found: str) -> None:
-        """What was not heard until now may have changed, and that includes what is answered in an outage."""
+        """Start a new session. Changes before it may have been missed, so all caches are cleared."""
         read_cache.invalidate(None)
         self._session, self._found = object(), found
         log.info("changes.listening")
 
     async def _prepare(self, connection: psycopg.AsyncConnection[Row]) -> None:
-        """Listen, and prove that what is sent over DATABASE_URL is heard here: the same database, no pooler."""
+        """Listen, and check that a notification over DATABASE_URL arrives: same database, no pooler."""
         await reader.in_time(reader.rows(connection, f"LISTEN {CHANNEL}"), BEAT_SECONDS)
         proof = json.dumps([f"proof {time.time_ns()} {id(self)}"])
         await reader.fetch("SELECT pg_notify(%s, %s)", [CHANNEL, proof])
@@ -171,7 +173,7 @@ class ChangeListener:
         end = time.monotonic() + BEAT_SECONDS
         while self._proof is not None:
             if time.monotonic() > end:
-                raise NotListening("What is sent over DATABASE_URL is not heard over AUTHSVC_LISTEN_DSN.")
+                raise NotListening("Notifications over DATABASE_URL do not arrive over AUTHSVC_LISTEN_DSN.")
             await self._receive(connection, 0.05)
 
     async def _receive(self, connection: psycopg.AsyncConnection[Row], seconds: float) -> None:
@@ -197,19 +199,17 @@ async def _connect() -> psycopg.AsyncConnection[Row]:
 
 
 async def _check(connection: psycopg.AsyncConnection[Row]) -> str:
-    """Return what identifies the triggers. Raise NotListening unless *connection* listens, in a own session, to all."""
+    """Return a text that identifies the triggers. Raise NotListening if *connection* may miss a notification."""
     [(backend, listening, missing, found)] = await reader.rows(connection, triggers.PROOF, triggers.wanted())
     if backend != connection.info.backend_pid or not listening:
-        raise NotListening(
-            "Changes are not heard through a pooler; set AUTHSVC_LISTEN_DSN to the server itself."
-        )
+        raise NotListening("A pooler blocks notifications; set AUTHSVC_LISTEN_DSN to the server itself.")
     if missing:
         raise NotListening(f"The trigger {missing[0]} is missing; run manage.py migrate.")
     return str(found)
 
 
 def _names(payload: str) -> list[str | None]:
-    """The names that a notification speaks of; everything for what is no list of them. A null is nobody's."""
+    """Return the names in a notification, without nulls; [None], for everything, if it is not a list of names."""
     try:
         found: Any = json.loads(payload)
     except ValueError:
@@ -229,7 +229,7 @@ _listener: ChangeListener | None = None
 
 
 def _after_fork() -> None:
-    """A child has no thread that runs the loop of this listener: it reads until it starts its own."""
+    """Drop the listener in a child process, where its loop does not run. The child reads until it starts its own."""
     global _listener
     _listener = None
 

@@ -1,7 +1,7 @@
 """A bounded cache of database reads, invalidated by name when the database reports a change.
 
-A *stamp* (`authsvc.freshness.changes`) stands for a time in which no change went unnoticed. What was read under the
-stamp of the question that asks is as true as another read would be; under None nothing is.
+A *stamp* (`authsvc.freshness.changes`) identifies a time in which all changes are noticed. A value read under the stamp
+of the present question is as valid as another read. Under the stamp None no cached value is.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _all: weakref.WeakSet[ReadCache[Any]] = weakref.WeakSet()
 
 
 class Counts:
-    """What all memories of this process did since it started, for /metrics and /readyz.
+    """Counters of all read caches of this process since it started, for /metrics and /readyz.
 
-    *invalidated* counts the changes that were notified: while it stays, what was true under a stamp still is.
+    *invalidated* counts notified changes: while it is equal, values read under a stamp are still valid.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class _Entry(Generic[T]):
 
 
 class _Fill:
-    """A read under way. A change that arrives meanwhile spoils it: which of both it saw nobody knows."""
+    """A running read. A change in that time spoils it: the read may have seen the old row or the new one."""
 
     __slots__ = ("name", "spoiled")
 
@@ -55,7 +55,7 @@ class _Fill:
 
 
 class ReadCache(Generic[T]):
-    """The values of an asynchronous *read* by name. None, "there is no such thing", is never kept."""
+    """A cache of the values that an asynchronous *read* returns by name. None ("does not exist") is never cached."""
 
     def __init__(self, read: Callable[[str], Awaitable[T | None]]) -> None:
         self._read = read
@@ -67,7 +67,7 @@ class ReadCache(Generic[T]):
         return len(self._entries)
 
     def peek(self, name: str, stamp: Stamp | None) -> T | None:
-        """The value of *name* as it is now, if memory can tell."""
+        """Return the cached value of *name* if it is valid, or None."""
         entry = self._entries.get(name)
         if entry is None or stamp is None or entry.stamp != stamp:
             return None
@@ -78,14 +78,14 @@ class ReadCache(Generic[T]):
         return entry.value
 
     async def get(self, name: str, stamp: Stamp | None) -> T | None:
-        """The value of *name* as it is now, from memory or read."""
+        """Return the value of *name*, from the cache or the database."""
         value = self.peek(name, stamp)
         return await self.read(name, stamp) if value is None else value
 
     async def read(self, name: str, stamp: Stamp | None) -> T | None:
-        """The value of *name* as the database has it; what was read lately when the database is away.
+        """Return the value of *name* from the database, or a stale one from the cache while the database is down.
 
-        Raises what *read* raises, DatabaseAway when nothing was read within AUTHSVC_STALE_SECONDS.
+        Raise errors of *read*, and DatabaseAway if no value was read within AUTHSVC_STALE_SECONDS.
         """
         fill = _Fill(name)
         self._fills.add(fill)
@@ -108,7 +108,7 @@ class ReadCache(Generic[T]):
         return value
 
     def invalidate(self, name: str | None) -> None:
-        """Drop the value of *name*, or all values (None), and the reads of it that are under way."""
+        """Drop the value of *name*, or all values (None), and spoil its running reads."""
         if name is None:
             self._entries.clear()
         else:
@@ -118,22 +118,22 @@ class ReadCache(Generic[T]):
                 fill.spoiled = True
 
     def _stale(self, name: str) -> T:
-        """What was read of *name* less than AUTHSVC_STALE_SECONDS ago, by a process that hears of changes.
+        """Return a value of *name* that was read less than AUTHSVC_STALE_SECONDS ago under a stamp.
 
-        Raises DatabaseAway: nothing was.
+        Raise DatabaseAway if there is none.
         """
         entry = self._entries.get(name)
         if entry is None or entry.stamp is None or time.monotonic() - entry.read_at >= limits().stale_seconds:
-            raise DatabaseAway(f"nothing was read within {limits().stale_seconds} s")
+            raise DatabaseAway(f"no value was read within {limits().stale_seconds} s")
         counts.stale += 1
         return entry.value
 
 
 def invalidate(name: str | None) -> None:
-    """Drop *name*, or everything (None), from all memories of this process."""
+    """Drop *name*, or everything (None), from all read caches of this process."""
     counts.invalidated += 1
-    for memory in _all:
-        memory.invalidate(name)
+    for cache in _all:
+        cache.invalidate(name)
 
 
 @caches.register

@@ -1,7 +1,7 @@
-"""Single reads outside the ORM: what the authorization path asks the database, in microseconds.
+"""Single queries outside the ORM, for the authorization path, in microseconds.
 
-Django's ORM costs 100 us and more a query and may not be used from a coroutine. These reads go over a
-connection of their own, in autocommit, to the database that Django calls `default`.
+Django's ORM costs 100 us and more per query and must not be used in a coroutine. These queries use their own
+connection, in autocommit, to the database `default` of Django.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from authsvc.freshness import wal_index
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-CONNECT_TIMEOUT = 2  # seconds for the connection that hears of changes; no broker waits for it
-READ_SECONDS = 0.8  # for one read, a new connection included; mosquitto waits 1 s for the answer
-# In OPTIONS for Django, not for libpq.
+CONNECT_TIMEOUT = 2  # Seconds for the listening connection; no broker waits for it.
+READ_SECONDS = 0.8  # For one query, including a new connection; mosquitto waits 1 s for the answer.
+# Keys of OPTIONS that are for Django, not for libpq.
 OF_DJANGO = frozenset({"assume_role", "isolation_level", "pool", "server_side_binding"})
-ATTEMPTS = 3  # to open an SQLite database whose files stay the same meanwhile
-LOG_SECONDS = 0.1  # between two looks at the log of SQLite while nothing is committed
-RETRY_PAUSE = 0.5  # seconds without another attempt after the database did not answer
+ATTEMPTS = 3  # Attempts to open an SQLite database while its files are being replaced.
+LOG_SECONDS = 0.1  # Between two checks of the log of SQLite while nothing is committed.
+RETRY_PAUSE = 0.5  # Back-off in seconds after the database did not answer.
 _serials = count(1)
 _pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PostgreSQL] = weakref.WeakKeyDictionary()
 
 
 class DatabaseAway(AuthsvcError):
-    """PostgreSQL refused, broke off, or did not answer in time. What it would have said is not known."""
+    """PostgreSQL refused or closed the connection, or did not answer in time."""
 
 
 async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-    """All rows of *sql* (placeholders are `%s`). Raises DatabaseAway, or what the driver raises."""
-    config = connections.settings["default"]  # the same dict that the ORM's connection holds
+    """Return all rows of *sql* (placeholders are `%s`). Raise DatabaseAway, or errors of the driver."""
+    config = connections.settings["default"]  # The same dict as in the ORM's connection.
     if is_sqlite(config["ENGINE"]):
         return _sqlite(config["NAME"]).fetch(sql, parameters)
     if is_postgresql(config["ENGINE"]):
@@ -61,9 +61,9 @@ async def fetch(sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
 
 
 def sqlite_version(name: str | Path) -> tuple[int, int]:
-    """Return another pair after each commit to the SQLite database *name*, by whatever program; about 4 us.
+    """Return a pair that changes with each commit to the SQLite database *name*, by any program; about 4 us.
 
-    Raises sqlite3.Error when the database is not there.
+    Raise sqlite3.Error if the database is missing.
     """
     held = _held.sqlite
     if held is None or held.closed or held.name is not name:
@@ -72,23 +72,24 @@ def sqlite_version(name: str | Path) -> tuple[int, int]:
 
 
 def sqlite_file() -> Hashable:
-    """Return what identifies the file that this thread reads; None where it reads no SQLite."""
+    """Return the identity of the SQLite files that this thread reads, or None if it reads none."""
     return None if _held.sqlite is None else _held.sqlite.file
 
 
 @cache
 def is_sqlite(engine: str) -> bool:
-    """By the engine's name, so that SpatiaLite, PostGIS and instrumented engines count too."""
+    """Return whether *engine* is SQLite by its name, so that SpatiaLite and instrumented engines count too."""
     return "sqlite" in engine or "spatialite" in engine
 
 
 @cache
 def is_postgresql(engine: str) -> bool:
+    """Return whether *engine* is PostgreSQL by its name, so that PostGIS counts too."""
     return "postg" in engine
 
 
 async def close() -> None:
-    """Let go of the connections of this thread and of the running event loop."""
+    """Close the connections of this thread and of the running event loop."""
     if _held.sqlite is not None:
         _held.sqlite.close()
         _held.sqlite = None
@@ -98,7 +99,7 @@ async def close() -> None:
 
 
 def moment(value: Any) -> float | None:
-    """A timestamp column as Unix seconds: SQLite holds text, PostgreSQL gives a datetime."""
+    """Return a timestamp column as Unix seconds. SQLite returns text, PostgreSQL a datetime."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -107,7 +108,7 @@ def moment(value: Any) -> float | None:
 
 
 def connection_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """What libpq is told: all that DATABASE_URL says (TLS, service, ...), and our own limits."""
+    """Return the arguments for libpq: all parts of DATABASE_URL (TLS, service, ...), and our own limits."""
     options = {name: v for name, v in config.get("OPTIONS", {}).items() if name not in OF_DJANGO}
     return {
         "connect_timeout": CONNECT_TIMEOUT,
@@ -123,10 +124,10 @@ def connection_arguments(config: dict[str, Any]) -> dict[str, Any]:
 
 
 async def in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """The result of *work*; DatabaseAway after *seconds*.
+    """Return the result of *work*. Raise DatabaseAway after *seconds*.
 
-    The work is left behind then and ends by itself: psycopg waits for the server even when it is cancelled, and
-    a server that stopped answering does not answer that either.
+    The work is abandoned then and ends later: psycopg waits for the server even when it is cancelled, and a server
+    that hangs does not answer the cancellation either.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -144,10 +145,12 @@ _abandoned: set[asyncio.Future[Any]] = set()
 
 
 def _abandon(task: asyncio.Future[Any]) -> None:
+    """Cancel *task* without waiting for it, and keep a reference to it until it ends."""
+
     def done(task: asyncio.Future[Any]) -> None:
         _abandoned.discard(task)
         if not task.cancelled():
-            task.exception()  # the asker was told; asyncio would log it as never retrieved
+            task.exception()  # Retrieved, because asyncio would log it otherwise.
 
     _abandoned.add(task)
     task.add_done_callback(done)
@@ -172,7 +175,7 @@ _inherited: list[object] = []
 
 
 def _after_fork() -> None:
-    """A child opens its own. What it inherited stays open and untouched: closing it would end it for the parent."""
+    """Drop the connections in a child process without closing them, which would end them for the parent."""
     _inherited.append((_held.sqlite, dict(_pools)))
     _held.sqlite = None
     _pools.clear()
@@ -182,7 +185,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class _SQLite:
-    """The connection of one thread. It reads without a thread: an indexed read takes less time than a switch."""
+    """The connection of one thread. It reads in that thread: an indexed read takes less time than a switch."""
 
     def __init__(self, name: str | Path, before: _Files | None = None) -> None:
         """Open the database. *before* are the files of the connection that was closed for this one."""
@@ -190,27 +193,27 @@ class _SQLite:
         self.closed = False
         self._serial = next(_serials)
         in_uri = str(name).startswith("file:")
-        # A URI may name no file, such as a shared database in memory: nothing is known of it then.
+        # A URI may name no file (a shared in-memory database); its identity is then None.
         path = unquote(urlsplit(str(name)).path) if in_uri else str(name)
         self._uri = str(name) if in_uri else f"{Path(name).absolute().as_uri()}?mode=ro"
-        beside = os.path.realpath(path)  # SQLite puts its log beside the file that a symlink leads to
+        beside = os.path.realpath(path)  # SQLite puts its log beside the target of a symlink.
         self._path, self._log, self._shared = path, f"{beside}-wal", f"{beside}-shm"
         self._connection = self._open(before)
-        self._count = self._connection.cursor().execute  # a cursor of its own, which keeps its statement
+        self._count = self._connection.cursor().execute  # A separate cursor keeps its prepared statement.
         self._commits, self._look_at = -1, 0.0
         self._header = wal_index.header(self._shared) if self._has_log else None
-        self._seen = b""  # the header at the last count
+        self._seen = b""  # The header at the last count.
 
     @property
     def file(self) -> Hashable:
-        """What is another value once another file took the place of one of its files."""
+        """The identity of the files, which changes when one of them is replaced."""
         return self._files, self._log_inode
 
     def _open(self, before: _Files | None) -> sqlite3.Connection:
-        """Return a connection to the files that are there, and note their identity.
+        """Return a connection to the present files, and store their identity.
 
-        Raises sqlite3.OperationalError if this process holds a log open that was removed: SQLite shares it among
-        all connections of a process, so commits of others stay unseen until the last of them is closed.
+        Raise sqlite3.OperationalError if this process has a removed log open: SQLite shares it among all connections
+        of a process, so commits of other processes are not visible until the last connection is closed.
         """
         opened: list[sqlite3.Connection] = []
         try:
@@ -219,7 +222,7 @@ class _SQLite:
                 opened.append(
                     sqlite3.connect(self._uri, uri=True, isolation_level=None, timeout=READ_SECONDS)
                 )
-                # The first read opens the log, or makes it.
+                # The first read opens or creates the log.
                 opened[-1].execute("SELECT count(*) FROM sqlite_master").fetchone()
                 [(mode,)] = opened[-1].execute("PRAGMA journal_mode").fetchall()
                 after = _identity(self._path, self._shared)
@@ -231,10 +234,11 @@ class _SQLite:
                 return opened.pop()
             raise sqlite3.OperationalError(f"{self._path} is changing")
         finally:
-            for connection in opened:  # only now: the last one to close may take the log away
+            for connection in opened:  # Only now, because closing the last connection may remove the log.
                 connection.close()
 
     def fetch(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
+        """Return all rows of *sql*. Close this connection and raise after an error of the driver."""
         try:
             return self._connection.execute(_qmarks(sql), tuple(parameters)).fetchall()
         except sqlite3.Error:
@@ -244,11 +248,11 @@ class _SQLite:
     def version(self) -> tuple[int, int]:
         """Return this connection's serial, and SQLite's count of the commits of all others (PRAGMA data_version).
 
-        The count changes only with the header of the index in `-shm`, so SQLite is not asked while that is the same.
-        A new connection is made when a backup was moved or copied here, or the log was removed: what is open is a
-        file without a name then, or keeps pages of the old one. A checkpoint looks alike. The inode of `-wal` is
-        looked at after a commit, because `-shm` tells of all commits, and once in LOG_SECONDS: other programs cannot
-        write while an old log is open here.
+        The count changes only with the header of the index in `-shm`, so SQLite is not queried while that is equal.
+        A new connection is made after a backup was moved or copied here, or the log was removed: the open file is
+        then deleted, or pages of the old one are cached. A checkpoint looks the same. The inode of `-wal` is checked
+        after a commit, because all commits change `-shm`, and once in LOG_SECONDS: other programs cannot write while
+        an old log is open here.
         """
         found = _identity(self._path, self._shared)
         if found == self._files:
@@ -256,7 +260,7 @@ class _SQLite:
             header = self._header() if self._header is not None else b""
             if header and header == self._seen and now < self._look_at:
                 return self._serial, self._commits
-            self._seen = header  # of before the count: a commit in between is counted again
+            self._seen = header  # Read before the count, so a commit in between is counted again.
             try:
                 commits: int = self._count("PRAGMA data_version").fetchone()[0]
             except sqlite3.Error:
@@ -269,22 +273,23 @@ class _SQLite:
                 return self._serial, commits
         self.close()
         if found is None:
-            raise sqlite3.OperationalError(f"{self._path} is not there")
+            raise sqlite3.OperationalError(f"{self._path} is missing")
         held = _held.sqlite = _SQLite(self.name, self._files)
         return held._serial, held._count("PRAGMA data_version").fetchone()[0]
 
     def close(self) -> None:
-        self.closed, self._header = True, None  # the memory of the header goes with the connection
+        """Close the connection."""
+        self.closed, self._header = True, None  # SQLite unmaps the header with the connection.
         self._connection.close()
 
 
-_Files = tuple[int, int, int, int]  # device, inode, time of its last change, inode of -shm
+_Files = tuple[int, int, int, int]  # Device, inode, time of the last change, inode of -shm.
 
 
 def _identity(path: str, shared: str) -> _Files | None:
-    """Return what is another tuple when another file is at *path* or *shared*, or the first was written past its log.
+    """Return a tuple that changes when a file at *path* or *shared* is replaced, or the first is written directly.
 
-    The time is that of the inode, which `cp -p` cannot set back. None where there is no file at *path*.
+    The time is that of the inode, which `cp -p` cannot set back. None if there is no file at *path*.
     """
     try:
         found = os.stat(path)
@@ -302,7 +307,7 @@ def _without_time(files: _Files | None) -> tuple[int, int, int] | None:
 
 
 def _inode(path: str) -> int:
-    """Return the inode of the file at *path*, 0 where there is none."""
+    """Return the inode of the file at *path*, or 0 if there is none."""
     try:
         return os.stat(path).st_ino
     except OSError:
@@ -310,7 +315,7 @@ def _inode(path: str) -> int:
 
 
 def _refuse_a_removed_log(files: _Files) -> None:
-    """Raise sqlite3.OperationalError unless this process has the `-shm` of *files* open, as far as it can tell."""
+    """Raise sqlite3.OperationalError if this process does not have the `-shm` of *files* open. Needs /dev/fd."""
     wanted = files[0], files[3]
     try:
         numbers = os.listdir("/dev/fd")
@@ -330,7 +335,7 @@ def _qmarks(sql: str) -> str:
 
 
 class _PostgreSQL:
-    """One connection of one event loop, opened when asked for and again after it broke."""
+    """One connection of one event loop, opened on use and again after it broke."""
 
     def __init__(self) -> None:
         self._connection: psycopg.AsyncConnection[Row] | None = None
@@ -338,6 +343,7 @@ class _PostgreSQL:
         self._refused_until = 0.0
 
     async def fetch(self, config: dict[str, Any], sql: str, parameters: Sequence[Any]) -> list[Row]:
+        """Return all rows of *sql*. Raise DatabaseAway, or errors of the driver."""
         try:
             async with asyncio.timeout(READ_SECONDS):
                 await self._lock.acquire()
@@ -351,7 +357,7 @@ class _PostgreSQL:
     async def _fetch_or_back_off(
         self, config: dict[str, Any], sql: str, parameters: Sequence[Any]
     ) -> list[Row]:
-        """A database that does not answer is left alone for a moment: whoever asks then is told at once."""
+        """Return all rows of *sql*. After an outage raise DatabaseAway at once for RETRY_PAUSE seconds."""
         if time.monotonic() < self._refused_until:
             raise DatabaseAway("the database did not answer a moment ago")
         try:
@@ -364,12 +370,13 @@ class _PostgreSQL:
             raise DatabaseAway(type(error).__name__) from error
 
     async def close(self) -> None:
+        """Close the connection once no query uses it."""
         async with self._lock:
             if self._connection is not None:
                 await self._connection.close()
 
     async def _fetch(self, config: dict[str, Any], sql: str, parameters: Sequence[Any]) -> list[Row]:
-        """Once more over a new connection when the one at hand turns out to be broken."""
+        """Return all rows of *sql*; retry once over a new connection if the present one is broken."""
         until = time.monotonic() + READ_SECONDS
         connection = self._connection
         if connection is not None and not connection.closed:
@@ -379,7 +386,7 @@ class _PostgreSQL:
                 if not connection.closed or time.monotonic() >= until:
                     raise
             except psycopg.errors.FeatureNotSupported:
-                # What was prepared before a migration changed the type of a column stays unusable.
+                # A statement prepared before a migration changed the type of a column stays unusable.
                 await connection.close()
         opened = psycopg.AsyncConnection.connect(
             **connection_arguments(config), autocommit=True, prepare_threshold=1
@@ -392,7 +399,7 @@ class _PostgreSQL:
 async def _rows_until(
     until: float, connection: psycopg.AsyncConnection[Row], sql: str, parameters: Sequence[Any]
 ) -> list[Row]:
-    """rows(), or the end of *connection* at *until*: a timer costs a tenth of what a task of its own does."""
+    """Return the result of rows(); disconnect at *until*. A timer costs a tenth of what a task does."""
     loop = asyncio.get_running_loop()
     timer = loop.call_later(until - time.monotonic(), _disconnect, connection)
     try:
@@ -402,7 +409,7 @@ async def _rows_until(
 
 
 def _disconnect(connection: psycopg.AsyncConnection[Row]) -> None:
-    """End the conversation from our side, so that whoever waits in it is told at once."""
+    """Shut the socket down, so that a waiting query fails at once."""
     if not connection.closed:
         with socket.socket(fileno=os.dup(connection.fileno())) as line, suppress(OSError):
             line.shutdown(socket.SHUT_RDWR)
@@ -411,7 +418,7 @@ def _disconnect(connection: psycopg.AsyncConnection[Row]) -> None:
 async def rows(
     connection: psycopg.AsyncConnection[Row], sql: str, parameters: Sequence[Any] = ()
 ) -> list[Row]:
-    """What *sql* returns over *connection*, which is closed when the asker does not wait for it any more."""
+    """Return the rows of *sql* over *connection*; close the connection if the task is cancelled."""
     try:
         cursor = await connection.execute(sql, parameters)
         return list(await cursor.fetchall()) if cursor.description else []

@@ -1,8 +1,8 @@
-"""Database triggers that tell of every change that decides, whoever makes it.
+"""Database triggers that report every change that can affect a decision, by any program.
 
-On both databases a change of a broker or a grant raises the policy revision. On PostgreSQL, where processes keep
-principals in memory, a change of a directory's tables also notifies them (`authsvc.freshness.changes`); SQLite needs no
-more, because there every question asks whether anything was committed.
+On both databases a change of a broker or a grant raises the policy revision. On PostgreSQL, where processes cache
+principals, a change of a directory's tables also notifies them (`authsvc.freshness.changes`). SQLite does not need
+this, because there every question checks for new commits.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from authsvc.models import Broker, Grant, PolicyRevision
 from authsvc.sources import Source
 
 CHANNEL = "authsvc_changed"
-POLICY = "policy"  # the name by which a change of brokers and grants is told
+POLICY = "policy"  # The name in notifications of changes of brokers and grants.
 TABLES = (Broker._meta.db_table, Grant._meta.db_table)
 OF_SOURCE = ("authsvc_rows", "authsvc_update", "authsvc_truncate")
-PAYLOAD = 7_999  # bytes that PostgreSQL lets a notification hold; more would fail the write itself
-MANY = 1_000  # changes in one transaction after which it says "everything" once
-# By the clock: a restored backup must not come to a number by which a running process knows something else.
+PAYLOAD = 7_999  # The maximum bytes of a notification in PostgreSQL; more would fail the write itself.
+MANY = 1_000  # After so many changes a transaction sends one notification of everything.
+# The clock is in the revision, so that a restored backup never reaches a number that a running process has cached.
 NEXT = {
     "sqlite": "max(revision + 1, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000)",
     "postgresql": "greatest(revision + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)",
 }
 
-# The backend's own number, whether it listens, the triggers (of a list of [table, name]) it does not find, and
-# what is another text once one of them was switched off or made anew, or another table took the name of theirs, or
-# theirs was altered: ALTER TABLE rewrites the values of a column, and fires no trigger.
+# Returns the number of the backend, whether it listens, the missing triggers (of a list of [table, name]), and a text
+# that changes when one of them is disabled or created again, or its table is replaced or altered: ALTER TABLE can
+# rewrite the values of a column without firing a trigger.
 PROOF = """
 SELECT pg_backend_pid(), 'authsvc_changed' IN (SELECT pg_listening_channels()),
     array_agg(wanted ->> 0 || '.' || (wanted ->> 1)) FILTER (WHERE tgname IS NULL),
@@ -45,8 +45,8 @@ FROM json_array_elements(%s::json) AS wanted LEFT JOIN pg_trigger
 """
 
 
-# The policy revision, whether the triggers that raise it are all there (else it says nothing), and what is another
-# text once one of them was switched off, dropped or made anew, or their table was altered or another took its name.
+# Returns the policy revision, whether all triggers that raise it exist (otherwise it is not reliable), and a text that
+# changes when one of them is disabled, dropped or created again, or its table is altered or replaced.
 REVISION = {
     "sqlite": (
         "SELECT (SELECT revision FROM authsvc_policy), (SELECT count(*) = 6 FROM sqlite_master WHERE type = 'trigger' "
@@ -70,19 +70,19 @@ class Trigger(NamedTuple):
 
 
 def install(using: str = "default", **_: Any) -> None:
-    """Make the revision row and the triggers. Run after every migrate; running it again changes nothing.
+    """Create the revision row and the triggers. It runs after every migrate, and changes nothing the second time.
 
-    What was changed while a trigger was missing, no trigger counted: so each that is made raises the revision,
-    and on PostgreSQL notifies all processes of everything.
+    Changes made while a trigger was missing were not counted. So creating one raises the revision, and on PostgreSQL
+    notifies all processes of everything.
     """
     connection = connections[using]
     tables = set(connection.introspection.table_names())
     if not {*TABLES, PolicyRevision._meta.db_table} <= tables:
-        return  # migrated back to before they existed
-    # A revision that was never used before: a process that outlived a flush must not take it for its own.
+        return  # Migrated back to before they existed.
+    # A new number: a process that runs through a flush must not find its cached revision again.
     PolicyRevision.objects.using(using).get_or_create(id=1, defaults={"revision": time.time_ns() // 1000})
     statements = _STATEMENTS[connection.vendor](connection, tables)
-    # On PostgreSQL no two tables are locked at once.
+    # On PostgreSQL, two tables must not be locked at once.
     together = transaction.atomic(using) if connection.vendor == "sqlite" else nullcontext()
     with together, connection.cursor() as cursor:
         for statement in statements:
@@ -90,7 +90,7 @@ def install(using: str = "default", **_: Any) -> None:
 
 
 def _statements_sqlite(connection: Any, tables: set[str]) -> list[str]:
-    """The statements that make the triggers that are missing, or have another text, and raise the revision."""
+    """Return the statements that create missing or different triggers and raise the revision."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
         existing = dict(cursor.fetchall())
@@ -103,9 +103,9 @@ def _statements_sqlite(connection: Any, tables: set[str]) -> list[str]:
 
 
 def _statements_postgresql(connection: Any, tables: set[str]) -> list[str]:
-    """All statements, or none where they were run already: they lock the tables that devices are read from.
+    """Return all statements, or none if they were run already: they lock the tables that devices are read from.
 
-    The comment of a function says which statements made it and its like.
+    The comment of a function is a digest of the statements that were run.
     """
     found = [source for source in configured().sources() if source.table in tables]
     statements = [statement for table in TABLES for statement in _policy_postgresql(table)]
@@ -129,7 +129,7 @@ def _raise(vendor: str) -> str:
 
 
 def remove(using: str = "default", plan: Sequence[Any] = (), **_: Any) -> None:
-    """Before a migration changes tables: PostgreSQL alters no column that a trigger names. install() follows."""
+    """Drop triggers before a migration: PostgreSQL cannot alter a column that one names. install() follows."""
     connection = connections[using]
     if not plan or connection.vendor != "postgresql":
         return
@@ -142,12 +142,12 @@ def remove(using: str = "default", plan: Sequence[Any] = (), **_: Any) -> None:
 
 
 def wanted() -> list[str]:
-    """The triggers that PostgreSQL should have, as the one parameter of PROOF."""
+    """Return the triggers that PostgreSQL should have, as the parameter of PROOF."""
     return [json.dumps(expected("postgresql"))]
 
 
 def missing(using: str = "default") -> list[str]:
-    """The triggers that should be there and are not: without them a change would go unnoticed."""
+    """Return the missing triggers, as `table.name`. Without them a change goes unnoticed."""
     connection = connections[using]
     with connection.cursor() as cursor:
         cursor.execute(_EXISTING[connection.vendor])
@@ -158,6 +158,7 @@ def missing(using: str = "default") -> list[str]:
 
 
 def expected(vendor: str) -> list[Trigger]:
+    """Return the triggers that a database of *vendor* should have."""
     if vendor == "sqlite":
         events = ("insert", "update", "delete")
         return [Trigger(table, f"{table}_{event}_policy") for table in TABLES for event in events]
@@ -175,7 +176,7 @@ _EXISTING = {
 
 
 def _policy_sqlite(table: str) -> dict[str, str]:
-    """The statements that make the triggers of *table*, by the name of the trigger."""
+    """Return the statements that create the triggers of *table*, by the name of the trigger."""
     names = {event: f"{table}_{event.lower()}_policy" for event in ("INSERT", "UPDATE", "DELETE")}
     return {
         name: f"CREATE TRIGGER {name} AFTER {event} ON {table} BEGIN {_raise('sqlite')}; END"
@@ -184,9 +185,10 @@ def _policy_sqlite(table: str) -> dict[str, str]:
 
 
 def _policy_postgresql(table: str) -> list[str]:
-    """By row, because logical replication fires no others; once in a transaction, because all rows raise one row.
+    """Return the statements for the policy triggers of *table*.
 
-    The function writes in its schema, whatever the search path of the session is: a dump that is restored has none.
+    They fire for each row, because logical replication fires no others, and raise the revision once per transaction.
+    The function names its schema, because the search path of the session may be empty, as in the restore of a dump.
     """
     change = f"UPDATE %I.authsvc_policy SET revision = {NEXT['postgresql']}"
     function = "EXECUTE FUNCTION authsvc_raise_policy()"
@@ -208,10 +210,10 @@ _STATEMENTS = {"sqlite": _statements_sqlite, "postgresql": _statements_postgresq
 
 
 def _of_source(source: Source) -> list[str]:
-    """A function that names the row before and after, and what calls it.
+    """Return the statements for a function that notifies the names in the old and the new row, and for its triggers.
 
-    ENABLE ALWAYS: also where replication or a restore switched ordinary triggers off for its session. Not
-    UPDATE OF: PostgreSQL would not count what another trigger changes in the row.
+    ENABLE ALWAYS makes them fire also where replication or a restore has disabled ordinary triggers in its session.
+    UPDATE OF is not used: it would miss columns that another trigger changes.
     """
     table, function = f'"{source.table}"', f'"{_function(source.table)}"'
     names = ", ".join(f'{row}."{column}"' for row in ("OLD", "NEW") for column in source.names)
@@ -238,7 +240,7 @@ def _of_source(source: Source) -> list[str]:
 
 
 def _function(table: str) -> str:
-    """A name of its own for each table; PostgreSQL cuts names after 63 bytes."""
+    """Return the name of the function of *table*. It is unique, although PostgreSQL cuts names after 63 bytes."""
     name = f"{table}_authsvc"
     if len(name.encode()) <= 63:
         return name

@@ -1,8 +1,8 @@
-"""The header of SQLite's WAL index, read in the memory that SQLite itself maps.
+"""The header of SQLite's WAL index, read in the memory that SQLite has mapped.
 
 Each commit in WAL mode rewrites this header, and a connection compares it with its copy to see whether anything was
 committed (https://sqlite.org/walformat.html#the_wal_index_header). The comparison needs no system call.
-Opening `-shm` once more would be simpler. Closing such a file would release all locks of SQLite in this process.
+Opening `-shm` again would be simpler, but closing it would release all locks of SQLite in this process.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-MAPS = "/proc/self/maps"  # Linux
-HEADER = 96  # bytes: two copies of 48, of which the second is written first
+MAPS = "/proc/self/maps"  # Linux only.
+HEADER = 96  # Bytes: two copies of 48, of which the second is written first.
 
 
 def header(shared: str) -> Callable[[], bytes] | None:
     """Return a function that reads the header of the index at the absolute path *shared* (`-shm`).
 
     Call it only while a connection of this process has that index open: SQLite unmaps it with the last one.
-    None where the mapping cannot be told for sure: not on Linux, a removed file, a path with odd characters, or
-    two SQLite libraries in one process.
+    Return None if the mapping is not certain: not on Linux, a removed file, a path with special characters, or two
+    SQLite libraries in one process.
     """
     try:
         with open(MAPS, encoding="utf-8", errors="surrogateescape") as maps:

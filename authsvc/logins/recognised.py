@@ -1,8 +1,8 @@
-"""Which slow passwords were right, shared by the processes of one server, so that each costs one verification.
+"""Verified slow passwords, shared by the processes of one server, so that each password costs one verification.
 
-The parent of the processes makes a block of memory that no file system knows, and hands it down
-(`authsvc/gunicorn.py`). It holds a random key and digests under that key, of a stored hash together with its
-password; nobody else can make or read them, and they end with the parent. Without it each process knows its own.
+The parent process creates an anonymous block of memory, which its children inherit (`authsvc/gunicorn.py`). It holds a
+random key and digests under that key, of a stored hash together with its password. No other program can create or
+read them, and they are deleted with the parent. Without the block each process has only its own cache.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import hashlib
 import mmap
 import os
 
-VARIABLE = "AUTHSVC_SHARED_FD"  # the number of the open block, which a fork inherits
+VARIABLE = "AUTHSVC_SHARED_FD"  # The file descriptor of the block, which a fork inherits.
 NAME = "devicehub-recognised"
 KEY = 64
 DIGEST = 32
 SLOTS = 65_536
-NEIGHBOURS = 8  # slots in which one digest may stand
-SIZE = KEY + SLOTS * DIGEST  # 2 MiB
+NEIGHBOURS = 8  # A digest can be in one of so many slots.
+SIZE = KEY + SLOTS * DIGEST  # 2 MiB.
 EMPTY = bytes(DIGEST)
 
 
 def make() -> None:
-    """Make the block for the processes that will be forked from this one. Does nothing where Linux is missing."""
+    """Create the block for the processes that will be forked from this one. Do nothing except on Linux."""
     if VARIABLE not in os.environ and hasattr(os, "memfd_create"):
         block = os.memfd_create(NAME, 0)
         os.ftruncate(block, SIZE)
@@ -32,7 +32,7 @@ def make() -> None:
 
 
 def holds(stored: str, password: str) -> bool:
-    """Whether *password* was right for the hash *stored* in one of the processes."""
+    """Return whether one of the processes verified *password* with the hash *stored*."""
     block = _block()
     if block is None:
         return False
@@ -41,20 +41,20 @@ def holds(stored: str, password: str) -> bool:
 
 
 def add(stored: str, password: str) -> None:
-    """Tell the others. Two that write to one place at once leave what is nobody's digest."""
+    """Store a verified pair for all processes. Two writes to one slot at once leave a digest that matches nothing."""
     block = _block()
     if block is None:
         return
     digest = _digest(block, stored, password)
     places = _places(digest)
     free = (place for place in places if block[place : place + DIGEST] in (EMPTY, digest))
-    place = next(free, places[digest[-1] % NEIGHBOURS])  # a full row loses one of its own
+    place = next(free, places[digest[-1] % NEIGHBOURS])  # If all slots are full, replace one of them.
     block[place : place + DIGEST] = digest
 
 
 @functools.cache
 def _block() -> mmap.mmap | None:
-    """The block that was handed down. A program that inherited the variable alone has none, or another file there."""
+    """Return the inherited block, or None. A program with the variable alone has no such file, or another one."""
     number = os.environ.get(VARIABLE, "")
     try:
         is_ours = os.readlink(f"/proc/self/fd/{int(number)}").startswith(f"/memfd:{NAME} ")
@@ -65,7 +65,7 @@ def _block() -> mmap.mmap | None:
 
 def _digest(block: mmap.mmap, stored: str, password: str) -> bytes:
     made = hashlib.blake2b(key=block[:KEY], digest_size=DIGEST)
-    # Of a fixed length, so that no two pairs join to one text.
+    # Hashed to a fixed length, so that two pairs never join to one text.
     made.update(hashlib.sha256(stored.encode()).digest())
     made.update(password.encode("utf-8", "surrogatepass"))
     return made.digest()

@@ -1,4 +1,4 @@
-"""What a successful login brings about: a previous password retires, a brought-along hash becomes ours."""
+"""Changes after a login: the previous password is deleted, an imported hash is replaced."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from authsvc.core.access import LoginQuestion, Verdict
 log = structlog.get_logger(__name__)
 
 MAX_PENDING = 10_000
-STRONG = 22  # letters and digits that hold 128 random bits
+STRONG = 22  # So many letters and digits hold 128 random bits.
 
 _pending: queue.Queue[Callable[[], None]] = queue.Queue(MAX_PENDING)
 
 
 def note(verdict: Verdict) -> None:
-    """Queue what the login in *verdict* brings about. No I/O; when too much waits, the next login does it."""
+    """Queue the changes after the login in *verdict*. No I/O; if the queue is full, the next login retries."""
     principal, secret, question = verdict.principal, verdict.secret, verdict.question
     if secret is None or principal is None or principal.keeper is None:
         return
@@ -40,7 +40,7 @@ def note(verdict: Verdict) -> None:
 
 
 def flush() -> int:
-    """Do what is queued; how much it was. Raises django.db.Error; the rest stays queued."""
+    """Run the queued changes and return their number. Raise django.db.Error; the rest stays queued."""
     done = 0
     while not _pending.empty():
         job = _pending.get_nowait()
@@ -54,7 +54,7 @@ def flush() -> int:
 
 
 def _looks_generated(password: str) -> bool:
-    """Whether one salted SHA-256 is enough: long, and of more than one class of characters."""
+    """Return whether one salted SHA-256 is enough for *password*: it is long, and has many different characters."""
     return len(password) >= STRONG and len(set(password)) >= STRONG // 2
 
 

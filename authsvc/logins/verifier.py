@@ -1,8 +1,8 @@
 """Password verification for a server: quick hashes at once, slow ones in a few threads and once per password.
 
-A slow hash (argon2id, bcrypt, PBKDF2) costs a tenth of a second of a core. What was right once is remembered
-by the stored hash and a keyed digest of the password, so a reconnect storm costs one verification a device, and
-the processes of one server tell each other (`authsvc.logins.recognised`).
+A slow hash (argon2id, bcrypt, PBKDF2) costs a tenth of a second of a core. A right password is cached by the stored
+hash and a keyed digest of the password, so a reconnect storm costs one verification per device. The processes of one
+server share this cache (`authsvc.logins.recognised`).
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from authsvc.core import passwords
 from authsvc.core.access import Principal, Undecided
 from authsvc.logins import recognised
 
-Entry = tuple[str, bytes]  # the stored hash, a keyed digest of the password
+Entry = tuple[str, bytes]  # The stored hash and a keyed digest of the password.
 
-THREADS = 2  # slow verifications at once in one process
-MAX_WAITING = 64  # verifications that run or wait in this process
-MAX_OF_ONE = 2  # of them against one stored hash: guesses at one name hold up nobody else
-MAX_A_MINUTE = 20  # passwords never seen before, against one stored hash
+THREADS = 2  # Slow verifications at once in one process.
+MAX_WAITING = 64  # Verifications that run or wait in this process.
+MAX_OF_ONE = 2  # At most this many at once against one stored hash, so that guesses do not delay other names.
+MAX_A_MINUTE = 20  # New passwords per minute against one stored hash.
 
-_key = secrets.token_bytes(32)  # of this process: what is remembered means nothing outside it
+_key = secrets.token_bytes(32)  # A random key of this process.
 _right: BoundedCache[Entry, None] = BoundedCache(cache_size)
-# Wrong passwords against slow hashes: a mistake that is repeated costs nothing.
+# Wrong passwords against slow hashes, so that a repeated mistake is cheap.
 _wrong: BoundedCache[Entry, None] = BoundedCache(cache_size)
-# By stored hash: since when verifications are counted, and how many there were.
+# By stored hash: the start of the counted minute, and the number of verifications in it.
 _budgets: BoundedCache[str, tuple[float, int]] = BoundedCache(cache_size)
 _running: dict[Entry, Future[bool]] = {}
-_lock = threading.RLock()  # again in the thread that has it when stop() drops what waits
+_lock = threading.RLock()  # Re-entrant, because stop() cancels futures whose callbacks take it.
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="verify")
 
 
-overloaded = 0  # how often there was no room
-verified = 0  # how often a slow hash was computed
+overloaded = 0  # Refused verifications.
+verified = 0  # Computed slow hashes.
 
 
 def waiting() -> int:
-    """How many slow verifications run or wait."""
+    """Return the number of slow verifications that run or wait."""
     return len(_running)
 
 
 class Overloaded(Undecided):
-    """Too many slow verifications wait, or this minute's against this hash are used up."""
+    """Too many slow verifications wait, or this hash has used up its verifications of this minute."""
 
 
 class Attempt:
-    """One password that somebody presents. *waited*: a slow hash was computed for it, which took its time."""
+    """One password in a login. *waited*: the login waited for a slow hash."""
 
     __slots__ = ("_digest", "_password", "_refused", "waited")
 
@@ -65,16 +65,16 @@ class Attempt:
         self.waited = False
 
     def is_verified_for(self, principal: Principal) -> bool:
-        """Whether it was right before for a hash that *principal* still has. No hashing, no I/O."""
+        """Return whether the password was verified before with a present hash of *principal*. No hashing, no I/O."""
         if self._refused:
             return False
-        for secret in principal.secrets:  # noqa: SIM110 - any() over a generator takes twice as long
+        for secret in principal.secrets:  # noqa: SIM110 - any() over a generator takes twice as long.
             if (secret.hash, self._digest) in _right:
                 return True
         return False
 
     async def verify(self, password: str, stored: str) -> bool:
-        """Whether *password*, which is this one, is that of *stored*. Raises passwords.UnusableHash, Overloaded."""
+        """Return whether *password* (this one) matches *stored*. Raise passwords.UnusableHash, Overloaded."""
         if password is not self._password:
             return await Attempt(password).verify(password, stored)
         if self._refused:
@@ -88,20 +88,20 @@ class Attempt:
             if right:
                 _right.put(entry, None)
         else:
-            passwords.scheme_of(stored)  # refuses what is unusable or too costly before any work
+            passwords.scheme_of(stored)  # Refuses an unusable or too expensive hash before any work.
             if not password or entry in _wrong:
                 return False
-            if recognised.holds(stored, password):  # it was right in another process of this server
+            if recognised.holds(stored, password):  # Verified in another process of this server.
                 _right.put(entry, None)
                 return True
             self.waited = True
-            # Who asked may be gone before it ends: what it found is remembered all the same.
+            # The request may be cancelled before the verification ends; its result is cached anyway.
             right = await asyncio.shield(asyncio.wrap_future(_submit(entry, password)))
         return right
 
 
 def _submit(entry: Entry, password: str) -> Future[bool]:
-    """The verification of *entry*: the one that runs already, or a new one if there is room."""
+    """Return the running verification of *entry*, or start one. Raise Overloaded beyond the bounds."""
     global overloaded, verified
     stored = entry[0]
     with _lock:
@@ -118,7 +118,7 @@ def _submit(entry: Entry, password: str) -> Future[bool]:
 
 
 def _finish(entry: Entry, password: str, done: Future[bool]) -> None:
-    """In the thread that verified: note what came out, then make room."""
+    """Cache the result of a verification and free its place. This runs in the thread that verified."""
     with _lock:
         if not done.cancelled() and done.exception() is None:
             (_right if done.result() else _wrong).put(entry, None)
@@ -128,7 +128,7 @@ def _finish(entry: Entry, password: str, done: Future[bool]) -> None:
 
 
 def stop() -> None:
-    """Drop what waits, so that a process ends as soon as its threads finish what they are at."""
+    """Cancel waiting verifications, so that the process ends once the running ones finish."""
     global _threads
     with _lock:
         threads, _threads = _threads, ThreadPoolExecutor(THREADS, thread_name_prefix="verify")
@@ -136,7 +136,7 @@ def stop() -> None:
 
 
 def _within_budget(stored: str) -> bool:
-    """Count one verification against *stored*; False when this minute's are used up."""
+    """Count one verification against *stored*. Return False if those of this minute are used up."""
     now = time.monotonic()
     since, used = _budgets.get(stored, (now, 0))
     if now - since >= 60:
@@ -148,7 +148,7 @@ def _within_budget(stored: str) -> bool:
 
 
 def _after_fork() -> None:
-    """The threads, and what they were at, stayed with the parent."""
+    """Start with new threads in a child process; those of the parent do not exist in it."""
     global _threads, _lock
     _threads, _lock = ThreadPoolExecutor(THREADS, thread_name_prefix="verify"), threading.RLock()
     _running.clear()

@@ -1,4 +1,4 @@
-"""What all commands have in common: an error of which the cause is known is one line, and exit code 1."""
+"""The base of all commands: an expected error is one line, with exit code 1."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from authsvc.errors import AuthsvcError, lacks_tables
 
 
 class DatabaseCommand(BaseCommand):
-    """A command that ends with exit code 1 and one line when something is refused, or when the database fails.
+    """A command that exits with code 1 and one line after a refusal or a failure of the database.
 
-    Refusals are AuthsvcError, so also devicehub's, and ValidationError. A database fails that is away, is full, or
-    has no tables.
+    Refusals are AuthsvcError, so also those of devicehub, and ValidationError. Failures of the database are that it
+    does not answer, is full, or has no tables.
     """
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        """Run the command; raise CommandError with the one line."""
+        """Run the command. Raise CommandError with one line after a refusal or a failure."""
         try:
             return super().execute(*args, **options)
         except ValidationError as error:
@@ -30,11 +30,12 @@ class DatabaseCommand(BaseCommand):
             said = (str(error).splitlines() or [type(error).__name__])[0]
             if lacks_tables(error):
                 raise CommandError(
-                    f"The database lacks what this version needs ({said}): run `manage.py migrate`"
+                    f"The database lacks a table or column of this version ({said}): run `manage.py migrate`"
                 ) from error
-            # A file that is no database, or a broken one, is a plain DatabaseError; other kinds of it are our mistakes.
+            # For a file that is not a database, or a broken one, SQLite raises a plain DatabaseError. Other subclasses
+            # are bugs.
             if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
                 raise CommandError(
-                    f"The database failed: {said}; what was committed stays, so run this again when it works"
+                    f"The database failed: {said}; committed changes stay, so run this again when it works"
                 ) from error
             raise

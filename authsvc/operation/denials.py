@@ -1,8 +1,8 @@
-"""What was refused: counted in memory on the path, written to the database once a second off it.
+"""Denials: counted in memory while questions are answered, written to the database once a second in the background.
 
 Refusals of one principal have a bounded number of rows, in memory and in the table, and so have those of all
-unknown ones together. What is beyond is counted in one more row, so that no client drives out what was refused
-to others.
+unknown names together. Further ones are counted in one more row, so that a client cannot drive out the denials of
+others.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from authsvc.core.access import SuperuserQuestion, TopicQuestion, Verdict
 from authsvc.models import Denial
 from authsvc.text import make_storable
 
-MAX_PENDING = 2_000  # different denials between two writes; a flood of made-up names ends here
-MAX_ROWS = 20_000  # in the table; the oldest go first
-MAX_OF_ONE = 50  # different denials of one principal, between two writes and in the table
-MAX_UNKNOWN_PENDING = 500  # the same for all that name no known principal together
-MAX_UNKNOWN = 2_000
+MAX_PENDING = 2_000  # Different denials between two writes, which bounds a flood of random names.
+MAX_ROWS = 20_000  # Rows in the table; the oldest are deleted first.
+MAX_OF_ONE = 50  # Different denials of one principal, between two writes and in the table.
+MAX_UNKNOWN_PENDING = 500  # Different denials of all unknown names together, between two writes.
+MAX_UNKNOWN = 2_000  # And in the table.
 
 
 class Refusal(NamedTuple):
-    """What counts as the same denial."""
+    """The columns by which denials are the same one."""
 
     dialect: str
     username: str
@@ -52,15 +52,15 @@ class _Tally:
 
 
 _pending: dict[Refusal, _Tally] = {}
-_of_principal: Counter[str] = Counter()  # how many of them each principal has; "" is all unknown ones
+_of_principal: Counter[str] = Counter()  # Pending denials by principal; "" is all unknown names.
 _lock = threading.Lock()
-dropped = 0  # denials that were not counted because MAX_PENDING different ones were waiting
+dropped = 0  # Denials that were not counted because MAX_PENDING different ones were pending.
 
 
 def note(dialect: str, question_name: str, verdict: Verdict, address: str = "") -> None:
     """Count a refusal of a question from *address*. No I/O, bounded memory.
 
-    That a known principal is not a superuser is an answer and not a refusal.
+    The answer "not a superuser" about an existing principal is not a refusal.
     """
     question, principal = verdict.question, verdict.principal
     if isinstance(question, SuperuserQuestion) and principal is not None:
@@ -90,12 +90,12 @@ def note(dialect: str, question_name: str, verdict: Verdict, address: str = "") 
 
 
 def rest(principal: str, username: str) -> Refusal:
-    """Return what the refusals of *principal* beyond its bound are counted as; of unknown ones without a name."""
+    """Return the denial that counts the refusals of *principal* beyond its bound; unknown names have no username."""
     return Refusal("", (username or principal[:128]) if principal else "", "", "", "", Denial.REST)
 
 
 def _tally(refusal: Refusal, principal: str, rule: str, now: datetime) -> _Tally | None:
-    """Return where *refusal* is counted: its own tally, the rest of its principal, or None where all is full."""
+    """Return the tally for *refusal*: its own, the rest of its principal, or None if MAX_PENDING is reached."""
     global dropped
     if (tally := _pending.get(refusal)) is not None:
         return tally
@@ -112,7 +112,7 @@ def _tally(refusal: Refusal, principal: str, rule: str, now: datetime) -> _Tally
 
 
 def flush() -> int:
-    """Write what is pending; the number of different denials written. Raises django.db.Error, losing nothing."""
+    """Write the pending denials and return their number. Raise django.db.Error; they then stay pending."""
     with _lock:
         taken = dict(_pending)
         _pending.clear()
@@ -129,14 +129,14 @@ def flush() -> int:
 
 
 def clear() -> None:
-    """Drop what is pending: for tests, whose denials are nobody else's."""
+    """Drop the pending denials, between tests."""
     with _lock:
         _pending.clear()
         _of_principal.clear()
 
 
 def _put_back(taken: dict[Refusal, _Tally]) -> None:
-    """Count *taken* again, beside what came meanwhile and within the same bounds."""
+    """Add *taken* to the pending denials again, within the same bounds."""
     global dropped
     with _lock:
         for refusal, tally in taken.items():
@@ -152,7 +152,7 @@ def _put_back(taken: dict[Refusal, _Tally]) -> None:
 
 
 def _write(items: Iterable[tuple[Refusal, _Tally]]) -> None:
-    # In one order in all processes: two that write the same rows do not wait for each other for ever.
+    # Sorted, because processes that write the same rows in another order could dead-lock.
     rows = sorted(items, key=lambda item: item[0])
     _upsert(rows)
     _fold({tally.principal: refusal.username for refusal, tally in rows})
@@ -189,7 +189,7 @@ def _upsert(items: Iterable[tuple[Refusal, _Tally]]) -> None:
 
 
 def _fold(principals: dict[str, str]) -> None:
-    """Move the oldest rows beyond the bound of each of *principals* (with a username) into its rest."""
+    """Move the oldest rows beyond the bound into the rest, for each of *principals* (key to username)."""
     counted = (
         Denial.objects.filter(principal__in=principals)
         .exclude(reason=Denial.REST)
@@ -200,7 +200,7 @@ def _fold(principals: dict[str, str]) -> None:
     )
     for principal in counted.values_list("principal", flat=True):
         kept = MAX_OF_ONE if principal else MAX_UNKNOWN
-        # Locked, so that of several processes one alone counts a row in the rest; none waits for another.
+        # Locked, so that only one process counts a row in the rest. Others skip the row instead of waiting.
         surplus = list(
             Denial.objects.select_for_update(skip_locked=True)
             .filter(principal=principal)

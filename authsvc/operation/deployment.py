@@ -11,7 +11,7 @@ log = structlog.get_logger(__name__)
 
 
 def warn() -> None:
-    """Log each finding of the system checks, with those for deployment where the site has a name of its own."""
+    """Log each finding of the system checks, including those for deployment if the site has a public host name."""
     is_public = not settings.DEBUG and not set(settings.ALLOWED_HOSTS) <= LOOPBACK
     for found in run_checks(include_deployment_checks=is_public):
         if found.level >= logging.WARNING and not found.is_silenced():

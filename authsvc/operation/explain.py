@@ -1,4 +1,4 @@
-"""Why is this allowed or denied? The same decision as on the path, with what an operator wants to know."""
+"""Decisions with their reasons, for operators. They are made as for a broker."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from authsvc.errors import AuthsvcError
 from authsvc.operation.reasons import SENTENCES
 
 CONNECT = "connect"
-WITHOUT_PASSWORD = "With the right password it may connect."  # noqa: S105 - a sentence
+WITHOUT_PASSWORD = "With the right password it may connect."  # noqa: S105 - A sentence.
 
 
 @dataclass(frozen=True)
 class Explanation:
     """A decision for people and programs.
 
-    *nearest* is the rule that comes closest, where none allowed it. *client_ids* are those that it may connect as, an
-    entry that ends in `*` being how more may begin; None is any.
+    *nearest* is the most similar rule if none allowed it. *client_ids* are those that it may connect as; an entry with
+    `*` at its end is a beginning of more; None is any.
     """
 
     username: str
@@ -51,17 +51,18 @@ class Explanation:
     client_ids: tuple[str, ...] | None
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 class NotOneIdentity(AuthsvcError):
-    """A name that is not a username stands for no identity that can log in, or for several; the text says which."""
+    """A name is not that of one identity with a username: it has none, or there are several."""
 
 
 async def username_of(name: str) -> str:
     """Return the username of *name*, which may be a username, a key (`weatherstation/STATION-001`) or a client id.
 
-    A name of nobody is returned as it is. Raise NotOneIdentity for one without a username or one of several.
+    An unknown name is returned as it is. Raise NotOneIdentity for an identity without a username, or for several.
     """
     directories = chain.configured()
     try:
@@ -76,16 +77,16 @@ async def username_of(name: str) -> str:
         raise NotOneIdentity(f"{name} names {', '.join(sorted(found))}: write one of these")
     [(key, username)] = found.items()
     if not username:
-        raise NotOneIdentity(f"{key} has no username and no password: rotate its credentials to give it some")
+        raise NotOneIdentity(f"{key} has no username and no password: rotate its credentials first")
     return username
 
 
 async def explain_login(
     username: str, client_id: str | None = None, password: str | None = None
 ) -> Explanation:
-    """Decide whether *username* may connect, and say why. Without *password* the right one is assumed.
+    """Decide whether *username* may connect, with the reason. Without *password* the right one is assumed.
 
-    Without *client_id* its binding is not judged. Raise what the database raises.
+    Without *client_id* its binding is not checked. Raise errors of the database.
     """
     rules = (await policy.current()).rules
     directories = chain.configured()
@@ -110,9 +111,9 @@ async def explain_login(
 
 
 async def _right_password(username: str, directories: chain.Chain) -> Verify:
-    """Return a verification that accepts each hash of *username* that is valid now, as its right password would be.
+    """Return a verification that accepts each valid hash of *username*, in place of the right password.
 
-    Where none is valid it accepts all: the decision then says that they have expired.
+    If none is valid it accepts all hashes: the reason is then that the password has expired.
     """
     now = time.time()
     principal = None
@@ -137,7 +138,7 @@ def _allowed_client_ids(principal: Principal | None) -> tuple[str, ...] | None:
 
 
 async def explain(username: str, action: Action, topic: str, client_id: str | None = None) -> Explanation:
-    """Decide and say why. Without *client_id* its binding is not judged. Raise what the database raises."""
+    """Return the decision on *topic*. Without *client_id* its binding is not checked. Raise errors of the database."""
     rules = (await policy.current()).rules
     client = Client(username, client_id)
     question = TopicQuestion(client, action, [topic])
@@ -162,7 +163,7 @@ async def explain(username: str, action: Action, topic: str, client_id: str | No
 
 
 def _nearest(principal: Principal, client: Client, rules: Rules, action: Action, topic: str) -> str:
-    """The allow rule that shares the most with what was asked: its filter, then its action."""
+    """Return the allow rule that is most similar to the request, first by filter, then by action."""
     wanted = topics.inner_filter(topic) or topic
     candidates = [grant for grant in authority.filled(principal, client, rules) if grant.allow]
     if not candidates:

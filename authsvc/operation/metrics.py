@@ -1,7 +1,7 @@
-"""What happened since this process started, for Prometheus: counted on the path, put together when it is scraped.
+"""Metrics since this process started, for Prometheus: counted with each answer, rendered when they are scraped.
 
-The path adds to plain numbers. Where AUTHSVC_METRICS_DIR names a folder, each process writes its numbers there once a
-second, and whichever is scraped answers for all of them; what a process counted outlives it.
+Answers add to plain numbers. If AUTHSVC_METRICS_DIR names a folder, each process writes its numbers there once a
+second, and a scraped process reports those of all processes, including ended ones.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from authsvc.logins import verifier
 from authsvc.operation import denials
 
 BOUNDS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5)
-FOLDER = "AUTHSVC_METRICS_DIR"  # the environment variable that names it
-FAULT = "fault"  # the verdict, and the reason, of a question that could not be decided
+FOLDER = "AUTHSVC_METRICS_DIR"  # The environment variable with the path of the folder.
+FAULT = "fault"  # The verdict, and the reason, of a question without a decision.
 
-Key = tuple[str, str, str, str]  # dialect, question, verdict, reason
+Key = tuple[str, str, str, str]  # Dialect, question, verdict, reason.
 
 
 class Tally:
-    """How often, how many seconds together, and how many in each interval that BOUNDS cut."""
+    """The number of answers, their total seconds, and their numbers in the intervals between BOUNDS."""
 
     __slots__ = ("count", "intervals", "seconds")
 
@@ -42,6 +42,7 @@ class Tally:
         self.intervals = [0] * (len(BOUNDS) + 1)
 
     def add(self, seconds: float) -> None:
+        """Count one answer that took *seconds*."""
         self.count += 1
         self.seconds += seconds
         self.intervals[bisect_left(BOUNDS, seconds)] += 1
@@ -51,7 +52,7 @@ _questions: dict[Key, Tally] = {}
 
 
 def tally(dialect: str, question: str, verdict: Verdict | None) -> Tally:
-    """Where questions that end so are counted; without a verdict it was a fault."""
+    """Return the tally of questions with this result; without a verdict it is a fault."""
     if verdict is None:
         key = (dialect, question, FAULT, FAULT)
     else:
@@ -60,12 +61,12 @@ def tally(dialect: str, question: str, verdict: Verdict | None) -> Tally:
     if found is None:
         found = _questions[key] = Tally()
         if FOLDER in os.environ:
-            background.wake()  # a server without lifespan did not
+            background.wake()  # A server without lifespan has not done it.
     return found
 
 
 def _reason(verdict: Verdict) -> str:
-    """Of several topics the first that was refused says why."""
+    """Return the reason of the first denied topic, or of the first topic if none is denied."""
     for decision in verdict.decisions:
         if not decision.allowed:
             return decision.reason
@@ -73,14 +74,14 @@ def _reason(verdict: Verdict) -> str:
 
 
 async def report() -> Reply:
-    """All metrics in Prometheus' text format."""
+    """Return all metrics in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector([*_of_others(), _numbers()]))
     return Reply(200, generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8")
 
 
 def publish() -> None:
-    """Write the numbers of this process for the others, where there is a folder for that."""
+    """Write the numbers of this process for the others, if AUTHSVC_METRICS_DIR is set."""
     folder = os.environ.get(FOLDER)
     if folder:
         path = Path(folder) / f"{os.getpid()}.json"
@@ -102,7 +103,7 @@ def _numbers() -> dict[str, Any]:
 
 
 def _of_others() -> Iterator[dict[str, Any]]:
-    """The numbers of the other processes; of one that ended only what it counted."""
+    """Yield the numbers of the other processes; those of an ended one without its gauges."""
     folder = os.environ.get(FOLDER)
     if not folder:
         return
@@ -111,9 +112,9 @@ def _of_others() -> Iterator[dict[str, Any]]:
             continue
         try:
             numbers: dict[str, Any] = json.loads(path.read_text())
-        except FileNotFoundError:  # removed since it was listed
+        except FileNotFoundError:  # Removed since it was listed.
             continue
-        if numbers["bounds"] != list(BOUNDS):  # of another version, in a folder that outlived it
+        if numbers["bounds"] != list(BOUNDS):  # Written by another version.
             continue
         yield numbers if _runs(pid) else numbers | {"waiting": 0, "deaf": False}
 
@@ -136,7 +137,7 @@ class _Collector(Collector):
         yield from self._of_questions()
         memory = CounterMetricFamily(
             "devicehub_auth_memory",
-            "What was remembered: hits, reads, stale answers, spoiled reads.",
+            "Caches of database reads: hits, reads, stale answers, spoiled reads.",
             labels=["event"],
         )
         for event in ("hits", "reads", "stale", "spoiled"):
@@ -144,12 +145,12 @@ class _Collector(Collector):
         yield memory
         yield CounterMetricFamily(
             "devicehub_auth_denials_dropped",
-            "Denials not written down, over the bound.",
+            "Denials beyond the bound, which were not counted.",
             self._sum("dropped"),
         )
         yield CounterMetricFamily(
             "devicehub_auth_overloaded",
-            "Slow verifications refused, over the budget.",
+            "Slow verifications refused, beyond the budget.",
             self._sum("overloaded"),
         )
         yield CounterMetricFamily(
@@ -162,7 +163,7 @@ class _Collector(Collector):
         )
         yield GaugeMetricFamily(
             "devicehub_auth_deaf_processes",
-            "Processes that hear of no change, and read.",
+            "Processes without notifications of changes, which read for each question.",
             self._sum("deaf"),
         )
 
@@ -177,7 +178,7 @@ class _Collector(Collector):
             times[dialect, question] = (total + seconds, added)
         questions = CounterMetricFamily(
             "devicehub_auth_questions",
-            "Questions of brokers, by what was answered and why.",
+            "Questions of brokers, by verdict and reason.",
             labels=["dialect", "question", "verdict", "reason"],
         )
         for key, number in sorted(counts.items()):
@@ -200,7 +201,7 @@ class _Collector(Collector):
 
 
 def _buckets(intervals: list[int]) -> Iterator[tuple[str, float]]:
-    """Prometheus counts all up to a bound."""
+    """Yield cumulative buckets, as Prometheus expects."""
     total = 0
     for bound, number in zip([*map(str, BOUNDS), "+Inf"], intervals, strict=True):
         total += number

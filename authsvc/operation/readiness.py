@@ -1,4 +1,4 @@
-"""Whether this process can answer from what is true now, and if not, why: for operators and their probes."""
+"""Readiness of this process to answer from current data, with reasons, for operators and their probes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log = structlog.get_logger(__name__)
 
 
 async def alive() -> Reply:
-    """The process answers; nothing else is touched."""
+    """Return a 200 without any check."""
     return Reply(200, b'{"status":"alive"}')
 
 
 async def report() -> Reply:
-    """200 when the database can be read, 503 when not; either way JSON that says how things stand.
+    """Return a 200 if the database can be read, otherwise a 503, with details in JSON.
 
-    *notes* are what makes answers slower and none of them wrong.
+    *notes* name causes of slow but correct answers.
     """
     reasons = await _reasons()
     notes = [note] if (note := changes.reason()) else []
@@ -42,14 +42,14 @@ async def report() -> Reply:
 
 async def _reasons() -> list[str]:
     try:
-        changes.stamp()  # which notices that the file of SQLite is gone
+        changes.stamp()  # Raises if the file of SQLite is missing.
         revision, _whole, _generation = await policy.state()
     except (DatabaseAway, sqlite3.OperationalError) as error:
         if "no such table" in str(error):
             return ["The tables are missing; run manage.py migrate."]
         seconds = limits().stale_seconds
         from_memory = isinstance(error, DatabaseAway) and seconds > 0
-        kept = f" Who was read within {seconds} s is answered from memory." if from_memory else ""
+        kept = f" Clients read within {seconds} s are answered from the cache." if from_memory else ""
         return [f"The database does not answer.{kept}"]
     except Exception:
         logs.error(log, "ready.failed")

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Return `Worker`, the class that gunicorn is given. Only its lookup imports gunicorn."""
+    """Return `Worker`, the worker class for gunicorn. Only this lookup imports gunicorn."""
     if name != "Worker":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module("authsvc.serving.worker").Worker

@@ -27,7 +27,7 @@ def of_scope(peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def of_request(request: HttpRequest) -> str:
-    """Return the address of the client that sent *request*; empty where it is not known."""
+    """Return the address of the client that sent *request*; empty if it cannot be determined."""
     peer = request.META.get("REMOTE_ADDR") or ""
     proxies = trusted_proxies()
     return _behind(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""), proxies) if proxies else peer

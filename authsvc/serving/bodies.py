@@ -11,9 +11,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 TOO_LARGE, TIMED_OUT, BUSY = 413, 408, 503
-MAX_HELD = 64 * 1024 * 1024  # bytes of unfinished requests that one process holds in memory
-MAX_HELD_OF_ONE = 2_621_440  # Django writes what is beyond to a temporary file
-MAX_DISCARDED = 16 * 1024 * 1024  # bytes that are read of a refused body, so that its sender sees the answer
+MAX_HELD = 64 * 1024 * 1024  # Bytes of unfinished requests in the memory of one process.
+MAX_HELD_OF_ONE = 2_621_440  # Django writes further bytes to a temporary file.
+MAX_DISCARDED = 16 * 1024 * 1024  # Bytes of a refused body that are read, so that its sender gets the answer.
 DISCARD_SECONDS = 2.0
 
 
@@ -26,10 +26,10 @@ class Held:
 
 
 class BoundedBody:
-    """A receive() that ends with a disconnect where the body passes *limit* bytes.
+    """A receive() that returns a disconnect once the body exceeds *limit* bytes.
 
-    *refusal* is then the status to answer with. A body that its sender does not finish is TIMED_OUT, and one
-    that the process has no memory for is BUSY. Call release() when the request has ended.
+    *refusal* is then the status of the answer. A body that its sender does not finish is TIMED_OUT, and one beyond
+    the limit of *held* is BUSY. Call release() when the request has ended.
     """
 
     def __init__(self, receive: Receive, limit: int, held: Held) -> None:
@@ -37,7 +37,7 @@ class BoundedBody:
         self._limit = limit
         self._held = held
         self._size = 0
-        self._counted = 0  # of it, in *held*
+        self._counted = 0  # Bytes of this body that are counted in *held*.
         self.is_complete = False
         self.refusal: int | None = None
 
@@ -60,7 +60,7 @@ class BoundedBody:
         return {"type": "http.disconnect"}
 
     def release(self) -> None:
-        """Count the bytes of this body as held no longer."""
+        """Subtract the bytes of this body from *held*."""
         self._held.size -= self._counted
         self._counted = 0
 
@@ -72,7 +72,7 @@ class BoundedBody:
 
 
 def declared(headers: Iterable[Any]) -> int:
-    """Return the length that Content-Length announces; 0 where there is none that can be read."""
+    """Return the length in Content-Length; 0 if it is missing or not a number."""
     for name, value in headers:
         if name.lower() == b"content-length" and value.isdigit():
             return int(value[:20])
@@ -87,7 +87,7 @@ def is_held_back(headers: Iterable[Any]) -> bool:
 async def discard(receive: Receive) -> None:
     """Read and drop the rest of a refused body, within a size and a time.
 
-    A connection that is closed over unread bytes is reset, and the client may lose the answer.
+    Closing a connection with unread bytes resets it, and the client may lose the answer.
     """
     size = 0
     with suppress(TimeoutError):

@@ -1,11 +1,11 @@
-"""What the ASGI entrance and the worker class share: keys of the scope of a request, and headers of answers."""
+"""Names that the ASGI entrance and the worker class share: keys of a scope, and headers of answers."""
 
-PREFIX = "/mqtt/"  # of the paths of questions
+PREFIX = "/mqtt/"  # The prefix of the paths of questions.
 CALLER_IS_ADMITTED = (
-    "authsvc.caller_is_admitted"  # set with the answer to a question: whether its token was valid
+    "authsvc.caller_is_admitted"  # Set with the answer to a question: True if its token was valid.
 )
 
-# Of every answer that is not a question's: browsers run nothing of it, and take it for nothing else.
+# Headers of every answer that is not for a broker. They keep browsers from running it or guessing its type.
 PROTECTED = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),

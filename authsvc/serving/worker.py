@@ -1,4 +1,4 @@
-"""gunicorn's ASGI worker, with time limits for requests and a bound of connections, which it lacks.
+"""gunicorn's ASGI worker with time limits for requests and a bound on connections.
 
 It uses private names of gunicorn: pyproject.toml pins the release, and tests/authsvc/serving/test_serving.py lists
 them.
@@ -20,25 +20,24 @@ from authsvc.serving.scopes import CALLER_IS_ADMITTED, PREFIX, PROTECTED
 
 SECONDS = "AUTHSVC_REQUEST_SECONDS"
 DEFAULT_SECONDS = 30.0
-FILES = 65_536  # that a process may open, where its hard limit allows as many
+FILES = 65_536  # Files that a process may open, if its hard limit allows so many.
 WATCH_SECONDS = 1.0
 REPORT_SECONDS = 60.0
-REPORT = "Closed %d connections to make room; %d may be open, and %d of these of others than brokers"
+REPORT = "Closed %d connections to make room; %d may be open, and %d of these by clients other than brokers"
 Header = tuple[str, str]
 ERROR_HEADERS: list[Header] = [(name.decode(), value.decode()) for name, value in PROTECTED]
-PIECE = (
-    32 * 1024
-)  # bytes for the parser at a time: behind a whole request it keeps 64 KiB, and drops the rest
-PROGRESS = 48 * 1024  # bytes of a large answer that a client takes within the time limit
+# Bytes for the parser at a time: after a whole request it stores up to 64 KiB, and drops the rest.
+PIECE = 32 * 1024
+PROGRESS = 48 * 1024  # Bytes of a large answer that a client must read within the time limit.
 
 
-# Called for every request: super() would take twice the time.
+# Called for every request; super() would take twice the time.
 _feed = ASGIProtocol._feed_callback_parser
 _scope_of = ASGIProtocol._build_http_scope
 
 
 class Waiting(Enum):
-    """What a connection waits for, from its client."""
+    """The thing that a connection waits for from its client."""
 
     HEAD = "the head of a request"
     BODY = "the body of a request"
@@ -46,14 +45,14 @@ class Waiting(Enum):
 
 
 class Connection(ASGIProtocol):  # type: ignore[misc]
-    """A connection whose client has to go on in time."""
+    """A connection with time limits for its client."""
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
-        self._scope: dict[str, Any] | None = None  # of the last request
+        self._scope: dict[str, Any] | None = None  # The scope of the last request.
         self._is_brokers = False
         self._has_half_a_head = False
-        self._behind = bytearray()  # what follows the bytes that the parser keeps behind a whole request
+        self._behind = bytearray()  # Bytes beyond those that the parser stores after a whole request.
         self._resumed = 0
         self._watched: tuple[Waiting | None, int, int] | None = None
         self._since = 0.0
@@ -68,12 +67,12 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
         self.worker.connections.remove(self)
         if self._request_ready is not None:
-            self._request_ready.set()  # or its task would wait on for some seconds
+            self._request_ready.set()  # Otherwise its task would wait for some more seconds.
 
     def _release(self, _task: Any) -> None:
-        """Drop what refers back to this connection, and holds what its client has sent.
+        """Drop objects that refer back to this connection and hold data of its client.
 
-        Only a full garbage collection would free it, and authsvc/gunicorn.py makes these rare.
+        Otherwise only a full garbage collection would free them, and authsvc/gunicorn.py makes these rare.
         """
         self._callback_parser = self._body_receiver = self._scope = None
 
@@ -82,7 +81,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         super().resume_writing()
 
     def _feed_callback_parser(self, data: bytes) -> bool:
-        if self._closed:  # gunicorn would look up the peer of a transport that is gone
+        if self._closed:  # gunicorn would look up the peer of a closed transport.
             return False
         parser: Any = self._callback_parser
         behind = self._behind
@@ -92,7 +91,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         if len(data) > PIECE:
             behind[:0] = data[PIECE:]
         goes_on: bool = _feed(self, data[:PIECE])
-        # The parser keeps some bytes where more are behind: gunicorn feeds them again after the answer.
+        # The parser stores some bytes after a whole request; gunicorn feeds them again after the answer.
         while goes_on and behind and not (parser.is_complete and parser.remaining()):
             piece = bytes(behind[:PIECE])
             del behind[:PIECE]
@@ -109,7 +108,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             super()._resume_reading()
 
     def _send_error_response(self, status: int, message: str, extra_headers: Iterable[Header] = ()) -> None:
-        """Answer what gunicorn refuses itself, with a text that may repeat the request."""
+        """Send the answer to a request that gunicorn itself refuses. Its text may repeat the request."""
         super()._send_error_response(status, message, (*extra_headers, *ERROR_HEADERS))
 
     def _build_http_scope(self, request: Any, sockname: Any, peername: Any) -> dict[str, Any]:
@@ -119,13 +118,13 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the application has a whole request, and nothing waits for the client."""
+        """Whether the application has a whole request and does not wait for the client."""
         return self._current_request is not None and self.waits_for() is None
 
     def is_brokers(self) -> bool:
-        """Return whether the last request was a question of a known caller.
+        """Return whether the last request was a question of an admitted caller.
 
-        A question that is not answered yet changes nothing.
+        A question without an answer yet does not count.
         """
         if self._scope is not None:
             admitted = self._scope.get(CALLER_IS_ADMITTED)
@@ -135,7 +134,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         return self._is_brokers
 
     def waits_for(self) -> Waiting | None:
-        """Return what it waits for; None while the application is at work, or between two requests."""
+        """Return the thing it waits for; None while the application works, or between two requests."""
         if self.reader is not None or self._websocket is not None:
             return None
         if self._closed or self._flow_control.write_paused:
@@ -146,7 +145,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         return None if receiver is None or receiver._complete else Waiting.BODY
 
     def watch(self, now: float, seconds: float) -> None:
-        """End what waits for its client since *seconds* without progress."""
+        """End the request or the connection if the client has made no progress for *seconds*."""
         waiting = self.waits_for()
         watched = (waiting, self.req_count, self._resumed)
         if watched != self._watched or (waiting is Waiting.ANSWER and self._has_sent()):
@@ -164,11 +163,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             if self._has_half_a_head:
                 self._send_error_response(408, "The head of this request did not arrive in time.")
             self._close_transport()
-            self._request_ready.set()  # or the task of this connection would wait on
+            self._request_ready.set()  # Otherwise the task of this connection would wait on.
         elif waiting is Waiting.BODY and not receiver._body_wait_expired:
-            receiver._body_wait_expired = (
-                True  # the application gets a disconnect, and has a second to answer
-            )
+            # The application gets a disconnect, and has a second to answer.
+            receiver._body_wait_expired = True
             receiver._wake_waiter()
         else:
             self.transport.abort()
@@ -177,15 +175,15 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 class Connections:
     """The open connections of a worker.
 
-    At most *limit* are open, and at most half of these belong to anything but brokers: to browsers, to strangers,
-    and to clients that have not asked yet. For a new connection the oldest of these is closed, first those
-    that wait for their client. So a broker that asks at once is served whatever else is connected.
+    At most *limit* are open, and at most half of these belong to clients other than brokers: browsers, unknown
+    clients, and clients without a request yet. For a new connection the oldest of these is closed, first those that
+    wait for their client. So a broker that asks at once is always served.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.closed = 0  # to make room
-        self.web: dict[Connection, None] = {}  # the oldest first
+        self.closed = 0  # Connections closed to make room.
+        self.web: dict[Connection, None] = {}  # The oldest first.
         self.brokers: set[Connection] = set()
 
     def add(self, connection: Connection) -> None:
@@ -195,7 +193,7 @@ class Connections:
             if not self._is_full():
                 break
             if surplus is None:
-                surplus = connection  # all others are brokers'
+                surplus = connection  # All others belong to brokers.
             self.closed += 1
             self.remove(surplus)
             surplus.transport.abort()
@@ -204,11 +202,12 @@ class Connections:
         self.web[connection] = None
 
     def remove(self, connection: Connection) -> None:
+        """Count *connection* no longer."""
         self.web.pop(connection, None)
         self.brokers.discard(connection)
 
     def watch(self, now: float, seconds: float) -> None:
-        """Apply the time limit to each connection, and sort those whose last request changed their kind."""
+        """Apply the time limit to each connection, and move those whose last request changed their kind."""
         for connection in (*self.web, *self.brokers):
             connection.watch(now, seconds)
         self._are_brokers([c for c in self.web if c.is_brokers()])
@@ -246,12 +245,12 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
-        """Raise SystemExit with a sentence for a time limit that cannot be read."""
+        """Raise SystemExit if the time limit is not a number."""
         super().check_config(cfg, log)
         _seconds()
 
     def init_process(self) -> None:
-        # Called on a subclass it would leave what it finds there, where gunicorn does not look.
+        # It stores its result in the class it is called on, and gunicorn reads that of ASGIProtocol.
         ASGIProtocol._check_h1c_protocol_available()
         gasgi.ASGIProtocol = Connection
         self._request_seconds = _seconds()
@@ -276,7 +275,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
             self._report_after = now + REPORT_SECONDS
 
     def _set_backlog(self) -> None:
-        """Let as many new connections wait as gunicorn's `backlog` says; asyncio has set 100."""
+        """Set the queue of new connections to gunicorn's `backlog`; asyncio has set it to 100."""
         self._has_backlog = True
         for listener in self.sockets:
             listener.sock.listen(self.cfg.backlog)
@@ -294,7 +293,7 @@ def _seconds() -> float:
 
 
 def _raise_file_limit() -> int:
-    """Raise the number of files that this process may open towards FILES, and return it."""
+    """Raise the number of files that this process may open to FILES if possible, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return FILES

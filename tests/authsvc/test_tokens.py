@@ -142,7 +142,7 @@ def test_an_account_may_have_a_token(present):
     [
         (["nobody"], "There is no nobody"),
         (["a/b"], "There is no a/b"),
-        (["x", "--ttl", "soon"], "'soon' is no duration"),
+        (["x", "--ttl", "soon"], "'soon' is not a duration"),
         (["x", "--ttl", "31d"], "1 second to 30 days"),
         (["x", "--ttl", "0s"], "1 second to 30 days"),
     ],
@@ -294,7 +294,7 @@ def test_the_first_key_signs_and_the_others_still_verify(settings):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("too short", "the key k has less than 32 bytes"),
+        ("too short", "the key k has fewer than 32 bytes"),
         ("-----BEGIN PRIVATE KEY-----\nxx\n-----END PRIVATE KEY-----", "no PEM private key"),
         (
             ec.generate_private_key(ec.SECP384R1())

@@ -1,4 +1,4 @@
-"""`manage.py create_broker NAME DIALECT`: a caller with a token, shown once, and its ready configuration."""
+"""`manage.py create_broker NAME DIALECT`: register a broker; print its token, once, and its configuration."""
 
 from __future__ import annotations
 
@@ -17,20 +17,33 @@ from authsvc.durations import duration
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Broker
 
-NO_URL = re.compile(r"[^\w\-.~:/\[\]%@]")  # also white space and quotes
-SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)  # of --cache
+NO_URL = re.compile(r"[^\w\-.~:/\[\]%@]")  # Also white space and quotes.
+SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)  # Bounds of --cache.
 
 
 class Command(DatabaseCommand):
-    help = "Let a broker ask. Prints its token, this once, and the configuration that belongs to it."
+    help = "Register a broker. Prints its token, which is shown only once, and its configuration."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("name", help="what operators call this broker")
-        parser.add_argument("dialect", choices=sorted(BY_DIALECT), help="how it asks")
-        parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the broker reaches us")
-        parser.add_argument("--network", action="append", default=[], help="accept it from here only")
-        parser.add_argument("--cache", type=duration, help="let mosquitto-go-auth keep answers: 1s to 5m")
-        parser.add_argument("--rotate", action="store_true", help="give a broker that exists a new token")
+        parser.add_argument("name", help="name of the broker, for operators")
+        parser.add_argument("dialect", choices=sorted(BY_DIALECT), help="dialect in which the broker asks")
+        parser.add_argument(
+            "--url",
+            default="http://127.0.0.1:8000",
+            help="address at which the broker reaches this service (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--network",
+            action="append",
+            default=[],
+            help="network from which the broker may ask; repeatable (default: any)",
+        )
+        parser.add_argument(
+            "--cache",
+            type=duration,
+            help="time that mosquitto-go-auth may cache answers: 1s to 5m (default: none)",
+        )
+        parser.add_argument("--rotate", action="store_true", help="give an existing broker a new token")
         parser.add_argument("--json", action="store_true", help="print name, dialect and token as JSON")
 
     def handle(
@@ -50,13 +63,11 @@ class Command(DatabaseCommand):
         if options["rotate"] and broker is None:
             raise CommandError(f"There is no broker {name}")
         if options["rotate"] and (network or (broker and dialect not in (broker.dialects or [dialect]))):
-            raise CommandError(
-                "--rotate changes the token alone: dialects and networks are changed in the admin"
-            )
+            raise CommandError("--rotate only changes the token: change dialects and networks in the admin")
         if broker is None:
             broker = Broker(name=name, dialects=[dialect], networks=network)
         elif not options["rotate"]:
-            raise CommandError(f"There is a broker {name} already; --rotate gives it a new token")
+            raise CommandError(f"There is already a broker {name}; --rotate gives it a new token")
         token = broker.issue_token()
         broker.full_clean()
         broker.save()
@@ -64,25 +75,23 @@ class Command(DatabaseCommand):
             return json.dumps({"name": name, "dialect": dialect, "token": token})
         if not split_domain_port(host)[0]:
             self.stderr.write(
-                f"Note: {host} is not a valid host name (letters, digits, - and . only). Behind the Django entrance "
+                f"Note: {host} is not a valid host name (letters, digits, - and . only). At the Django entrance "
                 "each question would be refused, whatever ALLOWED_HOSTS holds: give the service another name, or use "
                 "its address"
             )
         elif not validate_host(host, settings.ALLOWED_HOSTS):
-            self.stderr.write(
-                f"Note: where the site runs behind the Django entrance, ALLOWED_HOSTS needs {host}"
-            )
+            self.stderr.write(f"Note: if the broker uses the Django entrance, add {host} to ALLOWED_HOSTS")
         if cache is not None:
             self.stderr.write(
-                f"Note: the cache weakens what the service decides: a revocation is up to {_seconds(cache)} s late, "
-                "and more; the comments above the cache's lines say what"
+                f"Note: the cache delays decisions: a revocation applies up to {_seconds(cache)} s late; the comments "
+                "above the lines of the cache list more effects"
             )
         configuration = BY_DIALECT[dialect].configuration(url, token, cache)
         return f"# The token of {name}, shown this once: {token}\n\n{configuration}"
 
 
 def _check_cache(cache: timedelta, dialect: str, *, as_json: bool) -> None:
-    """Raise CommandError unless the configuration of *dialect* can keep answers for *cache*, and is printed."""
+    """Raise CommandError unless the configuration is printed and *dialect* can cache answers for *cache*."""
     if not BY_DIALECT[dialect].cache:
         able = ", ".join(broker.dialect for broker in BROKERS if broker.cache)
         raise CommandError(f"--cache is for mosquitto-go-auth ({able}), not for {dialect}")
@@ -107,7 +116,7 @@ def _host(url: str) -> str:
         )
     except ValueError:
         whole = False
-    # What no URL holds would break the printed configuration, or make a plugin log the URL with the token.
+    # Other characters could break the printed configuration, or make a plugin log the URL with the token.
     if not whole or parts.username is not None or parts.query or parts.fragment or NO_URL.search(url):
         raise CommandError("--url is not the address of this service; write http://host:8000")
     host = parts.hostname or ""

@@ -1,4 +1,4 @@
-"""`manage.py explain NAME ACTION [TOPIC]`: why is this allowed or denied?"""
+"""`manage.py explain NAME ACTION [TOPIC]`: print a decision with its reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from authsvc.operation.explain import (
 
 
 class Command(DatabaseCommand):
-    help = "Decide as for a broker, and say why. Exit code 0 for an allow, 1 for a deny."
+    help = "Decide as for a broker, and print the reason. Exit code 0 for an allow, 1 for a deny."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -30,13 +30,15 @@ class Command(DatabaseCommand):
         )
         parser.add_argument("action", choices=[CONNECT, *(action.value for action in Action)])
         parser.add_argument(
-            "topic", nargs="?", help="a topic, or a topic filter when subscribing; none for connect"
+            "topic", nargs="?", help="a topic, or a topic filter to subscribe to; none for connect"
         )
-        parser.add_argument("--client-id", help="also judge whether it may connect as this")
+        parser.add_argument("--client-id", help="also check this client id")
         parser.add_argument(
-            "--password-stdin", action="store_true", help="for connect: judge the password on standard input"
+            "--password-stdin",
+            action="store_true",
+            help="for connect: also check the password on standard input",
         )
-        parser.add_argument("--json", action="store_true")
+        parser.add_argument("--json", action="store_true", help="print the decision as JSON")
 
     def handle(self, *, username: str, action: str, topic: str | None, **options: Any) -> None:
         if (topic is None) != (action == CONNECT):
@@ -65,7 +67,7 @@ async def _decide(
 def _for_people(found: Explanation) -> str:
     lines = [
         f"{'ALLOW' if found.allowed else 'DENY'}  {found.action} {found.topic}".rstrip(),
-        f"  who      {found.principal or 'nobody known as ' + found.username}",
+        f"  who      {found.principal or 'no identity named ' + found.username}",
         f"  reason   {found.reason}: {found.sentence}",
     ]
     if found.rule:

@@ -15,12 +15,15 @@ from authsvc.management.command import DatabaseCommand
 
 
 class Command(DatabaseCommand):
-    help = "Print a token for the JWT mode of mosquitto-go-auth. It ends with any change of the credentials."
+    help = "Print a token for the JWT mode of mosquitto-go-auth. A change of the credentials revokes it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
         parser.add_argument(
-            "--ttl", type=duration, default=duration("1h"), help="how long it is valid: 15m, 1h; at most 30d"
+            "--ttl",
+            type=duration,
+            default=duration("1h"),
+            help="validity, such as 15m; at most 30d (default: 1h)",
         )
 
     def handle(self, *, username: str, ttl: timedelta, **options: Any) -> str:

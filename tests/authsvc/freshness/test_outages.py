@@ -108,7 +108,7 @@ class TestWithoutItsDatabase:
             code, said = ours.ready(url)
             assert code == FAULT
             assert said["reasons"] == [
-                "The database does not answer. Who was read within 6 s is answered from memory."
+                "The database does not answer. Clients read within 6 s are answered from the cache."
             ]
             assert said["stale_answers"] > 0
             assert httpx.get(f"{url}/healthz").status_code == OK

@@ -166,7 +166,9 @@ def test_create_broker_prints_the_token_and_a_configuration_that_holds_it(dialec
 
 def test_a_rotated_token_replaces_the_old_one():
     first = json.loads(run("create_broker", "broker-1", "go-auth", "--json"))["token"]
-    with pytest.raises(CommandError, match="already; --rotate gives it a new token"):
+    with pytest.raises(
+        CommandError, match="There is already a broker broker-1; --rotate gives it a new token"
+    ):
         run("create_broker", "broker-1", "go-auth")
 
     second = json.loads(run("create_broker", "broker-1", "go-auth", "--rotate", "--json"))["token"]
@@ -320,7 +322,7 @@ def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr == (
         "CommandError: The database failed: file is not a database; "
-        "what was committed stays, so run this again when it works\n"
+        "committed changes stay, so run this again when it works\n"
     )
 
 

@@ -400,8 +400,8 @@ def test_each_row_has_its_verdict_and_a_refused_one_harms_no_other(tmp_path: Pat
     assert "username is not" in problems["guest"]
     assert "give a column device_id" in problems["st.1"]
     assert problems["nohash"].startswith("there is no hash")
-    assert "no accepted scheme, or not whole" in problems["plain"]
-    assert "no accepted scheme, or not whole" in problems["cut"]
+    assert "no accepted scheme, or is not complete" in problems["plain"]
+    assert "no accepted scheme, or is not complete" in problems["cut"]
     assert "cost 99999999 is not in 1..2000000" in problems["costly"]
     assert "account ingest" in problems["ingest"]
     assert "has" in problems[station.username], "another device's username"

@@ -95,7 +95,7 @@ def test_the_service_knows_whether_a_refusal_is_final(transactional_db):
     assert refusal() == ""
     assert refusal(filters=[]) == ""
     assert "The password is wrong" in refusal(password="x")
-    assert "Nobody has this username" in refusal(username="other")
+    assert "There is no identity with this username" in refusal(username="other")
     assert "client id" in refusal(client_id="other-1")
     assert "No rule allows this" in refusal(filters=[*wanted, "else/#"])
 
