@@ -23,6 +23,7 @@ import pytest
 
 from rig import servers
 from rig.hub import ROOT
+from rig.projects import Project
 
 pytestmark = pytest.mark.sqlite_only
 
@@ -100,11 +101,6 @@ def test_the_archive_of_the_sources_holds_no_tests_and_no_secrets(built: Built) 
 # A project from nothing, by the page
 
 
-def steps() -> list[tuple[str, str]]:
-    """Return the blocks of the page that make a project, each with its instruction, in order."""
-    return re.findall(r"^<!-- project: ([^\n]+) -->\n```\w+\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-
-
 @pytest.fixture(scope="module")
 def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel and the requirements of this one, and without the checkout."""
@@ -122,51 +118,27 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Project(NamedTuple):
-    """A project from nothing, in its *folder*, with what its processes see of their *environment*."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def run(self, script: str) -> str:
-        done = subprocess.run(
-            ["sh", "-euc", script],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, script + done.stdout + done.stderr
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
-def project(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project that the blocks of the page make, up to the one that serves it."""
+def made(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """The project that the blocks of the page make, and the page's command that serves it."""
     folder = tmp_path_factory.mktemp("project")
     environment = {"PATH": f"{installed / 'bin'}:{os.environ['PATH']}", "HOME": str(folder)}
-    made = Project(folder, environment)
-    for instruction, block in steps():
-        match instruction.split():
-            case ["run"]:
-                made.run(block)
-            case ["file", name]:
-                (folder / name).write_text(block)
-            case ["end", "of", name]:
-                with (folder / name).open("a") as file:
-                    file.write(block)
-            case other:
-                assert other == ["serve"]
+    project = Project(folder, environment)
+    (command,) = project.follow(PAGE)
     environment["DJANGO_SUPERUSER_PASSWORD"] = "grows-tomatoes"
-    made.run("python manage.py createsuperuser --noinput --username grower --email grower@example.org")
-    return made
+    project.run("python manage.py createsuperuser --noinput --username grower --email grower@example.org")
+    return project, command
 
 
 @pytest.fixture(scope="module")
-def site(project: Project) -> Iterator[httpx.Client]:
-    """The project, served by the page's own command."""
-    (command,) = [block for instruction, block in steps() if instruction == "serve"]
+def project(made: tuple[Project, str]) -> Project:
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def site(made: tuple[Project, str]) -> Iterator[httpx.Client]:
+    """A client of the project, which the page's own command serves."""
+    project, command = made
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
     log = project.folder / "gunicorn.log"
