@@ -1,9 +1,9 @@
-"""How much the quarantine keeps of one device: DEVICEHUB_QUARANTINE_PER_DEVICE. Beyond it messages are only counted.
+"""The allowance of a device in the quarantine: DEVICEHUB_QUARANTINE_PER_DEVICE. Beyond it messages are only counted.
 
-QuarantineUse holds the sum for each owner: a device, or "" for all messages of no known device together. A row that
-is missing is counted anew. So is a sum that leaves no room, once in a while: rows of the quarantine may have been
-deleted. A batch counts no more than MOST_RECOUNTS of these. Workers read sums without a lock, so each of them may
-pass the bound by one batch.
+QuarantineUse holds the sum for each owner: a device, or "" for all messages without a known device together. A
+missing row is counted anew. A sum that leaves no room is counted anew once in a while: rows of the quarantine may have
+been deleted. A batch counts at most MOST_RECOUNTS such sums. Workers read sums without a lock, so each of them may
+exceed the bound by one batch.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from devicehub.db.statements import execute_many
 from devicehub.messages.message import FailureReason
 from devicehub.models import CountedRefusal, QuarantinedMessage, QuarantineUse
 
-ROW = 1024  # bytes that the rows of one message take, with their indexes, besides what its device chose
-RECOUNT = timedelta(minutes=1)
-MOST_RECOUNTS = 20  # in one batch
+ROW = 1024  # Bytes of one message's rows and their indexes, besides the texts that its device chose.
+RECOUNT = timedelta(minutes=1)  # A full sum is counted anew once in this time.
+MOST_RECOUNTS = 20  # Sums counted anew in one batch.
 
 
 def owner_of(reason: str, device_key: str) -> str:
-    """Return whose allowance a message counts in: ids of unknown devices can be invented without end."""
+    """Return the owner of a message's allowance; "" for unknown devices, whose ids can be invented without end."""
     return "" if reason == FailureReason.UNKNOWN_DEVICE else device_key
 
 
 class Allowance:
-    """What the messages of one batch may take of the allowances of *owners*. Used in the transaction of the batch."""
+    """The use of the allowances of *owners* by the messages of one batch, in the batch's transaction."""
 
     def __init__(self, owners: Collection[str]) -> None:
         self._limit, self._now = settings.quarantine_per_device, timezone.now()
@@ -44,12 +44,12 @@ class Allowance:
         self._missing = set(owners) - found.keys()
         for owner in self._missing:
             self._sizes[owner] = _count(owner, self._limit)
-        self._corrections: dict[str, int] = {}  # of sums that were counted anew
+        self._corrections: dict[str, int] = {}  # Changes of sums that were counted anew, by owner.
         self._added: Counter[str] = Counter()
         self._refused: Counter[tuple[str, str]] = Counter()
 
     def fits(self, owner: str, size: int = ROW) -> bool:
-        """Return whether *size* more bytes fit; by default those of a message that is empty."""
+        """Return whether *size* more bytes fit; by default the bytes of an empty message."""
         if self._sizes[owner] + size <= self._limit:
             return True
         if owner in self._missing or owner in self._corrections or len(self._corrections) == MOST_RECOUNTS:
@@ -71,18 +71,18 @@ class Allowance:
         self._refused[owner, reason] += 1
 
     def write(self) -> None:
-        """Write the sums and the counts. The last statements of a batch, since workers wait for each other's."""
+        """Write the sums and the counts. Call it last in a batch, since workers wait for each other's rows."""
         use, refusals = QuarantineUse._meta.db_table, CountedRefusal._meta.db_table
-        known = sorted(
+        existing = sorted(
             owner for owner in self._counted_at if self._added[owner] or owner in self._corrections
         )
         as_time = bulk.time_writer()
         now = as_time(self._now)
         execute_many(
             f"UPDATE {use} SET size = size + %s WHERE owner = %s",
-            [(self._added[owner], owner) for owner in known],
+            [(self._added[owner], owner) for owner in existing],
         )
-        execute_many(  # unless another worker counted anew meanwhile
+        execute_many(  # Without effect if another worker counted anew meanwhile.
             f"UPDATE {use} SET size = size + %s, counted_at = %s WHERE owner = %s AND counted_at = %s",
             [(self._corrections[o], now, o, as_time(self._counted_at[o])) for o in sorted(self._corrections)],
         )
@@ -100,7 +100,7 @@ class Allowance:
 
 
 def _count(owner: str, limit: int) -> int:
-    """Return how many bytes the quarantine holds of *owner*; it looks no further than at the rows that fill *limit*."""
+    """Return the bytes that the quarantine holds of *owner*; read no more rows than can fill *limit*."""
     of_strangers = Q(reason=FailureReason.UNKNOWN_DEVICE.value)
     rows = QuarantinedMessage.objects.filter(
         Q(device_key="") | of_strangers if not owner else Q(device_key=owner) & ~of_strangers,

@@ -1,6 +1,6 @@
-"""What happened, told to hooks and signals after it is stored. A failing listener is logged and loses nothing.
+"""Notification of hooks and signal receivers after a batch is stored. A failing listener is logged and loses nothing.
 
-Only what the items carry is told, so any thread may do it; one batch after the other keeps the order.
+Notifications need only the items of the batch, so any thread may make them; one batch after the other keeps the order.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from devicehub.ingest.store import as_model
 
 log = structlog.get_logger(__name__)
 
-Call = Callable[[], None]  # tells one hook, or the receivers of one signal, and raises nothing
+Call = Callable[[], None]  # It notifies one hook, or the receivers of one signal, and raises nothing.
 
 
 def announce(batch: Sequence[Item]) -> None:
-    """Tell what each message brought, then what changed on each device."""
+    """Notify listeners of the contents of each message, then of the changes on each device."""
     for call in of_batch(batch):
         call()
 
 
 def announce_transitions(transitions: Iterable[Transition]) -> None:
-    """Tell what changed on devices."""
+    """Notify listeners of the changes on devices."""
     for call in of_transitions(transitions):
         call()
 
 
 def of_batch(batch: Sequence[Item]) -> Iterator[Call]:
-    """What announce() calls, one by one."""
+    """Yield the calls of announce()."""
     judged = [item for item in batch if isinstance(item, Judged)]
     for item in judged:
         if item.outcome in NEWS:
@@ -43,7 +43,7 @@ def of_batch(batch: Sequence[Item]) -> Iterator[Call]:
 
 
 def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
-    """What announce_transitions() calls, one by one: connections before statuses."""
+    """Yield the calls of announce_transitions(): connections before statuses."""
     for change in transitions:
         sender, device = change.kind.sender, change.device
         hooks = change.kind.hooks()
@@ -67,7 +67,7 @@ def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
 
 def _of_message(item: Judged) -> Iterator[Call]:
     if isinstance(item.device, DeviceRow):
-        return  # nobody listens
+        return  # There is no listener.
     kind = item.kind
     for sample in item.samples:
         yield partial(_call, kind.hooks().on_data, item.device, sample.values)

@@ -1,4 +1,4 @@
-"""Messages on their way through the pipeline, as frozen values: judging makes them, storing makes new ones."""
+"""Messages on their way through the pipeline, as immutable values; each step makes new ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from devicehub.kinds.topics import MessageType
 from devicehub.messages.decode import Sample
 from devicehub.messages.message import FailureReason, Message, Notes, Outcome
 
-# A message with one of these brings something new.
+# A message with one of these outcomes has new content.
 NEWS = frozenset({Outcome.STORED, Outcome.PARTIAL})
-# A duplicate has its row already; the broker's retained copy without a time is no news.
+# A duplicate has its row already; the broker's retained copy without a time is not new.
 NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
 
 
 class DeviceRow(NamedTuple):
-    """What must be known of a device to store its messages; who listens gets the whole device."""
+    """The columns of a device that its messages need to be stored; with a listener the whole model is loaded."""
 
     pk: int
     device_id: str
@@ -27,9 +27,9 @@ class DeviceRow(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A message of no known device: it goes to the quarantine, unless the broker retained it.
+    """A message without a known device: it goes to the quarantine, unless the broker retained it.
 
-    *kept_as* is the key of its row in the quarantine, or None where it is only counted.
+    *kept_as* is the key of its row in the quarantine, or None if it is only counted.
     """
 
     message: Message
@@ -41,14 +41,14 @@ class Rejected(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A message of a known device, with what was found out about it, and what became of it in the database.
+    """A message of a known device, with its decoded content and its outcome in the database.
 
-    *device* is a BaseDevice where anybody listens, else DeviceRow. *document* is what the row keeps instead of the
-    bytes, or None; *digest* is the key of a message with a device time. *reply* is a device's answer and *answered*
-    the name of the command it answers. *sign* is what it says about the device itself; *reason* and *detail* say
-    why it failed. *kept_as* is the key of its row in the quarantine, or None where it is only counted; *row_key* and
-    *row_written* are of its row where anybody listens. The last message of each device that its batch changed has
-    the *transition*.
+    *device* is a BaseDevice if the kind has listeners, else DeviceRow. *document* is stored in the row instead of the
+    bytes, or is None; *digest* is the key of a message with a device time. *reply* is a device's answer and *answered*
+    the name of the command it answers. *sign* is evidence about the device itself; *reason* and *detail* explain a
+    failure. *kept_as* is the key of its row in the quarantine, or None if it is only counted; *row_key* and
+    *row_written* describe its row if the kind has listeners. The last message of each device that its batch changed
+    has the *transition*.
     """
 
     message: Message
@@ -72,10 +72,11 @@ class Judged(NamedTuple):
 
     @property
     def key(self) -> str:
+        """The key of the device, such as `weatherstation/STATION-001`."""
         return self.kind.key(self.device.device_id)
 
     def ended(self, outcome: Outcome, reason: FailureReason | None = None, detail: str = "") -> Judged:
-        """Return the same message without readings, which changes nothing."""
+        """Return this message with *outcome*, and without readings and sign, so that it changes nothing."""
         return self._replace(outcome=outcome, reason=reason, detail=detail, samples=(), sign=None)
 
 

@@ -1,7 +1,7 @@
-"""How many messages of one device are stored in a time: DEVICEHUB_RATE_LIMIT, off by default.
+"""The limit of messages that are stored of one device in a time: DEVICEHUB_RATE_LIMIT, off by default.
 
-A device may send as many at once as it may in the whole time; what it used comes back evenly. What is beyond fails
-as `rate_limited`: it is kept in the quarantine, can be replayed from there, and changes nothing on its device.
+A device may send its whole allowance at once; used allowance comes back evenly. Messages beyond it fail as
+`rate_limited`: they are kept in the quarantine, can be replayed from there, and change nothing on their device.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MOST_COUNTED = (
 
 
 class Limiter:
-    """Counts by device key what was stored, in this process. Messages of a batch that failed to commit do not count."""
+    """Counts of stored messages by device key, in this process. Batches that failed to commit do not count."""
 
     def __init__(self) -> None:
-        self._used: dict[str, tuple[float, float]] = {}  # by key: how many, at what time (monotonic)
+        self._used: dict[str, tuple[float, float]] = {}  # By key: the count, and its time (monotonic).
 
     def beyond(self, limit: RateLimit, keys: Sequence[str], now: float | None = None) -> list[int]:
-        """Positions in *keys*, the devices of messages in their order, that are too many. In a transaction."""
+        """Return the positions in *keys*, the devices of messages in order, beyond *limit*. Call in a transaction."""
         now = time.monotonic() if now is None else now
         used: dict[str, tuple[float, float]] = {}
         refused = []
@@ -42,10 +42,11 @@ class Limiter:
         return refused
 
     def clear(self) -> None:
+        """Delete all counts."""
         self._used.clear()
 
     def _left_over(self, key: str, limit: RateLimit, now: float) -> float:
-        """What a device used and did not get back yet."""
+        """Return how much of its allowance a device used and did not get back yet."""
         count, at = self._used.get(key, (0.0, now))
         return max(0.0, count - (now - at) * limit.messages / limit.seconds)
 
@@ -62,7 +63,7 @@ _lifted: ContextVar[bool] = ContextVar("lifted", default=False)
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """Nothing is too many inside: an operator asked for it."""
+    """Lift the limit inside the context: an operator replays messages on purpose."""
     token = _lifted.set(True)
     try:
         yield
@@ -71,4 +72,5 @@ def lifted() -> Iterator[None]:
 
 
 def are_lifted() -> bool:
+    """Return whether the limit is lifted here."""
     return _lifted.get()

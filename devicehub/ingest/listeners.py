@@ -1,4 +1,4 @@
-"""Whether anybody wants to be told: models of devices and messages are made for listeners only."""
+"""Listeners of a kind: hooks and receivers. Models of devices and messages are made for them only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNALS = (
 
 
 def are_there(kind: Kind) -> bool:
-    """Return whether *kind* has a hook of its own, or one of its signals a receiver."""
+    """Return whether *kind* overrides a hook, or one of its signals has a receiver."""
     return any(getattr(kind.hooks, name) is not getattr(Hooks, name) for name in HOOKS) or any(
         signal.has_listeners(kind.sender) for signal in SIGNALS
     )

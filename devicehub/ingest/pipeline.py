@@ -1,9 +1,9 @@
 """The one door for messages: topic -> device -> decode -> validate -> store -> acknowledge -> announce.
 
-Every message ends in exactly one Outcome. judge() gives it what the message alone tells: stored, partial, failed, or
-retained; store.write() knows besides what was stored before, and makes it a duplicate, or failed where its device sent
-too many. Whatever is wrong with a message is its own outcome and never the batch's; only a database that cannot store
-raises, and then nothing of the batch is stored or acknowledged.
+Every message ends in exactly one Outcome. judge() derives it from the message alone: stored, partial, failed, or
+retained. store.write() also compares it with earlier messages: it may become a duplicate, or failed if its device sent
+too many. A fault of one message is its own outcome and never the batch's. Only a database that cannot store raises an
+error, and then nothing of the batch is stored or acknowledged.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from devicehub.removal import retained
 
 log = structlog.get_logger(__name__)
 
-# The database, or this machine: it has no more files to open, or no memory.
+# Errors of the database, or of this machine without open files or memory left.
 CANNOT_STORE = (DatabaseError, InterfaceError, OSError, MemoryError)
-REPORTED = frozenset(DeviceStatus.values) - OPERATOR_STATES  # the statuses that a device can report of itself
+REPORTED = (
+    frozenset(DeviceStatus.values) - OPERATOR_STATES
+)  # The statuses that a device can report of itself.
 NOT_DECODED = frozenset({FailureReason.NOT_JSON, FailureReason.NOT_CBOR})
 
 
@@ -45,9 +47,9 @@ def pipeline(
     acknowledge: Callable[[], None] = lambda: None,
     notify: Callable[[Sequence[Item]], None] = announce,
 ) -> list[Outcome]:
-    """Store *messages* in one transaction, call *acknowledge*, then *notify* who listens what happened.
+    """Store *messages* in one transaction, call *acknowledge*, then *notify* with the items; return the outcomes.
 
-    Raises one of CANNOT_STORE; then nothing is stored, acknowledged or told.
+    Raise one of CANNOT_STORE; then nothing is stored or acknowledged, and no listener is notified.
     """
     reach("received")
     addresses = [topics.parse(message.topic) for message in messages]
@@ -58,7 +60,7 @@ def pipeline(
     stored = _attempt(batch)
     if isinstance(stored, Exception):
         log.warning("ingest.batch_refused", messages=len(batch), exc_info=stored)
-        # Anew: one may be gone since, which no part would notice, since foreign keys are checked by the commit.
+        # Loaded again: a device may be deleted by now, and no part would fail, since the commit checks foreign keys.
         with transaction.atomic():
             devices = store.load_devices(named)
             stored = _in_parts([judge(*one, devices) for one in zip(messages, addresses, strict=True)])
@@ -71,7 +73,7 @@ def pipeline(
 
 
 def judge(message: Message, address: Address | None, devices: Mapping[tuple[str, str], BaseDevice]) -> Item:
-    """What is in *message*, and what it says about its device. Never raises."""
+    """Return *message* decoded and validated, with its outcome so far. Never raise."""
     if address is None:
         return _rejected(message, FailureReason.UNKNOWN_TOPIC, "no device type has topics of this form")
     kind, device_id, message_type = address
@@ -93,7 +95,7 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
 
 
 class Content(NamedTuple):
-    """What a payload says. *sign* is what it says about the device itself."""
+    """The content of a payload. *sign* is evidence about the device itself."""
 
     sign: Sign
     samples: list[Sample]
@@ -114,7 +116,7 @@ def _failed(
     detail: str,
     found: Document | None = None,
 ) -> Judged:
-    """Return *message* as failed; its document is not kept, since it may take many times as much as its bytes."""
+    """Return *message* as failed; its document is dropped, since it may take many times the memory of its bytes."""
     notes = Notes() if found is None else found.notes
     if message.retain:
         return Judged(message, kind, device, message_type, Outcome.RETAINED, notes)
@@ -122,10 +124,10 @@ def _failed(
 
 
 def _read(message: Message, kind: Kind, device: Any, message_type: MessageType) -> Judged:
-    """Decode and validate.
+    """Return *message* decoded and validated.
 
-    The broker's copy of something said before comes with every new subscription: without a date it is not news,
-    and one that cannot be used would fill the quarantine with itself.
+    The broker sends its retained copy of an earlier message with every new subscription: without a date it is not new,
+    and a copy that cannot be used would fill the quarantine with itself.
     """
     found = None
     try:
@@ -140,21 +142,21 @@ def _read(message: Message, kind: Kind, device: Any, message_type: MessageType) 
         )
     notes, digest = found.notes, None
     if has_device_time:
-        # The key of the message; a status is never one with data.
+        # The digest is the key of the message; that of a status is never equal to that of data.
         about = b"" if message_type is MessageType.DATA else message_type.encode()
         digest = hashlib.sha256(about + message.payload).hexdigest()
     elif message.retain:
         return Judged(message, kind, device, message_type, Outcome.RETAINED, notes)
     outcome = Outcome.PARTIAL if notes else Outcome.STORED
     document = found.content if found.is_exact else None
-    # By position: every message passes here.
+    # Arguments by position, which is faster: every message passes here.
     return Judged(
         message, kind, device, message_type, outcome, notes, None, "", samples, sign, document, digest, reply
     )
 
 
 def _document(message: Message, message_type: MessageType) -> Document:
-    """Return the decoded payload. On a status topic a status in plain text is a text. Raises Unreadable."""
+    """Return the decoded payload. On a status topic a status may also be plain text. Raise Unreadable."""
     try:
         return decode.document(message.payload, message.content_type)
     except Unreadable as error:
@@ -185,7 +187,7 @@ def _read_data(message: Message, kind: Kind, found: Document) -> Content:
 
 
 def _own(store: Store, found: Document, received: datetime) -> Decoded:
-    """Return the samples that a kind with a store of its own finds in a payload. Raises Unreadable."""
+    """Return the samples that a kind's own store finds in a payload. Raise Unreadable."""
     decoded: Decoded = store.read(found, received)
     if len(decoded.samples) > _most_samples():
         detail = f"{len(decoded.samples)} samples; at most {_most_samples()} are stored of one message"
@@ -210,7 +212,7 @@ def _read_status(message: Message, kind: Kind, found: Document) -> Content:
             if name == "timestamp":
                 has_device_time = decode.parse_time(value, received, notes) is not None
             elif value is None:
-                pass  # an absent value, here as in data
+                pass  # A null is an absent value, as in data.
             elif name == "status":
                 sign.status = _reported(value)
             elif name == "battery_level":
@@ -225,7 +227,7 @@ def _read_status(message: Message, kind: Kind, found: Document) -> Content:
             notes.append(f"{name}: {error}")
             sign.is_unclear = sign.is_unclear or name == "status"
     if sign.status is None and not sign.columns:
-        raise Unreadable(FailureReason.NO_VALUE, "; ".join(notes)[:400] or "the status says nothing")
+        raise Unreadable(FailureReason.NO_VALUE, "; ".join(notes)[:400] or "the status holds no value")
     return Content(sign, [], has_device_time)
 
 
@@ -242,7 +244,7 @@ _READERS = {
 
 
 def _reported(value: Any) -> str:
-    """Return the status that a device reports of itself, in any case. Raises InvalidReading."""
+    """Return the status that a device reports of itself, in upper or lower case. Raise InvalidReading."""
     status = _word(validate.check_text(value))
     if status not in REPORTED:
         raise validate.InvalidReading(f"{value[:64]!r} is not a status that a device can report")
@@ -261,9 +263,9 @@ def _percentage(value: Any) -> float:
 
 
 def _attempt(batch: Sequence[Item]) -> list[Item] | Exception:
-    """Store *batch*; return its items, or the error with which the database refuses what is in it.
+    """Store *batch*; return its items, or the error with which the database refuses its content.
 
-    Raises one of CANNOT_STORE where it is the database that cannot store.
+    Raise one of CANNOT_STORE if the database itself cannot store.
     """
     try:
         return store.write(batch)
@@ -274,9 +276,9 @@ def _attempt(batch: Sequence[Item]) -> list[Item] | Exception:
 
 
 def _in_parts(batch: Sequence[Item]) -> list[Item]:
-    """Store by halves what the database refuses as a whole, down to the single message that goes to the quarantine.
+    """Store *batch* by halves if the database refuses it, down to the bad message, which goes to the quarantine.
 
-    One bad message among 2,000 costs about twenty attempts more, not 2,000.
+    One bad message among 2,000 costs about twenty more attempts, not 2,000.
     """
     stored = _attempt(batch)
     if not isinstance(stored, Exception):
@@ -291,11 +293,11 @@ def _store_refused(item: Item, error: Exception) -> Item:
     detail, key = f"it cannot be stored: {type(error).__name__}", ""
     if isinstance(item, Judged):
         key = item.key
-        # Perhaps it is the document or the notes that cannot be stored.
+        # Perhaps only the document or the notes cannot be stored.
         failed = item.ended(Outcome.FAILED, FailureReason.UNSTORABLE, detail)
         stored = _attempt([failed._replace(document=None, notes=Notes())])
         if not isinstance(stored, Exception):
             return stored[0]
         log.error("ingest.not_even_raw", topic=item.message.topic, exc_info=stored)
-    # Without the id of an unknown device, which would get an allowance of its own: ids can be invented without end.
+    # An unknown device's id is left out: it would get its own allowance, and ids can be invented without end.
     return store.write([Rejected(item.message, FailureReason.UNSTORABLE, detail, key)])[0]

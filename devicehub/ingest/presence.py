@@ -1,7 +1,7 @@
-"""What messages say about their device: when it was heard, whether it is there, what it reports of itself.
+"""Evidence in messages about their device: when it was heard, whether it is there, and its reported state.
 
-A batch is folded into one change for each device, and the row decides under its lock what of it is news: what an
-operator or another worker wrote since the device was read is not overwritten, and nothing is by older evidence.
+A batch is folded into one change for each device, which is compared with the row under its lock: a change that an
+operator or another worker wrote meanwhile is not overwritten, and newer evidence is never replaced by older.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from devicehub.kinds.topics import MessageType
 from devicehub.messages.message import FailureReason, Message
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 
-# A message with one of these faults is a sign of life: its device published it. A status is not one: it may be a will.
+# A message with one of these faults is a sign of life: its device published it. A status may be a will, so it is not.
 UNREADABLE = frozenset(
     {
         *(FailureReason.TOO_LARGE, FailureReason.NOT_JSON, FailureReason.NOT_CBOR),
@@ -33,10 +33,10 @@ UNREADABLE = frozenset(
 
 @dataclass
 class Sign:
-    """What one message says. *status* is what the device reports, *columns* the rest of it.
+    """The evidence in one message. *status* is the reported status, *columns* holds the other reported columns.
 
-    *is_copy*: the broker kept it, so it says nothing about now. *is_unclear*: it names a status that cannot be
-    read, so it does not say whether the device is there.
+    *is_copy*: the broker retained the message, so it is no evidence of the present. *is_unclear*: its status cannot be
+    read, so it does not show whether the device is there.
     """
 
     received_at: datetime
@@ -49,7 +49,7 @@ class Sign:
 
 @dataclass
 class Change:
-    """What the messages of a batch say of one device. *said* has each column with when that was received."""
+    """The evidence of a batch about one device. *said* has each reported column with its time of receipt."""
 
     message_at: datetime | None = None
     seen_at: datetime | None = None
@@ -60,7 +60,7 @@ class Change:
 
 
 class Transition(NamedTuple):
-    """What changed on *device*, which is as its row was afterwards."""
+    """A change of *device*, which is as its row was afterwards."""
 
     kind: Kind
     device: BaseDevice
@@ -71,7 +71,7 @@ class Transition(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What listeners get of a batch: the devices as their rows are now, and what changed on them, by key."""
+    """The devices as their rows are after a batch, and the changes on them, by primary key; for listeners."""
 
     devices: Mapping[int, BaseDevice]
     transitions: Mapping[int, Transition]
@@ -81,7 +81,7 @@ NOTHING = Written({}, {})
 
 
 def status(reported: str, connected: bool) -> str:
-    """The status of a device that no operator set: what it said last, as long as it is there to say it."""
+    """Return the status of a device that no operator set: its last report while it is connected, else offline."""
     if not connected:
         return DeviceStatus.OFFLINE.value
     return DeviceStatus.ONLINE.value if reported in ("", DeviceStatus.OFFLINE) else str(reported)
@@ -90,10 +90,10 @@ def status(reported: str, connected: bool) -> str:
 def heard(
     sign: Sign | None, message: Message, reason: FailureReason | None, message_type: MessageType
 ) -> Sign | None:
-    """Return the sign that *message* is after all, when it is the broker's copy or could not be read; or None.
+    """Return the evidence of *message*, also if it is the broker's copy or could not be read; or None.
 
-    An empty message is not a sign: it clears what a broker retains of a device (MQTT 5.0, 3.3.1.3). A status that
-    cannot be read is not one either: the broker may have published it as the will of a device that is gone.
+    An empty message is not evidence: it clears a retained message of a device (MQTT 5.0, 3.3.1.3). A status that
+    cannot be read is not either: the broker may have published it as the will of a device that is gone.
     """
     if not message.payload:
         return None
@@ -107,13 +107,13 @@ def heard(
 def fold(signs: Iterable[Sign]) -> Change:
     """Return the change that *signs* make together, in the order of their receipt.
 
-    Everything but `offline`, which may be a will, and a status that is unclear is a sign of life.
+    Each is a sign of life, except `offline`, which may be a will, and an unclear status.
     """
     change = Change()
     for sign in sorted(signs, key=attrgetter("received_at")):
         at = sign.received_at
         if sign.reading_at is not None:
-            # A device whose clock is ahead did not measure in the future.
+            # If the clock of a device is ahead, the time of receipt is used.
             change.reading_at = _later(change.reading_at, clock.plausible(sign.reading_at, at) or at)
         if sign.is_copy:
             continue
@@ -134,7 +134,7 @@ def fold(signs: Iterable[Sign]) -> Change:
 def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bool) -> Written:
     """Change the rows of *kind* by primary key, in a transaction; on SQLite it must hold the writer's lock.
 
-    Only where anybody *listened* is it found out what that changed.
+    Return the changed devices if the kind is *listened* to, else NOTHING: reading them back costs a query.
     """
     if not changes:
         return NOTHING
@@ -162,7 +162,7 @@ def write(kind: Kind, changes: Mapping[int, Change], now: datetime, listened: bo
 
 
 def _locked(table: str, keys: Sequence[int], listened: bool) -> dict[int, tuple[str, bool]]:
-    """Status and connected of the rows, locked so that nobody else changes them in this transaction."""
+    """Return status and connected of the rows, locked until the end of this transaction; empty without a listener."""
     if connection.vendor == "sqlite":
         if not listened:
             return {}
@@ -199,8 +199,8 @@ def _on_postgresql(table: str, said: Sequence[dict[str, Any]]) -> None:
 _TIMES = ("message_at", "seen_at", "reading_at", "connected_at", "now", "horizon")
 _change = PerVendor(sqlite=_on_sqlite, postgresql=_on_postgresql)
 
-# The last message is the newest evidence of whether a device is there: each is evidence of that. What is not said
-# stays, and so does what is known from a later time; a stored time beyond the horizon is unknown.
+# Each message shows whether a device is there, so the last one is the newest evidence. Columns without a report stay,
+# and so do columns with a later time; a stored time beyond the horizon counts as none.
 _IS_OLDER = "device.last_message_at > {message_at} AND device.last_message_at <= {horizon}"
 _SET = """
  last_seen = CASE WHEN device.last_seen > {seen_at} AND device.last_seen <= {horizon}
@@ -221,7 +221,7 @@ _SET = """
 def _write_said(
     model: type[BaseDevice], table: str, said: Mapping[int, dict[str, tuple[datetime, Any]]], now: datetime
 ) -> None:
-    """What devices reported of themselves, each column unless a later report of it was stored before."""
+    """Write the reported columns of devices, each unless a later report of it is stored."""
     if not said:
         return
     rows: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
@@ -247,7 +247,7 @@ def _is_news(at: datetime, stored: object, now: datetime) -> bool:
     try:
         before = clock.plausible(datetime.fromisoformat(str(stored)), now)
         return before is None or at >= before
-    except (TypeError, ValueError):  # never said, or no time of ours
+    except (TypeError, ValueError):  # No report yet, or a text that this module did not write.
         return True
 
 
@@ -263,5 +263,5 @@ def _read_back(kind: Kind, before: Mapping[int, tuple[str, bool]]) -> Written:
     return Written(devices, transitions)
 
 
-def _later(known: datetime | None, new: datetime) -> datetime:
-    return new if known is None or new > known else known
+def _later(old: datetime | None, new: datetime) -> datetime:
+    return new if old is None or new > old else old

@@ -1,4 +1,4 @@
-"""Messages out of the quarantine, through the pipeline once more, with the time at which they first came."""
+"""Replay of messages from the quarantine through the pipeline, with their first time of receipt."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 from devicehub.models import QuarantinedMessage, QuarantineUse
 
-CHUNK = 500  # keys that are read at a time
+CHUNK = 500  # Keys that one query reads.
 
 
 def waiting(
     *, reason: str = "", device_key: str = "", row: int | None = None
 ) -> QuerySet[QuarantinedMessage]:
-    """The quarantined messages that were not replayed yet, oldest first; of one reason, device, or primary key."""
+    """Return the messages that were not replayed yet, oldest first; of one reason, device, or primary key."""
     wanted: dict[str, Any] = {"reason": reason, "device_key": device_key, "pk": row}
     rows = QuarantinedMessage.objects.filter(replayed_at=None)
     return rows.filter(**{name: value for name, value in wanted.items() if value not in ("", None)}).order_by(
@@ -38,10 +38,10 @@ def replay(
     goes_on: Callable[[], bool] = lambda: True,
     on_each: Callable[[], None] = lambda: None,
 ) -> Counter[Outcome]:
-    """Store each of *rows*, oldest first, in a transaction of its own; what became of them.
+    """Store each of *rows*, oldest first, in a transaction of its own; return the number of each outcome.
 
-    One that fails again stays as it is, for another try; any other is marked and never replayed again, by whomever.
-    Ends early, between two messages, when *goes_on* says no.
+    A message that fails again stays as it is and can be retried; any other is marked and never replayed again.
+    Stop early, between two messages, if *goes_on* returns False.
     """
     outcomes: Counter[Outcome] = Counter()
     last = 0
@@ -58,14 +58,14 @@ def replay(
 
 
 def _replay(key: int) -> Outcome | None:
-    """None where somebody else replayed it first."""
+    """Replay the row *key* and return its outcome; None if another process replayed it first."""
     stored: list[Sequence[Item]] = []
     with transaction.atomic():
         row = QuarantinedMessage.objects.select_for_update().filter(pk=key, replayed_at=None).first()
         if row is None:
             return None
         if row.reason == FailureReason.TOO_LARGE and len(row.payload) >= MAX_KEPT:
-            return Outcome.FAILED  # there is no more than its beginning
+            return Outcome.FAILED  # Only the beginning of the message was kept.
         message = Message(
             row.topic,
             bytes(row.payload),
@@ -78,7 +78,7 @@ def _replay(key: int) -> Outcome | None:
         with limits.lifted():
             [outcome] = pipeline([message], notify=stored.append)
         if outcome is Outcome.FAILED:
-            transaction.set_rollback(True)  # it is in the quarantine already
+            transaction.set_rollback(True)  # The message is in the quarantine already.
             return outcome
         row.replayed_at = timezone.now()
         row.save(update_fields=["replayed_at"])

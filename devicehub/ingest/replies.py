@@ -1,4 +1,4 @@
-"""A reply to a command, as a device may send it."""
+"""Reading of replies to commands."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from devicehub.commands import replies
 from devicehub.messages import validate
 from devicehub.messages.message import FailureReason, Message, Unreadable
 
-LONGEST = 64 << 10  # bytes of a reply
+LONGEST = 64 << 10  # The most bytes of a reply.
 
 
 def read(content: Any, message: Message) -> dict[str, Any]:
-    """The reply in *content*, with its `id` and `ok`, as every database keeps it. Raises Unreadable.
+    """Return the reply in *content*, with its `id` and `ok`, in a form that databases can store. Raise Unreadable.
 
-    Without an `id` it has that of the correlation data, which MQTT 5 lets a device send back as it came; also
-    when its `id` cannot be a command's and the correlation data can: some devices count their messages there.
+    Without an `id` the correlation data is used, which MQTT 5 lets a device send back as it came. It is also used
+    if it can be the id of a command and the `id` cannot: some devices count their messages there.
     """
     if len(message.payload) > LONGEST:
         raise Unreadable(FailureReason.TOO_LARGE, f"a reply has at most {LONGEST} bytes")
     if not isinstance(content, dict):
-        raise Unreadable(FailureReason.NOT_A_READING, "a reply is an object")
+        raise Unreadable(FailureReason.NOT_A_READING, "a reply must be an object")
     reply: dict[str, Any] = validate.replace_unstorable(content)
     correlated = replies.command_id(message.correlation_id) is not None
     own = reply.get("id")
@@ -28,8 +28,8 @@ def read(content: Any, message: Message) -> dict[str, Any]:
         reply["id"] = validate.replace_unstorable(message.correlation_id)
     if "id" not in reply:
         raise Unreadable(
-            FailureReason.NOT_A_READING, "a reply has the id of its command, or its correlation data"
+            FailureReason.NOT_A_READING, "a reply must have the id of its command, or its correlation data"
         )
     if not isinstance(reply.get("ok"), bool):
-        raise Unreadable(FailureReason.NOT_A_READING, "a reply says ok, true or false")
+        raise Unreadable(FailureReason.NOT_A_READING, "a reply must have ok, true or false")
     return reply

@@ -1,4 +1,4 @@
-"""One batch into the database, in one transaction. Everything that reaches this module can be stored."""
+"""Storage of one batch in one transaction. Every item that reaches this module can be stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from devicehub.models import QUARANTINED_AS, BaseMessage, ProcessingStatus, Quar
 
 
 def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], Any]:
-    """The devices by kind and id, one query for each kind: models where anybody listens, else DeviceRow."""
+    """Return the devices by kind and id, by one query for each kind: models if it has listeners, else DeviceRow."""
     by_kind: dict[str, tuple[Kind, set[str]]] = {}
     for kind, device_id in wanted:
         by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
@@ -44,13 +44,13 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
 
 @transaction.atomic
 def write(batch: Sequence[Item]) -> list[Item]:
-    """Store *batch*; return its items with what became of them. Raises DatabaseError, and then nothing is stored."""
+    """Store *batch*; return its items with their outcomes. Raise DatabaseError, and then nothing is stored."""
     items = list(batch)
-    by_kind: dict[str, list[int]] = defaultdict(list)  # places in the batch
+    by_kind: dict[str, list[int]] = defaultdict(list)  # Positions in the batch.
     for place, item in enumerate(batch):
         if isinstance(item, Judged):
             by_kind[item.kind.slug].append(place)
-    # In one order, or two workers wait for each other.
+    # All workers use one order, or two of them could wait for each other.
     kinds = [places for _, places in sorted(by_kind.items())]
     for places in kinds:
         own = _take(items, places)
@@ -83,7 +83,7 @@ def _put_back(items: list[Item], places: Iterable[int], own: Iterable[Judged]) -
 
 
 def _mark_duplicates(own: list[Judged]) -> None:
-    """Of one kind: the messages whose key is stored already, or stands earlier in this batch."""
+    """Mark messages of one kind as duplicates if their key is stored already, or comes earlier in this batch."""
     keyed = [
         (place, (item.device.pk, item.digest))
         for place, item in enumerate(own)
@@ -100,7 +100,7 @@ def _mark_duplicates(own: list[Judged]) -> None:
 
 
 def _refuse_too_many(own: list[Judged]) -> None:
-    """Of one kind: the messages beyond what their device may send, where a limit is set. Those that failed count."""
+    """Fail the messages of one kind beyond the rate limit, if one is set. Messages that failed already count, too."""
     limit = settings.rate_limit
     if limit is None or limits.are_lifted():
         return
@@ -116,7 +116,7 @@ def _owner(item: Item) -> str:
 
 
 def _admit(items: list[Item], failed: Sequence[int], allowance: Allowance) -> list[QuarantinedMessage]:
-    """Return the rows of those that the quarantine keeps; the others are only counted."""
+    """Return the rows of the messages that the quarantine keeps; count the others."""
     rows, kept = [], []
     for place in failed:
         item = items[place]
@@ -137,9 +137,9 @@ def _admit(items: list[Item], failed: Sequence[int], allowance: Allowance) -> li
 
 
 def _write_rows(own: list[Judged]) -> None:
-    """Of one kind: the raw messages, their readings, and what they change on their devices.
+    """Write the messages of one kind, their readings, and the changes on their devices.
 
-    A message that is only counted has no row, and is a sign of life all the same.
+    A message that is only counted has no row, but is still a sign of life.
     """
     messages = [item for item in own if item.outcome not in NO_ROW]
     if not messages:
@@ -151,7 +151,7 @@ def _write_rows(own: list[Judged]) -> None:
     written = as_time(now)
     rows = [message_row(item, written) for item in stored]
     keys: Sequence[int] = ()
-    if not listened or not stored:  # nobody will ask for the keys of its messages
+    if not listened or not stored:  # The keys of the messages are not needed.
         bulk.insert(kind.message_model, MESSAGE, rows)
     else:
         keys = bulk.new_keys(kind.message_model, len(stored))
@@ -167,7 +167,7 @@ def _write_rows(own: list[Judged]) -> None:
 
 
 def _complete(own: list[Judged], keys: Mapping[int, int], now: datetime, left: Written) -> None:
-    """Give the items that have a row, or are only counted, what listeners want to know; *keys* are by id() of item."""
+    """Add row, device and transition for listeners to the items that are not duplicates; *keys* are by id() of item."""
     last = {item.device.pk: place for place, item in enumerate(own) if item.outcome not in NO_ROW}
     for place, item in enumerate(own):
         if item.outcome in NO_ROW:
@@ -182,7 +182,7 @@ def _complete(own: list[Judged], keys: Mapping[int, int], now: datetime, left: W
 
 
 def as_model(item: Judged) -> BaseMessage:
-    """Return the row of *item* as a model, made for who asks."""
+    """Return the row of *item* as a model, for receivers."""
     named = dict(zip(MESSAGE, message_row(item, ""), strict=True))
     for name in ("payload_json", "user_properties", "notes"):
         if named[name] is not None:
@@ -194,18 +194,18 @@ def as_model(item: Judged) -> BaseMessage:
 
 
 def _answer_commands(own: list[Judged]) -> None:
-    """In the transaction: what is acknowledged is never sent again, so an answer must not be lost after it."""
+    """Record the answers to commands, in the transaction: an acknowledged message is never sent again."""
     answers = [(place, item.reply) for place, item in enumerate(own) if item.reply and item.outcome in NEWS]
     if answers:
-        told = [
+        found = [
             replies.CommandReply(own[at].key, reply, own[at].message.received_at) for at, reply in answers
         ]
-        for (place, _), name in zip(answers, replies.record(told), strict=True):
+        for (place, _), name in zip(answers, replies.record(found), strict=True):
             own[place] = own[place]._replace(answered=name)
 
 
 def _hasten_commands(own: Iterable[Judged]) -> None:
-    """A device says how it is when it has connected, so it may be there for what waits for it."""
+    """Make the queued commands of devices that sent a status due now: such a device may have just connected."""
     keys = {item.key for item in own if item.message_type is MessageType.STATUS and item.outcome in NEWS}
     if keys:
         transitions.hasten(keys, timezone.now())
@@ -215,7 +215,10 @@ def _write_readings(
     kind: Kind, items: Sequence[Judged], now: str, as_time: Callable[[datetime], str]
 ) -> None:
     declared = kind.readings
-    writers = {"json": bulk.dump_json, "datetime": as_time}  # for what a driver does not take as it is
+    writers = {
+        "json": bulk.dump_json,
+        "datetime": as_time,
+    }  # Drivers do not take these types without a conversion.
     written = {n: writers[reading.type] for n, reading in declared.items() if reading.type in writers}
     rows = []
     for item in items:
@@ -237,7 +240,7 @@ def _measured(items: Sequence[Judged]) -> list[Measured]:
 
 
 def changes(items: Iterable[Judged]) -> dict[int, presence.Change]:
-    """What messages of one kind change on their devices, by primary key."""
+    """Return the changes that messages of one kind make on their devices, by primary key."""
     signs: dict[int, list[Sign]] = defaultdict(list)
     for item in items:
         sign = presence.heard(item.sign, item.message, item.reason, item.message_type)
@@ -254,7 +257,7 @@ MESSAGE: tuple[str, ...] = (
 
 
 def message_row(item: Judged, now: str) -> tuple[Any, ...]:
-    """The row of a message, JSON and times as text."""
+    """Return the row of a message, with JSON and times as text."""
     message, failed = item.message, item.outcome is Outcome.FAILED
     storable = not failed and item.document is not None and b"\\u0000" not in message.payload
     return (
