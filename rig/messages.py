@@ -1,4 +1,4 @@
-"""Messages of devices, sent through the door, and what is stored of them. `NOW` is when each is received."""
+"""Messages of devices, sent through the pipeline, and the stored rows. `NOW` is the time of receipt."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -15,19 +15,20 @@ STORED, PARTIAL, FAILED, DUPLICATE, RETAINED = Outcome
 
 
 def message(device, payload, about="data", *, at=NOW, **options):
-    """A message of *device*; what is no bytes is sent as JSON."""
+    """Return a message of *device*; a *payload* that is not bytes is encoded as JSON."""
     slug = registry.of(device).slug
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return Message(f"things/{slug}/{device.device_id}/{about}", body, at, **options)
 
 
 def send(device, payload, about="data", **options):
+    """Ingest a message of *device*, and return its outcome."""
     [outcome] = pipeline([message(device, payload, about, **options)])
     return outcome
 
 
 def readings(device, columns=None):
-    """The rows of *device*, oldest first, as dicts of what is not null."""
+    """Return the readings of *device*, oldest first, as dicts without the null columns."""
     names = columns or list(registry.of(device).readings)
     rows = device.readings.order_by("id").values("timestamp", *names)
     return [{n: _plain(v) for n, v in row.items() if v is not None} for row in rows]
@@ -38,15 +39,17 @@ def _plain(value):
 
 
 def message_row(device):
-    """The one message row of *device*."""
+    """Return the only message row of *device*."""
     return device.messages.get()
 
 
 def fresh(device):
+    """Return *device*, read again from the database."""
     return type(device).objects.get(pk=device.pk)
 
 
 def iso(moment):
+    """Return *moment* in ISO 8601."""
     return moment.isoformat()
 
 
@@ -54,12 +57,15 @@ def iso(moment):
 
 
 def case(outcome, payload, *rows, reason=None, notes=()):
+    """Return a payload with its expected outcome, rows, reason and notes."""
     return SimpleNamespace(payload=payload, outcome=outcome, rows=rows, reason=reason, notes=notes)
 
 
 def row(timestamp=NOW, **values):
+    """Return an expected reading."""
     return {"timestamp": timestamp, **values}
 
 
 def failed(payload, reason):
+    """Return a payload that must fail for *reason*."""
     return case(FAILED, payload, reason=reason)

@@ -1,4 +1,4 @@
-"""A meter with a reading of each type: payloads that it sends, the rows they become, and CBOR by hand."""
+"""A meter with a reading of each type: payloads that it sends, the stored rows, and CBOR by hand."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -25,13 +25,14 @@ NUL = "holds a NUL or half a surrogate pair"
 
 
 def send(payload, about="data", content_type="", at=NOW, retain=False):
+    """Ingest a message of the meter, and return its outcome."""
     topic = f"things/meter/METER-001/{about}"
     [outcome] = pipeline([Message(topic, payload, at, retain=retain, content_type=content_type)])
     return outcome
 
 
 def stored(meter):
-    """The rows of *meter*, oldest first, as dicts of what is not null; its time only where it is not NOW."""
+    """Return the readings of *meter*, oldest first, without null columns, and without a time that is NOW."""
     rows = []
     for found in meter.readings.order_by("timestamp", "id").values("timestamp", *registry.of(meter).readings):
         row = {n: bytes(v) if isinstance(v, memoryview) else v for n, v in found.items() if v is not None}
@@ -45,6 +46,7 @@ def stored(meter):
 
 
 def case(outcome, payload, *rows, notes=(), reason=None, content_type=""):
+    """Return a payload with its expected outcome, rows, notes and reason."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return SimpleNamespace(
         outcome=outcome,
@@ -57,19 +59,22 @@ def case(outcome, payload, *rows, notes=(), reason=None, content_type=""):
 
 
 def ok(payload, *rows, content_type=""):
+    """Return a payload that must be stored whole."""
     return case(STORED, payload, *rows, content_type=content_type)
 
 
 def part(payload, *rows, notes, content_type=""):
+    """Return a payload that must be stored in part."""
     return case(PARTIAL, payload, *rows, notes=notes, content_type=content_type)
 
 
 def bad(reason, payload, content_type="", notes=()):
+    """Return a payload that must fail for *reason*."""
     return case(FAILED, payload, reason=reason, content_type=content_type, notes=notes)
 
 
 def item(text, *parts):
-    """CBOR as in RFC 8949: hexadecimal digits, with `%` where the encoding of a part stands."""
+    """Return CBOR (RFC 8949) from the hexadecimal digits of *text*, with the encoding of a part at each `%`."""
     pieces = [bytes.fromhex(piece) for piece in text.split("%")]
     return b"".join(piece + part for piece, part in zip(pieces, [*map(cbor2.dumps, parts), b""], strict=True))
 
@@ -82,9 +87,9 @@ OLD = {"timestamp": EARLIER}
 
 
 def is_as_sent(message, body):
-    """The row has the bytes, or JSON that says the same to whoever reads it with the standard library.
+    """Return whether the row has the bytes of *body*, or JSON that the standard library reads as the same document.
 
-    That of a failed message has neither: they are in the quarantine.
+    The row of a failed message has neither: its bytes are in the quarantine.
     """
     if message.outcome == FAILED:
         kept = message.payload_raw, message.payload_json, bytes(message.quarantined.payload)

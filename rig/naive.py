@@ -1,7 +1,7 @@
-"""MQTT 5.0, 4.7 and 4.8.2 a second time, as naive as it gets: what authsvc.core.topics is compared with.
+"""A second, naive implementation of MQTT 5.0, 4.7 and 4.8.2, as a reference for authsvc.core.topics.
 
-Matching is recursion over levels, well-formedness goes character by character, and what filters have to do
-with each other is found by asking every topic there is over a small alphabet.
+Matching is recursion over levels, well-formedness is checked character by character, and two filters are compared
+over all topics of a small alphabet.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import product
 
-UNUSED = "z"  # no filter says it, so a filter that matches it matches any other word in its place
+UNUSED = "z"  # in no filter; a filter that matches it also matches any other word in its place
 LITERALS = ("a", "b", "", "$SYS")
 ALPHABET = (*LITERALS, UNUSED)
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether *topic_filter* matches *topic*; both are legal, and neither starts with `$share/`."""
+    """Return whether *topic_filter* matches *topic*; both are legal, and neither starts with `$share/`."""
     if topic.startswith("$") and topic_filter[0] in "+#":
         return False
     return _match(topic_filter.split("/"), topic.split("/"))
@@ -25,7 +25,7 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 def _match(wanted: list[str], found: list[str]) -> bool:
     if wanted == ["#"]:
-        return True  # also with nothing left: `#` stands for the level above it, too
+        return True  # also with no level left: `#` includes the level above it
     if not wanted or not found:
         return not wanted and not found
     return wanted[0] in ("+", found[0]) and _match(wanted[1:], found[1:])
@@ -33,14 +33,14 @@ def _match(wanted: list[str], found: list[str]) -> bool:
 
 @cache
 def topics(alphabet: tuple[str, ...], depth: int) -> tuple[str, ...]:
-    """Every topic of up to *depth* levels over *alphabet*; the empty level makes no topic by itself."""
+    """Return all topics of up to *depth* levels over *alphabet*; the empty level alone is not a topic."""
     every = ("/".join(levels) for size in range(1, depth + 1) for levels in product(alphabet, repeat=size))
     return tuple(topic for topic in every if topic)
 
 
 @cache
 def filters(literals: tuple[str, ...], depth: int) -> tuple[str, ...]:
-    """Every topic filter of up to *depth* levels over *literals*, `+` and a closing `#`."""
+    """Return all topic filters of up to *depth* levels over *literals*, `+` and a closing `#`."""
     levels = (*literals, "+")
     plain = topics(levels, depth)
     return (*plain, "#", *(f"{stem}/#" for stem in ("", *topics(levels, depth - 1))))
@@ -48,27 +48,29 @@ def filters(literals: tuple[str, ...], depth: int) -> tuple[str, ...]:
 
 @cache
 def matched(topic_filter: str, depth: int) -> frozenset[str]:
-    """Every topic of up to *depth* levels over ALPHABET that *topic_filter* matches."""
+    """Return all topics of up to *depth* levels over ALPHABET that *topic_filter* matches."""
     return frozenset(topic for topic in topics(ALPHABET, depth) if matches(topic_filter, topic))
 
 
 def enough(topic_filters: Iterable[str]) -> int:
-    """The depth at which enumeration tells all about filters over LITERALS: one level below the longest."""
+    """Return the depth at which enumeration decides about *topic_filters*: one level below the longest."""
     return max(topic_filter.count("/") for topic_filter in topic_filters) + 2
 
 
 def covers(granted: str, requested: str) -> bool:
+    """Return whether *granted* matches every topic that *requested* matches."""
     depth = enough((granted, requested))
     return matched(requested, depth) <= matched(granted, depth)
 
 
 def overlaps(one: str, other: str) -> bool:
+    """Return whether a topic exists that both filters match."""
     depth = enough((one, other))
     return not matched(one, depth).isdisjoint(matched(other, depth))
 
 
 def is_text(text: str) -> bool:
-    """Whether *text* may stand in an MQTT packet, also by the "should not" of MQTT 5.0, 1.5.4."""
+    """Return whether *text* may stand in an MQTT packet, also by the "should not" of MQTT 5.0, 1.5.4."""
     size = 0
     for character in text:
         code = ord(character)
@@ -96,7 +98,7 @@ def is_filter(text: str) -> bool:
 
 
 def inner(text: str) -> str | None:
-    """The filter inside `$share/<group>/<filter>`, or *text* itself; None for what may not be subscribed to."""
+    """Return the filter inside `$share/<group>/<filter>`, or *text* itself; None if it must not be subscribed to."""
     if not is_filter(text):
         return None
     first, *rest = text.split("/")

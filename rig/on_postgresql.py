@@ -1,4 +1,4 @@
-"""`python -m rig.on_postgresql COMMAND ...` runs a command with DATABASE_URL naming a new PostgreSQL."""
+"""`python -m rig.on_postgresql COMMAND ...` runs a command with the DATABASE_URL of a new PostgreSQL."""
 
 import os
 import subprocess

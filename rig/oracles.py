@@ -1,8 +1,8 @@
-"""What must hold of the parsers of the authorization half, whatever they are fed: topic, body, hash.
+"""The promises of the parsers of the authorization half for any input: topic, body, hash.
 
-Each judge_*() takes one input and raises when a promise is broken. The property tests draw inputs with
-hypothesis, `script/bench fuzz` grows them by coverage, and both ask here, so that a finding of one is a test of
-the other. Nothing here needs Django.
+Each judge_*() checks one input and raises if a promise is broken. The property tests draw inputs with hypothesis,
+`script/bench fuzz` grows them by coverage, and both use these functions, so that a finding of one is a test of the
+other. Nothing here needs Django.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from rig import naive
 T = TypeVar("T")
 
 
-# How brokers read an answer.
+# Answers, as brokers read them.
 
 GO_AUTHS = ("go-auth", "jwt")  # one plugin reads the answers of both
 
 
 def reads_as_allow(path: str, reply: Reply) -> bool:
-    """Whether this broker would let the client in, in any of its response modes or with its shipped defaults."""
+    """Return whether the broker admits the client, in any of its response modes or with its shipped defaults."""
     text = reply.body.decode()
     name, _, question = path.partition("/")
     if name in ("emqx4", "nanomq"):
-        return reply.status == 200  # whatever the body says
+        return reply.status == 200  # with any body
     if name == "vernemq":
-        return reply.status == 200 and _vernemq_lets_in(_json(text))
+        return reply.status == 200 and _vernemq_admits(_json(text))
     if 300 <= reply.status < 400:
-        return True  # go-auth, aMQTT and RabbitMQ follow it, to who knows where
+        return True  # go-auth, aMQTT and RabbitMQ follow a redirect to any server
     if name in (*GO_AUTHS, "amqtt"):
         return reply.status // 100 == 2 or text.lower() == "ok" or bool(_json(text).get("ok"))
     if name == "rabbitmq":
         return reply.status in (200, 201) and text.strip().lower().startswith("allow")
-    assert name == "emqx", f"say here how {name} reads an answer"
+    assert name == "emqx", f"add how {name} reads an answer"
     if question == "authz" and (reply.status != 200 or _json(text).get("result") != "deny"):
-        return True  # "ask the next one", which ends in no_match: allow until 6.0
+        return True  # EMQX asks the next source, and no_match allows before 6.0
     return reply.status == 204 or _json(text).get("result") not in ("deny", "ignore")
 
 
 def reads_as_deny(path: str, reply: Reply) -> bool:
-    """Whether every part that this broker looks at says no, in so many words."""
+    """Return whether every part of the reply that the broker reads is a deny in its own words."""
     text, json_type = reply.body.decode(), reply.content_type.startswith("application/json")
     name = path.partition("/")[0]
     if name in (*GO_AUTHS, "amqtt"):
@@ -70,14 +70,14 @@ def reads_as_deny(path: str, reply: Reply) -> bool:
         return reply.status == 200 and text == "deny"
     if name == "vernemq":
         return reply.status == 200 and json_type and _json(text) == {"result": {"error": "not_allowed"}}
-    assert name == "emqx", f"say here how {name} reads an answer"
+    assert name == "emqx", f"add how {name} reads an answer"
     return reply.status == 200 and json_type and _json(text) == {"result": "deny"}
 
 
-def _vernemq_lets_in(document: dict[str, Any]) -> bool:
-    """An answer with status 200; of several filters one that is granted is enough, and no filters are all."""
+def _vernemq_admits(document: dict[str, Any]) -> bool:
+    """Return whether an answer with status 200 admits: one granted filter is enough, no list grants all."""
     if document.get("result") != "ok":
-        return document.get("result") == "next"  # the plugins that are on by default decide
+        return document.get("result") == "next"  # then the default plugins decide
     listed = _listed(document)
     return not isinstance(listed, list) or any(entry["qos"] <= 2 for entry in listed)
 
@@ -97,11 +97,11 @@ def _json(text: str) -> dict[str, Any]:
 
 # Topics.
 
-DEEP = 60  # levels; the naive matcher recurses, so deeper filters are only asked not to fail
+DEEP = 60  # levels; the naive matcher recurses, so deeper filters must only not fail
 
 
 def judge_topics(granted: str, wanted: str) -> None:
-    """Well-formedness is that of rig/naive.py; coverage and overlap are what a witness topic shows."""
+    """Check that well-formedness is that of rig/naive.py, and coverage and overlap those of witness topics."""
     for text in (granted, wanted):
         found = topics.is_topic(text), topics.is_filter(text), topics.inner_filter(text)
         if len(text) <= 4_000:  # the naive definition is quadratic
@@ -121,7 +121,7 @@ def judge_topics(granted: str, wanted: str) -> None:
 
 
 def _reached(topic_filter: str, depth: int) -> Iterator[str]:
-    """Topics that stand for all that *topic_filter* matches: a word that no filter says for each wildcard."""
+    """Yield topics that represent all matches of *topic_filter*: each wildcard is a word that no filter has."""
     levels = ["\u2020" if level == "+" else level for level in topic_filter.split("/")]
     if levels[-1] != "#":
         yield "/".join(levels)
@@ -131,14 +131,14 @@ def _reached(topic_filter: str, depth: int) -> Iterator[str]:
 
 
 def _met(one: str, other: str, depth: int) -> Iterator[str]:
-    """For each number of levels the topic that both filters match if there is one: what either says in words."""
+    """Yield, for each number of levels, the topic that both filters match if there is one, from their words."""
     ours, theirs = one.split("/"), other.split("/")
     for size in range(1, depth + 1):
         spoken = [
             [levels[place] for levels in (ours, theirs) if place < len(levels) and levels[place] not in "+#"]
             for place in range(size)
         ]
-        # The empty level is text as well, and `in` finds it in every string.
+        # The empty level needs a list of its own, because `in` finds it in every string.
         empty = [
             any(place < len(levels) and levels[place] == "" for levels in (ours, theirs))
             for place in range(size)
@@ -152,7 +152,7 @@ def _met(one: str, other: str, depth: int) -> Iterator[str]:
 
 
 def judge_template(template: str, values: Mapping[str, str]) -> None:
-    """A template without a problem fills to one filter with the same levels, or to none."""
+    """Check that a template without a problem fills to one filter with the same levels, or to none."""
     problem, filled = grants.problem(template), grants.fill(template, values)
     if filled is None:
         return
@@ -181,7 +181,7 @@ FOREVER = 10**11
 
 
 class Person(NamedTuple):
-    """Somebody in the world of tests/contracts/cases.json, and what that world lets it do."""
+    """A principal of tests/contracts/cases.json, and its permissions."""
 
     secret: str
     client_ids: tuple[str, ...]
@@ -207,7 +207,7 @@ TOKENS = {name: tokens.issue(name, 7, OPTIONS.jwt_keys, FOREVER, now=0) for name
 
 
 class People(MemoryDirectory):
-    """Everybody of PEOPLE: a directory that AUTHSVC_DIRECTORIES can name."""
+    """A directory of all PEOPLE, which AUTHSVC_DIRECTORIES can name."""
 
     def __init__(self) -> None:
         super().__init__(PRINCIPALS)
@@ -231,12 +231,12 @@ RULES = authority.Rules()
 
 
 def judge_body(path: str, request: Request) -> None:
-    """What *path* answers to *request* lets in exactly those whom a second, naive reading of it lets in."""
+    """Check that the answer of *path* to *request* admits exactly if a second, naive reading admits."""
     judge_reply(path, request, answer(path, request))
 
 
 def answer(path: str, request: Request) -> Reply:
-    """The reply of the pure half: what gateway.answer does, without its last resort for our own faults."""
+    """Return the reply of the pure half: that of gateway.answer without its handling of faults."""
     dialect = BY_NAME[path.partition("/")[0]]
     request.question, request.options = path.partition("/")[2], OPTIONS
     try:
@@ -248,20 +248,22 @@ def answer(path: str, request: Request) -> Reply:
 
 
 def judge_reply(path: str, request: Request, reply: Reply, *, admitted: bool = True) -> None:
-    """Whether *reply* is right; *admitted*: the caller proved to be a broker, so it may be an allow."""
+    """Check *reply*; it may be an allow only if *admitted*, which means that the caller proved to be a broker."""
     right = admitted and permitted(path, request)
     if not reads_as_allow(path, reply):
         stranger = not admitted and path.startswith("vernemq/") and reply.status == 403
-        assert stranger or reads_as_deny(path, reply), f"{path}: no deny in the words of its broker: {reply}"
+        assert stranger or reads_as_deny(path, reply), (
+            f"{path}: not a deny in the words of its broker: {reply}"
+        )
         assert not right or _may_be_refused(path, request), f"{path}: refused {reply}"
         return
-    assert right, f"{path}: let in {reply}"
+    assert right, f"{path}: admitted {reply}"
     if path == "vernemq/subscribe":
         _judge_listed(request, _listed(_json(reply.body.decode())))
 
 
 def _may_be_refused(path: str, request: Request) -> bool:
-    """Whether a deny is right, too: how deep JSON may nest depends on the stack, how loose base64 is on PyJWT."""
+    """Return whether a deny is right, too: nesting of JSON depends on the stack, base64 on PyJWT."""
     token = (request.header(b"authorization") or "").partition(" ")[2].strip()
     odd = path.startswith("jwt/") and token not in TOKENS.values()
     return odd or max(map(request.body.count, (b"[", b"{"))) > 200
@@ -279,7 +281,7 @@ def _judge_listed(request: Request, listed: Any) -> None:
 
 
 def permitted(path: str, request: Request) -> bool:
-    """Whether the broker of *path* asks *request* about somebody of PEOPLE, and for something it may do."""
+    """Return whether *request* at *path* is about one of PEOPLE, and about a permitted action."""
     name, _, question = path.partition("/")
     in_query = request.method == "GET" and not request.body
     if name == "jwt":
@@ -308,7 +310,7 @@ def permitted(path: str, request: Request) -> bool:
     return ASKED[question](name, fields, person, as_text)
 
 
-# Questions in which the broker says no client id.
+# Questions without a client id.
 ANONYMOUS = {("go-auth", "superuser"), ("jwt", "user"), ("jwt", "superuser")}
 CLIENT_ID = {name: "client_id" if name in ("vernemq", "amqtt") else "clientid" for name in BY_NAME}
 NUMBERS = {
@@ -356,7 +358,7 @@ def _publish(_name: str, fields: dict[str, Any], person: Person, _as_text: bool)
 
 
 def _subscribe(_name: str, fields: dict[str, Any], person: Person, _as_text: bool) -> bool:
-    """One filter that is granted is enough to be let in; _judge_listed() looks at each."""
+    """Return whether one filter is granted, which is enough; _judge_listed() checks each of them."""
     wanted = fields.get("topics")
     if not isinstance(wanted, list) or len(wanted) > 1_000:
         return False
@@ -422,18 +424,18 @@ def _is_clean(value: Any) -> TypeGuard[str]:
 
 
 def _holder(authorization: str) -> str | None:
-    """Whose token of ours this is: every byte that was signed, and the signature whatever way it is written."""
+    """Return the name whose token this is: the same signed bytes, and the signature in any notation."""
     scheme, _, token = authorization.partition(" ")
     signed, _, signature = token.strip().rpartition(".")
-    for name, known in TOKENS.items():
-        ours, _, proof = known.rpartition(".")
+    for name, issued in TOKENS.items():
+        ours, _, proof = issued.rpartition(".")
         if scheme.lower() == "bearer" and signed == ours and _loose(signature) == _loose(proof):
             return name
     return None
 
 
 def _loose(signature: str) -> bytes:
-    """Base64 as the standard library takes it: what is none of its letters counts for nothing."""
+    """Decode base64 as the standard library does, which ignores all other characters."""
     letters = re.sub("[^A-Za-z0-9+/_-]", "", signature.partition("=")[0])
     try:
         return base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4))
@@ -450,7 +452,7 @@ class _Unreadable(Exception):
 
 
 def _read(request: Request) -> dict[str, Any] | None:
-    """The fields of *request*, or None where it cannot be read without guessing."""
+    """Return the fields of *request*, or None if they are ambiguous or unreadable."""
     try:
         if request.oversized:
             return None
@@ -486,7 +488,7 @@ def _refuse(_constant: str) -> Any:
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
+    """Return the result of a coroutine that never suspends."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -497,24 +499,24 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 # Hashes.
 
-# What one verification may cost at most, said a second time: docs/reference has the same numbers.
+# The limits of one verification, a second time: docs/how-to/move-a-fleet.md has the same numbers.
 MOST_ROUNDS, MOST_LOG_ROUNDS, MOST_KIB, MOST_PASSES, MOST_LANES = 2_000_000, 14, 262_144, 16, 16
 
 
 class TooSlow(BaseException):
-    """The work is within its bounds and too much to be done for every input: it ends here, as a wrong one."""
+    """The work is within its limits, but too slow for every input: it ends here, as a wrong password."""
 
 
 @dataclass
 class Meter:
-    """How often real work was asked for."""
+    """The number of calls of slow functions."""
 
     calls: int = 0
 
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """Check the cost of every slow hash where the work begins, and do it only if it is cheap."""
+    """Check the cost of every slow hash before its computation, and compute only cheap ones."""
     meter = Meter()
     pbkdf2, hashpw, argon = hashlib.pbkdf2_hmac, bcrypt.hashpw, argon2.low_level.verify_secret
 
@@ -552,6 +554,7 @@ def metered() -> Iterator[Meter]:
 
 
 def is_unusable(secret: str, stored: str) -> bool:
+    """Return whether verifying *secret* raises UnusableHash."""
     try:
         passwords.verify(secret, stored)
     except passwords.UnusableHash:
@@ -562,7 +565,7 @@ def is_unusable(secret: str, stored: str) -> bool:
 
 
 def judge_hash(secret: str, stored: str) -> None:
-    """verify() says yes or no or UnusableHash, within its bounds, and yes only to the password itself."""
+    """Check that verify() keeps its limits, raises only UnusableHash, and accepts only the password itself."""
     try:
         passwords.scheme_of(stored)
         whole = True
@@ -585,12 +588,12 @@ def judge_hash(secret: str, stored: str) -> None:
         assert whole
         assert stored.isascii() or stored.startswith("pbkdf2_")  # Django's salt may be any text
         assert 0 < len(encoded) <= passwords.MAX_BYTES
-        assert "\x00" not in secret  # HMAC fills up its key with NUL: "x" and "x\0" would be one password
+        assert "\x00" not in secret  # HMAC pads its key with NUL, so "x" and "x\0" are one password
         assert made_from(encoded, stored)
 
 
 def made_from(secret: bytes, stored: str) -> bool:
-    """Whether *stored* was made from *secret*, worked out step by step."""
+    """Return whether *stored* is a hash of *secret*, computed step by step."""
     if stored.startswith("{SSHA256}"):
         blob = base64.b64decode(stored[9:])
         return hashlib.sha256(secret + blob[32:]).digest() == blob[:32]
@@ -620,19 +623,19 @@ def made_from(secret: bytes, stored: str) -> bool:
     return hashlib.pbkdf2_hmac(name, secret, salt, int(rounds), len(digest)) == digest
 
 
-# Inputs as bytes: what `script/bench fuzz` writes to a file and mutates.
+# Inputs as bytes, which `script/bench fuzz` writes to a file and mutates.
 
-PART = b"\xff"  # in no UTF-8 text, so it parts two of them
+PART = b"\xff"  # separates texts, because no UTF-8 text contains it
 
 
 def texts_of(data: bytes, count: int) -> list[str]:
-    """*count* texts of *data*; bytes that are no UTF-8 become halves of characters."""
+    """Split *data* into *count* texts; bytes that are not UTF-8 become halves of characters."""
     parts = data.split(PART, count - 1)
     return [part.decode("utf-8", "surrogateescape") for part in [*parts, *[b""] * count][:count]]
 
 
 def pairs(headers: Mapping[str, str]) -> Headers:
-    """Headers as ASGI has them; what no server would pass on is lost."""
+    """Return *headers* in the form of ASGI; characters that no server passes on are replaced."""
     return tuple(
         (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
         for name, value in headers.items()
@@ -640,16 +643,17 @@ def pairs(headers: Mapping[str, str]) -> Headers:
 
 
 def named(request: Request) -> dict[str, str]:
+    """Return the headers of *request* by name."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
 
 
 def decode_question(data: bytes) -> tuple[str, Request]:
-    """A path and a request of *data*: `POST go-auth/user?query`, headers, an empty line, the body."""
+    """Return path and request of *data*: `POST go-auth/user?query`, headers, an empty line, the body."""
     head, _, body = data.partition(b"\n\n")
     lines = head.decode("latin-1").split("\n")
     method, _, target = lines[0].partition(" ")
     path, _, query = target.partition("?")
-    if path not in QUESTIONS:  # every input asks something
+    if path not in QUESTIONS:  # every input is a question
         path = QUESTIONS[len(path) % len(QUESTIONS)]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
     request = Request(
@@ -663,22 +667,25 @@ def decode_question(data: bytes) -> tuple[str, Request]:
 
 
 def encode_question(path: str, method: str, query: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """The reverse of decode_question()."""
+    """Return the bytes that decode_question() reads."""
     lines = [f"{method} {path}?{query}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\n".join(lines).encode("latin-1", "replace") + b"\n\n" + body
 
 
 def fuzz_topic(data: bytes) -> None:
+    """Judge an input of the target topic."""
     granted, wanted, *values = texts_of(data, 4)
     judge_topics(granted, wanted)
     judge_template(granted, {"username": values[0], "client_id": values[1], "device_id": wanted[:64]})
 
 
 def fuzz_body(data: bytes) -> None:
+    """Judge an input of the target body."""
     judge_body(*decode_question(data))
 
 
 def fuzz_hash(data: bytes) -> None:
+    """Judge an input of the target hash."""
     judge_hash(*texts_of(data, 2))
 
 
@@ -686,7 +693,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"topic": fuzz_topic, "body": fuzz
 
 
 def describe(target: str, data: bytes) -> str:
-    """What the bytes of an input mean, for a person."""
+    """Return an input of *target* as text for a person."""
     if target == "body":
         path, request = decode_question(data)
         lines = [f"{request.method} {path}?{request.query}"]

@@ -1,9 +1,9 @@
-"""Which core runs what. Linux only, and with two cores at least; elsewhere the scheduler decides.
+"""The cores on which processes run. Linux only, and with two cores at least; elsewhere the scheduler decides.
 
-To wake a process on another core costs more than a whole answer (70 us between the virtual cores of one machine
-we measured on, against 35 us for the bare application), and the scheduler changes its mind from run to run.
-So with one connection, where server and client take turns, everything shares a core and nothing is woken across;
-with more the worker has a core of its own, and client and database the other.
+Waking a process on another core costs more than a whole answer (70 us between the virtual cores of one machine,
+and 35 us for the bare application), and the scheduler places processes differently from run to run.
+So with one connection, where server and client take turns, all processes share a core; with more connections the
+worker has a core of its own, and client and database share the other.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pathlib import Path
 
 
 def is_fixed() -> bool:
-    """Whether we say which core runs what."""
+    """Return whether processes are placed on cores here."""
     return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
 
 
 def describe() -> str:
-    """The same in the words of a report."""
+    """Return a sentence of a report about the placement."""
     if not is_fixed():
         return "the scheduler placed all processes"
     return "1 connection: all on one core; more: the worker on a core of its own"
 
 
 def cores(*, together: bool) -> tuple[set[int], set[int]]:
-    """The cores of the workers, and of everything else."""
+    """Return the cores of the workers, and those of all other processes."""
     first, second, *_ = sorted(os.sched_getaffinity(0))
     return {first}, {first} if together else {second}
 
 
 def place(workers: set[int], *, together: bool) -> None:
-    """Put the processes *workers*, and all others that this one started, on their cores."""
+    """Place *workers* and all other processes that this one started on their cores."""
     if not is_fixed():
         return
     theirs, others = cores(together=together)
@@ -45,7 +45,7 @@ def place(workers: set[int], *, together: bool) -> None:
 
 
 def beside(*, together: bool) -> list[str]:
-    """What to put before a command, for it to start on the cores of everything else."""
+    """Return the beginning of a command that runs on the cores of the other processes."""
     if not is_fixed():
         return []
     _, others = cores(together=together)
@@ -53,7 +53,7 @@ def beside(*, together: bool) -> list[str]:
 
 
 def children(pid: int, *, recursive: bool = False) -> Iterator[int]:
-    """The processes that *pid* started; none where there is no /proc."""
+    """Yield the processes that *pid* started; none without /proc."""
     for thread in _listed(f"/proc/{pid}/task"):
         try:
             found = [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]

@@ -1,4 +1,4 @@
-"""What a weather station says of itself, what receivers are told of it, and a worker that looks for silent ones."""
+"""Status messages of a weather station, the notifications of receivers, and a worker that finds silent devices."""
 
 import json
 import time
@@ -22,21 +22,24 @@ WINDOW = timedelta(seconds=750)  # two and a half heartbeat intervals of a weath
 
 
 def make(device_id="STATION-001", **fields):
+    """Create a weather station."""
     return WeatherStationDevice.objects.create(device_id=device_id, **fields)
 
 
 @pytest.fixture
 def station(db):
-    """Ours."""
+    """Create our station."""
     return make()
 
 
 def said(payload, about="status", *, at=NOW, device_id="STATION-001", **options):
+    """Return a message of a station, received at *at*."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return Message(f"things/weatherstation/{device_id}/{about}", body, at, **options)
 
 
 def send(payload, about="status", **options):
+    """Ingest a message of a station, and return its outcome."""
     [outcome] = pipeline([said(payload, about, **options)])
     return outcome
 
@@ -68,9 +71,9 @@ READING, ONLINE, OFFLINE = {"temperature": 1}, {"status": "online"}, {"status": 
 
 
 class Clock:
-    """A worker that has listened for *listened*, and a watch of it that is due whenever it runs.
+    """A worker that has listened for *listened*, and its watch, which is due whenever it runs.
 
-    It was at rest for *rest* seconds before, and heard the broker *quiet* seconds ago, then and now.
+    It rested for *rest* seconds before, and the last packet of the broker came *quiet* seconds ago, then and now.
     """
 
     def __init__(self, listened=2 * WINDOW, **options):
@@ -81,6 +84,7 @@ class Clock:
         )
 
     def run(self, *, rest=silence.EVERY):
+        """Run the watch once, and return its result."""
         self.watch._due.clear()
         self.watch._rested_since = time.monotonic() - rest
         self.watch._until = time.monotonic() - self.quiet
@@ -89,12 +93,13 @@ class Clock:
 
 @pytest.fixture
 def worker(monkeypatch):
-    # The machine may just have booted.
+    """Return a worker on a machine that booted long ago."""
+    # A machine that just booted has a clock near 0.
     monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 1e6)
     return Clock()
 
 
 def silent(device_id="STATION-001", *, for_=WINDOW + SECOND, **fields):
-    """A device that is there and was last heard that long ago."""
+    """Create a connected device whose last message is *for_* old."""
     there = {"connected": True, "status": "online", "last_seen": timezone.now() - for_}
     return make(device_id, **{**there, **fields})

@@ -1,7 +1,7 @@
-"""A TCP proxy on loopback that spoils connections: cut, reset, silent in one or both directions, late, slow.
+"""A TCP proxy on loopback that harms connections: cut, reset, silent in one or both directions, late, slow.
 
-It stands between two real processes, in a thread of its own. What it does to connections it does to those that
-are open at that moment; `refusing`, `delay`, `rate` and `doom` hold until they are set back.
+It runs between two real processes, in a thread of its own. A method harms the connections that are open at that
+moment; `refusing`, `delay`, `rate` and `doom` hold until they are set back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-PIECE = 65_536  # bytes that are carried at once
+PIECE = 65_536  # bytes per read
 TO_SERVER, TO_CLIENT = "to server", "to client"
 BOTH_WAYS = (TO_SERVER, TO_CLIENT)
 AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
@@ -22,19 +22,19 @@ AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
 
 @dataclass(eq=False)
 class Link:
-    """A client's connection, and the one to the server that belongs to it."""
+    """A connection of a client, and its connection to the server."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     silent: set[str] = field(default_factory=set)
-    doom: int = 0  # bytes after which it is reset
+    doom: int = 0  # bytes until it is reset
     passed: int = 0  # bytes, both ways
 
 
 class Proxy:
-    """Listens on *port* and carries everything to *target*, a loopback port, and back.
+    """Listens on *port* and passes all bytes on to *target*, a loopback port, and back.
 
-    *watch* sees each piece that passes, with its link and its direction.
+    *watch* is called with each piece, its link and its direction.
     """
 
     def __init__(self, target: int, watch: Callable[[Link, str, bytes], None] = lambda *_: None) -> None:
@@ -43,9 +43,9 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0  # connections so far
         self.refusing = False  # new connections are closed at once
-        self.delay = 0.0  # seconds that each piece is held back
-        self.rate = 0  # bytes per second each way, 0 for as fast as it goes
-        self.doom: Callable[[], int] = lambda: 0  # bytes after which a new connection is reset, 0 for never
+        self.delay = 0.0  # seconds by which each piece is delayed
+        self.rate = 0  # bytes per second each way; 0 is without a limit
+        self.doom: Callable[[], int] = lambda: 0  # bytes until a new connection is reset; 0 is never
         listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = listening.getsockname()[1]
         self._loop = asyncio.new_event_loop()
@@ -56,12 +56,12 @@ class Proxy:
         ).result(5)
 
     def reset(self) -> None:
-        """Both sides of every connection get a RST."""
+        """Send a RST to both sides of every connection."""
         self._do(self._abort)
 
     @contextmanager
     def cut(self) -> Iterator[None]:
-        """Nobody gets through: open connections are closed, new ones are not let in."""
+        """Close open connections, and refuse new ones until the block ends."""
         self.refusing = True
         self._do(self._close)
         try:
@@ -70,25 +70,26 @@ class Proxy:
             self.refusing = False
 
     def silence(self, *directions: str) -> None:
-        """What comes in these directions on the connections that are open now is swallowed, and no end is told.
+        """Drop all bytes in *directions* on the connections that are open now, and tell neither end.
 
-        New connections are whole: this is a router that forgot a connection, not one that is off.
+        New connections work: this is a router that lost a connection, not one that is off.
         """
         self._do(lambda link: link.silent.update(directions))
 
     def close(self) -> None:
+        """Reset all connections and stop listening."""
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
 
     def _do(self, harm: Callable[[Link], None]) -> None:
-        """Do it to all links, in the proxy's thread, and wait."""
+        """Apply *harm* to all links in the thread of the proxy, and wait."""
 
         async def now() -> None:
             for link in list(self._links):
                 harm(link)
-            await asyncio.sleep(0)  # what was closed is closed when this returns
+            await asyncio.sleep(0)  # so that the closed connections are closed when this returns
 
         asyncio.run_coroutine_threadsafe(now(), self._loop).result(5)
 
@@ -112,7 +113,7 @@ class Proxy:
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
-            client.close()  # the server is away, and the client shall see just that
+            client.close()  # the client must see that the server is away
             return
         link = Link(client, server, doom=self.doom())
         self._links.add(link)
@@ -128,13 +129,13 @@ class Proxy:
     async def _carry(
         self, link: Link, source: asyncio.StreamReader, target: asyncio.StreamWriter, direction: str
     ) -> None:
-        """Until *source* says goodbye, which is passed on: either side may close first.
+        """Carry bytes until *source* closes, and close *target* for writing: either side may close first.
 
-        Whoever is left is read to its end, as what a socket holds unread resets it when it is closed, and with that
-        what was just sent over it may be lost.
+        The other side is read to its end: a socket that is closed with unread bytes is reset, and the bytes that
+        were just sent over it may be lost.
         """
         with suppress(OSError):
-            rest = b""  # of a piece, where that is carried bit by bit
+            rest = b""  # the rest of a piece that is carried in parts
             while piece := rest or await source.read(PIECE):
                 held, size = 0.0 if rest else self.delay, len(piece)
                 if self.rate:

@@ -1,4 +1,4 @@
-"""Every question of every dialect, with a right one for a client, and a world in which they are asked."""
+"""All questions of all dialects, with a correct one for a client, and the fixtures of their tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ in_sessions = settings(
 
 
 OF_A_SUPERUSER = [path for path in QUESTIONS if path.endswith("/superuser")]
-# What brokers send beside a question, and we do not look at.
+# Fields that brokers send and that no decision reads.
 BESIDE = frozenset(
     [
         "tags",
@@ -47,9 +47,9 @@ BESIDE = frozenset(
 
 
 def good(path, who):
-    """What the broker sends when *who*, a device, asks for what it may do.
+    """Return the fields of a question at *path* that must be allowed for the device *who*.
 
-    Under jwt who asks is in the Authorization header; the body names it too, as with `jwt_parse_token`.
+    Under jwt the Authorization header names the client; the body names it too, as with `jwt_parse_token`.
     """
     name, _, question = path.partition("/")
     if name == "rabbitmq":
@@ -99,7 +99,7 @@ def good(path, who):
             "mountpoint": "",
         },
     }
-    if name in ("emqx4", "nanomq"):  # the same vocabulary, all of it text
+    if name in ("emqx4", "nanomq"):  # the same fields, all of them text
         about[f"{name}/auth"] = {"clientid": who.username, "password": who.password}
         about[f"{name}/superuser"] = {"clientid": who.username}
         about[f"{name}/acl"] = {
@@ -112,12 +112,13 @@ def good(path, who):
 
 
 class Root(NamedTuple):
-    """A superuser, who is no device."""
+    """A superuser that is not a device."""
 
     username: str
     password: str
 
     def topic(self, about):
+        """Return the topic of a device for *about*."""
         return f"things/weatherstation/STATION-001/{about}"
 
 
@@ -148,19 +149,19 @@ BODIES = [
 
 
 def first(dialect):
-    """A question of *dialect*: how a client logs in."""
+    """Return the first question of *dialect*: the login of a client."""
     return f"{dialect.name}/{next(iter(dialect.questions))}"
 
 
 def token_of(username):
-    """A token as `issue_token` writes it."""
+    """Return a token that `manage.py issue_token` prints."""
     out = StringIO()
     call_command("issue_token", username, stdout=out)
     return out.getvalue().strip()
 
 
 class World(NamedTuple):
-    """Made once for the module: what is asked here changes nothing."""
+    """The fixtures of a module, created once: no question changes them."""
 
     token: str
     station: Cast

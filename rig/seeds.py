@@ -1,4 +1,4 @@
-"""Right inputs of the parsers, to be made wrong: the cases of the contracts, and one hash of each scheme."""
+"""Correct inputs of the parsers, for mutation: the cases of the contracts, and one hash of each scheme."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ PASSWORD = "s3cret +%41é"
 
 
 def pbkdf2(algorithm: str, password: str, rounds: int = 101) -> bytes:
+    """Return the digest of *password* with SALT."""
     return hashlib.pbkdf2_hmac(algorithm, password.encode(), SALT, rounds)
 
 
 def b64(value: bytes) -> str:
+    """Return *value* in base64."""
     return base64.b64encode(value).decode()
 
 
 def imported_hashes(password: str) -> dict[str, str]:
-    """One hash of *password* in each form that other systems keep."""
+    """Return a hash of *password* in each form that other systems store."""
     return {
         "mosquitto sha512": f"$6${b64(SALT)}${b64(hashlib.sha512(password.encode() + SALT).digest())}",
         "mosquitto pbkdf2": f"$7$101${b64(SALT)}${b64(pbkdf2('sha512', password))}",
@@ -62,7 +64,7 @@ HASHES = {"generated": passwords.hash_generated(PASSWORD), **imported_hashes(PAS
 
 
 def body_of(body: Any) -> bytes:
-    """The bytes that the document means by a body."""
+    """Return the bytes of a body of the document."""
     if body is None:
         return b""
     if isinstance(body, str):
@@ -77,7 +79,7 @@ def body_of(body: Any) -> bytes:
 
 
 def questions() -> Iterator[tuple[str, Request]]:
-    """Every case of the contracts that asks a question: its path, and the request without the caller's proof."""
+    """Yield path and request, without the token of the broker, of each question among the cases."""
     for case in DOCUMENT["cases"]:
         url = urlsplit(case["endpoint"])
         path = re.sub(r"^/mqtt/(k/[^/]+/)?", "", url.path)
@@ -95,7 +97,7 @@ def questions() -> Iterator[tuple[str, Request]]:
                 case["method"], query, oracles.pairs(headers), body if whole else b"", oversized=not whole
             ),
         )
-    # The one question that the document allows nobody.
+    # The document has no allowed case of this question.
     yield (
         "nanomq/superuser",
         Request("POST", "", oracles.pairs({"content-type": FORM}), b"clientid=ingest-1&username=ingest"),
@@ -117,6 +119,7 @@ def _token(kind: str, username: str) -> str:
 
 
 def of_topic() -> Iterator[bytes]:
+    """Yield the seeds of the target topic."""
     for granted, wanted in [
         ("things/+/STATION-001/#", "things/weatherstation/+/cmd"),
         ("#", "$SYS/broker"),
@@ -130,6 +133,7 @@ def of_topic() -> Iterator[bytes]:
 
 
 def of_body() -> Iterator[bytes]:
+    """Yield the seeds of the target body."""
     for path, request in questions():
         if len(request.body) <= 4_096:
             yield oracles.encode_question(
@@ -138,6 +142,7 @@ def of_body() -> Iterator[bytes]:
 
 
 def of_hash() -> Iterator[bytes]:
+    """Yield the seeds of the target hash."""
     for stored in HASHES.values():
         yield PASSWORD.encode() + oracles.PART + stored.encode()
         yield PASSWORD.encode() + b"\x00" + oracles.PART + stored.encode()

@@ -1,7 +1,7 @@
-"""A fleet that publishes with QoS 1 and writes down what it sent and what the broker acknowledged.
+"""A fleet that publishes with QoS 1 and records the messages that it sent and that the broker acknowledged.
 
-It speaks MQTT 3.1.1 by hand and never sends again by itself: a message that was on its way when a connection broke
-is sent and not acknowledged, for ever. So the set of what the broker took over is exact.
+It speaks MQTT 3.1.1 by hand and never repeats a message by itself: a message on its way when a connection breaks
+stays sent and not acknowledged. So the set of the acknowledged messages is exact.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from datetime import UTC, datetime, timedelta
 CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05fleet"  # clean, no keepalive, client id `fleet`
 ACCEPTED = b"\x20\x02\x00\x00"
 PUBLISH, DUPLICATE = 0x32, 0x3A  # with QoS 1
-WINDOW = 200  # messages that the broker has not acknowledged yet
+WINDOW = 200  # unacknowledged messages at most
 RETRY = 0.1  # seconds between two attempts to connect
-# Every message carries its number as its rainfall, which has no range: also those that are not even JSON.
+# Each message has its number as its rainfall, which has no range, also one that is not JSON.
 NUMBER = re.compile(rb'"rainfall": ?(\d+)')
 
 
 def number_in(payload: bytes) -> int | None:
-    """The number of a message, from its payload."""
+    """Return the number of the message with *payload*, or None."""
     found = NUMBER.search(payload)
     return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A message. *timestamp* is what the device said, None when it said nothing; *usable* is whether it can be
-    stored as a reading."""
+    """A message. *timestamp* is the device time or None; *usable* is whether it can be stored as a reading."""
 
     topic: str
     payload: bytes
@@ -45,17 +44,17 @@ class Sent:
 
 
 class Sender(threading.Thread):
-    """Publishes numbers in order, *rate* of them per second, until it is ended."""
+    """Publishes numbered messages in order, *rate* per second, until end()."""
 
     def __init__(self, port: int, topics: Sequence[str], draw: random.Random, rate: float = 150) -> None:
         super().__init__(name="sender", daemon=True)
         self._port, self._topics, self._draw = port, list(topics), draw
         self.rate = rate
-        self.age: Callable[[], float] = lambda: 0.0  # of a reading when it is sent, in seconds
-        self.padding = 0  # bytes that a payload is made larger by
+        self.age: Callable[[], float] = lambda: 0.0  # seconds between measuring and sending
+        self.padding = 0  # bytes to add to each payload
         self.sent: dict[int, Sent] = {}
         self.acknowledged: set[int] = set()
-        self._first = 0  # the number from which on acks count
+        self._first = 0  # acks count from this number on
         self._pending: dict[int, int] = {}  # numbers by packet id, on this connection
         self._again: list[int] = []
         self._running, self._ended = threading.Event(), threading.Event()
@@ -63,34 +62,37 @@ class Sender(threading.Thread):
         self._running.set()
 
     def count(self) -> None:
-        """What is sent from now on counts: somebody is subscribed."""
+        """Count messages from now on, because a worker is subscribed."""
         self._first = len(self.sent)
         self.acknowledged.clear()
 
     def pause(self, seconds: float = 10) -> None:
-        """Send nothing more, and wait until the broker has answered for everything."""
+        """Stop sending, and wait until the broker has acknowledged all messages, at most *seconds*."""
         self._running.clear()
         end = time.monotonic() + seconds
         while self._pending and time.monotonic() < end:
             time.sleep(0.01)
 
     def resume(self) -> None:
+        """Send again after pause()."""
         self._running.set()
 
     def repeat(self, count: int) -> None:
         """Send the last *count* acknowledged messages once more as duplicates, as if their acks had been lost.
 
-        Only those with a time: two of the others that look the same may well be two.
+        Only those with a time: two equal messages without one may be two measurements.
         """
         dated = [number for number in sorted(self.acknowledged) if self.sent[number].timestamp is not None]
         self._again += [number for number in dated if self.sent[number].usable][-count:]
 
     def end(self) -> None:
+        """Stop the thread."""
         self._ended.set()
         self._running.set()
         self.join(10)
 
     def run(self) -> None:
+        """Publish, with a new connection after each broken one."""
         while not self._ended.is_set():
             with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=5) as broker:
                 broker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -114,10 +116,10 @@ class Sender(threading.Thread):
                 due = time.monotonic()
             elif time.monotonic() >= due and len(self._pending) < WINDOW:
                 broker.sendall(self._next())
-                due = max(due, time.monotonic() - 0.1) + 1 / self.rate  # what was missed is not made up for
+                due = max(due, time.monotonic() - 0.1) + 1 / self.rate  # missed messages are not made up for
 
     def _note(self, answered: bytes) -> bytes:
-        """Take the PUBACKs, four bytes each; what is left of the last one."""
+        """Record the PUBACKs in *answered*, four bytes each, and return the incomplete rest."""
         whole = len(answered) // 4 * 4
         for at in range(0, whole, 4):
             number = self._pending.pop(int.from_bytes(answered[at + 2 : at + 4]), None)
@@ -144,7 +146,7 @@ class Sender(threading.Thread):
         return bytes((first, *length, remaining)) + body
 
     def _message(self, number: int) -> Sent:
-        """Two in fifty cannot be used, four or five of the others carry no time."""
+        """Return message *number*; of fifty, two are unusable, and four or five of the others have no time."""
         topic = self._draw.choice(self._topics)
         reading: dict[str, object] = {
             "rainfall": number,

@@ -1,6 +1,6 @@
-"""Real servers for tests: each on a free loopback port with its own folder, gone when its context ends.
+"""Real servers for tests: each on a free loopback port with its own folder, stopped when its context ends.
 
-Give every server a folder of its own; its log stays there for whoever reads a failed test.
+Give every server a folder of its own; its log stays there after a failed test.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROBE_SECONDS = 0.02
 SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"  # mosquitto is in sbin
 
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-# Beside what `create_broker` prints.
+# Added to the configuration that `create_broker` prints.
 RABBITMQ_CONF = """\
 listeners.tcp = none
 log.console.level = info
@@ -41,21 +41,21 @@ log_dest stderr
 user root
 """
 
-# Only our role, with its password: not even the superuser gets in.
+# Only our role, with its password; the superuser is refused.
 PG_HBA_CONF = "host all devicehub 127.0.0.1/32 scram-sha-256\n"
 
 _given_ports: set[int] = set()
 
 
 class MissingServer(Exception):
-    """A server is not installed; the message names the Debian package that has it."""
+    """A server is not installed; the message names its Debian package."""
 
     def __init__(self, program: str, package: str) -> None:
         super().__init__(f"{program} is not installed: apt-get install {package}")
 
 
 class NotPermitted(MissingServer):
-    """What a server needs cannot be done here by us; the message names it."""
+    """This user may not do something that a server needs; the message names it."""
 
     def __init__(self, what: str) -> None:
         Exception.__init__(self, f"not permitted: {what}")
@@ -66,7 +66,7 @@ class ServerFailed(Exception):
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on; never the same one twice in this process."""
+    """Return an unused loopback TCP port; never the same one twice in this process."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 def accepts(port: int) -> bool:
-    """Whether something accepts TCP connections on this loopback port."""
+    """Return whether a server accepts TCP connections on this loopback port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
@@ -97,11 +97,11 @@ def process(
     cwd: Path | None = None,
     user: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run *command* with exactly *env*, its output in *log*, from when *ready* says so until the block ends.
+    """Run *command* with exactly *env* and its output in *log*; enter the block when *ready* is true.
 
     An OSError from *ready* means not yet. On Linux the kernel also sends *stop_signal* when the starting
     thread dies, so a killed pytest leaves no server behind: start from a thread that outlives the server.
-    *user* is who runs it instead of root.
+    *user* runs it instead of root.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -125,7 +125,7 @@ def process(
 
 
 class Restartable:
-    """A server that can be stopped, killed and started again, with what it kept and on the same port."""
+    """A server that can be stopped, killed and started again, with its data and on the same port."""
 
     def __init__(self, run: Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]) -> None:
         self._run = run
@@ -133,15 +133,16 @@ class Restartable:
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start the server, and wait until it is ready."""
         self._server = self._stack.enter_context(self._run())
 
     def stop(self) -> None:
-        """In order; for PostgreSQL its fast shutdown: connections are broken off."""
+        """Stop the server in order; for PostgreSQL this is its fast shutdown, which breaks connections."""
         self._stack.close()
         self._server = None
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """End it by this signal instead."""
+        """Stop the server by the signal *number*."""
         assert self._server is not None
         self._server.send_signal(number)
         self._server.wait(STOP_SECONDS)
@@ -156,12 +157,12 @@ class Cluster(Restartable):
         self.url = url
 
     def crash(self) -> None:
-        """PostgreSQL's immediate shutdown: nothing is written any more, the next start recovers from its log."""
+        """Do PostgreSQL's immediate shutdown, which writes nothing; the next start recovers from its log."""
         self.kill(signal.SIGQUIT)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """All its processes stop as they are: connections stay open, and nobody answers."""
+        """Pause all processes: connections stay open and nothing answers."""
         assert self._server is not None
         stopped = [self._server.pid, *_children(self._server.pid)]
         for pid in stopped:
@@ -174,7 +175,7 @@ class Cluster(Restartable):
 
 
 def _signal(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):  # it ended meanwhile, or it had and is cleared away now
+    with suppress(ProcessLookupError):  # it has ended
         os.kill(pid, number)
 
 
@@ -189,7 +190,7 @@ def _children(parent: int) -> list[int]:
 
 @contextmanager
 def postgresql(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
-    """A new PostgreSQL cluster; yields the DATABASE_URL of a role that may create databases, and no more."""
+    """Run a new PostgreSQL cluster; yield the DATABASE_URL of a role that may only create databases."""
     with postgresql_cluster(folder, settings=settings) as cluster:
         yield cluster.url
 
@@ -197,7 +198,7 @@ def postgresql(folder: Path, settings: Sequence[str] = ()) -> Iterator[str]:
 def _fill_cluster(
     data: Path, user: str | None, env: dict[str, str], password: str, tablespace: Path | None, may: str
 ) -> None:
-    """Make the cluster in *data* with our role and its database, by *user* where that is not us."""
+    """Create the cluster in *data* with our role and its database, as *user* if that is not None."""
     initdb, postgres = _postgresql_program("initdb"), _postgresql_program("postgres")
 
     def run(command: list[str], stdin: str = "") -> None:
@@ -216,7 +217,7 @@ def _fill_cluster(
             raise ServerFailed(f"{command[0]} ended with {done.returncode}\n{done.stdout.decode()}")
 
     def execute(*statements: str) -> None:
-        """Without a server; each ends with an empty line (-j)."""
+        """Execute *statements* without a server; each ends with an empty line (-j)."""
         command = [postgres, "--single", "-j", "-c", "exit_on_error=on", "-D", str(data), "postgres"]
         run(command, "".join(f"{statement};\n\n" for statement in statements))
 
@@ -236,9 +237,9 @@ def _fill_cluster(
 def postgresql_cluster(
     folder: Path, tablespace: Path | None = None, settings: Sequence[str] = (), may: str = "CREATEDB"
 ) -> Iterator[Cluster]:
-    """A new PostgreSQL cluster, started. An empty folder *tablespace* becomes its tablespace `small`.
+    """Run a new PostgreSQL cluster. An empty folder *tablespace* becomes its tablespace `small`.
 
-    *settings* are further ones, each as name=value. *may* are the attributes of our role.
+    *settings* are written as name=value. *may* are the attributes of our role.
     """
     postgres = _postgresql_program("postgres")
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,7 +258,7 @@ def postgresql_cluster(
         (data / "pg_hba.conf").write_text(PG_HBA_CONF)
 
         def ready() -> bool:
-            """The last line of postmaster.pid, which is what `pg_ctl --wait` reads as well."""
+            """Return whether the last line of postmaster.pid is ready, which `pg_ctl --wait` checks as well."""
             return (data / "postmaster.pid").read_text().split()[-1:] == ["ready"]  # it begins empty
 
         command = [postgres, "-D", str(data), "-p", str(port)]
@@ -278,9 +279,9 @@ def postgresql_cluster(
 
 
 def _rabbitmq_environment(folder: Path, printed: str, port: int, epmd_port: int) -> dict[str, str]:
-    """Of a node that has all it reads and writes in *folder*, where its files are made.
+    """Create the files of a node in *folder*, and return its environment, with all its paths in *folder*.
 
-    They are the *printed* ones of `create_broker`, with MQTT on loopback and *port*.
+    The files are the *printed* ones of `create_broker`, with MQTT on loopback and *port*.
     """
     rabbitmq_conf, advanced_config = printed.split("\n\n")
     listener = "mqtt.listeners.tcp.default = "
@@ -315,12 +316,12 @@ def _rabbitmq_environment(folder: Path, printed: str, port: int, epmd_port: int)
 
 @contextmanager
 def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
-    """RabbitMQ that speaks only MQTT and asks *auth_url* about everything; yields its MQTT port.
+    """Run RabbitMQ with MQTT only, which asks *auth_url* all questions; yield its MQTT port.
 
-    It takes 7 to 10 seconds, of which its MQTT plugin waits a random 3 to 6 for other nodes: start one per
-    test session. A second start in the same *folder* is the same node again, with what it kept.
+    The start takes 7 to 10 seconds, because the MQTT plugin waits a random 3 to 6 for other nodes: start one per
+    test session. A second start in the same *folder* is the same node again, with its data.
     """
-    # Debian's /usr/sbin/rabbitmq-server insists on root or the user rabbitmq, and on the system's folders.
+    # /usr/sbin/rabbitmq-server of Debian needs root or the user rabbitmq, and the folders of the system.
     if not RABBITMQ_SERVER.exists():
         raise MissingServer("rabbitmq-server", "rabbitmq-server")
     epmd = _program("epmd", package="rabbitmq-server")
@@ -332,10 +333,10 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
     log = folder / "rabbitmq.log"
 
     def ready() -> bool:
-        """The MQTT port opens before the broker can serve it, so the log has the last word."""
+        """Return whether the log reports the start; the MQTT port opens earlier."""
         return b"Server startup complete" in log.read_bytes() and accepts(port)
 
-    # Erlang starts an epmd where there is none, and never stops it. This one is there first, and is ours.
+    # Erlang starts an epmd if there is none, and never stops it. So this one is started before.
     epmd_command = [epmd, "-address", "127.0.0.1", "-port", str(epmd_port)]
     with (
         process(epmd_command, env=env, log=folder / "epmd.log", ready=lambda: accepts(epmd_port)),
@@ -346,9 +347,9 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
 
 @contextmanager
 def mosquitto(folder: Path, more: str = "", *, port: int | None = None) -> Iterator[int]:
-    """Mosquitto that lets everybody do everything and keeps nothing; yields its port, which is *port* if given.
+    """Run Mosquitto without authorization and persistence; yield its port, which is *port* if given.
 
-    *more* are further lines of its configuration.
+    *more* is added to its configuration.
     """
     with mosquitto_broker(folder, more, port=port) as broker:
         yield broker.port
@@ -364,7 +365,7 @@ class MosquittoBroker(Restartable):
 
 @contextmanager
 def mosquitto_broker(folder: Path, more: str = "", *, port: int | None = None) -> Iterator[MosquittoBroker]:
-    """The same, started; to be stopped and started again."""
+    """Run Mosquitto like mosquitto(); yield a broker that can be stopped and started again."""
     program = _program("mosquitto", package="mosquitto")
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
@@ -384,7 +385,7 @@ def mosquitto_broker(folder: Path, more: str = "", *, port: int | None = None) -
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
-    """*folder* is a file system of its own in memory, of this size. Raises MissingServer where none can be."""
+    """Mount a file system in memory of this size at *folder*. Raise NotPermitted if that is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=0755", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, env=_environment(), check=False).returncode:
@@ -392,15 +393,15 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # Lazily: whoever still has a file open there keeps it until it ends.
+        # Lazily: a process that still has a file open there keeps it until its end.
         subprocess.run(["umount", "--lazy", str(folder)], check=True, env=_environment())
 
 
 @contextmanager
 def strace(pid: int, options: Sequence[str], folder: Path) -> Iterator[Path]:
-    """Trace process *pid* with all its threads, from when they are held until the block ends; yields the trace.
+    """Trace process *pid* with all its threads until the block ends; yield the file of the trace.
 
-    *options* may also spoil its system calls. Raises MissingServer where that is not allowed.
+    *options* may also make its system calls fail. Raise MissingServer if that is not allowed.
     """
     program = _program("strace", package="strace")
     trace, log = folder / f"{pid}.strace", folder / "strace.log"
@@ -418,7 +419,7 @@ def strace(pid: int, options: Sequence[str], folder: Path) -> Iterator[Path]:
 
 
 def heeding_permissions() -> list[str]:
-    """What a command begins with to be bound by the permissions of files, also where root starts it."""
+    """Return the beginning of a command that obeys the permissions of files, also if root starts it."""
     if os.geteuid() != 0:
         return []
     override = "-dac_override,-dac_read_search"
@@ -427,7 +428,7 @@ def heeding_permissions() -> list[str]:
 
 
 def faketime() -> str:
-    """The path of the library that lies to a process about the time."""
+    """Return the path of the library that gives a process a wrong time."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not found:
         raise MissingServer("faketime", "faketime")
@@ -435,17 +436,17 @@ def faketime() -> str:
 
 
 def chromium() -> str:
-    """The path of Debian's chromium, for playwright's `executable_path`."""
+    """Return the path of Debian's chromium, for playwright's `executable_path`."""
     return _program("chromium", package="chromium")
 
 
 def wrk() -> str:
-    """The path of the load generator wrk."""
+    """Return the path of the load generator wrk."""
     return _program("wrk", package="wrk")
 
 
 def _environment(**variables: str) -> dict[str, str]:
-    """A small environment, so that nobody's RABBITMQ_* or PG* variables reach a test server."""
+    """Return a small environment, in which no RABBITMQ_* or PG* variables of the user reach a test server."""
     return {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", **variables}
 
 
@@ -457,7 +458,7 @@ def _program(name: str, *, package: str) -> str:
 
 
 def _postgresql_program(name: str) -> str:
-    """Debian keeps the server's programs off the PATH, one folder per version: the newest wins."""
+    """Return the path of program *name* of the newest PostgreSQL; Debian has a folder per version, not in PATH."""
     folders = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
     for folder in sorted(folders, key=lambda folder: float(folder.parent.name), reverse=True):
         if (folder / name).exists():
@@ -487,7 +488,7 @@ def _wait_until_ready(
     deadline = time.monotonic() + timeout
     has_ended = False
     while not has_ended:
-        has_ended = server.poll() is not None  # looked at first: it may have been ready, and ended since
+        has_ended = server.poll() is not None  # before ready(): the server may be ready and then end
         with suppress(OSError):
             if ready():
                 return
@@ -506,6 +507,6 @@ def _stop(server: subprocess.Popen[bytes], stop_signal: int) -> None:
         server.send_signal(stop_signal)
         with suppress(subprocess.TimeoutExpired):
             server.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):  # whatever is left of its group, also after a clean end
+    with suppress(ProcessLookupError):  # the rest of its process group, also after a clean end
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()

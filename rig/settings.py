@@ -1,4 +1,4 @@
-"""The project's settings with a throw-away secret and a database file that raw readers can see."""
+"""The settings of the project with a random secret, and a database file that raw drivers can read."""
 
 import os
 import secrets
@@ -13,6 +13,6 @@ from config.settings import *  # noqa: E402, F403
 from config.settings import DATABASES  # noqa: E402
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # Django's default for tests, a database in memory, cannot be read from outside the ORM.
+    # Only the ORM can read the default of Django for tests, a database in memory.
     DATABASES["default"]["TEST"] = {"NAME": f"{_folder}/test.sqlite3"}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # of admin logins in tests

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of stored data: two weather stations, and for how long their kind keeps things."""
+"""Fixtures of the tests of stored data: two weather stations, and the retention of their kind."""
 
 import pytest
 
@@ -8,30 +8,31 @@ from fleet.models import WeatherStationDevice
 
 @pytest.fixture(autouse=True)
 def no_rest(monkeypatch):
-    """Nobody else writes, so nobody must be let in."""
+    """Delete without rests, because no other connection writes."""
     monkeypatch.setattr("devicehub.db.batches.REST", {"sqlite": 0, "postgresql": 0})
 
 
 @pytest.fixture
 def kind():
+    """Return the kind of the weather stations."""
     return registry.get("weatherstation")
 
 
 @pytest.fixture
 def station(db):
-    """Ours."""
+    """Create our station."""
     return WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
 
 
 @pytest.fixture
 def neighbour(db):
-    """Whose data must stay as they are."""
+    """Create the station whose data must not change."""
     return WeatherStationDevice.objects.create(device_id="STATION-002", mqtt_username="neighbour")
 
 
 @pytest.fixture
 def keeps(monkeypatch):
-    """Let weather stations keep things for so long: `keeps(readings="30d")`."""
+    """Return a function that sets the retention of weather stations: `keeps(readings="30d")`."""
 
     def keep(**wanted):
         options = registry.get("weatherstation").keep

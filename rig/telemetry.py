@@ -20,7 +20,7 @@ HOURS, DAYS = Rollup.Period.HOUR, Rollup.Period.DAY
 
 
 def measure(device, *points):
-    """Store readings, each a time and a temperature, in the order given; their rows."""
+    """Store readings, each a time and a temperature, in their order, and return their rows."""
     return WeatherStationReading.objects.bulk_create(
         WeatherStationReading(device=device, timestamp=moment, temperature=value, received_at=timezone.now())
         for moment, value in points
@@ -28,31 +28,33 @@ def measure(device, *points):
 
 
 def roll_up():
+    """Roll up all rows."""
     while rollups.roll_up():
         pass
 
 
 def figures(period=HOURS, name="temperature", key="weatherstation/STATION-001"):
-    """The rollups of a reading as {start: (low, high, mean, count)}."""
+    """Return the rollups of a reading as {start: (low, high, mean, count)}."""
     rows = Rollup.objects.filter(device_key=key, name=name, period=period)
     return {r.start: (r.low, r.high, pytest.approx(r.mean), r.count) for r in rows}
 
 
 def prune(*arguments):
-    """The report of `prune_telemetry weatherstation --json` by table."""
+    """Run `prune_telemetry weatherstation --json` and return its report by table."""
     out = StringIO()
     call_command("prune_telemetry", "weatherstation", "--json", *arguments, stdout=out, stderr=StringIO())
     return {one["what"]: one for one in json.loads(out.getvalue())["weatherstation"]}
 
 
 def sql(statement):
+    """Execute *statement* and return its rows, if it has some."""
     with connection.cursor() as cursor:
         cursor.execute(statement)
         return cursor.fetchall() if cursor.description else None
 
 
 def fill(device, number=30):
-    """Everything that is stored of a device, in every table."""
+    """Store rows of *device* in every table."""
     key, now = f"weatherstation/{device.device_id}", timezone.now()
     measure(device, *[(DAY + n * HOUR, float(n)) for n in range(number)])
     WeatherStationMessage.objects.bulk_create(
@@ -78,7 +80,7 @@ def fill(device, number=30):
 
 
 def remains(device):
-    """How many rows each table still has of a device."""
+    """Return the number of rows of *device* in each table."""
     key = f"weatherstation/{device.device_id}"
     return {
         "device": WeatherStationDevice.objects.filter(device_id=device.device_id).count(),
@@ -93,6 +95,7 @@ def remains(device):
 
 
 def topics_to_clear():
+    """Return the topics whose retained message is yet to be cleared."""
     return sorted(RetainedTopic.objects.values_list("topic", flat=True))
 
 

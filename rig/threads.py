@@ -1,4 +1,4 @@
-"""Work over connections of its own: in a thread, or in several at the same time."""
+"""Functions that run over database connections of their own: in a thread, or in several at the same time."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ from django.db import connections
 
 
 def in_a_thread(work, *arguments):
-    """The result of *work*, done over a connection of its own."""
+    """Run *work* in a thread, over a connection of its own, and return its result."""
 
     def one():
         try:
@@ -22,7 +22,7 @@ def in_a_thread(work, *arguments):
 
 
 def side_by_side(*works):
-    """Do *works* at the same time, each over a connection of its own; their results."""
+    """Run *works* at the same time, each over a connection of its own, and return their results."""
     ready = threading.Barrier(len(works))
 
     def one(work):

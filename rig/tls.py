@@ -1,4 +1,4 @@
-"""A mosquitto that speaks TLS, and the certificate that it shows."""
+"""A Mosquitto with TLS, and its certificate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rig import servers
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """The paths of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    """Return the paths of a self-signed certificate for 127.0.0.1 and of its key."""
     paths = tmp_path / "broker.crt", tmp_path / "broker.key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -28,7 +28,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 def tls_broker(
     tmp_path: Path, certificate: tuple[Path, Path], needs_real: Callable[[servers.MissingServer], None]
 ) -> Iterator[tuple[int, int]]:
-    """The ports of a mosquitto: in the open, and with TLS."""
+    """Run Mosquitto and yield its ports: without TLS, and with TLS."""
     port = servers.free_port()
     more = f"listener {port} 127.0.0.1\ncertfile {certificate[0]}\nkeyfile {certificate[1]}\n"
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Questions about topics to the decision alone, and strategies for filters, shares and hostile text."""
+"""Questions about topics, decided without an entrance, and strategies for filters, shares and hostile text."""
 
 from __future__ import annotations
 
@@ -39,25 +39,26 @@ any_grants = st.lists(
     ),
     max_size=5,
 )
-# Every code point, halves of characters too, and often one that means something.
+# Every code point, halves of characters too, and often a meaningful one.
 hostile_characters = st.one_of(
     st.sampled_from("/+#$a{}"),
     st.sampled_from(["\x00", "\x1f", "\n", "\x7f", "\x9f", "\xa0", "\ud800", "\udfff", "\ufffd", "\ufffe"]),
     st.sampled_from(NON_CHARACTERS),
     st.characters(exclude_categories=()),
 )
-# Not st.text(): that makes one character set of the alphabet, where what means something is lost.
+# st.text() is not used: it makes one character set of the alphabet, in which the meaningful characters are rare.
 hostile_text = st.lists(hostile_characters, max_size=12).map("".join)
 
 
 def somebody(*held: Rule, superuser: bool = False) -> Principal:
+    """Return a principal with the rules *held*."""
     return Principal(
         "account/somebody", "somebody", superuser=superuser, client_ids=("somebody",), grants=held
     )
 
 
 def ask(principal: Principal, action: Action, topic: str, client_id: str | None = None) -> Decision:
-    """The decision about one topic, asked as a broker would."""
+    """Return the decision about one topic, as a broker asks for it."""
     question = TopicQuestion(Client(principal.username, client_id), action, [topic])
     verdict = asyncio.run(
         authority.decide(question, authority.Rules(), MemoryDirectory([principal]), clock=lambda: 0.0)

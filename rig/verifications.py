@@ -6,7 +6,7 @@ from passlib.context import CryptContext
 
 
 def count_verifications(monkeypatch):
-    """The stored hashes that passlib is asked to verify from now on, in a list."""
+    """Return a list to which each stored hash is added that passlib verifies from now on."""
     seen = []
     verify = CryptContext.verify
 

@@ -1,4 +1,4 @@
-"""A way between a listener and its broker that writes down every packet, and can be cut; workers that use it."""
+"""A proxy between a listener and its broker that records every packet and can be cut; workers that use it."""
 
 import itertools
 import signal
@@ -13,19 +13,19 @@ from rig import servers
 from rig.hub import ROOT, environment
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 14
-ACCEPTED = b"\x20\x03\x00\x00\x00"  # what a pretender may answer
+ACCEPTED = b"\x20\x03\x00\x00\x00"  # a CONNACK of a pretender
 UNSUBACK = b"\xb0\x04ID\x00\x11"
 
 
 class Wire:
-    """Writes down every packet as (whether the listener sent it, its type, its body)."""
+    """A proxy that records every packet as (whether the listener sent it, its type, its body)."""
 
     def __init__(self, broker_port):
         self._broker_port = broker_port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self.packets = []
-        self.made = []  # when each connection was made, in seconds of the monotonic clock
+        self.made = []  # the time of each new connection, in seconds of the monotonic clock
         self.open_now = self.most_open = 0  # connections that the listener holds
         self._dead = threading.Event()
         self._open = []
@@ -33,10 +33,11 @@ class Wire:
         self._start(self._accept)
 
     def bodies(self, kind, *, of_worker):
+        """Return the bodies of all packets of type *kind* in one direction."""
         return [body for sent, what, body in list(self.packets) if what == kind and sent is of_worker]
 
     def published(self):
-        """The packet ids of what the broker handed over, in order."""
+        """Return the packet ids of the messages of the broker, in their order."""
         found = []
         for body in self.bodies(PUBLISH, of_worker=False):
             start = 2 + int.from_bytes(body[:2])
@@ -44,10 +45,11 @@ class Wire:
         return found
 
     def acknowledged(self):
-        """The packet ids that the worker acknowledged, in order."""
+        """Return the packet ids that the worker acknowledged, in their order."""
         return [int.from_bytes(body[:2]) for body in self.bodies(PUBACK, of_worker=True)]
 
     def subscribed(self):
+        """Return the number of SUBACKs."""
         return len(self.bodies(SUBACK, of_worker=False))
 
     def chatter(self, quiet):
@@ -59,20 +61,21 @@ class Wire:
                 self._open[0].sendall(b"\x30\x08\x00\x05noise\x00" * 100)
 
     def die(self):
-        """From now on connections stay open, new ones are taken, and nothing is carried, as in a half-open one."""
+        """Carry nothing from now on: connections stay open and new ones are accepted, like half-open ones."""
         self._dead.set()
 
     def heal(self):
-        """New connections work again; those that were open at the time stay as they are."""
+        """Carry new connections again; those that are open stay dead."""
         self._dead = threading.Event()
 
     def hang_up(self):
-        """Close all connections, as a broker does that ends."""
+        """Close all connections, like a broker that stops."""
         for one in self._open:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
     def close(self):
+        """Close all connections and stop listening."""
         for one in [self._server, *self._open]:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -104,7 +107,7 @@ class Wire:
                 self._start(self._carry, broker, worker, False, self._dead)
 
     def _carry(self, source, target, of_worker, dead):
-        """Either side may close first; what the other one said until then still arrives."""
+        """Carry bytes until *source* closes; either side may close first, and no sent byte is lost."""
         buffer = b""
         with suppress(OSError):
             while chunk := source.recv(65536):
@@ -124,7 +127,7 @@ class Wire:
 
 
 def cut(buffer):
-    """The first packet in *buffer* as (type, body, rest); None when it is not whole yet."""
+    """Return the first packet in *buffer* as (type, body, rest), or None if it is incomplete."""
     length = shift = 0
     for position, byte in enumerate(buffer[1:5], start=2):
         length |= (byte & 127) << shift
@@ -136,7 +139,7 @@ def cut(buffer):
 
 
 def workers(broker_port, folder):
-    """How to start workers of this broker: `with start(*arguments, **settings) as worker`, subscribed by then."""
+    """Return a function that starts a worker: `with start(*arguments, **settings) as worker`, which is subscribed."""
     numbers = itertools.count(1)
 
     @contextmanager
@@ -162,12 +165,13 @@ def workers(broker_port, folder):
 
 
 def kill(process):
+    """Kill *process* and wait for its end."""
     process.kill()
     process.wait(5)
 
 
 def stop(process, number=signal.SIGTERM):
-    """The exit code and how many seconds it took."""
+    """Stop *process*, and return its exit code and the seconds until its end."""
     began = time.monotonic()
     process.send_signal(number)
     return process.wait(30), time.monotonic() - began
@@ -175,9 +179,9 @@ def stop(process, number=signal.SIGTERM):
 
 @contextmanager
 def pretender(*answers, then=None):
-    """A server that gives these answers, one for each packet, with the packet's id in place of `ID`; None hangs up.
+    """Run a server that sends one answer per packet, with the packet id in place of `ID`; None closes.
 
-    *then* are the answers from the second connection on, if they are others.
+    *then* are the answers from the second connection on, if they differ.
     """
     server = socket.create_server(("127.0.0.1", 0))
     connections = []
@@ -214,12 +218,13 @@ def pretender(*answers, then=None):
 
 
 def suback(*reasons):
+    """Return the SUBACK with *reasons*, as an answer of pretender()."""
     return bytes([0x90, 3 + len(reasons)]) + b"ID\x00" + bytes(reasons)
 
 
 @contextmanager
 def listening(url, former=(), judge=lambda: ""):
-    """A listener that begins to connect; what it reports is in its `said`, and how it ends in its `trouble`."""
+    """Yield a listener that begins to connect; its reports are in `said`, its error in `trouble`."""
     said = []
 
     def start():

@@ -1,4 +1,4 @@
-"""An app that makes an ingest worker suffer in the way that NUISANCE says; for the fault suite."""
+"""An app of the fault suite that harms an ingest worker as the environment variable NUISANCE names."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ class Nuisance(AppConfig):
     name = "rig.nuisance"
 
     def ready(self) -> None:
+        """Do the harm that NUISANCE names."""
         HARMS[os.environ.get("NUISANCE", "none")]()
 
 
 def listen_badly() -> None:
-    """A hook and a receiver that both raise, each time."""
+    """Install a hook and a receiver that raise at each call."""
     WeatherStation.on_data = _raise  # type: ignore[method-assign]
     signals.device_data_received.connect(_raise, weak=False)
 
 
 def listen_for_ever() -> None:
-    """A receiver that never returns."""
+    """Install a receiver that never returns."""
     signals.device_data_received.connect(_block, weak=False)
 
 
 def acknowledge_hastily() -> None:
-    """What nobody must do: acknowledge what is not stored yet."""
+    """Acknowledge messages before they are stored, which a worker must never do."""
     take = Listener.take
 
     def hasty(self: Listener, *arguments: Any, **options: Any) -> list[Delivery]:

@@ -1,4 +1,4 @@
-"""The project's settings at its next release; for the one who migrates, while workers of this one go on."""
+"""The settings of the project at its next release, for a migration while workers of this release run."""
 
 from config.settings import *  # noqa: F403
 

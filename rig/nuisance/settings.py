@@ -1,4 +1,4 @@
-"""The project's settings with the app `rig.nuisance`, for workers of the fault suite."""
+"""The settings of the project with the app `rig.nuisance`, for workers of the fault suite."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The migration of a next release: a column, after a while in which the old release must go on."""
+"""A migration of the next release: columns, an index, and pauses in which the old release must work."""
 
 import os
 import pkgutil
@@ -10,7 +10,7 @@ from fleet import migrations as released
 
 
 def hold(apps, schema_editor):
-    """As long as a large table takes: what is locked stays so."""
+    """Wait with all locks held, as a migration of a large table does."""
     time.sleep(float(os.environ["HELD"]))
 
 

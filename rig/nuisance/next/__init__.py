@@ -1,4 +1,4 @@
-"""The migrations of `fleet` with one more, as the next release might bring it."""
+"""The migrations of `fleet`, and one of a possible next release."""
 
 from fleet import migrations
 
