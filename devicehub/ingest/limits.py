@@ -15,9 +15,8 @@ from django.db import transaction
 
 from devicehub.conf import RateLimit
 
-MOST_COUNTED = (
-    100_000  # devices that are remembered; one that is forgotten may send its whole allowance again
-)
+# Devices with a count; one whose count was dropped may send its whole allowance again.
+MOST_COUNTED = 100_000
 
 
 class Limiter:

@@ -1,7 +1,7 @@
-"""What the service that brokers ask would answer about an ingest worker.
+"""The service's own decision about an ingest worker that a broker refuses.
 
-A broker refuses a client also while it cannot reach that service. The worker has the same database, so it can tell
-this from a wrong password or a missing grant.
+A broker also refuses a client while it cannot reach the service. The worker uses the same database, so it can
+distinguish this from a wrong password or a missing grant.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 
 def refusal(address: BrokerAddress, client_id: str, filters: Sequence[str]) -> str:
-    """Return why the service refuses the login or one of *filters*, in a sentence; empty where it allows all.
+    """Return a sentence about why the service refuses the login or one of *filters*; empty if it allows all.
 
-    Empty also while the database does not answer: then nothing is certain.
+    It is also empty while the database does not answer: then nothing is certain.
     """
     try:
         return asyncio.run(_refusal(address, client_id, filters))
@@ -33,7 +33,7 @@ def refusal(address: BrokerAddress, client_id: str, filters: Sequence[str]) -> s
         logs.error(log, "ingest.admission_unknown")
         return ""
     finally:
-        connections.close_all()  # of this thread
+        connections.close_all()  # Those of this thread.
 
 
 async def _refusal(address: BrokerAddress, client_id: str, filters: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Hooks and receivers in a thread of their own: a slow one slows ingest down, a stuck one does not stop it."""
+"""Calls of hooks and receivers in a thread of their own: a slow one slows ingest down, a stuck one does not stop it."""
 
 from __future__ import annotations
 
@@ -18,44 +18,47 @@ from devicehub.ingest.presence import Transition
 
 log = structlog.get_logger(__name__)
 
-BATCHES = 4  # that wait to be told, beyond which storing waits too
-PATIENCE = 5.0  # seconds that a hook may take where others wait for it; then storing goes on without telling
-FAREWELL = 1.5  # seconds for what still waits when the worker stops
+BATCHES = 4  # Batches that wait for their notifications; with more of them storing waits, too.
+PATIENCE = (
+    5.0  # Seconds that a hook may take while batches wait for it; then storing goes on without notifications.
+)
+FAREWELL = 1.5  # Seconds for waiting notifications when the worker stops.
 
 
 class Waiting(NamedTuple):
-    """What is to be told: *calls* one after the other, of so many messages or devices."""
+    """Notifications that wait: *calls*, one after the other, for so many *messages* or devices."""
 
     calls: Iterator[Call]
     messages: int
 
 
 class Announcer:
-    """Tells batches in their order, one at a time, after they were stored and acknowledged.
+    """A thread that calls the listeners of batches in order, one at a time, after these are stored and acknowledged.
 
-    What waits is bounded: where hooks are slower than messages come, notify() waits. While one hook has not returned
-    for PATIENCE seconds, what cannot wait any more is stored and not told; *unannounced* counts those messages.
+    The number of waiting batches is bounded: if hooks are slower than messages arrive, notify() waits. While one hook
+    has not returned for PATIENCE seconds, further batches are stored without notifications; *unannounced* counts
+    their messages.
     """
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[Waiting | None] = queue.Queue(BATCHES)
-        self._calling_since: float | None = None  # by time.monotonic(); None between two calls
-        self.stopping = False  # no Event: a signal handler sets it, and must wait for no lock
+        self._calling_since: float | None = None  # By time.monotonic(); None between two calls.
+        self.stopping = False  # Not an Event: a signal handler sets it, and must not wait for a lock.
         self.unannounced = 0
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         self._thread.start()
 
     def notify(self, batch: Sequence[Item]) -> None:
-        """Have *batch* told, if anybody listens to something in it."""
+        """Queue the notifications for *batch*, if it has listeners."""
         if any(_concerns_somebody(item) for item in batch):
             self._put(Waiting(of_batch(batch), len(batch)))
 
     def notify_transitions(self, transitions: Sequence[Transition]) -> None:
-        """Have *transitions* told, that no message brought about."""
+        """Queue the notifications for *transitions*, which were not caused by a message."""
         self._put(Waiting(of_transitions(transitions), len(transitions)))
 
     def stop(self, seconds: float = FAREWELL) -> None:
-        """Tell what waits, for *seconds* at most, and end the thread."""
+        """Make the waiting notifications, for *seconds* at most, and end the thread."""
         end = time.monotonic() + seconds
         with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=seconds)
@@ -112,10 +115,10 @@ class Announcer:
             self._calling_since = time.monotonic()
             try:
                 call()
-            except BaseException:  # a hook that calls sys.exit() must not end the telling
+            except BaseException:  # A hook that calls sys.exit() must not end this thread.
                 log.exception("ingest.hook_failed")
 
 
 def _concerns_somebody(item: Item) -> bool:
-    """Where nobody listens devices are not even loaded."""
+    """Return whether *item* has listeners: without them its device is not even loaded."""
     return isinstance(item, Judged) and not isinstance(item.device, DeviceRow)

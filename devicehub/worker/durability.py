@@ -1,6 +1,6 @@
-"""What an ingest worker asks of its database: that a commit is on the disk, and that no wait lasts for ever.
+"""Database settings of an ingest worker: a commit is on the disk, and no wait lasts for ever.
 
-Set for the connections of this process alone. What the operator set more strictly stays.
+They are set for the connections of this process alone. Stricter settings of the operator stay.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from django.db.backends.signals import connection_created
 
 log = structlog.get_logger(__name__)
 
-LOCK_SECONDS = 5  # that a statement waits for somebody else's lock, before the batch is tried again
-STATEMENT_SECONDS = 30  # that one statement may take
+LOCK_SECONDS = 5  # A statement waits so long for another lock, before the batch is retried.
+STATEMENT_SECONDS = 30  # One statement may take so long.
 SQLITE_OPTIONS = {
     "timeout": LOCK_SECONDS,
-    "transaction_mode": "IMMEDIATE",  # a batch reads before it writes: it must have the writer's lock from the start
+    "transaction_mode": "IMMEDIATE",  # A batch reads before it writes, so it needs the writer's lock from the start.
 }
-# A server that vanished without a word is noticed after about ten seconds, waiting or sending (libpq, TCP).
+# With these, a server that vanished is noticed after about ten seconds, while waiting or sending (libpq, TCP).
 POSTGRESQL_OPTIONS = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -32,27 +32,27 @@ POSTGRESQL_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# How SQLite stores much at once: pages of indexes stay in memory (96 MiB) for who stores, and the write-ahead log is
-# copied into the database every 200 MB instead of every 4: a page that changes with each batch is copied once for all
-# of them. What is committed is flushed to disk all the same.
+# Settings of SQLite for large batches. Pages of indexes stay in the memory of the storing thread (96 MiB), and the
+# write-ahead log is copied into the database every 200 MB instead of every 4: a page that changes with each batch is
+# copied once for all of them. Commits are flushed to disk all the same.
 SQLITE_PRAGMAS = ("wal_autocheckpoint = 50000",)
 STORING_PRAGMAS = ("cache_size = -98304",)
-# PRAGMA synchronous: each commit is flushed, with EXTRA also the folder that a rollback journal is removed from. Less
-# loses commits with the power, NORMAL (1) in WAL mode and FULL in the others.
+# PRAGMA synchronous: each commit is flushed, with EXTRA also the folder from which a rollback journal is deleted. Lower
+# values lose commits in a power failure: NORMAL (1) in WAL mode, FULL in the other modes.
 FULL, EXTRA = 2, 3
-# Seconds for which the thread that reads the network may go on when the database has answered a batch.
+# The network thread may go on for so many seconds when the database has answered a batch.
 SWITCH = 0.0005
 
 
 def settle() -> None:
-    """Prepare this process for storing and nothing else, before the first message."""
+    """Prepare this process for storing, before the first message."""
     for name in connections:
         connection = connections[name]
         options = connection.settings_dict.setdefault("OPTIONS", {})
         options.update(_OPTIONS.get(connection.vendor, {}))
     connection_created.connect(_demand, dispatch_uid="ingest")
-    connections.close_all()  # the one that the checks left is made anew
-    # What was imported stays, and what a batch makes is gone by its end: nothing for the collector to look at.
+    connections.close_all()  # The connection that the checks left is opened again with these options.
+    # Imported objects stay, and those of a batch are freed at its end, so the garbage collector can run rarely.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -89,14 +89,14 @@ def _of_postgresql(connection: BaseDatabaseWrapper) -> None:
 
 @cache
 def _say_not_durable() -> None:
-    """Once, and not for each connection."""
+    """Warn of fsync=off, once and not for each connection."""
     log.warning(
         "ingest.not_durable",
-        hint="PostgreSQL runs with fsync=off: what is acknowledged is lost with the power",
+        hint="PostgreSQL runs with fsync=off: a power failure loses acknowledged messages",
     )
 
 
-# By name: the value that would not do, and what takes its place.
+# By name: the insufficient value, and the value that replaces it.
 _WANTED = {
     "synchronous_commit": ("off", "on"),
     "lock_timeout": ("0", f"{LOCK_SECONDS}s"),

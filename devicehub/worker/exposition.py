@@ -1,4 +1,4 @@
-"""The numbers of an ingest worker at a port of its own: what it counted, and what is seen by looking."""
+"""The metrics of an ingest worker at a port of its own: its counters, and its state at the time of a scrape."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from devicehub.worker.metrics import REGISTRY
 
 
 def serve(host: str, port: int, listener: Listener, worker: Worker) -> Callable[[], object]:
-    """Answer scrapes at http://host:port/metrics from a thread of its own; what is returned ends it.
+    """Answer scrapes at http://host:port/metrics from a thread of its own; return the function that ends it.
 
-    Raises OSError, such as for a port that is taken.
+    Raise OSError, for example for a port that is taken.
     """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # no series for when a counter began
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # A counter has no series for its start time.
     seen = _Seen(listener, worker)
     server, thread = start_http_server(port, addr=host, registry=REGISTRY)
     REGISTRY.register(seen)
@@ -33,27 +33,28 @@ def serve(host: str, port: int, listener: Listener, worker: Worker) -> Callable[
 
 
 class _Seen(Collector):
-    """The queue, the connection, and what the broker says of itself, at the moment of a scrape."""
+    """The queue, the connection, and the broker's own numbers, at the time of a scrape."""
 
     def __init__(self, listener: Listener, worker: Worker) -> None:
         self._listener, self._worker = listener, worker
 
     def collect(self) -> Iterable[Metric]:
+        """Yield the metrics of this moment."""
         listener = self._listener
         yield _gauge("connected", "Whether the worker is connected to its broker.", listener.is_connected)
-        yield _gauge("waiting_messages", "Messages that are here and not acknowledged.", listener.waiting)
-        yield _gauge("waiting_bytes", "Bytes of memory that these take.", listener.waiting_bytes)
-        yield _gauge("oldest_waiting_seconds", "Since the oldest of these came.", listener.oldest_waiting)
-        yield _counter("redelivered", "Messages handed over again (DUP).", listener.redelivered)
+        yield _gauge("waiting_messages", "Messages received and not yet acknowledged.", listener.waiting)
+        yield _gauge("waiting_bytes", "Bytes of memory of the waiting messages.", listener.waiting_bytes)
+        yield _gauge("oldest_waiting_seconds", "Age of the oldest waiting message.", listener.oldest_waiting)
+        yield _counter("redelivered", "Messages that the broker sent again (DUP).", listener.redelivered)
         yield _counter("reconnects", "Connections after the first.", listener.reconnects)
         yield _counter(
             "not_told",
-            "Messages that are stored and that no hook was told of, because one does not return.",
+            "Messages stored without a call of their hooks, because a hook does not return.",
             self._worker.announcer.unannounced,
         )
         drops = GaugeMetricFamily(
             "devicehub_broker_dropped_messages",
-            "What the broker says at the topics of DEVICEHUB_MQTT_DROPS.",
+            "Numbers that the broker publishes at the topics of DEVICEHUB_MQTT_DROPS.",
             labels=["topic"],
         )
         for topic, number in listener.broker_drops.items():

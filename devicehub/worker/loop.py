@@ -1,4 +1,4 @@
-"""The loop of an ingest worker: take what is queued, store it, acknowledge it."""
+"""The loop of an ingest worker: take queued messages, store them, acknowledge them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from devicehub.worker.announcer import Announcer
 
 log = structlog.get_logger(__name__)
 
-BATCH = 2000  # messages in one transaction at most
-SLOW = 10.0  # seconds for a batch, beyond which what came meanwhile was not heard in time
-RETRY = Backoff((0.5, 1, 2, 5))  # seconds between attempts while the database cannot store
-GRACE = 9.0  # seconds from stop() until the process is ended without waiting for its database
+BATCH = 2000  # The most messages in one transaction.
+SLOW = 10.0  # If a batch takes more seconds, messages that arrive meanwhile are not heard in time.
+RETRY = Backoff((0.5, 1, 2, 5))  # Seconds between attempts while the database cannot store.
+GRACE = 9.0  # Seconds from stop() until the process ends without waiting for its database.
 POLL = 0.2
 
 
 class Worker:
-    """Stores what a listener receives until it is told to stop; counts what became of the messages.
+    """A loop that stores the messages of a listener until stop(), and counts their outcomes.
 
-    Hooks and receivers are told by *announcer*, in its own thread. What comes on a topic for which *is_wanted* returns
-    False is acknowledged and counted, and nothing more.
+    *announcer* notifies hooks and receivers, in its own thread. Messages on a topic for which *is_wanted* returns
+    False are only acknowledged and counted.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Worker:
         self._listener = listener
         self._on_batch = on_batch
         self._is_wanted = is_wanted
-        self.stopping = False  # no Event: a signal handler sets it, and must wait for no lock
+        self.stopping = False  # Not an Event: a signal handler sets it, and must not wait for a lock.
         self._ended = False
         self._failures = 0
         self._most = BATCH
         self.announcer = Announcer()
-        self._began: float | None = None  # when the batch at hand was taken, by time.monotonic()
+        self._began: float | None = None  # The time.monotonic() at which the current batch was taken.
         self._slow_until = float("-inf")
         self.outcomes: Counter[Outcome] = Counter()
-        self.unwanted = 0  # messages on topics of earlier settings, which were acknowledged and nothing more
+        self.unwanted = 0  # Messages on topics of earlier settings, which were only acknowledged.
 
     def __enter__(self) -> Self:
-        """From stop() to the end of this block may pass GRACE seconds, then the process is ended."""
+        """Start the thread that ends the process if this block does not end within GRACE seconds after stop()."""
         threading.Thread(target=self._see_to_the_end, name="last resort", daemon=True).start()
         return self
 
@@ -66,12 +66,12 @@ class Worker:
         self._ended = True
 
     def stop(self) -> None:
-        """Finish the batch at hand and return from run()."""
+        """Have run() finish the current batch and return."""
         self.stopping = self.announcer.stopping = True
 
     @property
     def heard_since(self) -> float | None:
-        """Since when, by time.monotonic(), what was published is stored soon; None while it is not."""
+        """The time.monotonic() since which published messages are stored soon; None while they are not."""
         since, began = self._listener.listening_since, self._began
         if since is None or (began is not None and time.monotonic() - began > SLOW):
             return None
@@ -79,13 +79,13 @@ class Worker:
 
     @property
     def heard_until(self) -> float:
-        """Until when, by time.monotonic(), what was published is stored: nothing later is known of any device."""
+        """The time.monotonic() until which all published messages are stored; later ones may be missing."""
         return min(self._listener.heard_at, time.monotonic() - self._listener.oldest_waiting)
 
     def run(self, *, quiet: float = float("inf")) -> None:
-        """Returns after stop(), when the broker refused us for good (see Listener.failure), or once it is *quiet*.
+        """Store messages until stop(), a final refusal of the broker (see Listener.failure), or a quiet time.
 
-        That is when the session is settled and nothing came for so many seconds.
+        The quiet time is *quiet* seconds without a message in a settled session.
         """
         quiet_since = time.monotonic()
         while not self.stopping and not self._listener.failure:
@@ -123,8 +123,8 @@ class Worker:
                 acknowledge()
         except CANNOT_STORE as error:
             if is_stored:
-                raise  # to have it all sent again would store it twice
-            self._most = max(1, len(deliveries) // 2)  # perhaps it is one row, or too much at once
+                raise  # A redelivery would store the messages twice.
+            self._most = max(1, len(deliveries) // 2)  # The fault may be one row, or the size of the batch.
             self._wait(error)
             return
         self._failures, self._most = 0, min(BATCH, self._most * 2)
@@ -138,7 +138,7 @@ class Worker:
         self.announcer.notify(batch)
 
     def _leave_out(self, deliveries: Sequence[Delivery]) -> None:
-        """Count what a subscription of earlier settings brought; log the first topic of it."""
+        """Count messages of a subscription that earlier settings made; log the topic of the first one."""
         if not self.unwanted:
             hint = "the session holds a subscription of earlier settings"
             log.warning("ingest.unwanted", topic=deliveries[0].topic, hint=hint)
@@ -146,7 +146,7 @@ class Worker:
         metrics.unwanted(len(deliveries))
 
     def _wait(self, error: Exception) -> None:
-        """Nothing is acknowledged: pause, drop the broken connection, and have it all sent again."""
+        """Pause, drop the broken database connection, and have all messages that are not acknowledged sent again."""
         self._failures += 1
         pause = RETRY.after(self._failures)
         metrics.not_stored()
@@ -158,9 +158,9 @@ class Worker:
         self._listener.redeliver()
 
     def _see_to_the_end(self) -> None:
-        """End the process when it was told to stop and its database or its broker does not answer.
+        """End the process if it does not stop within GRACE seconds, because its database or broker does not answer.
 
-        Nothing is lost by that: what is not committed is not acknowledged, and comes again.
+        Nothing is lost: messages that are not committed are not acknowledged, and are sent again.
         """
         while not self.stopping and not self._ended:
             time.sleep(POLL)
@@ -168,7 +168,7 @@ class Worker:
         while not self._ended:
             if time.monotonic() > end:
                 log.error(
-                    "ingest.ended", hint="database or broker did not answer; what was not stored comes again"
+                    "ingest.ended", hint="database or broker did not answer; unstored messages are sent again"
                 )
                 os._exit(1)
             time.sleep(POLL)

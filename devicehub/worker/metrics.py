@@ -1,4 +1,4 @@
-"""What an ingest worker did, for Prometheus: `listen_mqtt --metrics PORT`. One addition for each batch, not message."""
+"""Counters of an ingest worker for Prometheus (`listen_mqtt --metrics PORT`), added to once for each batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 _messages = Counter(
     "devicehub_ingest_messages",
-    "Messages by what became of them, and why they failed.",
+    "Messages by outcome, and by reason if they failed.",
     ["outcome", "reason"],
     registry=REGISTRY,
 )
@@ -33,19 +33,19 @@ _batch = Histogram(
 )
 _lag = Histogram(
     "devicehub_ingest_lag_seconds",
-    "From the receipt of a batch's oldest message to its commit.",
+    "Seconds from the receipt of a batch's oldest message to its commit.",
     buckets=SECONDS,
     registry=REGISTRY,
 )
 _stored = Histogram(
     "devicehub_ingest_store_seconds",
-    "To judge a batch and to commit it.",
+    "Seconds to judge and commit a batch.",
     buckets=SECONDS,
     registry=REGISTRY,
 )
 _failures = Counter(
     "devicehub_ingest_storage_failures",
-    "Batches that the database could not store; they come again.",
+    "Batches that the database could not store; the broker sends them again.",
     registry=REGISTRY,
 )
 _unwanted = Counter(
@@ -56,7 +56,7 @@ _unwanted = Counter(
 
 
 def stored(batch: Sequence[Item], began: float, ended: float) -> None:
-    """*batch* was committed; the times are Unix seconds."""
+    """Count *batch*, which was committed; the times are Unix seconds."""
     ends = Counts((item.outcome, item.reason or "", item.kept_as is None) for item in batch)
     for (outcome, reason, is_not_kept), count in ends.items():
         _messages.labels(outcome, reason).inc(count)
@@ -69,10 +69,10 @@ def stored(batch: Sequence[Item], began: float, ended: float) -> None:
 
 
 def unwanted(count: int) -> None:
-    """*count* messages came on topics that nothing subscribes to any more."""
+    """Count *count* messages on topics that the present settings do not subscribe to."""
     _unwanted.inc(count)
 
 
 def not_stored() -> None:
-    """The database could not store a batch."""
+    """Count a batch that the database could not store."""
     _failures.inc()

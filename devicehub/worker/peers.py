@@ -1,7 +1,7 @@
-"""What the workers that share a subscription know of each other: up to when each has stored its share.
+"""The workers that share a subscription: each publishes in the database up to when it has stored its share.
 
 A broker may keep the share of a worker that is away, as Mosquitto does. Devices whose messages wait there are not
-silent, and nobody else can know whose they are.
+silent, and the other workers cannot see whose messages these are.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from devicehub.models import IngestWorker
 
 log = structlog.get_logger(__name__)
 
-LOOK = 2.0  # seconds between two looks at the others, who are told of this one as often
-ALONE = 60.0  # seconds between two times that it is written down of a worker that is alone
-NOTICED = timedelta(seconds=90)  # after which a worker that is away is spoken of; more than ALONE
-PATIENCE = timedelta(hours=1)  # that a worker may be away until the others go on as if it had never been
-EXPIRED = timedelta(days=8)  # when also a session of MQTT 5 has ended
+LOOK = 2.0  # Seconds between two queries of the other workers; this worker's row is written as often.
+ALONE = 60.0  # Seconds between two writes of the row of a worker that is alone.
+NOTICED = timedelta(seconds=90)  # An absence is logged after this time, which is longer than ALONE.
+PATIENCE = timedelta(hours=1)  # The others wait so long for an absent worker.
+EXPIRED = timedelta(days=8)  # A row is deleted after this time; a session of MQTT 5 has expired by then.
 
 
 class Peers:
     """The other workers of *group*, as the worker *client_id* sees them; an empty group has one worker.
 
-    For one thread.
+    Use it in one thread only.
     """
 
     def __init__(self, group: str, client_id: str) -> None:
         self._group, self._client_id = group, client_id
         self._others: list[IngestWorker] = []
-        self._look_at = self._write_at = float("-inf")  # by time.monotonic()
+        self._look_at = self._write_at = float("-inf")  # The next times, by time.monotonic().
         self._reported: set[tuple[str, str]] = set()
 
     def heard(self, since: float, until: float) -> tuple[float, float]:
-        """From when until when all workers of the group heard their devices, as this one did from *since* to *until*.
+        """Return the time in which all workers of the group heard their devices; this one did from *since* to *until*.
 
-        All by time.monotonic(). Raises DatabaseError.
+        All times are by time.monotonic(). Raise DatabaseError.
         """
         if not self._group or until < since:
             return since, until
@@ -58,13 +58,13 @@ class Peers:
         )
 
     def _here(self) -> list[IngestWorker]:
-        """The others that are here, or were a while ago."""
+        """Return the other workers, except those that are away for longer than PATIENCE; report absences."""
         now = timezone.now()
         found = []
         for other in IngestWorker.objects.filter(group=self._group).exclude(client_id=self._client_id):
             away = now - other.heard_until
             if away < -clock.AHEAD:
-                continue  # its clock is years ahead: what it wrote says nothing
+                continue  # Its clock is far ahead, so the times in its row mean nothing.
             if away < PATIENCE:
                 found.append(other)
             if away >= NOTICED:
@@ -78,16 +78,14 @@ class Peers:
         if (other.client_id, what) in self._reported:
             return
         self._reported.add((other.client_id, what))
-        hint = (
-            "devices that fall silent now are not told as disconnected until it is back, for an hour at most"
-        )
+        hint = "devices that fall silent now are not reported as disconnected until it is back, for an hour at most"
         if not is_waited_for:
-            hint = "devices whose messages wait for it at the broker count as silent; bring it back, or end its session"
+            hint = "devices whose messages wait for it at the broker count as silent; restart it, or end its session"
         seconds = round((now - other.heard_until).total_seconds())
         log.warning("worker.peer_is_away", worker=other.client_id, seconds=seconds, hint=hint)
 
     def _write(self, since: float, until: float) -> None:
-        """So many seconds ago."""
+        """Write that this worker heard its devices from *since* to *until* seconds ago; delete expired rows."""
         now = timezone.now()
         heard = {
             "heard_since": now - timedelta(seconds=since),

@@ -1,6 +1,6 @@
-"""Runs the tasks of an ingest worker at their intervals, each in a thread and a connection of its own.
+"""The threads that run the tasks of an ingest worker at their intervals, each with its own database connection.
 
-One that waits, for a broker or a hook, does not hold up the others.
+A task that waits, for a broker or a hook, does not delay the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from devicehub.worker.tasks import Context
 
 log = structlog.get_logger(__name__)
 
-IDLE = 10.0  # seconds until the next run from which on the database connection is closed meanwhile
+IDLE = 10.0  # A task with a longer interval closes its database connection between two runs.
 
 
 @dataclass
@@ -30,27 +30,28 @@ class _Repeated:
     name: str
     seconds: float
     run: Callable[[], object]
-    trouble: str = ""  # why it failed the last time
+    trouble: str = ""  # The last failure, if the last run failed.
 
 
 class PeriodicWork:
-    """Runs tasks until it is stopped. A task that fails runs again when it is due.
+    """Periodic tasks that run until stop(). A task that fails runs again when it is due.
 
-    Why is logged once, and not again while the same goes on: some run every second, and an outage may take hours.
+    A failure is logged once, and not again while it stays the same: some tasks run every second, and an outage may
+    take hours.
     """
 
     def __init__(self, stopped: threading.Event | None = None) -> None:
-        self.stopped = stopped or threading.Event()  # set by stop()
+        self.stopped = stopped or threading.Event()  # It is set by stop().
         self._threads: list[threading.Thread] = []
 
     @property
     def stopping(self) -> bool:
-        """Whether stop() was called: a long task looks here between two steps."""
+        """True once stop() was called: a long task checks this between two steps."""
         return self.stopped.is_set()
 
     @classmethod
     def of(cls, context: Context) -> Self:
-        """Return the registered tasks, made for the worker of *context*; they are not started."""
+        """Return the registered tasks for the worker of *context*; they are not started."""
         made = cls(context.stopped)
         for task in tasks.registered():
             run = task.bind(context)
@@ -59,16 +60,17 @@ class PeriodicWork:
         return made
 
     def add(self, name: str, seconds: float, run: Callable[[], object]) -> None:
-        """Have *run* called at the start and then every *seconds*. Before start()."""
+        """Add a task: *run* is called at the start and then every *seconds*. Call this before start()."""
         task = _Repeated(name, seconds, run)
         self._threads.append(threading.Thread(target=self._repeat, args=(task,), name=name, daemon=True))
 
     def start(self) -> None:
+        """Start the threads of all tasks."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Return when the running tasks have ended, or after *timeout* seconds. No other is begun."""
+        """Start no further run, and wait for the running tasks, for *timeout* seconds at most."""
         self.stopped.set()
         end = time.monotonic() + timeout
         for thread in self._threads:
@@ -80,7 +82,7 @@ class PeriodicWork:
             while not self.stopped.is_set():
                 self._do(task)
                 if task.seconds > IDLE:
-                    connections.close_all()  # of this thread
+                    connections.close_all()  # Those of this thread.
                 self.stopped.wait(min(task.seconds, threading.TIMEOUT_MAX))
         finally:
             connections.close_all()
@@ -89,10 +91,10 @@ class PeriodicWork:
         try:
             task.run()
         except Stopped:
-            return  # it was at work when stop() was called
-        except BaseException as error:  # a receiver that calls sys.exit() must not end the task for good
+            return  # The task was running when stop() was called.
+        except BaseException as error:  # A receiver that calls sys.exit() must not end the task for good.
             self._report(task, error)
-            connections.close_all()  # perhaps it is the connection that is broken
+            connections.close_all()  # The connection may be broken.
         else:
             task.trouble = ""
 
@@ -101,6 +103,6 @@ class PeriodicWork:
         if trouble == task.trouble:
             return
         task.trouble = trouble
-        # Where it was found that the database is away is no help.
+        # A traceback does not help if the database is away.
         is_away = isinstance(error, OperationalError | InterfaceError)
         log.error("worker.task_failed", task=task.name, error=trouble, exc_info=not is_away)

@@ -26,17 +26,17 @@ from devicehub.worker.peers import Peers
 from devicehub.worker.periodic import PeriodicWork
 from devicehub.worker.tasks import Context
 
-SETTLE_SECONDS = 30.0  # for the broker to answer what concerns former subscriptions
-QUIET = 3.0  # seconds without a message, after which nothing waits in a session that is given up
+SETTLE_SECONDS = 30.0  # The broker has so long to answer requests about former subscriptions.
+QUIET = 3.0  # After so many seconds without a message, nothing waits in the session of a retired worker.
 
 
 class WorkerFailed(DevicehubError):
-    """A worker could not be started, or ended before it had done what it was started for."""
+    """A worker could not be started, or ended before its work was done."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A worker at its broker: where that is, the client id, and the topic filters it subscribes to."""
+    """A worker at its broker: the broker's address, the client id, and the topic filters it subscribes to."""
 
     address: BrokerAddress
     client_id: str
@@ -46,29 +46,29 @@ class Identity:
     def of(cls, number: int, *, retires: bool = False) -> Identity:
         """Return the identity of worker *number*, from 1, by the settings; one that *retires* has no filters.
 
-        Raises WorkerFailed for a number that cannot be and for topics in DEVICEHUB_MQTT_DROPS that are no counters,
-        and InvalidAddress.
+        Raise InvalidAddress, or WorkerFailed for an invalid number and for topics in DEVICEHUB_MQTT_DROPS that cannot
+        be those of counters.
         """
         group = settings.mqtt_group
         if number < 1:
-            raise WorkerFailed("--worker counts from 1")
+            raise WorkerFailed("--worker must be 1 or more")
         if number > 1 and not (group or retires):
             raise WorkerFailed(
-                "--worker above 1 needs DEVICEHUB_MQTT_GROUP: without it each would get everything"
+                "--worker above 1 needs DEVICEHUB_MQTT_GROUP: without it each worker would get all messages"
             )
         address = BrokerAddress.parse(settings.mqtt_url)
         for topic in settings.mqtt_drops:
             # A wildcard or a device's topic would keep readings from being stored.
             if not filters.is_topic(topic) or topics.parse(topic) is not None:
                 raise WorkerFailed(
-                    f"DEVICEHUB_MQTT_DROPS holds {topic!r}, which is no topic of a broker's counter"
+                    f"DEVICEHUB_MQTT_DROPS holds {topic!r}, which is not a topic of a broker's counter"
                 )
         wanted = [] if retires else [topics.shared(text, group) for text in topics.subscriptions()]
         return cls(address, f"{address.username or 'devicehub'}-{number}", wanted)
 
     @property
     def where(self) -> str:
-        """Return the host and port of the broker."""
+        """The host and port of the broker."""
         return f"{self.address.host}:{self.address.port}"
 
     def __str__(self) -> str:
@@ -76,9 +76,10 @@ class Identity:
 
 
 class Process:
-    """One worker, from connect() to the end of one of run(), subscribe() and retire().
+    """One worker, from connect() to the end of run(), subscribe() or retire().
 
-    *report* gets lines for people, also from the network thread; *on_batch* the outcomes so far, after each batch.
+    *report* gets lines for the operator, also from the network thread; *on_batch* gets the outcomes so far, after each
+    batch.
     """
 
     def __init__(
@@ -103,18 +104,18 @@ class Process:
         self.worker = Worker(self.listener, on_batch, topics.is_subscribed)
 
     def stop(self) -> None:
-        """Finish the batch at hand and end. For signal handlers too: it waits for no lock."""
+        """Have the worker finish its current batch and end. A signal handler may call this: it waits for no lock."""
         self.worker.stop()
         self.listener.interrupt()
 
     def serve_metrics(self, host: str, port: int) -> None:
-        """Answer Prometheus at http://host:port/metrics. Raises OSError, such as for a port that is taken."""
+        """Answer Prometheus at http://host:port/metrics. Raise OSError, for example for a port that is taken."""
         exposition.serve(host, port, self.listener, self.worker)
 
     def connect(self, *, begin_anew: bool = False) -> None:
-        """Prepare this process for storing, and start the listener; nothing is started once stop() was called.
+        """Prepare this process for storing, and start the listener, unless stop() was called. Raise WorkerFailed.
 
-        *begin_anew* first ends the session at the broker, and what waits in it. Raises WorkerFailed.
+        *begin_anew* first ends the session at the broker, which deletes the messages that wait in it.
         """
         identity = self.identity
         settle()
@@ -123,8 +124,8 @@ class Process:
             if begin_anew and not self.worker.stopping:
                 Connection(identity.address, identity.client_id, version=settings.mqtt_version).close()
                 self._report(
-                    f"ended the session of {identity}: what waited in it is lost, "
-                    "and nothing is kept for this worker until it has subscribed again"
+                    f"ended the session of {identity}: the messages that waited in it are lost, "
+                    "and the broker keeps none for this worker until it has subscribed again"
                 )
             if not self.worker.stopping:
                 self.listener.start(former)
@@ -135,7 +136,7 @@ class Process:
             ) from error
 
     def run(self) -> None:
-        """Store, and do the periodic work, until stop(). Raises WorkerFailed when the broker refuses for good."""
+        """Store messages and run the periodic tasks until stop(). Raise WorkerFailed if the broker refuses for good."""
         periodic = PeriodicWork.of(self._context())
         with self.worker:
             if not self.worker.stopping:
@@ -147,7 +148,7 @@ class Process:
         self._check()
 
     def subscribe(self) -> bool:
-        """Make the session what it shall be, and store nothing; return whether there was one. Raises WorkerFailed."""
+        """Subscribe the session as configured, and store nothing; return whether there was one. Raise WorkerFailed."""
         self._await_settled()
         was_resumed = self.listener.is_resumed
         self.listener.stop()
@@ -157,16 +158,14 @@ class Process:
         return was_resumed
 
     def retire(self) -> None:
-        """Store what waits for a worker whose identity has no filters, and forget its session. Raises WorkerFailed."""
+        """Store the messages that wait for a worker without filters, and delete its rows. Raise WorkerFailed."""
         with self.worker:
             self.worker.run(quiet=QUIET)
             is_stopped = self.worker.stopping
             self.listener.stop()
         self._check()
         if is_stopped:
-            raise WorkerFailed(
-                f"Stopped before all was stored that waited for {self.identity}; run this again"
-            )
+            raise WorkerFailed(f"Stopped before all messages for {self.identity} were stored; run this again")
         sessions.delete(self.identity.client_id)
 
     def _check(self) -> None:
@@ -185,9 +184,9 @@ class Process:
         )
 
     def _record_filters(self) -> list[str]:
-        """Write the filters down before the broker gets them; return those of earlier settings.
+        """Record the filters before the broker gets them; return those of earlier settings.
 
-        Waits for a database that is away, until the worker is stopped.
+        Wait for a database that is away, until the worker is stopped.
         """
         wanted = [*self.identity.filters, *settings.mqtt_drops] if self.identity.filters else []
         attempts, said = 0, ""
@@ -209,7 +208,7 @@ class Process:
         return []
 
     def _await_settled(self) -> None:
-        """Wait until the session is as it shall be. What is handed over meanwhile is dropped and comes again."""
+        """Wait until the session is settled. Drop messages that arrive meanwhile: the broker sends them again."""
         listener, end = self.listener, None
         while not (listener.is_settled or listener.failure or self.worker.stopping):
             listener.take(BATCH, timeout=POLL)
@@ -220,5 +219,5 @@ class Process:
             elif time.monotonic() > end:
                 listener.stop()
                 raise WorkerFailed(
-                    "the broker does not answer the end of former subscriptions; run this again"
+                    "the broker does not answer requests to end former subscriptions; run this again"
                 )

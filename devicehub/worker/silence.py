@@ -1,7 +1,7 @@
-"""Devices that went away without a word: nothing was heard of them for two and a half heartbeat intervals.
+"""Silent devices: those without a message for two and a half heartbeat intervals.
 
-There is no index on `last_seen`, which every message would have to keep: devices are looked through in the order of
-their keys, and the rows that look overdue are looked at again under their lock. Workers may do so side by side.
+There is no index on `last_seen`, since every message would have to change it: devices are read in the order of
+their keys, and rows that look overdue are read again under their lock. Several workers may do so at the same time.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from devicehub.worker.peers import Peers
 
 log = structlog.get_logger(__name__)
 
-MULTIPLIER = 2.5  # as BaseDevice.is_heartbeat_overdue()
-EVERY = 1.0  # seconds between two looks at which kind is due
-LOOKS = 25  # at all devices of a kind in the time after which one is overdue
-SELDOM = 60.0  # seconds between two looks at a kind at most
-SCAN = 50_000  # keys found by one look through a kind, which costs as much for one as for many
-BATCH = 500  # devices changed in one transaction
-BUDGET = 0.5  # seconds of one run, so that other tasks get their turn
-JUMP = 2.0  # seconds by which the clock may leave time.monotonic() between two runs; beyond, it was set anew
-AWAY = 10.0  # seconds between two runs beyond which this process was stopped, and heard nothing
-# Devices that count as there. An operator's state says nothing of that.
+MULTIPLIER = 2.5  # The same as in BaseDevice.is_heartbeat_overdue().
+EVERY = 1.0  # Seconds between two checks for kinds that are due.
+LOOKS = 25  # Checks of a kind in the time after which a device is overdue.
+SELDOM = 60.0  # The most seconds between two checks of a kind.
+SCAN = 50_000  # Keys found by one scan of a kind, which costs as much for one key as for many.
+BATCH = 500  # Devices changed in one transaction.
+BUDGET = 0.5  # Seconds of one run, so that other tasks get their turn.
+JUMP = 2.0  # If the clock differs from time.monotonic() by more seconds between two runs, it was set.
+AWAY = 10.0  # If more seconds pass between two runs, this process was stopped, and heard nothing.
+# Devices that count as connected. A state that an operator set does not show that.
 COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STATES])
 
 Notify = Callable[[Sequence[Transition]], None]
 
 
 class SilenceWatch:
-    """Marks devices as overdue that this worker would have heard; run() is one of the tasks of a worker.
+    """A watch that marks silent devices, if this worker would have heard them; run() is a task of a worker.
 
     *listening_since* and *heard_until* are by time.monotonic(), the first None for not listening: devices get a full
     window to be heard in after an outage, after the clock was set, and after this process was stopped for a while.
-    *peers* knows what the workers heard that have the rest of the messages. *stopping* ends a run between two batches.
+    *peers* are the workers that get the other messages. *stopping* ends a run between two batches.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class SilenceWatch:
         self._notify, self._stopping = notify, stopping
         self._due: dict[str, float] = {}
         self._under_way: dict[str, Iterator[list[Transition]]] = {}
-        self._anew = float("-inf")  # when, by time.monotonic(), hearing last began anew
+        self._anew = float("-inf")  # The time.monotonic() at which hearing last began anew.
         self._offset = time.time() - time.monotonic()
-        self._until = float("inf")  # heard_until() at the last run
+        self._until = float("inf")  # The result of heard_until() at the last run.
         self._rested_since = time.monotonic()
 
     def run(self) -> int:
-        """Look at each kind that is due, for about BUDGET seconds; returns how many devices changed."""
+        """Check each kind that is due, for about BUDGET seconds; return how many devices changed."""
         try:
             return self._run(*self._heard())
         finally:
@@ -83,7 +83,7 @@ class SilenceWatch:
                 continue
             if time.monotonic() < self._due.get(kind.slug, 0) or not clock.is_right():
                 continue
-            # In this order: who is stopped between the two looks at a clock waits for longer, and not for less.
+            # The clocks are read in this order: a process that is stopped between the two waits longer, not shorter.
             limit = timezone.now() - timedelta(seconds=time.monotonic() - until + window)
             batches = self._under_way.pop(kind.slug, None) or mark_silent(kind, limit)
             for transitions in batches:
@@ -91,15 +91,15 @@ class SilenceWatch:
                 if transitions and listeners.are_there(kind):
                     self._notify(transitions)
                 if self._stopping() or time.monotonic() > end:
-                    self._under_way[kind.slug] = batches  # the next run goes on from here
+                    self._under_way[kind.slug] = batches  # The next run goes on from here.
                     return changed
             self._due[kind.slug] = time.monotonic() + min(window / LOOKS, SELDOM)
         return changed
 
     def _heard(self) -> tuple[float, float]:
-        """From when until when this worker and the others heard every device, by a clock that nobody set.
+        """Return the time in which this worker and the others heard all devices, by time.monotonic().
 
-        Until when it had heard them at the last run: what came behind that is stored by now.
+        Its end is heard_until() of the last run: messages up to then are stored by now.
         """
         now = time.monotonic()
         offset = time.time() - now
@@ -116,14 +116,14 @@ class SilenceWatch:
 
 
 def mark_silent(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:
-    """Mark the devices of *kind* that were not heard since *limit*, a transaction for each batch.
+    """Mark the devices of *kind* that were not heard since *limit*, and yield the changes of each batch.
 
-    Yields what changed, after its commit.
+    Each batch is one transaction, and its changes are yielded after the commit.
     """
     last = 0
     seeming = _overdue(limit) | (COUNTS & Q(last_seen__gt=timezone.now() + clock.AHEAD))
     while True:
-        # Found without a lock; on SQLite a transaction would keep every writer waiting meanwhile.
+        # Found without a lock: on SQLite a transaction would keep all writers waiting meanwhile.
         found = kind.device_model.objects.filter(seeming, pk__gt=last).order_by("pk")
         keys = list(found.values_list("pk", flat=True)[:SCAN])
         for start in range(0, len(keys), BATCH):
@@ -134,17 +134,20 @@ def mark_silent(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:
 
 
 def _overdue(limit: datetime) -> Q:
-    """Devices that count as there and were not heard since; never heard: not changed since."""
+    """Return the condition for devices that count as connected and were not heard, or if never heard not changed."""
     return COUNTS & (Q(last_seen__lt=limit) | Q(last_seen=None, updated_at__lt=limit))
 
 
 @transaction.atomic
 def _mark(kind: Kind, keys: Sequence[int], limit: datetime, now: datetime) -> list[Transition]:
-    """What changed. A row that somebody else has locked is left out: its device is heard, or marked there."""
+    """Mark the silent devices among *keys* and return the changes.
+
+    A row that another process has locked is left out: its device was just heard, or is marked by that process.
+    """
     devices = kind.device_model.objects
     free = devices.select_for_update(skip_locked=True, no_key=True).filter(COUNTS, pk__in=keys)
     locked = list(free.values_list("pk", flat=True))
-    # A clock was ahead, so nobody knows when; it was before now, and that gives it a window to be heard in.
+    # A clock was ahead, so the time is not known, but it was before now. The device gets a window to be heard in.
     devices.filter(pk__in=locked, last_seen__gt=now + clock.AHEAD).update(last_seen=now)
     silent = devices.filter(_overdue(limit), pk__in=locked).values_list("pk", "status", "connected")
     before = {pk: (status, was_connected) for pk, status, was_connected in silent}

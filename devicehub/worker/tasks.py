@@ -1,4 +1,4 @@
-"""The periodic work of an ingest worker: a list, to which an app above adds from its `AppConfig.ready()`.
+"""The list of an ingest worker's periodic tasks. Other apps add to it in their `AppConfig.ready()`.
 
     tasks.register("webhooks", 1.0, deliver)
 
@@ -26,7 +26,8 @@ from devicehub.worker.peers import Peers
 from devicehub.worker.silence import SilenceWatch
 from devicehub.worker.wal_checkpoints import WalCheckpoints
 
-SEND_EVERY = 1.0  # seconds between two looks for commands that are due
+# Seconds between two runs of a task.
+SEND_EVERY = 1.0
 ROLL_UP_EVERY = 60.0
 REMOVE_EVERY = 15.0
 EXTEND_EVERY = 3600.0
@@ -42,8 +43,8 @@ class DuplicateTask(DevicehubError):
 class Context:
     """The parts of a worker that its tasks may use.
 
-    *heard_since* and *heard_until* are those of `loop.Worker`; *stored* counts the messages that are done with.
-    *notify* has hooks and receivers called for transitions. *stopped* is set when the worker ends.
+    *heard_since* and *heard_until* are those of `loop.Worker`; *stored* returns the number of processed messages.
+    *notify* notifies hooks and receivers of transitions. *stopped* is set when the worker ends.
     """
 
     heard_since: Callable[[], float | None]
@@ -58,7 +59,7 @@ class Context:
 class Task:
     """A function that is called at the start of a worker and then *seconds* after its last call ended.
 
-    *bind* returns it for the worker of a context, or None where that worker has no use for it.
+    *bind* returns it for the worker of a context, or None if that worker does not need the task.
     """
 
     name: str
@@ -84,11 +85,11 @@ def register(
     run: Callable[..., object],
     needs: Callable[[Context], Any] | None = None,
 ) -> None:
-    """Have each worker that starts from now on call *run* every *seconds*. Raises DuplicateTask.
+    """Have each worker that starts from now on call *run* every *seconds*. Raise DuplicateTask.
 
-    *needs* is called once for each worker, before the start, and *run* then gets what it returned; a worker for which
-    it returns None leaves the task out. A task that works for long takes `needs=pace`. Where *run* raises, the
-    reason is logged as `worker.task_failed`, and it is called again when it is due.
+    *needs* is called once for each worker, before the start, and *run* then gets its result; a worker for which it
+    returns None leaves the task out. A long task takes `needs=pace`. If *run* raises an error, this is logged as
+    `worker.task_failed`, and *run* is called again when it is due.
     """
     if name in _tasks:
         raise DuplicateTask(f"Two tasks of the worker are called {name!r}")
@@ -108,7 +109,7 @@ def registered() -> Iterator[Task]:
 
 
 def pace(context: Context) -> Pace:
-    """Return a pace that ends with the worker: for `needs`. A task that Stopped ends has not failed."""
+    """Return a pace that stops with the worker, for `needs`. A task that ends with Stopped has not failed."""
     return Pace(stop=context.stopped)
 
 
@@ -128,7 +129,7 @@ def _checkpoints(context: Context) -> WalCheckpoints | None:
 
 def _roll_up(pace: Pace) -> None:
     while rollups.roll_up(pace=pace):
-        pass  # a fast fleet brings more in a minute than one call takes
+        pass  # A fast fleet sends more rows in a minute than one call rolls up.
 
 
 register("silence", silence.EVERY, SilenceWatch.run, needs=_silence)

@@ -1,8 +1,8 @@
-"""SQLite's write-ahead log, copied into the database beside storing.
+"""Checkpoints of SQLite's write-ahead log, made while batches are stored.
 
-SQLite itself copies it in the commit that made it too long, and then this one batch waits for tens of thousands of
-pages to come to the disk (https://sqlite.org/wal.html, 2.2). Here they are copied while batches are stored, and
-storing waits for the few pages that were added meanwhile.
+SQLite itself copies the log in the commit that made it too long, and then this one batch waits until tens of thousands
+of pages are written to the disk (https://sqlite.org/wal.html, 2.2). Here they are copied while batches are stored, and
+storing waits only for the few pages that were added meanwhile.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from collections.abc import Callable
 
 from django.db import connection
 
-EVERY = 0.2  # seconds between two looks
-MESSAGES = 8_000  # stored since the last copy; where each has pages of its own, about 30,000 pages of the log
-PATIENCE = 250  # milliseconds that storing may have to wait for those who still read the log
+EVERY = 0.2  # Seconds between two checks.
+MESSAGES = 8_000  # A copy is made after so many messages: at most about 30,000 pages of the log.
+PATIENCE = 250  # Milliseconds for which storing may have to wait for readers of the log.
 
 
 class WalCheckpoints:
-    """A task for the thread of its own connection; *stored* tells how many messages were stored so far."""
+    """A task with a database connection of its own; *stored* returns how many messages were stored so far."""
 
     def __init__(self, stored: Callable[[], int]) -> None:
         self._stored = stored
         self._copied = 0
 
     def run(self) -> None:
-        """Copy the log if it is time. What cannot be copied now, since somebody reads it, is left for later."""
+        """Copy the log if it is time. Leave pages for later that cannot be copied now, because a reader uses them."""
         stored = self._stored()
         if stored - self._copied < MESSAGES:
             return
         self._copied = stored
         with connection.cursor() as cursor:
             cursor.execute(f"PRAGMA busy_timeout = {PATIENCE}")
-            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")  # nobody waits for this one
-            cursor.execute("PRAGMA wal_checkpoint(RESTART)")  # and the log begins anew
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")  # No other connection waits for this.
+            cursor.execute("PRAGMA wal_checkpoint(RESTART)")  # The next writer begins the log anew.

@@ -233,7 +233,7 @@ def test_a_session_begins_anew_only_where_that_is_said(broker, work, publish, tm
     with wire.workers(broker, tmp_path)("--begin-anew") as worker:
         publish(2)
         assert eventually(lambda: len(worker.wire.acknowledged()) == 2)
-        assert "what waited in it is lost" in worker.log.read_text()
+        assert "the messages that waited in it are lost" in worker.log.read_text()
         kill(worker)
 
     assert stored() == 2

@@ -307,7 +307,7 @@ def test_a_worker_ends_while_its_database_hangs(tmp_path):
         process.wait()
 
     assert process.returncode == 1
-    assert "comes again" in said
+    assert "are sent again" in said
     assert time.monotonic() - began < 10
 
 
