@@ -46,7 +46,7 @@ def send(payload, about="status", **options):
 
 @pytest.fixture
 def notifications():
-    """What receivers of the signals of presence were told, as (signal, device id, ...)."""
+    """Collect the notifications of the receivers of presence signals, as (signal, device id, ...)."""
     heard, receivers = [], []
     for name in ("connected", "disconnected", "status_changed"):
 

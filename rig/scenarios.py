@@ -1,9 +1,9 @@
-"""A fleet, a broker, a database and ingest workers as real processes, something that harms them, and the set check.
+"""A fleet, a broker, a database and ingest workers as real processes, a fault, and the comparison of sets.
 
-lost    = what the broker acknowledged - readings - quarantine     must be empty
-phantom = readings and quarantine - what was sent                  must be empty
-extra   = rows of one message beyond the first                     none with a device time; without one, at most
-          as many as were handed over and not acknowledged when a connection of the worker ended
+lost    = acknowledged by the broker - readings - quarantine     must be empty
+phantom = readings and quarantine - sent messages                must be empty
+extra   = rows of one message beyond the first                   none with a device time; without one, at most as
+          many as were handed over and not acknowledged when a connection of the worker ended
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from rig.proxy import Link, Proxy
 from rig.sender import Sender, Sent
 from rig.serving import ROOT
 
-# Nothing is dropped from a queue, and a client hears of its keep-alive from the broker.
+# The queue drops nothing, and the broker sends each client its keep-alive.
 MOSQUITTO = """\
 max_queued_messages 0
 max_keepalive {keepalive}
 """
-# What it acknowledged is on its disk, after every change.
+# The broker writes to its disk after every change, so acknowledged messages are there.
 PERSISTENT = """\
 persistence true
 persistence_location {folder}/
@@ -46,14 +46,14 @@ autosave_on_changes true
 """
 KEEPALIVE = 10  # seconds; Mosquitto takes no less
 RESUME_SECONDS = 10  # P3
-STOP_SECONDS = 10  # that a worker may take to end in order
+STOP_SECONDS = 10  # for a worker to stop in order
 CLOCK = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-PATIENCE = 40  # seconds after which something is said not to happen
-CALM = 0.4  # seconds without a further row, after which no redelivery is on its way
+PATIENCE = 40  # seconds until a wait is given up
+CALM = 0.4  # seconds without a new row; then no redelivery is on its way
 
 
 def until(probe: Callable[[], Any], seconds: float | None = None) -> Any:
-    """What *probe* returns as soon as it is true; its last value when the time is over."""
+    """Call *probe* until it is true or *seconds* are over, and return its last value."""
     end = time.monotonic() + (PATIENCE if seconds is None else seconds)
     while not (value := probe()) and time.monotonic() < end:
         time.sleep(0.02)
@@ -61,20 +61,20 @@ def until(probe: Callable[[], Any], seconds: float | None = None) -> Any:
 
 
 class Worker:
-    """`manage.py listen_mqtt`, which can be ended in several ways and started again."""
+    """`manage.py listen_mqtt`, which can be stopped in several ways and started again."""
 
     def __init__(self, number: int, environment: dict[str, str], folder: Path) -> None:
         manage = [sys.executable, "manage.py", "listen_mqtt", "--worker", str(number)]
         self._command = [*servers.heeding_permissions(), *manage]
         self._environment, self._folder, self._number = environment, folder, number
-        self._starts = self._heard = 0
+        self._starts = self._log_start = 0
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, subscribed: bool = True, **more: str) -> None:
-        """From when it is *subscribed*, or at once."""
+        """Start it, and wait until it is connected if *subscribed*. *more* is added to its environment."""
         self._starts += 1
-        self._heard = 0
+        self._log_start = 0
         log = self.log
         self._process = self._stack.enter_context(
             servers.process(
@@ -88,51 +88,54 @@ class Worker:
 
     @property
     def log(self) -> Path:
-        """Of its last start."""
+        """The log of its last start."""
         return self._folder / f"listen_mqtt-{id(self)}-{self._number}-{self._starts}.log"
 
     @property
     def pid(self) -> int:
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def started(self) -> bool:
-        """Whether it should be running."""
+        """Whether it was started and not stopped."""
         return self._process is not None
 
     @property
     def running(self) -> bool:
+        """Whether its process runs."""
         return self._process is not None and self._process.poll() is None
 
     def signal(self, number: int) -> None:
+        """Send it the signal *number*."""
         assert self._process is not None
         self._process.send_signal(number)
 
     @property
     def most_memory(self) -> int:
-        """Bytes that it has ever held at once."""
+        """The peak of its resident memory in bytes."""
         [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         return int(line) * 1024
 
     @contextmanager
     def without_files(self) -> Iterator[None]:
-        """It keeps what it has open, and can open nothing more."""
+        """Keep it from opening further files; the open ones stay."""
         soft, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (3, hard))
         yield
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
-    def listen(self) -> None:
-        """says() leaves out what it said until now."""
-        self._heard = self.log.stat().st_size
+    def mark_log(self) -> None:
+        """Let logs() ignore the present lines."""
+        self._log_start = self.log.stat().st_size
 
-    def says(self, text: str, seconds: float = PATIENCE) -> bool:
-        """Whether it said *text*, or does before *seconds* are over."""
-        return bool(until(lambda: text.encode() in self.log.read_bytes()[self._heard :], seconds))
+    def logs(self, text: str, seconds: float = PATIENCE) -> bool:
+        """Return whether *text* is in its log before *seconds* are over."""
+        return bool(until(lambda: text.encode() in self.log.read_bytes()[self._log_start :], seconds))
 
     def wait(self, seconds: float = PATIENCE) -> int | None:
-        """The exit code once it ended; None when it did not."""
+        """Wait for its end and return the exit code, or None if it has not ended after *seconds*."""
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
@@ -142,6 +145,7 @@ class Worker:
         return code
 
     def kill(self) -> None:
+        """Kill it and wait for its end."""
         self.signal(signal.SIGKILL)
         self.wait()
 
@@ -150,7 +154,7 @@ class Worker:
         self._process = None
 
     def close(self) -> None:
-        """However it stands."""
+        """Kill it if it runs."""
         if self.running:
             self.kill()
         self._gone()
@@ -158,12 +162,12 @@ class Worker:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fault, and what it is done to. *nemesis* does it once and ends when it is healed.
+    """A fault and its environment. *nemesis* injects it once, heals it and returns.
 
-    *rounds* is how often in a test; a bench goes on for its seconds and at least *least* times. *breaks* is whether
-    acks can be lost behind the proxy, where nobody counts them: then a worker's whole window may come twice. A
-    take-over breaks, too: the broker closes the older connection without reading what has come in on it.
-    *limit* is the seconds until it stores again.
+    *rounds* is the number of rounds in a test; a bench repeats for its seconds, and at least *least* times. *breaks*
+    is whether acks can be lost behind the proxy, which cannot count them: then the whole window of a worker may come
+    twice. A take-over breaks, too: the broker closes the older connection without reading its last bytes.
+    *limit* is the number of seconds until the worker must store again.
     """
 
     name: str
@@ -178,7 +182,7 @@ class Scenario:
     version: str = "5"
     group: str = "devicehub"
     workers: int = 1
-    dated: bool = True  # whether each reading must bear the time that its device said
+    dated: bool = True  # whether each reading must have its device time
     persistent: bool = False  # whether the broker keeps its queue on disk
     small: bool = False  # whether the database is on a small disk
     clock: bool = False  # whether the workers' clock can be set wrong
@@ -187,8 +191,10 @@ class Scenario:
 
 @dataclass
 class Report:
-    """What became of all messages of a run. *duplicated* are rows too many of messages with a time, *repeated* of
-    those without, of which *allowed* are."""
+    """The fate of all messages of a run.
+
+    *duplicated* are extra rows of messages with a time, *repeated* of those without; *allowed* of the latter may be.
+    """
 
     scenario: str
     database: str
@@ -204,18 +210,18 @@ class Report:
     allowed: int
     lost: list[int]
     phantom: list[int | None]
-    resumed: float  # seconds, the longest
+    resumed: float  # the longest wait in seconds until it stored again
     complaints: list[str]
 
     @property
     def held(self) -> bool:
-        """Whether everything is as promised."""
+        """Whether all promises are kept."""
         fine = self.repeated <= self.allowed and not self.duplicated
         return fine and not (self.lost or self.phantom or self.complaints)
 
 
 class Rig:
-    """What a nemesis gets into its hands."""
+    """The processes of a scenario, which its nemesis controls."""
 
     def __init__(
         self,
@@ -279,22 +285,22 @@ class Rig:
         self.ledgers.setdefault(link, Ledger()).note(direction, piece)
 
     def new_worker(self, number: int) -> Worker:
-        """Not started yet."""
+        """Return a worker that is not started."""
         worker = Worker(number, self._environment, self.folder)
         self._stack.callback(worker.close)
         return worker
 
     def begin(self) -> None:
-        """Start the workers and the fleet, whose messages count once one of them was stored."""
+        """Start the workers and the fleet; its messages count from the first stored one on."""
         for worker in self.workers:
             worker.start()
         self.sender.start()
         if not until(lambda: self.newest() >= 0, RESUME_SECONDS):
             self.complain(f"nothing is stored before the first fault: {tail(self.worker)}")
-        self.sender.count()
+        self.sender.start_counting()
 
     def manage(self, *arguments: str, **more: str) -> tuple[int, str]:
-        """Run `manage.py` beside the workers: its exit code and what it says."""
+        """Run `manage.py` beside the workers, and return its exit code and output."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
             env=self._environment | more,
@@ -308,56 +314,63 @@ class Rig:
 
     @property
     def worker(self) -> Worker:
+        """The first worker."""
         return self.workers[0]
 
     def close(self) -> None:
+        """Stop all processes."""
         self._stack.close()
 
     def complain(self, text: str) -> None:
+        """Add a complaint about the present round to the report."""
         self.complaints.append(f"round {self.rounds + 1}: {text}")
 
     def kill(self, worker: Worker) -> None:
+        """Kill *worker*, and count that."""
         self.kills += 1
         worker.kill()
 
     def stop(self, worker: Worker) -> None:
-        """In order: it must end with 0 and in time."""
+        """Stop *worker* in order; complain unless it ends with 0 and in time."""
         began = time.monotonic()
         worker.signal(signal.SIGTERM)
         code = worker.wait(STOP_SECONDS)
         if code != 0:
-            what = f"ended with {code}" if code is not None else "was not gone"
-            self.complain(f"a worker {what} {time.monotonic() - began:.1f} s after SIGTERM: {tail(worker)}")
+            end = f"ended with {code}" if code is not None else "still ran"
+            self.complain(f"a worker {end} {time.monotonic() - began:.1f} s after SIGTERM: {tail(worker)}")
             worker.close()
 
     def seconds(self, short: float, long: float) -> float:
-        """How long to harm: *short* in a test, anything between in a bench."""
+        """Return the length of an outage: *short* in a test, drawn up to *long* in a bench."""
         return self.draw.uniform(short, long) if self.longer else short
 
     def wait(self, seconds: float) -> None:
+        """Sleep."""
         time.sleep(seconds)
 
-    def healed(self) -> None:
-        """From now on all is well again: measure how long until something is stored that was not sent before."""
+    def measure_recovery(self) -> None:
+        """Measure the time until a message that is sent from now on is stored; complain if it is too long."""
         before, began = len(self.sender.sent), time.monotonic()
         until(lambda: self.newest() >= before)
         self.resumed.append(time.monotonic() - began)
         if self.resumed[-1] > self.scenario.limit:
-            self.complain(f"stored again after {self.resumed[-1]:.1f} s, not {self.scenario.limit:g}")
+            self.complain(
+                f"stored again after {self.resumed[-1]:.1f} s, not within {self.scenario.limit:g} s"
+            )
 
     def newest(self) -> int:
-        """The highest number among the readings; -1 while the database does not answer."""
+        """Return the highest number among the readings, or -1 while the database does not answer."""
         try:
             return self.database.newest()
         except Unavailable:
             return -1
 
     def drain(self) -> None:
-        """Until everything that the broker took is stored and nothing comes a second time any more."""
+        """Wait until all acknowledged messages are stored and no redelivery comes."""
         self.sender.pause()
         for worker in self.workers:
             if worker.started and not worker.running:
-                self.complain(f"a worker was gone: {tail(worker)}")
+                self.complain(f"a worker had ended: {tail(worker)}")
                 worker.close()
             if not worker.running:
                 worker.start()
@@ -375,6 +388,7 @@ class Rig:
         return False
 
     def report(self, database: str, seed: int) -> Report:
+        """Compare the sets, and return the report."""
         scenario = self.scenario
         unacknowledged = sum(ledger.undated for ledger in self.ledgers.values())
         window = RECEIVE_MAXIMUM if scenario.breaks else 0
@@ -395,28 +409,30 @@ class Rig:
 
 
 def tail(worker: Worker) -> str:
-    """The end of what a worker said."""
+    """Return the end of the log of *worker*."""
     return worker.log.read_text(errors="replace")[-600:] if worker.log.exists() else "(nothing)"
 
 
 def judge(
     sent: dict[int, Sent], acknowledged: set[int], found: Stored, *, dated: bool = True
 ) -> dict[str, Any]:
-    """The set check, as fields of a Report."""
+    """Compare the sets, and return the result as fields of a Report."""
     rows = Counter(number for number, _ in found.readings)
     quarantined = Counter(found.quarantined)
     there = rows.keys() | quarantined.keys()
     complaints = []
     if found.messages != len(found.readings):
-        complaints.append(f"{found.messages} messages and {len(found.readings)} readings: torn apart")
+        complaints.append(
+            f"{found.messages} messages and {len(found.readings)} readings, which must be equal"
+        )
     misplaced = [n for n in rows if n in sent and not sent[n].usable]
     misplaced += [n for n in quarantined if n in sent and sent[n].usable]
     if misplaced:
-        complaints.append(f"as a reading what is none, or in quarantine what is one: {misplaced[:10]}")
+        complaints.append(f"unusable messages as readings, or usable ones in quarantine: {misplaced[:10]}")
     if dated:
         wrong = [n for n, when in found.readings if n in sent and sent[n].timestamp not in (None, when)]
         if wrong:
-            complaints.append(f"not at the time that the device said: {wrong[:10]}")
+            complaints.append(f"readings without their device time: {wrong[:10]}")
     keyed = {number for number, message in sent.items() if message.timestamp and message.usable}
     return {
         "sent": len(sent),
@@ -441,7 +457,7 @@ def run(
     seconds: float | None = None,
     advance: Callable[[Rig], None] = lambda _: None,
 ) -> Report:
-    """Run *scenario*: its rounds, or for so many *seconds* where that is given. Raises servers.MissingServer."""
+    """Run *scenario* for its rounds, or for *seconds* if given. Raise servers.MissingServer."""
     folder.mkdir(parents=True, exist_ok=True)
     with databases.new(small=scenario.small) as database:
         rig = Rig(scenario, database, databases.topics, folder, seed, longer=seconds is not None)

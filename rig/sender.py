@@ -61,7 +61,7 @@ class Sender(threading.Thread):
         self._packet_id = 0
         self._running.set()
 
-    def count(self) -> None:
+    def start_counting(self) -> None:
         """Count messages from now on, because a worker is subscribed."""
         self._first = len(self.sent)
         self.acknowledged.clear()

@@ -18,7 +18,7 @@ def divide(rig: Rig) -> None:
     code, said = rig.manage("partition_readings", "weatherstation", "--yes")
     if code:
         rig.complain(f"partition_readings ended with {code}: {said[-600:]}")
-    rig.healed()
+    rig.measure_recovery()
     parts = rig.database.query(
         f"SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
         f" WHERE inhparent = '{READINGS}'::regclass"

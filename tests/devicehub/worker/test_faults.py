@@ -95,7 +95,7 @@ def test_an_ack_before_the_flush_is_found_out(suffer):
 
     [complaint] = suffer(hasty).complaints
 
-    assert "acks were sent before what they are for was flushed" in complaint
+    assert "acks were sent before the flush of their message" in complaint
 
 
 def test_the_bench_tells_what_became_of_all_messages(needs_real, capsys):
@@ -155,9 +155,9 @@ def test_what_is_missing_or_too_much_is_told(field, value, found):
 @pytest.mark.parametrize(
     ("found", "complaint"),
     [
-        (Stored([reading(0), reading(1)], [2], 1), "torn apart"),
-        (Stored([reading(0), reading(1), reading(2)], [], 3), "as a reading what is none"),
-        (Stored([(0, NOW + timedelta(hours=1)), reading(1)], [2], 2), "not at the time"),
+        (Stored([reading(0), reading(1)], [2], 1), "which must be equal"),
+        (Stored([reading(0), reading(1), reading(2)], [], 3), "unusable messages as readings"),
+        (Stored([(0, NOW + timedelta(hours=1)), reading(1)], [2], 2), "without their device time"),
     ],
 )
 def test_what_is_stored_wrongly_is_told(found, complaint):
