@@ -36,9 +36,8 @@ log = structlog.get_logger(__name__)
 
 # Errors of the database, or of this machine without open files or memory left.
 CANNOT_STORE = (DatabaseError, InterfaceError, OSError, MemoryError)
-REPORTED = (
-    frozenset(DeviceStatus.values) - OPERATOR_STATES
-)  # The statuses that a device can report of itself.
+# The statuses that a device can report of itself.
+REPORTED = frozenset(DeviceStatus.values) - OPERATOR_STATES
 NOT_DECODED = frozenset({FailureReason.NOT_JSON, FailureReason.NOT_CBOR})
 
 

@@ -98,9 +98,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._kinds: dict[str, Kind] = {}
-        self.version = (
-            0  # Each registration raises it, which invalidates the caches that were derived from kinds.
-        )
+        # Each registration raises it, which invalidates the caches that were derived from kinds.
+        self.version = 0
 
     def refuse_taken(self, slug: str, described: str) -> None:
         """Raise DuplicateKind if *slug* is taken, or InvalidSlug; *described* names the new kind in the message."""

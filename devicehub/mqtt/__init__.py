@@ -1,4 +1,4 @@
-"""MQTT transport: the only package that imports paho. It moves bytes and acks; it knows no device."""
+"""MQTT transport: the only package that imports paho. It moves bytes and acks, and has no concept of devices."""
 
 from devicehub.mqtt.address import BrokerAddress, InvalidAddress, MqttError, Unacknowledged
 from devicehub.mqtt.listening.client import RECEIVE_MAXIMUM, SESSION_EXPIRY

@@ -1,4 +1,4 @@
-"""Where a broker is, who we are there, and what can go wrong on the way."""
+"""The address of a broker with our login, and the errors of MQTT connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from devicehub.errors import DevicehubError
 
-CONNECT_TIMEOUT = 5.0  # seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT
+# Seconds for a CONNACK; neither amqtt 0.12 nor RabbitMQ 3.10 answers an MQTT 5 CONNECT.
+CONNECT_TIMEOUT = 5.0
 KEEPALIVE = 30
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
@@ -21,16 +22,16 @@ class MqttError(DevicehubError):
 
 
 class Unacknowledged(MqttError):
-    """A message was sent and the broker did not say that it has it: it may arrive, or not."""
+    """A message was sent and the broker did not acknowledge it: it may arrive or not."""
 
 
 class InvalidAddress(DevicehubError, ValueError):
-    """A text that is no address of a broker."""
+    """A text that is not the address of a broker."""
 
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """Where a broker is and who we are there."""
+    """The host and port of a broker, and our login there."""
 
     host: str
     port: int
@@ -47,11 +48,11 @@ class BrokerAddress:
         try:
             parts = urlsplit(url)
             port = parts.port
-            # A / ? or # in a password ends the host early: what stands before it would be taken for host and port.
+            # A / ? or # in a password ends the host early: the part before it would be taken for host and port.
             ends_early = parts.path not in ("", "/") or parts.query or parts.fragment
         except ValueError:
             ends_early = True
-        if ends_early:  # raised here, because a traceback shows the text of an error that is being handled
+        if ends_early:  # Raised here, because a traceback shows the text of an error that is being handled.
             raise InvalidAddress(
                 "MQTT_URL cannot be read; write mqtt://user:password@host:1883. "
                 "Percent-encode / ? # @ : [ ] and % in the user name and the password: / is %2F, # is %23"
@@ -79,9 +80,9 @@ def client(
     made: type[Made],
     reconnects: bool = False,
 ) -> Made:
-    """A client of paho's, not yet connected.
+    """Return a client of paho's that is not yet connected.
 
-    One that *reconnects* sends again by itself what was not acknowledged. It also connects as MQTT 3.1 to a broker that
+    One that *reconnects* sends unacknowledged messages again by itself. It also connects as MQTT 3.1 to a broker that
     refuses 3.1.1.
     """
     protocol = VERSIONS[version]

@@ -1,4 +1,4 @@
-"""A connection that publishes, waits for acks, and may listen to a few topics: commands."""
+"""A connection that publishes commands, waits for acks, and may listen to a few topics."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from devicehub.mqtt.address import (
 
 
 class Outgoing(NamedTuple):
-    """A message to publish. The last three are sent on MQTT 5 only.
+    """A message to publish. The last three fields are sent on MQTT 5 only.
 
-    *expiry* is in seconds: for so long a broker may keep it for an absent subscriber.
+    *expiry* is in seconds: the broker may keep the message for an absent subscriber for so long.
     """
 
     topic: str
@@ -37,10 +37,10 @@ class Outgoing(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """What a broker said of a message it has: the reason code of MQTT 5.0 (2.4) and its name; 0 is success.
+    """A broker's ack of a message: the reason code of MQTT 5.0 (2.4) and its name; 0 is success.
 
-    A broker that speaks 3.1.1 always says 0, and QoS 0 has no ack. Of QoS 2 this is the PUBCOMP's: paho 2.2 hides
-    the PUBREC's.
+    The code is always 0 on MQTT 3.1.1, and QoS 0 has no ack. For QoS 2 it is the code of the PUBCOMP: paho 2.2 hides
+    that of the PUBREC.
     """
 
     code: int = 0
@@ -55,7 +55,7 @@ Answer = TypeVar("Answer")
 
 
 def properties_of(message: Outgoing, protocol: int) -> Properties | None:
-    """What is sent with *message* besides its payload; None where there is nothing to say, or no MQTT 5."""
+    """Return the properties that are sent with *message*; None if it has none, or on MQTT 3.1.1."""
     said = message.correlation_data or message.response_topic or message.expiry is not None
     if protocol != paho.MQTTv5 or not said:
         return None
@@ -72,9 +72,9 @@ def properties_of(message: Outgoing, protocol: int) -> Properties | None:
 class Connection:
     """A client that is connected by the time the constructor returns, with a network thread of its own.
 
-    Once lost, it stays lost: nothing that was told to be unacknowledged is sent later, behind the caller's back, and
-    no connection that was opened instead is thrown out for its client id. *will* is published by the broker if the
-    connection breaks. Raises MqttError.
+    Once lost, it stays lost: a message that was reported as unacknowledged is not sent later without the caller's
+    knowledge, and a connection that replaces this one is not closed for its client id. The broker publishes *will* if
+    the connection breaks. Raise MqttError.
     """
 
     def __init__(
@@ -89,16 +89,16 @@ class Connection:
     ) -> None:
         self._client = client(address, client_id, version, clean=True, made=paho.Client)
         self._answered = threading.Event()
-        self._refusal: str | None = None  # until the broker answers; empty when it lets us in
+        self._refusal: str | None = None  # None until the broker answers; empty if it accepts the login.
         self._client.on_connect = self._on_connect
         if on_message is not None:
             self._client.on_message = lambda _c, _u, m: on_message(m.topic, bytes(m.payload))
         if will is not None:
             self._client.will_set(will.topic, will.payload, will.qos, will.retain)
-        self._news = threading.Condition()  # of the next three
+        self._news = threading.Condition()  # It guards the next three.
         self._granted: dict[int, list[ReasonCode]] = {}
         self._acks: dict[int, Ack] = {}
-        self._loss = ""  # why the connection was lost; empty until it is
+        self._loss = ""  # The reason why the connection was lost; empty until it is.
         self._client.on_subscribe = self._on_subscribe
         self._client.on_publish = self._on_publish
         self._client.on_disconnect = self._on_disconnect
@@ -140,10 +140,10 @@ class Connection:
         with self._news:
             self._loss = str(reason)
             self._news.notify_all()
-        self._answered.set()  # there will be no answer any more
+        self._answered.set()  # No answer can come any more.
 
     def subscribe(self, topic_filter: str, qos: int = 1, timeout: float = CONNECT_TIMEOUT) -> None:
-        """Subscribe and wait for the broker's answer. Raises MqttError without one, and when it refuses."""
+        """Subscribe and wait for the broker's answer. Raise MqttError without one, and for a refusal."""
         result, mid = self._client.subscribe(topic_filter, qos)
         if result != paho.MQTT_ERR_SUCCESS or mid is None:
             raise MqttError(f"no subscription to {topic_filter}: {paho.error_string(result)}")
@@ -154,10 +154,10 @@ class Connection:
             raise MqttError(f"the broker refused the subscription to {topic_filter}")
 
     def publish(self, message: Outgoing, timeout: float = CONNECT_TIMEOUT) -> Ack:
-        """Publish and, at QoS 1 and 2, wait for the ack. Raises MqttError without one.
+        """Publish and, at QoS 1 and 2, wait for the ack and return it. Raise MqttError without one.
 
-        An ack may be a refusal; see Ack.is_failure. A connection that is lost meanwhile is waited for no longer: some
-        brokers hang up on a message that they do not take.
+        An ack may be a refusal; see Ack.is_failure. The wait ends when the connection is lost: some brokers hang up on
+        a message that they refuse.
         """
         info = self._client.publish(
             message.topic,
@@ -174,7 +174,7 @@ class Connection:
         return ack
 
     def _answer(self, answers: dict[int, Answer], packet_id: int, timeout: float) -> Answer | None:
-        """What the broker answered to a packet of ours; None if it did not in time, or the connection was lost."""
+        """Return the broker's answer to our packet; None if it did not come in time, or the connection was lost."""
         with self._news:
             self._news.wait_for(lambda: packet_id in answers or self._loss, timeout)
             return answers.pop(packet_id, None)
@@ -188,6 +188,6 @@ class Connection:
         return self._client.is_connected()
 
     def close(self) -> None:
-        """Say goodbye (no will is sent) and end the network thread."""
+        """Send DISCONNECT, so that the broker publishes no will, and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()

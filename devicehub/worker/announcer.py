@@ -19,9 +19,8 @@ from devicehub.ingest.presence import Transition
 log = structlog.get_logger(__name__)
 
 BATCHES = 4  # Batches that wait for their notifications; with more of them storing waits, too.
-PATIENCE = (
-    5.0  # Seconds that a hook may take while batches wait for it; then storing goes on without notifications.
-)
+# Seconds that a hook may take while batches wait for it; then storing goes on without notifications.
+PATIENCE = 5.0
 FAREWELL = 1.5  # Seconds for waiting notifications when the worker stops.
 
 

@@ -1,4 +1,4 @@
-"""Why a broker leaves a login unanswered: found out by logins without a name, about which no service is asked."""
+"""Diagnosis of a broker that does not answer a login, by logins without a name, which need no answer of the service."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from devicehub.mqtt.address import CONNECT_TIMEOUT, BrokerAddress
 
-EVERY = 60.0  # seconds: a diagnosis makes two connections
-CONNACK = 0x20  # the first byte of the packet
-# Its code for a version that is not spoken there (MQTT 3.1.1, 3.2.2.3; MQTT 5.0, 3.2.2.2).
+EVERY = 60.0  # Seconds between two diagnoses, since each makes two connections.
+CONNACK = 0x20  # The first byte of the packet.
+# Its codes for an unsupported version (MQTT 3.1.1, 3.2.2.3; MQTT 5.0, 3.2.2.2).
 OTHER_VERSION = (b"\x01", b"\x84")
 # CONNECT with an empty client id and a clean start (MQTT 5.0 and 3.1.1, 3.1).
 CONNECTS = {
@@ -22,9 +22,9 @@ CONNECTS = {
 
 
 class Diagnosis:
-    """Finds out, in a thread of its own and at most once in EVERY seconds, why a broker does not answer.
+    """A search, in a thread of its own and at most once in EVERY seconds, for the reason why a broker does not answer.
 
-    *report* is called in that thread, with what the broker does and why that may be.
+    *report* is called in that thread, with the behaviour of the broker and its likely cause.
     """
 
     def __init__(self, address: BrokerAddress, version: str, report: Callable[[str], None]) -> None:
@@ -32,14 +32,14 @@ class Diagnosis:
         self._due = float("-inf")
 
     def begin(self, what: str, *, is_logged_in: bool, is_moot: Callable[[], bool]) -> None:
-        """Look for the cause of *what* the broker does instead of an answer; it is not told if that *is_moot* then."""
+        """Look for the cause of *what* the broker does instead of an answer; report it, unless it *is_moot* by then."""
         now = time.monotonic()
         if now < self._due:
             return
         self._due = now + EVERY
 
         def find_out() -> None:
-            cause = "it took the login, so the service that it asks about topics may be slow or away"
+            cause = "it accepted the login, so the service that it asks about topics may be slow or away"
             if not is_logged_in:
                 cause = cause_of_silence(self._address, self._version)
             if not is_moot():
@@ -49,16 +49,16 @@ class Diagnosis:
 
 
 def cause_of_silence(address: BrokerAddress, version: str, timeout: float = CONNECT_TIMEOUT) -> str:
-    """Return the likely cause, in a sentence. Takes *timeout* seconds where nothing is answered at all.
+    """Return the likely cause, in a sentence. This takes *timeout* seconds if the broker does not answer at all.
 
     Both versions are tried at the same time: a broker that waits for its service answers neither.
     """
     opened = {spoken: _open(address, connect, timeout) for spoken, connect in CONNECTS.items()}
     end = time.monotonic() + timeout
-    # The configured version first: where it is silent, the other one had as long to answer.
+    # The configured version first: if there is no answer, the other version had as long to answer.
     answered = {spoken: _answers(opened[spoken], end) for spoken in sorted(opened, key=version.__ne__)}
     if answered[version]:
-        return "it answers others, so the service that it asks about logins may be slow or away"
+        return "it answers other clients, so the service that it asks about logins may be slow or away"
     for other, is_answered in answered.items():
         if is_answered:
             return f"it answers MQTT {other} and not MQTT {version}: set DEVICEHUB_MQTT_VERSION={other}"
@@ -86,7 +86,7 @@ def _answers(opened: socket.socket | None, end: float) -> bool:
     with opened:
         try:
             opened.settimeout(max(0.05, end - time.monotonic()))
-            head = opened.recv(5)  # type, length in one byte or two, flags, code
+            head = opened.recv(5)  # Type, length in one or two bytes, flags, code.
         except OSError:
             return False
     code_at = 4 if head[1:2] > b"\x7f" else 3

@@ -1,4 +1,4 @@
-"""What a broker says about messages that it dropped, on topics of its own such as those below $SYS."""
+"""The numbers of dropped messages that a broker publishes, on its own topics such as those below $SYS."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from devicehub.mqtt.listening.intake import Delivery
 
 
 class Drops:
-    """The last number at each of *topics*. *report* is called with what is not a number."""
+    """The last number at each of *topics*. *report* is called with a sentence about a message that is not a number."""
 
     def __init__(self, topics: Iterable[str], report: Callable[[str], None]) -> None:
         self.topics = list(dict.fromkeys(topics))
         self.counts: dict[str, float] = {}
-        self.is_one = frozenset(self.topics).__contains__  # whether a topic is one of them
+        self.is_one = frozenset(self.topics).__contains__  # True for a topic of these.
         self._report = report
 
     def note(self, delivery: Delivery) -> None:
-        """Keep the number in *delivery*."""
+        """Store the number in *delivery*."""
         try:
             number = float(delivery.payload)
         except ValueError:

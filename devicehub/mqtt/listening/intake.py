@@ -1,4 +1,4 @@
-"""What a broker hands over, read from the socket in large pieces instead of packet by packet."""
+"""Reading of messages from a broker's socket, in large pieces instead of packet by packet."""
 
 from __future__ import annotations
 
@@ -11,41 +11,40 @@ import paho.mqtt.client as paho
 
 from devicehub.messages.json_limits import MAX_KEPT
 
-PAUSE = 0.01  # seconds until the network looks again whether the queue has room
-PUBLISH = 3  # the type of a packet
-LONG = MAX_KEPT + (1 << 17)  # bytes of a PUBLISH, beyond which it is not held whole
-MOST_PROPERTIES = 1 << 16  # bytes of properties that are read
-MOST_PAIRS = 32  # user properties that are read
-FEW_PROPERTIES = 512  # bytes of properties that are worth to remember
+PAUSE = 0.01  # Seconds until the network thread checks again whether the queue has room.
+PUBLISH = 3  # The type of the packet.
+LONG = MAX_KEPT + (1 << 17)  # A PUBLISH of more bytes is not held whole.
+MOST_PROPERTIES = 1 << 16  # The most bytes of properties that are read.
+MOST_PAIRS = 32  # The most user properties that are read.
+FEW_PROPERTIES = 512  # The most bytes of properties that are cached.
 
 
 class Delivery(NamedTuple):
-    """A message that the broker handed over and waits to have acknowledged."""
+    """A message from the broker, which waits for the ack."""
 
     topic: str
     payload: bytes
     qos: int
     retain: bool
     duplicate: bool
-    received_at: float  # Unix seconds
+    received_at: float  # in Unix seconds
     content_type: str
     correlation_data: bytes
     user_properties: tuple[tuple[str, str], ...]
     packet_id: int
-    generation: int  # of the connection: packet ids start again on the next one
+    generation: int  # The number of the connection: packet ids start again on the next one.
 
 
 class Intake:
     """A connection as paho sees it, read in large pieces: messages go to *deliver*, all other packets to paho.
 
-    paho reads a packet by three system calls and more, which costs as much as to store the message.
-    What is unusual in a message is paho's to read: QoS 2, and what is framed wrong. Nothing is read while
-    *full* says so; paho goes on sending acks and pings. A message of any length takes no more memory than one of
-    LONG bytes: see LongPublish.
+    paho reads a packet by three or more system calls, which cost as much as storing the message. Unusual packets are
+    left to paho: QoS 2, and wrong framing. Nothing is read while *full* returns True; paho goes on sending acks and
+    pings. A message of any length takes no more memory than one of LONG bytes: see LongPublish.
     """
 
-    PIECE = 1 << 18  # bytes that are read at once
-    PIECES = 16  # that are read before paho may send and look at its clock again
+    PIECE = 1 << 18  # Bytes that are read at once.
+    PIECES = 16  # Pieces that are read before paho may send and check its clock again.
 
     def __init__(
         self,
@@ -57,14 +56,14 @@ class Intake:
     ) -> None:
         self._connection, self._generation, self._deliver, self._full = connection, generation, deliver, full
         self._has_properties = version == paho.MQTTv5
-        self.heard_at = time.monotonic()  # when the broker last said anything
-        self._rest = bytearray()  # of a packet that is not whole yet
-        self._missing = 0  # bytes, at least, until it is
-        self._others = bytearray()  # packets for paho
-        self._long: LongPublish | None = None  # the packet that arrives now, if it is too long to be held
+        self.heard_at = time.monotonic()  # The time of the last bytes from the broker.
+        self._rest = bytearray()  # The beginning of a packet that is not complete yet.
+        self._missing = 0  # Bytes, at least, until that packet is complete.
+        self._others = bytearray()  # Packets for paho.
+        self._long: LongPublish | None = None  # The packet that arrives now, if it is too long to be held.
 
     def recv(self, size: int) -> bytes:
-        """Bytes for paho. Raises BlockingIOError when there are none yet; none at all is the end."""
+        """Return bytes for paho, none at the end of the connection. Raise BlockingIOError if there are none yet."""
         for _ in range(self.PIECES):
             if self._others:
                 break
@@ -83,7 +82,7 @@ class Intake:
         return taken
 
     def pending(self) -> int:
-        """Bytes that are here already, for which paho must not wait."""
+        """Return how many bytes are here already, for which paho must not wait."""
         decrypted = self._connection.pending() if hasattr(self._connection, "pending") else 0
         return len(self._others) + int(decrypted)
 
@@ -142,7 +141,7 @@ class Intake:
         self._rest = bytearray(piece[position:])
 
     def _delivery(self, flags: int, body: bytes, now: float) -> Delivery | None:
-        """The message in a PUBLISH packet (MQTT 5.0, 3.3); None when paho shall read it."""
+        """Return the message in a PUBLISH packet (MQTT 5.0, 3.3); None if paho shall read it."""
         qos = flags >> 1 & 3
         at = 2 + int.from_bytes(body[:2])
         topic = body[2:at].decode("utf-8", "replace")
@@ -179,19 +178,19 @@ class Intake:
 class LongPublish:
     """A PUBLISH that is too long to be held, read to its end.
 
-    It leaves its topic, its packet id and the first bytes of its payload: one more than MAX_KEPT, which makes the
+    Its topic, its packet id and the first bytes of its payload are kept: one more than MAX_KEPT, which makes the
     message too large. Its properties are dropped.
     """
 
     def __init__(self, flags: int, length: int, has_properties: bool) -> None:
-        self.missing = length  # bytes until it is whole
+        self.missing = length  # Bytes until it is complete.
         self._length, self._flags, self._has_properties = length, flags, has_properties
         self._head = bytearray()
         self._payload = bytearray()
-        self._payload_at: int | None = None  # unknown until the head is here
+        self._payload_at: int | None = None  # None until the head is here.
 
     def feed(self, piece: bytes) -> bytes:
-        """Take what belongs to this packet; return what follows it."""
+        """Add the bytes of this packet in *piece*; return the bytes that follow it."""
         at = self._length - self.missing
         mine, rest = piece[: self.missing], piece[self.missing :]
         self.missing -= len(mine)
@@ -205,7 +204,7 @@ class LongPublish:
         return rest
 
     def shortened(self) -> bytes:
-        """Return a whole PUBLISH with what is left of it."""
+        """Return a complete PUBLISH with the parts that were kept."""
         body = self._head + self._payload
         left, length = len(body), bytearray()
         while not length or left:
@@ -214,9 +213,9 @@ class LongPublish:
         return bytes([self._flags]) + length + body
 
     def _find_payload(self) -> None:
-        """Shorten the head to topic and packet id once it is whole. One that is framed wrong stays so, for paho."""
+        """Shorten the head to topic and packet id once it is complete. Wrong framing stays, for paho to refuse."""
         at = 2 + int.from_bytes(self._head[:2]) + (2 if self._flags & 6 else 0)
-        if len(self._head) < at + 4:  # of the length of the properties
+        if len(self._head) < at + 4:  # The length of the properties takes up to 4 bytes.
             return
         self._payload_at = at
         if self._has_properties:
@@ -231,7 +230,7 @@ class LongPublish:
 _NOTHING: tuple[str, bytes, tuple[tuple[str, str], ...]] = ("", b"", ())
 
 
-# The properties of a PUBLISH (MQTT 5.0, 3.3.2.3) by their identifiers: bytes of a value, or how it tells its length.
+# The properties of a PUBLISH (MQTT 5.0, 3.3.2.3) by identifier: the bytes of the value, or the form of its length.
 TEXT, BINARY, PAIR, VARINT = "text", "binary", "pair", "varint"
 PROPERTIES = {
     0x01: 1,  # payload format indicator
@@ -246,10 +245,10 @@ PROPERTIES = {
 
 
 def _describe(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
-    """Content type, correlation data and user properties in the properties of a PUBLISH.
+    """Return content type, correlation data and user properties from the properties of a PUBLISH.
 
-    Lenient, since a device chose them and the message must not be lost for them: texts that are no UTF-8, or that
-    paho would refuse, are read with replacements, and what cannot be read ends the list.
+    The reading is lenient, since a device chose the properties and the message must not be lost for them: texts that
+    are not UTF-8, or that paho would refuse, are read with replacements, and reading stops at an unreadable property.
     """
     content_type, correlation = "", b""
     pairs: list[tuple[str, str]] = []
@@ -282,11 +281,11 @@ def _describe(encoded: bytes) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
 
 
 CONTENT_TYPE, CORRELATION_DATA = 0x03, 0x09
-_described = functools.lru_cache(maxsize=256)(_describe)  # that of a fleet's messages is mostly the same
+_described = functools.lru_cache(maxsize=256)(_describe)  # Most messages of a fleet have equal properties.
 
 
 def _varint(encoded: bytes | bytearray, at: int) -> tuple[int, int] | None:
-    """Where a variable byte integer (MQTT 5.0, 1.5.5) ends and what it is; None when it does not end."""
+    """Return the end and the value of a variable byte integer (MQTT 5.0, 1.5.5); None if it does not end."""
     value = 0
     for place, byte in enumerate(encoded[at : at + 4]):
         value |= (byte & 127) << 7 * place
@@ -296,13 +295,14 @@ def _varint(encoded: bytes | bytearray, at: int) -> tuple[int, int] | None:
 
 
 def held(delivery: Delivery) -> int:
-    """Return how many bytes a device chose of what is held of its message: payload, topic, and what describes it."""
+    """Return the bytes in memory that a device chose: payload, topic, correlation data and user properties."""
     pairs = delivery.user_properties
     described = sum([len(name) + len(value) for name, value in pairs]) if pairs else 0
     return len(delivery.payload) + len(delivery.topic) + len(delivery.correlation_data) + described
 
 
 def described_by(properties: Any) -> tuple[str, bytes, tuple[tuple[str, str], ...]]:
+    """Return content type, correlation data and user properties from paho's *properties*."""
     return (
         getattr(properties, "ContentType", ""),
         getattr(properties, "CorrelationData", b""),
@@ -311,9 +311,9 @@ def described_by(properties: Any) -> tuple[str, bytes, tuple[tuple[str, str], ..
 
 
 def _long_length(piece: bytes, at: int) -> tuple[int, int] | None:
-    """Where a packet's body begins and how long it is (MQTT 5.0, 1.5.5); None when that is not here yet.
+    """Return the start and the length of a packet's body (MQTT 5.0, 1.5.5); None if the length is not here yet.
 
-    A length that never ends is told as all that is here, itself included, for paho to refuse.
+    For a length that never ends, return all bytes that are here, itself included, for paho to refuse.
     """
     if (found := _varint(piece, at)) is not None:
         return found

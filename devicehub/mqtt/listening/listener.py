@@ -1,4 +1,4 @@
-"""A session of ours at the broker, with manual acks: what an ingest worker listens with."""
+"""The MQTT session of an ingest worker, with manual acks."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from devicehub.mqtt.listening.intake import Delivery, described_by
 from devicehub.mqtt.listening.queue import Queue
 from devicehub.mqtt.listening.subscription import Subscription
 
-KEEPALIVE = 10  # seconds: a cut connection is found after 15 at most, for 2 bytes in 10 s when all is quiet
-FLUSH_TIMEOUT = 3.0  # seconds for the broker to have our last acks
-STOP_TIMEOUT = 2.0  # seconds for the network thread to end
-SESSION_TAKEN_OVER = 0x8E  # reason codes of MQTT 5.0, 2.4
+KEEPALIVE = 10  # Seconds: a cut connection is found after 15 at most, for 2 bytes in 10 s without messages.
+FLUSH_TIMEOUT = 3.0  # Seconds for the broker to receive our last acks.
+STOP_TIMEOUT = 2.0  # Seconds for the network thread to end.
+# Reason codes of MQTT 5.0, 2.4.
+SESSION_TAKEN_OVER = 0x8E
 KEEP_ALIVE_TIMEOUT = 0x8D
-LOGIN_REFUSED = frozenset({0x86, 0x87})  # bad user name or password, not authorized
+LOGIN_REFUSED = frozenset({0x86, 0x87})  # Bad user name or password, not authorized.
 # Unspecified, implementation specific, server unavailable, server busy, quota exceeded, connection rate exceeded.
 PASSING = frozenset({0x80, 0x83, 0x88, 0x89, 0x97, 0x9F})
 
 
 class Listener:
-    """A session of ours at the broker, with manual acks: what is not acknowledged comes again.
+    """A session at the broker, with manual acks: the broker sends unacknowledged messages again.
 
-    The network thread only queues. A reader takes what is queued, stores it, and then acknowledges it.
-    *drops* are topics where the broker counts what it dropped; their messages end in `broker_drops`.
-    *judge* is called when the broker refuses the login or a filter. It returns why this will not pass, or an empty
-    text where the broker may only have been unable to ask its service.
+    The network thread only queues. A reader takes queued messages, stores them, and then acknowledges them.
+    *drops* are topics where the broker counts dropped messages; their numbers are in `broker_drops`.
+    *judge* is called when the broker refuses the login or a filter. It returns why the refusal is final, or an empty
+    text if the broker may only have been unable to ask its service.
     """
 
     def __init__(
@@ -54,17 +55,17 @@ class Listener:
         self._queue = Queue()
         self._drops = Drops(drops, self._report_once)
         self._diagnosis = Diagnosis(address, version, self._report_once)
-        self._is_resumed = False  # whether the connection that is open now found a session
-        self._greeting = ""  # what is reported once the subscription is granted
-        self._is_answered = False  # whether the connection that is open now had a CONNACK, or is closed
-        self._welcome = False  # whether the broker ever let us in
-        self._connected_at = 0.0  # 0 while there is no connection
+        self._is_resumed = False  # The present connection found a session.
+        self._greeting = ""  # The line that is reported once the subscription is granted.
+        self._is_answered = False  # The present connection had a CONNACK.
+        self._welcome = False  # The broker has accepted a login.
+        self._connected_at = 0.0  # The value is 0 without a connection.
         self._ready = threading.Event()
         self._flushed = threading.Event()
         self._interrupted = False
         self._started = self._stopping = False
         self._failure = self._reported = ""
-        self.reconnects = 0  # connections after the first
+        self.reconnects = 0  # Connections after the first.
         self._listening_since: float | None = None
         self._client = client(address, client_id, version, clean=False, made=ListeningClient, reconnects=True)
         self._subscription = Subscription(self._client, filters, self._drops.topics, self._report_once)
@@ -81,11 +82,11 @@ class Listener:
     def start(self, former: Sequence[str] = (), timeout: float = CONNECT_TIMEOUT) -> None:
         """Connect and subscribe, then unsubscribe from *former*; return early after interrupt().
 
-        A broker that is away, or does not answer within *timeout* seconds, is tried again for as long as it takes, and
-        each cause is reported. Raises MqttError for what will not pass: a refusal that *judge* confirms, a client id or
-        a version that the broker refuses, a certificate that is not trusted, a host that cannot exist.
-        A broker hands over what waits in the session before it answers. When no more of it fits, this returns, and
-        the caller must take some of it first.
+        If the broker is away, or does not answer within *timeout* seconds, retry without limit, and report each cause.
+        Raise MqttError for a final cause: a refusal that *judge* confirms, a client id or a version that the broker
+        refuses, a certificate that is not trusted, a host that cannot exist.
+        A broker sends the messages that wait in the session before it answers. If no more of them fit, return, and the
+        caller must take some of them first.
         """
         self._subscription.former = list(former)
         self._client.aim_at(self._address, self._keepalive)
@@ -102,52 +103,52 @@ class Listener:
             raise MqttError(self._failure)
 
     def interrupt(self) -> None:
-        """Have start() return soon. May be called by a signal's handler: it takes no lock."""
+        """Have start() return soon. A signal handler may call this: it takes no lock."""
         self._interrupted = True
 
     def take(self, most: int, timeout: float) -> list[Delivery]:
-        """Return what is queued, at most *most* messages and about BATCH_BYTES.
+        """Return queued messages, at most *most* and about BATCH_BYTES.
 
-        Wait *timeout* seconds for the first and never for a full batch. What came before redeliver() is left out,
-        for it comes again. What came over a connection that broke is not: it was handed over, and a broker that was
-        killed may have forgotten it (mosquitto 2.0.11 does).
+        Wait *timeout* seconds for the first message and never for a full batch. Leave out messages from before
+        redeliver(): the broker sends them again. Keep messages of a broken connection: a broker that was killed may
+        have lost them after it sent them (mosquitto 2.0.11 does).
         """
         return self._queue.take(most, timeout)
 
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge in the order received. Those of an earlier connection come again by themselves."""
+        """Acknowledge in the order received. The broker sends messages of an earlier connection again by itself."""
         self._client.acknowledge(deliveries)
         self._queue.in_hand = []
 
     def redeliver(self) -> None:
-        """Have everything that is not acknowledged sent again: a broker does that on a new connection only."""
+        """Have all unacknowledged messages sent again: a broker does that on a new connection only."""
         self._listening_since = None
         self._client.renew()
         self._queue.leave_out(before=self._client.generation)
 
     @property
     def listening_since(self) -> float | None:
-        """Since when, by time.monotonic(), this listener gets what is published; None while it does not."""
+        """The time.monotonic() since which this listener gets published messages; None while it does not."""
         return self._listening_since
 
     @property
     def is_settled(self) -> bool:
-        """Whether the session holds the filters of this listener and no other, as far as the broker said."""
+        """True if the session holds the filters of this listener and no others, according to the broker's answers."""
         return self._listening_since is not None and not self._subscription.former
 
     @property
     def is_resumed(self) -> bool:
-        """Whether the broker had a session for this listener when it last connected."""
+        """True if the broker had a session for this listener when it last connected."""
         return self._is_resumed
 
     @property
     def heard_at(self) -> float:
-        """When, by time.monotonic(), the broker last said anything, an answer to a ping at least."""
+        """The time.monotonic() of the last bytes from the broker, at least the answer to a ping."""
         return self._client.heard_at
 
     @property
     def failure(self) -> str:
-        """Why this listener gets nothing any more, in a sentence; empty while it works or reconnects."""
+        """A sentence about why this listener gets no more messages; empty while it works or reconnects."""
         working = self._client.is_running or self._stopping or not self._started
         if not self._failure and not working:
             self._failure = "the thread of the connection ended by an error of its own"
@@ -159,34 +160,34 @@ class Listener:
 
     @property
     def waiting(self) -> int:
-        """Messages that are here and not acknowledged, whether queued or being stored."""
+        """The number of messages that are received and not acknowledged, queued or being stored."""
         return self._queue.waiting
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of memory that these take: what their devices chose, and EACH for every one."""
+        """The bytes of memory of the waiting messages: the parts that devices chose, and EACH for each message."""
         return self._queue.waiting_bytes
 
     @property
     def oldest_waiting(self) -> float:
-        """Seconds since the oldest of these came, 0 without any."""
+        """The age of the oldest waiting message in seconds, 0 without any."""
         return self._queue.oldest_waiting
 
     @property
     def redelivered(self) -> int:
-        """Return how many messages the broker marked as handed over before (DUP)."""
+        """The number of messages that the broker marked as sent before (DUP)."""
         return self._queue.redelivered
 
     @property
     def broker_drops(self) -> dict[str, float]:
-        """Return what the broker last said at each of the topics of drops."""
+        """The last number at each of the topics of drops."""
         return self._drops.counts
 
     def stop(self) -> None:
-        """Disconnect, once the broker has what was acknowledged.
+        """Disconnect, once the broker has received all acks.
 
         Acks that are still on their way when a socket with unread input is closed are lost with it. The answer
-        to a request that was sent after them says that they arrived.
+        to a request that was sent after them proves that they arrived.
         """
         self._stopping = True
         if self._client.is_connected():
@@ -204,7 +205,7 @@ class Listener:
         self._client.halt()
 
     def _retry(self) -> None:
-        """Close the connection, which did not become one that works, and connect again after a pause."""
+        """Close the connection, which is of no use, and connect again after a pause."""
         self._connected_at = 0.0
         self._client.dropping = True
 
@@ -219,7 +220,7 @@ class Listener:
             self._queue.put(delivery)
 
     def _report_once(self, text: str) -> None:
-        """Report *text* once, however often the same happens again."""
+        """Report *text*, unless it is the same as the last report."""
         if text != self._reported and not self._stopping:
             self._reported = text
             self._report(text)
@@ -235,16 +236,16 @@ class Listener:
         self.reconnects += again
         self._greeting = f"connected to {self._where}"
         if not self._is_resumed and again:
-            self._greeting += ", which lost the session of this worker and what waited in it"
+            self._greeting += ", which lost the session of this worker and the messages in it"
         elif not self._is_resumed:
-            self._greeting += " in a new session, which has nothing of what was published before"
+            self._greeting += " in a new session, without the messages that were published before"
         self._subscription.begin()
         if not self._subscription.filters:
             self._subscribed()
 
     def _refused(self, reason: ReasonCode) -> None:
         refusal = f"{self._where} refused the connection: {reason}"
-        if self._ready.is_set() or reason.value in PASSING:  # once it let us in: its service may be away
+        if self._ready.is_set() or reason.value in PASSING:  # Accepted before, so its service may be away.
             self._report_once(f"{refusal}, trying again")
         elif reason.value not in LOGIN_REFUSED:
             self._fail(refusal)
@@ -334,7 +335,7 @@ class Listener:
             self._flushed.set()
 
     def _on_message(self, _c: Any, _u: Any, message: paho.MQTTMessage) -> None:
-        """Queue what an Intake left to paho."""
+        """Queue a message that an Intake left to paho."""
         self._client.deliver(
             Delivery(
                 message.topic,

@@ -1,4 +1,4 @@
-"""What a broker handed over and waits to have acknowledged: bounded, and measured in bytes."""
+"""The queue of received messages that are not yet acknowledged: bounded, and measured in bytes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from devicehub.mqtt.listening.intake import Delivery, held
 
-MOST_QUEUED = 16 << 20  # bytes that wait to be stored, beyond which the network must wait
-BATCH_BYTES = 2 << 20  # of messages that are taken at once: what is read of them takes many times as much
-EACH = 512  # bytes that a message takes in memory besides what its device chose
+MOST_QUEUED = 16 << 20  # With more queued bytes the network thread must wait.
+# Bytes of messages that are taken at once: decoded they take many times as much memory.
+BATCH_BYTES = 2 << 20
+EACH = 512  # Bytes of memory of a message besides the parts that its device chose.
 
 
 class Queue:
@@ -22,15 +23,15 @@ class Queue:
     """
 
     def __init__(self) -> None:
-        self.in_hand: list[Delivery] = []  # taken and not yet acknowledged
-        self.redelivered = 0  # messages that the broker marked as handed over before (DUP)
+        self.in_hand: list[Delivery] = []  # Messages that are taken and not yet acknowledged.
+        self.redelivered = 0  # Messages that the broker marked as sent before (DUP).
         self._deliveries: deque[Delivery] = deque()
         self._arrived = threading.Event()
-        self._bytes_put = 0  # by the network thread
-        self._bytes_dropped = 0  # by the network thread
-        self._bytes_taken = 0  # by the reader
-        self._bytes_of_the_past = 0  # how many had been put when a connection broke
-        self._wanted_from = 0  # the generation before which everything comes again
+        self._bytes_put = 0  # Written by the network thread.
+        self._bytes_dropped = 0  # Written by the network thread.
+        self._bytes_taken = 0  # Written by the reader.
+        self._bytes_of_the_past = 0  # The value of _bytes_put when a connection broke.
+        self._wanted_from = 0  # Messages of earlier generations are sent again.
 
     def put(self, delivery: Delivery) -> None:
         """Add *delivery* at the end. Called by the network thread."""
@@ -42,21 +43,22 @@ class Queue:
             self._arrived.set()
 
     def is_full(self) -> bool:
-        """Return whether the open connection must wait; messages of an earlier one do not keep it silent."""
+        """Return whether the open connection must wait; messages of earlier connections do not count."""
         gone = self._bytes_taken + self._bytes_dropped
         return self._bytes_put - max(gone, self._bytes_of_the_past) > MOST_QUEUED
 
     def end_connection(self, *, comes_again: bool) -> None:
-        """Begin anew with the room for the next connection. Called by the network thread.
+        """Give the next connection the whole room of the queue. Called by the network thread.
 
-        What is queued is forgotten where all of it *comes_again*, and where broken connections would fill the memory.
+        Queued messages are dropped if all of them are sent again (*comes_again*), or if the messages of broken
+        connections would fill the memory.
         """
         if comes_again or self._queued_bytes > 2 * MOST_QUEUED:
             self._bytes_dropped += _size(self._pop(len(self._deliveries)))
         self._bytes_of_the_past = self._bytes_put
 
     def take(self, most: int, timeout: float) -> list[Delivery]:
-        """Return what is queued, at most *most* messages and about BATCH_BYTES, after *timeout* seconds at most."""
+        """Return queued messages, at most *most* and about BATCH_BYTES, after *timeout* seconds at most."""
         if not self._deliveries:
             self._arrived.clear()
             if not self._deliveries:
@@ -67,27 +69,27 @@ class Queue:
         return self.in_hand
 
     def leave_out(self, before: int) -> None:
-        """Have take() leave out what came over a connection of a generation *before* this one."""
+        """Have take() leave out messages of connections with a generation *before* this one."""
         self.in_hand = []
         self._wanted_from = before
 
     @property
     def waiting(self) -> int:
-        """Return how many messages are queued or in hand."""
+        """The number of messages that are queued or in hand."""
         return len(self._deliveries) + len(self.in_hand)
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of memory that these take: what their devices chose, and EACH for every one."""
+        """The bytes of memory of the waiting messages: the parts that devices chose, and EACH for each message."""
         return self._queued_bytes + _size(self.in_hand)
 
     @property
     def oldest_waiting(self) -> float:
-        """Seconds since the oldest of these came, 0 without any."""
+        """The age of the oldest waiting message in seconds, 0 without any."""
         for waiting in (self.in_hand, self._deliveries):
             try:
                 return max(0.0, time.time() - waiting[0].received_at)
-            except IndexError:  # also when another thread was faster
+            except IndexError:  # The list is empty, or another thread was faster.
                 continue
         return 0.0
 
@@ -96,7 +98,7 @@ class Queue:
         return self._bytes_put - self._bytes_taken - self._bytes_dropped
 
     def _pop(self, most: int, most_bytes: float = math.inf) -> list[Delivery]:
-        """Return the first *most* messages, fewer where one of them reaches *most_bytes* together."""
+        """Remove and return the first *most* messages, or fewer that together reach *most_bytes*."""
         taken: list[Delivery] = []
         size = 0
         try:
@@ -110,5 +112,5 @@ class Queue:
 
 
 def _size(deliveries: Sequence[Delivery]) -> int:
-    """Return the bytes that they take in memory."""
+    """Return the bytes of memory of *deliveries*."""
     return sum([held(delivery) for delivery in deliveries]) + EACH * len(deliveries)

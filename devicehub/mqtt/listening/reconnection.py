@@ -1,4 +1,4 @@
-"""How long a listener waits before it connects again."""
+"""The waits of a listener before it connects again."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable
 
 from devicehub.backoff import Backoff
 
-SOON = 60.0  # seconds: who is thrown out before them has not settled
-THROWN_OUT = 3  # times in a row, soon after connecting, from when on it is told what the cause may be
-AWAY = Backoff.doubling(1, 8, spread=0.5)  # for a broker that is away: back within 10 s of its return
-EVICTED = Backoff.doubling(2, 30, spread=0.5)  # while something throws us out each time
+SOON = 60.0  # Seconds a connection must last to count as stable.
+THROWN_OUT = 3  # After so many short connections in a row the likely cause is reported.
+AWAY = Backoff.doubling(1, 8, spread=0.5)  # For a broker that is away: connected within 10 s of its return.
+EVICTED = Backoff.doubling(2, 30, spread=0.5)  # While each connection is closed soon.
 
 
 class Reconnection:
-    """The next wait, by what the connections before it came to. Knows no clock.
+    """The next wait, which depends on the connections before it. No clock is read here.
 
-    The first attempt after a connection that had settled is made at once. One that was lost soon after it was made
-    does not start the waiting anew: two clients with one client id evict each other for as long as both come back, so
-    they do ever more seldom.
+    The first attempt after a stable connection is made at once. A connection that was lost soon does not reset the
+    waits: two clients with one client id evict each other for as long as both connect again, so each waits longer
+    every time.
     """
 
     def __init__(self, chance: Callable[[float, float], float] = random.uniform) -> None:
         self._chance = chance
         self._failed = 0
-        self.evictions = 0  # one after the other, with a broker that was there all the time
+        self.evictions = 0  # Short connections in a row, to a broker that was there all the time.
 
     def failed(self) -> None:
-        """There was no connection to be had: the broker is away or refuses us, so nobody evicted us."""
+        """Note that no connection was possible: the broker is away or refuses us, so no client evicted us."""
         self._failed += 1
         self.evictions = 0
 
@@ -36,7 +36,7 @@ class Reconnection:
         self._failed = 0
 
     def lost(self, after: float, *, silently: bool = False) -> None:
-        """A connection broke *after* so many seconds; *silently* when nobody closed it."""
+        """Note that a connection broke *after* so many seconds; *silently* if it was not closed."""
         self.evictions = self.evictions + 1 if after < SOON and not silently else 0
 
     def delay(self) -> float:

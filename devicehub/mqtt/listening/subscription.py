@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import paho.mqtt.client as paho
 from paho.mqtt.reasoncodes import ReasonCode
 
-HUNG_UP = 2  # times in a row that a broker closed the connection instead of an answer, before it counts as a refusal
-UNSUBSCRIBED_AT_ONCE = 50  # filters in one packet
+HUNG_UP = 2  # A broker that closes so many connections in a row instead of an answer refuses the request.
+UNSUBSCRIBED_AT_ONCE = 50  # Filters in one packet.
 
 
 class Subscription:
-    """What is requested of the broker by *client*, and what it granted.
+    """The filters that *client* requests from the broker, and the broker's answers.
 
-    *drop_topics* are subscribed to beside the *filters*, once those are granted; *report* is called with a sentence
-    where the broker does not let us have them, or does not let go of a former filter.
+    *drop_topics* are subscribed to in addition to the *filters*, once those are granted; *report* is called with a
+    sentence if the broker refuses them, or refuses to remove a former filter.
     """
 
     def __init__(
@@ -26,19 +26,19 @@ class Subscription:
         report: Callable[[str], None],
     ) -> None:
         self.filters = list(filters)
-        self.former: list[str] = []  # filters that the session may hold and shall not
+        self.former: list[str] = []  # Filters that the session may hold and shall not.
         self._client, self._drop_topics, self._report = client, drop_topics, report
-        self._requests: dict[int, str] = {}  # what is not answered yet, by packet id
-        self._hang_ups = 0  # in a row, after the login and before the answer to a request
+        self._requests: dict[int, str] = {}  # Requests without an answer yet, by packet id.
+        self._hang_ups = 0  # Hang-ups in a row, after the login and before the answer to a request.
 
     def begin(self) -> None:
-        """Subscribe to the filters over a new connection, where there are any."""
+        """Subscribe to the filters over a new connection, if there are any."""
         self._requests.clear()
         if self.filters:
             self._subscribe("filters", [(text, 1) for text in self.filters])
 
     def go_on(self, *, is_resumed: bool) -> None:
-        """Do what follows when the filters are granted; a session that is not *is_resumed* holds no former ones."""
+        """Subscribe to the topics of drops and remove the former filters; a session that is not resumed has none."""
         if self._drop_topics:
             self._subscribe("drops", [(topic, 0) for topic in self._drop_topics])
         if not is_resumed:
@@ -46,7 +46,7 @@ class Subscription:
         self._unsubscribe()
 
     def granted(self, packet_id: int, reasons: Sequence[ReasonCode]) -> str | None:
-        """Return which filters the broker refused, as a text that is empty if it granted all.
+        """Return the filters that the broker refused, as a text; it is empty if the broker granted all.
 
         Return None for an answer to the request for the topics of drops.
         """
@@ -56,11 +56,11 @@ class Subscription:
         if what != "drops":
             return refused
         if refused:
-            self._report(f"the broker does not let us read {refused} (DEVICEHUB_MQTT_DROPS)")
+            self._report(f"the broker refused the subscription to {refused} (DEVICEHUB_MQTT_DROPS)")
         return None
 
     def removed(self, packet_id: int, reasons: Sequence[ReasonCode]) -> bool:
-        """Ask for the next former filters to be removed; return False for an answer to another request."""
+        """Request the removal of the next former filters; return False for an answer to another request."""
         if self._requests.pop(packet_id, "") != "former":
             return False
         self._hang_ups = 0
@@ -69,7 +69,7 @@ class Subscription:
         if refused:
             self._report(
                 f"the broker refused to end the subscription to {', '.join(refused)}, which earlier settings made: "
-                "what it sends for that is acknowledged, and may be stored twice; see --begin-anew"
+                "messages for it are acknowledged, and may be stored twice; see --begin-anew"
             )
         self._unsubscribe()
         return True
@@ -83,7 +83,7 @@ class Subscription:
         return self._hang_ups >= HUNG_UP
 
     def give_up_former(self, where: str) -> None:
-        """Keep the former filters if the connection to *where* was closed instead of an answer to their removal."""
+        """Stop the removal of the former filters if the connection to *where* was closed instead of an answer to it."""
         if "former" in self._requests.values() and self.hung_up():
             self._report(f"{where} hung up on the end of the subscription to {', '.join(self.former)}")
             self.former = []
@@ -94,7 +94,7 @@ class Subscription:
             self._requests[packet_id] = what
 
     def _unsubscribe(self) -> None:
-        """Ask for the next of the former filters to be removed, after the new ones were granted: none is missed."""
+        """Request the removal of the next former filters, after the new ones are granted, so no message is missed."""
         if self.former:
             _, packet_id = self._client.unsubscribe(self.former[:UNSUBSCRIBED_AT_ONCE])
             if packet_id is not None:

@@ -1,4 +1,4 @@
-"""One client of a Swarm: paho's protocol on a connection of asyncio's."""
+"""One client of a Swarm: paho's protocol on an asyncio connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from devicehub.mqtt.swarm.stream import Stream
 
 
 class Received(NamedTuple):
-    """A message from the broker. The last two come on MQTT 5 only."""
+    """A message from the broker. The last two fields come on MQTT 5 only."""
 
     topic: str
     payload: bytes
@@ -26,24 +26,24 @@ class Owner(Protocol):
     """The device that a client belongs to. It is called in the event loop, so it must not wait for anything."""
 
     def ready(self) -> None:
-        """Connected and subscribed, for the first time or again."""
+        """Handle that the client is connected and subscribed, for the first time or again."""
 
     def lost(self, reason: str) -> None:
-        """The connection broke or did not come about, for *reason*; it will be tried again."""
+        """Handle that the connection broke or was not made, for *reason*; the client tries again."""
 
     def received(self, message: Received) -> None:
-        """A message came."""
+        """Handle a message."""
 
 
 class Counts:
-    """What happened to all clients of a swarm."""
+    """The totals of all clients of a swarm."""
 
     def __init__(self) -> None:
-        self.acknowledged = 0  # messages that the broker took
-        self.refused = 0  # messages that it acknowledged with a failure
-        self.lost = 0  # messages whose connection broke before they were acknowledged
-        self.connected = 0  # clients that are ready now
-        self.most_connected = 0  # clients that were ready at the same time
+        self.acknowledged = 0  # Messages that the broker accepted.
+        self.refused = 0  # Messages that it acknowledged with a failure.
+        self.lost = 0  # Messages whose connection broke before they were acknowledged.
+        self.connected = 0  # Clients that are ready now.
+        self.most_connected = 0  # The most clients that were ready at the same time.
 
 
 class _Driven(paho.Client):
@@ -56,9 +56,9 @@ class _Driven(paho.Client):
 
 
 class SwarmClient:
-    """A client with a will and one subscription, connected by its Swarm and connected again when that is lost.
+    """A client with a will and one subscription. Its Swarm connects it, and again after a loss.
 
-    It starts clean each time: what was not acknowledged before a loss is given up and counted (`Counts.lost`).
+    It starts clean each time: messages without an ack before a loss are only counted (`Counts.lost`).
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class SwarmClient:
     ) -> None:
         self.owner = owner
         self.ready = False
-        self.unacknowledged: set[int] = set()  # packet ids
+        self.unacknowledged: set[int] = set()  # Packet ids.
         self._address, self._version, self._counts = address, version, counts
         self._client_id, self._will, self._filter = client_id, will, topic_filter
         self._client: _Driven | None = None
         self._stream: Stream | None = None
-        self._answer: asyncio.Future[None]  # done when subscribed; fails when it cannot be
-        self._loss: asyncio.Future[str]  # why the connection broke
+        self._answer: asyncio.Future[None]  # It is done when subscribed, and fails if that fails.
+        self._loss: asyncio.Future[str]  # The reason why the connection broke.
 
     async def begin(self, stream: Stream) -> None:
-        """Log in and subscribe over *stream*, which is open. Raise MqttError where the broker refuses that."""
+        """Log in and subscribe over *stream*, which is open. Raise MqttError if the broker refuses that."""
         # The stream has its TLS already.
         address = BrokerAddress(
             self._address.host, self._address.port, self._address.username, self._address.password
@@ -110,7 +110,7 @@ class SwarmClient:
         return await self._loss
 
     def publish(self, message: Outgoing) -> bool:
-        """Queue *message* and wait for nothing; False when there is no connection or no packet id left."""
+        """Queue *message* without waiting, and return True; False without a connection or without a free packet id."""
         if self._client is None or not self.ready:
             return False
         info = self._client.publish(
@@ -128,11 +128,11 @@ class SwarmClient:
 
     @property
     def is_open(self) -> bool:
-        """Return whether there is a connection, also one whose last bytes are on their way."""
+        """True if there is a connection, also one that is sending its last bytes."""
         return self._stream is not None and self._stream.is_open
 
     def disconnect(self) -> None:
-        """Say goodbye: no will is sent."""
+        """Send DISCONNECT, so that the broker publishes no will."""
         self._set_ready(False)
         if self._client is not None:
             self._client.disconnect()
@@ -145,12 +145,12 @@ class SwarmClient:
             self._stream.abort()
 
     def look_after(self) -> None:
-        """Send a ping when one is due (MQTT 5.0, 3.1.2.10)."""
+        """Send a ping if one is due (MQTT 5.0, 3.1.2.10)."""
         if self._client is not None:
             self._client.loop_misc()
 
     def _advance(self) -> None:
-        """Read what is here. Write what was queued meanwhile, and what the network did not take before."""
+        """Read all packets that are here, then write queued packets, also those that could not be written before."""
         made, stream = self._client, self._stream
         if made is None or stream is None:
             return
@@ -177,7 +177,7 @@ class SwarmClient:
             self._answer.set_exception(MqttError(why))
 
     def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
-        """Count the answer to a message. At QoS 0 paho calls this, too, once the message is written."""
+        """Count the answer to a message. At QoS 0 paho also calls this, once the message is written."""
         if mid in self.unacknowledged:
             self.unacknowledged.discard(mid)
             if reason.is_failure:
@@ -190,7 +190,7 @@ class SwarmClient:
             return
         try:
             topic = message.topic
-        except UnicodeDecodeError:  # MQTT 5.0, 1.5.4: such a connection is closed
+        except UnicodeDecodeError:  # Such a connection must be closed (MQTT 5.0, 1.5.4).
             self._stream.abort()
             self._break("connection lost (a topic that is not UTF-8)")
             return
@@ -209,7 +209,7 @@ class SwarmClient:
             self._break(f"connection lost ({reason})")
 
     def _break(self, why: str) -> None:
-        """Note that the connection is lost, and why."""
+        """Note that the connection is lost for the reason *why*."""
         self._end()
         self._client = None
         self._refused(why)

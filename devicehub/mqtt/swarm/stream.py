@@ -1,4 +1,4 @@
-"""A connection to a broker that asyncio opens, reads and writes, TLS included, and that paho takes for a socket."""
+"""A connection to a broker that asyncio opens, reads and writes, TLS included, and that paho uses as a socket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Place = tuple[Any, ...]  # an entry of socket.getaddrinfo()
 
 
 class Stream(asyncio.Protocol):
-    """One connection. *on_news* is called when bytes came, when the connection ended, and when it takes more again."""
+    """One connection. *on_news* is called when bytes came, when it ended, and when it accepts more bytes again."""
 
     def __init__(self) -> None:
         self.on_news: Callable[[], None] = lambda: None
@@ -24,16 +24,16 @@ class Stream(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Return whether the connection stands. One that close() ended stands until all is sent."""
+        """True while the connection is open. After close() it stays open until all bytes are sent."""
         return self._is_open
 
     @property
     def has_news(self) -> bool:
-        """Return whether recv() has an answer: bytes, or the end."""
+        """True if recv() returns bytes or the end."""
         return bool(self._incoming) or not self._is_open
 
     def abort(self) -> None:
-        """Close at once, whatever is still to be sent."""
+        """Close at once, without sending the rest."""
         self.on_news = lambda: None
         if self._transport is not None:
             self._transport.abort()
@@ -41,7 +41,7 @@ class Stream(asyncio.Protocol):
     # The side of asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods only
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class is not a subclass.
         self._is_open = True
 
     def data_received(self, data: bytes) -> None:
@@ -62,7 +62,7 @@ class Stream(asyncio.Protocol):
     # The side of paho
 
     def recv(self, size: int) -> bytes:
-        """Return at most *size* bytes, none at the end. Raise BlockingIOError when there are none yet."""
+        """Return at most *size* bytes, none at the end. Raise BlockingIOError if there are none yet."""
         if not self._incoming and self._is_open:
             raise BlockingIOError
         taken = bytes(self._incoming[:size])
@@ -82,14 +82,14 @@ class Stream(asyncio.Protocol):
         """Do nothing: no call of this class waits."""
 
     def close(self) -> None:
-        """Close once all is sent."""
+        """Close once all bytes are sent."""
         self.on_news = lambda: None
         if self._transport is not None:
             self._transport.close()
 
 
 def look_up(address: BrokerAddress) -> list[Place]:
-    """Return where the host of *address* is to be found, waiting for it. Raise MqttError for an unknown host."""
+    """Return the network addresses of the host of *address*; this blocks. Raise MqttError for an unknown host."""
     try:
         return list(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
     except UnicodeError as error:
@@ -99,9 +99,9 @@ def look_up(address: BrokerAddress) -> list[Place]:
 
 
 async def connect(address: BrokerAddress, places: list[Place], tls: ssl.SSLContext | None) -> Stream:
-    """Return a connection to the first of *places* that takes one. Raise MqttError if none does.
+    """Return a connection to the first of *places* that accepts one. Raise MqttError if none does.
 
-    A host that was found already is not looked up for every connection: asyncio does that in threads.
+    The caller looks the host up once, not for each connection: asyncio would do that in threads.
     """
     trouble: OSError | None = None
     for *_, place in places:
@@ -111,7 +111,7 @@ async def connect(address: BrokerAddress, places: list[Place], tls: ssl.SSLConte
             )
         except ssl.SSLError as error:
             trouble = error
-            break  # the host was found, and does not prove its name
+            break  # The host answers, but its certificate does not match.
         except OSError as error:
             trouble = error
         else:

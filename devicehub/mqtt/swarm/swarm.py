@@ -1,6 +1,6 @@
-"""Many connections in one thread: simulated devices.
+"""Many connections in one thread, for simulated devices.
 
-A Swarm opens connections a few at a time, and opens again what was lost. asyncio reads and writes for all of them.
+A Swarm opens connections a few at a time, and opens lost ones again. asyncio reads and writes for all of them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ try:
 except ImportError:  # There is no uvloop for Windows.
     from asyncio import new_event_loop
 
-FEW, MANY = 4, 64  # connections under way: at the start and after a failure, and at most
-LOOK_AFTER = 1.0  # seconds between two looks at keep-alives
-LOOK_AGAIN = 0.02  # seconds between two looks at a condition that is waited for
-HANG_UP = 1.0  # seconds for the event loop to close what was hung up
-SPARE_FILES = 64  # open files that a process needs besides its connections
-PAUSES = Backoff.doubling(1, 30, spread=0.5)  # seconds before a lost connection is opened again
+FEW, MANY = 4, 64  # Connections that are being opened: at the start and after a failure, and at most.
+LOOK_AFTER = 1.0  # Seconds between two checks of keep-alives.
+LOOK_AGAIN = 0.02  # Seconds between two checks of an awaited condition.
+HANG_UP = 1.0  # Seconds for the event loop to close connections.
+SPARE_FILES = 64  # Open files that a process needs besides its connections.
+PAUSES = Backoff.doubling(1, 30, spread=0.5)  # Seconds before a lost connection is opened again.
 
 Answer = TypeVar("Answer")
 
@@ -37,8 +37,8 @@ Answer = TypeVar("Answer")
 class Swarm:
     """The clients of many owners, all in the event loop that enters it as a context.
 
-    Connections under way are at most FEW at first and one more for each that succeeds, up to MANY: a broker
-    that asks us about logins is not asked about a whole fleet at once. Raises MqttError for an unknown host.
+    At most FEW connections are opened at the same time at first, and one more after each success, up to MANY: a broker
+    must not ask the service about a whole fleet at once. Raise MqttError for an unknown host.
     An error in a task of the swarm ends the context with it.
     """
 
@@ -70,7 +70,7 @@ class Swarm:
         await self._group.__aexit__(kind, error, trace)
 
     def add(self, owner: Owner, username: str, password: str, **options: Any) -> SwarmClient:
-        """Return a new client, to be connected as soon as its turn has come; *options* are those of SwarmClient."""
+        """Return a new client, which is connected when its turn comes; *options* are those of SwarmClient."""
         at = self._address
         address = BrokerAddress(at.host, at.port, username, password, at.tls)
         client = SwarmClient(address, self._version, self.counts, owner, **options)
@@ -79,29 +79,29 @@ class Swarm:
         return client
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have *work* done beside everything else, until settle()."""
+        """Run *work* in a task of its own, until settle()."""
         task = self._group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     @property
     def outstanding(self) -> int:
-        """Messages on open connections that the broker has not acknowledged yet."""
+        """The number of messages on open connections that the broker has not acknowledged yet."""
         return sum(len(client.unacknowledged) for client in self._clients)
 
     def settle(self) -> None:
-        """End all work and open nothing any more; connections that stand go on."""
+        """End all tasks and open no more connections; open ones stay."""
         for task in self._tasks:
             task.cancel()
 
     async def acknowledged(self, end: float) -> None:
-        """Wait until all that was published is acknowledged, at most until *end*, by time.monotonic()."""
+        """Wait until all published messages are acknowledged, at most until *end*, by time.monotonic()."""
         await _until(lambda: not self.outstanding, end)
 
     async def close(self, patience: float) -> None:
-        """End all connections, at most *patience* seconds long.
+        """End all connections, within *patience* seconds at most.
 
-        A client whose messages are all acknowledged says goodbye; for all others the broker publishes the will.
+        A client whose messages are all acknowledged sends DISCONNECT; for the others the broker publishes the will.
         """
         self.settle()
         end = time.monotonic() + patience
@@ -116,7 +116,7 @@ class Swarm:
         await _until(lambda: not any(client.is_open for client in self._clients), end)
 
     async def _keep_connected(self, client: SwarmClient) -> None:
-        """Connect *client*, and again whenever that fails or is lost, after longer each time."""
+        """Connect *client*, and again after each failure or loss, with a longer pause each time."""
         failures = 0
         while True:
             try:
@@ -154,7 +154,7 @@ class Swarm:
 
 
 class _Gate:
-    """A context that few may be in: FEW at first and after a failure, one more for each success, MANY at most."""
+    """A context for few tasks at a time: FEW at first and after a failure, one more for each success, MANY at most."""
 
     def __init__(self) -> None:
         self._inside, self._allowed = 0, FEW
@@ -169,7 +169,7 @@ class _Gate:
         self._inside -= 1
         self._allowed = min(self._allowed + 1, MANY) if kind is None else FEW
         async with self._changed:
-            self._changed.notify(2)  # for the place that is free and the one that may be new
+            self._changed.notify(2)  # One place is free, and one may be new.
 
 
 async def _until(condition: Callable[[], bool], end: float) -> None:
@@ -179,13 +179,13 @@ async def _until(condition: Callable[[], bool], end: float) -> None:
 
 
 def run(main: Coroutine[Any, Any, Answer]) -> Answer:
-    """Return what *main* returns, run on an event loop of its own: the fastest one that is installed."""
+    """Run *main* on an event loop of its own, the fastest one that is installed, and return its result."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)
 
 
 def allow_files(connections: int) -> None:
-    """Raise the soft limit of open files for so many *connections*. MqttError where the hard one is too low."""
+    """Raise the soft limit of open files for so many *connections*. Raise MqttError if the hard limit is too low."""
     needed = connections + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

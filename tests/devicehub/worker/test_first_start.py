@@ -44,7 +44,7 @@ def test_a_first_start_waits_for_its_broker(tmp_path, needs_real):
     [
         ([REFUSED], "refused the connection: Not authorized, and the service itself does not refuse it"),
         ([UNAVAILABLE], "refused the connection: Server unavailable, trying again"),
-        ([None], "closed the connection instead of an answer: it answers others, so the service"),
+        ([None], "closed the connection instead of an answer: it answers other clients, so the service"),
         ([ACCEPTED, suback(0x87)], "refused the subscription to things/#, and the service itself does not"),
     ],
     ids=["login", "unavailable", "hung up", "filter"],
@@ -127,7 +127,7 @@ def test_a_silent_broker_is_told_from_one_that_speaks_another_version():
     with pretender() as silent, older_broker() as odd:
         assert "answers no client" in cause_of_silence(BrokerAddress.parse(silent), "5", timeout=0.3)
         assert cause_of_silence(odd, "5", timeout=0.3).endswith("set DEVICEHUB_MQTT_VERSION=3.1.1")
-        assert "it answers others" in cause_of_silence(odd, "3.1.1", timeout=0.3)
+        assert "it answers other clients" in cause_of_silence(odd, "3.1.1", timeout=0.3)
 
 
 @pytest.mark.sqlite_only
