@@ -110,7 +110,7 @@ def fill(database: Path) -> None:
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose tables and rows are those of django-devicehub."""
+    """Return a project whose tables and rows are those of django-devicehub."""
     folder = tmp_path_factory.mktemp("plant")
     programs = folder / "programs"
     programs.mkdir()
@@ -132,7 +132,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def moved(old: Project) -> Project:
-    """The same project after everything that the page shows, with what it takes from the page about projects."""
+    """Return the project after every block of the page, and after those of the page about projects that it refers to."""
     for instruction, block in steps(HOW_TO / "include-in-your-project.md"):
         match instruction.split():
             case ["end", "of", name]:

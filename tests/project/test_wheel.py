@@ -1,4 +1,4 @@
-"""The package as it is installed: what its files are, and a project from nothing that includes and serves it."""
+"""The package as it is installed: its files, and a new project that includes and serves it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SECRET = "of the checkout, and of nothing else in the world"
 
 
 class Built(NamedTuple):
-    """A copy of the checkout, and what was built from it."""
+    """A copy of the checkout, and the wheel and the archive that were built from it."""
 
     checkout: Path
     wheel: Path
@@ -103,7 +103,7 @@ def test_the_archive_of_the_sources_holds_no_tests_and_no_secrets(built: Built) 
 
 @pytest.fixture(scope="module")
 def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel and the requirements of this one, and without the checkout."""
+    """Return an environment with the wheel and the requirements of this one, and without the checkout."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
@@ -120,7 +120,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
-    """The project that the blocks of the page make, and the page's command that serves it."""
+    """Return the project that the blocks of the page make, and the page's command that serves it."""
     folder = tmp_path_factory.mktemp("project")
     environment = {"PATH": f"{installed / 'bin'}:{os.environ['PATH']}", "HOME": str(folder)}
     project = Project(folder, environment)
@@ -137,7 +137,7 @@ def project(made: tuple[Project, str]) -> Project:
 
 @pytest.fixture(scope="module")
 def site(made: tuple[Project, str]) -> Iterator[httpx.Client]:
-    """A client of the project, which the page's own command serves."""
+    """Serve the project with the page's own command, and yield a client of it."""
     project, command = made
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"

@@ -14,7 +14,7 @@ from rig.browser import BROWSER_FLAGS
 
 @pytest.fixture
 def browser(needs_real: Callable[[servers.MissingServer], None]) -> Iterator[Any]:
-    """Debian's chromium."""
+    """Yield Debian's chromium, opened by playwright."""
     from playwright.sync_api import sync_playwright
 
     try:

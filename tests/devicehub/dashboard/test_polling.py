@@ -23,7 +23,7 @@ STREAM, JSON = "text/event-stream", "application/json"
 
 @pytest.fixture
 def viewer(client: Client, transactional_db: None) -> User:
-    """A user who is signed in and may look."""
+    """Return a user who is signed in and may look."""
     user = User.objects.create_user("viewer")
     client.force_login(user)
     return user
@@ -37,7 +37,7 @@ def measure(device: WeatherStationDevice, temperature: float, ago: float = 0) ->
 
 @pytest.fixture
 def north() -> WeatherStationDevice:
-    """A weather station that has measured for ten minutes."""
+    """Return a weather station that has measured for ten minutes."""
     device = WeatherStationDevice.objects.create(device_id="STATION-001")
     for ago in range(600, 0, -20):
         measure(device, 20.0, ago)
