@@ -1,4 +1,4 @@
-"""One simulated device: what it says in its turns, what it does wrong, and how it obeys."""
+"""One simulated device: its messages, its faults, and its answers to commands."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from devicehub.simulation.faults import Faults, Plan, junk
 from devicehub.simulation.logins import Login
 from devicehub.simulation.series import battery_at, spread, state_at, value_at
 
-HISTORY_STEP = 10  # seconds between two samples from before the first connection
-STATUS_EVERY = 120.0  # seconds between two reports of battery and state
-TRESPASS = (10, 4)  # of ten turns the fourth
+HISTORY_STEP = 10  # Seconds between two samples from before the first connection.
+STATUS_EVERY = 120.0  # Seconds between two reports of battery and state.
+TRESPASS = (10, 4)  # The fourth of ten turns.
 
 
 @dataclass
 class Totals:
-    """What all devices did, in numbers of messages if not said otherwise."""
+    """The totals of all devices, in messages if not said otherwise."""
 
     published: int = 0
-    samples: int = 0  # values of one moment, however many of them were in a message
+    samples: int = 0  # Samples, each with the values of one moment; a message may hold several.
     bad_payloads: int = 0
     bad_by_kind: dict[str, int] = field(default_factory=dict)
     duplicates: int = 0
@@ -37,15 +37,15 @@ class Totals:
     late_samples: int = 0
     bursts: int = 0
     burst_messages: int = 0
-    skipped_turns: int = 0  # turns in which the device was not connected, or not done with the one before
+    skipped_turns: int = 0  # Turns without a connection, or left out because the machine is too slow.
     commands: int = 0
     trespasses: int = 0
     connections: int = 0
-    failures: int = 0  # connections that broke or did not come about
+    failures: int = 0  # Connections that broke or could not be made.
 
 
 class SimulatedDevice:
-    """A device of *kind*: the owner of a client. *complain* is told why it has no connection."""
+    """A device of *kind*: the owner of a client. *complain* is called with the reason of a missing connection."""
 
     def __init__(
         self,
@@ -69,28 +69,30 @@ class SimulatedDevice:
         self._greeted = False
         self._began = time.monotonic()
         self._status_due = 0.0
-        self._kept: list[dict[str, Any]] = []  # samples that are to be late
+        self._kept: list[dict[str, Any]] = []  # Samples that shall be late.
         self._to_keep = 0
         self._shuffler: random.Random | None = None
-        self._again: list[tuple[int, bytes]] = []  # turn, and what is sent a second time then
+        self._again: list[tuple[int, bytes]] = []  # Turns, and payloads that are sent a second time then.
 
-    # What the client tells
+    # Calls of the client
 
     def ready(self) -> None:
+        """Count the connection, and report the status in the next turn."""
         self._tally.connections += 1
-        self._status_due = 0.0  # the will has said offline meanwhile
+        self._status_due = 0.0  # The broker has published the will, which says offline.
         self._arrived(self)
 
     def lost(self, reason: str) -> None:
+        """Count the failure, and complain of it."""
         self._tally.failures += 1
         self._complain(self, reason)
 
     def received(self, message: Received) -> None:
-        """Do as told: answer on the reply topic, or where the command says (MQTT 5.0, 4.10.1)."""
+        """Answer a command on the reply topic, or on the response topic of the command (MQTT 5.0, 4.10.1)."""
         try:
             command = orjson.loads(message.payload)
         except orjson.JSONDecodeError:
-            return  # no command: a device has nobody to tell
+            return  # It is not a command, and a device has no place to report that.
         if not isinstance(command, dict) or "id" not in command:
             return
         self._tally.commands += 1
@@ -98,10 +100,10 @@ class SimulatedDevice:
         topic = message.response_topic or topics.build(self._kind, self.device_id, MessageType.REPLY)
         self._send(topic, orjson.dumps(reply), correlation_data=message.correlation_data)
 
-    # What it does
+    # Turns
 
     def turn(self) -> None:
-        """Publish what is due. Without a connection the turn is skipped."""
+        """Publish all that is due. Skip the turn without a connection."""
         self._turns += 1
         if not self.client.ready:
             self._tally.skipped_turns += 1
@@ -122,7 +124,7 @@ class SimulatedDevice:
             self._trespass()
 
     def leave(self) -> None:
-        """Send what was kept, and say goodbye."""
+        """Send the samples that were kept, and report offline."""
         if self._kept:
             self._send_kept()
         for _, payload in self._again:
@@ -131,7 +133,7 @@ class SimulatedDevice:
         self._report_status("offline")
 
     def _speak(self, plan: Plan) -> bytes | None:
-        """The data message of this turn: what was sent, or None while samples are kept."""
+        """Send the data message of this turn and return its payload; return None while samples are kept."""
         sample = self._sample(time.time())
         if self._to_keep == 0 and plan.keep:
             self._to_keep, self._shuffler = plan.keep, plan.dice if plan.shuffled else None
@@ -147,7 +149,7 @@ class SimulatedDevice:
         return self._send_samples(sample)
 
     def _greet(self) -> None:
-        """When it first comes: what was measured while it was not there."""
+        """Send the samples from before the first connection, once."""
         if self._greeted:
             return
         self._greeted = True
@@ -161,7 +163,7 @@ class SimulatedDevice:
         if now < self._status_due:
             return
         first = self._status_due == 0.0
-        # The first one after a part of the time, or all would report in the same moment for ever.
+        # The second report comes after a part of the time; otherwise all would always report at the same moment.
         self._status_due = now + STATUS_EVERY * (spread(self.device_id) if first else 1)
         document: dict[str, Any] = {"status": status}
         if status == "online":
@@ -180,14 +182,14 @@ class SimulatedDevice:
         return self._send_samples(kept)
 
     def _repeat(self, payload: bytes, after: int) -> None:
-        """The very same bytes again, now or in a later turn."""
+        """Send *payload* again, now or *after* so many turns."""
         if after:
             self._again.append((self._turns + after, payload))
         elif self._send(self._data, payload):
             self._tally.duplicates += 1
 
     def _burst(self) -> None:
-        """Samples a millisecond apart, as fast as the network takes them."""
+        """Send samples a millisecond apart, as fast as the network accepts them."""
         now, count = time.time(), self._faults.burst
         self._tally.bursts += 1
         for number in range(count):
@@ -196,9 +198,9 @@ class SimulatedDevice:
             self._tally.burst_messages += self._tally.published - before
 
     def _trespass(self) -> None:
-        """Claim a heat wave in the neighbour's name. The broker may hang up on us for it.
+        """Publish a false temperature on the data topic of the victim. The broker may close the connection for it.
 
-        At QoS 0: nobody acknowledges what is refused in MQTT 3.1.1.
+        The QoS is 0: in MQTT 3.1.1 a refused message may stay without an ack.
         """
         topic = topics.build(self._kind, self._victim, MessageType.DATA)
         self._tally.trespasses += self.client.publish(Outgoing(topic, b'{"temperature": 79.9}', qos=0))

@@ -1,4 +1,4 @@
-"""What devices do wrong on purpose: how often, and the payloads that no decoder should have to see. Pure."""
+"""The deliberate faults of simulated devices: how often they happen, and bad payloads. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import orjson
 from devicehub.errors import DevicehubError
 from devicehub.kinds.declare import Reading
 
-DEEP = 5_000  # levels: beyond what any parser here follows
-JUNK = 100_000  # bytes
-SHORTEST, LONGEST = 3, 10  # samples that a device keeps before it sends them late
+DEEP = 5_000  # Levels of nesting, beyond the limit of all parsers here.
+JUNK = 100_000  # Bytes of random data.
+SHORTEST, LONGEST = 3, 10  # Samples that a device keeps before it sends them late.
 MEAN = (SHORTEST + LONGEST) / 2
-ONE_TURN_IN = 50  # has a burst
-AGAIN_WITHIN = 5  # turns of the device: how much later a duplicate may come
+ONE_TURN_IN = 50  # One turn in so many has a burst.
+AGAIN_WITHIN = 5  # A duplicate comes at most so many turns later.
 WRONG: Mapping[str, Any] = {
     "float": "warm",
     "integer": 1.5,
@@ -30,16 +30,16 @@ WRONG: Mapping[str, Any] = {
 
 
 class InvalidFaults(DevicehubError, ValueError):
-    """How often faults shall happen is no percentage, or no number of messages."""
+    """The frequency of a fault is not a percentage, or not a number of messages."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes wrong in one turn of one device. *keep*: so many samples are kept from now on, to be sent late."""
+    """The faults in one turn of one device. *keep*: so many samples are kept from now on, to be sent late."""
 
     bad: bool = False
     duplicate: bool = False
-    again_after: int = 0  # turns; 0 is at once
+    again_after: int = 0  # In turns; 0 means at once.
     keep: int = 0
     shuffled: bool = False
     burst: bool = False
@@ -51,10 +51,10 @@ NOTHING = Plan()
 
 @dataclass(frozen=True)
 class Faults:
-    """How often devices misbehave. *seed* decides: the same seed is the same faults in the same turns.
+    """The frequency of faults. The same *seed* gives the same faults in the same turns.
 
-    *bad_payloads*, *duplicates* and *late* are percent: of a device's data messages, and of its samples.
-    *burst* is how many messages a device sends at once, in one turn of fifty.
+    *bad_payloads* and *duplicates* are percentages of a device's data messages, *late* of its samples. *burst* is the
+    number of messages that a device sends at once, in one turn of fifty.
     """
 
     bad_payloads: float = 0
@@ -66,16 +66,16 @@ class Faults:
     def __post_init__(self) -> None:
         for name in ("bad_payloads", "duplicates", "late"):
             if not 0 <= getattr(self, name) <= 100:
-                raise InvalidFaults(f"--{name.replace('_', '-')} is a percentage, 0 to 100")
+                raise InvalidFaults(f"--{name.replace('_', '-')} must be a percentage, 0 to 100")
         if self.burst < 0:
-            raise InvalidFaults("--burst is a number of messages, 0 or more")
+            raise InvalidFaults("--burst must be a number of messages, 0 or more")
 
     def plan(self, device_id: str, turn: int) -> Plan:
-        """What goes wrong when *device_id* has its turn number *turn*."""
+        """Return the faults of *device_id* in its turn number *turn*."""
         if not (self.bad_payloads or self.duplicates or self.late or self.burst):
             return NOTHING
         dice = random.Random(f"{self.seed}/{device_id}/{turn}")  # noqa: S311 - no secret
-        # All are thrown in every turn, so that one option does not move what another one does.
+        # All numbers are drawn in every turn, so that one option does not change the faults of another.
         bad, duplicate, late, burst = (dice.random() for _ in range(4))
         length, after, shuffled = (
             dice.randint(SHORTEST, LONGEST),
@@ -93,13 +93,13 @@ class Faults:
         )
 
     def _begins_to_keep(self) -> float:
-        """The chance of a turn to be the first of a late batch, so that *late* percent of all samples are late."""
+        """Return the chance that a turn begins a late batch, so that *late* percent of all samples are late."""
         part = self.late / 100
         return part / (part + MEAN * (1 - part)) if part else 0.0
 
 
 def junk(dice: random.Random, declared: Mapping[str, Reading], sample: dict[str, Any]) -> tuple[str, bytes]:
-    """The name of a fault and a payload that has it; *sample* is what a good device would have sent."""
+    """Return the name of a fault and a payload with it; *sample* is the payload without a fault."""
     for maker in dice.sample(MAKERS, len(MAKERS)):
         payload = maker(dice, declared, sample)
         if payload is not None:
@@ -121,7 +121,7 @@ def _nan(dice: random.Random, declared: Mapping[str, Reading], _sample: dict[str
 
 
 def _wrong_type(dice: random.Random, declared: Mapping[str, Reading], sample: dict[str, Any]) -> bytes | None:
-    """None for a type whose readings take anything."""
+    """Return *sample* with a value of a wrong type; None for a device type whose readings accept all types."""
     names = [name for name, reading in declared.items() if reading.type in WRONG]
     if not names:
         return None
@@ -132,7 +132,7 @@ def _wrong_type(dice: random.Random, declared: Mapping[str, Reading], sample: di
 def _out_of_range(
     dice: random.Random, declared: Mapping[str, Reading], sample: dict[str, Any]
 ) -> bytes | None:
-    """None for a type without a range."""
+    """Return *sample* with a value outside its range; None for a device type without a range."""
     beyond: dict[str, float] = {}
     for name, reading in declared.items():
         low, high = reading.range or (None, None)
@@ -145,7 +145,7 @@ def _out_of_range(
         return None
     name = dice.choice(names)
     value = int(beyond[name]) if declared[name].type == "integer" else beyond[name]
-    return json.dumps({**sample, name: value}).encode()  # orjson writes no integer beyond 64 bits
+    return json.dumps({**sample, name: value}).encode()  # orjson cannot write an integer beyond 64 bits.
 
 
 def _unknown_names(dice: random.Random, _declared: Mapping[str, Reading], sample: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The devices of a simulation in the database, and the logins that they get anew at every start."""
+"""The devices of a simulation in the database, and their logins, which are new at every start."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, validate_device_id
 
-MARK = {"simulated": True}  # in a device's metadata: its credentials may be issued anew without asking
-AT_ONCE = 500  # devices in one transaction: SQLite has one writer, and others wait for it
+MARK = {
+    "simulated": True
+}  # With this in its metadata a device may get new credentials without a confirmation.
+AT_ONCE = 500  # Devices in one transaction: SQLite has one writer, and others wait for it.
 
 
 class NotSimulated(DevicehubError):
-    """A device of that id exists and is a real one: its credentials are not ours to change."""
+    """A device of that id exists and is a real one, so its credentials must not change."""
 
 
 @dataclass
 class Login:
-    """One simulated device and how it logs in, in clear text; in memory only."""
+    """One simulated device and its login in clear text; kept in memory only."""
 
     device_id: str
     username: str
@@ -33,10 +35,10 @@ class Login:
 def issue_logins(
     kind: Kind, prefix: str, count: int, progress: Callable[[int], None] = lambda _: None
 ) -> list[Login]:
-    """Return *count* simulated devices `{prefix}001`, ... with new credentials; made where they do not exist.
+    """Return logins with new credentials for *count* devices `{prefix}001`, ...; create devices that do not exist.
 
-    *progress* is told how many are done. Raises NotSimulated for a real device of that name, before anything
-    is changed; InvalidDeviceId; and IdentityTaken for a name that somebody else has.
+    *progress* is called with the number of finished devices. Raise NotSimulated for a real device of that name, before
+    any change; InvalidDeviceId; and IdentityTaken for a name of another identity.
     """
     validate_device_id(f"{prefix}{count:03d}")
     ids = [f"{prefix}{number:03d}" for number in range(1, count + 1)]
@@ -53,26 +55,26 @@ def issue_logins(
 def _issue_some(kind: Kind, ids: list[str]) -> list[Login]:
     """Return the logins of *ids*, in one transaction.
 
-    Rows that exist are locked before they are judged: none becomes a real one meanwhile.
+    Existing rows are locked before they are checked, so that none becomes a real device meanwhile.
     """
     model = kind.device_model
-    known: dict[str, BaseDevice] = {
+    existing: dict[str, BaseDevice] = {
         device.device_id: device
         for device in model.objects.select_for_update().filter(device_id__in=ids).order_by("pk")
     }
-    _refuse_real(kind, known.values())
-    new = [model(device_id=device_id, metadata=MARK) for device_id in ids if device_id not in known]
-    devices: dict[str, BaseDevice] = {**known, **{device.device_id: device for device in new}}
+    _refuse_real(kind, existing.values())
+    new = [model(device_id=device_id, metadata=MARK) for device_id in ids if device_id not in existing]
+    devices: dict[str, BaseDevice] = {**existing, **{device.device_id: device for device in new}}
     secrets = {device_id: devices[device_id].generate_credentials() for device_id in ids}
     if new:
         provisioning.refuse_taken([name for d in new for name in (d.device_id, d.mqtt_username)])
         model.objects.bulk_create(new)
         transaction.on_commit(lambda: _announce(kind, new))
-    if known:
-        # The rows are there and locked, so each one meets itself; bulk_update() takes five times as long.
+    if existing:
+        # The rows exist and are locked, so each conflicts with itself only; bulk_update() takes five times as long.
         fields = provisioning.CREDENTIAL_FIELDS
         model.objects.bulk_create(
-            known.values(), update_conflicts=True, unique_fields=["pk"], update_fields=fields
+            existing.values(), update_conflicts=True, unique_fields=["pk"], update_fields=fields
         )
     return [Login(name, s["mqtt_username"], s["mqtt_password"]) for name, s in secrets.items()]
 

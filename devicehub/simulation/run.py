@@ -1,4 +1,4 @@
-"""A whole simulation: devices arrive, take turns until it is over, and leave. One thread does all of it."""
+"""A whole simulation in one thread: devices connect, publish in turns until it ends, and disconnect."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from devicehub.simulation.device import SimulatedDevice, Totals
 from devicehub.simulation.faults import Faults
 from devicehub.simulation.logins import Login
 
-PATIENCE = 10.0  # seconds without one more device, after which the others are not waited for
-LAST_ACKS = 2.0  # seconds from the end for goodbyes and for acks that are still to come
-LAST_BYES = 0.5  # seconds more to close everything
-STEP = 0.2  # seconds until it is seen that a stop is wanted
-LINES = 5  # different complaints that are told before they are only counted
+PATIENCE = 10.0  # After so many seconds without a new connection, the other devices are not waited for.
+LAST_ACKS = 2.0  # Seconds from the end for last messages and outstanding acks.
+LAST_BYES = 0.5  # More seconds to close all connections.
+STEP = 0.2  # Seconds between two checks for a stop.
+LINES = 5  # Different complaints that are reported before they are only counted.
 
 
 @dataclass
 class Result:
-    """How it went: what was done, and what the broker made of it. *unacknowledged* were never acknowledged."""
+    """The result of a simulation: the work of the devices, and the broker's answers to their messages."""
 
     devices: int
-    connected: int  # at the same time, at most
-    connect_seconds: float  # until all had connected, or failed once
-    seconds: float  # of publishing
+    connected: int  # The most at the same time.
+    connect_seconds: float  # Until all had connected, or failed once.
+    seconds: float  # The time of publishing.
     acknowledged: int
     refused: int
     unacknowledged: int
@@ -43,7 +43,7 @@ class Result:
     tally: Totals
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers by name, for JSON."""
+        """Return all numbers by name, for JSON."""
         numbers = asdict(self)
         return {**numbers.pop("tally"), **numbers}
 
@@ -77,9 +77,9 @@ def _counted(number: int, thing: str, ending: str = "s") -> str:
 class Simulation:
     """Devices of one kind that publish every *interval* seconds until stopped, each with a login of its own.
 
-    *misbehave*: the last one also tries the data topic of the first, which the broker must refuse. *history*
-    is how many seconds of samples a device brings when it first connects. *report* is told of trouble in
-    lines, *progress* how many are connected.
+    *misbehave*: the last one also tries the data topic of the first, which the broker must refuse. *history* is the
+    time in seconds before the first connection for which a device sends samples. *report* is called with lines about
+    failures, *progress* with the number of connected devices.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Simulation:
         self._faults = faults or Faults()
         self._kind, self._logins = kind, logins
         self._stopped = False
-        self._absent: set[str] = set()  # who never connected nor failed
-        self._all_tried = asyncio.Event()  # set when there is none
-        self._broken: set[str] = set()  # who complained and has not connected since
+        self._absent: set[str] = set()  # Devices that have not connected or failed yet.
+        self._all_tried = asyncio.Event()  # It is set when no device is absent.
+        self._broken: set[str] = set()  # Devices that complained and have not connected since.
         self._complaints: dict[str, int] = {}
         self._last_arrival = self._connect_seconds = self._seconds = 0.0
         self.tally = Totals()
@@ -120,11 +120,11 @@ class Simulation:
         ]
 
     def stop(self) -> None:
-        """Have run() end. Also for signal handlers and other threads."""
+        """Have run() end. Signal handlers and other threads may call this."""
         self._stopped = True
 
     def run(self, duration: float | None = None) -> Result:
-        """Publish for *duration* seconds, once those who can have connected. Raises MqttError."""
+        """Publish for *duration* seconds, once all devices have connected or failed. Raise MqttError."""
         swarm = Swarm(BrokerAddress.parse(settings.mqtt_url), settings.mqtt_version)
         return run(self._run(swarm, duration))
 
@@ -133,7 +133,7 @@ class Simulation:
             await self._arrive(swarm)
             began = time.monotonic()
             for number, device in enumerate(self._devices):
-                # Spread over the interval: a fleet does not speak with one voice.
+                # The turns are spread over the interval, as in a real fleet.
                 swarm.start(self._take_turns(device, began + self._interval * number / len(self._devices)))
             while not self._stopped and (duration is None or time.monotonic() - began < duration):
                 rest = STEP if duration is None else duration - (time.monotonic() - began)
@@ -157,7 +157,7 @@ class Simulation:
         )
 
     async def _arrive(self, swarm: Swarm) -> None:
-        """All connect before the first one speaks: aMQTT 0.12 loses a message while clients subscribe."""
+        """Connect all devices before the first one publishes: aMQTT 0.12 loses messages while clients subscribe."""
         began = self._last_arrival = time.monotonic()
         self._absent = {login.device_id for login in self._logins}
         for device, login in zip(self._devices, self._logins, strict=True):
@@ -184,12 +184,12 @@ class Simulation:
             device.turn()
             due += self._interval
             behind = int((time.monotonic() - due) / self._interval)
-            if behind > 0:  # more turns than this machine can do: they are left out, and counted
+            if behind > 0:  # The machine is too slow for these turns: they are left out, and counted.
                 self.tally.skipped_turns += behind
                 due += behind * self._interval
 
     async def _leave(self, swarm: Swarm) -> None:
-        """Goodbyes, and a bounded wait for the acks of everything."""
+        """Send the last messages of all devices, and wait for all acks, for LAST_ACKS seconds at most."""
         swarm.settle()
         end = time.monotonic() + LAST_ACKS
         for number, device in enumerate(self._devices):
@@ -214,7 +214,7 @@ class Simulation:
             self._all_tried.set()
 
     def _complain(self, device: SimulatedDevice, reason: str) -> None:
-        """Tell it once for all who have the same trouble: five thousand may lose one broker."""
+        """Report *reason* once for all devices that have it: five thousand may lose the same broker."""
         self._tried(device)
         if device.device_id in self._broken:
             return
@@ -237,5 +237,5 @@ class Simulation:
 
 
 def any_seed() -> int:
-    """A seed for a run that nobody gave one; it is told at the end, so that the run can be had again."""
+    """Return a seed for a run without one; it is reported at the end, so that the run can be repeated."""
     return random.SystemRandom().randrange(2**31)
