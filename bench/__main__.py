@@ -1,4 +1,4 @@
-"""`script/bench NAME`: auth, storm, changes, ingest, faults, keeping and fuzz are each in the module of that name."""
+"""`script/bench NAME`: each bench is in the module of its name."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ from rig.serving import VENDORS, CannotMeasure
 
 
 def vendors(text: str) -> list[str]:
-    """The databases that --database means."""
+    """Return the databases of --database."""
     if text not in (*VENDORS, "all"):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(VENDORS)}, all")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(VENDORS)}, all")
     return list(VENDORS) if text == "all" else [text]
 
 
 def positive(text: str) -> int:
+    """Return the positive whole number *text*."""
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
 
 
 def numbers(text: str) -> list[int]:
-    """Positive whole numbers with commas between, smallest first."""
+    """Return the positive whole numbers with commas between, smallest first."""
     return sorted({positive(part) for part in text.split(",")})
 
 
 def names(text: str) -> list[str]:
-    """Scenarios of the fault suite with commas between."""
+    """Return the scenarios of the fault suite with commas between."""
     wanted = text.split(",")
     for name in wanted:
         if name not in faults.NAMES:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(faults.NAMES)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(faults.NAMES)}")
     return wanted
 
 
 def dialects(text: str) -> list[str]:
-    """Dialects with commas between, or all."""
+    """Return the dialects with commas between, or all."""
     wanted = list(questions.DIALECTS) if text == "all" else text.split(",")
     for name in wanted:
         if name not in questions.DIALECTS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(questions.DIALECTS)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(questions.DIALECTS)}")
     return wanted
 
 
@@ -58,54 +59,83 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
 
     one = benches.add_parser("auth", help="answers to brokers against a bare application")
     one.add_argument(
-        "--devices", dest="counts", type=numbers, default=[1_000, 1_000_000], help="1000,1000000"
+        "--devices",
+        dest="counts",
+        type=numbers,
+        default=[1_000, 1_000_000],
+        help="sizes of the table (default: 1000,1000000)",
     )
-    one.add_argument("--connections", type=numbers, default=[1, 16], help="1,16")
-    one.add_argument("--seconds", type=positive, default=3, help="of one round, 3")
-    one.add_argument("--rounds", type=positive, default=5, help="5")
+    one.add_argument(
+        "--connections", type=numbers, default=[1, 16], help="numbers of connections (default: 1,16)"
+    )
+    one.add_argument("--seconds", type=positive, default=3, help="seconds per measurement (default: 3)")
+    one.add_argument("--rounds", type=positive, default=5, help="rounds per measurement (default: 5)")
     one.add_argument(
         "--dialects",
         type=dialects,
         default=["go-auth"],
-        help="in whose words, as go-auth,emqx, or all: go-auth",
+        help="dialects of the questions, such as go-auth,emqx, or all (default: go-auth)",
     )
     one.set_defaults(module=auth)
 
-    one = benches.add_parser("storm", help="a fleet that comes back at once")
-    one.add_argument("--devices", dest="count", type=positive, default=10_000, help="10000")
-    one.add_argument("--imported", type=positive, default=1_000, help="devices with bcrypt hashes, 1000")
-    one.add_argument("--rounds", type=positive, default=5, help="how often the imported ones come back, 5")
+    one = benches.add_parser("storm", help="a fleet that logs in at once")
+    one.add_argument(
+        "--devices", dest="count", type=positive, default=10_000, help="devices (default: 10000)"
+    )
+    one.add_argument(
+        "--imported", type=positive, default=1_000, help="devices with bcrypt hashes (default: 1000)"
+    )
+    one.add_argument("--rounds", type=positive, default=5, help="logins of the imported devices (default: 5)")
     one.set_defaults(module=storm)
 
-    one = benches.add_parser("changes", help="how soon a change by SQL is in force")
-    one.add_argument("--devices", dest="count", type=positive, default=200, help="200")
+    one = benches.add_parser("changes", help="time until a change by SQL is in force")
+    one.add_argument(
+        "--devices", dest="count", type=positive, default=200, help="devices to disable (default: 200)"
+    )
     one.set_defaults(module=changes)
 
     one = benches.add_parser(
         "ingest", help="messages into the database against a subscriber that stores nothing"
     )
-    one.add_argument("--devices", dest="counts", type=numbers, default=[200], help="that publish, 200")
-    one.add_argument("--fleet", type=positive, help="devices of a second, larger database of each kind")
-    one.add_argument("--stored", type=positive, help="readings and messages that it holds already")
-    one.add_argument("--messages", type=positive, default=30_000, help="of one round, 30000")
-    one.add_argument("--rounds", type=positive, default=5, help="5")
+    one.add_argument(
+        "--devices", dest="counts", type=numbers, default=[200], help="devices that publish (default: 200)"
+    )
+    one.add_argument(
+        "--fleet", type=positive, help="devices in a second, large database (default: those of --devices)"
+    )
+    one.add_argument(
+        "--stored",
+        type=positive,
+        help="readings, and as many messages, in the large database (default: none)",
+    )
+    one.add_argument("--messages", type=positive, default=30_000, help="messages per round (default: 30000)")
+    one.add_argument("--rounds", type=positive, default=5, help="rounds per measurement (default: 5)")
     one.set_defaults(module=ingest)
 
     one = benches.add_parser(
-        "faults", help="what is lost when a worker, a database, a broker or a network fails"
+        "faults", help="messages lost when a worker, a database, a broker or a network fails"
     )
-    one.add_argument("--seconds", type=positive, default=8, help="of each fault, 8")
-    one.add_argument("--only", type=names, default=list(faults.NAMES), help="names of faults, all")
-    one.add_argument("--seed", type=int, help="of the faults drawn at random, to have them again")
+    one.add_argument("--seconds", type=positive, default=8, help="seconds per fault (default: 8)")
+    one.add_argument(
+        "--only",
+        type=names,
+        default=list(faults.NAMES),
+        help="names of faults with commas between (default: all)",
+    )
+    one.add_argument("--seed", type=int, help="a number that draws the faults (default: drawn and printed)")
     one.set_defaults(module=faults)
 
     one = benches.add_parser("keeping", help="roll up, chart, prune and erase a year of readings")
-    one.add_argument("--rows", type=positive, default=500_000, help="500000")
+    one.add_argument("--rows", type=positive, default=500_000, help="readings of the year (default: 500000)")
     one.set_defaults(module=keeping)
 
     for name, one in benches.choices.items():
         one.add_argument(
-            "--database", dest="vendors", type=vendors, default="all", help="sqlite, postgresql, all"
+            "--database",
+            dest="vendors",
+            type=vendors,
+            default="all",
+            help="sqlite, postgresql or all (default: all)",
         )
         one.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON")
         one.add_argument(

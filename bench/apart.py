@@ -1,6 +1,6 @@
-"""A coroutine in a process of its own, so that it shares no loop and no lock with who measures.
+"""Runs a coroutine in a process of its own, so that it shares no loop and no lock with the bench.
 
-What it is called with goes to its standard input as JSON, and what it returns comes back the same way.
+Its arguments go to its standard input as JSON, and its result comes back on its standard output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rig.serving import ROOT, CannotMeasure
 
 
 def call(module: str, failed: str, **wanted: Any) -> Any:
-    """What the coroutine of *module* returns. Raises CannotMeasure, which begins with *failed*."""
+    """Return the result of the coroutine of *module*. Raise CannotMeasure with a message that begins with *failed*."""
     done = subprocess.run(
         [sys.executable, "-m", module],
         cwd=ROOT,
@@ -32,11 +32,11 @@ def call(module: str, failed: str, **wanted: Any) -> Any:
 
 
 def answer(run: Callable[..., Coroutine[Any, Any, Any]], patience: int) -> int:
-    """The other side: run what was wanted. 1, and why on standard error, when it failed or took *patience* seconds."""
+    """Run the coroutine in the new process. Print the error and return 1 if it fails or takes *patience* seconds."""
     try:
         report = uvloop.run(run(**json.load(sys.stdin)))
     except (OSError, TimeoutError) as error:
-        print(str(error) or f"nothing for {patience} s", file=sys.stderr)
+        print(str(error) or f"no result within {patience} s", file=sys.stderr)
         return 1
     json.dump(report, sys.stdout)
     return 0

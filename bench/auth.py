@@ -1,7 +1,7 @@
 """`script/bench auth`: answers to brokers beside a bare application on the same server, loop and parser.
 
-All servers run at once, one of them is asked at a time. A round asks each once, the next begins with another
-one, so that a busy machine slows all alike; what counts are ratios of medians over the rounds.
+All servers run at once and are measured in turn. Each round begins with another server, so that a busy machine
+slows all of them alike; the results are ratios of medians over the rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rig import placement
 from rig.servers import wrk
 from rig.serving import CannotMeasure, Hub, Server, databases, hub, served, software
 
-KNOWN = 1_000  # devices that are asked about, however many there are
+PASSWORDS = 1_000  # devices in the questions, of any number in the table
 WARM_UP_CONNECTIONS = 4
 COLD = "acl, cold"
 MEDIAN, RATE, GROWTH, MEMORY = 1.7, 0.55, 1.2, 400
@@ -51,7 +51,7 @@ HEADINGS = {
     "rate_ratio": "/ bare",
 }
 
-CAPTION = "/ bare, / few: the figure before it, by the bare application's and by that with the fewest devices"
+CAPTION = "/ bare, / few: divided by the figure of the bare application, and by that with the fewest devices"
 
 TITLE = "Answers to brokers"
 COLUMNS = {
@@ -79,20 +79,21 @@ RESIDENT = {
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to ask: its place in the report, and what wrk asks it."""
+    """A server with its questions: its place in the report, and the requests of wrk."""
 
     database: str
     devices: int | None
     question: str
     port: int
     requests: list[str]
-    cold: tuple[str, int] | None = None  # ask for all devices at random: one's id, and how many there are
+    cold: tuple[str, int] | None = None  # for questions about all devices at random: one id, and their number
 
     @property
     def key(self) -> tuple[str, int | None, str]:
         return self.database, self.devices, self.question
 
     def script(self) -> str:
+        """Return the Lua script of wrk."""
         if self.cold is None:
             return questions.in_turn(self.requests)
         device_id, count = self.cold
@@ -121,7 +122,7 @@ def run(
     rounds: int,
     dialects: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the report; *dialects* are in whose words is asked. Raises CannotMeasure."""
+    """Run the bench with questions in *dialects*, and return its report. Raise CannotMeasure."""
     program = wrk()
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -130,7 +131,7 @@ def run(
             create = stack.enter_context(databases(vendor, folder))
             for count in counts:
                 hubs[vendor, count] = hub(
-                    vendor, create(f"devices_{count}"), count=count, with_passwords=KNOWN
+                    vendor, create(f"devices_{count}"), count=count, with_passwords=PASSWORDS
                 )
         bare = stack.enter_context(served("bench.bare:application", folder / "bare.log"))
         ours = {
@@ -144,7 +145,7 @@ def run(
             for (vendor, count), made in hubs.items()
         }
         subjects = _subjects(bare, ours, hubs, dialects)
-        for subject in subjects:  # every device once: imports, connections, caches
+        for subject in subjects:  # warm up imports, connections and caches with each device
             load.storms(subject.port, WARM_UP_CONNECTIONS, [subject.requests])
         workers = {pid for server in (bare, *ours.values()) for pid in server.workers()}
         results = _measure(program, subjects, workers, connections, seconds, rounds, folder)
@@ -174,18 +175,18 @@ def _subjects(
     hubs: dict[tuple[str, int], Hub],
     dialects: Sequence[str],
 ) -> list[Subject]:
-    """For each question the bare application first, then ours; the same bytes, tokens and ids apart."""
+    """Return, for each question, the bare application and then our servers; only tokens and ids differ."""
     subjects = []
-    asked_in = {name: asked for dialect in dialects for name, asked in questions.of_dialect(dialect).items()}
-    for question, asked in asked_in.items():
+    makers = {name: make for dialect in dialects for name, make in questions.of_dialect(dialect).items()}
+    for question, make in makers.items():
         for number, ((vendor, count), made) in enumerate(hubs.items()):
-            requests = [asked(made.token, device) for device in made.generated]
+            requests = [make(made.token, device) for device in made.generated]
             if number == 0:
                 subjects.append(Subject("bare", None, question, bare.port, requests))
             subjects.append(Subject(vendor, count, question, ours[vendor, count].port, requests))
     largest = max(count for _, count in hubs)
     for (vendor, count), made in hubs.items():
-        if count == largest and "acl" in asked_in:
+        if count == largest and "acl" in makers:
             device = made.generated[0]
             request = questions.acl(made.token, device)
             cold = (device.device_id, count)
@@ -211,11 +212,11 @@ def _measure(
         for subject, many in progress.track(steps, description="auth"):
             if subject.cold is None or many == min(connections):
                 placement.place(workers, together=many == 1)
-                results[subject.key, many].append(_ask(program, subject, many, seconds, folder))
+                results[subject.key, many].append(_run_wrk(program, subject, many, seconds, folder))
     return results
 
 
-def _ask(program: str, subject: Subject, connections: int, seconds: int, folder: Path) -> Measured:
+def _run_wrk(program: str, subject: Subject, connections: int, seconds: int, folder: Path) -> Measured:
     script = folder / "questions.lua"
     script.write_text(subject.script())
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
@@ -223,19 +224,19 @@ def _ask(program: str, subject: Subject, connections: int, seconds: int, folder:
     url = f"http://127.0.0.1:{subject.port}/"
     done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
     if done.returncode or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
-        raise CannotMeasure(f"{subject.key} was not answered as it should be:\n{done.stdout}{done.stderr}")
+        raise CannotMeasure(f"wrong answers to {subject.key}:\n{done.stdout}{done.stderr}")
     return read(done.stdout)
 
 
 def read(printed: str) -> Measured:
-    """The figures in what wrk --latency printed. Raises CannotMeasure."""
+    """Return the figures that `wrk --latency` printed. Raise CannotMeasure."""
     percentiles = {
         name: float(value) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
         for name, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(us|ms|s)\b", printed)
     }
     rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
     if len(percentiles) != 2 or rate is None:
-        raise CannotMeasure(f"wrk printed something else than expected:\n{printed}")
+        raise CannotMeasure(f"the output of wrk has an unexpected form:\n{printed}")
     return Measured(percentiles["50"], percentiles["99"], float(rate[1]))
 
 
@@ -271,11 +272,11 @@ def _rows(results: Results) -> list[dict[str, Any]]:
 
 
 def _targets(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each target with its worst figure. Cold questions are reported and have none."""
-    asked = [row for row in rows if row["database"] != "bare" and row["question"] != COLD]
-    alone = [row["median_ratio"] for row in asked if row["connections"] == 1]
-    many = [row["rate_ratio"] for row in asked if row["connections"] > 1]
-    growth = [row["growth"] for row in asked if row["growth"] is not None]
+    """Return each target with its worst figure. Cold questions have no target."""
+    ours = [row for row in rows if row["database"] != "bare" and row["question"] != COLD]
+    alone = [row["median_ratio"] for row in ours if row["connections"] == 1]
+    many = [row["rate_ratio"] for row in ours if row["connections"] > 1]
+    growth = [row["growth"] for row in ours if row["growth"] is not None]
     resident = [worker["rss_mib"] for worker in memory if worker["rss_mib"] is not None]
     found = (
         (TARGETS["median"], max(alone, default=None), MEDIAN),
@@ -293,6 +294,7 @@ def _targets(rows: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[d
 
 
 def show(report: dict[str, Any]) -> None:
+    """Print *report*."""
     console = terminal.screen()
     console.print(f"{report['server']}; {', '.join(report['databases'])}; {report['cores']}", highlight=False)
     title = f"Answers to a broker: medians of {report['rounds']} rounds of {report['seconds']} s"
@@ -307,7 +309,7 @@ def show(report: dict[str, Any]) -> None:
     for worker in report["memory"]:
         console.print(
             f"Worker on {worker['database']} with {worker['devices']:,} devices: {worker['rss_mib']} MiB resident, "
-            f"{worker['pss_mib']} MiB its share",
+            f"{worker['pss_mib']} MiB proportional",
             highlight=False,
         )
     show_targets(console, report)

@@ -12,6 +12,7 @@ END = {"type": "http.response.body", "body": BODY}
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer every request with BODY."""
     if scope["type"] == "lifespan":
         while True:
             message = await receive()

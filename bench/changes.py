@@ -1,4 +1,4 @@
-"""`script/bench changes`: how long after a commit a device that SQL disabled is refused, in each of two processes."""
+"""`script/bench changes`: the time from a commit by SQL that disables a device to its refusal in two processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ A delay is the time from the commit to the first refusal of a process; there is 
 
 
 def run(*, vendors: Sequence[str], count: int) -> dict[str, Any]:
-    """The report. Raises CannotMeasure."""
+    """Run the bench and return its report. Raise CannotMeasure."""
     rows: list[dict[str, Any]] = []
     versions = []
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name:
@@ -67,7 +67,7 @@ def run(*, vendors: Sequence[str], count: int) -> dict[str, Any]:
 
 
 def _delays(made: Hub, folder: Path) -> list[float]:
-    """Milliseconds from the commit to the refusal, for each device and process."""
+    """Return the milliseconds from the commit to the refusal, for each device and process."""
     found: list[float] = []
     ours = "config.asgi:application"
     with (
@@ -91,9 +91,9 @@ def _change(
     disable: Callable[[str], object],
 ) -> Iterator[float]:
     for process in processes:
-        for _ in range(3):  # so that it is remembered
+        for _ in range(3):  # so that the process caches the device
             if not _allowed(made, device, process):
-                raise CannotMeasure(f"{device.device_id} is not let in")
+                raise CannotMeasure(f"{device.device_id} is not admitted")
     disable(device.device_id)
     committed = time.perf_counter()
     waiting = list(processes)
@@ -117,7 +117,7 @@ def _allowed(made: Hub, device: Device, process: http.client.HTTPConnection) -> 
 
 @contextmanager
 def _writing(made: Hub) -> Iterator[Callable[[str], object]]:
-    """A program of its own that disables a device, by SQL."""
+    """Yield a function that disables a device by SQL, over a connection of its own."""
     url = made.environment["DATABASE_URL"]
     if made.vendor == "postgresql":
         with psycopg.connect(url, autocommit=True) as postgresql:
@@ -138,9 +138,10 @@ def _summary(delays: list[float]) -> dict[str, float]:
 
 
 def show(report: dict[str, Any]) -> None:
+    """Print *report*."""
     console = terminal.screen()
     console.print(f"{report['server']}; {', '.join(report['databases'])}", highlight=False)
-    table = Table(title="From a commit to its being in force", box=None, padding=(0, 1, 0, 0))
+    table = Table(title="From a commit by SQL to the refusal", box=None, padding=(0, 1, 0, 0))
     for name, heading in HEADINGS.items():
         table.add_column(heading, justify="left" if name == "database" else "right", no_wrap=True)
     for row in report["rows"]:

@@ -28,7 +28,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from authsvc.core import passwords
-from bench import stored, terminal
+from bench import filling, terminal
 from devicehub.kinds import identifiers, topics
 from devicehub.kinds.registry import Kind, registry
 
@@ -199,8 +199,8 @@ def main() -> None:
             arguments.count, arguments.with_passwords, imported, lambda done: progress.advance(task, done)
         )
         if arguments.stored:
-            task = progress.add_task(f"{arguments.stored:,} readings and messages", total=stored.STEPS)
-            stored.fill(arguments.stored, arguments.count, lambda done: progress.advance(task, done))
+            task = progress.add_task(f"{arguments.stored:,} readings and messages", total=filling.STEPS)
+            filling.fill(arguments.stored, arguments.count, lambda done: progress.advance(task, done))
     made["seconds"] = round(time.monotonic() - began, 1)
     json.dump(made, sys.stdout)
 

@@ -1,7 +1,7 @@
-"""`script/bench faults`: what is lost, doubled or invented when a worker, a database, a broker or a network fails.
+"""`script/bench faults`: messages lost, stored twice or invented when a worker, database, broker or network fails.
 
 The scenarios are those of rig/faults.py, with longer and more outages than in the tests. Each has a broker and a
-database of its own, and a fleet that publishes 300 messages per second with QoS 1 all the while. At the end every
+database of its own, and a fleet that publishes 300 messages per second with QoS 1 meanwhile. At the end every
 message is looked up: lost = acknowledged by the broker - readings - quarantine.
 """
 
@@ -45,8 +45,8 @@ HEADINGS = {
     "seed": "seed",
 }
 CAPTION = (
-    "acked: by the broker; twice: rows too many of messages with a time; repeated: of those without, of which as many "
-    "as were handed over and not acknowledged may be; back s: until something is stored again, the longest"
+    "acked: by the broker; twice: extra rows of messages with a time; repeated: of those without, of which as many "
+    "as were handed over and not acknowledged may be; back s: the longest time until the worker stored again"
 )
 
 TITLE = "Faults"
@@ -73,18 +73,18 @@ Each fault is done again and again for {seconds} s; seed {seed}."""
 
 @dataclass
 class Results:
-    """What came out, and what could not be run at all."""
+    """The reports, and the scenarios without one."""
 
     reports: list[Report] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # what this machine cannot do
-    broken: list[str] = field(default_factory=list)  # a server ended that should not
+    left_out: list[str] = field(default_factory=list)  # scenarios that this machine cannot do
+    broken: list[str] = field(default_factory=list)  # scenarios in which a server ended unexpectedly
 
 
 def run(
     *, vendors: Sequence[str], seconds: int, only: Sequence[str], seed: int | None = None
 ) -> dict[str, Any]:
-    """The report. Raises MissingServer when a database is not installed."""
+    """Run the bench and return its report. Raise MissingServer if a database is not installed."""
     seed = random.randrange(10**6) if seed is None else seed
     wanted = [(v, scenario) for v in vendors for scenario in SCENARIOS if scenario.name in only]
     results = _results([(v, scenario) for v, scenario in wanted if v in scenario.databases], seconds, seed)
@@ -114,7 +114,7 @@ def _results(wanted: Sequence[tuple[str, Scenario]], seconds: int, seed: int) ->
                 made[vendor] = stack.enter_context(STORES[vendor](folder / vendor))
                 results.versions.append(made[vendor].version)
             place = folder / f"{vendor}-{scenario.name}"
-            advance = _shown(progress, task, vendor, scenario)
+            advance = _progress_of(progress, task, vendor, scenario)
             try:
                 report = scenarios.run(scenario, made[vendor], place, seed, seconds=seconds, advance=advance)
                 results.reports.append(report)
@@ -132,7 +132,9 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def _shown(progress: Progress, task: Any, vendor: str, scenario: Scenario) -> Callable[[scenarios.Rig], None]:
+def _progress_of(
+    progress: Progress, task: Any, vendor: str, scenario: Scenario
+) -> Callable[[scenarios.Rig], None]:
     def advance(current: scenarios.Rig) -> None:
         progress.update(task, description=f"{scenario.name}, {vendor}: {current.rounds} times")
 
@@ -145,7 +147,7 @@ def _row(report: Report) -> dict[str, Any]:
 
 
 def _targets(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """What must hold of all of them together."""
+    """Return the promises, each with the number of messages or complaints against it."""
     worst = {
         "nothing lost": sum(len(report.lost) for report in reports),
         "nothing stored that was not sent": sum(len(report.phantom) for report in reports),
@@ -160,6 +162,7 @@ def _targets(reports: Sequence[Report]) -> list[dict[str, Any]]:
 
 
 def show(report: dict[str, Any]) -> None:
+    """Print *report*."""
     console = terminal.screen()
     console.print(f"{', '.join(report['databases'])}; seed {report['seed']}", highlight=False)
     for database in dict.fromkeys(row["database"] for row in report["rows"]):

@@ -1,8 +1,7 @@
-"""The parsers of the authorization half under coverage-guided fuzzing: topic, body, hash.
+"""`script/bench fuzz`: coverage-guided fuzzing of the parsers of the authorization half: topic, body, hash.
 
-What must hold is in rig/oracles.py, which the tests of the suite ask too: bench may import tests, never the
-reverse, and the product neither. Each target runs in a process of its own, because libFuzzer ends the process
-it runs in; `python -m bench.fuzz TARGET ...` is that process.
+The promises are in rig/oracles.py, which the property tests use too. Each target runs in a process of its own,
+because libFuzzer ends the process in which it runs; `python -m bench.fuzz TARGET ...` is that process.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("topic", "body", "hash")
-INSTRUMENTED = ["authsvc", "jwt", "passlib"]  # whose branches guide the search
+INSTRUMENTED = ["authsvc", "jwt", "passlib"]  # their branches guide the search
 LIMITS = ["-timeout=10", "-rss_limit_mb=2048", "-max_len=4096"]
-WORDS = {  # what random bytes would take long to spell
+WORDS = {  # words that random bytes rarely form
     "topic": [
         "$share/",
         "$SYS",
@@ -83,38 +82,40 @@ WORDS = {  # what random bytes would take long to spell
 
 @dataclass
 class Outcome:
-    """What became of one target. *findings* are files with an input that broke a promise."""
+    """The result of one target. *findings* are files with an input that broke a promise."""
 
     target: str
     executions: int = 0
     per_second: int = 0
     coverage: int = 0
     findings: list[str] = field(default_factory=list)
-    failed: str = ""  # why it could not run
+    failed: str = ""  # the reason if it did not run
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `script/bench fuzz`."""
     parser.add_argument("target", nargs="?", choices=(*TARGETS, "all"), default="all")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--replay", metavar="FILE", type=Path, help="judge one input again, without atheris")
+    parser.add_argument("--seconds", type=int, default=60, help="seconds per target (default: 60)")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--replay", metavar="FILE", type=Path, help="check one input again, without atheris")
 
 
 def main(arguments: Namespace) -> int:
+    """Run what *arguments* say. Return 0 if no promise was broken, 1 for a finding, 2 if it cannot run."""
     if arguments.replay is not None:
         if arguments.target == "all":
-            print("--replay needs the target that the file is an input of", file=sys.stderr)
+            print("--replay needs a target: script/bench fuzz topic|body|hash --replay FILE", file=sys.stderr)
             return 2
         return replay(arguments.target, arguments.replay)
     if arguments.seconds < 1:
-        print("--seconds is 1 or more", file=sys.stderr)
+        print("--seconds must be 1 or more", file=sys.stderr)
         return 2
     targets = list(TARGETS) if arguments.target == "all" else [arguments.target]
     return run(targets=targets, seconds=arguments.seconds, as_json=arguments.json)
 
 
 def run(*, targets: list[str], seconds: int, as_json: bool) -> int:
-    """Fuzz and print; 0 when nothing was found, 1 for a finding, 2 when it cannot run."""
+    """Fuzz and print the results. Return 0 without findings, 1 for a finding, 2 if it cannot run."""
     if find_spec("atheris") is None:
         print(
             "script/bench fuzz needs atheris: .venv/bin/pip install -r requirements/fuzz.txt",
@@ -140,7 +141,7 @@ def run(*, targets: list[str], seconds: int, as_json: bool) -> int:
 
 
 def replay(target: str, file: Path) -> int:
-    """Judge one input again; 0 when the promise holds, 1 when not, 2 when the file cannot be read."""
+    """Judge one input again. Return 0 if the promise holds, 1 if not, 2 if the file cannot be read."""
     from rig import oracles
 
     try:
@@ -159,7 +160,7 @@ def replay(target: str, file: Path) -> int:
 
 
 def _fuzz(target: str, seconds: int, folder: Path) -> Outcome:
-    """Run *target* in a process of its own, and read what libFuzzer says about it."""
+    """Run *target* in a process of its own, and return the outcome from the log of libFuzzer."""
     corpus, found, log = folder / f"{target}-corpus", folder / f"{target}-found", folder / f"{target}.log"
     for each in (corpus, found):
         each.mkdir()
@@ -183,14 +184,14 @@ def _fuzz(target: str, seconds: int, folder: Path) -> Outcome:
 
 
 def _quoted(word: str) -> str:
-    """A word as libFuzzer's dictionaries spell it."""
+    """Return *word* as a dictionary of libFuzzer spells it."""
     return "".join(
         chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02X}" for byte in word.encode()
     )
 
 
 def _follow(process: subprocess.Popen[bytes], target: str, seconds: int, log: Path) -> None:
-    """Wait for the end, with progress where somebody looks."""
+    """Wait for the end, with a progress bar on a terminal."""
     console = Console(stderr=True)
     began = time.monotonic()
     with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -203,7 +204,7 @@ def _follow(process: subprocess.Popen[bytes], target: str, seconds: int, log: Pa
 
 
 def _read(target: str, log: str) -> Outcome:
-    """The figures in libFuzzer's lines, such as `#4096 pulse cov: 812 ft: 2931 corp: 190/23Kb exec/s: 1365`."""
+    """Return the figures in lines such as `#4096 pulse cov: 812 ft: 2931 corp: 190/23Kb exec/s: 1365`."""
     executions = [int(number) for number in re.findall(r"^#(\d+)\t", log, re.MULTILINE)]
     coverage = re.findall(r"cov: (\d+)", log)
     done = re.search(r"^Done (\d+) runs in (\d+) second", log, re.MULTILINE)
@@ -229,7 +230,7 @@ def _show(outcomes: list[Outcome]) -> None:
 
 
 def _target(name: str, corpus: Path, options: list[str]) -> None:
-    """Be the process of one target: import with instruments, write the seeds, hand over to libFuzzer."""
+    """Fuzz one target in this process: import with instruments, write the seeds, start libFuzzer."""
     import atheris
 
     with atheris.instrument_imports(include=INSTRUMENTED):

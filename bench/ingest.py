@@ -1,9 +1,9 @@
 """`script/bench ingest`: messages through a broker into the database, beside a subscriber that only acknowledges.
 
-One mosquitto for all, MQTT 5, QoS 1, the same publishers and receive maximum. All workers run at once, each has
-topics of its own, and one of them is published to at a time. A round is over when everything that was sent is
-stored, and then all of it is looked up: what counts is a message in the table, not an acknowledgement.
-With --fleet or --stored each kind of database comes in two sizes, whose rounds are compared one by one.
+All use one Mosquitto, MQTT 5, QoS 1, the same publishers and the same receive maximum. All workers run at once, each
+with its own topics, and the fleet publishes to one of them at a time. A round ends when all messages are stored; then
+each is looked up, because a message counts when it is in the table, not when it is acknowledged.
+With --fleet or --stored there is a small and a large database of each kind, whose rounds are compared one by one.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from bench.terminal import format_value, show_targets
 from rig import servers
 from rig.serving import CannotMeasure
 
-CONNECTIONS = 8  # that the fleet publishes over
-WARM_UP = 2_000  # messages at least, and one of each device: its pages are then in memory, and it is online
+CONNECTIONS = 8  # of the fleet to the broker
+WARM_UP = 2_000  # messages at least, and one of each device, so that its pages are in memory and it is online
 TARGETS = {"postgresql": 0.50, "sqlite": 0.40}
 GROWTH = 1.3  # times slower in the large database, at most
 LARGE = "large"
-BYTES = {"stored": 1_000, "devices": 1_500, "log": 8_000_000_000}  # on disk, while a large database is filled
-# PostgreSQL as who keeps a million devices would set it, for the small database as well; else as it comes.
+# On disk during the filling of a large database.
+BYTES = {"stored": 1_000, "devices": 1_500, "log": 8_000_000_000}
+# The settings of PostgreSQL for a million devices, also for the small database beside a large one.
 SERVER = ("shared_buffers=2GB", "max_wal_size=8GB", "checkpoint_timeout=15min")
-# The broker must keep what a slow worker has not taken yet: by default it drops what is beyond 1,000 messages.
+# The queue of a slow worker must keep all messages: by default the broker drops those beyond 1,000.
 MOSQUITTO = "max_queued_messages 0\n"
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -83,7 +84,7 @@ FILLED = {
 
 @dataclass
 class Round:
-    """What became of the messages of one round, how fast, and for how much CPU time of the process."""
+    """The fate of the messages of one round, its seconds, and the CPU time of the process."""
 
     sent: int
     stored: int
@@ -94,6 +95,7 @@ class Round:
 
     @property
     def rate(self) -> float:
+        """Messages per second."""
         return self.sent / self.seconds
 
 
@@ -109,7 +111,7 @@ def run(
     fleet: int | None = None,
     stored: int | None = None,
 ) -> dict[str, Any]:
-    """The report; *counts* are the devices that publish. Raises CannotMeasure."""
+    """Run the bench and return its report; *counts* are the devices that publish. Raise CannotMeasure."""
     sizes = _sizes(max(counts), fleet, stored)
     settings = SERVER if len(sizes) > 1 and "postgresql" in vendors else ()
     with tempfile.TemporaryDirectory(prefix="devicehub-bench-") as name, ExitStack() as stack:
@@ -140,7 +142,7 @@ def run(
 
 
 def _measured(results: Results, peaks: dict[str, float]) -> dict[str, Any]:
-    """What a report says of the rounds."""
+    """Return the part of a report about the rounds."""
     rows = _rows(results, peaks)
     targets = _targets(rows)
     return {
@@ -155,7 +157,7 @@ def _measured(results: Results, peaks: dict[str, float]) -> dict[str, Any]:
 
 
 def _sizes(count: int, fleet: int | None, stored: int | None) -> list[Size]:
-    """Those that each kind of database comes in."""
+    """Return the sizes of the databases of each kind. Raise CannotMeasure."""
     if fleet is None and stored is None:
         return [Size("", count)]
     if fleet is not None and fleet < count:
@@ -198,8 +200,8 @@ def _round(subject: Subject, topics: list[str], port: int, messages: int) -> Rou
 
 
 def _published(port: int, topics: list[str], begin: float, count: int) -> float:
-    """Publish from a process of its own, which begins at the time returned; it may end before its messages are."""
-    failed = "Not everything was published"
+    """Publish from a process of its own, and return the time of its first message."""
+    failed = "not all messages were published"
     report = apart.call(
         "bench.publisher",
         failed,
@@ -213,13 +215,13 @@ def _published(port: int, topics: list[str], begin: float, count: int) -> float:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of CPU time that a process used so far, all threads and the kernel's work for it. Linux only."""
+    """Return the CPU seconds of a process so far, of all threads and of the kernel for it. Linux only."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def _peak(pid: int) -> float:
-    """The most memory a process had resident, in MiB. Linux only."""
+    """Return the peak of the resident memory of a process in MiB. Linux only."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) / 1024, 1)
@@ -250,7 +252,7 @@ def _rate(measured: list[Round]) -> float:
 
 
 def _growth(results: Results, name: str, count: int) -> float | None:
-    """How many times slower than in the small database: the median of the rounds, each beside its neighbour."""
+    """Return the median over the rounds of how many times slower the large database is than the small one."""
     small, _, size = name.partition(", ")
     if not size:
         return None
@@ -275,6 +277,7 @@ def _targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(report: dict[str, Any]) -> None:
+    """Print *report*."""
     console = terminal.screen()
     console.print(f"{report['client']}; {', '.join(report['databases'])}", highlight=False)
     for made in report["filled"]:

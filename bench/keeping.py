@@ -1,8 +1,8 @@
-"""`script/bench keeping`: what it costs to keep a year of readings, to show it, and to take it away.
+"""`script/bench keeping`: the cost of keeping a year of readings, of showing it, and of deleting it.
 
-In one database after the other: a year of readings of ten weather stations is rolled up, charted from the rows
-and from the rollups, pruned by a month in batches and, on PostgreSQL, by dropping a partition, and one station is
-erased. While rows go, a writer stores 20 readings every 20 ms as ingest does; its longest wait is the stall.
+In each database a year of readings of ten weather stations is rolled up, charted from the rows and from the rollups,
+pruned by a month in batches and, on PostgreSQL, by dropping a partition, and one station is erased.
+While rows are deleted, a writer stores 20 readings every 20 ms like ingest; its longest wait is the stall.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RATIOS = {"database": "database", "ratio": "slow way / fast way", "times": "time
 
 
 def run(*, vendors: Sequence[str], rows: int) -> dict[str, Any]:
-    """The report. Raises CannotMeasure."""
+    """Run the bench and return its report. Raise CannotMeasure."""
     measured: list[dict[str, Any]] = []
     versions = []
     for vendor in vendors:
@@ -62,10 +62,12 @@ def run(*, vendors: Sequence[str], rows: int) -> dict[str, Any]:
 
 
 def _steps(vendor: str, environment: dict[str, str], rows: int) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "bench.kept", str(rows)]
+    command = [sys.executable, "-m", "bench.keeping_process", str(rows)]
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise CannotMeasure(f"bench.kept ended with {done.returncode} on {vendor}\n{done.stdout}".rstrip())
+        raise CannotMeasure(
+            f"bench.keeping_process ended with {done.returncode} on {vendor}\n{done.stdout}".rstrip()
+        )
     return [{"database": vendor, **step} for step in json.loads(done.stdout)]
 
 
@@ -74,7 +76,7 @@ def _seconds(vendor: str, measured: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _ratios(vendor: str, measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What is compared, and how many times faster the second is."""
+    """Return each pair of steps with the factor by which the second one is faster."""
     seconds = _seconds(vendor, measured)
     pairs = {
         "chart of a year: rows / rollups": ("chart of a year, rows", "chart of a year, rollups"),
@@ -92,7 +94,7 @@ def _targets(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
     chart = max(step["seconds"] for step in measured if step["step"] == "chart of a year, rollups") * 1000
     return [
         {
-            "target": f"no writer waits longer than {STALL_MS} ms while rows go",
+            "target": f"no writer waits longer than {STALL_MS} ms while rows are deleted",
             "worst": stall,
             "met": stall <= STALL_MS,
         },
@@ -105,6 +107,7 @@ def _targets(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def show(report: dict[str, Any]) -> None:
+    """Print *report*."""
     console = terminal.screen()
     console.print(", ".join(report["databases"]), highlight=False)
     table = Table(title=f"A year of {report['rows']:,} readings", box=None, padding=(0, 1, 0, 0))

@@ -1,8 +1,8 @@
-"""A fleet that publishes: `python -m bench.publisher` sends what standard input says, as fast as the broker takes it.
+"""A fleet that publishes: `python -m bench.publisher` sends as fast as the broker acknowledges.
 
-It speaks MQTT 3.1.1 by hand and has every packet ready before the first one leaves, because a client library
-would cost more than what is measured. Each connection has so many messages on their way to the broker, and sends
-the next one when the broker has acknowledged one, as a gateway in front of many devices does.
+It speaks MQTT 3.1.1 by hand and builds all packets before it sends the first one, because a client library would
+cost more than the measured worker. Each connection has a fixed number of unacknowledged messages, and sends the next
+one after an acknowledgement, like a gateway in front of many devices.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CONNECT = (
 PUBACK_LENGTH = 4
 PUBLISH_QOS_1 = 0x32
 PACKET_IDS = 65_535
-UNACKNOWLEDGED = 50  # messages on their way to the broker, for each connection
+UNACKNOWLEDGED = 50  # messages per connection at most
 TIMEOUT_SECONDS = 120
 
 
 def payloads(begin: float, count: int) -> list[bytes]:
-    """*count* readings of weather stations, measured one after the other from *begin* on (Unix seconds).
+    """Return *count* readings of weather stations, measured one after the other from *begin* on (Unix seconds).
 
-    The same for the same arguments, and no two alike: each carries its time.
+    Equal arguments give equal payloads, and no two payloads are equal, because each has its time.
     """
     draw, first = random.Random(begin), datetime.fromtimestamp(begin, UTC)
     return [
@@ -48,7 +48,7 @@ def payloads(begin: float, count: int) -> list[bytes]:
 
 
 def packet(topic: bytes, payload: bytes, packet_id: int) -> bytes:
-    """A PUBLISH with QoS 1 (MQTT 3.1.1, 3.3)."""
+    """Return a PUBLISH with QoS 1 (MQTT 3.1.1, 3.3)."""
     body = len(topic).to_bytes(2) + topic + packet_id.to_bytes(2) + payload
     length, remaining = bytearray(), len(body)
     while remaining > 127:
@@ -58,7 +58,7 @@ def packet(topic: bytes, payload: bytes, packet_id: int) -> bytes:
 
 
 class Gateway(asyncio.Protocol):
-    """One connection, and what is left to publish on it."""
+    """One connection with its packets."""
 
     transport: asyncio.Transport
 
@@ -79,8 +79,8 @@ class Gateway(asyncio.Protocol):
                 self.fail(f"the broker answered a CONNECT with {data!r}")
                 return
             self.accepted.set_result(None)
-            return  # nobody publishes before all are accepted: then the clock starts
-        self._bytes += len(data)  # nothing but PUBACKs comes to who subscribed to nothing
+            return  # publishing starts, and with it the clock, when all connections are accepted
+        self._bytes += len(data)  # only PUBACKs come on a connection without a subscription
         self._acknowledged = self._bytes // PUBACK_LENGTH
         if self._acknowledged == len(self._packets):
             if not self.done.done():
@@ -89,6 +89,7 @@ class Gateway(asyncio.Protocol):
         self.publish()
 
     def publish(self) -> None:
+        """Send packets until UNACKNOWLEDGED of them are on their way."""
         until = min(self._acknowledged + UNACKNOWLEDGED, len(self._packets))
         if until > self._sent:
             self.transport.write(b"".join(self._packets[self._sent : until]))
@@ -98,6 +99,7 @@ class Gateway(asyncio.Protocol):
         self.fail(f"a connection was closed: {exc or 'by the broker'}")
 
     def fail(self, why: str) -> None:
+        """End the connection with ConnectionError."""
         for future in (self.accepted, self.done):
             if not future.done():
                 future.set_exception(ConnectionError(why))
@@ -106,7 +108,7 @@ class Gateway(asyncio.Protocol):
 async def publish(
     port: int, connections: int, topics: Sequence[str], begin: float, count: int
 ) -> dict[str, float]:
-    """Publish *count* messages in turn for all *topics*; when the first one left and the last one was taken."""
+    """Publish *count* messages on *topics* in turn; return the times of the first and of the last acknowledged one."""
     encoded = [topic.encode() for topic in topics]
     packets: list[list[bytes]] = [[] for _ in range(connections)]
     for number, payload in enumerate(payloads(begin, count)):

@@ -1,4 +1,4 @@
-"""Questions of a broker as the bytes that go over the wire, in the words of each dialect; scripts of wrk."""
+"""Questions of a broker as bytes, in each dialect, and scripts of wrk."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ end
 
 
 def login(token: str, device: Device) -> str:
+    """Return the login of *device* in go-auth."""
     return _go_auth("user", token, device, password=device.password)
 
 
 def acl(token: str, device: Device) -> str:
-    """May it publish on its own topic?"""
+    """Return the question whether *device* may publish to its topic, in go-auth."""
     return _go_auth("acl", token, device, acc=PUBLISH, topic=device.topic)
 
 
 def of_dialect(name: str) -> dict[str, Callable[[str, Device], str]]:
-    """Return the login and the right to publish as a broker of that dialect asks, by the name of the question.
+    """Return functions for the login and for the right to publish in dialect *name*, by the name of the question.
 
     The bytes are those of the configuration that create_broker prints.
     """
     if name == "go-auth":
         return {"login": login, "acl": acl}
     found = {"login": _OTHERS[name][0], "acl": _OTHERS[name][1]}
-    return {f"{name} {question}": asked for question, asked in found.items()}
+    return {f"{name} {question}": make for question, make in found.items()}
 
 
 def _go_auth(question: str, token: str, device: Device, **fields: object) -> str:
@@ -75,8 +76,8 @@ def _rabbitmq(device: Device) -> dict[str, str]:
 
 def _topic_of_rabbitmq(device: Device) -> dict[str, str]:
     key = device.topic.replace("/", ".")
-    asked = {"resource": "topic", "name": "amq.topic", "permission": "write", "routing_key": key}
-    return {**_rabbitmq(device), **asked}
+    about = {"resource": "topic", "name": "amq.topic", "permission": "write", "routing_key": key}
+    return {**_rabbitmq(device), **about}
 
 
 def _bearer(token: str) -> str:
@@ -156,11 +157,11 @@ DIALECTS = ("go-auth", *_OTHERS)
 
 
 def in_turn(requests: list[str]) -> str:
-    """A script that sends *requests* over and over. All text is there before wrk starts its clock."""
+    """Return a script that sends *requests* in turn. All text exists before wrk starts its clock."""
     return IN_TURN.format(requests=", ".join(map(json.dumps, requests)))
 
 
 def at_random(request: str, device_id: str, template: str, count: int, seed: int) -> str:
-    """A script that sends *request* for devices 1 to *count* at random, by *template*, in place of *device_id*."""
+    """Return a script that sends *request* with a random id, *template* of 1 to *count*, in place of *device_id*."""
     parts = ", ".join(map(json.dumps, request.split(device_id)))
     return AT_RANDOM.format(parts=parts, seed=seed, template=template, count=count)

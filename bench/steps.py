@@ -26,10 +26,10 @@ from devicehub.kinds.registry import Kind, registry
 from devicehub.retention import division, partitions, pruning
 
 YEAR = 365 * 86_400
-EVERY, AT_ONCE = 0.02, 20  # seconds between two transactions of the writer, and their rows
+EVERY, AT_ONCE = 0.02, 20  # seconds between two transactions of the writer, and rows of each
 ALONE = 3.0
 SLUG = "weatherstation"
-# Only while it is filled: what is measured afterwards is as durable as in production.
+# Only during the filling: the steps are as durable as in production.
 FAST = {"sqlite": "PRAGMA synchronous = OFF", "postgresql": "SET synchronous_commit = off"}
 DURABLE = {"sqlite": "PRAGMA synchronous = FULL", "postgresql": "SET synchronous_commit = on"}
 NUMBERS = {
@@ -46,7 +46,7 @@ CHUNK = 500_000
 
 
 class Writer(threading.Thread):
-    """Stores readings as ingest does, a transaction at a time, and notes how long each took."""
+    """Stores readings like ingest, one transaction after the other, and records the time of each."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__(daemon=True)
@@ -55,6 +55,7 @@ class Writer(threading.Thread):
         self.milliseconds: list[float] = []
 
     def run(self) -> None:
+        """Store readings until stop()."""
         pks = list(self._kind.device_model.objects.order_by("pk").values_list("pk", flat=True))[-2:]
         while not self._done.wait(EVERY):
             began = time.perf_counter()
@@ -68,13 +69,14 @@ class Writer(threading.Thread):
         connections.close_all()
 
     def stop(self) -> None:
+        """Stop the writer, and wait for its last transaction."""
         self._done.set()
         self.join()
 
 
 @contextmanager
 def writing(kind: Kind) -> Iterator[list[float]]:
-    """A writer at work; the milliseconds of its transactions are there when it is over."""
+    """Run a writer; yield the milliseconds of its transactions, complete when the block has ended."""
     writer = Writer(kind)
     writer.start()
     try:
@@ -84,7 +86,7 @@ def writing(kind: Kind) -> Iterator[list[float]]:
 
 
 def fill(kind: Kind, rows: int, since: datetime | None = None, seconds: float = YEAR) -> None:
-    """Store *rows* readings of all devices in turn, evenly over a time, by default the last year, in its order."""
+    """Store *rows* readings of all devices in turn, evenly over *seconds* from *since* on (default: the last year)."""
     pks = list(kind.device_model.objects.order_by("pk").values_list("pk", flat=True))
     numbers, moment = NUMBERS[connection.vendor]
     since = since or timezone.now() - timedelta(seconds=seconds)
@@ -105,13 +107,14 @@ def fill(kind: Kind, rows: int, since: datetime | None = None, seconds: float = 
 
 
 def timed(action: Callable[[], Any]) -> float:
+    """Run *action*, and return its seconds."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
 
 
 def charted(kind: Kind, *, from_rows: bool) -> float:
-    """Seconds to load the chart of a year, the median of three."""
+    """Return the seconds to load the chart of a year, the median of three."""
 
     def load() -> None:
         plotted = parse({"reading": f"{SLUG}.temperature"}).plotted
@@ -123,7 +126,7 @@ def charted(kind: Kind, *, from_rows: bool) -> float:
 
 
 def measure(kind: Kind, rows: int) -> Iterator[dict[str, Any]]:
-    """Every step, as it is done."""
+    """Run the steps, and yield a report of each."""
 
     def roll_up() -> None:
         while rollups.roll_up(1_000_000):
@@ -138,7 +141,7 @@ def measure(kind: Kind, rows: int) -> Iterator[dict[str, Any]]:
     with writing(kind) as milliseconds:
         time.sleep(ALONE)
     yield {"step": "the writer alone", "seconds": ALONE, "stall_ms": round(max(milliseconds))}
-    roll_up()  # what the writer stored is no part of what follows
+    roll_up()  # so that the rows of the writer do not count in the next step
     with writing(kind) as milliseconds:
         began = time.perf_counter()
         gone = prune(335)[0].deleted
@@ -187,6 +190,7 @@ def dropped(kind: Kind, rows: int) -> dict[str, Any]:
 
 
 def main(rows: int) -> None:
+    """Fill the database, run the steps, and print their reports as JSON."""
     kind = registry.get(SLUG)
     assert kind is not None
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Who `script/bench ingest` publishes to: ingest workers with their databases, and a subscriber beside them."""
+"""The subjects of `script/bench ingest`: ingest workers with their databases, and a bare subscriber."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any, Protocol
 
 import psycopg
 
-from bench.stored import MESSAGES, READINGS
+from bench.filling import MESSAGES, READINGS
 from rig import servers
 from rig.serving import ROOT, CannotMeasure, Hub, databases, hub
 
 BARE = "bare"
 QUARANTINE = "devicehub_quarantine"
 PROBE_SECONDS = 0.02
-SILENCE_SECONDS = 30  # without a further message stored, after which the rest is called lost
+SILENCE_SECONDS = 30  # without a newly stored message; then the rest counts as lost
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a database holds before it is measured; each of the *stored* readings has its message."""
+    """The contents of a database before the first round; each of the *stored* readings has its message."""
 
     name: str
     devices: int
@@ -35,20 +35,20 @@ class Size:
 
 
 class Subject(Protocol):
-    """Who is published to: a process, its topics, and how to see what it has done."""
+    """A process that receives messages, its topics, and its results."""
 
     name: str
     pid: int
     topics: list[str]
 
     def expect(self, count: int) -> None:
-        """So many messages will come."""
+        """Prepare for *count* messages."""
 
     def finished(self) -> float:
-        """Wait until it is done with them; when that was."""
+        """Wait until all of them are done, and return the time of the last one."""
 
     def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
-        """How many of them it has, how many it has not, and how many rows are too many."""
+        """Return the numbers of stored and of lost *payloads*, and of extra rows. Raise CannotMeasure."""
 
 
 class Bare:
@@ -60,7 +60,7 @@ class Bare:
         self.pid, self.topics = process.pid, topics
         self._process = process
         self._count = 0
-        self._read()  # it is subscribed
+        self._read()  # the first line says that it is subscribed
 
     def expect(self, count: int) -> None:
         assert self._process.stdin is not None
@@ -78,7 +78,7 @@ class Bare:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise CannotMeasure("the bare subscriber ended")
+            raise CannotMeasure("the bare subscriber ended unexpectedly")
         return line
 
 
@@ -98,7 +98,7 @@ class Worker:
         self._count = count
 
     def finished(self) -> float:
-        """The newest key is looked up, which costs the database next to nothing; the rows are counted later."""
+        """Poll the newest key, which costs the database next to nothing; the rows are counted later."""
         newest, heard = self._before[MESSAGES], time.time()
         while newest < self._before[MESSAGES] + self._count:
             if time.time() > heard + SILENCE_SECONDS:
@@ -123,7 +123,7 @@ class Worker:
         return stored, len(sent) - stored, len(found) - stored
 
     def filled(self) -> dict[str, Any]:
-        """What its database held when it was made, how long that took, and how large it is."""
+        """Return the initial contents of its database, the seconds of the filling, and its size."""
         size = {
             "sqlite": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
             "postgresql": "SELECT pg_database_size(current_database())",
@@ -139,12 +139,13 @@ class Worker:
     def _newest(self, table: str) -> int:
         return self._query(f"SELECT max(id) FROM {table}")[0][0] or 0
 
-    def _new(self, what: str, table: str) -> str:
-        return f"SELECT {what} FROM {table} WHERE id > {self._before[table]}"
+    def _new(self, columns: str, table: str) -> str:
+        return f"SELECT {columns} FROM {table} WHERE id > {self._before[table]}"
 
 
 @contextmanager
 def bare(port: int, topics: list[str]) -> Iterator[Bare]:
+    """Run the bare subscriber, subscribed to *topics* below a level of its own."""
     command = [sys.executable, "-m", "bench.subscriber", str(port), f"$share/{BARE}/{BARE}/#"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -160,7 +161,7 @@ def bare(port: int, topics: list[str]) -> Iterator[Bare]:
 def worker(
     vendor: str, size: Size, count: int, port: int, folder: Path, settings: Sequence[str] = ()
 ) -> Iterator[Worker]:
-    """A worker that is subscribed, for *count* devices. Its topics begin with a name of its own, as its client id.
+    """Run a worker that is subscribed, for *count* devices. Its topics and its client id begin with its name.
 
     *settings* are those of PostgreSQL.
     """
@@ -191,7 +192,7 @@ def worker(
 
 @contextmanager
 def queries(vendor: str, url: str) -> Iterator[Callable[[str], list[Any]]]:
-    """A function that asks the database, over a connection of its own that keeps no transaction open."""
+    """Yield a function that queries the database, over a connection of its own without an open transaction."""
     if vendor == "sqlite":
         file = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
         try:

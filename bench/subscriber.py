@@ -1,7 +1,7 @@
 """The reference of `script/bench ingest`: a paho subscriber that acknowledges every message and does nothing else.
 
-`python -m bench.subscriber PORT TOPIC_FILTER` acknowledges by hand, as an ingest worker must, with the same
-receive maximum. For every COUNT on standard input it prints when it had acknowledged so many more.
+`python -m bench.subscriber PORT TOPIC_FILTER` acknowledges by hand, like an ingest worker, with the same receive
+maximum. For each COUNT on standard input it prints the time when it had acknowledged COUNT more messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from devicehub.mqtt import RECEIVE_MAXIMUM
 
 
 class Subscriber:
-    """Counts what it acknowledged; *reached* gets the time when the count wanted is there."""
+    """Counts acknowledged messages; *reached* gets the time when the wanted count is reached."""
 
     def __init__(self, port: int, topic_filter: str) -> None:
         self._topic_filter = topic_filter
@@ -40,6 +40,7 @@ class Subscriber:
         client.subscribe(self._topic_filter, 1)
 
     def want(self, count: int) -> None:
+        """Put the time into *reached* after *count* more messages."""
         self._wanted += count
 
     def _on_message(self, client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:
@@ -50,8 +51,9 @@ class Subscriber:
 
 
 def main() -> None:
+    """Run the subscriber until standard input ends."""
     subscriber = Subscriber(int(sys.argv[1]), sys.argv[2])
-    # The network loop has the main thread for itself: nobody else wakes it, and its acks are its own.
+    # The network loop has the main thread for itself, so that no other thread wakes it.
     threading.Thread(target=_answer, args=(subscriber,), daemon=True).start()
     subscriber.client.loop_forever()
 

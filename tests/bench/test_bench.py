@@ -268,10 +268,10 @@ def test_ingest_tells_lost_from_stored_twice():
         outcome([("of somebody else",)])
 
 
-def test_a_storm_asks_again_where_the_server_is_busy_and_counts_it(monkeypatch):
-    monkeypatch.setattr(load, "AGAIN_SECONDS", 0.01)
+def test_a_storm_sends_again_to_a_busy_server_and_counts_it(monkeypatch):
+    monkeypatch.setattr(load, "RETRY_SECONDS", 0.01)
 
-    [report] = asked([(503, "{}"), (200, '{"ok":true,"error":""}')] * 3, questions=3)
+    [report] = report_of([(503, "{}"), (200, '{"ok":true,"error":""}')] * 3, questions=3)
 
     assert (report["questions"], report["refused"]) == (3, 3)
 
@@ -279,11 +279,11 @@ def test_a_storm_asks_again_where_the_server_is_busy_and_counts_it(monkeypatch):
 @pytest.mark.parametrize("reply", [(403, '{"ok":false}'), (200, '{"ok":false}'), (500, "")])
 def test_a_storm_takes_no_refusal_for_an_answer(reply):
     with pytest.raises(ConnectionError, match=f"answered with {reply[0]}"):
-        asked([reply], questions=1)
+        report_of([reply], questions=1)
 
 
-def asked(replies: list[tuple[int, str]], questions: int) -> list[dict[str, Any]]:
-    """What load.ask_all() reports of a server that answers so, one reply after the other."""
+def report_of(replies: list[tuple[int, str]], questions: int) -> list[dict[str, Any]]:
+    """Return the report of load.send_all() about a server that sends *replies*, one after the other."""
     remaining = iter(replies)
     served = []
 
@@ -299,7 +299,7 @@ def asked(replies: list[tuple[int, str]], questions: int) -> list[dict[str, Any]
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             try:
-                return await load.ask_all(port, 2, [[f"question {number}\n" for number in range(questions)]])
+                return await load.send_all(port, 2, [[f"question {number}\n" for number in range(questions)]])
             finally:
                 await asyncio.gather(*served)
 
@@ -351,7 +351,7 @@ def test_figures_of_wrk_are_read_in_any_unit():
     printed = "  50%  105.00us\n  75%    0.90ms\n  99%    1.20s\nRequests/sec:  8431.7"
 
     assert auth.read(printed) == auth.Measured(median=105, p99=1_200_000, rate=8431.7)
-    with pytest.raises(CannotMeasure, match="something else"):
+    with pytest.raises(CannotMeasure, match="unexpected form"):
         auth.read("no figures")
 
 

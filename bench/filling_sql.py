@@ -1,6 +1,6 @@
-"""The SQL of bench/stored.py: the rows *first* to *last* of a table. Row n of both tables is one measurement.
+"""The SQL of bench/filling.py: the rows *first* to *last* of a table. Row n of both tables is one measurement.
 
-A device is drawn by multiplying with a prime, so that neighbours in time are no neighbours in the fleet.
+The device follows from the number times a prime, so that neighbours in time are not neighbours in the fleet.
 """
 
 _SQLITE = """

@@ -1,8 +1,8 @@
-"""A year of readings and their messages, made in the database: what a fleet has stored when a bench begins.
+"""Fills a database with the readings and messages of a year before a bench begins.
 
-Row for row they are what ingest would have stored: in order of time, of all devices in turn, each message with a
-payload and a digest of its own. Indexes are dropped, and made again from their own definitions at the end. The readings
-count as rolled up, as they would be after a year; their rollups are left out.
+The rows equal those of ingest: in order of time, of all devices in turn, each message with its own payload and
+digest. Indexes are dropped before, and created from their definitions after. The readings count as rolled up, as
+after a year; their rollups are left out.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from django.apps import apps
 from django.db import connection
 
-from bench.statements import POSTGRESQL, SQLITE
+from bench.filling_sql import POSTGRESQL, SQLITE
 
 READINGS, MESSAGES = "fleet_weatherstationreading", "fleet_weatherstationmessage"
 YEAR = 365 * 24 * 3600.0
-PARTS = 100  # of each table, for the progress
-STEPS = 2 * PARTS + 40  # and about as much time for what comes after the rows
-CACHE_KIB = 2_000_000  # for SQLite, whose unique index cannot be dropped: it has to stay in memory
+PARTS = 100  # statements per table, for the progress bar
+STEPS = 2 * PARTS + 40  # the last 40 for indexes and statistics
+CACHE_KIB = 2_000_000  # SQLite cannot drop its unique index, so that must stay in memory
 
 Advance = Callable[[int], Any]
 
@@ -45,7 +45,7 @@ def _fill_sqlite(count: int, fleet: int, advance: Advance) -> None:
         cursor.execute("PRAGMA analysis_limit = 1000")
         cursor.execute("ANALYZE")
         cursor.execute("PRAGMA journal_mode = WAL")
-    connection.close()  # and with it every setting that was for the filling alone
+    connection.close()  # which resets the settings of the filling
     _flush(file)
     advance(20)
 
@@ -63,6 +63,7 @@ def _insert(cursor: Any, statements: dict[str, str], count: int, fleet: int, adv
 
 @contextmanager
 def _without_indexes_on_sqlite(cursor: Any) -> Iterator[None]:
+    """Drop the indexes of both tables, and restore them at the end."""
     cursor.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN (%s, %s)",
         [READINGS, MESSAGES],
@@ -76,7 +77,7 @@ def _without_indexes_on_sqlite(cursor: Any) -> Iterator[None]:
 
 
 def _flush(file: str) -> None:
-    """To the disk with what the kernel holds, or it would be written while somebody measures."""
+    """Write the pages of *file* to the disk, so that the kernel does not write them during a measurement."""
     descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -93,7 +94,7 @@ def _fill_postgresql(count: int, fleet: int, advance: Advance) -> None:
         advance(20)
         for table in (READINGS, MESSAGES):
             cursor.execute(f"VACUUM (ANALYZE) {table}")
-        # To drop a database ends with a checkpoint, which only few roles may ask for.
+        # DROP DATABASE runs a checkpoint, for which CHECKPOINT needs more rights.
         cursor.execute("CREATE DATABASE checkpoint")
         cursor.execute("DROP DATABASE checkpoint")
     connection.close()
@@ -102,7 +103,7 @@ def _fill_postgresql(count: int, fleet: int, advance: Advance) -> None:
 
 @contextmanager
 def _without_indexes_on_postgresql(cursor: Any) -> Iterator[None]:
-    """Without foreign keys as well, which would be checked row by row; the primary keys stay."""
+    """Drop indexes and foreign keys, which would be checked row by row, and restore them; primary keys stay."""
     tables = [[READINGS, MESSAGES]]
     cursor.execute(
         "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
