@@ -75,7 +75,7 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
         The method of Django would load every row of the devices.
         """
         devices = list(objs)
-        going = "" if _few_by_few(devices) else GOES_LATER
+        going = "" if _have_few_rows(devices) else GOES_LATER
         shown = [f"{device}: {_rows_in_words(device)}{going}" for device in devices[:SHOWN_DEVICES]]
         if len(devices) > SHOWN_DEVICES:
             shown.append(f"{len(devices) - SHOWN_DEVICES:,} more{going}")
@@ -97,7 +97,7 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
         self._delete(request, list(queryset))
 
     def _delete(self, request: HttpRequest, devices: list[Any]) -> None:
-        if _few_by_few(devices):
+        if _have_few_rows(devices):
             with transaction.atomic():
                 for device in devices:
                     device.delete()
@@ -108,7 +108,7 @@ class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
         self.message_user(request, f"{which} {verb} disabled and being removed.", messages.WARNING)
 
 
-def _few_by_few(devices: list[Any]) -> bool:
+def _have_few_rows(devices: list[Any]) -> bool:
     """Return whether *devices* together have few enough rows for deletion in a web request."""
     left = requests.FEW
     for device in devices:

@@ -19,9 +19,8 @@ from devicehub.messages.json_limits import fault_as_json
 from devicehub.models import OPEN_STATES, BaseDevice, DeviceCommand
 
 LONGEST = timedelta(days=366)  # A deadline is within this time.
-LARGEST = (
-    256 << 10
-)  # bytes of a payload; brokers and devices close the connection on a packet that is too large
+# Bytes of a payload: brokers and devices close the connection on a packet that is too large.
+LARGEST = 256 << 10
 HEAD_START = timedelta(seconds=2)  # The process that queued a command has this long before others send it.
 
 

@@ -1,6 +1,6 @@
-"""The points of the chart: one reading of the devices heard last, and what is new of it.
+"""The points of the chart: one reading of the devices heard last, and its new points.
 
-Short ranges come raw or in buckets of the rows, long ones from the rollups.
+Short ranges are given as raw values or in buckets of the rows, long ones from the rollups.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from devicehub.history.series import Point, Resolution
 from devicehub.kinds.registry import Kind
 
 MAX_SERIES = 8
-EARLY = timedelta(minutes=5)  # how far ahead of ours ingest lets a device's clock be
-LATE_BUCKETS = 30  # a late point further back than this shows with the next loading
-MAX_NEWS = 5_000  # rows of one look
-OVERLAP = 3  # looks: PostgreSQL gives out ids before the commit, so a lower one can show up later
+EARLY = timedelta(minutes=5)  # Ingest accepts times that are this far ahead of our clock.
+LATE_BUCKETS = 30  # A late point further back than this appears when the page is loaded again.
+MAX_NEWS = 5_000  # One look returns at most this many rows.
+OVERLAP = 3  # Looks that overlap: PostgreSQL assigns ids before the commit, so a lower id can appear later.
 
 Series = dict[str, Any]
 
@@ -40,7 +40,10 @@ class Tail:
         return int(self._rows.aggregate(newest=Max("pk"))["newest"] or 0)
 
     def look(self, of: Collection[int] | None, *names: str) -> list[Any]:
-        """Tuples of pk, device, timestamp and *names*, oldest first; *of* are the devices, None is all."""
+        """Return new rows as tuples of pk, device, timestamp and *names*, oldest first.
+
+        Only rows of the devices *of* are returned; None means all devices.
+        """
         newest = self._newest()
         if newest == self._floors[-1] == self._floors[0]:
             self._seen.clear()
@@ -50,7 +53,7 @@ class Tail:
             rows = rows.filter(device_id__in=list(of))
         found = list(rows.values_list("pk", "device_id", "timestamp", *names)[:MAX_NEWS])
         fresh = [row for row in found if row[0] not in self._seen]
-        if len(found) == MAX_NEWS:  # more than we can show: go on from here, without the overlap
+        if len(found) == MAX_NEWS:  # There are more rows: continue after these, without the overlap.
             self._floors.extend([found[-1][0]] * OVERLAP)
         else:
             self._floors.append(newest)
@@ -59,13 +62,13 @@ class Tail:
 
 
 class Chart:
-    """One reading over a time, of at most MAX_SERIES devices."""
+    """One reading over a range of time, for at most MAX_SERIES devices."""
 
     def __init__(self, plotted: Plotted, seconds: int) -> None:
         self.kind, self.reading = plotted
         self.seconds = seconds
         self.resolution = Resolution()
-        self.names: dict[int, str] = {}  # of the devices shown, by their key
+        self.names: dict[int, str] = {}  # The ids of the devices in the chart, by primary key.
 
     @property
     def step(self) -> int:
@@ -77,7 +80,7 @@ class Chart:
         return len(self.names) < MAX_SERIES
 
     def load(self, now: datetime) -> dict[str, Any]:
-        """The whole chart, as the page wants it."""
+        """Return the whole chart in the form that the page's script reads."""
         since = now - timedelta(seconds=self.seconds)
         until = now + EARLY
         self._name(latest.heard_last(self.kind, self.reading.name, since, until, MAX_SERIES))
@@ -93,18 +96,18 @@ class Chart:
         }
 
     def add(self, rows: Iterable[Any], now: datetime) -> list[Series]:
-        """What rows of `Tail.look(..., reading)` change: their points, or the buckets that they are in."""
-        told = [row for row in rows if row[3] is not None]
-        unknown = {row[1] for row in told} - self.names.keys()
-        if unknown and self.has_room:
-            self._name(sorted(unknown)[: MAX_SERIES - len(self.names)])
+        """Return the points of new rows of `Tail.look(..., reading)`, or the buckets that they are in."""
+        measured = [row for row in rows if row[3] is not None]
+        new_devices = {row[1] for row in measured} - self.names.keys()
+        if new_devices and self.has_room:
+            self._name(sorted(new_devices)[: MAX_SERIES - len(self.names)])
         since = now - timedelta(seconds=self.seconds)
-        told = [row for row in told if row[1] in self.names and since <= row[2] <= now + EARLY]
-        if not told:
+        measured = [row for row in measured if row[1] in self.names and since <= row[2] <= now + EARLY]
+        if not measured:
             return []
         if not self.step:
-            return self._series(Point(device, time, None, value, None) for _, device, time, value in told)
-        earliest = max(min(row[2] for row in told), now - timedelta(seconds=LATE_BUCKETS * self.step))
+            return self._series(Point(device, time, None, value, None) for _, device, time, value in measured)
+        earliest = max(min(row[2] for row in measured), now - timedelta(seconds=LATE_BUCKETS * self.step))
         second = int(earliest.timestamp()) // self.step * self.step
         return self._points(datetime.fromtimestamp(second, UTC))
 
@@ -117,7 +120,7 @@ class Chart:
         return self._series(points)
 
     def _series(self, points: Iterable[Point]) -> list[Series]:
-        """One for each device, in the order of the legend. Times are Unix seconds."""
+        """Return one series for each device, in the order of the legend. Times are Unix seconds."""
         by_device: dict[int, Series] = {}
         for device, time, low, value, high in points:
             one = by_device.setdefault(device, {"device": self.names[device], "t": [], "v": []})

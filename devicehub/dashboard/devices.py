@@ -33,7 +33,7 @@ TONES = {
 
 @dataclass(frozen=True)
 class State:
-    """What a pill says, and the colour that repeats it."""
+    """The text and the colour of a pill."""
 
     text: str
     tone: str
@@ -83,7 +83,7 @@ class Page:
 
 
 def page(kind: Kind, selection: Selection) -> Page:
-    """The page of *kind* that *selection* asks for; the first one when that place holds nothing."""
+    """Return the page of *kind* that *selection* names, or the first page if that one is empty."""
     place = selection.places.get(kind.slug)
     found, more = _slice(kind, selection, place)
     if not found and place is not None:
@@ -108,7 +108,7 @@ def title(reading: Reading) -> str:
 
 
 def _slice(kind: Kind, selection: Selection, place: Place | None) -> tuple[list[BaseDevice], bool]:
-    """At most PAGE devices in the order of their ids, and whether there are more in that direction."""
+    """Return at most PAGE devices in the order of their ids, and whether there are more in that direction."""
     devices = shown(kind)
     if selection.status:
         devices = devices.filter(status=selection.status)
@@ -126,13 +126,13 @@ def _slice(kind: Kind, selection: Selection, place: Place | None) -> tuple[list[
 
 
 def shown(kind: Kind) -> QuerySet[Any]:
-    """The devices of *kind* with the columns that a row shows, and none that holds a secret."""
+    """Return the devices of *kind*, with the columns of a row only and so without any secret."""
     devices: QuerySet[Any] = kind.device_model.objects.only(*SHOWN)
     return devices
 
 
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
-    """*devices* as rows, with their latest values: two queries however many they are."""
+    """Return *devices* as rows with their latest values, by two queries for any number of devices."""
     now = timezone.now()
     declared = kind.columns
     newest = latest.values(kind, [device.pk for device in devices], list(declared))
@@ -151,7 +151,7 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
 
 
 def state(kind: Kind, device: BaseDevice) -> State:
-    """What a device is, as an operator must know it: a disabled one cannot connect whatever it last said."""
+    """Return the state of a device for operators. A disabled device is disabled, whatever status it last sent."""
     if not device.is_active:
         return State("Disabled", "off")
     status = DeviceStatus(device.status) if device.status in DeviceStatus.values else None

@@ -10,7 +10,7 @@ from typing import Any
 from django.template.defaultfilters import pluralize
 
 LONGEST = 60
-# SenML units (RFC 8428, 12.1) that are usually written with another sign. Others are shown as they are.
+# SenML units (RFC 8428, 12.1) that are usually written with another sign. Other units are shown unchanged.
 SIGNS: Mapping[str, str] = {"Cel": "°C", "%RH": "% RH", "Ohm": "Ω", "deg": "°", "count": ""}
 STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
@@ -20,7 +20,7 @@ def unit(senml: str) -> str:
 
 
 def value(found: Any) -> str:
-    """A reading in at most LONGEST characters.
+    """Return the value of a reading in at most LONGEST characters.
 
     >>> value(21.375), value(101325.0), value(0.00042), value(12000), value(True), value(None)
     ('21.38', '101,325', '0.00042', '12,000', 'yes', '–')
@@ -47,7 +47,7 @@ def _number(found: float) -> str:
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """How long before *now* that was. The page's script counts on in the same words (ago() in time.js)."""
+    """Return in words how long *moment* is before *now*. ago() in time.js uses the same words."""
     if moment is None:
         return "never"
     seconds = int((now - moment).total_seconds())

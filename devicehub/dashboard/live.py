@@ -1,9 +1,9 @@
-"""What changes on an open page, as server-sent events, about one in a second.
+"""The changes on an open page, as server-sent events, about one per second.
 
-One thread with one connection to the database looks for all open pages of the process, so that a hundred of
-them take one connection and not a hundred.
+One thread with one connection to the database queries for all open pages of the process, so that a hundred pages
+take one connection and not a hundred.
 
-Under WSGI a stream would hold a thread for as long as its page is open: there the page requests the whole of its news
+Under WSGI a stream would hold a thread for as long as its page is open. There the page requests its whole content
 every few seconds.
 """
 
@@ -40,10 +40,10 @@ log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 100
 SECONDS = 1.0
-CHECK_SECONDS = 2.0  # from one check of the login to the next; two small queries each
-LIFETIME = 300  # seconds; then the browser comes back
+CHECK_SECONDS = 2.0  # from one check of the login to the next; a check is two small queries
+LIFETIME = 300  # seconds; then the browser connects again
 RETRY = b"retry: 2000\n\n"
-POLL_SECONDS = 5  # between two requests of a page whose server cannot stream
+POLL_SECONDS = 5  # seconds between two requests of a page whose server cannot stream
 
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live")
 _streams: set[object] = set()
@@ -54,11 +54,11 @@ def is_full() -> bool:
 
 
 class Table:
-    """The rows of one kind that a page shows, and what was last told of them."""
+    """The rows of one kind on a page, and the state of each when it was last sent."""
 
     def __init__(self, kind: Kind, selection: Selection) -> None:
         self.kind = kind
-        # A kind without a table of readings has no tail: rows change when their devices were heard.
+        # A kind without a table of readings has no tail: its rows change when their devices are heard.
         self.tail = Tail(kind) if kind.reading_model is not None else None
         page = devices.page(kind, selection)
         self.pks = page.pks
@@ -66,7 +66,7 @@ class Table:
         self._sent = {d.pk: self._signature(d) for d in devices.shown(kind).filter(pk__in=self.pks)}
 
     def changed(self, heard: set[int]) -> list[Row]:
-        """The rows of devices that changed, or were *heard*."""
+        """Return the rows of the devices that changed or were *heard*."""
         if not self.pks:
             return []
         now_shown = list(devices.shown(self.kind).filter(pk__in=self.pks).order_by())
@@ -80,7 +80,7 @@ class Table:
 
 
 class Watch:
-    """One open page: what it shows, so that it is told only what is new."""
+    """One open page and its content, so that only changes are sent."""
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
@@ -89,11 +89,10 @@ class Watch:
         self._shared: dict[str, Any] = {}
 
     def start(self) -> dict[str, Any]:
-        """Everything: a page that comes back after a pause catches up with this alone."""
+        """Return the whole content. A page that connects again after a pause is up to date with this alone."""
         now = timezone.now()
-        self._tables = [
-            Table(kind, self._selection) for kind in registry
-        ]  # before the chart: nothing is missed
+        # The tables are read before the chart, so that no row is missed between the two.
+        self._tables = [Table(kind, self._selection) for kind in registry]
         news = self._news(now, [row for table in self._tables for row in table.rows])
         if self._selection.plotted is not None:
             self._chart = Chart(self._selection.plotted, self._selection.seconds)
@@ -101,7 +100,7 @@ class Watch:
         return news
 
     def look(self) -> dict[str, Any]:
-        """What is new since the last look."""
+        """Return the changes since the last look."""
         now = timezone.now()
         rows: list[Row] = []
         points: list[Any] = []
@@ -120,7 +119,7 @@ class Watch:
         return news
 
     def _news(self, now: datetime, rows: list[Row]) -> dict[str, Any]:
-        """The time, the rows that changed, and what all pages share where this one does not know it yet."""
+        """Return the time, the changed rows, and those of the shared parts that differ from the last ones sent."""
         counts = overview.counter.counts(max_age=SECONDS * 0.9)
         denials, quarantine = overview.denials(), overview.quarantine()
         shared = {
@@ -162,19 +161,21 @@ class Login:
         self._session_key = session.session_key if self._sessions else None
 
     def counts(self) -> bool:
-        """Return whether a new request with this session would be one of the same user.
+        """Return whether a new request with this session would have the same user.
 
-        It would not after a sign-out, at the end of the session, after a new password, and when the user is switched
-        off or deleted. A session that cannot be read counts for nothing.
+        False after a sign-out, the end of the session or a new password, when the user is deactivated or deleted, and
+        when the session cannot be read.
         """
         try:
             return bool(self._user().pk == self._user_pk)
         except DatabaseError as error:
-            log.warning("live.database_away", error=type(error).__name__)  # the browser comes back by itself
+            log.warning(
+                "live.database_away", error=type(error).__name__
+            )  # The browser connects again on its own.
             return False
 
     def _user(self) -> AbstractBaseUser | AnonymousUser:
-        if self._sessions is None:  # a middleware of the project knows its users by other means
+        if self._sessions is None:  # A middleware of the project identifies its users without a session.
             users = get_user_model()._default_manager.filter(pk=self._user_pk)
             return next((user for user in users if user.is_active), AnonymousUser())
         request = HttpRequest()
@@ -183,7 +184,7 @@ class Login:
 
 
 async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yield the events of *stream* until *login* does not count any more."""
+    """Yield the events of *stream* until *login* is not valid any more."""
     loop = asyncio.get_running_loop()
     check_at = loop.time() + CHECK_SECONDS
     async with aclosing(stream):
@@ -196,17 +197,17 @@ async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> 
 
 
 def can_stream(request: HttpRequest) -> bool:
-    """Return whether the server of *request* can hold a stream open. WSGI cannot: each would take a thread for good."""
+    """Return whether the server of *request* can hold a stream open. Under WSGI a stream would occupy a thread."""
     return isinstance(request, ASGIRequest)
 
 
 def snapshot(selection: Selection) -> bytes:
-    """Return as JSON what the first event of a stream of the page would hold: all that is shown now."""
+    """Return the whole content of the page as JSON, the same as the first event of a stream."""
     return orjson.dumps(Watch(selection).start())
 
 
 async def events(selection: Selection) -> AsyncGenerator[bytes, None]:
-    """Yield the stream of one page, until its reader goes away or LIFETIME is over."""
+    """Yield the events of one page until its reader disconnects or LIFETIME is over."""
     stream = object()
     _streams.add(stream)
     watch = Watch(selection)
@@ -219,7 +220,9 @@ async def events(selection: Selection) -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(SECONDS)
             yield _event("news", await _run(watch.look))
     except DatabaseError as error:
-        log.warning("live.database_away", error=type(error).__name__)  # the browser comes back by itself
+        log.warning(
+            "live.database_away", error=type(error).__name__
+        )  # The browser connects again on its own.
     finally:
         _streams.discard(stream)
         if not _streams:
@@ -227,7 +230,7 @@ async def events(selection: Selection) -> AsyncGenerator[bytes, None]:
 
 
 async def _run(call: Callable[[], Result]) -> Result:
-    """Return what *call* returns in the thread of the streams, with its connection to the database."""
+    """Run *call* in the thread of the streams, with its connection to the database, and return the result."""
 
     def run() -> Result:
         close_old_connections()
@@ -237,5 +240,5 @@ async def _run(call: Callable[[], Result]) -> Result:
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:
-    """orjson writes no line break, and a number that JSON lacks as null."""
+    """Return one event as bytes. orjson writes no line breaks, and writes NaN and infinite numbers as null."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data))

@@ -1,4 +1,4 @@
-"""The page for a sign-in that is refused unheard. Imported by its name in AXES_LOCKOUT_CALLABLE, where axes is used."""
+"""The page for a sign-in that is refused without a check. AXES_LOCKOUT_CALLABLE names it, where axes is used."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from devicehub.dashboard.views import strict
 
 @strict
 def page(request: HttpRequest, *_: object) -> HttpResponse:
-    """Return the page, with status 429 and after how many seconds to try again."""
+    """Return the page with status 429 and, in Retry-After, the seconds until the next try."""
     cool_off = get_cool_off(request)
     wait = int(cool_off.total_seconds()) if cool_off else 0
     is_full = logins.is_full(request)
     context = {"is_full": is_full, "minutes": -(-wait // 60)}
     response = render(request, "devicehub/locked.html", context, status=429)
     response.headers["Cache-Control"] = "no-store"
-    # Django logs every 4xx; a flood is one line when it begins.
+    # Django would log every 4xx; a flood of sign-ins is logged once, when it begins.
     response._has_been_logged = True  # type: ignore[attr-defined]
     if is_full or wait:
         response.headers["Retry-After"] = "1" if is_full else str(wait)

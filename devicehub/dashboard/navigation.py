@@ -1,4 +1,4 @@
-"""The entries of the navigation at the top of each page, in a list that other apps add to.
+"""The list of entries of the navigation at the top of each page. Other apps add to it.
 
 An app registers its pages when it is ready:
 
@@ -21,7 +21,7 @@ Visible = Callable[[HttpRequest], bool]
 
 @dataclass(frozen=True)
 class Entry:
-    """A page that the navigation may lead to."""
+    """A page that the navigation can link to."""
 
     label: str
     url_name: str
@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Link:
-    """An entry as one request sees it."""
+    """An entry of the navigation on the page of one request."""
 
     label: str
     url: str
@@ -60,7 +60,7 @@ def register(label: str, url_name: str, order: int, visible: Visible = is_signed
 
 
 def links(request: HttpRequest) -> list[Link]:
-    """Return the entries that *request* may see, in their order. A page that the project leaves out has none."""
+    """Return the links that *request* may see, in order. An entry without a URL in the project is left out."""
     shown = [entry for entry in _entries.values() if entry.visible(request)]
     return [
         Link(entry.label, url, url == request.path)

@@ -1,4 +1,4 @@
-"""What the page says of the whole fleet: numbers, denials, quarantine."""
+"""The parts of the page about the whole fleet: numbers, denials, quarantine."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from devicehub.kinds.registry import registry
 from devicehub.models import CountedRefusal, QuarantinedMessage
 
 DENIALS = 20
-OF_ONE = 5  # of them for one principal, if there are others; half of them for all unknown ones together
-LOOKED_AT = 500  # latest rows among which the ones to show are chosen
+# If there are others, one principal gets at most this many places, and all unknown ones together half of DENIALS.
+OF_ONE = 5
+LOOKED_AT = 500  # The shown denials are chosen from this many of the latest rows.
 QUARANTINED = 5
-EXPENSIVE = 0.05  # seconds that counting may take before the result is kept for longer
-KEPT = 20  # times as long as it took
+EXPENSIVE = 0.05  # seconds; a count that takes longer is cached
+KEPT = 20  # A cached count is used for this many times the seconds that it took.
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Counts:
 
     @property
     def shown(self) -> dict[str, str]:
-        """As they stand on the page, by name."""
+        """The numbers as the page shows them, by name."""
         return {name: f"{getattr(self, name):,}" for name in ("devices", "connected", "readings", "denied")}
 
 
 class Counter:
-    """Counts on demand. Where the fleet is so large that counting is dear, it spends 5 % of its time on it."""
+    """A counter that counts on demand. In a fleet where that is expensive, it counts at most 5 % of the time."""
 
     def __init__(self, count: Callable[[], Counts], clock: Callable[[], float] = time.monotonic) -> None:
         self._count, self._clock = count, clock
@@ -52,7 +53,7 @@ class Counter:
         self._counted_at = self._took = 0.0
 
     def counts(self, max_age: float = 0) -> Counts:
-        """The counts, at most *max_age* seconds old unless counting is dear."""
+        """Return the counts, at most *max_age* seconds old unless counting is expensive."""
         with self._lock:
             allowed = max(max_age, KEPT * self._took if self._took > EXPENSIVE else 0)
             started = self._clock()
@@ -64,7 +65,7 @@ class Counter:
 
 
 def _count() -> Counts:
-    """Without a look at every reading: only at those of the last minute, through the index on their time."""
+    """Count devices, denials and the readings of the last minute; the latter through the index on their time."""
     since = timezone.now() - timedelta(minutes=1)
     by_kind = {kind.slug: kind.device_model.objects.count() for kind in registry}
     return Counts(
@@ -85,7 +86,7 @@ counter = Counter(_count)
 
 @dataclass(frozen=True)
 class DenialInWords:
-    """One denial, in words."""
+    """A denial in words."""
 
     who: str
     client_id: str
@@ -100,13 +101,13 @@ class DenialInWords:
 
 
 def denials() -> list[DenialInWords]:
-    """The latest denials, newest first."""
+    """Return the latest denials, newest first."""
     now = timezone.now()
     return [
         DenialInWords(
             who=denial.principal
             or denial.username
-            or ("unknown names" if denial.is_rest else "somebody unknown"),
+            or ("unknown names" if denial.is_rest else "an unknown client"),
             client_id=denial.client_id,
             action=reasons.action(denial),
             topic=denial.topic,
@@ -122,15 +123,15 @@ def denials() -> list[DenialInWords]:
 
 
 def _latest() -> list[Denial]:
-    """Return the denials to show, newest first. A principal that floods gets no more than its share of the list."""
+    """Return the denials to show, newest first. A principal with many denials gets only its share of the list."""
     ordered = _attempts().order_by("-last_at", "-pk")
     fields = ("last_at", "pk", "principal")
-    known = ordered.exclude(principal="").values_list(*fields)[:LOOKED_AT]
-    unknown = ordered.filter(principal="").values_list(*fields)[:DENIALS]
+    of_principals = ordered.exclude(principal="").values_list(*fields)[:LOOKED_AT]
+    of_unknown = ordered.filter(principal="").values_list(*fields)[:DENIALS]
     places: dict[str, int] = {}
     preferred: list[int] = []
     spare: list[int] = []
-    for _, pk, principal in sorted([*known, *unknown], reverse=True):
+    for _, pk, principal in sorted([*of_principals, *of_unknown], reverse=True):
         places[principal] = places.get(principal, 0) + 1
         share = OF_ONE if principal else DENIALS // 2
         (preferred if places[principal] <= share else spare).append(pk)
@@ -138,12 +139,12 @@ def _latest() -> list[Denial]:
 
 
 def _attempts() -> QuerySet[Denial]:
-    """Denials of something that somebody tried: whether it is a superuser a broker asks of every client."""
+    """Return the denials of attempts. Brokers ask "superuser?" for every client, so those denials are left out."""
     return Denial.objects.exclude(reason=Reason.NOT_SUPERUSER)
 
 
 class Counted(NamedTuple):
-    """How many messages of one device were refused for one reason and not kept."""
+    """The number of messages of one device that were refused for one reason and only counted."""
 
     device_key: str
     reason: str
@@ -153,11 +154,11 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True)
 class Quarantine:
-    """How much could not be stored in a day, and what came last."""
+    """The number of messages that were quarantined in a day, and the latest ones."""
 
     count: int
     latest: list[QuarantinedMessage]
-    counted: list[Counted]  # beyond the allowance of their device
+    counted: list[Counted]  # Messages beyond the allowance of their device.
 
 
 def quarantine() -> Quarantine:

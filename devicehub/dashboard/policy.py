@@ -1,4 +1,4 @@
-"""The Content-Security-Policy of every answer: the dashboard's, and a wider one for the admin."""
+"""The Content-Security-Policy of every response: the one of the dashboard, and a wider one for the admin."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def _policy(*, script: str = "'self'", style: str = "'self'") -> str:
 
 
 POLICY = _policy()
-# The admin is unfold's: Alpine compiles the expressions in its attributes, and sets styles.
+# The admin uses unfold, whose library Alpine compiles the expressions in attributes, and sets styles.
 ADMIN_POLICY = _policy(script="'self' 'unsafe-eval'", style="'self' 'unsafe-inline'")
 
 
 @sync_and_async_middleware
 def content_policy(get_response: Any) -> Middleware:
-    """Put the policy and `nosniff` on every answer that has none. It stands first, so that it sees all of them."""
+    """Set the policy and `nosniff` on every response without them. Place it first, so that it sees all responses."""
     if iscoroutinefunction(get_response):
 
         async def answer(request: HttpRequest) -> HttpResponseBase:
@@ -55,7 +55,7 @@ def content_policy(get_response: Any) -> Middleware:
 
 def _protected(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    if not (settings.DEBUG and response.status_code in DEBUG_PAGES):  # Django's pages have all of it inline
+    if not (settings.DEBUG and response.status_code in DEBUG_PAGES):  # Django's debug pages are all inline.
         found = request.resolver_match
         is_admin = found is not None and "admin" in found.app_names
         response.headers.setdefault(HEADER, ADMIN_POLICY if is_admin else POLICY)

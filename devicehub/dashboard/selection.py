@@ -1,4 +1,4 @@
-"""What the address of the page asks for: filters, place in each table, the chart."""
+"""The selection in the address of the page: filters, place in each table, chart."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ LONGEST = 128
 
 
 class Place(NamedTuple):
-    """Where a page of a table begins: behind one device, or ends: before it."""
+    """The place of a page of a table: it begins after a device (*forward*), or ends before it."""
 
     forward: bool
     device_id: str
 
 
 class Plotted(NamedTuple):
-    """What the chart can show: one numeric reading of one kind."""
+    """A choice of the chart: one numeric reading of one kind."""
 
     kind: Kind
     reading: Reading
@@ -50,7 +50,7 @@ class Plotted(NamedTuple):
 
 
 def plottable() -> list[Plotted]:
-    """Everything that a chart can show, in the order in which it is declared."""
+    """Return all choices of the chart, in the order in which they are declared."""
     return [
         Plotted(kind, reading)
         for kind in registry
@@ -62,7 +62,7 @@ def plottable() -> list[Plotted]:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is asked for. What cannot be understood was not asked for: nobody gets an error for an old link."""
+    """The selection of a page. Invalid parameters are ignored, so that an old link is not an error."""
 
     search: str = ""
     status: str = ""
@@ -79,14 +79,14 @@ class Selection:
         return bool(self.search or self.status)
 
     def parameters(self) -> dict[str, str]:
-        """The shortest query that asks for this again."""
-        asked = {"q": self.search, "status": self.status}
+        """Return the fewest parameters that give this selection again."""
+        found = {"q": self.search, "status": self.status}
         if self.plotted is not None:
-            asked["reading"] = self.plotted.name
-        asked["range"] = self.range if self.range != "15m" else ""
+            found["reading"] = self.plotted.name
+        found["range"] = self.range if self.range != "15m" else ""
         for slug, place in self.places.items():
-            asked[f"{'after' if place.forward else 'before'}-{slug}"] = place.device_id
-        return {name: text for name, text in asked.items() if text}
+            found[f"{'after' if place.forward else 'before'}-{slug}"] = place.device_id
+        return {name: text for name, text in found.items() if text}
 
     @property
     def query(self) -> str:
@@ -99,19 +99,21 @@ class Selection:
         return replace(self, range=range_name)
 
 
-def parse(asked: Mapping[str, str]) -> Selection:
-    """What *asked*, the parameters of a GET request, means."""
+def parse(parameters: Mapping[str, str]) -> Selection:
+    """Return the selection that the *parameters* of a GET request describe."""
     choices = plottable()
-    status, range_name = asked.get("status", ""), asked.get("range", "")
+    status, range_name = parameters.get("status", ""), parameters.get("range", "")
     places = {}
     for kind in registry:
         for word in ("before", "after"):
-            if device_id := make_storable(asked.get(f"{word}-{kind.slug}", "").strip(), LONGEST):
+            if device_id := make_storable(parameters.get(f"{word}-{kind.slug}", "").strip(), LONGEST):
                 places[kind.slug] = Place(word == "after", device_id)
     return Selection(
-        search=make_storable(asked.get("q", "").strip(), LONGEST),
+        search=make_storable(parameters.get("q", "").strip(), LONGEST),
         status=status if status in DeviceStatus.values else "",
-        plotted=next((p for p in choices if p.name == asked.get("reading")), choices[0] if choices else None),
+        plotted=next(
+            (p for p in choices if p.name == parameters.get("reading")), choices[0] if choices else None
+        ),
         range=range_name if range_name in RANGES else "15m",
         places=places,
     )

@@ -1,4 +1,4 @@
-"""The page, and its stream of news."""
+"""The page, and its stream of changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 def strict(view: View) -> View:
-    """The page of *view* runs and loads only what comes from here, and nothing that is written into it."""
+    """Decorate *view*: its page runs and loads only files of this site, and nothing inline."""
 
     @wraps(view)
     def answer(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
@@ -42,7 +42,7 @@ def strict(view: View) -> View:
 @require_safe
 @login_required
 def fleet(request: HttpRequest) -> HttpResponse:
-    """All that the page shows, complete without a script."""
+    """Return the page of the fleet, which is complete without a script."""
     selection = parse(request.GET)
     counts = overview.counter.counts()
     return render(
@@ -75,15 +75,18 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
     """
     user = await request.auser()
     if not user.is_authenticated:
-        return HttpResponse("Sign in first.\n", status=403, content_type="text/plain")
+        return HttpResponse("You are signed out. Sign in again.\n", status=403, content_type="text/plain")
     selection = parse(request.GET)
     if not request.accepts("text/event-stream"):
         return await _current_news(selection)
     if not live.can_stream(request):
         return HttpResponse(status=204)
-    await sync_to_async(connections.close_all)()  # this request's own, which would stay open with the stream
+    # The connections of this request would stay open as long as the stream.
+    await sync_to_async(connections.close_all)()
     if live.is_full():
-        return HttpResponse("Too many open pages.\n", status=503, content_type="text/plain")
+        return HttpResponse(
+            "Too many pages are open. Close one and reload.\n", status=503, content_type="text/plain"
+        )
     return StreamingHttpResponse(
         live.while_signed_in(live.Login(request, user), live.events(selection)),
         content_type="text/event-stream",
@@ -96,8 +99,7 @@ async def _current_news(selection: Selection) -> HttpResponse:
     try:
         news = await sync_to_async(live.snapshot)(selection)
     except DatabaseError as error:
-        log.warning(
-            "live.database_away", error=type(error).__name__
-        )  # the page sends the next request by itself
+        # The page sends the next request on its own.
+        log.warning("live.database_away", error=type(error).__name__)
         return HttpResponse("The database is away.\n", status=503, content_type="text/plain")
     return HttpResponse(news, content_type="application/json", headers={"Cache-Control": "no-store"})

@@ -14,17 +14,17 @@ from django.db.models.functions import Coalesce
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Latest
 
-# A value is looked for in this many of a device's newest rows: a reading that a device never sends must not
-# cost a walk through all that it ever sent.
+# A value is searched for in this many of a device's newest rows: a reading that a device never sends must not
+# cost a scan of all its rows.
 NEWEST = 20
-HEARD = 5_000  # newest rows in which the devices heard last are looked for
+HEARD = 5_000  # The devices heard last are searched for in this many of the newest rows.
 LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 
 
 def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[tuple[int, str], Latest]:
     """Return the newest value of each reading in *names* of *devices* (primary keys), by device and reading.
 
-    Two queries, however many there are. A reading without a value in the newest NEWEST rows is missing.
+    It takes two queries for any number of devices. A reading without a value in the newest NEWEST rows is missing.
     """
     if not devices or not names:
         return {}
@@ -37,7 +37,7 @@ def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[t
     oldest = readings.values("timestamp")[NEWEST - 1 : NEWEST]
     rows = rows.annotate(newest_since=Coalesce(Subquery(oldest), Value(LONG_AGO)))
     recent = readings.filter(timestamp__gte=OuterRef("newest_since"))
-    # Numbered, since a reading may have the name of a column.
+    # Numbered names, since a reading may have the name of a column.
     columns = {
         f"newest_row_{number}": Subquery(recent.filter(**{f"{name}__isnull": False}).values("pk")[:1])
         for number, name in enumerate(names)
@@ -49,14 +49,14 @@ def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[t
     return {
         (device, name): Latest(getattr(by_pk[row], name), by_pk[row].timestamp)
         for (device, name), row in wanted.items()
-        if row in by_pk  # it may have been pruned meanwhile
+        if row in by_pk  # A row may have been pruned meanwhile.
     }
 
 
 def heard_last(kind: Kind, name: str, since: datetime, until: datetime, most: int) -> list[int]:
     """Return the primary keys of at most *most* devices that measured reading *name* last in this time.
 
-    Only the newest HEARD rows are looked at. Of a kind that has no more than *most* devices it is all of them.
+    Only the newest HEARD rows are searched. If the kind has at most *most* devices, all of them are returned.
     """
     few = list(kind.device_model.objects.order_by("device_id").values_list("pk", flat=True)[: most + 1])
     if len(few) <= most:

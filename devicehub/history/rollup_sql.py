@@ -1,6 +1,7 @@
-"""The statements of rollups: the same figures on SQLite and PostgreSQL, up to the last digit of a mean.
+"""The SQL of rollups: the same figures on SQLite and PostgreSQL, up to the last digit of a mean.
 
-Tables come quoted, times as parameters of the database (`statements.as_time`), and go out as aware times in UTC.
+Names of tables are passed in quoted, times as parameters of the database (`statements.as_time`). Returned times are
+aware, in UTC.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Fresh = tuple[int, datetime, float, float, float, int]
 
 
 class Bucket(NamedTuple):
-    """One hour of a device: for each reading lowest, highest, mean and number of its values."""
+    """One hour of a device: lowest, highest, mean and number of the values of each reading."""
 
     device: int
     start: datetime
@@ -32,14 +33,14 @@ COLUMNS = ("device_key", "name", "period", "start", "low", "high", "mean", "coun
 
 
 class Rows(NamedTuple):
-    """So many rows, up to this id."""
+    """A number of rows, and the highest id among them."""
 
     number: int
     last_id: int
 
 
 class SqlDialect(Protocol):
-    """What the two databases say in their own words."""
+    """The statements in which the two databases differ."""
 
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows: ...
     def last_id(self, table: str) -> tuple[int, set[str]]: ...
@@ -50,15 +51,15 @@ class SqlDialect(Protocol):
     ) -> list[Fresh]: ...
 
 
-# Finite values beyond it are left out: their sums, and what PostgreSQL computes beside them, would overflow.
+# Values beyond this are left out, since their sums, and intermediate results of PostgreSQL, would overflow.
 LARGEST = "1e150"
-FEW = 100_000  # rows that are not rolled up yet: SQLite reads them along their ids in a tenth of a second
+FEW = 100_000  # rows; SQLite reads this many along their ids in a tenth of a second
 TABLE = Rollup._meta.db_table
 NAMES = ", ".join(COLUMNS)
 KEY = "device_key, name, period, start"
 ADDED = (
     f"low = {{least}}({TABLE}.low, excluded.low), high = {{greatest}}({TABLE}.high, excluded.high), "
-    # A step towards the new mean: a sum of all values could overflow.
+    # The mean moves a step towards the new one, since a sum of all values could overflow.
     f"mean = {TABLE}.mean + (excluded.mean - {TABLE}.mean)"
     f" * (excluded.count * 1.0 / ({TABLE}.count + excluded.count)), "
     f"count = {TABLE}.count + excluded.count"
@@ -66,7 +67,7 @@ ADDED = (
 
 
 def _counts(column: str) -> str:
-    """The condition that the value of *column* counts in rollups; neither NULL nor NaN does."""
+    """Return the condition under which a value of *column* counts in rollups; NULL and NaN do not count."""
     return f"{column} BETWEEN -{LARGEST} AND {LARGEST}"
 
 
@@ -90,7 +91,7 @@ class _Both:
     mean: str
 
     def _figures(self, column: str) -> str:
-        """The aggregates of *column*: lowest, highest, mean and number of the values that count."""
+        """Return the aggregates of *column*: lowest, highest, mean and number of the values that count."""
         value = f"CASE WHEN {_counts(column)} THEN {column} END"
         return f"min({value}), max({value}), {self.mean.format(value)}, count({value})"
 
@@ -103,7 +104,7 @@ class _Both:
         return Rows(count, last_id or after)
 
     def hours(self, table: str, names: Sequence[str], after: int, until: int) -> list[Bucket]:
-        """What the rows above *after*, up to *until*, say of each hour that one of them is in."""
+        """Return one bucket per device and hour of the rows with ids above *after*, up to *until*."""
         start = self.starts["hour"].format("fresh")
         figures = ", ".join(self._figures(f"fresh.{quoted(name)}") for name in names)
         return [
@@ -116,13 +117,13 @@ class _Both:
         ]
 
     def _along_ids(self, table: str, after: int) -> str:
-        """What to say after the table's name so that rows above *after* are looked for by their ids."""
+        """Return the SQL after the name of the table that makes the database read rows above *after* by their ids."""
         return ""
 
     def fresh(
         self, table: str, name: str, devices: Sequence[int], after: int, since: Any, period: str
     ) -> list[Fresh]:
-        """Buckets of the rows above *after*, which no rollup knows yet."""
+        """Return buckets of the rows with ids above *after*, which are not rolled up yet."""
         if not devices:
             return []
         start, column = self.starts[period].format("fresh"), f"fresh.{quoted(name)}"
@@ -147,7 +148,7 @@ class _Sqlite(_Both):
     }
 
     def last_id(self, table: str) -> tuple[int, set[str]]:
-        """There is one writer, so ids are there in their order; those of deleted rows are not used again."""
+        """Return the last id, and no writers: SQLite has one writer, so ids appear in order and are not used again."""
         [(last,)] = query(
             f"SELECT max(coalesce((SELECT max(id) FROM {table}), 0),"
             " coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = %s), 0))",
@@ -156,7 +157,7 @@ class _Sqlite(_Both):
         return last, set()
 
     def _along_ids(self, table: str, after: int) -> str:
-        """SQLite cannot tell how few rows there are, and would walk over all that the devices ever sent."""
+        """Return a hint if there are few such rows; SQLite cannot estimate that, and would scan all rows of devices."""
         return "NOT INDEXED" if self.last_id(table)[0] - after <= FEW else ""
 
     def add(self, parts: Sequence[Part]) -> None:
@@ -170,16 +171,17 @@ class _Sqlite(_Both):
 
 
 class _Postgresql(_Both):
-    mean = "sum({0}) / count({0})"  # its avg() also adds up squares, which overflow sooner
+    mean = "sum({0}) / count({0})"  # avg() of PostgreSQL also adds up squares, which overflow sooner.
     starts = {
         "hour": "date_trunc('hour', {}.timestamp, 'UTC')",
         "day": "date_trunc('day', {}.timestamp, 'UTC')",
     }
 
     def last_id(self, table: str) -> tuple[int, set[str]]:
-        """The last id that was given out, and the transactions that may hold one of those up to it.
+        """Return the last id that was assigned, and the transactions that may hold an id up to it.
 
-        In this order: who drew an id before it was read, and is not done, holds the lock when that is read.
+        The order matters: a transaction that took an id before the last one was read, and is still open, holds its
+        lock when the locks are read.
         """
         [(last,)] = query(
             "SELECT greatest(coalesce(pg_sequence_last_value(pg_get_serial_sequence(%s, 'id')::regclass), 0),"
@@ -208,9 +210,9 @@ class _Postgresql(_Both):
 
 
 def pairs(after: tuple[str, str], most: int) -> list[tuple[str, str]]:
-    """The next *most* pairs of a device's key and a reading that have rollups, in the order of the index.
+    """Return the next *most* pairs of device key and reading that have rollups, in the order of the index.
 
-    Each is one step along the index from the one before, however many rows it has.
+    Each pair is one step along the index from the previous one, for any number of rows.
     """
     later = f"(SELECT min(name) FROM {TABLE} WHERE device_key = found.device_key AND name > found.name)"
     found = query(

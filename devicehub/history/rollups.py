@@ -1,8 +1,8 @@
 """Rollups: lowest, highest, mean and number of each numeric reading, by hour and by day of UTC.
 
-Rows are taken in by their ids, each once, up to an id below which nothing can appear any more, and added to the
-hour and the day that they are in. So late and unordered data count where they belong, also where the rows of that
-hour were pruned long ago, and what it costs follows from the new rows alone.
+Each row is rolled up once, in the order of ids, up to an id below which no further row can appear. It is added to its
+hour and its day. So late and unordered data count where they belong, even if the rows of that hour were pruned long
+ago, and the cost depends on the new rows only.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from devicehub.models import RolledUp, Rollup
 
 log = structlog.get_logger(__name__)
 
-STEP = 2_000  # rows taken in at once, at first
-FEW, MANY = 500, 50_000  # rows taken in at once, at least and at most, by how long that takes
-SHORT = 0.1  # seconds that writing may take: on SQLite nobody else writes meanwhile
-REST = 1  # times as long as a step took are others left alone after it
-SETTLE_SECONDS = 2.0  # how long writers of rows that may still appear are waited for
+STEP = 2_000  # rows of the first step
+FEW, MANY = 500, 50_000  # least and most rows of a later step, which depends on the time of the step before
+SHORT = 0.1  # seconds; the writing of a step should not take longer, since it blocks other writers on SQLite
+REST = 1  # The pause after a step is this many times as long as the step.
+SETTLE_SECONDS = 2.0  # seconds to wait for open transactions whose rows may still appear
 PERIODS = {Rollup.Period.HOUR: timedelta(hours=1), Rollup.Period.DAY: timedelta(days=1)}
 
 
 class Shown(NamedTuple):
-    """One bucket of a device, for a chart."""
+    """One bucket of a device for a chart."""
 
     device: int
     start: datetime
@@ -45,17 +45,17 @@ class Shown(NamedTuple):
 
 
 def numeric(kind: Kind) -> list[str]:
-    """Return the names of the readings of *kind* that are rolled up; none where they have no columns."""
+    """Return the names of the readings of *kind* that are rolled up; empty if its readings have no columns."""
     if kind.reading_model is None:
         return []
     return [name for name, reading in kind.readings.items() if reading.type in NUMBERS]
 
 
 def roll_up(limit: int = 50_000, kinds: Iterable[Kind] | None = None, pace: Pace | None = None) -> int:
-    """Take at most *limit* new rows of each kind into the rollups; how many were taken. 0: all are in.
+    """Roll up at most *limit* new rows of each kind; return how many. 0 means that all rows are rolled up.
 
-    Any number of processes may do it at once, and it may be killed at any moment. With a *pace* it leaves time for
-    others after each step, and raises Stopped between two of them.
+    Any number of processes may call it at once, and it may be killed at any moment. With a *pace* it pauses after
+    each step, and raises Stopped between two steps.
     """
     return sum(_roll_up(kind, limit, pace) for kind in (registry if kinds is None else kinds))
 
@@ -65,24 +65,24 @@ def _roll_up(kind: Kind, limit: int, pace: Pace | None) -> int:
     if not names:
         return 0
     _begin_anew(kind)
-    taken, settled, most = 0, -1, STEP
-    while taken < limit:
+    count, settled, most = 0, -1, STEP
+    while count < limit:
         if pace is not None:
             pace.check()
         began = time.monotonic()
         state, _ = RolledUp.objects.get_or_create(kind=kind.slug)
         if settled < 0:
             settled = _settled(kind, state.last_id)
-        rows = dialect().next_rows(_table(kind), state.last_id, settled, min(most, limit - taken))
+        rows = dialect().next_rows(_table(kind), state.last_id, settled, min(most, limit - count))
         if not rows.number:
             break
         try:
-            # Outside a transaction, since it takes most of the time: on SQLite it would hold up every writer.
+            # Outside a transaction, since it takes most of the time, and would block every writer on SQLite.
             hours = dialect().hours(_table(kind), names, state.last_id, rows.last_id)
             read = time.monotonic()
             done = _write(kind, names, state.last_id, rows.last_id, hours)
         except (DataError, IntegrityError) as error:
-            # No row may hold up all others: ever fewer at once, until the one is found that cannot be added.
+            # One row must not block the others: the steps are halved until the row is found that cannot be added.
             if rows.number > 1:
                 most = rows.number // 2
                 continue
@@ -92,16 +92,16 @@ def _roll_up(kind: Kind, limit: int, pace: Pace | None) -> int:
         ended = time.monotonic()
         most = _next_step(most, ended - read)
         if done:
-            taken += rows.number
+            count += rows.number
         if pace is not None:
             pace.rest(REST * (ended - began))
-    return taken
+    return count
 
 
 def _next_step(most: int, seconds: float) -> int:
-    """How many rows to take in at once when writing *most* of them took so long.
+    """Return the number of rows of the next step, if writing *most* rows took *seconds*.
 
-    Rows of the same hours become a few rollups, and each row of a device that seldom speaks becomes several.
+    The times differ: many rows of the same hours become a few rollups, one row of a slow device becomes several.
     """
     if seconds > SHORT:
         return max(most // 2, min(most, FEW))
@@ -109,10 +109,10 @@ def _next_step(most: int, seconds: float) -> int:
 
 
 def _begin_anew(kind: Kind) -> None:
-    """Take all rows in from the first one, if ids were given out that are below those taken in already.
+    """Start again from the first row, if the last id of the table is below the last one that was rolled up.
 
-    So it is when a table was truncated, made anew or restored. Which of its rows counted before cannot be told:
-    a row that counts twice is better than one that goes uncounted.
+    That happens when a table was truncated, created anew or restored. Some of its rows may have counted before: a row
+    that counts twice is better than a row that does not count.
     """
     if dialect().last_id(_table(kind))[0] >= last_rolled_up(kind):
         return
@@ -124,26 +124,26 @@ def _begin_anew(kind: Kind) -> None:
             RolledUp.objects.filter(kind=kind.slug).update(last_id=0)
 
 
-def _settled(kind: Kind, known: int) -> int:
-    """The highest id up to which no row can appear any more; *known* if that cannot be said now.
+def _settled(kind: Kind, rolled_up: int) -> int:
+    """Return the highest id up to which no further row can appear; *rolled_up* if that cannot be determined now.
 
-    PostgreSQL gives out ids before their rows are committed. Whoever drew one holds a lock on the sequence until
-    its transaction ends, so once those who held it when the last id was read have gone, all lower ids are there.
+    PostgreSQL assigns ids before their rows are committed. A transaction that took an id holds a lock on the sequence
+    until it ends. So once the transactions that held it when the last id was read have ended, all lower ids exist.
     """
     last, writers = dialect().last_id(_table(kind))
-    if last <= known:
-        return known
+    if last <= rolled_up:
+        return rolled_up
     end = time.monotonic() + SETTLE_SECONDS
     while writers and writers & dialect().last_id(_table(kind))[1]:
         if time.monotonic() > end:
-            log.warning("rollups.wait_for_a_transaction", kind=kind.slug, rows_above=known)
-            return known
+            log.warning("rollups.wait_for_a_transaction", kind=kind.slug, rows_above=rolled_up)
+            return rolled_up
         time.sleep(0.02)
     return last
 
 
 def _write(kind: Kind, names: list[str], after: int, until: int, hours: list[Bucket]) -> bool:
-    """Add *hours*, of the rows above *after*, if nobody took these in meanwhile; whether they were added."""
+    """Add *hours* of the rows above *after*; return False if another process rolled these up meanwhile."""
     with transaction.atomic():
         state = lock(kind)
         if state.last_id != after:
@@ -157,13 +157,13 @@ def _write(kind: Kind, names: list[str], after: int, until: int, hours: list[Buc
 
 
 def lock(kind: Kind) -> RolledUp:
-    """The state of *kind*, which nobody else changes until this transaction ends."""
+    """Return the state of *kind*, locked until this transaction ends."""
     RolledUp.objects.get_or_create(kind=kind.slug)
     return RolledUp.objects.select_for_update().get(kind=kind.slug)
 
 
 def _keys(kind: Kind, pks: Collection[int]) -> dict[int, str]:
-    """The keys of the devices that still exist: what was computed for another is nobody's any more."""
+    """Return the keys of those devices that still exist; the figures of deleted devices are dropped."""
     rows = kind.device_model.objects.order_by().values_list("pk", "device_id")
     found = (pair for some in batched(pks, 500) for pair in rows.filter(pk__in=some))
     return {pk: kind.key(device_id) for pk, device_id in found}
@@ -181,12 +181,12 @@ def _parts(
 
 
 def _by_day(hours: Iterable[Bucket]) -> list[Bucket]:
-    """*hours* put together, so that each row of a day is written once."""
+    """Return *hours* merged into days, so that each row of a day is written once."""
     found: dict[tuple[int, datetime], Bucket] = {}
     for hour in hours:
         at = hour.device, _day(hour.start)
-        known = found.get(at)
-        figures = hour.figures if known is None else list(map(_together, known.figures, hour.figures))
+        day = found.get(at)
+        figures = hour.figures if day is None else list(map(_together, day.figures, hour.figures))
         found[at] = Bucket(*at, figures)
     return list(found.values())
 
@@ -196,13 +196,13 @@ def _day(moment: datetime) -> datetime:
 
 
 def last_rolled_up(kind: Kind) -> int:
-    """The id up to which rows are in the rollups, and may be taken away."""
+    """Return the id up to which rows are rolled up, and may be deleted."""
     state = RolledUp.objects.filter(kind=kind.slug).first()
     return state.last_id if state else 0
 
 
 def set_hours_from(kind: Kind, before: datetime) -> None:
-    """Say that hours before this midnight go: what comes late counts in its day only."""
+    """Record that hours before this midnight are deleted: later rows of that time count in their day only."""
     with transaction.atomic():
         state = lock(kind)
         state.hours_from = max(before, state.hours_from or before)
@@ -217,23 +217,23 @@ def buckets(
     since: datetime,
     until: datetime | None = None,
 ) -> list[Shown]:
-    """The buckets of reading *name* of *devices* (ids by primary key) from the one that *since* is in.
+    """Return the buckets of reading *name* of *devices* (ids by primary key) from the one that contains *since*.
 
-    Those that begin at *until* or later are left out. Complete up to now: rows that are not taken in yet are added
-    from their table.
+    Buckets that begin at *until* or later are left out. They are complete up to now: rows that are not rolled up yet
+    are added from their table.
     """
     start = _start_of(since, period)
-    taken, known = _stored(kind, devices, name, period, start, until)
-    # What is taken in from now on stays in its table too.
-    fresh = dialect().fresh(_table(kind), name, list(devices), taken, as_time(start), period.value)
+    rolled_up, found = _stored(kind, devices, name, period, start, until)
+    # Rows that are rolled up from now on stay in their table too.
+    fresh = dialect().fresh(_table(kind), name, list(devices), rolled_up, as_time(start), period.value)
     for device, moment, low, high, mean, count in fresh:
         if until is not None and moment >= until:
             continue
-        old = known.get((device, moment))
-        known[device, moment] = _together(old, (low, high, mean, count)) if old else (low, high, mean, count)
+        old = found.get((device, moment))
+        found[device, moment] = _together(old, (low, high, mean, count)) if old else (low, high, mean, count)
     return [
         Shown(device, moment, low, mean, high)
-        for (device, moment), (low, high, mean, _) in sorted(known.items(), key=lambda item: item[0][::-1])
+        for (device, moment), (low, high, mean, _) in sorted(found.items(), key=lambda item: item[0][::-1])
     ]
 
 
@@ -245,21 +245,24 @@ def _stored(
     start: datetime,
     until: datetime | None,
 ) -> tuple[int, dict[tuple[int, datetime], Figures]]:
-    """The rollups, and the id up to which rows are in them, by one statement: between two more may be taken in."""
+    """Return the id up to which rows are rolled up, and the rollups.
+
+    One statement reads both, since more rows may be rolled up between two statements.
+    """
     by_key = {kind.key(device_id): pk for pk, device_id in devices.items()}
-    before = last_rolled_up(kind)  # where there are no rollups: then none of the rows up to it counts in one
+    before = last_rolled_up(kind)  # Used if there are no rollups: then no row up to it counts in one.
     rows = Rollup.objects.filter(device_key__in=list(by_key), name=name, period=period, start__gte=start)
     if until is not None:
         rows = rows.filter(start__lt=until)
-    taken = Subquery(RolledUp.objects.filter(kind=kind.slug).values("last_id"))
+    last_id = Subquery(RolledUp.objects.filter(kind=kind.slug).values("last_id"))
     columns = ("device_key", "start", "low", "high", "mean", "count")
-    found = list(rows.order_by().values_list(taken, *columns))
-    known = {(by_key[key], moment): figures for _, key, moment, *figures in found}
-    return (found[0][0] if found else before), known
+    found = list(rows.order_by().values_list(last_id, *columns))
+    stored = {(by_key[key], moment): figures for _, key, moment, *figures in found}
+    return (found[0][0] if found else before), stored
 
 
 def _together(one: Figures, other: Figures) -> Figures:
-    """Lowest, highest, mean and number of both."""
+    """Return lowest, highest, mean and number of both together."""
     if not one[3] or not other[3]:
         return one if one[3] else other
     count = one[3] + other[3]

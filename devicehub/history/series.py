@@ -1,6 +1,6 @@
-"""The values of one reading over a time, bounded: each of them, buckets of them, or the rollups of long ranges.
+"""The values of one reading over a range of time, in bounded number: each value, buckets, or rollups for long ranges.
 
-Pages and REST read them here. Devices are given as their ids by primary key.
+Pages and REST read them here. Devices are given as a mapping of primary keys to ids.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from devicehub.history import rollups
 from devicehub.kinds.registry import Kind
 from devicehub.models import Rollup
 
-MAX_POINTS = 2_000  # of one device; a range with more of them is given in buckets
-BUCKETS = 720  # about, in one range
+MAX_POINTS = 2_000  # A range with more values of one device is given in buckets.
+BUCKETS = 720  # A range has about this many buckets at most.
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 86_400)
-ROLLED_UP = 7 * 86_400  # seconds of a range from which on it is given by hours or days
+ROLLED_UP = 7 * 86_400  # seconds; a range of this length or more is given by hours or days
 
 
 class Point(NamedTuple):
-    """One value of a device, or the mean of a bucket with its lowest and highest, at the bucket's middle."""
+    """One value of a device, or the mean, lowest and highest of a bucket, at the middle of the bucket."""
 
     device: int
     time: datetime
@@ -34,9 +34,9 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Resolution:
-    """How fine a series is: buckets of *step* seconds, which are those of the rollups where *period* says so.
+    """The resolution of a series: buckets of *step* seconds, from the rollups if there is a *period*.
 
-    A step of 0 gives every value as it is.
+    With a step of 0 each value is given.
     """
 
     step: int = 0
@@ -60,7 +60,7 @@ class EpochSeconds(Func):
 def resolution(
     kind: Kind, devices: Mapping[int, str], name: str, since: datetime, until: datetime
 ) -> Resolution:
-    """Return how fine reading *name* of *devices* is given from *since* to *until*.
+    """Return the resolution in which reading *name* of *devices* is given from *since* to *until*.
 
     A range below ROLLED_UP is given value by value unless one device has more than MAX_POINTS of them.
     """
@@ -85,8 +85,8 @@ def points(
 ) -> list[Point]:
     """Return the points of reading *name* of *devices* from *since* on, before *until*, in the order of time.
 
-    With buckets the first one is the one that *since* is in; complete only if *since* is where it begins, or if
-    it is one of the rollups.
+    The first bucket is the one that contains *since*. It is complete only if it begins at *since*, or if it is a
+    rollup.
     """
     if given.period is not None:
         half = timedelta(seconds=given.step / 2)

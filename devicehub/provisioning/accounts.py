@@ -1,4 +1,4 @@
-"""Create service accounts, grant them what ingest needs, and change their passwords."""
+"""Actions on service accounts: create them, give them the grants of ingest, change their passwords."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from devicehub.provisioning.names import IdentityTaken, refuse_used
 
 
 def rotate_account(account: Account, *, valid_until: datetime | None) -> str:
-    """Give *account* a new password, shown this once; the old one stays valid as for rotate_password()."""
+    """Give *account* a new password and return it, only once; the old one stays valid as in rotate_password()."""
     password = account.generate_password(keep_previous_until=valid_until)
     account.save(update_fields=Account.password_columns())
     return password
 
 
 def choose_account_password(account: Account, password: str) -> None:
-    """Let *account* log in by a password that a person chose; the old one ends now. ValueError."""
+    """Let *account* log in with a password that a person chose; the old one ends now. Raise UnusablePassword."""
     account.set_hash(hash_chosen(password))
     account.save(update_fields=Account.password_columns())
 
@@ -36,10 +36,10 @@ def create_account(
     clear_retained: bool = False,
     client_ids: Iterable[str] = (),
 ) -> tuple[Account, str]:
-    """A service account and its password, shown this once. Raises IdentityTaken, InvalidUsername.
+    """Create a service account; return it and its password, only once. Raise IdentityTaken, InvalidUsername.
 
-    *ingest* grants what `listen_mqtt` and the sender of commands need and nothing else: receive and
-    subscribe to all data, status and reply, publish to all cmd; with *clear_retained* to the others too.
+    *ingest* gives it exactly the grants that `listen_mqtt` and the sender of commands need: to receive and subscribe
+    to all data, status and reply topics, and to publish to all cmd topics; with *clear_retained* to the others too.
     """
     if Account.objects.filter(username=name).exists():
         raise IdentityTaken(f"There is an account {name} already")
@@ -53,10 +53,10 @@ def create_account(
 
 
 def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
-    """Give *account* the grants of ingest for the kinds that exist now; how many were missing.
+    """Give *account* the grants of ingest for the kinds that exist now; return how many were missing.
 
-    *clear_retained* lets it publish to what devices publish to: a broker forgets a retained message by an empty
-    one on its topic, and no broker asks about payloads.
+    With *clear_retained* it may also publish to the topics of devices: a broker clears a retained message when it
+    receives an empty one on its topic, and no broker asks about payloads.
     """
     wanted = [
         (actions, text)

@@ -10,18 +10,18 @@ from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import mqtt_username
 from devicehub.models import BaseDevice, digest_api_key
 
-MIN_CHOSEN = 12  # characters of a password that a person chose
+MIN_CHOSEN = 12  # characters; a password that a person chose has at least this many
 CREDENTIAL_FIELDS = ("mqtt_username", "api_key", *BaseDevice.password_columns(), "updated_at")
 
 
 class UnusablePassword(DevicehubError, ValueError):
-    """A password that a person chose is too short, or no client could log in with it."""
+    """A password that a person chose is too short, or of a form with which no client can log in."""
 
 
 def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
-    """Give *device* a new MQTT password, shown this once; the old one stays valid until *valid_until*.
+    """Give *device* a new MQTT password and return it, only once; the old one stays valid until *valid_until*.
 
-    None ends it now; authsvc.credentials.UNTIL_USED ends it when the new one is first used.
+    None ends the old one now; authsvc.credentials.UNTIL_USED ends it when the new one is first used.
     """
     password = passwords.generate()
     device.set_hash(passwords.hash_generated(password), keep_previous_until=valid_until)
@@ -30,22 +30,22 @@ def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
 
 
 def choose_password(device: BaseDevice, password: str) -> None:
-    """Let *device* log in by a password that a person chose (argon2id); the old one ends now. UnusablePassword."""
+    """Let *device* log in with a password that a person chose; the old one ends now. Raise UnusablePassword."""
     device.set_hash(hash_chosen(password))
     _save(device)
 
 
 def hash_chosen(password: str) -> str:
-    """Return the hash of a password that a person chose. Raise UnusablePassword."""
+    """Return the hash (argon2id) of a password that a person chose. Raise UnusablePassword."""
     if len(password) < MIN_CHOSEN:
-        raise UnusablePassword(f"A password has at least {MIN_CHOSEN} characters")
+        raise UnusablePassword(f"A password must have at least {MIN_CHOSEN} characters")
     if passwords.too_long(password) or "\x00" in password:
-        raise UnusablePassword(f"A password has at most {passwords.MAX_BYTES} bytes and no NUL")
+        raise UnusablePassword(f"A password must have at most {passwords.MAX_BYTES} bytes and no NUL")
     return passwords.hash_chosen(password)
 
 
 def rotate_api_key(device: BaseDevice) -> str:
-    """Give *device* a new API key, shown this once; the old one ends now, and its tokens with it."""
+    """Give *device* a new API key and return it, only once; the old one and its tokens end now."""
     key = secrets.token_hex(32)
     device.api_key = digest_api_key(key)
     device.end_tokens()
@@ -54,14 +54,14 @@ def rotate_api_key(device: BaseDevice) -> str:
 
 
 def revoke(device: BaseDevice) -> None:
-    """End password, API key and tokens of *device*: nobody logs in as it until new ones are issued."""
+    """End password, API key and tokens of *device*: no login succeeds until new ones are issued."""
     device.set_hash("")
     device.api_key = None
     _save(device)
 
 
 def _save(device: BaseDevice) -> None:
-    """Save the credentials of *device*, which gets the username of its id if it has a password and no username."""
+    """Save the credentials of *device*. With a password but no username it gets the username of its id."""
     if device.mqtt_username is None and device.mqtt_password_hash:
         names = device._meta
         device.mqtt_username = mqtt_username(names.app_label, str(names.model_name), device.device_id)

@@ -1,4 +1,4 @@
-"""Credentials from elsewhere: a password file or a CSV becomes devices that log in as they always did."""
+"""Import of credentials: a password file or a CSV becomes devices that log in as before."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ TOO_MANY = (
 )
 EXPECTED = (
     "Each line must be username:hash, or the first line must name the columns, "
-    "username and hash among them, separated by commas, semicolons or tabs"
+    "among them username and hash, separated by commas, semicolons or tabs"
 )
 
 
 class RowOutcome(StrEnum):
     """The outcome of one row."""
 
-    NEW = "new"  # a device is made for it
-    CHANGED = "changed"  # a device that exists gets its username and hash
-    SAME = "same"  # nothing to do
+    NEW = "new"  # A device is created for it.
+    CHANGED = "changed"  # An existing device gets its username and hash.
+    SAME = "same"  # The device has these credentials already.
     REFUSED = "refused"
 
 
 @dataclass
 class Row:
-    """One line of the file. *problem* says why it is refused.
+    """One line of the file. *problem* is the reason if it is refused.
 
-    judge() empties every text that may be a secret in the wrong place, so that the rest may be shown.
+    judge() empties every text that may be a misplaced secret, so that the rest may be shown.
     """
 
     line: int
@@ -58,20 +58,20 @@ class Row:
 
 @dataclass
 class CredentialsFile:
-    """The rows of a file, and the names of the columns that mean nothing here."""
+    """The rows of a file, and the names of its columns that are ignored."""
 
     rows: list[Row]
     ignored: list[str] = field(default_factory=list)
 
 
 class UnreadableFile(DevicehubError):
-    """Neither a password file nor a CSV with the columns username and hash."""
+    """The file is neither a password file nor a CSV with the columns username and hash."""
 
 
 def read(text: str) -> CredentialsFile:
     """Return the rows of *text*: a CSV if its first line names columns, else `username:hash` lines.
 
-    Raise UnreadableFile, which repeats nothing of the file.
+    Raise UnreadableFile, whose text holds nothing of the file.
     """
     text = text.removeprefix("\ufeff")
     lines = [line.strip() for line in text.split("\n")]
@@ -88,15 +88,15 @@ def read(text: str) -> CredentialsFile:
 
 
 def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False, replace: bool = False) -> None:
-    """Set the outcome of each row; write nothing. *utf8_salt*: go-auth's salts are text, not base64.
+    """Set the outcome of each row; write nothing. With *utf8_salt* go-auth's salts are read as text, not base64.
 
-    Unless *replace*, a device that has credentials already is refused: a second run of an old file would undo
-    every rotation and revocation since.
+    Without *replace*, a device that already has credentials is refused: a second run of an old file would undo every
+    later rotation and revocation.
     """
     seen: set[str] = set()
     for row in rows:
         row.outcome = RowOutcome.REFUSED
-        if row.problem:  # it could not be read
+        if row.problem:  # The line could not be read.
             continue
         row.device_id = row.device_id or row.username
         try:
@@ -109,7 +109,7 @@ def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False, replace: bool
 
 @transaction.atomic
 def write(rows: list[Row], kind: Kind) -> int:
-    """Write what judge() found new or changed; how many rows that were."""
+    """Write the rows that judge() found new or changed; return how many."""
     written = 0
     for row in rows:
         if row.outcome not in (RowOutcome.NEW, RowOutcome.CHANGED):
@@ -127,11 +127,11 @@ def write(rows: list[Row], kind: Kind) -> int:
 
 
 class RowRefused(DevicehubError):
-    """Why a row is not taken."""
+    """The row cannot be imported, for the reason in the text."""
 
 
 def _fields(line: str, separator: str) -> list[str]:
-    """Return the fields of one line of CSV; empty where it is not whole."""
+    """Return the fields of one line of CSV; empty if the line is not valid."""
     try:
         return next(csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True), [])
     except csv.Error:
@@ -139,10 +139,10 @@ def _fields(line: str, separator: str) -> list[str]:
 
 
 def _csv(text: str, separator: str, names: list[str]) -> CredentialsFile:
-    """Return the rows of a CSV whose first line that is not empty or a comment names the columns *names*."""
+    """Return the rows of a CSV with the columns *names*. Comments and empty lines may precede its header."""
     twice = [name for name in COLUMNS if names.count(name) > 1]
     if twice:
-        raise UnreadableFile(f"The first line names the column {twice[0]} twice")
+        raise UnreadableFile(f"The first line names the column {twice[0]} twice; keep one of them")
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
     )
@@ -180,7 +180,7 @@ def _records(reader: Any, names: list[str]) -> Iterator[Row]:
 def _password_line(number: int, line: str) -> Row | None:
     """Return the row of `username:hash`, as mosquitto_passwd and go-auth write it; None for comments and empty lines.
 
-    The last colon parts them: a username may hold colons, and no hash does.
+    The last colon separates them: a username may hold colons, a hash never does.
     """
     if not line or line.startswith("#"):
         return None
@@ -191,7 +191,7 @@ def _password_line(number: int, line: str) -> Row | None:
 
 
 def _check(row: Row, utf8_salt: bool) -> None:
-    """Raise RowRefused if a name or the hash of *row* cannot be used; empty what must not be shown then."""
+    """Raise RowRefused if a name or the hash of *row* cannot be used; then empty the texts that may be secrets."""
     username, device_id, client_id = row.username, row.device_id, row.client_id
     row.username = row.device_id = row.client_id = ""
     if not row.hash:
@@ -205,10 +205,12 @@ def _check(row: Row, utf8_salt: bool) -> None:
     except passwords.UnusableHash as error:
         raise RowRefused(str(error)) from error
     if not access.is_username(username):
-        raise RowRefused("the username is not 1-128 of letters, digits and _ . @ : = -")
+        raise RowRefused("the username is not 1-128 characters of letters, digits and _ . @ : = -")
     row.username = username
     if not is_device_id(device_id):
-        raise RowRefused("the device id is not 1-128 of letters, digits and _ : -; give a column device_id")
+        raise RowRefused(
+            "the device id is not 1-128 characters of letters, digits and _ : -; give a column device_id"
+        )
     row.device_id = device_id
     if client_id and not is_client_id(client_id):
         raise RowRefused("the client id is not 1-128 characters, or it holds +, # or a control character")
@@ -216,10 +218,10 @@ def _check(row: Row, utf8_salt: bool) -> None:
 
 
 def _refuse_second(row: Row, seen: set[str]) -> None:
-    """Raise RowRefused if a name of *row* is in *seen* already; else add its names."""
+    """Raise RowRefused if a name of *row* is in *seen* already; else add its names to *seen*."""
     names = {n for n in (row.username, row.device_id, row.client_id) if n}
     if twice := sorted(names & seen):
-        raise RowRefused(f"{twice[0]} stands in the file twice")
+        raise RowRefused(f"{twice[0]} is in the file twice")
     seen |= names
 
 
@@ -236,5 +238,5 @@ def _against_database(row: Row, kind: Kind, replace: bool) -> RowOutcome:
     if same and row.client_id in ("", device.mqtt_client_id):
         return RowOutcome.SAME
     if not replace and (device.mqtt_password_hash or device.credentials_changed_at):
-        raise RowRefused("its credentials changed here since; --replace overwrites them")
+        raise RowRefused("the credentials of the device were set or changed here; --replace overwrites them")
     return RowOutcome.CHANGED

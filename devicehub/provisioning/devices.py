@@ -1,4 +1,4 @@
-"""Create devices with their credentials, and find them."""
+"""Actions on devices: create them with their credentials, find, disable and enable them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ from devicehub.signals import device_provisioned, send
 
 
 class UnknownKind(DevicehubError):
-    """There is no device type of that name."""
+    """There is no device type with that name."""
 
 
 class UnknownDevice(DevicehubError):
-    """There is no device of that id."""
+    """There is no device with that id."""
 
 
 def kind_of(slug: str) -> Kind:
-    """The kind called *slug*. Raises UnknownKind, which names those that exist."""
+    """Return the kind called *slug*. Raise UnknownKind, whose text lists the existing ones."""
     kind = registry.get(slug)
     if kind is None:
-        known = ", ".join(sorted(k.slug for k in registry)) or "none"
-        raise UnknownKind(f"There is no device type {slug!r}; known: {known}")
+        existing = ", ".join(sorted(k.slug for k in registry)) or "none"
+        raise UnknownKind(f"There is no device type {slug!r}; existing types: {existing}")
     return kind
 
 
 @transaction.atomic
 def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[str, str]]:
-    """A new device and its credentials in clear text, shown this once. Raises InvalidDeviceId, IdentityTaken."""
+    """Create a device; return it and its credentials in clear text, only once.
+
+    Raise InvalidDeviceId, IdentityTaken.
+    """
     device = kind.device_model(device_id=device_id, **fields)
     credentials = device.generate_credentials()
     refuse_taken([n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n])
@@ -50,9 +53,9 @@ def announce(kind: Kind, device: BaseDevice) -> None:
 
 
 def disable(device: BaseDevice) -> None:
-    """Have every question about *device* denied from now on, and nothing stored that it sends.
+    """Disable *device*: every question about it is denied from now on, and none of its messages is stored.
 
-    The ingest worker has the broker forget what it retains of the device, within about 15 seconds.
+    The ingest worker clears the retained messages of the device at the broker, within about 15 seconds.
     """
     device.is_active = False
     device.save(update_fields=["is_active", "updated_at"])
@@ -60,7 +63,7 @@ def disable(device: BaseDevice) -> None:
 
 @transaction.atomic
 def enable(device: BaseDevice) -> None:
-    """Let *device* log in and send again. A removal that was requested ends, and the rows that are left stay."""
+    """Let *device* log in and send again. A requested removal is cancelled, and the remaining rows stay."""
     device.is_active = True
     device.save(update_fields=["is_active", "updated_at"])
     kind = registry.of(device)
@@ -70,7 +73,7 @@ def enable(device: BaseDevice) -> None:
 
 
 def find(kind: Kind, device_id: str) -> BaseDevice:
-    """The device. Raises UnknownDevice."""
+    """Return the device of *kind* with this id. Raise UnknownDevice."""
     device: BaseDevice | None = kind.device_model.objects.filter(device_id=device_id).first()
     if device is None:
         raise UnknownDevice(f"There is no {kind.key(device_id)}")
@@ -78,18 +81,18 @@ def find(kind: Kind, device_id: str) -> BaseDevice:
 
 
 def next_ids(kind: Kind, prefix: str, count: int) -> Iterator[str]:
-    """*count* ids `{prefix}{number:03d}`, continuing after the highest that exists."""
+    """Return an iterator over *count* ids `{prefix}{number:03d}`, which continue after the highest existing one."""
     pattern = re.compile(re.escape(prefix) + r"(\d+)")
     existing: Iterable[str] = kind.device_model.objects.filter(device_id__startswith=prefix).values_list(
         "device_id", flat=True
     )
-    numbers = (int(match[1]) for known in existing if (match := pattern.fullmatch(known)))
+    numbers = (int(match[1]) for device_id in existing if (match := pattern.fullmatch(device_id)))
     first = max(numbers, default=0) + 1
     return (f"{prefix}{number:03d}" for number in range(first, first + count))
 
 
 def described(kind: Kind, device: BaseDevice, credentials: dict[str, str]) -> dict[str, Any]:
-    """What goes to the person or program that will configure the device."""
+    """Return the data for the person or program that configures the device: id, credentials and topics."""
     return {
         "device_id": device.device_id,
         **credentials,

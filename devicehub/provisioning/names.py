@@ -20,16 +20,16 @@ class IdentityTaken(DevicehubError, ValueError):
 
 
 def refuse_taken(names: list[str], *, but: BaseDevice | None = None) -> None:
-    """Raise IdentityTaken when one of *names* of a device is another identity's, or it could take over its session.
+    """Raise IdentityTaken if one of *names* of a device belongs to another identity, whose session it could take over.
 
-    Usernames and client ids of devices (*but* apart) and accounts are one name space.
+    Usernames and client ids of all accounts and devices, except *but*, are one name space.
     """
     refuse_used(names, but)
     refuse_claimed(names)
 
 
 def refuse_claimed(names: Collection[str]) -> None:
-    """Raise IdentityTaken when one of *names* of a device is a client id of an account. One query."""
+    """Raise IdentityTaken if one of *names* of a device is a client id of an account. It takes one query."""
     found = Account.objects.filter(~models.Q(client_ids=[]) | models.Q(username__in=names))
     for username, client_ids in found.values_list("username", "client_ids"):
         claim = claim_of(username, client_ids)
@@ -39,13 +39,13 @@ def refuse_claimed(names: Collection[str]) -> None:
 
 
 def refuse_claims(entries: Collection[str]) -> None:
-    """Raise ClientIdTaken when a client id in *entries*, of an account, names a device; one may end in `*`."""
+    """Raise ClientIdTaken if an entry of *entries*, client ids of an account that may end in `*`, covers a device."""
     for name, key in _claimed(entries, most=1):
         raise ClientIdTaken(f"{key} has the name {name}, which an account cannot have as a client id")
 
 
 def _claimed(entries: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
-    """Yield up to *most* names of devices that each of *entries* covers, with the device's key; by index alone."""
+    """Yield up to *most* names of devices per entry that covers them, with the device's key; it reads indexes only."""
     for kind in registry:
         for column in NAMES:
             for entry in entries:
@@ -55,17 +55,17 @@ def _claimed(entries: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
 
 
 def _covered(column: str, entry: str) -> models.Q:
-    """Return the condition that *column* is *entry*, or begins as it does before its `*`; exact in case."""
+    """Return the condition that *column* equals *entry*, or begins with the text before its `*`; case-sensitive."""
     prefix = entry.removesuffix("*")
     if prefix == entry:
         return models.Q((column, entry))
-    if connection.vendor == "sqlite":  # LIKE would ignore case there, and the index
+    if connection.vendor == "sqlite":  # LIKE on SQLite ignores case, and does not use the index.
         return models.Q((f"{column}__gte", prefix), (f"{column}__lt", f"{prefix}{chr(0x10FFFF)}"))
     return models.Q((f"{column}__startswith", prefix))
 
 
 def refuse_used(names: list[str], but: BaseDevice | None = None) -> None:
-    """Raise IdentityTaken when one of *names* is that of a device, *but* apart, or the username of an account."""
+    """Raise IdentityTaken if one of *names* is a name of a device other than *but*, or the username of an account."""
     for kind in registry:
         rows = kind.device_model.objects.all()
         if but is not None and isinstance(but, kind.device_model):
@@ -82,9 +82,9 @@ def refuse_used(names: list[str], but: BaseDevice | None = None) -> None:
 
 
 def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
-    """Return usernames and client ids that name more than one identity, with the keys of those.
+    """Return the usernames and client ids that name more than one identity, with the keys of these identities.
 
-    At most *most* names of devices and usernames, and *most* that each client id of an account covers.
+    At most *most* names of devices and usernames are returned, and *most* per client id of an account.
     """
     arms = [
         f"SELECT {column} AS name, '{kind.slug}/' || device_id AS owner FROM {kind.device_model._meta.db_table}"

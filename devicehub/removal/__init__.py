@@ -1,6 +1,6 @@
-"""The end of a device: deletion by request in small portions, erasure with all history, and retained messages.
+"""Removal of devices: deletion by request in small portions, erasure with all history, and retained messages.
 
-`device.delete()` and `delete()` of a query set are Django's own, in one transaction.
+`device.delete()` and `delete()` of a query set are Django's own methods, in one transaction.
 """
 
 from devicehub.removal.deletion import check_deletable

@@ -1,7 +1,7 @@
 """The deletion of a device with many rows: first its rows, in small portions, and the device last.
 
-Rows go by SQL that names the device, so none of them is loaded. What a project's models refer to is left to Django,
-which deletes it with the device.
+SQL deletes the rows by device, without loading them. Rows that a project's models refer to are left to Django, which
+deletes them with the device.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, Rollup
 from devicehub.removal import inheritance
 
-SHOWN = 10  # rows of each model that an error names
+SHOWN = 10  # An error names at most this many rows of each model.
 
 
 class EnabledAgain(DevicehubError):
-    """The device was enabled while it was being removed: what is left of it stays."""
+    """The device was enabled while it was being removed; its remaining rows stay."""
 
 
-class Gone(NamedTuple):
-    """How many rows of each sort were deleted."""
+class Deleted(NamedTuple):
+    """The numbers of deleted rows."""
 
     readings: int
     messages: int
@@ -34,7 +34,7 @@ class Gone(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """How rows of *model* lead to a device: by the foreign keys of *lookup*, of which the first has *on_delete*."""
+    """A path from rows of *model* to a device: the foreign keys of *lookup*, of which the first has *on_delete*."""
 
     model: type[models.Model]
     lookup: str
@@ -42,10 +42,10 @@ class _Reference(NamedTuple):
 
 
 def check_deletable(devices: Sequence[BaseDevice]) -> None:
-    """Raise ProtectedError or RestrictedError where rows of a project keep one of *devices* from being deleted.
+    """Raise ProtectedError or RestrictedError if rows of a project prevent the deletion of one of *devices*.
 
-    Django raises the same when it deletes them. This looks without loading the rows that would go, and calls no
-    receiver; it does not follow a model that refers to itself.
+    Django raises the same errors when it deletes them. This check does not load the rows that would be deleted, and
+    calls no receivers. It does not follow a model that refers to itself.
     """
     found = list(_references(type(devices[0]))) if devices else []
     for reference in found:
@@ -58,7 +58,7 @@ def check_deletable(devices: Sequence[BaseDevice]) -> None:
                 if other.model is reference.model and other.on_delete is models.CASCADE
             ]
             rows = _rows(reference, devices)
-            for also in going:  # a restricted row does not refuse where it goes as well
+            for also in going:  # A restricted row that is deleted as well does not prevent the deletion.
                 rows = rows.exclude(also)
             _refuse(models.RestrictedError, reference, rows)
 
@@ -77,7 +77,7 @@ def _refuse(error: type[Any], reference: _Reference, rows: models.QuerySet[Any])
 def _references(
     model: type[models.Model], path: str = "", seen: tuple[models.Field[Any, Any], ...] = ()
 ) -> Iterator[_Reference]:
-    """Yield how rows refer to *model*, and to rows that go with it."""
+    """Yield the references of rows to *model*, and to rows that are deleted with it."""
     for relation in relations(model):
         field = relation.field
         if field in seen:
@@ -97,10 +97,10 @@ def relations(model: type[models.Model]) -> list[Any]:
     ]
 
 
-def drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> Gone:
-    """Delete readings, messages and rollups in small portions."""
+def drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> Deleted:
+    """Delete readings, messages and rollups in small portions; return the numbers."""
     of, messages = Where("device_id = %s", [device.pk]), kind.message_model
-    return Gone(
+    return Deleted(
         sum(
             batches.delete_by_time(model._meta.db_table, "timestamp", of, pace)
             for model in kind.value_models
@@ -112,7 +112,7 @@ def drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> Gone:
 
 
 def _is_referred_to(model: type[models.Model], device: BaseDevice) -> bool:
-    """Return whether rows of a project refer to rows of *model* that are of *device*."""
+    """Return whether rows of a project refer to rows of *model* that belong to *device*."""
     return any(
         relation.related_model._base_manager.filter(**{f"{relation.field.name}__device": device}).exists()
         for relation in relations(model)
@@ -120,13 +120,13 @@ def _is_referred_to(model: type[models.Model], device: BaseDevice) -> bool:
 
 
 def delete_row(kind: Kind, device: BaseDevice, *, only_disabled: bool = False) -> dict[str, int]:
-    """Delete the device and the few rows that came meanwhile, in one transaction; return how many by model label.
+    """Delete the device and the few rows that were added meanwhile, in one transaction; return counts by model label.
 
-    Nothing is deleted, and no receiver called, where the device is gone already. With *only_disabled* it raises
-    EnabledAgain for one that is active, also after waiting for a transaction that enables it.
+    If the device is gone already, nothing is deleted and no receiver is called. With *only_disabled*, raise
+    EnabledAgain if it is active, also after waiting for a transaction that enables it.
     """
     with transaction.atomic():
-        # Before Django looks for what goes: a row that is stored after that would be in the way.
+        # The lock comes before Django collects the rows: a row that is stored after that would block the deletion.
         if inheritance.lock(kind, device) is None:
             return {}
         if only_disabled and is_active(device):
@@ -135,5 +135,5 @@ def delete_row(kind: Kind, device: BaseDevice, *, only_disabled: bool = False) -
 
 
 def is_active(device: BaseDevice) -> bool:
-    """Return whether the row of *device* says that it is active; an instance may be old."""
+    """Return whether *device* is active in the database; its instance may be outdated."""
     return type(device)._base_manager.filter(pk=device.pk, is_active=True).exists()

@@ -1,6 +1,6 @@
-"""Devices that are disabled, in whatever way: code, the admin or SQL. Their retained messages are cleared.
+"""Clearing of the retained messages of devices that were disabled by code, the admin or SQL.
 
-The worker compares the devices with a table of those that it knows to be disabled.
+The worker compares the devices with a table of the disabled devices that it has noticed.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from devicehub.kinds.topics import MessageType
 from devicehub.models import DisabledDevice
 from devicehub.removal import retained
 
-# Devices of a kind that one run notices: where many are disabled when a worker first looks, no more topics are written
-# down than it clears, so that those of a device that is deleted meanwhile do not wait behind all of them.
+# One run notices at most this many devices of a kind. So it enqueues no more topics than it clears, and the topics of
+# a device that is deleted meanwhile do not wait behind those of many disabled devices.
 MOST = retained.AT_ONCE // len(MessageType)
-AT_ONCE = 100  # devices of one transaction
+AT_ONCE = 100  # devices per transaction
 
 
 def clear() -> int:
-    """Have the broker forget what it retains of devices that were disabled or deleted; return how many topics."""
+    """Clear retained messages of disabled and deleted devices at the broker; return the number of topics."""
     notice()
     return retained.clear()
 
 
 def notice(most: int = MOST) -> int:
-    """Write down the topics of at most *most* devices of each kind that were disabled since; return their number.
+    """Enqueue the topics of at most *most* newly disabled devices of each kind; return the number of devices.
 
-    A device that is active again is taken off the table, so that it counts anew when it is disabled once more.
+    A device that is active again is deleted from the table, so that it is noticed again when it is disabled again.
     """
     return sum(_notice(kind, most) for kind in registry)
 
 
 def _notice(kind: Kind, most: int) -> int:
     disabled = kind.device_model._base_manager.filter(is_active=False)
-    known = DisabledDevice.objects.filter(kind=kind.slug)
-    ended = known.filter(~Exists(disabled.filter(pk=OuterRef("device_pk")))).values_list("pk", flat=True)
-    for some in batched(list(ended), AT_ONCE):  # by key: without any, nothing is written
+    noticed = DisabledDevice.objects.filter(kind=kind.slug)
+    ended = noticed.filter(~Exists(disabled.filter(pk=OuterRef("device_pk")))).values_list("pk", flat=True)
+    for some in batched(list(ended), AT_ONCE):  # By primary key, so that an empty list writes nothing.
         DisabledDevice.objects.filter(pk__in=some).delete()
-    # One that a message was stored of since was enabled, and disabled again, between two runs.
+    # If a message was stored since, the device was enabled and disabled again between two runs.
     heard = Coalesce(OuterRef("last_message_at"), F("noticed_at"))
-    is_known = Exists(known.filter(device_pk=OuterRef("pk"), noticed_at__gte=heard))
+    is_noticed = Exists(noticed.filter(device_pk=OuterRef("pk"), noticed_at__gte=heard))
     # The device that was disabled last comes first.
-    new = disabled.filter(~is_known).order_by("-updated_at", "-pk")
+    new = disabled.filter(~is_noticed).order_by("-updated_at", "-pk")
     found = new.values_list("pk", "device_id", "last_message_at")[:most]
     count = 0
-    # They are written in one order, or two workers wait for each other.
+    # All workers write the rows in the same order, so that no two wait for each other.
     for rows in batched(sorted(found, key=itemgetter(0)), AT_ONCE):
         now = timezone.now()
         with transaction.atomic():

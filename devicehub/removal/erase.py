@@ -1,7 +1,7 @@
-"""Erase a device: everything that is stored of it goes, history included, and what a deleted device left behind.
+"""Erasure of a device: all rows about it are deleted, history included, also those that a deleted device left.
 
-The device is disabled before anything of it goes, so nothing new comes in; a call that was killed is followed by
-another one, and by the worker, which completes the removal of the device.
+The device is disabled first, so nothing new is stored. After a call that was killed, call it again to finish; the
+worker completes the removal of the device itself.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from devicehub.removal import deletion, inheritance, requests, retained
 
 
 class NothingThere(DevicehubError):
-    """There is no such device, and nothing is left of one."""
+    """There is no such device, and no data of it is left."""
 
 
 @dataclass
 class Erased:
-    """How many rows of a device were erased, or would be; *others* are of the tables that apps registered."""
+    """The numbers of rows of a device that were or would be erased; *others* are those of registered tables of apps."""
 
     device: int = 0
     readings: int = 0
@@ -51,8 +51,8 @@ class Erased:
     commands: int = 0
     grants: int = 0
     denials: int = 0
-    admin_log: int = 0  # lines of the admin about changes to it
-    retained: int = 0  # topics that the broker is to clear
+    admin_log: int = 0  # Entries of the admin's log about the device.
+    retained: int = 0  # Topics whose retained messages the broker is to clear.
     others: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
@@ -77,7 +77,7 @@ _OWN = frozenset(Erased.__dataclass_fields__) - {"others"}
 
 
 class Table(NamedTuple):
-    """A table that knows devices by *column*: by their keys, or by the ids of devices of the kind called *kind*."""
+    """A table whose *column* holds the keys of devices or, with *kind*, the ids of devices of that kind."""
 
     name: str
     model: type[models.Model]
@@ -85,7 +85,7 @@ class Table(NamedTuple):
     kind: str | None
 
     def value(self, kind: Kind, device_id: str) -> str | None:
-        """Return what *column* holds of a device; None where the table holds no such devices."""
+        """Return the value of *column* for a device; None if the table holds no devices of its kind."""
         if self.kind is None:
             return kind.key(device_id)
         return device_id if kind.slug == self.kind else None
@@ -104,10 +104,10 @@ _tables: list[Table] = []
 
 
 def register(name: str, model: type[models.Model], column: str, *, kind: str | None = None) -> None:
-    """Have rows of *model* erased with the device whose key stands in *column*, and counted as *name*.
+    """Register *model*: its rows are erased with the device whose key is in *column*, and counted as *name*.
 
-    With *kind*, the slug of a kind, *column* holds device ids of that kind. An index should answer *column*.
-    A foreign key to a device needs no line here: Django deletes such rows with the device.
+    With *kind*, the slug of a kind, *column* holds device ids of that kind. *column* should have an index.
+    A model with a foreign key to a device need not be registered: Django deletes such rows with the device.
     """
     if name in ("device", "others", "retained"):
         raise ValueError(f"{name!r} is not a name for rows of a table")
@@ -117,7 +117,7 @@ def register(name: str, model: type[models.Model], column: str, *, kind: str | N
 
 
 def unregister(model: type[models.Model]) -> None:
-    """Take *model* off the list; for tests."""
+    """Remove *model* from the list; for tests."""
     _tables[:] = [table for table in _tables if table.model is not model]
 
 
@@ -129,11 +129,11 @@ register("denials", Denial, "principal")
 
 
 def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
-    """Remove everything of a device, history included, and what was left of one that was deleted before.
+    """Erase a device with all its history, also the rows that an earlier deleted device left; return the numbers.
 
-    Raises NothingThere, and ProtectedError or RestrictedError where a row of a project keeps the device: then
-    nothing has changed. Raises batches.Stopped, and what a receiver of pre_delete raises: then the device is
-    disabled, and the rest goes the next time.
+    Raise NothingThere, or ProtectedError or RestrictedError if a row of a project prevents the deletion; then nothing
+    has changed. Raise batches.Stopped or the error of a receiver of pre_delete; then the device is disabled, and the
+    next call erases the rest.
     """
     found = preview(kind, device_id)
     if found.is_empty:
@@ -143,11 +143,11 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     with transaction.atomic():
         if device is not None:
             requests.request(device)
-        # Also where it was disabled long ago: a retained command may be newer.
+        # Also if the device was disabled long ago: a retained command may be newer.
         done.retained = retained.enqueue(kind, [device_id])
-    # Before the device: once it is gone, rows of its key may be those of another device.
+    # These rows are deleted before the device: afterwards, rows of its key may belong to another device.
     for table, value in _tables_of(kind, device_id):
-        if device is None or table.model is not Rollup:  # rollups go with the readings
+        if device is None or table.model is not Rollup:  # Rollups are deleted with the readings.
             done.add(table.name, table.drain(value, pace))
     for name, rows in _unnamed(kind, device_id, device):
         done.add(name, _drain_found(rows, pace))
@@ -156,26 +156,29 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     else:
         _remove(kind, device, pace, done)
         for table, value in _tables_of(kind, device_id):
-            if table.name == "quarantine":  # a message that was on its way may have ended there
+            if table.name == "quarantine":  # A message in flight may have been quarantined meanwhile.
                 done.add(table.name, table.drain(value, pace))
     RemovalRequest.objects.filter(device_key=kind.key(device_id)).delete()
     QuarantineUse.objects.filter(owner=kind.key(device_id)).delete()
-    QuarantineUse.invalidate("")  # what was on unknown topics counted as of no device
+    QuarantineUse.invalidate("")  # Messages on unknown topics count for no device.
     return _together(found, done)
 
 
 def _remove(kind: Kind, device: BaseDevice, pace: Pace, done: Erased) -> None:
-    gone = deletion.drain_rows(kind, device, pace)
+    drained = deletion.drain_rows(kind, device, pace)
     by_model = deletion.delete_row(kind, device)
     done.device = by_model.get(kind.device_model._meta.label, 0)
     values = sum(by_model.get(model._meta.label, 0) for model in kind.value_models)
-    done.add("readings", gone.readings + values)
-    done.add("messages", gone.messages + by_model.get(kind.message_model._meta.label, 0))
-    done.add("rollups", gone.rollups)
+    done.add("readings", drained.readings + values)
+    done.add("messages", drained.messages + by_model.get(kind.message_model._meta.label, 0))
+    done.add("rollups", drained.rollups)
 
 
 def _together(found: Erased, done: Erased) -> Erased:
-    """Return the numbers of *found*, and where more came meanwhile, of *done*: a worker may have deleted a part."""
+    """Return the larger number of *found* and *done* for each name.
+
+    More rows may have been stored meanwhile, and a worker may have deleted a part of them.
+    """
     total = Erased(retained=done.retained)
     counted = done.counts()
     for name, count in found.counts().items():
@@ -185,7 +188,7 @@ def _together(found: Erased, done: Erased) -> Erased:
 
 
 def preview(kind: Kind, device_id: str) -> Erased:
-    """Count what erase() would remove, and change nothing."""
+    """Count the rows that erase() would delete; change nothing."""
     found = Erased(retained=len(MessageType), grants=inheritance.grants_of([kind.key(device_id)]).count())
     for table, value in _tables_of(kind, device_id):
         found.add(table.name, table.count(value))
@@ -200,13 +203,13 @@ def preview(kind: Kind, device_id: str) -> Erased:
 
 
 def _tables_of(kind: Kind, device_id: str) -> list[tuple[Table, str]]:
-    """Return the registered tables that may know the device, each with what it knows the device by."""
+    """Return the registered tables that may hold the device, each with the value of its column for it."""
     values = ((table, table.value(kind, device_id)) for table in _tables)
     return [(table, value) for table, value in values if value is not None]
 
 
 def _unnamed(kind: Kind, device_id: str, device: BaseDevice | None) -> list[tuple[str, models.QuerySet[Any]]]:
-    """Return the rows of a device that do not hold its key, by the name that they count as."""
+    """Return the rows about a device that do not hold its key, each with the name under which they count."""
     meta, key = kind.device_model._meta, kind.key(device_id)
     usernames = {identifiers.mqtt_username(meta.app_label, str(meta.model_name), device_id)}
     client_ids = {device_id, *usernames}
@@ -220,7 +223,7 @@ def _unnamed(kind: Kind, device_id: str, device: BaseDevice | None) -> list[tupl
     ]
     before = topics.prefix(kind, device_id)
     if before:
-        # Not LIKE, which ignores case on SQLite; a topic may also end with the device id.
+        # LIKE would ignore case on SQLite. The slash covers a topic that ends with the device id.
         head = functions.Substr(functions.Concat("topic", models.Value("/")), 1, len(before))
         strange = QuarantinedMessage.objects.filter(reason="unknown_topic").exclude(device_key=key)
         found.append(("quarantine", strange.annotate(head=head).filter(head=before)))
@@ -232,17 +235,17 @@ def _unnamed(kind: Kind, device_id: str, device: BaseDevice | None) -> list[tupl
 def _lines_of_the_admin(
     kind: Kind, device_id: str, device: BaseDevice | None, usernames: Iterable[str]
 ) -> models.QuerySet[Any]:
-    """Return the lines of the admin about the device, and about its grants, commands, messages and denials.
+    """Return the entries of the admin's log about the device, its grants, commands, messages and denials.
 
-    A line holds the primary key of its row, which may be deleted, and the row's text, which names the device.
+    An entry holds the primary key of its row, which may be deleted, and the text of the row, which names the device.
     """
     meta, entries = kind.device_model._meta, apps.get_model("admin", "LogEntry")._default_manager
     names = [name for name in (kind.key(device_id), topics.prefix(kind, device_id)[:-1]) if name]
     denials = models.Q(content_type__app_label="authsvc", content_type__model="denial")
-    # LIKE finds too many, and ignores case on SQLite; so the text is compared here.
+    # LIKE finds too many entries, and ignores case on SQLite, so the text is compared here.
     lines = entries.filter(object_repr__contains=device_id).exclude(denials)
     wanted = [pk for pk, text in lines.values_list("pk", "object_repr") if _names_one_of(names, text)]
-    # A denial of another device may hold a topic of this one, and its line stays.
+    # A denial of another device may hold a topic of this one; its entry stays.
     beginnings = tuple(f"{username} " for username in usernames)
     lines = entries.filter(denials)
     wanted += [pk for pk, text in lines.values_list("pk", "object_repr") if text.startswith(beginnings)]
@@ -257,7 +260,7 @@ def _lines_of_the_admin(
 
 
 def _names_one_of(names: list[str], text: str) -> bool:
-    """Return whether a word of *text* holds one of *names*, whole levels of a topic or key.
+    """Return whether a word of *text* contains one of *names* as whole levels of a topic or key.
 
     >>> _names_one_of(["things/a/1"], "unknown_topic on things/a/1/gps")
     True

@@ -1,7 +1,7 @@
-"""A device id passes nothing on: grants, open commands, rollups and requests end with the device that had them.
+"""Protection of new devices from the data of earlier devices with the same id.
 
-They are deleted in the transaction that deletes the device. A device that SQL deleted leaves them; they are then
-deleted in the transaction in which another device begins under the id.
+Grants, open commands, rollups and requests are deleted in the transaction that deletes the device. If SQL deleted the
+device, they remain; they are then deleted in the transaction that creates another device with the id.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ log = structlog.get_logger(__name__)
 
 
 def watch() -> None:
-    """Follow the devices of every kind that exists: which names they get, and when Django deletes them."""
+    """Connect the checks to all kinds: they run when a device gets names, and when Django deletes it."""
     register_naming(check_names)
     models.signals.pre_save.connect(before_save, dispatch_uid="devicehub.removal.before_save")
     for kind in registry:
-        # By model: with a receiver for all models Django would load every row that it deletes.
+        # One receiver per model: with a receiver for all models Django would load every row that it deletes.
         models.signals.pre_delete.connect(
             before_delete, sender=kind.device_model, dispatch_uid=f"devicehub.removal.{kind.slug}"
         )
 
 
 def check_names(model: type[BaseDevice], device_ids: set[str], names: set[str], using: str) -> None:
-    """Raise IdentityTaken if one of *names* is an account's; delete what *device_ids* would inherit."""
+    """Raise IdentityTaken if one of *names* belongs to an account; delete the data that *device_ids* would inherit."""
     kind = registry.of(model)
-    if kind is None or using != DEFAULT_DB_ALIAS:  # a copy elsewhere is not a device that may log in
+    if kind is None or using != DEFAULT_DB_ALIAS:  # A copy in another database cannot log in.
         return
     if names:
         provisioning.refuse_claimed(names)
     keys = {kind.key(device_id): device_id for device_id in device_ids}
     found = _left_over(list(keys)) if keys else set()
     if not found:
-        return  # nothing is written: a deletion of no grant would still raise the policy revision
+        return  # Even a deletion of zero grants would raise the policy revision.
     with transaction.atomic():
         rollups.lock(kind)
         _disinherit(kind, [keys[key] for key in found])
@@ -68,9 +68,9 @@ def before_save(
     update_fields: Collection[str] | None,
     **_: Any,
 ) -> None:
-    """Check the names that a device gets, before the save that gives them.
+    """Check the new names of a device before they are saved.
 
-    Not for a fixture (*raw*): it restores devices together with their grants, in any order.
+    Fixtures (*raw*) are not checked: they restore devices together with their grants, in any order.
     """
     if raw or not isinstance(instance, BaseDevice):
         return
@@ -80,7 +80,7 @@ def before_save(
 
 
 def before_delete(sender: type[BaseDevice], instance: BaseDevice, using: str, **_: Any) -> None:
-    """Delete what the device's id would pass on, in the transaction that deletes the device."""
+    """Delete the data that a later device of this id would inherit, in the transaction that deletes the device."""
     kind = registry.of(sender)
     if kind is None or using != DEFAULT_DB_ALIAS:
         return
@@ -90,12 +90,12 @@ def before_delete(sender: type[BaseDevice], instance: BaseDevice, using: str, **
 
 
 def lock(kind: Kind, device: BaseDevice) -> str | None:
-    """Return the device id of the row of *device*, which no other transaction changes until this one ends; or None.
+    """Lock the row of *device* until this transaction ends; return its device id, or None if the row is gone.
 
-    By primary key: an instance of a device that is gone must not touch another one of the same id. Rollups and
-    ingest wait for this transaction, and then find the device gone.
+    The row is found by primary key: an instance of a deleted device must not affect another device of the same id.
+    Rollups and ingest wait for this transaction, and then find the device gone.
     """
-    rollups.lock(kind)  # before the row, in every deletion: two of them must not wait for each other
+    rollups.lock(kind)  # Every deletion locks rollups before the row, so that no two wait for each other.
     rows = type(device)._base_manager.filter(pk=device.pk).select_for_update()
     return rows.values_list("device_id", flat=True).first()
 
@@ -106,7 +106,7 @@ def grants_of(keys: Iterable[str]) -> models.QuerySet[Grant]:
 
 
 def _left_over(keys: list[str]) -> set[str]:
-    """Return those of *keys* that something hangs on which a device would inherit. One query."""
+    """Return those of *keys* with data that a new device would inherit. It takes one query."""
     rows: tuple[models.QuerySet[Any], ...] = (
         DeviceCommand.objects.filter(device_key__in=keys, state__in=OPEN_STATES),
         RemovalRequest.objects.filter(device_key__in=keys),
@@ -118,7 +118,7 @@ def _left_over(keys: list[str]) -> set[str]:
 
 
 def _disinherit(kind: Kind, device_ids: list[str]) -> None:
-    """Delete what ended devices would pass on by their ids, and have the broker clear what it retains of them."""
+    """Delete the data that later devices of these ids would inherit, and enqueue their retained topics."""
     keys = [kind.key(device_id) for device_id in device_ids]
     Rollup.objects.filter(device_key__in=keys).delete()
     RemovalRequest.objects.filter(device_key__in=keys).delete()

@@ -1,4 +1,4 @@
-"""Requests to remove a device: it is disabled at once, and a worker deletes it with its rows in small portions."""
+"""Requests to remove devices: a device is disabled at once, and a worker deletes it with its rows in small portions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from devicehub.removal.deletion import EnabledAgain
 
 log = structlog.get_logger(__name__)
 
-FEW = 10_000  # rows of a device that a web request deletes by itself
-AT_ONCE = 500  # devices of one statement
+FEW = 10_000  # rows; a web request deletes a device with at most this many itself
+AT_ONCE = 500  # devices per statement
 
-# The requests that were refused, and how: workers try them every few seconds, and log it once.
+# Requests that failed, with the name of the error: workers retry them every few seconds, and log each once.
 _refused: set[tuple[int, str]] = set()
 
 
 @dataclass
 class _WhileDisabled(Pace):
-    """Ends before the next portion, with EnabledAgain, when the device is active."""
+    """A pace that raises EnabledAgain before the next portion if the device is active."""
 
     device: BaseDevice | None = None
 
@@ -38,7 +38,7 @@ class _WhileDisabled(Pace):
 
 
 def count_rows(device: BaseDevice) -> dict[str, int]:
-    """Return how many readings and messages a device has; a count above FEW says only that there are more."""
+    """Return the numbers of readings and messages of a device; a number above FEW means only "more than FEW"."""
     kind = registry.of(device)
     models = {} if kind is None else {"readings": kind.value_models, "messages": (kind.message_model,)}
     return {
@@ -50,15 +50,15 @@ def count_rows(device: BaseDevice) -> dict[str, int]:
 
 
 def request(device: BaseDevice) -> None:
-    """Disable *device* and have a worker remove it. Raises ProtectedError or RestrictedError, and changes nothing.
+    """Disable *device* and request its removal. Raise ProtectedError or RestrictedError, and then change nothing.
 
-    Nothing is stored of it from now on. Enabling it before it is gone keeps it, with the rows that it has left.
+    From now on none of its messages is stored. Enabling it before it is deleted keeps it, with its remaining rows.
     """
     request_all([device])
 
 
 def request_all(devices: Iterable[BaseDevice]) -> None:
-    """Disable *devices*, all of one model, and have a worker remove them; all or none, as for request()."""
+    """Disable *devices*, all of one model, and request their removal; all or none of them, as in request()."""
     with transaction.atomic():
         for some in batched(devices, AT_ONCE):
             _request(some)
@@ -72,7 +72,7 @@ def _request(devices: list[BaseDevice]) -> None:
     deletion.check_deletable(devices)
     rows = model._base_manager.filter(pk__in=[device.pk for device in devices])
     rows.filter(is_active=True).update(is_active=False, updated_at=now)
-    # The ids that the database has: an instance may be old.
+    # The ids are read from the database, since an instance may be outdated.
     keys = [kind.key(device_id) for device_id in rows.order_by("pk").values_list("device_id", flat=True)]
     RemovalRequest.objects.bulk_create(
         [RemovalRequest(device_key=key, requested_at=now) for key in keys],
@@ -85,38 +85,38 @@ def _request(devices: list[BaseDevice]) -> None:
 
 
 def work_off(pace: Pace | None = None) -> int:
-    """Delete the devices whose removal was requested; return how many. Raises batches.Stopped.
+    """Delete the devices whose removal was requested; return how many. Raise batches.Stopped.
 
-    One that cannot be deleted stays disabled with its request and is tried again the next time, after the others.
+    A device that cannot be deleted stays disabled, and its request is retried in the next call.
     """
     pace, count = pace or Pace(), 0
     for waiting in RemovalRequest.objects.all():
         try:
             count += remove(waiting, pace)
-        except (Stopped, OperationalError, InterfaceError):  # the others would fare no better
+        except (Stopped, OperationalError, InterfaceError):  # The other requests would fail too.
             raise
         except EnabledAgain:
             log.warning("removal.enabled_again", device=waiting.device_key)
-        except Exception as error:  # a project's models and receivers may refuse with anything
+        except Exception as error:  # Models and receivers of a project may raise anything.
             refusal = waiting.pk, type(error).__name__
             if refusal not in _refused:
                 _refused.add(refusal)
                 log.exception("removal.refused", device=waiting.device_key)
             continue
-        # A request that was made anew meanwhile stays.
+        # A request that was repeated meanwhile stays.
         RemovalRequest.objects.filter(pk=waiting.pk, requested_at=waiting.requested_at).delete()
     return count
 
 
 def remove(waiting: RemovalRequest, pace: Pace) -> int:
-    """Delete the device of a request; return 1 if it was there and is gone. Raises EnabledAgain."""
+    """Delete the device of a request; return 1 if it was deleted, 0 if there was none. Raise EnabledAgain."""
     try:
         kind, device_id = registry.resolve(waiting.device_key)
     except UnknownKey:
         return 0
     device = kind.device_model.objects.filter(device_id=device_id).first()
     if device is None or not RemovalRequest.objects.filter(pk=waiting.pk).exists():
-        return 0  # the device is gone, or another one began under its id since the requests were read
+        return 0  # The device is gone, or another one was created with its id after the requests were read.
     if device.is_active:
         raise EnabledAgain
     deletion.check_deletable([device])

@@ -1,4 +1,4 @@
-"""Has the broker forget what it retains of devices that ended; what it has to forget is written down until it has."""
+"""Clearing of retained messages of deleted and disabled devices. A topic is queued until the broker has cleared it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from devicehub.models import RetainedTopic
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE = 500  # topics of one connection
-REFUSED, MAX_REFUSALS = "the broker refused it: ", 5  # times in a row that it may refuse to forget a topic
-# The correlation data by which ingest knows these messages: those of a device that was made again are none of its own.
+AT_ONCE = 500  # topics per connection
+REFUSED = "the broker refused it: "
+MAX_REFUSALS = 5  # After this many refusals in a row a topic is dropped.
+# Ingest recognises these messages by their correlation data, so that it does not take them for messages of a device
+# re-created under the same id.
 CORRELATION = "devicehub: forget"
 RETRY = Backoff.doubling(60, 24 * 3600)  # seconds
 
 
 def enqueue(kind: Kind, device_ids: Iterable[str]) -> int:
-    """Write down the topics of these devices; how many."""
+    """Queue the topics of these devices for clearing; return how many."""
     now = timezone.now()
     rows = [
         RetainedTopic(topic=topics.build(kind, device_id, about), requested_at=now, next_at=now)
@@ -43,11 +45,11 @@ def enqueue(kind: Kind, device_ids: Iterable[str]) -> int:
 
 
 def clear(limit: int = AT_ONCE) -> int:
-    """Have the broker forget what it retains on topics of ended devices, by empty retained messages; how many.
+    """Clear queued topics at the broker by empty retained messages; return how many.
 
-    MQTT 5.0, 3.3.1.3: a retained message with no payload removes the one of its topic. A topic that the broker
-    refuses or does not acknowledge stays with the error, and comes again a minute later, then two, four, up to a day;
-    one that it refused five times in a row is given up. An MQTT 3.1.1 broker cannot say that it refused.
+    MQTT 5.0, 3.3.1.3: a retained message without a payload removes the one of its topic. A topic that the broker
+    refuses or does not acknowledge stays queued with the error. It is retried after one minute, then two, four, up to
+    a day. After five refusals in a row it is dropped. An MQTT 3.1.1 broker cannot report a refusal.
     """
     now = timezone.now()
     due = list(RetainedTopic.objects.filter(next_at__lte=now).order_by("next_at")[:limit])
@@ -78,7 +80,7 @@ def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime)
             )
         except mqtt.Unacknowledged as error:
             _postpone(row, str(error), now)
-            break  # each further one would wait as long; they are due again the next time
+            break  # Each further topic would wait as long; they stay due.
         except mqtt.MqttError as error:
             _postpone(row, str(error), now)
         else:
@@ -91,7 +93,10 @@ def _clear(connection: mqtt.Connection, due: list[RetainedTopic], now: datetime)
 
 
 def _enabled_again(rows: list[RetainedTopic]) -> list[RetainedTopic]:
-    """Those whose device is active again, and is not another one of the same id: what it retains is its own."""
+    """Return the rows whose device is active again: its retained messages must stay.
+
+    Another device created later with the same id does not count.
+    """
     found = []
     for row in rows:
         address = topics.parse(row.topic)
@@ -104,13 +109,14 @@ def _enabled_again(rows: list[RetainedTopic]) -> list[RetainedTopic]:
 
 
 def _done(row: RetainedTopic) -> None:
-    """Only as it was: it may have been requested anew."""
+    """Delete *row* from the queue unless it was queued again meanwhile."""
     RetainedTopic.objects.filter(pk=row.pk, requested_at=row.requested_at).delete()
 
 
 def _refused(row: RetainedTopic, reason: str, now: datetime) -> None:
-    """Try again later; not for ever, since a broker whose rules do not allow it refuses each time."""
-    before = row.attempts if row.error.startswith(REFUSED) else 0  # it may have been away until now
+    """Postpone *row*, or drop it after MAX_REFUSALS: a broker whose rules do not allow it refuses each time."""
+    # Only refusals count; before, the broker may have been away.
+    before = row.attempts if row.error.startswith(REFUSED) else 0
     if before + 1 < MAX_REFUSALS:
         row.attempts = before
         _postpone(row, f"{REFUSED}{reason}", now)

@@ -1,9 +1,9 @@
-"""Divide a table of readings into partitions, where it is: no row is copied.
+"""Division of a table of readings into partitions, in place: no row is copied.
 
-The table becomes the first partition, for all before the next month or week, of a partitioned table that takes its
-name. An index for the new primary key and a check of the bound are made before, while others read and write; the
-division itself is one short transaction. The model stays as it is: only the primary key of the table becomes (id,
-timestamp).
+The table becomes the first partition of a partitioned table that takes its name. The first partition holds all rows
+before the next month or week. An index for the new primary key and a check of the bound are made first, while others
+read and write; the division itself is one short transaction. The model does not change: only the primary key of the
+table becomes (id, timestamp).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from devicehub.retention.partition_sql import NotPartitioned, alone, locked, pat
 
 log = structlog.get_logger(__name__)
 
-# The bound of the first partition lies ahead by so much at least: until the division is done, or what a killed one
-# left is cleared, no row beyond it can be stored.
+# The bound of the first partition is at least this far ahead. No row beyond it can be stored until the division is
+# done, or the remains of a killed one are cleared.
 MARGIN = timedelta(days=3)
-CLEARING = 10  # attempts: somebody waits for the command to end
+CLEARING = 10  # attempts; few, since an operator waits for the command to end
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A division: about how many rows there are, and the starts of the partitions after the first one."""
+    """A planned division: the approximate number of rows, and the starts of the partitions after the first one."""
 
     table: str
     by: str
@@ -42,7 +42,7 @@ class Plan:
 
 
 def plan(kind: Kind, by: str) -> Plan:
-    """Return how the reading table of *kind* would be divided. Raises NotPartitioned."""
+    """Return the plan for dividing the reading table of *kind*. Raise NotPartitioned if it cannot be divided."""
     if connection.vendor != "postgresql":
         raise NotPartitioned("Partitions need PostgreSQL; this database is SQLite")
     if kind.reading_model is None:
@@ -51,9 +51,11 @@ def plan(kind: Kind, by: str) -> Plan:
     if query("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'p'", [quoted(table)]):
         raise NotPartitioned(f"{table} is partitioned already")
     for what, names in partition_sql.obstacles(table):
-        raise NotPartitioned(f"{table} has {what}, which would be lost: {', '.join(names)}")
+        raise NotPartitioned(
+            f"{table} has {what}, which would be lost: {', '.join(names)}. Remove them first"
+        )
     if query_value("SELECT to_regclass(%s)", [quoted(_first(table))]) is not None:
-        raise NotPartitioned(f"There is a table {_first(table)} already, which is not ours: rename it")
+        raise NotPartitioned(f"There is another table {_first(table)} already: rename it first")
     starts = _starts(by)
     statement = f"SELECT count(*) FROM {quoted(table)} WHERE timestamp >= %s"
     if late := query_value(statement, [as_time(starts[0])]):
@@ -77,11 +79,11 @@ def _starts(by: str) -> tuple[datetime, ...]:
 
 
 def convert(made: Plan, pace: Pace) -> None:
-    """Do what plan() said. Raises batches.Stopped and database errors, and then all is as it was before."""
+    """Carry out a plan. Raise batches.Stopped or a database error; then the table is unchanged."""
     with alone(made.table) as free:
         if not free:
-            raise NotPartitioned(f"Another process divides {made.table} already")
-        patiently(lambda: partition_sql.clear(made.table))  # what a killed one left behind
+            raise NotPartitioned(f"Another process is dividing {made.table} already")
+        patiently(lambda: partition_sql.clear(made.table))  # A killed division may have left its index.
         try:
             with partition_sql.cancelled_by(pace.stop):
                 _prepare(made)
@@ -92,12 +94,12 @@ def convert(made: Plan, pace: Pace) -> None:
             raise
     try:
         execute(f"ANALYZE {quoted(made.table)}")
-    except DatabaseError as error:  # the table is divided, and autovacuum will do it
+    except DatabaseError as error:  # The table is divided, and autovacuum will analyze it.
         log.warning("partitions.not_analyzed", table=made.table, error=str(error))
 
 
 def _clear_if_free(table: str) -> None:
-    """Clear what was made; where that cannot be done in some seconds, it is left for those that extend the table."""
+    """Remove the new index and check. If a lock prevents it for seconds, leave it to processes that add partitions."""
     try:
         patiently(lambda: partition_sql.clear(table), attempts=CLEARING)
     except Error as error:
@@ -105,16 +107,16 @@ def _clear_if_free(table: str) -> None:
 
 
 def _prepare(made: Plan) -> None:
-    """Do all that takes long, while others read and write: the index of the new key, and the check of the bound.
+    """Do the long steps, while others read and write: the index of the new key, and the check of the bound.
 
-    That check is why the table can become a partition without a look at its rows.
+    Because of the check, the table can become a partition without a scan of its rows.
     """
     table, end = quoted(made.table), made.starts[0]
     execute(
         f"CREATE UNIQUE INDEX CONCURRENTLY {quoted(partition_sql.new_key(made.table))} ON {table} (id, timestamp)"
     )
     if timezone.now() > end - MARGIN / 2:
-        raise NotPartitioned("The index took so long that a new period begins soon: do it again")
+        raise NotPartitioned("The index took so long that a new period begins soon: run it again")
     patiently(lambda: _bound(table, end))
     execute(f"ALTER TABLE {table} VALIDATE CONSTRAINT {partition_sql.BOUND}")
 
@@ -126,12 +128,12 @@ def _bound(table: str, end: datetime) -> None:
 
 
 def _divide(made: Plan) -> None:
-    """Make the table the first partition of a new one that takes its name and all that belongs to it."""
+    """Make the table the first partition of a new table, which takes its name and its indexes, keys and grants."""
     table, first = made.table, _first(made.table)
     new, old = quoted(table), quoted(first)
     with locked(f"LOCK TABLE {new} IN ACCESS EXCLUSIVE MODE"):
         keys = partition_sql.foreign_keys(table)
-        for *_, referenced in keys:  # after the table itself, as ingest takes them
+        for *_, referenced in keys:  # After the table itself: ingest locks them in this order.
             execute(f"LOCK TABLE {referenced} IN SHARE ROW EXCLUSIVE MODE")
         primary, sequence, last_id = partition_sql.primary_key(table)
         indexes = [
@@ -150,7 +152,7 @@ def _divide(made: Plan) -> None:
             " INCLUDING STORAGE INCLUDING COMMENTS) PARTITION BY RANGE (timestamp)"
         )
         execute(f"ALTER TABLE {new} DROP CONSTRAINT {partition_sql.BOUND}")
-        # A sequence and no identity: partitions have had one only since PostgreSQL 17.
+        # A sequence and not an identity column: partitions support those only since PostgreSQL 17.
         execute(f"CREATE SEQUENCE {quoted(sequence)} AS bigint OWNED BY {new}.id")
         query("SELECT setval(%s::regclass, %s, %s)", [quoted(sequence), *last_id])
         execute(f"ALTER TABLE {new} ALTER COLUMN id SET DEFAULT nextval('{quoted(sequence)}')")
@@ -181,5 +183,5 @@ def _first(table: str) -> str:
 
 
 def _of_first(name: str) -> str:
-    """Return the name of an index of the first partition, whose own name the one of the table has."""
+    """Return the new name of an index of the first partition: the index of the new table takes the old name."""
     return f"partition_{hashlib.sha256(name.encode()).hexdigest()[:40]}"

@@ -1,7 +1,8 @@
-"""How PostgreSQL keeps the tables of devices: with room on each page for the next version of a row.
+"""The page layout of tables of devices on PostgreSQL: each page has room for the next version of a row.
 
-Every message changes its device, and a new version that fits on the page of the old one needs no entry in any
-index; a table of devices has a dozen. Set by `migrate` for all kinds, so that no migration of theirs has to say it.
+Every message changes its device. A new version of the row that fits on the page of the old one needs no entry in the
+indexes, of which a table of devices has a dozen. `migrate` sets the layout for all kinds, so that no migration of
+theirs needs it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from django.db import connections
 
 from devicehub.kinds.registry import registry
 
-FILLFACTOR = 60  # per cent of a page that is filled at first; a batch may change each row on it
+FILLFACTOR = 60  # per cent of a page that is filled at first; one batch may change each row on it
 
 
 def leave_room(*, using: str, **_: Any) -> None:
-    """Set the fillfactor of each table of devices that has none; one that an operator chose stays.
+    """Set the fillfactor of each table of devices that has none; keep one that an operator chose.
 
-    It holds for pages that are filled from now on: rewrite an old table (VACUUM FULL) to have it everywhere.
+    It applies to pages that are filled from now on: rewrite an old table (VACUUM FULL) to apply it to all pages.
     """
     connection = connections[using]
     if connection.vendor != "postgresql":

@@ -1,4 +1,4 @@
-"""The statements of partitions on PostgreSQL: locks, and what belongs to a table."""
+"""The SQL of partitions on PostgreSQL: locks, and the indexes, keys and grants of a table."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from devicehub.db.batches import Stopped
 from devicehub.db.statements import execute, query, query_value, quoted
 from devicehub.errors import DevicehubError
 
-LOCK_MS = 250  # waited for a lock at most: everybody else queues behind the one that waits
+# Time-out of a lock in milliseconds. It is short, since all other sessions queue behind one that waits for a lock.
+LOCK_MS = 250
 ATTEMPTS = 60
 BUSY = frozenset({"55P03", "40P01"})  # lock not available, deadlock
-BOUND = "devicehub_division"  # the constraint of a table that is being divided
-LOOK = 0.1  # seconds between two looks at whether to stop
+BOUND = "devicehub_division"  # The name of the constraint of a table that is being divided.
+LOOK = 0.1  # seconds between two checks whether to stop
 
 
 class NotPartitioned(DevicehubError):
-    """Why the table cannot be divided, in a sentence."""
+    """The table cannot be divided, for the reason in the text."""
 
 
 @contextmanager
 def alone(table: str) -> Iterator[bool]:
-    """Yield whether no other process makes partitions of *table*; until the end none does.
+    """Yield True if this process now holds the lock for partitions of *table*, False if another one does.
 
-    The lock ends with its process.
+    A lock is released at the end of the block, or with its process.
     """
     key = f"devicehub partitions of {table}"
     free = bool(query_value("SELECT pg_try_advisory_lock(hashtext(%s))", [key]))
@@ -43,7 +44,7 @@ def alone(table: str) -> Iterator[bool]:
 
 
 def patiently(action: Callable[[], Any], attempts: int = ATTEMPTS) -> Any:
-    """Return what *action* returns; it is tried so often while a lock that it needs is held."""
+    """Call *action* and return its result; retry up to *attempts* times while a lock that it needs is held."""
     for attempt in range(1, attempts + 1):
         try:
             return action()
@@ -56,7 +57,7 @@ def patiently(action: Callable[[], Any], attempts: int = ATTEMPTS) -> Any:
 
 @contextmanager
 def locked(lock: str) -> Iterator[None]:
-    """Open a transaction that begins with *lock*, in which no lock is waited for longer than LOCK_MS."""
+    """Open a transaction that begins with *lock*, in which waiting for a lock times out after LOCK_MS."""
     with transaction.atomic():
         execute(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'")
         execute(lock)
@@ -65,13 +66,13 @@ def locked(lock: str) -> Iterator[None]:
 
 @contextmanager
 def cancelled_by(stop: threading.Event) -> Iterator[None]:
-    """Cancel the statement that runs inside as soon as *stop* is set, and raise Stopped in its place."""
+    """Cancel the running statement of the block as soon as *stop* is set, and raise Stopped instead."""
     done, running = threading.Event(), connection.connection
 
     def watch() -> None:
         while not done.wait(LOOK):
             if stop.is_set():
-                running.cancel()  # again and again: the first one may come between two statements
+                running.cancel()  # It repeats, since the first one may come between two statements.
 
     watcher = threading.Thread(target=watch, name="cancel", daemon=True)
     watcher.start()
@@ -87,12 +88,12 @@ def cancelled_by(stop: threading.Event) -> Iterator[None]:
 
 
 def new_key(table: str) -> str:
-    """Return the name of the index of the new primary key, as long as the table is not divided."""
+    """Return the name that the index of the new primary key has until the table is divided."""
     return f"division_{hashlib.sha256(table.encode()).hexdigest()[:40]}"
 
 
 def clear(table: str) -> None:
-    """Take away what a division that was not done left behind, if there is something."""
+    """Remove the index and the constraint that an unfinished division left, if there are any."""
     if query_value("SELECT to_regclass(%s)", [quoted(new_key(table))]) is None:
         return
     with locked(f"LOCK TABLE {quoted(table)} IN ACCESS EXCLUSIVE MODE"):
@@ -112,7 +113,7 @@ def copy_owner(table: str, like: str) -> None:
 
 
 def own_like(partition: str, like: str) -> None:
-    """Give *partition* the storage parameters and the owner of *like*. A table that is divided has no parameters."""
+    """Give *partition* the storage parameters and the owner of *like*. A partitioned table has no parameters."""
     options = query_value(
         "SELECT string_agg(format('%%I = %%L', option_name, option_value), ', ')"
         " FROM pg_class, pg_options_to_table(reloptions) WHERE oid = %s::regclass",
@@ -131,7 +132,7 @@ def move_comment(old: str, new: str) -> None:
 
 
 def copy_grants(table: str, sequence: str, like: str) -> None:
-    """Grant on *table* what is granted on *like*; those that may insert there may use *sequence*."""
+    """Copy the grants on *like* to *table*; roles that may insert there may also use *sequence*."""
     for role, privilege, option in query(
         "SELECT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, privilege_type, is_grantable"
         " FROM pg_class, aclexplode(relacl) WHERE pg_class.oid = %s::regclass AND grantee <> relowner",
@@ -143,7 +144,7 @@ def copy_grants(table: str, sequence: str, like: str) -> None:
 
 
 def primary_key(table: str) -> tuple[str, str, tuple[int, bool]]:
-    """Return the names of the primary key's constraint and of its sequence, and that one's state for setval()."""
+    """Return the names of the primary key's constraint and of its sequence, and the sequence's state for setval()."""
     [(constraint, sequence)] = query(
         "SELECT (SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'p'),"
         " (SELECT relname FROM pg_class WHERE oid = pg_get_serial_sequence(%s, 'id')::regclass)",
@@ -154,7 +155,7 @@ def primary_key(table: str) -> tuple[str, str, tuple[int, bool]]:
 
 
 def columns(table: str) -> str:
-    """Return the columns of *table* that are not generated, as they are written in a statement."""
+    """Return the columns of *table* that are not generated, quoted and separated by commas for a statement."""
     found = query(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
         " AND attgenerated = '' ORDER BY attnum",
@@ -164,7 +165,7 @@ def columns(table: str) -> str:
 
 
 def indexes(table: str) -> list[tuple[str, str]]:
-    """Return name and statement of each valid index of *table* but that of the primary key."""
+    """Return name and statement of each valid index of *table*, except that of the primary key."""
     return query(
         "SELECT relname, pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON oid = indexrelid"
         " WHERE indrelid = %s::regclass AND NOT indisprimary AND indisvalid ORDER BY relname",
@@ -182,9 +183,9 @@ def foreign_keys(table: str) -> list[tuple[str, str, str]]:
 
 
 def obstacles(table: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield what belongs to the table and would stay with its first partition alone, or could not stay at all."""
-    for what, question in _OBSTACLES.items():
-        names = [name for (name,) in query(question, {"table": quoted(table)})]
+    """Yield the kinds and names of objects that a division would lose or leave on the first partition only."""
+    for what, statement in _OBSTACLES.items():
+        names = [name for (name,) in query(statement, {"table": quoted(table)})]
         if names:
             yield what, names
 

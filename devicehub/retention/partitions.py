@@ -1,7 +1,7 @@
-"""The readings of a type in native range partitions of PostgreSQL: make those to come, and drop old ones.
+"""Native range partitions of readings on PostgreSQL: create those of the next periods, and drop old ones.
 
-A table has a first partition, for all that it held when it was divided, one for each month or week of UTC since
-then, and one for the rest. `division` divides it.
+A table has a first partition for the rows from before its division, one partition for each later month or week of
+UTC, and one for the rest. `division` divides the table.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from devicehub.retention.partition_sql import alone, locked, patiently
 
 log = structlog.get_logger(__name__)
 
-AHEAD = 3  # periods after the present one that have a partition already
+AHEAD = 3  # This many periods after the current one have a partition.
 
 
 class Partition(NamedTuple):
-    """A partition and its bounds: None for the start of the first one, and for both of the one for the rest."""
+    """A partition and its bounds. The first one has no start, the one for the rest has neither start nor end."""
 
     name: str
     start: datetime | None
@@ -35,12 +35,12 @@ class Partition(NamedTuple):
 
 
 def partitions_of(table: str) -> list[Partition]:
-    """Return the partitions of *table*, the one for the rest last; none if it is not divided, and on SQLite."""
+    """Return the partitions of *table*, with the one for the rest last; empty if it is not divided, and on SQLite."""
     return _catalogue([table])[table][0] if connection.vendor == "postgresql" else []
 
 
 def _catalogue(tables: list[str]) -> dict[str, tuple[list[Partition], bool]]:
-    """Return the partitions of each table, and whether a division that was killed left something behind."""
+    """Return for each table its partitions, and whether a killed division left an index behind."""
     found: dict[str, tuple[list[Partition], bool]] = {}
     for table, left, name, bounds in query(
         "SELECT wanted, to_regclass(quote_ident(made)) IS NOT NULL,"
@@ -59,7 +59,7 @@ def _catalogue(tables: list[str]) -> dict[str, tuple[list[Partition], bool]]:
 
 
 def _bounds(text: str) -> tuple[datetime | None, datetime | None]:
-    """Read the bounds of a partition as PostgreSQL writes them.
+    """Return the bounds of a partition from the text that PostgreSQL writes.
 
     >>> _bounds("FOR VALUES FROM (MINVALUE) TO ('2026-02-01 00:00:00+00')")
     (None, datetime.datetime(2026, 2, 1, 0, 0, tzinfo=datetime.timezone.utc))
@@ -71,10 +71,10 @@ def _bounds(text: str) -> tuple[datetime | None, datetime | None]:
 
 
 def extend_all(pace: Pace | None = None, kinds: Iterable[Kind] | None = None) -> int:
-    """Make the partitions of the periods to come, of all kinds; return how many were made.
+    """Create the partitions of the next periods, for all kinds; return how many were created.
 
-    One query where there is nothing to do. What a division that was killed left behind goes. A table that cannot
-    be extended is logged. Raises Stopped.
+    If there is nothing to do, it takes one query. Remains of a killed division are removed. A table that cannot be
+    extended is logged. Raise Stopped.
     """
     if connection.vendor != "postgresql":
         return 0
@@ -93,17 +93,17 @@ def extend_all(pace: Pace | None = None, kinds: Iterable[Kind] | None = None) ->
 
 
 def extend(kind: Kind, pace: Pace | None = None) -> int:
-    """Make the partitions to come of one kind, as extend_all() does."""
+    """Create the partitions of the next periods for one kind, as extend_all() does."""
     return extend_all(pace, [kind])
 
 
 def _extend(table: str, pace: Pace) -> int:
-    parts, left = _catalogue([table])[table]  # again, since no other process is at it now
+    parts, left = _catalogue([table])[table]  # Read again, since this process holds the lock now.
     if left:
         log.warning("partitions.leftovers_cleared", table=table)
         patiently(lambda: partition_sql.clear(table))
     missing = _missing(parts)
-    # By the catalogue: a table that was renamed has partitions of its earlier name.
+    # The name is read from the catalogue: the partitions of a renamed table keep its earlier name.
     rest = next((one.name for one in parts if one.end is None), name_of(table, None))
     for start, end in missing:
         pace.check()
@@ -112,7 +112,7 @@ def _extend(table: str, pace: Pace) -> int:
 
 
 def _missing(parts: list[Partition]) -> list[tuple[datetime, datetime]]:
-    """Return the bounds of the partitions to come that are not there; none for a table without partitions."""
+    """Return the bounds of missing partitions of the next periods; empty for a table without partitions."""
     bounds = [(one.start, one.end) for one in parts if one.start and one.end]
     if not bounds:
         return []
@@ -125,10 +125,10 @@ def _missing(parts: list[Partition]) -> list[tuple[datetime, datetime]]:
 
 
 def _add(table: str, start: datetime, end: datetime, rest: str) -> None:
-    """Make a partition, and move the rows of its time that wait in *rest* into it."""
+    """Create a partition, and move the rows of its period from *rest* into it."""
     name = name_of(table, start)
     new, waiting, columns = quoted(name), quoted(rest), partition_sql.columns(table)
-    # Writers wait at the table itself: the rest refuses a row that was sent there before the partition was made.
+    # Writers must wait at the table itself: a row routed to the rest before the new partition would be refused there.
     with locked(f"LOCK TABLE ONLY {quoted(table)} IN SHARE ROW EXCLUSIVE MODE"):
         execute(f"LOCK TABLE {waiting} IN ACCESS EXCLUSIVE MODE")
         execute(
@@ -145,7 +145,7 @@ def _add(table: str, start: datetime, end: datetime, rest: str) -> None:
 
 
 def drop_before(kind: Kind, before: datetime, rolled_up_to: int | None, pace: Pace) -> int:
-    """Drop the partitions that end by *before*; return how many. One with a row above the id *rolled_up_to* stays."""
+    """Drop the partitions that end by *before*; return how many. Keep one with an id above *rolled_up_to*."""
     if kind.reading_model is None:
         return 0
     table, dropped = kind.reading_model._meta.db_table, 0
@@ -157,7 +157,7 @@ def drop_before(kind: Kind, before: datetime, rolled_up_to: int | None, pace: Pa
 
 
 def drop(table: str, name: str, rolled_up_to: int | None) -> bool:
-    """Drop partition *name* of *table* unless it has a row above the id *rolled_up_to*; return whether it is gone."""
+    """Drop partition *name* of *table* unless it has an id above *rolled_up_to*; return whether it was dropped."""
     with locked(f"LOCK TABLE ONLY {quoted(table)}, {quoted(name)} IN ACCESS EXCLUSIVE MODE"):
         if _has_newer(name, rolled_up_to):
             return False
@@ -191,7 +191,7 @@ def next_period(start: datetime, by: str) -> datetime:
 
 
 def end_ahead(now: datetime, by: str) -> datetime:
-    """Return where the partitions end that there should be now."""
+    """Return the time up to which there should be partitions now."""
     end = next_period(period_of(now, by), by)
     for _ in range(AHEAD):
         end = next_period(end, by)

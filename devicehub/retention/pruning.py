@@ -1,8 +1,8 @@
-"""How long telemetry is kept, and what takes the rest away.
+"""Retention of telemetry: how long it is kept, and the deletion of older rows.
 
-A type says it in its `class Meta`: keep_readings and keep_messages for rows, keep_hours and keep_days for rollups,
-each a timedelta or a text such as "30d"; without it, or with None, for ever. Readings are taken away by whole
-hours and hours by whole days of UTC, so up to that much longer is kept.
+The `class Meta` of a type has the options keep_readings and keep_messages for rows, keep_hours and keep_days for
+rollups. Each is a timedelta or a text such as "30d"; without it, or with None, rows are kept for ever. Readings are
+deleted by whole hours and hours by whole days of UTC, so they are kept for up to that much longer.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from devicehub.retention import partitions
 
 OPTIONS = ("keep_readings", "keep_messages", "keep_hours", "keep_days")
 SHORTEST = {"keep_hours": timedelta(days=1), "keep_days": timedelta(days=1)}
-PAIRS = 300  # of a device and a reading, whose rollups are looked at together
+PAIRS = 300  # pairs of a device and a reading, whose rollups one statement handles
 
 
 class NotKept(DevicehubError, ValueError):
-    """A text or value that says no time to keep something."""
+    """The value is not a time to keep rows, or it is too short."""
 
 
 @dataclass
 class Pruned:
-    """What became of one table: rows gone (or that would go), partitions dropped, and the oldest that is kept."""
+    """The result for one table: rows deleted (or to be deleted), partitions dropped, and the time of the oldest row."""
 
     what: str
     deleted: int = 0
@@ -49,17 +49,17 @@ class Pruned:
 
 
 def keep(kind: Kind, option: str) -> timedelta | None:
-    """How long *kind* keeps what *option* (keep_readings and so on) speaks of; None is for ever. NotKept."""
+    """Return how long *kind* keeps the rows of *option* (such as keep_readings); None is for ever. Raise NotKept."""
     return parse(kind.keep.get(option), SHORTEST.get(option, timedelta(hours=1)))
 
 
 def keep_quarantine() -> timedelta | None:
-    """How long quarantined messages are kept; None is for ever. NotKept."""
+    """Return how long quarantined messages are kept; None is for ever. Raise NotKept."""
     return parse(settings.keep_quarantine or None, timedelta(hours=1))
 
 
 def parse(value: Any, shortest: timedelta) -> timedelta | None:
-    """The time that *value*, a timedelta or a text, says. Raises NotKept, with a sentence.
+    """Return *value*, a timedelta or a text, as a timedelta, or None. Raise NotKept, with the reason as its text.
 
     >>> parse("30d", timedelta(hours=1))
     datetime.timedelta(days=30)
@@ -72,16 +72,16 @@ def parse(value: Any, shortest: timedelta) -> timedelta | None:
         except ArgumentTypeError as error:
             raise NotKept(str(error)) from error
     if not isinstance(value, timedelta):
-        raise NotKept(f"{value!r} is no duration; write a timedelta or a text such as '30d'")
+        raise NotKept(f"{value!r} is not a duration; write a timedelta or a text such as '30d'")
     if value < shortest:
-        raise NotKept(f"{value} is shorter than the {shortest} that are kept at least")
+        raise NotKept(f"{value} is too short; keep rows for at least {shortest}")
     return value
 
 
 def prune(kind: Kind, pace: Pace, *, older_than: timedelta | None = None) -> list[Pruned]:
-    """Take away what *kind* does not keep any more. Raises batches.Stopped; what is done then stays done.
+    """Delete the expired rows of *kind*. Raise batches.Stopped; rows deleted until then stay deleted.
 
-    *older_than* stands for keep_readings and keep_messages. Readings are rolled up before they go.
+    *older_than* replaces keep_readings and keep_messages. Readings are rolled up before they are deleted.
     """
     partitions.extend(kind, pace)
     return [
@@ -93,7 +93,7 @@ def prune(kind: Kind, pace: Pace, *, older_than: timedelta | None = None) -> lis
 
 
 def preview(kind: Kind, *, older_than: timedelta | None = None) -> list[Pruned]:
-    """What prune() would take away now; it counts, and changes nothing."""
+    """Count the rows that prune() would delete now; change nothing."""
     readings = older_than or keep(kind, "keep_readings")
     messages = older_than or keep(kind, "keep_messages")
     found = [
@@ -107,14 +107,14 @@ def preview(kind: Kind, *, older_than: timedelta | None = None) -> list[Pruned]:
 
 
 def prune_quarantine(pace: Pace) -> Pruned:
-    """Take away what the quarantine does not keep any more. Raises batches.Stopped."""
+    """Delete the expired rows of the quarantine. Raise batches.Stopped."""
     kept, table = keep_quarantine(), QuarantinedMessage._meta.db_table
     done = Pruned("quarantine", before=timezone.now() - kept if kept else None)
     if done.before:
         old = Where("received_at < %s", [as_time(done.before)])
         try:
             done.deleted = batches.delete_by_time(table, "received_at", old, pace)
-        finally:  # also when it was stopped
+        finally:  # Also after a stop.
             QuarantineUse.invalidate()
         before = Where("last_at < %s", old.parameters)
         batches.delete_by_time(CountedRefusal._meta.db_table, "last_at", before, pace)
@@ -123,24 +123,25 @@ def prune_quarantine(pace: Pace) -> Pruned:
 
 
 def preview_quarantine() -> Pruned:
+    """Count the rows that prune_quarantine() would delete now; change nothing."""
     return _counted(QuarantinedMessage, "quarantine", "received_at", keep_quarantine(), _same)
 
 
 def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
     done = Pruned("readings", before=_hour(timezone.now() - kept) if kept else None)
     if done.before is not None:
-        rolled_up_to, known = None, None
+        rolled_up_to, rolled_up = None, None
         if rollups.numeric(kind):
             while rollups.roll_up(kinds=[kind], pace=pace):
                 pass
             rolled_up_to = rollups.last_rolled_up(kind)
-            # The plus keeps both databases from walking along the ids instead of the times.
-            known = Where("+id <= %s", [rolled_up_to])
+            # With the plus, both databases use the index of the times instead of the ids.
+            rolled_up = Where("+id <= %s", [rolled_up_to])
         done.partitions = partitions.drop_before(kind, done.before, rolled_up_to, pace)
         old = Where("timestamp < %s", [as_time(done.before)])
         for model in kind.value_models:
             done.deleted += batches.delete_by_time(
-                model._meta.db_table, "timestamp", old, pace, but_only=known
+                model._meta.db_table, "timestamp", old, pace, but_only=rolled_up
             )
     done.oldest = min(
         filter(None, (_oldest(model, "timestamp") for model in kind.value_models)), default=None
@@ -153,20 +154,20 @@ def _prune_messages(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
     if done.before is not None:
         table = kind.message_model._meta.db_table
         done.deleted = batches.trim(table, "received_at", as_time(done.before), pace)
-    # Rows are written in that order, and there is no index on the time.
+    # Rows are written in the order of the time, which has no index.
     done.oldest = kind.message_model.objects.order_by("pk").values_list("received_at", flat=True).first()
     return done
 
 
 def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelta | None) -> Pruned:
-    """By devices and names, as the one index of the table is ordered."""
+    """Delete expired rollups by devices and names, the order of the table's only index."""
     done = Pruned(f"{period}s", before=_midnight(timezone.now() - kept) if kept else None)
     if done.before is None:
         return done
     if period == Rollup.Period.HOUR:
         rollups.set_hours_from(kind, done.before)
     last = ("", "")
-    # What the rollups name and not what is declared: a reading or a device may be gone by now.
+    # Pairs come from the rollups and not from the declarations: a reading or a device may be gone by now.
     while pairs := rollup_sql.pairs(last, PAIRS):
         last = pairs[-1]
         ours = [(key, name) for key, name in pairs if key.startswith(f"{kind.slug}/")]
@@ -182,13 +183,13 @@ def _prune_rollups(kind: Kind, pace: Pace, period: Rollup.Period, kept: timedelt
 
 
 def settle_file() -> None:
-    """After much was deleted on SQLite: copy the write-ahead log into the database, waiting for nobody."""
+    """Copy the write-ahead log of SQLite into the database after large deletions, without waiting for locks."""
     if connection.vendor == "sqlite" and not connection.in_atomic_block:
         execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _together(found: list[Pruned]) -> Pruned:
-    """Return what was counted of the tables of readings of a kind as one."""
+    """Return the sums of the counts of a kind's tables of readings."""
     return Pruned(
         "readings",
         sum(one.deleted for one in found),

@@ -1,4 +1,4 @@
-"""`{% navigation as links %}`: the entries of the navigation, for base.html. No context processor is needed."""
+"""`{% navigation as links %}`: the links of the navigation, for base.html. It needs no context processor."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ register = template.Library()
 
 @register.simple_tag(takes_context=True)
 def navigation(context: Context) -> list[Link]:
-    """Return the links of the navigation; none on a page that is rendered without a request."""
+    """Return the links of the navigation; empty for a page that is rendered without a request."""
     request = getattr(context, "request", None)
     return entries.links(request) if request is not None else []

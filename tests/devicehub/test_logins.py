@@ -59,7 +59,7 @@ class TestLocks:
         assert refused["Cache-Control"] == "no-store"
         assert refused["Content-Security-Policy"] == POLICY
         assert b"Too many failed sign-ins" in refused.content
-        assert "Try again in 15 minutes at the latest, or ask an administrator" in refused.content.decode()
+        assert "Try again in 15 minutes, or contact an administrator" in refused.content.decode()
         assert f'<a href="{page}">Back to sign in</a>' in refused.content.decode()
 
     @pytest.mark.parametrize("page", PAGES)

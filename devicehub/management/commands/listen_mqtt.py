@@ -1,4 +1,4 @@
-"""`manage.py listen_mqtt [--worker N]`: store what devices publish, until a signal stops it.
+"""`manage.py listen_mqtt [--worker N]`: store the messages of devices, until a signal stops it.
 
 It also manages the worker's session at the broker: create it, replace it, or retire it.
 """
@@ -22,7 +22,7 @@ from devicehub.worker.process import Identity, Process
 
 
 class Command(DatabaseCommand):
-    help = "Subscribe to the topics of all devices and store what they publish."
+    help = "Subscribe to the topics of all devices and store their messages."
     is_short = False  # True for a call that ends by itself and prints one line.
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -114,7 +114,7 @@ def _expose(process: Process, host: str, port: int) -> None:
 def _subscribed(identity: Identity, *, was_resumed: bool) -> str:
     days = f", for up to {SESSION_EXPIRY // 86400} days" if settings.mqtt_version == "5" else ""
     new = "" if was_resumed else " in a new session"
-    return f"Subscribed as {identity}{new}: the broker keeps what devices publish from now on{days}"
+    return f"Subscribed as {identity}{new}: the broker keeps messages of devices from now on{days}"
 
 
 def _described(worker: Worker) -> str:

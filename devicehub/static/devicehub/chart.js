@@ -1,8 +1,8 @@
-// The chart: one line for each device; with buckets also a band from the lowest to the highest value.
+// The chart: one line per device. Buckets also have a band from the lowest to the highest value.
 
 const COLOURS = 8;
-const DASHED_FROM = 4; // from this series on lines are dashed, for those who cannot tell the colours apart
-const GAP = 4; // a pause of this many usual steps is a gap, and no line crosses it
+const DASHED_FROM = 4; // From this series on lines are dashed, for readers who cannot distinguish the colours.
+const GAP = 4; // A pause of this many usual steps is a gap, which no line crosses.
 
 export class Chart {
   constructor(box, legend, corner) {
@@ -26,7 +26,7 @@ export class Chart {
     this.build();
   }
 
-  // The whole chart anew, into the same plot where its lines and steps are the same: what is zoomed stays zoomed.
+  // Load the whole chart again. If its lines and steps are the same, it keeps the plot, and so the zoom.
   refresh(chart, now) {
     const isDrawn = (one) => this.series.some((series) => series.device === one.device);
     if (this.about?.step !== chart.step || !chart.series.every(isDrawn)) {
@@ -37,7 +37,7 @@ export class Chart {
     this.add(chart.series, now);
   }
 
-  // New points, or buckets computed anew: what stands at the same time is replaced.
+  // Add new points or recomputed buckets; they replace those of the same time.
   add(points, now) {
     if (!this.about) return;
     this.now = now;
@@ -66,7 +66,7 @@ export class Chart {
   }
 
   columns() {
-    const gapsStay = this.series.map(() => [0, 2, 2, 2]); // a null spreads to the next value of its own line
+    const gapsStay = this.series.map(() => [0, 2, 2, 2]); // A null spreads to the next value of its own line.
     return uPlot.join(this.series.map((one) => withGaps(one.points, this.about.step)), gapsStay);
   }
 
@@ -77,7 +77,7 @@ export class Chart {
     this.box.querySelector(".empty")?.remove();
     const { step } = this.about;
     const label = this.about.seconds > 2 * DAY ? day : clock;
-    // Pixels for a label: where days are split, it bears the date and the time.
+    // Pixels per label: if ticks are less than a day apart, a label shows date and time.
     const space = (u, i, low, high) => (label === clock ? 70 : high - low > 10 * DAY ? 60 : 90);
     const thinned = step ? `mean, lowest and highest of ${spell(step)} · ` : "";
     this.corner.textContent = this.isEmpty ? "" : `${thinned}UTC`;
@@ -128,7 +128,7 @@ export class Chart {
     return [this.now - this.about.seconds, this.now];
   }
 
-  // While somebody looks closely the picture stands still; what came meanwhile shows afterwards.
+  // The chart does not move under the cursor; points that arrive meanwhile appear afterwards.
   draw() {
     if (!this.plot || this.hovered) return;
     const { min, max } = this.plot.scales.x;
@@ -167,7 +167,7 @@ export class Chart {
     for (const offset of [1, 2, 3]) this.plot.setSeries(i * 3 + offset, { show });
   }
 
-  // The values under the cursor, or the latest ones.
+  // Show the values under the cursor, or else the latest ones, in the legend.
   label() {
     const at = this.plot?.cursor.idx;
     const time = this.hovered && at != null ? this.plot.data[0][at] : Infinity;
@@ -198,8 +198,8 @@ export class Chart {
   }
 }
 
-// [times, values, lows, highs] with a null where the device was silent: for longer than usual, and than just before
-// and after, since a device may send seldom for a while and then often.
+// Return [times, values, lows, highs], with a null in each pause of the device. A pause is longer than usual, and
+// longer than the steps just before and after it, since a device may send seldom for a while and then often.
 function withGaps(points, step) {
   const times = [...points.keys()];
   const pauses = times.slice(1).map((time, i) => time - times[i]);
@@ -224,7 +224,7 @@ function dropBefore(one, before) {
   }
 }
 
-// As display.value() on the server.
+// The same format as display.value() on the server.
 function format(value, whole) {
   const size = Math.abs(value);
   if (whole) return value.toLocaleString("en");

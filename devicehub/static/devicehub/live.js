@@ -1,4 +1,4 @@
-// The page at work: one stream of news, and what it changes. Without this file the page is complete but still.
+// Keep the page current with one stream of changes. Without this file the page is complete, but it does not change.
 import { Chart } from "./chart.js";
 import { tickTimes } from "./time.js";
 
@@ -6,10 +6,10 @@ const byId = (id) => document.getElementById(id);
 const live = byId("live");
 const rows = new Map([...document.querySelectorAll("tr[data-key]")].map((row) => [row.dataset.key, row]));
 const chart = new Chart(byId("chart"), byId("legend"), byId("bucket"));
-const every = Number(live.dataset.every); // s between two requests, where the server cannot hold a stream open
+const every = Number(live.dataset.every); // s between two requests, if the server cannot hold a stream open
 const POLL_TIMEOUT = 30_000; // ms
-const RETRY = 10_000; // ms until another try, where the browser gave up by itself
-let ahead = 0; // seconds that the server's clock is ahead of ours
+const RETRY = 10_000; // ms until the next attempt, after the browser has stopped reconnecting
+let ahead = 0; // s that the server's clock is ahead of ours
 let devices = null;
 let spoken = null;
 
@@ -28,7 +28,7 @@ function connect() {
   });
   source.addEventListener("error", () => {
     say("lost", "reconnecting");
-    if (source.readyState === EventSource.CLOSED) retry(); // refused: signed out, or too many open pages
+    if (source.readyState === EventSource.CLOSED) retry(); // The server refused: signed out, or too many open pages.
   });
 }
 
@@ -39,7 +39,7 @@ async function retry() {
   else connect();
 }
 
-// All that is shown, again and again: for servers that would hold a thread for each stream.
+// Request the whole content again and again, from servers that would hold a thread for each stream.
 async function poll() {
   const options = { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(POLL_TIMEOUT) };
   const reply = await fetch(live.dataset.url + location.search, options).catch(() => null);
@@ -72,7 +72,7 @@ function show(news) {
     devices = news.counts.devices;
     document.querySelector('[data-count="denied"]').parentElement.classList.toggle("alarm", news.counts.denied !== "0");
   }
-  // Rendered and escaped by the server, with the template that the page itself is made of.
+  // The server renders and escapes this HTML with the templates of the page itself.
   if (news.denials !== undefined) {
     byId("denials").innerHTML = news.denials;
     if (spoken !== null && spoken !== news.denial) byId("denial-news").textContent = news.denial;
@@ -85,9 +85,9 @@ function show(news) {
   tickTimes(Date.now() / 1000 + ahead);
 }
 
-// Cell by cell, so that only what changed lights up.
+// Replace changed cells only, so that only these are highlighted.
 function patch(row, html) {
-  if (!row) return; // on another page of the table
+  if (!row) return; // The device is on another page of the table.
   const made = document.createElement("template");
   made.innerHTML = html;
   const fresh = made.content.querySelector("tr");

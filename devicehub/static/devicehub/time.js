@@ -1,4 +1,4 @@
-// Relative times, counted on in the words of display.ago() on the server.
+// Relative times in the words of display.ago() on the server, updated every second.
 export function ago(seconds) {
   if (seconds < 2) return "just now";
   for (const [size, name] of [[86400, "d"], [3600, "h"], [60, "min"]]) {

@@ -13,13 +13,13 @@ HOME, ELSEWHERE = "192.0.2.1", "198.51.100.1"
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    """Enough is soon reached."""
+    """Lower the limit of keys, so that few requests reach it."""
     monkeypatch.setattr(api_token, "MANY_KEYS", 8)
 
 
 @pytest.fixture
 def post(loop):
-    """Send keys one after another; return the status of each answer."""
+    """Return a function that sends keys one after another and returns the status of each reply."""
 
     async def send(keys, address, **headers):
         transport = httpx.ASGITransport(ENTRANCES["asgi"], client=(address, 40000))

@@ -1,4 +1,4 @@
-"""Brokers that commands go to, devices that receive them, and a record of what was signalled."""
+"""Brokers that commands go to, devices that receive them, and a record of the sent signals."""
 
 from contextlib import ExitStack
 
@@ -11,14 +11,15 @@ from rig.memory_broker import MemoryBroker
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_away():
+def close_sender():
+    """Close the sender after the test, so that it does not wait for a broker that was away."""
     yield
     commands.close()
 
 
 @pytest.fixture
 def broker(tmp_path, needs_real, settings):
-    """The port of a mosquitto that commands go to."""
+    """Run a mosquitto that commands go to; return its port."""
     with running_mosquitto(tmp_path / "mosquitto", needs_real) as port:
         settings.MQTT_URL = f"mqtt://hub@127.0.0.1:{port}"
         yield port
@@ -26,12 +27,13 @@ def broker(tmp_path, needs_real, settings):
 
 @pytest.fixture
 def no_broker(settings):
+    """Let MQTT_URL lead to a port on which no broker listens."""
     settings.MQTT_URL = f"mqtt://hub:s3cret@127.0.0.1:{servers.free_port()}"
 
 
 @pytest.fixture
 def arrive():
-    """Let a device connect and subscribe to its commands."""
+    """Return a function that lets a device connect and subscribe to its commands."""
     with ExitStack() as stack:
 
         def one(port, who, session=""):
@@ -44,7 +46,7 @@ def arrive():
 
 @pytest.fixture
 def memory_broker(monkeypatch):
-    """The broker that commands go to, in this process."""
+    """Let commands go to a broker in this process; return it."""
     broker = MemoryBroker()
     monkeypatch.setattr(mqtt, "Connection", broker.connect)
     return broker
@@ -52,7 +54,7 @@ def memory_broker(monkeypatch):
 
 @pytest.fixture
 def said(memory_broker):
-    """Set what the broker says: `said(Ack(0x10, ...))`."""
+    """Return a function that sets the ack of the broker: `said(Ack(0x10, ...))`."""
 
     def say(answer):
         memory_broker.reply = answer
@@ -61,8 +63,8 @@ def said(memory_broker):
 
 
 @pytest.fixture
-def told():
-    """The commands of which device_command_sent was sent."""
+def notified():
+    """Record the commands for which device_command_sent was sent; return the list of their names."""
     names = []
 
     def listen(command, **_):
@@ -75,6 +77,6 @@ def told():
 
 @pytest.fixture
 def url(broker, monkeypatch):
-    """For processes of their own."""
+    """Set the environment variables with which other processes reach the broker."""
     monkeypatch.setenv("MQTT_URL", f"mqtt://hub@127.0.0.1:{broker}")
     monkeypatch.setenv("DEVICEHUB_MQTT_VERSION", "5")

@@ -33,32 +33,32 @@ from rig.command_queue import (
         (0x99, "Payload format invalid", FAILED),
     ],
 )
-def test_a_refusal_is_in_words_and_never_sent(said, station, told, code, words, state):
+def test_a_refusal_is_in_words_and_never_sent(said, station, notified, code, words, state):
     said(Ack(code, words))
 
     station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.sent_at, command.acknowledged_at, told) == (state, None, None, [])
+    assert (command.state, command.sent_at, command.acknowledged_at, notified) == (state, None, None, [])
     assert f"{words} (0x{code:02x})" in command.error
     assert (command.due_at is None) == (state == FAILED) == (command.ended_at is not None)
 
 
-def test_a_command_outlives_a_restart_of_the_authorization_service(said, station, told):
+def test_a_command_outlives_a_restart_of_the_authorization_service(said, station, notified):
     said(Ack(0x87, "Not authorized"))
     station.device.send_command("reboot")
 
     said(Ack())
     make_due()
     assert commands.send_due() == 1
-    assert (the_command().state, the_command().error, told) == (ACKNOWLEDGED, "", ["reboot"])
+    assert (the_command().state, the_command().error, notified) == (ACKNOWLEDGED, "", ["reboot"])
 
 
-def test_without_an_ack_it_may_have_arrived_and_is_sent_again(said, station, told):
+def test_without_an_ack_it_may_have_arrived_and_is_sent_again(said, station, notified):
     said(Unacknowledged("no ack"))
     station.device.send_command("reboot")
     command = the_command()
-    assert (command.state, command.acknowledged_at, told) == (SENT, None, [])
+    assert (command.state, command.acknowledged_at, notified) == (SENT, None, [])
     assert command.error == "no ack; check that the account may publish there, at this size"
     assert command.sent_at is not None
     assert not commands.cancel(command)
@@ -67,7 +67,7 @@ def test_without_an_ack_it_may_have_arrived_and_is_sent_again(said, station, tol
     commands.close()
     make_due()
     assert commands.send_due() == 1
-    assert (the_command().state, told) == (ACKNOWLEDGED, ["reboot"])
+    assert (the_command().state, notified) == (ACKNOWLEDGED, ["reboot"])
 
 
 def test_the_answer_to_what_was_not_acknowledged_counts(said, station):
@@ -81,7 +81,7 @@ def test_the_answer_to_what_was_not_acknowledged_counts(said, station):
     assert commands.send_due() == 0
 
 
-def test_a_reply_may_be_quicker_than_the_ack(said, station, told):
+def test_a_reply_may_be_quicker_than_the_ack(said, station, notified):
     def answered_first(message):
         reply(station, {"id": json.loads(message.payload)["id"], "ok": True, "result": 5})
         return Ack()
@@ -90,18 +90,18 @@ def test_a_reply_may_be_quicker_than_the_ack(said, station, told):
     station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.result, command.due_at, told) == (ANSWERED, 5, None, ["reboot"])
+    assert (command.state, command.result, command.due_at, notified) == (ANSWERED, 5, None, ["reboot"])
     assert command.acknowledged_at is not None
 
 
-def test_a_command_of_qos_0_is_sent_and_never_acknowledged(said, station, told, monkeypatch):
+def test_a_command_of_qos_0_is_sent_and_never_acknowledged(said, station, notified, monkeypatch):
     monkeypatch.setattr(WeatherStation._commands["reboot"], "qos", 0)
     said(Ack())
 
     station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.acknowledged_at, told) == (SENT, None, ["reboot"])
+    assert (command.state, command.acknowledged_at, notified) == (SENT, None, ["reboot"])
     assert command.due_at == command.deadline
 
 

@@ -8,8 +8,6 @@ from devicehub.mqtt import Ack
 from rig.command_queue import ACKNOWLEDGED, CANCELLED, EXPIRED, SEND, killed, make_due, the_command
 from rig.hub import eventually
 
-# --- Cancelled, disabled, deleted
-
 
 def test_a_queued_command_can_be_cancelled_once(no_broker, station):
     station.device.send_command("reboot")

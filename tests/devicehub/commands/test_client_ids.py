@@ -1,4 +1,4 @@
-"""The client ids of processes that send commands: one for each, and none too long."""
+"""The client ids of processes that send commands: unique, and not too long."""
 
 import re
 
@@ -6,8 +6,6 @@ import pytest
 
 from devicehub.commands import wire
 from rig.command_queue import run_python
-
-# --- Who it is at the broker
 
 
 def test_two_pods_have_a_client_id_each(monkeypatch):

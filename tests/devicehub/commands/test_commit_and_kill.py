@@ -29,22 +29,22 @@ from rig.hub import ROOT, environment, eventually
 # --- The caller's transaction
 
 
-def test_nothing_is_published_before_the_commit(said, station, told):
+def test_nothing_is_published_before_the_commit(said, station, notified):
     said(Ack())
     with transaction.atomic():
         station.device.send_command("reboot")
-        assert (the_command().state, told) == (QUEUED, [])
+        assert (the_command().state, notified) == (QUEUED, [])
 
-    assert (the_command().state, told) == (ACKNOWLEDGED, ["reboot"])
+    assert (the_command().state, notified) == (ACKNOWLEDGED, ["reboot"])
 
 
-def test_a_rolled_back_command_never_was(said, station, told):
+def test_a_rolled_back_command_never_was(said, station, notified):
     said(Ack())
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         station.device.send_command("reboot")
         raise ZeroDivisionError
 
-    assert (DeviceCommand.objects.count(), told) == (0, [])
+    assert (DeviceCommand.objects.count(), notified) == (0, [])
 
 
 def test_a_bug_while_publishing_is_logged_and_the_command_sent_later(said, station):
@@ -58,7 +58,7 @@ def test_a_bug_while_publishing_is_logged_and_the_command_sent_later(said, stati
     assert commands.send_due() == 1
 
 
-def test_killed_between_commit_and_publish_it_is_sent_once(broker, url, station, arrive, told):
+def test_killed_between_commit_and_publish_it_is_sent_once(broker, url, station, arrive, notified):
     device = arrive(broker, station)
     killed(SEND.format(patch="sender.send_now = die"))
     assert (the_command().state, the_command().attempts, device.received) == (QUEUED, 0, [])
@@ -66,7 +66,7 @@ def test_killed_between_commit_and_publish_it_is_sent_once(broker, url, station,
     assert eventually(commands.send_due) == 1
 
     assert eventually(lambda: device.ids() == [str(the_command().id)])
-    assert (the_command().state, told) == (ACKNOWLEDGED, ["reboot"])
+    assert (the_command().state, notified) == (ACKNOWLEDGED, ["reboot"])
 
 
 def test_killed_between_publish_and_its_record_it_is_sent_twice_under_one_id(broker, url, station, arrive):
@@ -156,12 +156,12 @@ def test_of_two_claims_one_succeeds(station):
     assert transitions.claim(mine, now)
     assert not transitions.claim(yours, now)
 
-    # A lease that is over is taken by another; the first one's failure then says nothing any more.
+    # Another process takes a lease that has ended; then a failure of the first process changes nothing.
     late = now + transitions.LEASE
     other = the_command()
     assert transitions.claim(other, late)
     transitions.retry(mine, late, "too late")
     assert (the_command().error, the_command().attempts) == ("", 2)
-    # Its ack does, because it is true; and the second ack is no news.
+    # Its ack is recorded, because it is true; the second ack is not new.
     assert transitions.record_sent(mine, ACKNOWLEDGED, now, late)
     assert not transitions.record_sent(other, ACKNOWLEDGED, late, late)

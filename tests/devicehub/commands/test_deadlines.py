@@ -30,7 +30,7 @@ from rig.hub import eventually
 
 
 def expired(command):
-    """The same one, an hour later."""
+    """Let the deadline of *command* pass; return it as it is then."""
     DeviceCommand.objects.filter(pk=command.pk).update(
         deadline=clock.now(), due_at=clock.now(), leased_until=None
     )
@@ -57,7 +57,7 @@ def test_no_attempt_is_put_off_beyond_the_deadline(no_broker, station):
 
 @pytest.fixture
 def while_connecting(memory_broker, monkeypatch):
-    """Let something happen while the connection to the broker is being made, which takes its time."""
+    """Return a function that lets an event happen while the connection to the broker is being made."""
 
     def happens(event):
         def connect(*arguments, **options):
@@ -140,7 +140,7 @@ def test_the_deadline_is_a_setting(no_broker, station, settings):
 @pytest.mark.parametrize("ahead", [HOUR, timedelta(days=4000)])
 @pytest.mark.parametrize("is_claimed", [False, True])
 def test_what_a_clock_that_was_ahead_queued_is_sent_now(said, station, ahead, is_claimed):
-    """Also when a process had claimed it then, and was killed."""
+    """Also when a process had claimed it at that time, and was killed."""
     then = clock.now() + ahead
     leased = {"leased_until": then} if is_claimed else {}
     queue(station, queued_at=then, deadline=then + HOUR, due_at=then, **leased)
@@ -154,7 +154,7 @@ def test_what_a_clock_that_was_ahead_queued_is_sent_now(said, station, ahead, is
 
 
 def test_a_clock_that_is_behind_changes_no_deadline(no_broker, station):
-    """It takes what others wrote for the work of a clock that was ahead."""
+    """To such a clock, times that others wrote look like those of a clock that was ahead."""
     command_id = station.device.send_command("reboot")
     before = DeviceCommand.objects.values("queued_at", "deadline").get(id=command_id)
 
@@ -184,12 +184,12 @@ def test_the_clocks_of_two_machines_may_differ_by_minutes(said, station):
     assert DeviceCommand.objects.values().get() == before
 
 
-def test_a_command_of_qos_0_that_was_not_sent_whole_is_sent_once_more(said, station, told, monkeypatch):
+def test_a_command_of_qos_0_that_was_not_sent_whole_is_sent_once_more(said, station, notified, monkeypatch):
     monkeypatch.setattr(WeatherStation._commands["reboot"], "qos", 0)
     queue(station)
     said(Unacknowledged("the connection was lost"))
     commands.send_due()
-    assert (the_command().state, told) == (SENT, [])
+    assert (the_command().state, notified) == (SENT, [])
 
     said(Ack())
     commands.close()
@@ -205,7 +205,7 @@ def test_what_a_killed_process_may_have_sent_is_not_cancelled_after_a_failed_att
     over = clock.now() - timedelta(seconds=1)
     queue(station, due_at=over, leased_until=over, attempts=1)
 
-    for _ in range(2):  # the second one is not tried, since the broker is away
+    for _ in range(2):  # The second attempt is not made, since the broker is away.
         commands.send_due()
         DeviceCommand.objects.update(due_at=clock.now())
 

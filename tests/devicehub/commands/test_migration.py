@@ -11,6 +11,7 @@ from rig.command_queue import ANSWERED, EXPIRED
 
 
 def migrate(name):
+    """Migrate devicehub to the migration *name*; return the models of that state."""
     executor = MigrationExecutor(connection)
     executor.migrate([("devicehub", name)])
     return MigrationExecutor(connection).loader.project_state([("devicehub", name)]).apps

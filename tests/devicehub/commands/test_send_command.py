@@ -62,7 +62,7 @@ def test_the_command_line_ends_with_1_when_the_device_could_not(said, station):
     assert err.strip().endswith("is answered: it failed on the device: jammed")
 
 
-def test_the_command_line_says_that_nobody_answered(said, station):
+def test_the_command_line_says_that_no_answer_came(said, station):
     said(Ack())
 
     code, _, err = run("STATION-001", "reboot", "--wait", "1s")

@@ -1,4 +1,4 @@
-"""Commands that have nobody to go to: disabled and deleted devices, and types that changed."""
+"""Commands that cannot be delivered: disabled and deleted devices, and types that changed."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from fleet.models import WeatherStationDevice
 from rig.command_queue import ANSWERED, CANCELLED, EXPIRED, FAILED, QUEUED, queue, the_command
 
 
-def test_a_disabled_device_gets_no_command(said, station, told):
+def test_a_disabled_device_gets_no_command(said, station, notified):
     said(Ack())
     station.device.is_active = False
 
@@ -20,14 +20,14 @@ def test_a_disabled_device_gets_no_command(said, station, told):
 
 
 @pytest.mark.parametrize("key", ["weatherstation/STATION-001", "weatherstation/GONE", "gone/STATION-001"])
-def test_what_has_nobody_to_go_to_any_more_fails(said, station, told, key):
+def test_a_command_without_a_device_to_receive_it_fails(said, station, notified, key):
     said(Ack())
     WeatherStationDevice.objects.update(is_active=False)
     DeviceCommand.objects.create(device_key=key, name="reboot")
 
     assert commands.send_due() == 0
 
-    assert (the_command().state, told) == (FAILED, [])
+    assert (the_command().state, notified) == (FAILED, [])
     assert the_command().error in (
         "weatherstation/STATION-001 is disabled",
         "there is no weatherstation/GONE any more",

@@ -1,4 +1,4 @@
-"""Commands by a real broker: acknowledged, in order, and when an absent device is back."""
+"""Commands through a real broker: acknowledged, in order, and sent when an absent device is back."""
 
 import json
 from datetime import timedelta
@@ -17,7 +17,7 @@ from rig.hub import eventually
 # --- With a broker
 
 
-def test_the_brokers_ack_makes_it_acknowledged(broker, station, arrive, told):
+def test_the_brokers_ack_makes_it_acknowledged(broker, station, arrive, notified):
     device = arrive(broker, station)
 
     command_id = station.device.send_command("set_interval", {"interval": 60})
@@ -33,9 +33,9 @@ def test_the_brokers_ack_makes_it_acknowledged(broker, station, arrive, told):
         command.queued_at <= command.sent_at <= command.acknowledged_at < command.deadline == command.due_at
     )
     assert eventually(lambda: device.ids() == [command_id])
-    assert told == ["set_interval"]
+    assert notified == ["set_interval"]
     commands.send_due()
-    assert told == ["set_interval"]
+    assert notified == ["set_interval"]
 
 
 def test_mqtt_5_says_whose_answer_it_wants_where_and_until_when(broker, station, arrive):
@@ -50,13 +50,13 @@ def test_mqtt_5_says_whose_answer_it_wants_where_and_until_when(broker, station,
     assert 110 <= properties.MessageExpiryInterval <= 120
 
 
-def test_a_device_that_is_away_gets_its_command_when_it_is_back(broker, station, neighbour, arrive, told):
-    """Mosquitto takes the message and says that nobody is subscribed: nobody has it."""
+def test_a_device_that_is_away_gets_its_command_when_it_is_back(broker, station, neighbour, arrive, notified):
+    """Mosquitto acknowledges the message with "no matching subscribers", so it is not delivered."""
     arrive(broker, neighbour)
     command_id = station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.sent_at, told) == (QUEUED, None, [])
+    assert (command.state, command.sent_at, notified) == (QUEUED, None, [])
     assert (
         command.error == "there is no subscriber to things/weatherstation/STATION-001/cmd: the device is away"
     )
@@ -65,7 +65,7 @@ def test_a_device_that_is_away_gets_its_command_when_it_is_back(broker, station,
 
     assert eventually(lambda: device.ids() == [command_id])
     assert the_command().state == ACKNOWLEDGED
-    assert (the_command().attempts, the_command().error, told) == (2, "", ["reboot"])
+    assert (the_command().attempts, the_command().error, notified) == (2, "", ["reboot"])
 
 
 def test_a_status_of_the_device_brings_the_next_attempt_forward(broker, station, neighbour, arrive):

@@ -1,4 +1,4 @@
-"""Commands while the broker is away, refuses, or hangs up: they wait and say why."""
+"""Commands while the broker is away, refuses, or closes the connection: they wait, with the reason."""
 
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ from rig.hub import eventually
 # --- Without a broker
 
 
-def test_without_a_broker_it_waits_and_says_why(no_broker, station, told):
+def test_without_a_broker_it_waits_and_says_why(no_broker, station, notified):
     command_id = station.device.send_command("reboot")
 
     command = the_command()
@@ -34,11 +34,11 @@ def test_without_a_broker_it_waits_and_says_why(no_broker, station, told):
     assert command.error.startswith("no connection to 127.0.0.1:")
     assert "s3cret" not in command.error
     assert clock.now() < command.due_at < clock.now() + timedelta(seconds=3)
-    assert told == []
+    assert notified == []
 
 
 def test_what_waited_for_the_broker_is_sent_when_it_is_there(
-    no_broker, station, arrive, tmp_path, needs_real, settings, told
+    no_broker, station, arrive, tmp_path, needs_real, settings, notified
 ):
     ids = [
         station.device.send_command("reboot"),
@@ -52,10 +52,10 @@ def test_what_waited_for_the_broker_is_sent_when_it_is_there(
         )
 
         assert eventually(lambda: sorted(device.ids()) == sorted(ids))
-    assert sorted(told) == ["reboot", "set_interval"]
+    assert sorted(notified) == ["reboot", "set_interval"]
 
 
-def test_a_refused_login_is_no_command_sent(station, tmp_path, needs_real, settings, told):
+def test_a_refused_login_is_no_command_sent(station, tmp_path, needs_real, settings, notified):
     passwords = tmp_path / "passwords"
     passwords.write_text("hub:$7$101$c2FsdHNhbHRzYWx0$" + "A" * 86 + "==\n")
     with running_mosquitto(tmp_path / "mosquitto", needs_real, f"password_file {passwords}\n") as port:
@@ -63,15 +63,15 @@ def test_a_refused_login_is_no_command_sent(station, tmp_path, needs_real, setti
         station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.sent_at, told) == (QUEUED, None, [])
+    assert (command.state, command.sent_at, notified) == (QUEUED, None, [])
     assert "refused the connection: Not authorized" in command.error
     assert "s3cret" not in command.error
 
 
 def test_a_topic_that_the_account_may_not_publish_to_is_tried_again(
-    station, tmp_path, needs_real, settings, told
+    station, tmp_path, needs_real, settings, notified
 ):
-    """Brokers say "not authorized" also while the service that they ask restarts."""
+    """Brokers also answer "not authorized" while the service that they ask restarts."""
     rules = tmp_path / "rules"
     rules.write_text("topic read #\n")
     with running_mosquitto(tmp_path / "mosquitto", needs_real, f"acl_file {rules}\n") as port:
@@ -79,7 +79,7 @@ def test_a_topic_that_the_account_may_not_publish_to_is_tried_again(
         station.device.send_command("reboot")
 
     command = the_command()
-    assert (command.state, command.sent_at, told) == (QUEUED, None, [])
+    assert (command.state, command.sent_at, notified) == (QUEUED, None, [])
     assert clock.now() < command.due_at < command.deadline
     topic = station.topic("cmd")
     assert command.error == f"the broker refused a message to {topic}: Not authorized (0x87)"
@@ -98,25 +98,25 @@ def test_a_broker_that_hangs_up_on_a_large_command_holds_up_no_other(
             commands.send_due()
             return device.ids() == [other]
 
-        def large_is_tried():  # perhaps after the other one: both are due at the same time
+        def large_is_tried():  # Both are due at the same time, so it may come after the other one.
             commands.send_due()
             return DeviceCommand.objects.get(id=large).state == SENT
 
-        assert eventually(others_arrive, 5)  # less than what an ack is waited for
+        assert eventually(others_arrive, 5)  # This is shorter than the time-out of an ack.
         assert eventually(large_is_tried, 5)
     assert "the connection was lost" in DeviceCommand.objects.get(id=large).error
 
 
-def test_while_the_broker_is_away_it_is_not_asked_for_each_command(no_broker, station, monkeypatch):
-    asked = []
+def test_while_the_broker_is_away_there_is_no_connection_for_each_command(no_broker, station, monkeypatch):
+    opened = []
     real = mqtt.Connection
-    monkeypatch.setattr(mqtt, "Connection", lambda *a, **k: asked.append(1) or real(*a, **k))
+    monkeypatch.setattr(mqtt, "Connection", lambda *a, **k: opened.append(1) or real(*a, **k))
     for _ in range(5):
         queue(station)
 
     assert commands.send_due() == 0
 
-    assert len(asked) == 1
+    assert len(opened) == 1
     assert {command.error[:13] for command in DeviceCommand.objects.all()} == {"no connection"}
     assert sorted(command.attempts for command in DeviceCommand.objects.all()) == [0, 0, 0, 0, 1]
 
@@ -125,7 +125,7 @@ def test_nothing_to_do_is_one_query(station, django_assert_num_queries):
     queue(station, state=ANSWERED, due_at=None)
     queue(station, due_at=clock.now() + MINUTE)
 
-    commands.send_due()  # once a minute it looks for more
+    commands.send_due()  # Once a minute it also searches for wrong times.
 
     with django_assert_num_queries(1):
         assert commands.send_due() == 0

@@ -1,4 +1,4 @@
-"""The browser in which pages are tried."""
+"""The browser of tests of pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rig.browser import BROWSER_FLAGS
 
 @pytest.fixture
 def browser(needs_real: Callable[[servers.MissingServer], None]) -> Iterator[Any]:
-    """Yield Debian's chromium, opened by playwright."""
+    """Run Debian's chromium; return the browser of playwright."""
     from playwright.sync_api import sync_playwright
 
     try:
@@ -22,9 +22,9 @@ def browser(needs_real: Callable[[servers.MissingServer], None]) -> Iterator[Any
     except servers.MissingServer as missing:
         needs_real(missing)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # playwright's loop runs in this thread
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # The event loop of playwright runs in this thread.
         with sync_playwright() as playwright:
             opened = playwright.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
             yield opened
             opened.close()
-            connections.close_all()  # inside that loop Django has other ones than outside
+            connections.close_all()  # Inside that loop Django uses other connections than outside.

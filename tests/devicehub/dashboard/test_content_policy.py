@@ -1,4 +1,4 @@
-"""The Content-Security-Policy: on every answer, once, and no page of ours breaks it in a browser."""
+"""The Content-Security-Policy: once on every response, and no page of ours violates it in a browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rig import hub, servers
 from rig.browser import BROWSER_FLAGS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
-LOUD = ("error", "warning")  # kinds of lines on the console
+LOUD = ("error", "warning")  # The types of console messages that count.
 ADMIN_MAY = {"script-src": {"'unsafe-eval'"}, "style-src": {"'unsafe-inline'"}}
 
 
@@ -79,7 +79,7 @@ def test_every_answer_of_django_has_the_policy_once(client: Client, settings, ur
 
     assert (response.status_code, response[HEADER]) == (status, policy)
     assert response["X-Content-Type-Options"] == ("own" if url == "/own" else "nosniff")
-    response.getvalue()  # closes the static file
+    response.getvalue()  # It closes the static file.
 
 
 def test_a_host_that_is_not_ours_and_a_redirect_to_https_have_it(client: Client, settings):
@@ -109,7 +109,7 @@ def test_what_the_entrance_answers_itself_has_a_policy(send, url):
 
 @pytest.mark.parametrize("url", ["/login/", "/admin/login/"])
 def test_pages_name_their_icon(client: Client, url):
-    """A browser otherwise looks for /favicon.ico, and its console shows the 404."""
+    """Without an icon a browser requests /favicon.ico, and its console shows the 404."""
     icons = re.findall(r'<link rel="icon"[^>]*href="([^"]+)"', client.get(url).content.decode())
 
     assert icons == ["/static/devicehub/mark.svg"]
@@ -122,7 +122,7 @@ def test_brokers_get_no_header_that_is_for_browsers(send):
 
 
 def test_a_project_with_a_policy_of_its_own_gets_no_second_one(client: Client, settings):
-    """The dashboard's views carry theirs; the middleware that comes later in the answer keeps what is there."""
+    """The views of the dashboard set theirs, and the middleware, which runs after them, keeps it."""
     settings.MIDDLEWARE = [m for m in settings.MIDDLEWARE if not m.endswith("content_policy")]
 
     assert client.get("/login/")[HEADER] == POLICY
@@ -130,7 +130,7 @@ def test_a_project_with_a_policy_of_its_own_gets_no_second_one(client: Client, s
 
 
 def fill() -> dict[str, Any]:
-    """Return the primary keys of rows for PAGES."""
+    """Create the rows that PAGES show; return their primary keys by name."""
     now = timezone.now()
     Denial.objects.create(dialect="amqtt", action="publish", reason="no_grant", first_at=now, last_at=now)
     return {
@@ -152,9 +152,9 @@ PAGES = (
     "/admin/fleet/weatherstationdevice/{device}/change/",
     "/admin/fleet/weatherstationdevice/{device}/delete/",
     "/admin/fleet/weatherstationdevice/{device}/history/",
-    "/admin/devicehub/devicecommand/{command}/change/",  # with a button of ours
-    "/admin/authsvc/denial/?reason=no_grant",  # with filters
-    "/admin/auth/user/{user}/change/",  # with two lists side by side
+    "/admin/devicehub/devicecommand/{command}/change/",  # It has a button of ours.
+    "/admin/authsvc/denial/?reason=no_grant",  # It has filters.
+    "/admin/auth/user/{user}/change/",  # It has two lists side by side.
 )
 
 
@@ -168,7 +168,7 @@ def test_no_page_breaks_the_policy_in_a_browser(
         program = servers.chromium()
     except servers.MissingServer as missing:
         needs_real(missing)
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # playwright's loop runs in this thread
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # The event loop of playwright runs in this thread.
     client.force_login(User.objects.create_superuser("admin"))
     rows = fill()
     session = client.cookies[django_settings.SESSION_COOKIE_NAME].value
@@ -180,7 +180,7 @@ def test_no_page_breaks_the_policy_in_a_browser(
         page = context.new_page()
         page.on("console", lambda m: seen.append(f"{page.url} {m.text}") if m.type in LOUD else None)
         page.on("pageerror", lambda error: seen.append(f"{page.url} {error}"))
-        page.goto(f"{url}/admin/login/")  # as a stranger
+        page.goto(f"{url}/admin/login/")  # The browser is not signed in yet.
         page.goto(f"{url}/login/")
         context.add_cookies([{"name": django_settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
         for address in PAGES:
@@ -188,5 +188,5 @@ def test_no_page_breaks_the_policy_in_a_browser(
         with page.expect_console_message(lambda m: "inline event handler" in m.text):
             page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=alert(1)>')")
         browser.close()
-        connections.close_all()  # inside that loop Django has other ones than outside
+        connections.close_all()  # Inside that loop Django uses other connections than outside.
     assert [line for line in seen if "status of 404" not in line and "inline event handler" not in line] == []

@@ -1,4 +1,4 @@
-"""The page at the root: who may see it, what it shows, what it costs, and that it moves."""
+"""The page at the root: access, content, cost and live updates."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def kind() -> Kind:
 
 @pytest.fixture
 def viewer(db: None) -> User:
-    """Somebody who may look and do nothing else."""
+    """Return a user who may see the page and do nothing else."""
     return User.objects.create_user("viewer", password="looks-around")
 
 
 @pytest.fixture
 def page(client: Client, viewer: User) -> Callable[..., str]:
-    """The page at a query, for the viewer."""
+    """Return a function that returns the page at a query, as the viewer sees it."""
     client.force_login(viewer)
 
     def get(query: str = "") -> str:
@@ -71,7 +71,7 @@ def read(kind: Kind, device: BaseDevice, ago: float = 0, **values: Any) -> None:
 
 def denial(**fields: Any) -> Denial:
     now = timezone.now()
-    told = {
+    defaults = {
         "dialect": "amqtt",
         "username": "fleet-weatherstationdevice-STATION-007",
         "principal": "weatherstation/STATION-007",
@@ -81,7 +81,7 @@ def denial(**fields: Any) -> Denial:
         "first_at": now,
         "last_at": now,
     }
-    return Denial.objects.create(**{**told, **fields})
+    return Denial.objects.create(**{**defaults, **fields})
 
 
 class Elements(HTMLParser):
@@ -123,7 +123,7 @@ class TestAccess:
         assert client.post("/logout/")["Location"] == "/login/"
         assert client.get("/").status_code == 302
 
-    def test_a_wrong_password_is_told_without_an_echo(self, client: Client, viewer: User) -> None:
+    def test_a_wrong_password_is_reported_without_an_echo(self, client: Client, viewer: User) -> None:
         response = client.post("/login/", {"username": HOSTILE, "password": "wrong-password"})
 
         assert response.status_code == 200
@@ -180,7 +180,7 @@ class TestFleet:
         assert "<b>21.38</b>" in page()
 
     def test_a_value_is_looked_for_in_the_newest_rows_only(self, kind: Kind, viewer: User) -> None:
-        """Otherwise one reading that never comes would cost a walk through everything a device ever sent."""
+        """Otherwise a reading that never comes would cost a scan of all rows of a device."""
         ours = station(kind, "STATION-001")
         read(kind, ours, ago=1000, humidity=61.0)
         for ago in range(latest.NEWEST):
@@ -253,7 +253,7 @@ class TestFleet:
 
         assert shown_ids(page("?q=north")) == ["weatherstation/STATION-001"]
         assert shown_ids(page("?q=ion-002")) == ["weatherstation/STATION-002"]
-        assert "No device of this kind fits the filter" in page("?q=nothing")
+        assert "No device of this kind matches the filter" in page("?q=nothing")
 
     def test_a_status_filters(self, kind: Kind, page: Callable[..., str]) -> None:
         station(kind, "STATION-001", status=DeviceStatus.ONLINE)
@@ -320,14 +320,14 @@ class TestFleet:
 
         assert (counts.devices, counts.connected, counts.readings, counts.denied) == (2, 1, 2, 3)
 
-    def test_dear_counts_are_kept_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_expensive_counts_are_cached_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(overview, "EXPENSIVE", 0.05)
-        clock = iter([0.0, 1.0, 15.0, 22.0, 23.0])  # counting takes a second
+        clock = iter([0.0, 1.0, 15.0, 22.0, 23.0])  # Counting takes a second.
         fleet = iter(overview.Counts(devices, 0, 0, 0, {}) for devices in (1, 2))
         counter = overview.Counter(lambda: next(fleet), lambda: next(clock))
 
         assert counter.counts().devices == 1
-        assert counter.counts().devices == 1  # 14 seconds later
+        assert counter.counts().devices == 1  # This is 14 seconds later.
         assert counter.counts().devices == 2
 
 
@@ -426,7 +426,7 @@ class TestChart:
 
         assert [s["device"] for s in loaded["series"]] == [f"STATION-{n:03d}" for n in range(8)]
 
-    def test_news_are_told_once_and_the_late_ones_too(self, kind: Kind, viewer: User) -> None:
+    def test_new_rows_are_returned_once_and_late_ones_too(self, kind: Kind, viewer: User) -> None:
         ours = station(kind, "STATION-001")
         read(kind, ours, temperature=1.0)
         tail = chart.Tail(kind)
@@ -439,7 +439,7 @@ class TestChart:
         read(kind, station(kind, "STATION-002"), temperature=4.0)
         assert tail.look({ours.pk}, "temperature") == []
 
-    def test_more_news_than_one_look_takes_are_told_by_the_next_ones(
+    def test_more_rows_than_one_look_returns_come_with_the_next_ones(
         self, kind: Kind, viewer: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(chart, "MAX_NEWS", 4)
@@ -482,7 +482,7 @@ class TestLive:
 
         assert cost(started()) <= few
 
-    def test_a_look_tells_only_what_changed(self, kind: Kind, viewer: User) -> None:
+    def test_a_look_returns_only_changes(self, kind: Kind, viewer: User) -> None:
         ours, other = station(kind, "STATION-001"), station(kind, "STATION-002")
         read(kind, other, temperature=1.0)
         watch = live.Watch(parse({}))
@@ -526,9 +526,9 @@ class TestLive:
         assert response["Content-Type"] == "text/event-stream"
         assert retry == live.RETRY
         assert start.startswith(b"event: start\ndata: ")
-        told = json.loads(start.partition(b"data: ")[2])
-        assert told["chart"]["series"][0]["v"] == [21.0]
-        assert "weatherstation/STATION-001" in told["rows"]
+        content = json.loads(start.partition(b"data: ")[2])
+        assert content["chart"]["series"][0]["v"] == [21.0]
+        assert "weatherstation/STATION-001" in content["rows"]
         assert news.startswith(b"event: news\n")
 
     @pytest.mark.django_db(transaction=True)
@@ -549,16 +549,16 @@ class TestLive:
     ) -> None:
         monkeypatch.setattr(live, "MAX_STREAMS", 0)
 
-        async def ask() -> int:
+        async def status() -> int:
             client = AsyncClient()
             await client.aforce_login(viewer)
             return int((await client.get("/live")).status_code)
 
-        assert loop.run(ask()) == 503
+        assert loop.run(status()) == 503
 
     @pytest.fixture(autouse=True)
     def leave_no_connection(self) -> Iterator[None]:
-        """The thread of the streams closes what it opened before the test database goes."""
+        """Let the thread of the streams close its connections before the test database is dropped."""
         yield
         live._thread.submit(lambda: None).result()
 
@@ -575,7 +575,7 @@ class TestDisplay:
             (9**6, "6 d ago"),
         ],
     )
-    def test_times_are_told_in_words(self, seconds: int, text: str) -> None:
+    def test_times_are_given_in_words(self, seconds: int, text: str) -> None:
         now = timezone.now()
 
         assert display.ago(now - timedelta(seconds=seconds), now) == text
@@ -595,7 +595,7 @@ def test_a_browser_sees_a_new_reading_and_a_denial_without_reloading(
         read(kind, ours, ago=ago, temperature=20.0)
     client.force_login(viewer)
     problems: list[str] = []
-    asked: list[str] = []
+    requested: list[str] = []
 
     with hub.gunicorn(tmp_path) as url:
         context = browser.new_context(viewport={"width": 375, "height": 800})
@@ -604,7 +604,7 @@ def test_a_browser_sees_a_new_reading_and_a_denial_without_reloading(
         page = context.new_page()
         page.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requested.append(request.url))
         page.goto(f"{url}/?reading=weatherstation.temperature")
         page.wait_for_selector("#chart canvas")
         page.wait_for_selector("#live.on")
@@ -629,4 +629,4 @@ def test_a_browser_sees_a_new_reading_and_a_denial_without_reloading(
         assert page.evaluate("document.activeElement.className") == "skip"
         context.close()
     assert problems == []
-    assert {urlsplit(address).netloc for address in asked} == {urlsplit(url).netloc}
+    assert {urlsplit(address).netloc for address in requested} == {urlsplit(url).netloc}

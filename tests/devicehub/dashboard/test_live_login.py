@@ -1,4 +1,4 @@
-"""A stream of news ends with the login that opened it."""
+"""A stream of changes ends with the login that opened it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from django.utils import timezone
 
 from devicehub.dashboard import live
 
-checks_at_least_every, looks_at_least_every = live.CHECK_SECONDS, live.SECONDS  # as they are in production
+# The values of production, before a fixture changes them.
+checks_at_least_every, looks_at_least_every = live.CHECK_SECONDS, live.SECONDS
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -37,7 +38,7 @@ def viewer() -> User:
 
 @pytest.fixture
 def outlives(loop: asyncio.Runner, viewer: User) -> Callable[..., bool]:
-    """Whether the stream of the viewer goes on after something has happened."""
+    """Return a function that returns whether the stream of the viewer continues after an event."""
 
     async def listen(happen: Callable[[], Any], seconds: float) -> bool:
         client = AsyncClient()
@@ -83,7 +84,7 @@ def expire() -> None:
         change_password,
         expire,
         lambda: User.objects.all().delete(),
-        lambda: Session.objects.all().delete(),  # signed out
+        lambda: Session.objects.all().delete(),
     ],
     ids=["switched-off", "new-password", "expired", "deleted", "signed-out"],
 )
@@ -101,7 +102,7 @@ def test_a_stream_goes_on_with_its_login(outlives, monkeypatch):
 
     assert outlives(lambda: User.objects.create_user("somebody", is_active=False), seconds=0.5)
     assert all(checks)
-    assert 1 <= len(checks) <= 4  # of many more events in that time
+    assert 1 <= len(checks) <= 4  # There are many more events in that time.
     assert not live._streams
 
 
@@ -114,7 +115,7 @@ def test_a_stream_ends_when_its_login_cannot_be_read(outlives, monkeypatch):
 
 
 @pytest.mark.sqlite_only
-def test_a_user_that_a_middleware_knows_without_a_session_is_looked_up(viewer, rf):
+def test_a_user_without_a_session_is_looked_up(viewer, rf):
     login = live.Login(rf.get("/live"), viewer)
     assert login.counts()
 
@@ -140,5 +141,5 @@ def test_a_session_that_another_user_took_over_does_not_count(viewer, client: Cl
 
 @pytest.mark.sqlite_only
 def test_a_login_is_checked_often_enough():
-    """The bound that SECURITY.md promises is five seconds; the rest is for the work itself."""
+    """SECURITY.md promises five seconds; the remaining time is for the work itself."""
     assert checks_at_least_every + looks_at_least_every <= 3

@@ -1,4 +1,4 @@
-"""The navigation of the pages: a list that apps add to, seen by those who may follow it."""
+"""The navigation of the pages: a list that apps add to, and each user sees the entries that are allowed."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ urlpatterns = [
 
 @pytest.fixture(autouse=True)
 def entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test register entries, which are removed afterwards."""
     monkeypatch.setattr(navigation, "_entries", dict(navigation._entries))
 
 
@@ -43,7 +44,7 @@ def viewer(client: Client) -> User:
 
 
 def shown(client: Client, url: str = "/") -> list[tuple[str, str]]:
-    """The address and the label of each link of the navigation."""
+    """Return the address and the label of each link of the navigation."""
     page = client.get(url).content.decode()
     (nav,) = re.findall(r'<nav aria-label="Site">(.*?)</nav>', page, re.DOTALL)
     return re.findall(r'<a href="([^"]*)"[^>]*>([^<]*)</a>', nav)

@@ -1,4 +1,4 @@
-"""The dashboard under WSGI, where no stream can be held open: the page requests its news every few seconds."""
+"""The dashboard under WSGI, where no stream can be held open: the page requests its content every few seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STREAM, JSON = "text/event-stream", "application/json"
 
 @pytest.fixture
 def viewer(client: Client, transactional_db: None) -> User:
-    """Return a user who is signed in and may look."""
+    """Return a user who is signed in and may see the page."""
     user = User.objects.create_user("viewer")
     client.force_login(user)
     return user
@@ -37,7 +37,7 @@ def measure(device: WeatherStationDevice, temperature: float, ago: float = 0) ->
 
 @pytest.fixture
 def north() -> WeatherStationDevice:
-    """Return a weather station that has measured for ten minutes."""
+    """Return a weather station with readings of ten minutes."""
     device = WeatherStationDevice.objects.create(device_id="STATION-001")
     for ago in range(600, 0, -20):
         measure(device, 20.0, ago)
@@ -46,7 +46,7 @@ def north() -> WeatherStationDevice:
 
 @pytest.mark.sqlite_only
 def test_a_stream_is_refused_under_wsgi_with_204(client: Client, viewer: User) -> None:
-    """A browser does not open a stream again after a 204."""
+    """After a 204 a browser does not request the stream again."""
     response = client.get("/live", headers={"Accept": STREAM})
 
     assert response.status_code == 204

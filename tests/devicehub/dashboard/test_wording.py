@@ -50,8 +50,8 @@ def test_a_type_without_devices_has_none_whatever_the_filter(page):
 
     for query in ("/", "/?q=STATION", "/?status=error"):
         assert "No devices of this kind yet." in page(query)
-    assert "No device of this kind fits the filter." not in page("/?q=STATION")
-    assert "No device of this kind fits the filter." in page("/?q=nothing")
+    assert "No device of this kind matches the filter." not in page("/?q=STATION")
+    assert "No device of this kind matches the filter." in page("/?q=nothing")
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 time"), (2, "2 times")])

@@ -15,10 +15,11 @@ from rig.telemetry import HOUR, measure, prune, roll_up
 
 
 class TestChart:
-    """Long ranges come from the rollups, and nothing is missing that is not rolled up yet."""
+    """Long ranges come from the rollups, together with the rows that are not rolled up yet."""
 
     @pytest.fixture
     def load(self, kind):
+        """Return a function that returns a chart of the last seconds, and its content."""
         plotted = parse({"reading": "weatherstation.temperature"}).plotted
 
         def load(seconds=7 * 86_400):
@@ -70,10 +71,10 @@ class TestChart:
 
         (news,) = chart.add(tail.look(None, "temperature"), timezone.now())
 
-        assert (news["v"][-1], news["high"][-1]) in ((5.0, 6.0), (6.0, 6.0))  # another hour may have begun
+        assert (news["v"][-1], news["high"][-1]) in ((5.0, 6.0), (6.0, 6.0))  # A new hour may have begun.
 
     def test_no_row_is_read_for_what_is_rolled_up(self, station, load, kind):
-        """The look for rows that are not taken in yet goes along their ids."""
+        """The query for rows that are not rolled up yet uses their ids."""
         measure(station, *[(timezone.now() - n * HOUR, 1.0) for n in range(300)])
         roll_up()
         with CaptureQueriesContext(connection) as captured:
@@ -84,6 +85,6 @@ class TestChart:
         ]
         (statement,) = [sql for sql in readings if "GROUP BY" in sql]
         assert "WHERE id > " in statement
-        if connection.vendor == "sqlite":  # PostgreSQL goes by what it knows of the table
+        if connection.vendor == "sqlite":  # The plan of PostgreSQL depends on its statistics.
             plan = " ".join(row[-1] for row in statements.query(f"EXPLAIN QUERY PLAN {statement}"))
             assert "USING INTEGER PRIMARY KEY (rowid>?)" in plan

@@ -1,4 +1,4 @@
-"""Rollups: the figures of an hour and of a day, and that each reading counts once."""
+"""Rollups: the figures of hours and days, in which each reading counts once."""
 
 import math
 import random
@@ -33,7 +33,7 @@ class TestRollups:
         assert list(figures()) == [DAY, DAY + HOUR]
 
     def test_late_and_unordered_rows_count_where_they_belong(self, station, neighbour):
-        """However rows arrive and are cut into steps, the figures are those of all rows together."""
+        """The figures are those of all rows together, in whatever order and steps the rows are rolled up."""
         draw = random.Random(7)
         points = [
             (DAY + timedelta(seconds=draw.randrange(3 * 86_400)), draw.randrange(100)) for _ in range(400)
@@ -53,7 +53,7 @@ class TestRollups:
                 for start, values in expected.items()
             }
 
-    def test_what_comes_after_its_hour_was_pruned_is_added_to_what_is_known(self, station):
+    def test_a_row_that_comes_after_its_hour_was_pruned_is_added_to_its_rollup(self, station):
         now = timezone.now()
         old = (now - timedelta(days=60)).replace(minute=0, second=0, microsecond=0)
         measure(station, (old, 1.0), (old + HOUR / 4, 3.0))
@@ -79,7 +79,7 @@ class TestRollups:
         assert figures(DAYS) == {old: (1.0, 8.0, 4.0, 4)}
 
     def test_without_its_hours_a_day_is_the_same(self, station, keeps):
-        """Whatever was pruned before the rows are taken in."""
+        """The figures of a day do not depend on the pruning of its hours before the rows are rolled up."""
         old = (timezone.now() - timedelta(days=60)).replace(hour=0, minute=0, second=0, microsecond=0)
         keeps(hours="20d")
         prune()
@@ -111,7 +111,7 @@ class TestRollups:
 
         assert not Rollup.objects.exists()
 
-    def test_what_another_process_took_in_meanwhile_counts_once(self, station, kind, monkeypatch):
+    def test_rows_that_another_process_rolled_up_meanwhile_count_once(self, station, kind, monkeypatch):
         measure(station, (DAY, 1.0), (DAY, 3.0))
         write = rollups._write
 
@@ -132,7 +132,7 @@ class TestRollups:
     @pytest.mark.postgresql_only
     @pytest.mark.django_db(transaction=True)
     def test_a_row_with_a_lower_id_that_is_committed_later_is_not_missed(self, monkeypatch):
-        """PostgreSQL gives out ids before the commit; on SQLite there is one writer at a time."""
+        """PostgreSQL assigns ids before the commit; on SQLite there is one writer at a time."""
         monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.1)
         station = WeatherStationDevice.objects.create(device_id="STATION-001")
         with psycopg.connect(database_url()) as slow:
@@ -164,27 +164,30 @@ class TestRollupsThatGoOn:
         assert rollups.buckets(kind, names, "temperature", HOURS, DAY) == fresh
 
     @pytest.mark.parametrize("at_first", [0, 1])
-    def test_what_is_taken_in_while_a_chart_is_read_counts_once(self, station, kind, at_first):
-        """Between any two statements, however often."""
+    def test_rows_rolled_up_while_a_chart_is_read_count_once(self, station, kind, at_first):
+        """One more row is rolled up before each statement of the chart."""
         measure(station, *[(DAY, float(n)) for n in range(61)])
         rollups.roll_up(limit=at_first)
-        taken, outer = [], threading.Lock()  # statements of the roll-up itself come here too
+        counts, outer = (
+            [],
+            threading.Lock(),
+        )  # Without the lock the statements of the roll-up would call it too.
 
-        def take_in_one_more(execute, *arguments):
+        def roll_up_one_more(execute, *arguments):
             if outer.acquire(blocking=False):
-                taken.append(rollups.roll_up(limit=1))
+                counts.append(rollups.roll_up(limit=1))
                 outer.release()
             return execute(*arguments)
 
-        with connection.execute_wrapper(take_in_one_more):
+        with connection.execute_wrapper(roll_up_one_more):
             (shown,) = rollups.buckets(kind, {station.pk: "STATION-001"}, "temperature", HOURS, DAY)
 
         assert (shown.low, shown.mean, shown.high) == (0.0, 30.0, 60.0)
-        assert len(taken) >= 3
-        assert set(taken) == {1}
+        assert len(counts) >= 3
+        assert set(counts) == {1}
 
     def test_large_values_have_a_mean(self, station):
-        """Together, one after the other, and of both signs: no sum on the way overflows."""
+        """No intermediate sum overflows: in one step, step by step, and with both signs."""
         for _ in range(3):
             measure(station, *[(DAY, value) for value in (1e150, -1e150, 1e150, 1e150)])
             roll_up()
@@ -192,7 +195,7 @@ class TestRollupsThatGoOn:
         assert figures(DAYS) == {DAY: (-1e150, 1e150, 5e149, 12)}
 
     def test_a_row_that_cannot_be_added_holds_up_no_other(self, station, neighbour, caplog):
-        """What is stored of its hour is broken, so nothing can be added to it."""
+        """The stored figures of its hour are broken, so nothing can be added to them."""
         measure(neighbour, (DAY, 1.0), (DAY + HOUR, 1.0))
         measure(station, (DAY, 1.0))
         roll_up()
@@ -206,7 +209,7 @@ class TestRollupsThatGoOn:
         assert figures(key="weatherstation/STATION-002")[DAY] == (1.0, 5.0, 3.0, 3)
         assert rollups.roll_up() == 0
 
-    def test_ids_that_begin_anew_are_taken_in(self, station, kind, caplog):
+    def test_rows_whose_ids_begin_anew_are_rolled_up(self, station, kind, caplog):
         RolledUp.objects.create(kind="weatherstation", last_id=10**12)
         measure(station, (DAY, 1.0), (DAY, 3.0))
 
@@ -225,7 +228,7 @@ class TestRollupsThatGoOn:
         assert figures() == {DAY: (1.0, 3.0, 2.0, 2)}
 
     def test_rollups_that_no_declaration_names_go_as_well(self, station, keeps):
-        """Of a reading that is not declared any more, and of a device that was deleted by SQL."""
+        """The reading is not declared any more, or SQL deleted the device."""
         keeps(days="30d")
         once = {"name": "once", "period": "day", "start": DAY, "low": 1, "high": 1, "mean": 1, "count": 1}
         for key, name in (("STATION-001", "once"), ("STATION-001", "temperature"), ("GONE", "once")):

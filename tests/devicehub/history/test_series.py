@@ -1,4 +1,4 @@
-"""Series and newest values, with plain arguments: pages and REST ask for the same."""
+"""Series and newest values, with the plain arguments that pages and REST use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators type: provisioning, accounts, brokers."""
+"""Commands for operators: provisioning, accounts, brokers."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def test_numbers_continue_after_the_highest(tmp_path):
 
 
 def test_an_id_that_another_type_has_is_refused(tmp_path):
-    """Both would connect under it as their client id, and take over each other's session."""
+    """Both would connect with it as their client id, and take over each other's session."""
     IrrigationValveDevice.objects.create(device_id="STATION-002")
 
     with pytest.raises(CommandError, match="irrigationvalve/STATION-002 has"):
         provision(tmp_path / "fleet.json")
 
-    # What was made before is in the file, and nothing else was made.
+    # The device that was created before is in the file, and no other was created.
     assert [d.device_id for d in WeatherStationDevice.objects.all()] == ["STATION-001"]
     assert "STATION-001" in (tmp_path / "fleet.json").read_text()
 
@@ -94,7 +94,7 @@ def test_an_id_that_another_type_has_is_refused(tmp_path):
     [
         (
             ["weathrstation", "--count", "1", "--prefix", "A-"],
-            "There is no device type 'weathrstation'; known:",
+            "There is no device type 'weathrstation'; existing types:",
         ),
         (["weatherstation", "--count", "0", "--prefix", "A-"], "--count must be 1 or more"),
         (["weatherstation", "--count", "1", "--prefix", "a/b"], "cannot be a device id"),
@@ -105,7 +105,7 @@ def test_what_cannot_be_provisioned_is_said_in_one_line(tmp_path, arguments, mes
         run("provision_devices", *arguments, "--output", str(tmp_path / "fleet.json"))
 
 
-def test_provisioning_tells_who_listens_and_no_secret(tmp_path, django_capture_on_commit_callbacks):
+def test_provisioning_notifies_receivers_and_sends_no_secret(tmp_path, django_capture_on_commit_callbacks):
     heard: list[dict[str, object]] = []
 
     def listen(**arguments: object) -> None:
@@ -197,7 +197,7 @@ def test_an_account_takes_no_name_of_a_device():
 
 
 def test_a_database_check_finds_names_that_two_identities_share():
-    """What is written by commands is compared; what is written by code or SQL is found here."""
+    """Commands compare names before they write; names written by code or SQL are found here."""
     WeatherStationDevice.objects.create(device_id="A1", mqtt_client_id="radio")
     IrrigationValveDevice.objects.create(device_id="A1")
     IrrigationValveDevice.objects.create(device_id="V2", mqtt_client_id="radio", mqtt_username="backend")
@@ -257,7 +257,7 @@ def test_what_is_no_list_of_texts_limits_no_broker(field, value):
 
 
 def test_the_admin_refuses_a_name_of_another_device(admin_client):
-    """Both would be shut out as ambiguous."""
+    """Both would be denied as ambiguous."""
     provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
     page = "/admin/fleet/irrigationvalvedevice/add/"
     form = {"device_id": "V1", "status": "offline", "metadata": "{}", "mode": "manual", "opening": "0"}
@@ -305,7 +305,7 @@ def test_a_database_that_is_away_is_said_in_one_line_without_its_password(name):
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite://"])
 def test_a_database_in_memory_is_refused(url):
-    """Each process would have its own, without a table, and a file of that name would be made."""
+    """Each process would have its own database without tables, and a file of that name would be created."""
     done = manage(url, "check")
 
     assert done.returncode == 1
@@ -327,7 +327,7 @@ def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path):
 
 
 def test_a_database_without_our_tables_is_to_be_migrated(monkeypatch):
-    """On both databases, which say it in different ways."""
+    """The two databases report it in different ways."""
 
     def look(*_: Any, **__: Any) -> None:
         with transaction.atomic(), connection.cursor() as cursor:

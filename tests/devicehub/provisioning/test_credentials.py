@@ -1,4 +1,4 @@
-"""The life of credentials: rotation with overlap, revocation, expiry, chosen and brought-along passwords."""
+"""The life of credentials: rotation with overlap, revocation, expiry, chosen and imported passwords."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ def entrance() -> str:
 
 @pytest.fixture
 def login(ask: Callable[..., object]) -> Callable[..., bool]:
+    """Return a function that tries a login and returns whether the service allows it."""
+
     def attempt(username: str, password: str, client_id: str | None = None) -> bool:
         reply = ask("go-auth/user", username=username, password=password, clientid=client_id or username)
         assert reply.status_code in (200, 403)
@@ -76,9 +78,9 @@ def test_a_hash_from_elsewhere_is_verified(name):
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("name", sorted(HASHES))
 def test_a_hash_that_is_not_whole_is_unusable(name):
-    """Accepted at most where the cut leaves another whole hash of the scheme, and then no other password matches.
+    """A cut hash may be valid if it is another whole hash of its scheme; then no other password matches it.
 
-    go-auth's key may have any length from 16 bytes, and a shorter one is the beginning of a longer one.
+    go-auth's key may have any length from 16 bytes, and a shorter key is the beginning of a longer one.
     """
     stored = HASHES[name]
     for end in range(len(stored)):
@@ -97,8 +99,7 @@ def test_a_hash_that_is_not_whole_is_unusable(name):
         "plaintext",
         "!",
         "$1$abc$def",
-        "$6$rounds=5000$abc$"
-        + "x" * 86,  # crypt's sha512, which shares its first characters with mosquitto's
+        "$6$rounds=5000$abc$" + "x" * 86,  # It is crypt's sha512, which begins like a hash of mosquitto.
         bcrypt.using(rounds=4).hash("x").replace("$04$", "$15$"),
         pbkdf2_sha256.using(rounds=100).hash("x").replace("$100$", "$2000001$"),
         pbkdf2_sha256.using(rounds=100).hash("x").replace("$100$", "$0$"),
@@ -233,7 +234,7 @@ def test_a_chosen_password_is_kept_by_argon2id(station: Cast, login):
         provisioning.choose_password(station.device, "short")
 
 
-def test_a_chosen_password_is_asked_for_and_never_an_argument(station: Cast, login, monkeypatch):
+def test_a_chosen_password_is_read_from_a_prompt_and_never_an_argument(station: Cast, login, monkeypatch):
     monkeypatch.setattr("sys.stdin", StringIO("correct horse battery\n"))
     run("rotate_credentials", "weatherstation", "STATION-001", "--ask")
     assert login(station.username, "correct horse battery")
@@ -279,7 +280,7 @@ def test_a_slow_hash_is_verified_once_for_each_password(station: Cast, login, mo
     assert "s3cret" not in repr(verifier._right)
 
 
-def test_a_remembered_password_ends_with_its_hash(station: Cast, login):
+def test_a_cached_password_ends_with_its_hash(station: Cast, login):
     WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes("s3cret")["bcrypt"])
     assert login(station.username, "s3cret")
 
@@ -288,7 +289,7 @@ def test_a_remembered_password_ends_with_its_hash(station: Cast, login):
     assert not login(station.username, "s3cret")
 
 
-def test_a_brought_along_hash_becomes_ours_at_the_next_login(station: Cast, login, settings):
+def test_an_imported_hash_is_upgraded_at_the_next_login(station: Cast, login, settings):
     settings.AUTHSVC_UPGRADE_HASHES = True
     strong, weak = "Q8z" * 4 + "kT2vLw0pXr9Y", "s3cret"
     stored = imported_hashes(strong)["mosquitto pbkdf2"]
@@ -299,7 +300,7 @@ def test_a_brought_along_hash_becomes_ours_at_the_next_login(station: Cast, logi
     assert WeatherStationDevice.objects.get().mqtt_password_hash.startswith("{SSHA256}")
     assert login(station.username, strong)
 
-    # What a person may have chosen keeps the slow hash that it needs.
+    # A password that a person may have chosen keeps its slow hash.
     WeatherStationDevice.objects.update(mqtt_password_hash=imported_hashes(weak)["mosquitto pbkdf2"])
     assert login(station.username, weak)
     background.stop()
@@ -318,7 +319,7 @@ def test_nothing_is_upgraded_unless_the_operator_says_so(station: Cast, login):
 def test_a_mosquitto_fleet_moves_over_without_touching_a_device(
     tmp_path: Path, login, needs_real: Callable[[MissingServer], None]
 ):
-    """The password file is made by the real mosquitto_passwd."""
+    """The real mosquitto_passwd makes the password file."""
     import subprocess
 
     try:
@@ -393,7 +394,7 @@ def test_each_row_has_its_verdict_and_a_refused_one_harms_no_other(tmp_path: Pat
 
     assert end.value.code == 1, "some rows were refused"
     rows = json.loads(out.getvalue())
-    names = [*lines, "", "", "twice"]  # by line of the file
+    names = [*lines, "", "", "twice"]  # One for each line of the file.
     problems = {names[row["line"] - 1]: row["problem"] for row in rows if row["verdict"] == "refused"}
     assert {row["username"] for row in rows if row["verdict"] == "new"} == {"fine", "twice"}
     assert "username is not" in problems["a/b"]
@@ -405,7 +406,7 @@ def test_each_row_has_its_verdict_and_a_refused_one_harms_no_other(tmp_path: Pat
     assert "cost 99999999 is not in 1..2000000" in problems["costly"]
     assert "account ingest" in problems["ingest"]
     assert "has" in problems[station.username], "another device's username"
-    assert problems["twice"] == "twice stands in the file twice"
+    assert problems["twice"] == "twice is in the file twice"
     assert "s3cret" not in out.getvalue()
     assert good not in out.getvalue()
     assert set(WeatherStationDevice.objects.values_list("device_id", flat=True)) == {
@@ -451,7 +452,7 @@ def test_an_accounts_old_password_may_overlap(login, transactional_db):
 
 
 def test_guesses_at_one_slow_hash_hold_up_nobody_else(loop, monkeypatch):
-    """Two run for one stored hash; a third is a fault at once, and another name's login goes on."""
+    """Two guesses run for one stored hash; a third is a fault at once, and the login of another name is not delayed."""
     held = threading.Event()
     real = passwords.verify
 
@@ -498,7 +499,7 @@ def test_who_is_revoked_while_a_slow_hash_is_computed_stays_out(station: Cast, l
         if stored == passwords.DUMMY_HASH:
             return real(secret, stored)
         WeatherStationDevice.objects.update(is_active=False)
-        connection.close()  # which this thread opened
+        connection.close()  # This thread opened it.
         return real(secret, stored)
 
     monkeypatch.setattr(passwords, "verify", verify_and_disable)

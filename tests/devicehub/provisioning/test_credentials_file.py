@@ -1,4 +1,4 @@
-"""Files of credentials as people have them: other separators, quotes, more columns, and secrets in the wrong place."""
+"""Files of credentials as they occur: other separators, quotes, more columns, and secrets in the wrong place."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ SECRET = "hunter2-plain"
 
 @pytest.fixture
 def judge(db) -> Callable[[str], list[credentials_file.Row]]:
+    """Return a function that reads a text and judges its rows, as rows of weather stations."""
+
     def judged(text: str) -> list[credentials_file.Row]:
         rows = read(text).rows
         kind = registry.get("weatherstation")

@@ -18,7 +18,7 @@ from rig.stations import station as station
 
 @pytest.fixture
 def repair(transactional_db):
-    """A project's model that refers to devices, which it keeps, and to readings, with which it goes."""
+    """Create a model of a project with a PROTECT key to devices and a CASCADE key to readings; return it."""
     with isolate_apps("fleet"), ExitStack() as stack:
 
         class Repair(models.Model):

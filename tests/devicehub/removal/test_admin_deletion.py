@@ -18,20 +18,20 @@ class TestAdmin:
 
     @pytest.fixture
     def confirm(self, operator):
-        """Delete a device as an operator does, in one of the two ways; the pages seen."""
+        """Return a function that deletes a device in the admin, in one of two ways; it returns the two pages seen."""
 
         def delete(way, device):
             base = "/admin/fleet/weatherstationdevice/"
             if way == "page":
                 url, data = f"{base}{device.pk}/delete/", {}
-                asked = operator.get(url)
+                question = operator.get(url)
             else:
                 url, data = base, {"action": "delete_selected", "_selected_action": [device.pk]}
-                asked = operator.post(url, data)
-            assert asked.status_code == 200
+                question = operator.post(url, data)
+            assert question.status_code == 200
             done = operator.post(url, {**data, "post": "yes"}, follow=True)
             assert done.status_code == 200
-            return asked.content.decode(), done.content.decode()
+            return question.content.decode(), done.content.decode()
 
         return delete
 
@@ -39,9 +39,9 @@ class TestAdmin:
     def test_a_device_with_few_rows_is_gone_at_once(self, station, neighbour, confirm, way):
         fill(station)
 
-        asked, _ = confirm(way, station)
+        question, _ = confirm(way, station)
 
-        assert "30 readings" in asked
+        assert "30 readings" in question
         assert remains(station)["device"] == remains(station)["readings"] == 0
         assert remains(neighbour)["device"] == 1
 
@@ -50,9 +50,9 @@ class TestAdmin:
         monkeypatch.setattr(requests, "FEW", 5)
         fill(station)
 
-        asked, done = confirm(way, station)
+        question, done = confirm(way, station)
 
-        assert "disabled at once, and removed in the background" in asked
+        assert "disabled at once, then removed in the background" in question
         assert "is disabled and being removed" in done
         assert remains(station)["readings"] == 30
         assert WeatherStationDevice.objects.get().is_active is False
@@ -63,7 +63,7 @@ class TestAdmin:
     def test_many_devices_with_few_rows_each_go_in_the_background(
         self, station, neighbour, operator, monkeypatch
     ):
-        """Together they have many."""
+        """Together they have many rows."""
         monkeypatch.setattr(requests, "FEW", 100)
         fill(station)
         fill(neighbour)
@@ -78,7 +78,7 @@ class TestAdmin:
 
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("way", ["page", "action"])
-    def test_the_page_that_asks_names_what_keeps_a_device(self, station, repair, operator, way):
+    def test_the_confirmation_page_names_rows_that_keep_a_device(self, station, repair, operator, way):
         fill(station)
         repair.objects.create(device=station)
         base = "/admin/fleet/weatherstationdevice/"
@@ -100,7 +100,7 @@ class TestAdmin:
         assert remains(station)["device"] == 1
 
     def test_one_that_is_enabled_again_stays_also_when_it_is_disabled_once_more(self, station, operator):
-        """A worker that looks only then finds it disabled, and no request."""
+        """A worker that checks only then finds it disabled, but without a request."""
         removal.request(station)
         url = f"/admin/fleet/weatherstationdevice/{station.pk}/change/"
         fields = {"status": "offline", "metadata": "{}", "site": ""}

@@ -1,4 +1,4 @@
-"""Deletion by the ORM: what goes with a device, and what others say about it."""
+"""Deletion by the ORM: the rows that are deleted with a device, and the effect on others."""
 
 import pytest
 from django.db import connection, transaction
@@ -26,7 +26,7 @@ class TestDeviceThatEnds:
         station.delete()
 
         left = {name: n for name, n in remains(station_as_it_was).items() if n}
-        assert left == {"quarantine": 1, "commands": 1, "denials": 2}  # history
+        assert left == {"quarantine": 1, "commands": 1, "denials": 2}  # This is its history.
         assert remains(neighbour) == kept
         assert topics_to_clear() == TOPICS
 
@@ -50,7 +50,7 @@ class TestDeviceThatEnds:
         assert len(rows) == 3
         assert "is_active" in statements[0]
         assert not WeatherStationDevice.objects.exists()
-        assert not [q["sql"] for q in captured if 'temperature"' in q["sql"]]  # no row was loaded
+        assert not [q["sql"] for q in captured if 'temperature"' in q["sql"]]  # No row was loaded.
 
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ class TestDeviceThatEnds:
         ],
         ids=["save", "save a field", "action", "SQL", "update", "bulk update", "delete", "delete query set"],
     )
-    def test_every_way_to_end_one_has_the_broker_forget_it(self, station, neighbour, end):
+    def test_every_way_to_end_one_clears_its_retained_messages(self, station, neighbour, end):
         end(station)
         disabled.notice()
 
@@ -117,7 +117,7 @@ class TestDeviceThatEnds:
 
         assert topics_to_clear() == []
 
-    def test_a_disabled_device_is_told_once(self, station):
+    def test_a_disabled_device_is_noticed_once(self, station):
         provisioning.disable(station)
         assert disabled.notice() == 1
         RetainedTopic.objects.all().delete()

@@ -24,7 +24,7 @@ from rig.telemetry import fill, remains, sql, topics_to_clear
 
 @pytest.fixture
 def veto():
-    """A project's receiver that lets no device go but those named: `veto("STATION-002")`."""
+    """Connect a project's receiver that refuses all deletions; return a function that exempts devices by id."""
     allowed = []
 
     def refuse(sender, instance, **_):
@@ -38,7 +38,7 @@ def veto():
 
 @pytest.mark.django_db(transaction=True)
 class TestOutsideTransactions:
-    """Where a deletion goes in portions, and so in several transactions."""
+    """A deletion in portions runs in several transactions."""
 
     def test_a_query_set_that_filters_by_what_deleting_changes_deletes_all_it_found(self, station, neighbour):
         fill(station)
@@ -66,7 +66,7 @@ class TestOutsideTransactions:
         ids=["model", "query set"],
     )
     def test_a_receiver_that_refuses_keeps_everything(self, station, neighbour, veto, delete):
-        """Also where it refuses one of many."""
+        """Also if it refuses one of many devices."""
         veto(["STATION-002"])
         fill(station)
         before = remains(station)
@@ -79,7 +79,7 @@ class TestOutsideTransactions:
         assert topics_to_clear() == []
 
     def test_a_receiver_that_refuses_an_erasure_keeps_the_device_disabled(self, station, neighbour, veto):
-        """It is called when the device itself is deleted, and its rows are gone by then."""
+        """The receiver is called when the device itself is deleted; its rows are gone by then."""
         veto(["STATION-002"])
         fill(station)
 
@@ -103,7 +103,7 @@ class TestOutsideTransactions:
         ids=["model", "query set", "request", "erase"],
     )
     def test_receivers_are_called_once(self, station, delete):
-        """And where nothing of the transaction is lost, so that they may write."""
+        """They are called in a transaction that is not rolled back, so that they may write."""
         fill(station)
         heard = []
 
@@ -145,7 +145,7 @@ class TestOutsideTransactions:
         assert not repair.objects.exists()
 
     def test_one_that_cannot_be_removed_does_not_keep_the_others(self, station, neighbour, monkeypatch):
-        """And is told of once."""
+        """The refusal is logged once."""
         removal.request(station)
         removal.request(neighbour)
         fill(station)
@@ -212,10 +212,10 @@ class TestOutsideTransactions:
 
         assert remains(station)["device"] == 1
 
-    @pytest.mark.postgresql_only  # SQLite has one writer
+    @pytest.mark.postgresql_only  # SQLite has only one writer.
     @pytest.mark.parametrize("way", ["model", "query set"])
     def test_a_message_that_comes_while_the_device_goes_is_no_obstacle(self, station, way):
-        """It is stored behind the rows that went already, and before the device: the foreign key would refuse."""
+        """Without the lock it would be stored between its rows and the device, whose deletion would then fail."""
         stored = []
 
         def store(message):
@@ -236,7 +236,7 @@ class TestOutsideTransactions:
             station.delete() if way == "model" else WeatherStationDevice.objects.all().delete()
             assert stored[0].result(10) == ["failed"]
 
-        assert set(remains(station).values()) == {0, 1}  # what did not arrive in time is in the quarantine
+        assert set(remains(station).values()) == {0, 1}  # The late message is in the quarantine.
         assert QuarantinedMessage.objects.get().reason == "unknown_device"
 
     def test_a_request_does_not_reach_a_next_device_of_the_same_id(self, station):

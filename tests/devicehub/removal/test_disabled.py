@@ -18,7 +18,7 @@ from rig.telemetry import TOPICS, sql, topics_to_clear
 TABLE = "fleet_weatherstationdevice"
 
 
-def is_known(device):
+def is_noticed(device):
     return DisabledDevice.objects.filter(kind="weatherstation", device_pk=device.pk).exists()
 
 
@@ -44,12 +44,12 @@ def test_a_device_is_noticed_each_time_it_is_disabled(station, neighbour, off, o
         assert topics_to_clear() == TOPICS
         on(station)
         assert disabled.notice() == 0
-        assert not is_known(station)
+        assert not is_noticed(station)
         RetainedTopic.objects.all().delete()
 
 
 def test_one_that_was_enabled_and_heard_between_two_runs_is_noticed_again(station):
-    """What it retained meanwhile is cleared too."""
+    """Its retained messages of the time between are cleared too."""
     provisioning.disable(station)
     disabled.notice()
     RetainedTopic.objects.all().delete()
@@ -78,18 +78,18 @@ def test_a_clock_that_was_ahead_has_it_noticed_once(station):
 
 
 def test_one_that_begins_disabled_is_like_the_others(db):
-    """A device that is not active retains nothing at the broker, whatever way it became so."""
+    """An inactive device has no retained messages at the broker, in whatever way it became inactive."""
     WeatherStationDevice.objects.create(device_id="STATION-001", is_active=False)
 
     assert [disabled.notice(), disabled.notice()] == [1, 0]
     assert topics_to_clear() == TOPICS
 
 
-def test_devices_of_two_kinds_are_told_apart(station):
+def test_devices_of_two_kinds_are_distinguished(station):
     """Their primary keys may be the same."""
     IrrigationValveDevice.objects.create(pk=station.pk, device_id="VALVE-1", is_active=False)
     assert disabled.notice() == 1
-    assert not is_known(station)
+    assert not is_noticed(station)
 
     provisioning.disable(station)
 
@@ -103,8 +103,8 @@ def test_another_device_of_the_same_id_is_another_one(station):
     following = WeatherStationDevice.objects.create(device_id="STATION-001", is_active=False)
 
     assert disabled.notice() == 1
-    assert is_known(following)
-    assert not is_known(station)
+    assert is_noticed(following)
+    assert not is_noticed(station)
 
 
 def test_many_are_noticed_in_portions(db):
@@ -126,12 +126,12 @@ def test_one_that_was_disabled_last_does_not_wait_for_those_of_long_ago(station)
     assert topics_to_clear() == TOPICS
 
 
-def test_a_run_writes_down_no_more_topics_than_it_clears():
+def test_a_run_enqueues_no_more_topics_than_it_clears():
     assert 0 < disabled.MOST * len(TOPICS) <= retained.AT_ONCE
 
 
 def test_nothing_is_written_where_nothing_changed(station):
-    """A worker looks every 15 seconds, and on SQLite there is one writer."""
+    """A worker checks every 15 seconds, and SQLite has only one writer."""
     provisioning.disable(station)
     disabled.notice()
 
@@ -148,7 +148,7 @@ def test_nothing_of_a_disabled_device_is_stored_at_once(station):
 
 
 def test_enabling_ends_a_removal(station):
-    """Also where the device is disabled again before a worker looks."""
+    """Also if the device is disabled again before a worker checks."""
     removal.request(station)
 
     provisioning.enable(station)

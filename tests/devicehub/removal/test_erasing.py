@@ -1,4 +1,4 @@
-"""Erasing a device: nothing is left of it in any table, and all of its neighbour."""
+"""Erasing a device: no row of it is left in any table, and all rows of its neighbour stay."""
 
 import json
 import signal
@@ -27,6 +27,7 @@ from rig.telemetry import DAY, TOPICS, fill, remains, topics_to_clear
 
 class TestErasing:
     def erase(self, *arguments):
+        """Run `erase_device` for the station; return the printed text."""
         out = StringIO()
         call_command("erase_device", "weatherstation", "STATION-001", *arguments, stdout=out)
         return out.getvalue()
@@ -65,7 +66,7 @@ class TestErasing:
         assert "30 readings" in self.erase("--dry-run")
 
     def test_one_that_goes_on_sending_does_not_keep_it_from_ending(self, station, kind):
-        """A connection that is open stays: each message of a disabled device is a row, and one in the quarantine."""
+        """An open connection stays: each message of the disabled device is a row, and a row in the quarantine."""
         fill(station)
         batches = []
 
@@ -91,14 +92,16 @@ class TestErasing:
 
         self.erase("--yes")
 
-        assert {name: n for name, n in remains(station).items() if n} == {"denials": 1}  # of no known key
+        assert {name: n for name, n in remains(station).items() if n} == {
+            "denials": 1
+        }  # This one holds no key.
         with pytest.raises(
             CommandError, match="There is no weatherstation/STATION-001, and no data of it is left"
         ):
             self.erase("--yes")
 
-    def test_denials_go_that_know_only_the_derived_username_or_the_client_id(self, kind, neighbour):
-        """Also of a device that was deleted; those of the neighbour that names it stay."""
+    def test_denials_go_that_hold_only_the_derived_username_or_the_client_id(self, kind, neighbour):
+        """Also of a deleted device; the denial of the neighbour with its client id stays."""
         station, _ = provisioning.create(kind, "STATION-001")
         username = station.mqtt_username
         station.delete()
@@ -134,7 +137,7 @@ class TestErasing:
         assert sorted(QuarantinedMessage.objects.values_list("topic", flat=True)) == others
 
     def test_what_the_admin_wrote_down_of_it_goes(self, station, neighbour):
-        """Its lines hold the name that the device had."""
+        """The entries of the admin's log hold the name of the device."""
         operator = User.objects.create_superuser("operator")
         for device in (station, neighbour):
             LogEntry.objects.log_actions(operator.pk, [device], CHANGE, single_object=True)
@@ -145,7 +148,7 @@ class TestErasing:
         assert LogEntry.objects.get().object_id == str(neighbour.pk)
 
     def test_lines_of_the_admin_stay_that_name_another_by_other_letters(self, station):
-        """Usernames and ids are told apart by case, and a project may have denials of its own."""
+        """Usernames and ids are case-sensitive, and a project may have denials of its own."""
         operator = User.objects.create_superuser("operator")
         username = WeatherStationDevice.objects.get(device_id="STATION-001").mqtt_username
         denied = {"topic": "t", "dialect": "emqx", "action": "publish", "reason": "no_grant"}
@@ -159,7 +162,7 @@ class TestErasing:
 
     @pytest.mark.parametrize("is_deleted", [False, True])
     def test_lines_of_the_admin_go_that_name_it(self, station, neighbour, is_deleted):
-        """Of its grants, commands, messages and denials; also of those that were deleted."""
+        """Entries about its grants, commands, messages and denials are erased, also if those rows were deleted."""
         operator = User.objects.create_superuser("operator")
         other = WeatherStationDevice.objects.create(device_id="STATION-001:a", mqtt_username="station-2")
         for device in (station, neighbour, other):
@@ -186,7 +189,9 @@ class TestErasing:
         assert [text for text in left if "STATION-001" in text.replace("STATION-001:a", "")] == [
             "neighbour publish things/weatherstation/STATION-001/data: no_grant"
         ]
-        assert left.count("station publish t: no_grant") == 2 * is_deleted  # whose name is known no more
+        assert (
+            left.count("station publish t: no_grant") == 2 * is_deleted
+        )  # The username of a deleted device is not stored any more.
         assert len(left) == 2 * 6 + 1 + 2 * is_deleted
 
     def test_without_yes_and_without_a_terminal_nothing_is_done(self, station):

@@ -1,4 +1,4 @@
-"""A device that begins under the id of one that SQL deleted inherits nothing of it, whatever way it begins."""
+"""A new device inherits nothing from a device of the same id that SQL deleted, in whatever way it is created."""
 
 import json
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ Devices = WeatherStationDevice.objects
 
 
 def leave(key=KEY):
-    """What somebody granted to a device, sent to it, asked to remove of it, and has summed up of it."""
+    """Create the rows of *key* that a device would inherit, and rows of its history."""
     Grant.objects.create(subject=f"key:{key}", actions="all", filter="secret/#")
     DeviceCommand.objects.create(device_key=key, name="reboot")
     RemovalRequest.objects.create(device_key=key, requested_at=timezone.now())
@@ -51,7 +51,7 @@ def leave(key=KEY):
 
 
 def inherited(key=KEY):
-    """How much of that a device of *key* would inherit."""
+    """Return the numbers of rows that a device of *key* would inherit."""
     return (
         Grant.objects.filter(subject=f"key:{key}").count(),
         DeviceCommand.objects.filter(device_key=key).exclude(due_at=None).count(),
@@ -65,7 +65,7 @@ ALL, NOTHING = (1, 1, 1, 1), (0, 0, 0, 0)
 
 @pytest.fixture
 def left(db):
-    """A device existed, and SQL deleted it. Its neighbour is still there; a valve had the same id."""
+    """Create a device and delete it by SQL; return its neighbour, which is still there. A valve had the same id."""
     station = Devices.create(**STATION)
     neighbour = Devices.create(device_id="STATION-002")
     for key in (
@@ -135,7 +135,7 @@ def test_it_inherits_nothing_whatever_way_it_begins(left, begin):
     assert inherited() == NOTHING
     for key in ("weatherstation/STATION-002", "irrigationvalve/STATION-001", "weatherstation/station-001"):
         assert inherited(key) == ALL
-    assert DeviceCommand.objects.filter(device_key=KEY, state="answered").exists()  # history stays
+    assert DeviceCommand.objects.filter(device_key=KEY, state="answered").exists()  # History stays.
     assert QuarantinedMessage.objects.filter(device_key=KEY).exists()
     assert Denial.objects.filter(principal=KEY).exists()
 
@@ -146,7 +146,7 @@ def test_a_broker_clears_what_it_retains_of_the_one_before(left):
     topics = set(RetainedTopic.objects.values_list("topic", flat=True))
     assert topics == {f"things/{KEY}/{about}" for about in ("data", "status", "cmd", "reply")}
     since = RetainedTopic.objects.values_list("requested_at", flat=True).first()
-    assert since <= Devices.get(**STATION).created_at  # so these topics are not taken for its own
+    assert since <= Devices.get(**STATION).created_at  # So these topics do not count as its own.
 
 
 KEEPING = {
@@ -205,7 +205,7 @@ def test_a_device_that_exists_keeps_what_it_has(left, change):
     ids=["create", "bulk_create"],
 )
 def test_a_device_that_could_not_begin_cleared_nothing(begin):
-    """Both happen in one transaction, also where the caller has none."""
+    """Both happen in one transaction, also if the caller has none."""
     Devices.create(device_id="STATION-002", mqtt_username="taken")
     leave()
 
@@ -216,7 +216,7 @@ def test_a_device_that_could_not_begin_cleared_nothing(begin):
 
 
 def test_a_fixture_restores_devices_with_their_grants(left, tmp_path):
-    """In any order: a restored deny must not be lost because its device came after it."""
+    """The order does not matter: a restored deny must not be lost because its device is restored later."""
     entry = {"model": "fleet.weatherstationdevice", "pk": 9, "fields": {**STATION, "name": "restored"}}
     for name in ("created_at", "updated_at"):
         entry["fields"][name] = datetime(2026, 3, 1, tzinfo=UTC).isoformat()
@@ -229,7 +229,7 @@ def test_a_fixture_restores_devices_with_their_grants(left, tmp_path):
 
 
 def test_beginning_with_nothing_left_writes_nothing_more(db):
-    """Each device that is made would otherwise raise the policy revision, and every process read all grants anew."""
+    """Otherwise each new device would raise the policy revision, and every process would read all grants again."""
     leave("weatherstation/STATION-002")
     revision = PolicyRevision.objects.get().revision
 
@@ -263,8 +263,8 @@ def test_a_proxy_is_a_device_like_others(left):
 
 
 @pytest.mark.sqlite_only
-def test_a_removal_asked_for_before_does_not_reach_it(left):
-    """Workers read the requests once, and may come to one of them minutes later."""
+def test_a_removal_requested_before_does_not_reach_it(left):
+    """Workers read the requests once, and may work on one of them minutes later."""
     [stale] = RemovalRequest.objects.filter(device_key=KEY)
     Devices.create(**STATION, is_active=False)
 

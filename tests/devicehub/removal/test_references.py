@@ -1,4 +1,4 @@
-"""What keeps a device from being deleted: rows of a project, found before anything goes, as Django would find them."""
+"""Rows of a project that prevent the deletion of a device, found before anything is deleted, as Django finds them."""
 
 import pytest
 from django.db import connection, models
@@ -18,7 +18,7 @@ KEEPS = {models.PROTECT: models.ProtectedError, models.RESTRICT: models.Restrict
 
 @pytest.fixture
 def project(transactional_db, monkeypatch):
-    """Make models of a project from their fields: `project(Visit={"device": models.ForeignKey(...)})`."""
+    """Return a function that creates a model of a project: `project("Visit", device=models.ForeignKey(...))`."""
     made, found = [], {}
     django_finds, we_find = get_candidate_relations_to_delete, deletion.relations
 
@@ -36,7 +36,7 @@ def project(transactional_db, monkeypatch):
         model = type(name, (models.Model,), {"Meta": meta, "__module__": __name__, **fields})
         for field in fields.values():
             target = field.remote_field.model
-            if target.__module__ != __name__:  # the others find each other by themselves
+            if target.__module__ != __name__:  # Django finds relations among the others itself.
                 found.setdefault(target._meta, []).append(field.remote_field)
         with connection.schema_editor() as editor:
             editor.create_model(model)
@@ -51,7 +51,7 @@ def project(transactional_db, monkeypatch):
 
 
 def both(device):
-    """Return the error of a request and that of Django, for the same rows; each leaves everything."""
+    """Return the error of a request and that of Django, for the same rows. Neither deletes anything."""
     before, errors = remains(device), []
     for attempt in (lambda: removal.request(device), lambda: WeatherStationDevice.objects.get().delete()):
         with pytest.raises((models.ProtectedError, models.RestrictedError)) as raised:
@@ -66,7 +66,7 @@ def both(device):
 @pytest.mark.parametrize("rule", KEEPS, ids=["PROTECT", "RESTRICT"])
 @pytest.mark.parametrize("target", [WeatherStationDevice, WeatherStationReading], ids=["device", "reading"])
 def test_a_row_keeps_what_it_refers_to(project, station, rule, target):
-    """Of a reading it keeps the device as well, since the reading goes with the device."""
+    """A reading that is kept keeps its device too, since it would be deleted with the device."""
     fill(station)
     audit = project("Audit", subject=models.ForeignKey(target, rule))
     kept = audit.objects.create(subject=target.objects.first())
@@ -81,7 +81,7 @@ def test_a_row_keeps_what_it_refers_to(project, station, rule, target):
 
 @pytest.mark.parametrize("rule", KEEPS, ids=["PROTECT", "RESTRICT"])
 def test_a_row_keeps_what_goes_with_the_device(project, station, rule):
-    """A chain of foreign keys: the part would go with the visit, and the visit with the device."""
+    """A chain of foreign keys: the visit would be deleted with the device, and the part refers to the visit."""
     visit = project("Visit", device=models.ForeignKey(WeatherStationDevice, models.CASCADE))
     part = project("Part", visit=models.ForeignKey(visit, rule))
     part.objects.create(visit=visit.objects.create(device=station))
@@ -90,7 +90,7 @@ def test_a_row_keeps_what_goes_with_the_device(project, station, rule):
 
 
 def test_a_restricted_row_that_goes_anyway_keeps_nothing(project, station):
-    """As Django has it: it is restricted by one key, and goes by the other."""
+    """As in Django: one key restricts the row, and the other one deletes it."""
     visit = project("Visit", device=models.ForeignKey(WeatherStationDevice, models.CASCADE))
     part = project(
         "Part",
@@ -139,7 +139,7 @@ def test_of_several_devices_all_stay_where_one_is_kept(project, station, neighbo
 
 
 def test_a_key_that_comes_after_the_request_keeps_the_rows_too(project, station):
-    """The worker looks again before it begins."""
+    """The worker checks again before it begins."""
     fill(station)
     audit = project("Audit", device=models.ForeignKey(WeatherStationDevice, models.PROTECT))
     removal.request(station)

@@ -1,4 +1,4 @@
-"""Tables of an app above that know a device by its key or its id: erased with it, in small portions."""
+"""Tables of other apps that hold keys or ids of devices: their rows are erased with the device, in small portions."""
 
 import json
 from io import StringIO
@@ -14,7 +14,7 @@ from devicehub.db.batches import Pace
 
 @pytest.fixture
 def visits(transactional_db):
-    """A model of another app: who visited a device, by its key and by its id. Its primary key is not `id`."""
+    """Create a model of another app: visits to devices, with key and id. Its primary key is not `id`."""
     with isolate_apps("fleet"):
 
         class Visit(models.Model):
@@ -34,6 +34,7 @@ def visits(transactional_db):
 
 
 def counts(*options):
+    """Return the numbers that `erase_device --json` prints."""
     out = StringIO()
     call_command("erase_device", "weatherstation", "STATION-001", "--json", *options, stdout=out)
     return json.loads(out.getvalue())

@@ -1,4 +1,4 @@
-"""A device with many rows: requested in a moment, removed by a worker that may be killed."""
+"""Removal of a device with many rows: the request is fast, and a worker that may be killed deletes the rows."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def test_a_device_with_many_rows_goes_in_portions(station, neighbour):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_that_is_killed_is_followed_by_another(station):
-    """Between the two nothing is stored of the device, and the request stands."""
+    """Between the two no message of the device is stored, and the request stays."""
     fill(station, 400)
     removal.request(station)
     work = (
@@ -96,7 +96,7 @@ def test_a_device_that_begins_under_the_id_inherits_nothing(station):
     following = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="next")
 
     left = {name: count for name, count in remains(following).items() if count}
-    assert left == {"device": 1, "quarantine": 1, "commands": 1}  # history
+    assert left == {"device": 1, "quarantine": 1, "commands": 1}  # This is its history.
     assert removal.work_off() == 0
     assert following.is_active
 
@@ -108,25 +108,27 @@ def test_requesting_twice_is_requesting_once(station):
     assert RemovalRequest.objects.count() == 1
 
 
-def test_the_admin_asks_and_answers_soon_with_many_rows(station, client, django_user_model):
-    """Counting stops where the answer is known."""
+def test_the_pages_of_the_admin_are_fast_with_many_rows(station, client, django_user_model):
+    """Counting stops at a limit."""
     store_many(station)
     client.force_login(django_user_model.objects.create_superuser("operator"))
     url = f"/admin/fleet/weatherstationdevice/{station.pk}/delete/"
     began = time.monotonic()
 
-    asked = client.get(url).content.decode()
+    question = client.get(url).content.decode()
     client.post(url, {"post": "yes"})
 
     assert time.monotonic() - began < 5
-    assert "more than 10,000 readings, 0 messages; disabled at once, and removed in the background" in asked
+    assert (
+        "more than 10,000 readings, 0 messages; disabled at once, then removed in the background" in question
+    )
     assert WeatherStationReading.objects.count() == MANY
     assert RemovalRequest.objects.get().device_key == "weatherstation/STATION-001"
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_that_comes_between_takes_nothing_from_what_an_erasure_reports(station, kind):
-    """Both work off the same request: the device is deleted once, and its history goes as well."""
+    """Both work on the same request: the device is deleted once, with its history."""
     fill(station)
     heard, removed = [], []
 

@@ -1,4 +1,4 @@
-"""Retained messages of a device that ended, and the grants with which ingest clears them."""
+"""Retained messages of deleted and disabled devices, and the grants with which ingest clears them."""
 
 import random
 from contextlib import ExitStack
@@ -24,10 +24,12 @@ from rig.telemetry import TOPICS, sql, topics_to_clear
 
 
 class TestGrants:
-    """The account of ingest may write in the name of devices only where somebody said so."""
+    """The account of ingest may publish to topics of devices only if an operator granted it."""
 
     @pytest.fixture
     def grant(self, db):
+        """Return a function that creates the account and returns its filters for publishing."""
+
         def create(*options):
             call_command("create_account", "ingest", "--ingest", *options, stdout=StringIO())
             rows = Grant.objects.filter(subject="key:account/ingest", actions="publish")
@@ -55,7 +57,7 @@ class TestGrants:
 
 @pytest.fixture
 def broker(tmp_path, needs_real, settings):
-    """The port of a mosquitto that refuses to let anybody write replies; MQTT_URL leads there."""
+    """Run a mosquitto that lets no client publish replies, and set MQTT_URL to it; return its port."""
     rules = tmp_path / "rules"
     rules.write_text(
         "topic readwrite things/+/+/data\ntopic readwrite things/+/+/status\ntopic readwrite things/+/+/cmd\n"
@@ -71,13 +73,13 @@ def broker(tmp_path, needs_real, settings):
 
 
 def retained_at(port):
-    """What the broker retains below things/, as {topic: payload}."""
+    """Return the retained messages of the broker below things/, as {topic: payload}."""
     found = {}
     reader = Connection(
         BrokerAddress("127.0.0.1", port), f"reader-{random.random()}", on_message=found.__setitem__
     )
     reader.subscribe("things/#")
-    reader.subscribe("nothing/#")  # the answer comes after what is retained
+    reader.subscribe("nothing/#")  # The answer to this comes after the retained messages.
     reader.close()
     return found
 
@@ -85,7 +87,7 @@ def retained_at(port):
 class TestRetained:
     @pytest.mark.parametrize("ended", ["disabled", "deleted"])
     def test_what_clears_a_topic_is_no_message_of_the_device(self, station, ended):
-        """Whoever is subscribed gets the empty message too, and so does ingest."""
+        """All subscribers get the empty message too, also ingest."""
         if ended == "disabled":
             WeatherStationDevice.objects.update(is_active=False)
         else:
@@ -97,12 +99,12 @@ class TestRetained:
         assert not QuarantinedMessage.objects.exists()
         assert not WeatherStationMessage.objects.exists()
 
-    def test_an_empty_message_of_an_active_device_is_still_told(self, station):
+    def test_an_empty_message_of_an_active_device_is_still_reported(self, station):
         assert pipeline([Message(TOPICS[1], b"", timezone.now())]) == ["failed"]
         assert QuarantinedMessage.objects.count() == 1
 
     def test_what_clears_the_topics_of_a_device_made_again_says_nothing_of_it(self, station, broker):
-        """Ingest hears it, and the new device was never there."""
+        """Ingest receives them, although the new device has never connected."""
         station.delete()
         again = WeatherStationDevice.objects.create(device_id="STATION-001")
         listener = Listener(BrokerAddress("127.0.0.1", broker), "ingest-1", ["things/#"])
@@ -119,7 +121,7 @@ class TestRetained:
         assert (again.status, again.last_message_at) == ("offline", None)
 
     def test_an_empty_message_is_no_sign_of_life(self, station):
-        """With MQTT 3.1.1 ours cannot be told from those of others."""
+        """With MQTT 3.1.1 our empty messages look like those of others."""
         pipeline([Message(TOPICS[1], b"", timezone.now())])
 
         station.refresh_from_db()
@@ -131,7 +133,7 @@ class TestRetained:
             device.publish(Outgoing(topic, b"{}", retain=True))
         device.close()
 
-    def test_the_broker_forgets_what_it_retains_of_a_disabled_device(self, station, neighbour, broker):
+    def test_the_retained_messages_of_a_disabled_device_are_cleared(self, station, neighbour, broker):
         theirs = "things/weatherstation/STATION-002/data"
         self.publish(broker, *(t for t in TOPICS if "reply" not in t), theirs)
         assert len(retained_at(broker)) == 4
@@ -161,18 +163,18 @@ class TestRetained:
 
     @pytest.fixture
     def refused(self, broker):
-        """Let the broker refuse every topic that is due, so many times; what is logged as given up."""
+        """Return a function that lets the broker refuse all topics a number of times; it returns the dropped topics."""
 
-        def ask(times):
+        def clear(times):
             with capture_logs() as logged:
                 for _ in range(times):
                     RetainedTopic.objects.update(next_at=timezone.now())
                     retained.clear()
             return [line["topic"] for line in logged if line["event"] == "retained.given_up"]
 
-        return ask
+        return clear
 
-    def test_what_the_broker_always_refuses_is_given_up_with_a_line_in_the_log(self, station, refused):
+    def test_a_topic_that_the_broker_always_refuses_is_dropped_with_a_line_in_the_log(self, station, refused):
         station.delete()
 
         assert refused(4) == []
@@ -195,7 +197,7 @@ class TestRetained:
         assert (row.attempts, row.error) == (0, "")
         assert refused(4) == []
 
-    def test_a_broker_that_is_away_is_asked_again(self, station, settings):
+    def test_a_topic_is_retried_after_the_broker_was_away(self, station, settings):
         settings.MQTT_URL = f"mqtt://127.0.0.1:{servers.free_port()}"
         station.delete()
 
@@ -231,7 +233,7 @@ class TestRetained:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_clears_what_is_retained_of_a_device_that_sql_disabled(station, neighbour, broker, tmp_path):
-    """It looks every 15 seconds."""
+    """The worker checks every 15 seconds."""
     theirs = "things/weatherstation/STATION-002/data"
     worker = listener(tmp_path, f"mqtt://127.0.0.1:{broker}")
     device = Connection(BrokerAddress("127.0.0.1", broker), "device")

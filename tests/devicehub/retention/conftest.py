@@ -20,7 +20,7 @@ from rig.telemetry import measure
 
 @pytest.fixture
 def table(transactional_db):
-    """The table of readings, made anew after the test as the migrations of those that follow made it."""
+    """Return the name of the table of readings; re-create the table after the test, as the migrations made it."""
     yield WeatherStationReading._meta.db_table
     with connection.schema_editor() as editor:
         editor.execute("DROP TABLE fleet_weatherstationreading CASCADE")
@@ -29,7 +29,7 @@ def table(transactional_db):
 
 @pytest.fixture
 def months_of_readings(table):
-    """A station with a reading each day of the last 100."""
+    """Return a station with a reading on each of the last 100 days."""
     station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
     now = timezone.now()
     measure(station, *[(now - timedelta(days=n), float(n)) for n in range(100)])
@@ -38,7 +38,7 @@ def months_of_readings(table):
 
 @pytest.fixture
 def divided_long_ago(table, kind, monkeypatch):
-    """A station with a reading each day of the last 300, whose table was divided by months 200 days ago."""
+    """Return a station with a reading on each of the last 300 days; the table was divided by months 200 days ago."""
     station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
     now = timezone.now()
     measure(station, *[(now - timedelta(days=n), float(n)) for n in range(201, 300)])

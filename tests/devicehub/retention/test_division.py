@@ -1,4 +1,4 @@
-"""Dividing a table of readings where it is, on PostgreSQL: what stays, what is refused, and what a stop leaves."""
+"""Division of a table of readings in place, on PostgreSQL: unchanged parts, refusals, and the effect of a stop."""
 
 import signal
 import subprocess
@@ -35,13 +35,14 @@ def test_sqlite_has_no_partitions(db):
 
 
 def convert(*arguments):
+    """Run `partition_readings` for weather stations; return the printed text."""
     out = StringIO()
     call_command("partition_readings", "weatherstation", "--yes", *arguments, stdout=out)
     return out.getvalue()
 
 
 def belongings():
-    """What the database says about the table: kind, indexes, constraints, sequence, and all of its rows."""
+    """Return indexes, constraints, sequence and all rows of the table."""
     indexes = sql(
         "SELECT relname, indkey::text FROM pg_index JOIN pg_class ON oid = indexrelid"
         f" WHERE indrelid = '{READINGS}'::regclass AND NOT indisprimary"
@@ -55,13 +56,13 @@ def belongings():
 
 
 def file_of(table):
-    """The file that holds the rows of *table*."""
+    """Return the file that holds the rows of *table*."""
     return sql(f"SELECT pg_relation_filenode('{table}')")
 
 
 @contextmanager
 def held_up():
-    """An open transaction that has written to the table: no index is made beside it until that ends."""
+    """Open a transaction that has written to the table: no index can be made until it ends."""
     with psycopg.connect(database_url()) as other:
         other.execute(
             f"UPDATE {READINGS} SET temperature = temperature WHERE id = (SELECT min(id) FROM {READINGS})"
@@ -80,10 +81,10 @@ class TestDivision:
     def test_everything_but_the_primary_key_stays_as_it_was(self, months_of_readings, by):
         before, file = belongings(), file_of(READINGS)
 
-        told = convert("--by", by)
+        printed = convert("--by", by)
 
         assert belongings() == before
-        assert file_of(f"{READINGS}_first") == file  # no row was copied
+        assert file_of(f"{READINGS}_first") == file  # No row was copied.
         first, *periods, rest = partitions.partitions_of(READINGS)
         assert (first.start, rest.start, rest.end) == (None, None, None)
         assert first.end == periods[0].start > timezone.now() + timedelta(days=2)
@@ -91,7 +92,7 @@ class TestDivision:
         lengths = {(one.end - one.start).days for one in periods}
         assert lengths == {7} if by == "week" else lengths <= {28, 29, 30, 31}
         until = f"{periods[-1].end:%Y-%m-%d}"
-        assert f"{len(periods)} partitions by {by} from then until {until}, and" in told
+        assert f"{len(periods)} partitions by {by} from then until {until}, and" in printed
         made = measure(months_of_readings, (timezone.now(), 5.0))[0]
         assert made.pk == max(row[0] for row in before[-1]) + 1
         with pytest.raises(Exception, match="is not present in table"), transaction.atomic():
@@ -121,7 +122,7 @@ class TestDivision:
         assert measure(station, (timezone.now(), 1.0))[0].pk == 1
 
     def test_what_is_written_meanwhile_is_there_afterwards(self, months_of_readings, kind):
-        """A worker stores, and others insert, change and delete; nobody waits for long."""
+        """A worker stores messages, and others insert, change and delete rows; none waits for long."""
         stop, waits = threading.Event(), []
         rows = list(WeatherStationReading.objects.order_by("pk"))
         topic = "things/weatherstation/STATION-001/data"
@@ -176,7 +177,7 @@ class TestDivision:
         assert max(waits) < 1.0
 
     def test_it_gives_way_to_a_reader_that_takes_long(self, months_of_readings, kind):
-        """Those that come after the reader do not wait for it: the lock is asked for again and again."""
+        """Statements after the reader do not wait for it: the lock is requested again and again, for a short time."""
         made = division.plan(kind, "month")
         division._prepare(made)
 
@@ -214,7 +215,7 @@ class TestDivision:
         assert not partitions.partitions_of(READINGS)
 
     def test_owner_options_and_comment_stay(self, months_of_readings):
-        """The owner is a role that the one who divides belongs to: here the one of the database's owner."""
+        """The owner is a role of which the dividing user is a member: here pg_database_owner."""
         sql(f"ALTER TABLE {READINGS} OWNER TO pg_database_owner")
         sql(f"ALTER TABLE {READINGS} SET (autovacuum_vacuum_scale_factor = 0.01, fillfactor = 90)")
         sql(f"COMMENT ON TABLE {READINGS} IS 'Of the roof'")
@@ -342,7 +343,7 @@ class TestRefusal:
             finally:
                 connections.close_all()
 
-        already = f"Another process divides {READINGS} already"
+        already = f"Another process is dividing {READINGS} already"
         with (
             partition_sql.alone(READINGS),
             ThreadPoolExecutor() as pool,
@@ -355,7 +356,7 @@ class TestRefusal:
         sql(f"CREATE TABLE {READINGS}_first AS SELECT 1 AS precious")
         try:
             with pytest.raises(
-                CommandError, match=f"There is a table {READINGS}_first already, which is not ours"
+                CommandError, match=f"There is another table {READINGS}_first already: rename it first"
             ):
                 convert()
 
@@ -368,11 +369,11 @@ class TestRefusal:
 
 @pytest.mark.postgresql_only
 class TestStop:
-    """A division that does not come to its end leaves the table whole, and nothing of its own for long."""
+    """A division that does not finish leaves the table unchanged, and its remains are removed soon."""
 
     @contextmanager
     def running(self):
-        """The command in a process of its own, which waits for another transaction while it makes its index."""
+        """Run the command in another process, which waits for a transaction while it makes its index."""
         command = [sys.executable, "manage.py", "partition_readings", "weatherstation", "--yes"]
         variables = environment(SECRET_KEY="only for this test, and long enough to be taken")
         with (
@@ -408,12 +409,12 @@ class TestStop:
         assert WeatherStationReading.objects.count() == 100
 
     def test_the_command_ends_on_sigterm(self, months_of_readings):
-        """Also while the table is held by another one, so that its index goes with the next look."""
+        """Also while another transaction locks the table, so that the next extension removes its index."""
         before = belongings()
         with self.running() as run:
             run.send_signal(signal.SIGTERM)
-            _, told = run.communicate(timeout=30)
-            assert (run.returncode, "Stopped; the table is unchanged" in told) == (1, True), told
+            _, printed = run.communicate(timeout=30)
+            assert (run.returncode, "Stopped; the table is unchanged" in printed) == (1, True), printed
             measure(months_of_readings, (timezone.now(), -5.0))
         partitions.extend_all()
 
@@ -428,14 +429,14 @@ class TestStop:
             run.wait()
             assert belongings()[1:] == before[1:]
             measure(months_of_readings, (timezone.now(), -5.0))
-        # Its server process notices when it is through, and frees its lock.
+        # Its server process notices the end after the statement, and releases its lock.
         eventually(lambda: (partitions.extend_all(), not index_is_being_made())[1], 30)
 
         WeatherStationReading.objects.filter(temperature=-5.0).delete()
         assert belongings() == before
 
     def test_what_a_killed_one_left_goes_and_one_that_runs_is_left_alone(self, months_of_readings, kind):
-        """The bound would refuse rows when its month has come."""
+        """The constraint would refuse rows of the next month."""
         before = belongings()
         division._prepare(division.plan(kind, "month"))
         assert belongings() != before
@@ -462,7 +463,7 @@ class TestStop:
         made, before = division.plan(kind, "month"), belongings()
         monkeypatch.setattr(division, "MARGIN", made.starts[0] - timezone.now() + timedelta(days=99))
 
-        with pytest.raises(partition_sql.NotPartitioned, match="do it again"):
+        with pytest.raises(partition_sql.NotPartitioned, match="run it again"):
             division.convert(made, Pace())
 
         assert belongings() == before

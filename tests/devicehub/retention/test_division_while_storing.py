@@ -1,4 +1,4 @@
-"""A worker stores what a broker hands over while the table of readings is divided: nothing is lost."""
+"""Division of the table of readings while a worker stores messages: no message is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ READINGS = "fleet_weatherstationreading"
 
 
 def divide(rig: Rig) -> None:
-    """Divide the table under the worker, which stores on."""
+    """Divide the table while the worker stores messages."""
     rig.wait(1)
     code, said = rig.manage("partition_readings", "weatherstation", "--yes")
     if code:

@@ -1,4 +1,4 @@
-"""Partitions of a table of readings, on PostgreSQL: extension, pruning by month, and what others notice of it."""
+"""Partitions of a table of readings, on PostgreSQL: extension, pruning by month, and the effect on other writers."""
 
 import threading
 import time
@@ -24,20 +24,20 @@ READINGS = "fleet_weatherstationreading"
 
 @pytest.fixture
 def divided(months_of_readings, kind):
-    """The station of months of readings, whose table is divided by months."""
+    """Divide the table of months_of_readings by months; return the station."""
     division.convert(division.plan(kind, "month"), Pace())
     return months_of_readings
 
 
 def without_the_last():
-    """Take away the last partition, as if nothing had run for long; it."""
+    """Drop the last partition, as if no worker had run for long; return it."""
     last = partitions.partitions_of(READINGS)[-2]
     sql(f"DROP TABLE {last.name}")
     return last
 
 
 def longest_insert(device, moment, stop):
-    """Store readings of *moment* until *stop*; the seconds that the slowest of them took."""
+    """Store readings of *moment* until *stop*; return the seconds that the slowest insert took."""
     longest = 0.0
     with psycopg.connect(database_url(), autocommit=True) as other:
         while not stop.is_set():
@@ -93,7 +93,7 @@ class TestPruning:
 
 
 class TestExtension:
-    def test_where_nothing_is_to_do_it_is_one_question(self, divided, django_assert_num_queries):
+    def test_with_nothing_to_do_it_is_one_query(self, divided, django_assert_num_queries):
         with django_assert_num_queries(1):
             assert partitions.extend_all() == 0
 
@@ -178,14 +178,14 @@ class TestExtension:
         assert sql(f"SELECT count(*) FROM {READINGS}_rest") == [(0,)]
 
     def test_a_change_of_a_waiting_row_is_not_lost(self, divided):
-        """The one that makes the partition gives way to an open transaction, and sees what it did."""
+        """The process that makes the partition waits for an open transaction, and sees its changes."""
         last = without_the_last()
         rows = measure(divided, *[(last.start + n * HOUR, float(n)) for n in range(5)])
         with ThreadPoolExecutor() as pool, psycopg.connect(database_url()) as other:
             other.execute(f"UPDATE {READINGS} SET temperature = -77 WHERE id = {rows[3].pk}")
             other.execute(f"DELETE FROM {READINGS} WHERE id = {rows[4].pk}")
             extending = pool.submit(lambda: (partitions.extend_all(), connections.close_all())[0])
-            time.sleep(0.6)  # longer than a lock is waited for
+            time.sleep(0.6)  # This is longer than the time-out of a lock.
             assert not extending.done()
             other.commit()
 

@@ -1,4 +1,4 @@
-"""Pruning: what is old enough goes in portions, and what must not be lost stays."""
+"""Pruning: expired rows are deleted in portions, and rows that must not be lost stay."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -42,11 +42,11 @@ class TestPruning:
         assert not WeatherStationReading.objects.exists()
         assert figures() == {old: (1.0, 2.0, 1.5, 2)}
 
-    def test_a_row_that_no_rollup_knows_stays(self, station, kind, monkeypatch):
+    def test_a_row_that_is_not_rolled_up_stays(self, station, kind, monkeypatch):
         measure(station, (DAY, 1.0))
         roll_up()
         measure(station, (DAY, 2.0))
-        monkeypatch.setattr(rollups, "roll_up", lambda **_: 0)  # it came after the last look
+        monkeypatch.setattr(rollups, "roll_up", lambda **_: 0)  # The row came after the last roll-up.
 
         assert prune("--older-than", "30d")["readings"]["deleted"] == 1
         assert [r.temperature for r in WeatherStationReading.objects.all()] == [2.0]

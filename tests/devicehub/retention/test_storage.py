@@ -1,4 +1,4 @@
-"""How tables are kept: what `migrate` sets beyond the migrations."""
+"""The storage of tables: parameters that `migrate` sets in addition to the migrations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLES = [IrrigationValveDevice._meta.db_table, WeatherStationDevice._meta.db_ta
 
 @pytest.fixture
 def options(db):
-    """A function that reads the storage parameters of a table; on SQLite there are none."""
+    """Return a function that returns the storage parameters of a table; None on SQLite."""
 
     def read(table: str) -> list[str] | None:
         if connection.vendor != "postgresql":
@@ -59,7 +59,7 @@ def test_migrate_keeps_what_an_operator_chose(options):
 
 
 def test_a_kind_without_a_table_is_no_reason_to_fail(db, monkeypatch):
-    """Its migration may not have been made yet, or the database was migrated back to before it."""
+    """Its migration may not exist yet, or the database was migrated back to a state before it."""
     monkeypatch.setattr(WeatherStationDevice._meta, "db_table", "fleet_of_tomorrow")
 
     page_layout.leave_room(using="default")
