@@ -16,6 +16,7 @@ STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def unit(senml: str) -> str:
+    """Return the usual sign of a SenML unit."""
     return SIGNS.get(senml, senml)
 
 

@@ -162,6 +162,7 @@ class Quarantine:
 
 
 def quarantine() -> Quarantine:
+    """Return the quarantine of the last 24 hours, and its latest messages of any age."""
     yesterday = timezone.now() - timedelta(days=1)
     kept = QuarantinedMessage.objects.filter(received_at__gt=yesterday)
     counted = CountedRefusal.objects.filter(last_at__gt=yesterday).values_list(

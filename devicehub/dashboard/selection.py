@@ -93,9 +93,11 @@ class Selection:
         return "?" + urlencode(self.parameters())
 
     def at(self, slug: str, place: Place) -> Selection:
+        """Return this selection with another place in the table of the kind *slug*."""
         return replace(self, places={**self.places, slug: place})
 
     def over(self, range_name: str) -> Selection:
+        """Return this selection with another range of the chart."""
         return replace(self, range=range_name)
 
 

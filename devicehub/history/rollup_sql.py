@@ -45,7 +45,9 @@ class SqlDialect(Protocol):
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows: ...
     def last_id(self, table: str) -> tuple[int, set[str]]: ...
     def hours(self, table: str, names: Sequence[str], after: int, until: int) -> list[Bucket]: ...
-    def add(self, parts: Sequence[Part]) -> None: ...
+    def add(self, parts: Sequence[Part]) -> None:
+        """Add *parts* to the table of rollups; a part of an existing rollup is merged into it."""
+
     def fresh(
         self, table: str, name: str, devices: Sequence[int], after: int, since: Any, period: str
     ) -> list[Fresh]: ...
@@ -96,6 +98,7 @@ class _Both:
         return f"min({value}), max({value}), {self.mean.format(value)}, count({value})"
 
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows:
+        """Return the next *most* rows with ids above *after*, up to *until*, as their number and their last id."""
         [(count, last_id)] = query(
             f"SELECT count(*), max(id) FROM (SELECT id FROM {table} WHERE id > %s AND id <= %s"
             " ORDER BY id LIMIT %s) AS coming",

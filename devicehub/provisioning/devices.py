@@ -49,6 +49,7 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
 
 
 def announce(kind: Kind, device: BaseDevice) -> None:
+    """Send device_provisioned for a new device."""
     send(device_provisioned, kind.sender, device=device)
 
 

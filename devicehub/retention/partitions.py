@@ -172,11 +172,13 @@ def _has_newer(name: str, rolled_up_to: int | None) -> bool:
 
 
 def between(start: datetime | None, end: datetime) -> str:
+    """Return the SQL of the bounds of a partition; without *start* it has no lower bound."""
     since = "MINVALUE" if start is None else f"'{start.isoformat()}'"
     return f"FOR VALUES FROM ({since}) TO ('{end.isoformat()}')"
 
 
 def name_of(table: str, start: datetime | None) -> str:
+    """Return the name of the partition that begins at *start*, or of the one for the rest (None)."""
     return f"{table[:50]}_{'rest' if start is None else f'{start:%Y_%m_%d}'}"
 
 
@@ -187,6 +189,7 @@ def period_of(moment: datetime, by: str) -> datetime:
 
 
 def next_period(start: datetime, by: str) -> datetime:
+    """Return the start of the period after the one that begins at *start*."""
     return start + timedelta(days=7) if by == "week" else (start + timedelta(days=32)).replace(day=1)
 
 
