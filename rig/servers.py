@@ -46,6 +46,9 @@ PG_HBA_CONF = "host all devicehub 127.0.0.1/32 scram-sha-256\n"
 
 _given_ports: set[int] = set()
 
+# The test that runs now, if it may not start a server because it does not carry the mark `servers`.
+unmarked_test: str | None = None
+
 
 class MissingServer(Exception):
     """A server is not installed; the message names its Debian package."""
@@ -103,6 +106,8 @@ def process(
     thread dies, so a killed pytest leaves no server behind: start from a thread that outlives the server.
     *user* runs it instead of root.
     """
+    if unmarked_test is not None:
+        raise AssertionError(f"{unmarked_test} starts {command[0]} and needs the mark `servers`")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         server = subprocess.Popen(

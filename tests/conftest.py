@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from django.db import connection
+from django.test import TransactionTestCase
 from django.test.utils import setup_databases, teardown_databases
 
 from authsvc import background
@@ -19,27 +20,53 @@ from authsvc.models import Broker
 from authsvc.operation import denials
 from devicehub import mqtt
 from devicehub.dashboard import overview
+from rig import servers
 from rig.cast import Cast, provision
+from rig.empty_tables import EmptyTables
 from rig.entrances import ENTRANCES
 from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
+DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What only PostgreSQL can do is no test of SQLite."""
+    """Deselect tests of the other database, and on PostgreSQL those that use no database and no server."""
     if connection.vendor == "postgresql":
-        return
-    elsewhere = [item for item in items if item.get_closest_marker("postgresql_only")]
-    if elsewhere:
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item not in elsewhere]
+        deselected = [item for item in items if not _depends_on_the_database(item)]
+    else:
+        deselected = [item for item in items if item.get_closest_marker("postgresql_only")]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        left = set(deselected)
+        items[:] = [item for item in items if item not in left]
+
+
+def _depends_on_the_database(item: pytest.Item) -> bool:
+    marks = ("django_db", "servers", "postgresql_only")
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    return any(item.get_closest_marker(mark) for mark in marks) or not DATABASE_FIXTURES.isdisjoint(fixtures)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let only tests with the mark `servers` start servers: others run beside each other."""
+    servers.unmarked_test = None if item.get_closest_marker("servers") else item.nodeid
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
-    """The test database, also for modules that fill it once for all their tests and carry no mark."""
-    with django_db_blocker.unblock():
+    """Make the test database, also for modules that fill it once for all their tests and carry no mark.
+
+    Each process of pytest-xdist has one of its own.
+    """
+    process = os.environ.get("PYTEST_XDIST_WORKER")
+    if process and connection.vendor == "postgresql":
+        connection.settings_dict["TEST"]["NAME"] = f"test_{connection.settings_dict['NAME']}_{process}"
+    with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch:
         made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
+        empty_tables = EmptyTables()
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _test: empty_tables())
         yield
         teardown_databases(made, verbosity=0)
 

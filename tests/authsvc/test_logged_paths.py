@@ -155,6 +155,7 @@ def test_a_long_text_is_masked_in_linear_time():
     assert time.process_time() - began < 2
 
 
+@pytest.mark.servers
 def test_gunicorn_writes_no_token(tmp_path, django_db_setup):
     """The real server, its own error log and its access log, and a line that is not HTTP."""
     lines = [f"GET {path} HTTP/1.1\r\nHost: localhost".encode() for path in written(TOKENS[0])]

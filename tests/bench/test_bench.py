@@ -46,6 +46,7 @@ def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., 
     return run
 
 
+@pytest.mark.servers
 def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
     report = bench("auth", "--devices", "20", "--connections", "1", "--seconds", "1", "--rounds", "1")
 
@@ -71,6 +72,7 @@ def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
     assert "Target, median at 1 connection" in capsys.readouterr().out
 
 
+@pytest.mark.servers
 def test_storm_reports_first_and_second_logins_of_imported_devices(bench, capsys):
     report = bench("storm", "--devices", "30", "--imported", "4", "--rounds", "1")
 
@@ -92,6 +94,7 @@ def test_storm_reports_first_and_second_logins_of_imported_devices(bench, capsys
     assert "Target, 99 % of the logins" in capsys.readouterr().out
 
 
+@pytest.mark.servers
 def test_changes_reports_how_soon_a_device_is_refused(bench, capsys):
     report = bench("changes", "--devices", "5")
 
@@ -104,6 +107,7 @@ def test_changes_reports_how_soon_a_device_is_refused(bench, capsys):
     assert "all in force within 1000 ms" in capsys.readouterr().out
 
 
+@pytest.mark.servers
 def test_ingest_reports_workers_beside_a_bare_subscriber(bench, capsys):
     report = bench("ingest", "--devices", "7", "--messages", "200", "--rounds", "2")
 
@@ -120,6 +124,7 @@ def test_ingest_reports_workers_beside_a_bare_subscriber(bench, capsys):
     assert "Target, nothing lost, nothing stored twice: met" in capsys.readouterr().out
 
 
+@pytest.mark.servers
 def test_ingest_compares_the_large_database_with_the_small_one(bench, capsys):
     report = bench(
         *(
@@ -158,6 +163,7 @@ LAYOUT = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_filled_database_is_as_if_all_had_been_ingested(vendor, tmp_path, needs_real):
     """Indexes and keys are those of the migrations, and each reading has its message of the same device."""
@@ -306,6 +312,7 @@ def report_of(replies: list[tuple[int, str]], questions: int) -> list[dict[str, 
     return asyncio.run(run())
 
 
+@pytest.mark.servers
 def test_keeping_reports_every_step_and_the_stall_of_a_writer(bench, capsys):
     report = bench("keeping", "--rows", "3000")
 

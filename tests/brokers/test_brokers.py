@@ -24,6 +24,8 @@ from rig.cast import Cast, provision
 from rig.hub import BROKERS, VERSION, Hub, eventually, running
 from rig.servers import MissingServer
 
+pytestmark = pytest.mark.servers
+
 _numbers = itertools.count(1)
 
 

@@ -18,7 +18,7 @@ import pytest
 from rig.hub import ROOT, eventually
 from rig.servers import free_port
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 
 class Demo:

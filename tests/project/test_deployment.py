@@ -19,7 +19,7 @@ from rig import servers
 from rig.hub import ROOT
 from rig.servers import MissingServer
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 PYTHON_FOLDER = str(Path(sys.executable).parent)
 
 

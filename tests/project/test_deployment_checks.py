@@ -52,6 +52,7 @@ def test_every_site_hears_of_the_other_findings(warned, settings):
     assert warned() == ["authsvc.W021"]
 
 
+@pytest.mark.servers
 @pytest.mark.django_db(transaction=True)
 def test_gunicorn_shows_them_once_for_all_workers(tmp_path: Path):
     log = tmp_path / "gunicorn.log"

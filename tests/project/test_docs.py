@@ -482,6 +482,7 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.servers
 def test_the_quickstart_ends_with_a_stored_reading(clone):
     steps = blocks(page("quickstart.md"), "sh", "run")
     script = "set -eu\n" + "\n".join(steps)
@@ -522,6 +523,7 @@ def how_to_environment(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("path", RUNNING, ids=lambda path: path.stem)
 def test_what_a_how_to_page_shows_runs_and_prints_what_it_says(path, clone, tmp_path, two_stations):
     """Blocks marked `run` end with 0 or as the mark says, in one shell; `printed` is in what they printed."""

@@ -12,7 +12,7 @@ import pytest
 
 from rig.hub import ROOT
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 EARLIER = Path(__file__).parent / "earlier_project"
 SETTINGS = """
 from rig.settings import *

@@ -19,7 +19,7 @@ from authsvc.logins import renewals
 from rig.hub import ROOT
 from rig.projects import Project, steps
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 HERE = Path(__file__).parent / "devicehub_project"
 HOW_TO = ROOT / "docs" / "how-to"

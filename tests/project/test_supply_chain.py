@@ -255,6 +255,7 @@ def pin(*files: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.servers
 def test_an_image_is_pinned_to_the_digest_that_its_registry_gives(tmp_path, registry, login):
     digest = push(registry, login, "team/hub", "1.2.3")
     dockerfile, compose = tmp_path / "Dockerfile", tmp_path / "compose.yml"
@@ -271,6 +272,7 @@ def test_an_image_is_pinned_to_the_digest_that_its_registry_gives(tmp_path, regi
     assert compose.read_text() == f"services:\n  a:\n    image: {pinned}\n  b:\n    image: devicehub\n"
 
 
+@pytest.mark.servers
 def test_an_image_that_is_not_resolved_is_named_and_left_alone(tmp_path, registry, login):
     digest = push(registry, login, "team/hub", "1.2.3")
     away = f"127.0.0.1:{servers.free_port()}/team/hub:1.0.0"

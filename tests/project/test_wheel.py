@@ -25,7 +25,7 @@ from rig import servers
 from rig.hub import ROOT
 from rig.projects import Project
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 PACKAGES = ("authsvc", "devicehub")
 PAGE = ROOT / "docs" / "how-to" / "include-in-your-project.md"

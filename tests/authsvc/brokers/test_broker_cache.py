@@ -116,6 +116,7 @@ def test_the_page_shows_the_printed_lines():
     assert [line for line in page.splitlines() if re.match("auth_opt_.*cache", line)] == lines
 
 
+@pytest.mark.servers
 def test_mosquitto_takes_the_printed_configuration(
     tmp_path: Path, needs_real: Callable[[MissingServer], None]
 ):

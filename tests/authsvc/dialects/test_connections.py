@@ -17,6 +17,8 @@ from rig import hub
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import by_dialect, first, good
 
+pytestmark = pytest.mark.servers
+
 # ---------------------------------------------------------------- long bodies
 
 

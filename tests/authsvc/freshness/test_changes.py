@@ -8,7 +8,8 @@ import pytest
 
 from rig.freshness import DENIED, DEVICES, OK
 
-pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
+# They start a PostgreSQL of their own, so once is enough.
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 
 # Changes behind the back of the product, each of which ends a login that was right.

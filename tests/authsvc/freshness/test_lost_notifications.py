@@ -16,7 +16,8 @@ from rig import hub
 from rig.freshness import DENIED, DEVICES, FAULT, OK, listens
 from rig.hub import eventually
 
-pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
+# They start a PostgreSQL of their own, so once is enough.
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 
 def test_a_process_that_lost_its_ear_reads_until_it_listens_again(ours, fresh_device):

@@ -12,7 +12,8 @@ from authsvc.freshness import changes, triggers
 from authsvc.sources import Source
 from rig.freshness import DEVICES, VALVES
 
-pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
+# They start a PostgreSQL of their own, so once is enough.
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 
 def test_only_what_decides_is_notified(heard, fresh_device):

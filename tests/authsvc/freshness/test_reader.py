@@ -22,10 +22,11 @@ def test_the_reader_opens_the_file_that_the_orm_writes(loop, tmp_path, monkeypat
     file.execute("CREATE TABLE known (name)")
     file.commit()
     file.close()
-    monkeypatch.setitem(connections["default"].settings_dict, "NAME", str(path))
 
     try:
-        assert loop.run(reader.fetch("SELECT name FROM known")) == []
+        with monkeypatch.context() as patch:
+            patch.setitem(connections["default"].settings_dict, "NAME", str(path))
+            assert loop.run(reader.fetch("SELECT name FROM known")) == []
     finally:
         loop.run(reader.close())
         assert [found.name for found in tmp_path.iterdir()] == [path.name]

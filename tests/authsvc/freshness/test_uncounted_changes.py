@@ -162,6 +162,7 @@ def test_triggers_that_are_missing_and_come_back(each_change, publish, loop):
             loop.run(asyncio.sleep(3 * changes.BEAT))
 
 
+@pytest.mark.servers
 def test_a_read_for_age(each_change, publish, monkeypatch):
     """Nothing tells of the change; it is in force after half of AUTHSVC_STALE_SECONDS."""
     now, passed = time.monotonic, 0
@@ -172,6 +173,7 @@ def test_a_read_for_age(each_change, publish, monkeypatch):
         assert publish() == DENIED
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_each_commit_leaves_the_age_of_the_policy_as_it_is(publish, station, monkeypatch):
     """Commits end the memory of the last read, and no such read makes the policy younger."""
@@ -238,6 +240,7 @@ def test_a_migration_that_makes_the_table_again_and_changes_a_row(publish):
     assert publish() == DENIED
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_file_with_the_same_revision(publish, loop, tmp_path, monkeypatch, change):
@@ -342,6 +345,7 @@ def test_a_device_that_was_switched_off_uncounted(ask, listen, loop, station, mo
         sql(on)
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_logical_replication_counts_as_a_change(tmp_path, needs_real):
     """Its worker fires row triggers alone; a subscriber that is told reads what was replicated."""

@@ -29,6 +29,8 @@ from authsvc.operation import metrics
 from rig import hub, servers
 from rig.hub import ROOT, eventually
 
+pytestmark = pytest.mark.servers
+
 OK, DENIED, FAULT = 200, 403, 503
 STOP_SECONDS = 3.0
 Key = tuple[str, ...]

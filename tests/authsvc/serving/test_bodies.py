@@ -17,7 +17,7 @@ from authsvc.asgi import Entrance
 from authsvc.serving import bodies
 from rig import hub, servers
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 LIMIT = 2_621_440
 MIB = 1024 * 1024
 OUTSIDE = ["/login/", "/api/token", "/nowhere", "/static/nothing.css", "/healthz", "/readyz", "/metrics", "/"]

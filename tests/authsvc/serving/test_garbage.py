@@ -127,6 +127,7 @@ def is_short(line: str) -> bool:
     return len(line) < 600 and "Traceback" not in line and TOKEN not in line
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("text", "status"), ANSWERED.values(), ids=ANSWERED)
 def test_it_is_refused_with_a_short_line_at_most(server, text, status):
     before = len(server.logged())
@@ -139,6 +140,7 @@ def test_it_is_refused_with_a_short_line_at_most(server, text, status):
     assert is_short(line)
 
 
+@pytest.mark.servers
 def test_clients_that_are_gone_leave_short_lines_at_most(django_db_setup, tmp_path):
     """They write what clients that wait for the answer write, once each, or less.
 
@@ -161,6 +163,7 @@ def test_clients_that_are_gone_leave_short_lines_at_most(django_db_setup, tmp_pa
     assert (gone - answered).total() <= len(GARBAGE) - len(ANSWERED)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("name", ["foreign host", "long path", "many fields", "odd method"])
 def test_a_flood_does_not_fill_the_log(server, name):
     before = server.logged().count("\n")

@@ -31,7 +31,7 @@ from authsvc.serving import worker as serving
 from rig import hub, servers
 from rig.scenarios import until
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 FILES, SECONDS = 256, 0.8
 LIMIT = FILES * 3 // 4
 FLOOD = 2 * FILES

@@ -1,5 +1,6 @@
 """Cancellation of queued commands."""
 
+import pytest
 from django.utils import timezone as clock
 
 from devicehub import commands
@@ -35,6 +36,7 @@ def test_what_is_on_its_way_cannot_be_cancelled(said, station):
     assert not commands.cancel(the_command())
 
 
+@pytest.mark.servers
 def test_what_a_killed_process_may_have_sent_is_neither_cancelled_nor_called_unsent(
     broker, url, station, arrive
 ):

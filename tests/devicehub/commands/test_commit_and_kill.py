@@ -26,6 +26,8 @@ from rig.command_queue import (
 )
 from rig.hub import ROOT, environment, eventually
 
+pytestmark = pytest.mark.servers
+
 # --- The caller's transaction
 
 

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 
+import pytest
 from django.utils import timezone as clock
 
 from devicehub import commands, mqtt
@@ -13,6 +14,8 @@ from devicehub.mqtt import Ack, Connection
 from rig import servers
 from rig.command_queue import ACKNOWLEDGED, MINUTE, QUEUED, queue, running_mosquitto, the_command
 from rig.hub import eventually
+
+pytestmark = pytest.mark.servers
 
 # --- With a broker
 

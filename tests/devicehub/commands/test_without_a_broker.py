@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from django.utils import timezone as clock
 
 from devicehub import commands, mqtt
@@ -17,6 +18,8 @@ from rig.command_queue import (
     the_command,
 )
 from rig.hub import eventually
+
+pytestmark = pytest.mark.servers
 
 # --- Without a broker
 

@@ -158,6 +158,7 @@ PAGES = (
 )
 
 
+@pytest.mark.servers
 @pytest.mark.django_db(transaction=True)
 def test_no_page_breaks_the_policy_in_a_browser(
     client: Client, tmp_path: Path, monkeypatch, needs_real: Callable[[servers.MissingServer], None]

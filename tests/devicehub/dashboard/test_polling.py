@@ -106,6 +106,7 @@ def test_the_page_says_which_of_the_two_it_does(client: Client, viewer: User, lo
 
 
 @pytest.mark.sqlite_only
+@pytest.mark.servers
 def test_a_browser_sees_a_new_reading_under_runserver(
     client: Client, viewer: User, north: WeatherStationDevice, browser: Any, tmp_path: Path
 ) -> None:

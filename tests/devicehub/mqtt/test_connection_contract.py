@@ -12,7 +12,7 @@ from rig import servers
 from rig.hub import eventually
 from rig.memory_broker import MemoryBroker, MemoryConnection
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 TOPIC = "things/weatherstation/STATION-001/cmd"
 NEIGHBOUR = "things/weatherstation/STATION-002/cmd"

@@ -38,7 +38,8 @@ MESSAGES = WeatherStationMessage._meta.db_table
 DROPPED = "$SYS/broker/publish/messages/dropped"
 STOP = 5  # seconds that a worker may take to stop
 
-pytestmark = pytest.mark.usefixtures("django_db_setup")  # workers are processes of their own
+# Workers are processes of their own.
+pytestmark = [pytest.mark.usefixtures("django_db_setup"), pytest.mark.servers]
 
 
 @pytest.fixture

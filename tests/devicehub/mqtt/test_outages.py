@@ -22,7 +22,7 @@ from rig.hub import eventually
 from rig.proxy import Proxy
 from rig.wire import ACCEPTED, CONNECT, PINGREQ, UNSUBACK, Wire, pretender, suback
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 TOPIC = "things/weatherstation/STATION-001/data"
 

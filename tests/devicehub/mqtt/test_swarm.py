@@ -54,6 +54,7 @@ def join(swarm, owner, name="SIM-001"):
     return swarm.add(owner, name, "", client_id=name, will=WILL, topic_filter=topic_filter)
 
 
+@pytest.mark.servers
 def test_a_client_publishes_and_says_goodbye(broker):
     async def simulate():
         async with asyncio.timeout(SOON), Swarm(BrokerAddress("127.0.0.1", broker), "5") as swarm:
@@ -76,6 +77,7 @@ def test_a_client_publishes_and_says_goodbye(broker):
     assert owner.reasons == []
 
 
+@pytest.mark.servers
 def test_a_client_that_is_thrown_out_comes_back(broker):
     """Another one with its client id connects, so the broker closes its connection."""
 
@@ -120,6 +122,7 @@ def test_a_topic_that_is_not_utf_8_ends_the_connection(caplog):
     assert caplog.records == []
 
 
+@pytest.mark.servers
 def test_an_error_of_an_owner_ends_the_swarm(broker):
     """It is not lost in a task that nothing waits for."""
 

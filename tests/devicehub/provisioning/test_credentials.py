@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import threading
 from collections.abc import Callable, Coroutine
@@ -109,6 +110,7 @@ def test_a_hash_that_is_not_whole_is_unusable(name):
         f"PBKDF2$md5$1${b64(SALT)}${b64(SALT)}{b64(SALT)}",
         HASHES["bcrypt"] + "\n",
     ],
+    ids=itertools.count(),
 )
 def test_an_unknown_or_absurd_hash_is_unusable_before_any_work(stored):
     with pytest.raises(passwords.UnusableHash):

@@ -200,6 +200,7 @@ class TestErasing:
 
         assert remains(station)["device"] == 1
 
+    @pytest.mark.servers
     @pytest.mark.django_db(transaction=True)
     def test_killed_in_the_middle_it_is_disabled_and_goes_on_the_next_time(self, tmp_path):
         station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")
@@ -217,6 +218,7 @@ class TestErasing:
         self.erase("--yes")
         assert set(remains(station).values()) == {0}
 
+    @pytest.mark.servers
     @pytest.mark.django_db(transaction=True)
     def test_sigterm_ends_it_after_the_batch_at_hand(self, tmp_path):
         station = WeatherStationDevice.objects.create(device_id="STATION-001", mqtt_username="station")

@@ -22,6 +22,8 @@ from rig import servers
 from rig.hub import eventually, listener
 from rig.telemetry import TOPICS, sql, topics_to_clear
 
+pytestmark = pytest.mark.servers
+
 
 class TestGrants:
     """The account of ingest may publish to topics of devices only if an operator granted it."""

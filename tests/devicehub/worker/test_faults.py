@@ -53,6 +53,7 @@ def suffer(databases, needs_real, tmp_path):
     return run
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("scenario", HERE, ids=lambda scenario: scenario.name)
 def test_nothing_is_lost(suffer, scenario):
     report = suffer(scenario)
@@ -66,6 +67,7 @@ def test_nothing_is_lost(suffer, scenario):
     assert report.stored > 20
 
 
+@pytest.mark.servers
 def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
     """The suite itself: it must see a loss where there is one."""
     monkeypatch.setattr(scenarios, "PATIENCE", 4)
@@ -84,6 +86,7 @@ def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
     assert not report.held
 
 
+@pytest.mark.servers
 def test_an_ack_before_the_flush_is_found_out(suffer):
     hasty = scenarios.Scenario(
         "hasty",
@@ -98,6 +101,7 @@ def test_an_ack_before_the_flush_is_found_out(suffer):
     assert "acks were sent before the flush of their message" in complaint
 
 
+@pytest.mark.servers
 def test_the_bench_tells_what_became_of_all_messages(needs_real, capsys):
     try:
         report = faults_bench.run(vendors=[VENDOR], seconds=1, only=["duplicates"], seed=7)

@@ -16,6 +16,8 @@ from rig import servers, wire
 from rig.hub import ROOT, environment, eventually
 from rig.wire import ACCEPTED, UNSUBACK, listening, pretender, suback
 
+pytestmark = pytest.mark.servers
+
 REFUSED = b"\x20\x03\x00\x87\x00"
 UNAVAILABLE = b"\x20\x03\x00\x88\x00"
 GRANTED = [ACCEPTED, suback(1), UNSUBACK]

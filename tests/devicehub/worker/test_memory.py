@@ -13,6 +13,8 @@ from fleet.models import WeatherStationReading
 from rig import wire
 from rig.hub import eventually
 
+pytestmark = pytest.mark.servers
+
 MIB = 1 << 20
 
 

@@ -15,6 +15,8 @@ from rig import servers, wire
 from rig.hub import eventually
 from rig.wire import ACCEPTED, kill, pretender, stop, suback
 
+pytestmark = pytest.mark.servers
+
 BEGIN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 KEEPS_ALL = "max_queued_messages 0\n"
 

@@ -22,6 +22,8 @@ from rig import servers, wire
 from rig.hub import ROOT, environment, eventually
 from rig.wire import ACCEPTED, UNSUBACK, kill, listening, pretender, suback
 
+pytestmark = pytest.mark.servers
+
 RESUMED = b"\x20\x03\x01\x00\x00"
 OLD_TOPIC = "plant/weatherstation/STATION-001/data"
 QUIET = 0.3

@@ -15,6 +15,8 @@ from rig.hub import ROOT, environment, eventually
 from rig.messages import fresh
 from rig.presence import make
 
+pytestmark = pytest.mark.servers
+
 # --- Real processes
 
 WORKER = """

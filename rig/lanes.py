@@ -1,0 +1,152 @@
+"""`python -m rig.lanes`: the test suite in parts, two lanes of them side by side. script/test calls it.
+
+Tests that start no server run on several processes, each with a database of its own.
+Tests that start, kill or pause servers run one after another beside them, since they wait more than they compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PYTEST = (sys.executable, "-m", "pytest", "-q", "--durations=10", "--durations-min=3")
+NO_TESTS = 5  # pytest's exit status when the selection is empty
+
+
+@dataclass(frozen=True)
+class Part:
+    """A selection of the tests on one database; *spread* means on several processes."""
+
+    name: str
+    database: str
+    marks: str
+    spread: bool = False
+
+
+@dataclass
+class Run:
+    """The result of a part: pytest's exit status, its last line, and the seconds that it took."""
+
+    part: Part
+    status: int
+    summary: str
+    seconds: float
+
+
+QUICK = Part("quick", "SQLite", "not servers and not long", spread=True)
+LANES = (
+    (QUICK, Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only", spread=True)),
+    (
+        Part("servers", "SQLite", "servers and not long"),
+        Part("servers-postgresql", "PostgreSQL", "servers and not long and not sqlite_only"),
+    ),
+)
+LONG = (Part("long", "SQLite", "long"), Part("long-postgresql", "PostgreSQL", "long and not sqlite_only"))
+
+
+def command(part: Part, arguments: Sequence[str], seed: int) -> list[str]:
+    """Return the command line of *part*; pytest's *arguments* select further."""
+    marks, rest = _without_marks(arguments)
+    run = [*PYTEST, f"--randomly-seed={seed}", "-m", _joined(part.marks, marks)]
+    if part.spread:
+        run += ["-n", "auto", "--maxprocesses=8", "--dist=worksteal"]
+    if part.database == "PostgreSQL":
+        run = [sys.executable, "-m", "rig.on_postgresql", *run]
+    return [*run, *rest]
+
+
+def _without_marks(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split off the expressions given by -m, of which pytest takes only the last."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-m", action="append", default=[])
+    found, rest = parser.parse_known_args(arguments)
+    return found.m, rest
+
+
+def _joined(marks: str, others: Sequence[str]) -> str:
+    return " and ".join([marks, *(f"({other})" for other in others)])
+
+
+class Lanes:
+    """Runs parts and prints their output, each line under the name of its part."""
+
+    def __init__(self, arguments: Sequence[str], seed: int) -> None:
+        self._arguments = arguments
+        self._seed = seed
+        self._printing = threading.Lock()
+        self.runs: list[Run] = []
+
+    def run(self, lanes: Sequence[Sequence[Part]]) -> None:
+        """Run the lanes side by side, the parts of each one after another."""
+        threads = [threading.Thread(target=self._run_lane, args=(lane,)) for lane in lanes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _run_lane(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            self.runs.append(self._run_part(part))
+
+    def _run_part(self, part: Part) -> Run:
+        began = time.monotonic()
+        environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+        line = ""
+        with subprocess.Popen(
+            command(part, self._arguments, self._seed),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                with self._printing:
+                    print(f"{part.name}: {line}", end="", flush=True)  # noqa: T201
+        return Run(part, process.returncode, line.strip(), time.monotonic() - began)
+
+
+def report(runs: Sequence[Run], seconds: float) -> str:
+    """Return a table of the parts with their times, and of the whole."""
+    rows = [(run.part.name, run.part.database, f"{run.seconds:.0f} s", run.summary) for run in runs]
+    rows.append(("whole", "", f"{seconds:.0f} s", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = []
+    for name, database, took, summary in rows:
+        lines.append(f"{name:<{widths[0]}}  {database:<{widths[1]}}  {took:>{widths[2]}}  {summary}".rstrip())
+    return "\n".join(lines)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run the suite, `--quick` or `--long`; return 1 if a part failed or no test ran at all."""
+    parser = argparse.ArgumentParser(prog="script/test", add_help=False, allow_abbrev=False)
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--quick", action="store_true")
+    chosen.add_argument("--long", action="store_true")
+    parser.add_argument("--no-postgresql", action="store_true")
+    options, arguments = parser.parse_known_args(given)
+    lanes: tuple[tuple[Part, ...], ...] = ((QUICK,),) if options.quick else (LONG,) if options.long else LANES
+    if options.no_postgresql:
+        lanes = tuple(tuple(part for part in lane if part.database != "PostgreSQL") for lane in lanes)
+    seed = random.randrange(2**32)
+    print(f"script/test: seed {seed}", flush=True)  # noqa: T201
+    began = time.monotonic()
+    suite = Lanes(arguments, seed)
+    suite.run(lanes)
+    print(f"\n{report(suite.runs, time.monotonic() - began)}", flush=True)  # noqa: T201
+    ran = [run for run in suite.runs if run.status != NO_TESTS]
+    if not ran or (len(ran) < len(suite.runs) and not arguments):
+        return 1
+    return int(any(run.status for run in ran))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
