@@ -1,4 +1,4 @@
-"""What all tests share: the cast, a broker that may ask, and both entrances to ask through."""
+"""Fixtures of all tests: the cast, a broker that is allowed to ask, and both entrances."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> It
 
 @pytest.fixture(scope="session")
 def needs_real() -> Callable[[MissingServer], None]:
-    """What to do about a server that is not installed: skip, or fail where REQUIRE_REAL=1."""
+    """Return the function to call if a server is not installed: it skips the test, or fails it with REQUIRE_REAL=1."""
 
     def decide(missing: MissingServer) -> None:
         if os.environ.get("REQUIRE_REAL") == "1":
@@ -85,7 +85,7 @@ def needs_real() -> Callable[[MissingServer], None]:
 
 @pytest.fixture(scope="session")
 def loop(django_db_setup: None) -> Iterator[asyncio.Runner]:
-    """One event loop for all questions: connections to PostgreSQL belong to a loop.
+    """Yield one event loop for all requests: connections to PostgreSQL belong to a loop.
 
     It ends before the test database does, which cannot be dropped while one is open.
     """
@@ -96,7 +96,7 @@ def loop(django_db_setup: None) -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def token(transactional_db: None) -> str:
-    """The token of a broker that may ask in every dialect."""
+    """Return the token of a broker that may ask in every dialect."""
     broker = Broker(name="mosquitto-1")
     token = broker.issue_token()
     broker.save()
@@ -105,7 +105,7 @@ def token(transactional_db: None) -> str:
 
 @pytest.fixture(autouse=True)
 def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is due a second later is done when a test calls background.stop(); test_brokers has the thread."""
+    """Have background work done when a test calls background.stop(); test_brokers has the thread."""
     monkeypatch.setattr(background, "wake", lambda: None)
     yield
     denials.clear()
@@ -114,7 +114,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count for each page, also where a busy machine takes so long that counts would be kept."""
+    """Count anew for each page, also on a busy machine that takes so long that counts would be cached."""
     monkeypatch.setattr(overview, "counter", overview.Counter(overview._count))
     monkeypatch.setattr(overview, "EXPENSIVE", float("inf"))
 
@@ -126,7 +126,7 @@ def entrance(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def send(loop: asyncio.Runner) -> Callable[..., httpx.Response]:
-    """Send one HTTP request to an entrance."""
+    """Return the function that sends one HTTP request to an entrance."""
 
     async def one(entrance: str, method: str, url: str, **options: Any) -> httpx.Response:
         transport = httpx.ASGITransport(ENTRANCES[entrance], client=("10.1.2.3", 40000))
@@ -138,7 +138,7 @@ def send(loop: asyncio.Runner) -> Callable[..., httpx.Response]:
 
 @pytest.fixture
 def ask(send: Callable[..., httpx.Response], entrance: str, token: str) -> Callable[..., httpx.Response]:
-    """Ask a question in JSON, as a broker that may: `ask("go-auth/acl", username=..., acc=2, ...)`."""
+    """Return the function that asks in JSON as an allowed broker: `ask("go-auth/acl", username=..., acc=2, ...)`."""
 
     def question(path: str, *, proof: str | None = token, **fields: Any) -> httpx.Response:
         query = "" if proof is None else f"?k={proof}"
@@ -149,19 +149,19 @@ def ask(send: Callable[..., httpx.Response], entrance: str, token: str) -> Calla
 
 @pytest.fixture
 def station(transactional_db: None) -> Cast:
-    """Ours."""
+    """Return our own device."""
     return provision("STATION-001")
 
 
 @pytest.fixture
 def neighbour(transactional_db: None) -> Cast:
-    """Must stay out of reach."""
+    """Return a device that must stay out of our device's reach."""
     return provision("STATION-002")
 
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[mqtt.Outgoing]:
-    """What would have gone to the broker, which acknowledges everything."""
+    """Return the list of messages published to a broker in memory, which acknowledges all of them."""
     broker = MemoryBroker()
     monkeypatch.setattr(mqtt, "Connection", broker.connect)
     return broker.messages

@@ -63,7 +63,7 @@ def state_at(state: StateField, device_id: str, moment: float) -> Any:
 
 
 def battery_at(device_id: str, seconds: float) -> float:
-    """Return the percent left in the battery, *seconds* after the device began: they fall slowly until it is changed."""
+    """Return the percent left in the battery, *seconds* after the device began; an empty battery is changed."""
     begun = 60 + spread(device_id) * 40
     used = (100 - begun + seconds / 3600 * BATTERY_HOUR) % (100 - BATTERY_EMPTY)
     return round(100 - used, 1)

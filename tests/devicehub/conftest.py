@@ -1,4 +1,4 @@
-"""Device types whose kinds and models are forgotten after the test, and a broker that speaks TLS."""
+"""Device types whose kinds and models are removed after the test, and a broker with TLS."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from rig.tls import tls_broker as tls_broker
 
 @pytest.fixture
 def declared():
-    """Makes models in an app registry of their own; kinds and models are forgotten afterwards."""
+    """Have models made in an app registry of their own; remove kinds and models afterwards."""
     before = {kind.slug: kind for kind in registry}
 
     def make(device_type, module="fleet.models"):
@@ -33,7 +33,7 @@ def declared():
 
 @pytest.fixture
 def probe(declared):
-    """A type with one of everything, and its three models."""
+    """Return a type with each kind of declaration, and its three models."""
 
     class SoilProbe(DeviceType):
         moisture = Reading(type=reading_types.FLOAT, unit="%", range=(0, 100), required=True)
@@ -58,7 +58,7 @@ def probe(declared):
 
 @pytest.fixture
 def sent():
-    """What a sender that always succeeds was asked to send; the real one is back afterwards."""
+    """Yield the list of commands given to a sender that always succeeds; restore the real sender afterwards."""
     calls = []
 
     def sender(device, name, payload, broker_name="default"):

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""The pauses of a back-off."""
 
 import random
 

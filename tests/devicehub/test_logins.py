@@ -1,4 +1,4 @@
-"""Guessing at the sign-in pages: what is locked and for whom, what is kept and logged, and what it costs others."""
+"""Guesses at the sign-in pages: locks and whom they concern, stored and logged data, and the cost for others."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class TestLocks:
         assert sign_in(password=PASSWORD).status_code == 302
 
     def test_code_that_authenticates_is_limited_too(self, operator):
-        """Also by Django's asynchronous function, whose own way would pass by the lock."""
+        """Also through Django's asynchronous function, whose default would bypass the lock."""
         request = RequestFactory().post("/", REMOTE_ADDR=HOME)
         for _ in range(5):
             authenticate(request, username="operator", password="wrong")
@@ -168,7 +168,9 @@ class TestLocks:
             assert loop.run(attempt("wrong")) is None
         assert loop.run(attempt(PASSWORD)) is None
 
-        loop.run(sync_to_async(connections.close_all)())  # of the thread that did the work
+        loop.run(
+            sync_to_async(connections.close_all)()
+        )  # These are the connections of the thread that did the work.
 
 
 class TestWhatIsKept:
@@ -194,7 +196,7 @@ class TestWhatIsKept:
         assert "'username': 'operator'" in lines[0]
         assert "unknown-" in lines[-1]
         assert secret not in caplog.text
-        assert "Too Many Requests" not in caplog.text  # of Django, for each answer with 429
+        assert "Too Many Requests" not in caplog.text  # Django would log this for each answer with 429.
 
     def test_a_million_attempts_are_a_few_rows(self, operator, monkeypatch):
         """Few for one address, a bounded number for all, and none after the time."""
@@ -248,11 +250,11 @@ def test_a_project_without_the_protection_is_warned(settings, name, value):
 
 
 class TestFlood:
-    """Hashes that never end, in the place of a flood of them."""
+    """Hashes that do not end, as a substitute for a flood of sign-ins."""
 
     @pytest.fixture
     def hashing(self, monkeypatch):
-        """Hold each hash until `go`; `running` is how many there are at once."""
+        """Hold each hash until `go`; `running` is the number of hashes at the same time."""
 
         class Hashing:
             go, begun = threading.Event(), threading.Semaphore(0)
@@ -272,7 +274,7 @@ class TestFlood:
     def test_beyond_the_bound_it_is_refused_and_not_queued(
         self, hashing, transactional_db, loop, token, caplog, monkeypatch
     ):
-        """Pages, and the questions of brokers, are answered meanwhile."""
+        """Pages, and the requests of brokers, are answered meanwhile."""
 
         async def flood():
             transport = httpx.ASGITransport(ENTRANCES["asgi"], client=(HOME, 40000))
@@ -306,4 +308,6 @@ class TestFlood:
         assert hashing.most == 1
         assert caplog.text.count("login.too_many_at_once") == 1
         assert "Too Many Requests: /login/" not in caplog.text
-        assert AccessAttempt.objects.count() == logins.MAX_WAITING  # what was not tried is no failure
+        assert (
+            AccessAttempt.objects.count() == logins.MAX_WAITING
+        )  # A sign-in that was not tried is not a failure.

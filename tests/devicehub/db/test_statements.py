@@ -1,4 +1,4 @@
-"""The helpers of SQL past the ORM say the same on both databases."""
+"""The helpers for SQL without the ORM return the same on both databases."""
 
 from __future__ import annotations
 

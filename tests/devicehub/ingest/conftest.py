@@ -1,4 +1,4 @@
-"""Devices that send, one of them with a reading of each type, and a record of what hooks and signals were told."""
+"""Devices that send, one of them with a reading of each type, and a record of the calls of hooks and receivers."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from rig.presence import station as station
 
 @pytest.fixture
 def neighbour(db):
-    """Whom nothing that `station` sends may touch."""
+    """Return a device that messages of `station` must not change."""
     return WeatherStationDevice.objects.create(device_id="STATION-002")
 
 
@@ -24,7 +24,7 @@ def valve(db):
 
 @pytest.fixture(scope="module")
 def probe_kind(django_db_setup, django_db_blocker):
-    """A kind with a reading of each type, in tables of its own."""
+    """Yield a kind with a reading of each type, in tables of its own."""
 
     class Probe(DeviceType):
         other = Reading(type=reading_types.FLOAT)
@@ -50,7 +50,7 @@ def probe(probe_kind, db):
 
 @pytest.fixture
 def heard(monkeypatch):
-    """What hooks and signals were told, in order, as (who, what, device id, ...)."""
+    """Yield the calls of hooks and receivers in order, as ("hook" or "signal", name, device id, ...)."""
     notifications = []
     hooks = ("on_data", "on_status_change", "on_connect", "on_disconnect", "on_command_response")
     for device_type in (WeatherStation, IrrigationValve):

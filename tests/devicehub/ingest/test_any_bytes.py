@@ -1,4 +1,4 @@
-"""Any bytes on our topics end in one outcome, and only what was sent is stored."""
+"""Any bytes on our topics have exactly one outcome, and only values that were sent are stored."""
 
 import json
 from datetime import timedelta
@@ -50,7 +50,7 @@ as_json = (documents | flat | st.lists(flat, max_size=3)).map(lambda found: json
 
 @st.composite
 def damaged(draw):
-    """JSON with one byte replaced, or cut off."""
+    """Return JSON with one byte replaced, or cut off."""
     body = bytearray(draw(as_json))
     position = draw(st.integers(0, max(0, len(body) - 1)))
     if draw(st.booleans()):
@@ -105,7 +105,7 @@ def test_any_bytes_on_our_topics_end_in_one_outcome_and_store_only_what_was_sent
 
 
 def check_stored(device, said):
-    """Every value on *device* was sent by it under that name, as a number, inside the range."""
+    """Assert that *device* sent each of its values under that name, as a number, inside the range."""
     declared = registry.of(device).readings
     sent = {about: list(pairs(b for a, b in said if a == about)) for about in ("data", "status")}
     for stored in readings(device):
@@ -125,7 +125,7 @@ def check_stored(device, said):
 
 
 def pairs(bodies):
-    """All names with their values, at any depth, of what the standard library can read of *bodies*."""
+    """Yield all names with their values, at any depth, of those *bodies* that the standard library can read."""
     for body in bodies:
         found = []
 

@@ -56,7 +56,7 @@ def test_one_bad_message_never_harms_its_batch(station, neighbour, payload):
 
 
 def test_a_megabyte_of_strays_leaves_few_notes(station):
-    """Notes cost memory, of every message in a batch."""
+    """The notes of all messages of a batch are in memory."""
     assert send(station, b'[{"temperature": 1}' + b",1" * 500_000 + b"]") is PARTIAL
 
     assert len(message_row(station).notes) == 51
@@ -65,7 +65,7 @@ def test_a_megabyte_of_strays_leaves_few_notes(station):
 
 @pytest.mark.parametrize("payload", [b"junk", b"", {"nothing": 1}])
 def test_a_retained_copy_that_cannot_be_used_is_not_kept_again_and_again(station, payload):
-    """It comes with every new subscription."""
+    """The broker sends it with every new subscription."""
     assert send(station, payload, retain=True) is RETAINED
     assert pipeline([Message("things/weatherstation/STRANGER/data", b"{}", NOW, retain=True)]) == [RETAINED]
     assert not QuarantinedMessage.objects.exists()
@@ -73,7 +73,7 @@ def test_a_retained_copy_that_cannot_be_used_is_not_kept_again_and_again(station
 
 
 def test_all_bad_messages_at_once_leave_the_good_ones(station, neighbour):
-    """In one shuffled batch, with unknown topics and devices between them."""
+    """They are in one shuffled batch, with messages on unknown topics and of unknown devices."""
     bad = [message(station, form.payload) for form in FORMS.values() if form.outcome is FAILED]
     bad += [Message(topic, b"{}", NOW) for topic in UNKNOWN_TOPICS]
     bad += [Message("things/weatherstation/STRANGER/data", b"{}", NOW)] * 3
@@ -95,7 +95,7 @@ def test_an_empty_batch_is_nothing(db):
 def test_a_batch_costs_the_same_number_of_queries_whatever_its_size(
     station, neighbour, django_assert_max_num_queries
 ):
-    """Besides the saving of each device, which is one for each that spoke."""
+    """Not counted is the saving of devices, one query for each device with a message."""
     batch = [
         message(device, {"temperature": number, "timestamp": iso(EARLIER + timedelta(seconds=number))})
         for number in range(40)
@@ -110,7 +110,7 @@ def test_a_batch_costs_the_same_number_of_queries_whatever_its_size(
 
 @pytest.fixture
 def refusing_database(monkeypatch):
-    """A database that refuses whatever holds the word poison unless it has failed already."""
+    """Have the database refuse rows with the word poison, unless their message has failed already."""
     write = store.write
 
     @transaction.atomic
@@ -144,7 +144,7 @@ def test_what_the_database_refuses_is_one_failed_message(station, neighbour, ref
 
 
 def test_what_the_database_refuses_is_still_a_message_of_its_device(station, refusing_database):
-    """A message of a known device is always a row of its messages (design, 5)."""
+    """A message of a known device always has a row in its messages."""
     send(station, {"temperature": 5, "x": "poison"})
 
     assert message_row(station).outcome == "failed"
@@ -152,7 +152,7 @@ def test_what_the_database_refuses_is_still_a_message_of_its_device(station, ref
 
 
 def test_what_the_database_refuses_changes_nothing_on_its_device(station, refusing_database):
-    """Not even together with what it stores of the same device in the same batch."""
+    """This holds also if other messages of the same device in the same batch are stored."""
     batch = [
         message(station, {"status": "online", "battery_level": 90}, "status"),
         message(station, {"status": "error", "battery_level": 5, "x": "poison"}, "status"),

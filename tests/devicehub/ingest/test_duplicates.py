@@ -68,7 +68,7 @@ def test_two_messages_of_one_time_are_two(station):
 
 
 def test_a_status_of_the_same_bytes_as_data_is_news(station):
-    """A device that says all in one document may publish it on both topics."""
+    """A device with a single document for all its values may publish it on both topics."""
     document = {"temperature": 1, "status": "error", "timestamp": iso(EARLIER)}
     data, status = message(station, document), message(station, document, "status")
 
@@ -78,7 +78,7 @@ def test_a_status_of_the_same_bytes_as_data_is_news(station):
 
 
 def test_a_failed_message_is_no_duplicate_of_itself(station):
-    """It said nothing, so a second one is as worth looking at as the first."""
+    """It had no content, so the second one is processed like the first."""
     bad = message(station, {"temperature": 999, "timestamp": iso(EARLIER)})
 
     assert pipeline([bad, bad]) == [FAILED, FAILED]
@@ -102,7 +102,7 @@ def test_a_replayed_status_changes_nothing(station, heard):
 
 
 def test_a_replayed_status_changes_nothing_together_with_a_new_message(station, heard):
-    """The duplicate says online, the device is offline: data of the same batch brings it back."""
+    """The duplicate says online and the device is offline; data in the same batch sets it online."""
     old = {"status": "online", "timestamp": iso(EARLIER)}
     send(station, old, "status")
     send(station, {"status": "offline"}, "status")
@@ -156,7 +156,7 @@ def test_a_retained_message_with_a_device_time_that_came_fresh_before_is_a_dupli
 
 
 def test_a_retained_message_that_cannot_be_used_is_no_duplicate_of_itself(station):
-    """However it is cut into batches."""
+    """This holds for any division into batches."""
     copy = message(station, {"temperature": 999, "timestamp": iso(EARLIER)}, retain=True)
 
     assert pipeline([copy, copy]) == [RETAINED, RETAINED]

@@ -1,4 +1,4 @@
-"""Hooks and signals: what each is told of a message, and that a failing one loses nothing."""
+"""Hooks and signals: their arguments for a message, and that a failing one loses nothing."""
 
 from collections import Counter
 
@@ -177,7 +177,7 @@ def delivery(device, payload, packet_id):
 
 
 def test_a_message_is_acknowledged_before_hooks_run(station, monkeypatch):
-    """A slow hook must not withhold acks (design, 2: store, ack, signals)."""
+    """A slow hook must not delay acks: the order is store, ack, signals."""
     order = []
 
     class OneBatch:

@@ -1,4 +1,4 @@
-"""The rate limit of each device: off unless set, even over time, and nobody else's business."""
+"""The rate limit of each device: off by default, even over time, and without effect on other devices."""
 
 from datetime import UTC, datetime
 
@@ -99,7 +99,7 @@ def test_a_duplicate_does_not_count(station, settings):
 
 
 def test_over_the_limit_a_duplicate_stays_one(station, settings):
-    """What comes again because its acknowledgement was lost is stored already."""
+    """A message that is sent again because its ack was lost is stored already."""
     settings.DEVICEHUB_RATE_LIMIT = "1/h"
     timed = message(station, timestamp=f', "timestamp": {NOW.timestamp():.0f}')
     pipeline([timed])
@@ -141,7 +141,7 @@ def test_it_remembers_a_bounded_number_of_devices(monkeypatch):
 @pytest.mark.django_db(transaction=True)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 90)), max_size=60), st.integers(1, 5))
 def test_no_device_gets_more_than_twice_its_rate_in_any_period(asked, messages):
-    """Its whole allowance at once and what comes back meanwhile; never less than it may."""
+    """It gets its whole allowance at once and the part that comes back meanwhile; never less than its rate."""
     one, limit, accepted = Limiter(), RateLimit(messages, 30), []
     for key, at in sorted(asked, key=lambda pair: pair[1]):
         with transaction.atomic():

@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 def received(stream, version=paho.MQTTv5, size=Intake.PIECE):
-    """The messages in *stream*, what paho reads of the rest, and the most bytes that were held meanwhile."""
+    """Return the messages in *stream*, the bytes that paho reads, and the most bytes held in memory meanwhile."""
     messages, others, most = [], b"", 0
     pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
     intake = Intake(Broker(pieces), version, 1, messages.append)
@@ -27,7 +27,7 @@ def received(stream, version=paho.MQTTv5, size=Intake.PIECE):
 
 
 def long_block(content):
-    """Properties of up to 256 MiB with their length before them."""
+    """Return properties of up to 256 MiB with their length before them."""
     length, left = b"", len(content)
     while not length or left:
         left, digit = left >> 7, left & 127
@@ -58,7 +58,7 @@ def test_of_a_long_message_its_topic_and_its_beginning_are_kept(size, flags, ver
 
 
 def test_of_a_long_message_of_qos_2_paho_gets_a_short_one():
-    """paho answers for it in two steps, and hands over what is too large."""
+    """paho acknowledges it in two steps, and delivers a message that is too large."""
     [], others, most = received(publish(b"x" * (3 * MIB), flags=0b0100) + PINGRESP)
 
     assert others == publish(b"x" * (MAX_KEPT + 1), flags=0b0100) + PINGRESP
@@ -79,7 +79,7 @@ def test_properties_without_end_are_dropped_and_the_payload_is_read(payload):
 
 
 def test_a_long_message_that_is_framed_wrong_is_left_to_paho():
-    """It ends the connection at it, as at every other."""
+    """paho ends the connection, as for any wrong framing."""
     body = len(TOPIC).to_bytes(2) + TOPIC.encode() + b"\x00\x07" + b"\xff\xff\xff\x7f" + b"x" * (2 * MIB)
     stream = b"\x32" + long_block(body) + publish(b"next")
 

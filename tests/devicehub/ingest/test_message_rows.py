@@ -1,4 +1,4 @@
-"""The rows that ingest writes beside the readings: messages, and the quarantine."""
+"""The rows that ingest writes besides readings: messages, and the quarantine."""
 
 import json
 
@@ -99,7 +99,7 @@ def test_a_long_reason_fits_its_row(station):
 
 
 def test_a_bug_in_a_reader_costs_one_message(station, neighbour, monkeypatch):
-    """Nothing a device sends may raise; if something does, it is that message's end only."""
+    """If reading a message raises an error in spite of all checks, only this message fails."""
     monkeypatch.setattr(door.decode, "samples", lambda *_: 1 / 0)
 
     outcomes = pipeline(

@@ -1,4 +1,4 @@
-"""What each payload on a data topic becomes: its outcome, its rows, its notes."""
+"""Payloads on a data topic, each with its outcome, its rows and its notes."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_each_payload_has_its_outcome(station, form):
 @pytest.mark.parametrize("depth", [10, 100, 400, 500, 900, 950, 990, 1000, 1010, 1021])
 @pytest.mark.parametrize("about", ["data", "status", "reply"])
 def test_no_depth_of_nesting_stops_the_batch(probe, station, depth, about):
-    """The parser goes 1,024 levels deep; whatever comes after it must hold that or refuse it."""
+    """The parser accepts 1,024 levels; the code after it must handle or refuse them."""
     deep = b"[" * depth + b"]" * depth
     body = {
         "data": b'{"other": 1, "extra": %b, "x": %b}',

@@ -59,7 +59,7 @@ def test_offline_is_a_message_and_no_sign_of_life(station):
     ],
 )
 def test_a_retained_copy_says_nothing_of_now(station, notifications, payload, about, reading_at):
-    """A reading in it was measured all the same."""
+    """Its reading still counts as measured."""
     send(payload, about, retain=True)
 
     device = fresh(station)
@@ -99,7 +99,7 @@ STATES = (
 
 
 def life(messages, batches):
-    """How a new station is after *messages*, a second apart, were stored in *batches* of their numbers."""
+    """Return the state of a new station after *messages*, a second apart, were stored in *batches* of their numbers."""
     sent = [said(*one, at=NOW + n * SECOND) for n, one in enumerate(messages)]
     with transaction.atomic():
         pk = make("LIFE").pk
@@ -112,7 +112,7 @@ def life(messages, batches):
 
 @pytest.mark.parametrize("messages", LIVES.values(), ids=LIVES)
 def test_what_is_stored_later_is_not_newer(db, messages):
-    """As when one worker holds a message longer than another one holds the next."""
+    """This happens if one worker holds a message longer than another worker holds the next one."""
     in_order = [[n] for n in range(len(messages))]
 
     for batches in itertools.permutations(in_order):
@@ -230,7 +230,7 @@ def test_an_operator_who_comes_between_wins_and_nothing_is_told(station, notific
 
 
 def test_what_is_told_is_what_the_row_says(station, monkeypatch):
-    """Also what somebody else wrote since the batch was read."""
+    """This includes changes by others since the batch was read."""
     load, seen = store.load_devices, []
 
     def load_then_edit(wanted):

@@ -1,4 +1,4 @@
-"""Hooks and signals of presence come after the commit, and a failing receiver keeps no other from its own."""
+"""Hooks and signals of presence come after the commit, and a failing receiver does not stop the others."""
 
 import pytest
 from django.utils import timezone
@@ -21,7 +21,7 @@ PRESENCE = ("data_received", "status_changed", "connected", "disconnected", "com
 
 @pytest.fixture
 def witnessed(transactional_db, monkeypatch):
-    """What hooks and signals were told, each with what another connection found when it was."""
+    """Yield the calls of hooks and receivers, each with the row that another connection read at that moment."""
     seen = []
 
     def look(name):
@@ -52,7 +52,7 @@ def witnessed(transactional_db, monkeypatch):
 
 
 def test_hooks_and_signals_see_what_is_stored(witnessed, published):
-    """Each of them, through another connection."""
+    """Each of them reads it through another connection."""
     device, _ = provisioning.create(provisioning.kind_of("weatherstation"), "STATION-001")
     command = device.send_command("reboot")
     pipeline([said(READING, "data"), said({"id": command, "ok": True}, "reply")])
@@ -89,7 +89,7 @@ def test_the_watch_tells_after_its_commit(witnessed):
 
 
 def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, monkeypatch, published):
-    """Whoever sends the signal: ingest, the watch for silent devices, a command or who made the device."""
+    """The signal may come from ingest, the watch for silent devices, a command or provisioning."""
     notifications = []
 
     def broken(**_):

@@ -1,4 +1,4 @@
-"""What the quarantine keeps of one device: bytes once, up to DEVICEHUB_QUARANTINE_PER_DEVICE, and then counts alone."""
+"""The quarantine of one device: bytes are kept once, up to DEVICEHUB_QUARANTINE_PER_DEVICE, then only counted."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +56,7 @@ def fill(size=30 * KIB, times=5):
 
 
 def bytes_stored():
-    """What the database holds of what devices chose, in both tables."""
+    """Return the bytes in both tables that devices chose."""
     total = 0
     for model in (QuarantinedMessage, WeatherStationMessage):
         for row in model.objects.values():
@@ -98,7 +98,7 @@ def test_a_stored_message_keeps_its_bytes_and_names_no_row(device):
 
 @pytest.mark.sqlite_only
 def test_the_text_of_an_error_gives_no_row_of_another_device(device, neighbour):
-    """Rows of before, which have their bytes, and what a device puts into a detail."""
+    """Covered are old rows, which have their bytes, and texts that a device puts into a detail."""
     pipeline([message(device_id="STATION-002")])
     other = QuarantinedMessage.objects.get()
     row = neighbour.messages.create(
@@ -223,7 +223,7 @@ def test_messages_of_no_known_device_have_one_together(device):
 
 
 def test_a_refused_message_of_an_unknown_device_gets_no_allowance_of_its_own(device, monkeypatch):
-    """Ids of unknown devices can be invented without end, whatever their messages fail of."""
+    """Ids of unknown devices can be invented without end, for any reason of failure."""
     write = store.write
 
     def refuse(batch):
@@ -277,7 +277,7 @@ def test_a_raised_allowance_counts_at_once(device, settings):
 
 @pytest.mark.django_db(transaction=True)
 def test_several_workers_pass_the_bound_by_a_batch_each_at_most(device, neighbour):
-    """And none waits for another for ever, in whatever order their batches name devices."""
+    """No worker waits for another for ever, in any order of the devices in their batches."""
     batches, size, workers = 15, 4 * KIB, 3
     ids = ["STATION-001", "STATION-002", "NOBODY"]
 
@@ -427,7 +427,7 @@ def test_a_batch_costs_the_same_however_many_of_it_are_refused(device):
 
 @pytest.mark.sqlite_only
 def test_a_batch_costs_the_same_after_a_deletion_however_many_devices_are_refused(device):
-    """What is deleted gives room, and the sums of a whole fleet are not counted anew at once."""
+    """A deletion gives room, and the sums of a whole fleet are not counted anew at once."""
     ids = [f"FLEET-{number}" for number in range(40)]
     WeatherStationDevice.objects.bulk_create(WeatherStationDevice(device_id=device_id) for device_id in ids)
     batch = [message(device_id=device_id) for device_id in ids]

@@ -1,4 +1,4 @@
-"""`manage.py replay_quarantine`: what failed is stored once its cause is gone, at its time, and only once."""
+"""`manage.py replay_quarantine`: failed messages are stored with their time once the cause is gone, and only once."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ def run(*arguments):
 
 
 def quarantined(payload=b'{"temperature": 5}', topic=TOPIC, content_type="application/json"):
-    """A message that comes while its device does not exist."""
+    """Quarantine a message whose device does not exist yet."""
     pipeline([Message(topic, payload, RECEIVED, content_type=content_type)])
     return QuarantinedMessage.objects.latest("pk")
 
@@ -56,7 +56,7 @@ def test_it_has_all_that_came_with_it(station):
     came = Message(topic, b'{"ok": true}', RECEIVED, False, "", str(reset.pk), (("trace", "7"),))
     assert pipeline([came]) == [Outcome.FAILED]
     device = station()
-    reset.save()  # a device that begins clears older commands
+    reset.save()  # A new device deletes older commands.
 
     assert run() == "Replayed: 1 stored, 0 partial, 0 failed, 0 duplicate, 0 retained"
 

@@ -1,4 +1,4 @@
-"""Replies to commands: the right one is told once, and nobody answers for another."""
+"""Replies to commands: the hook is called once for the right one, and no device answers for another."""
 
 import uuid
 
@@ -73,7 +73,7 @@ def test_what_is_no_reply_is_quarantined(station, heard, payload):
 
 
 def test_a_reply_with_a_nul_answers_its_command(transactional_db, heard):
-    """PostgreSQL holds no NUL in JSON; that is not the command's fault."""
+    """PostgreSQL cannot store a NUL in JSON; the command is answered all the same."""
     station = WeatherStationDevice.objects.create(device_id="STATION-001")
     command = DeviceCommand.objects.create(device_key="weatherstation/STATION-001", name="reboot")
 

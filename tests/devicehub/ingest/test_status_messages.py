@@ -1,4 +1,4 @@
-"""What a status message changes on its device, and when a device was heard."""
+"""The changes of a status message on its device, and the time when a device was heard."""
 
 import pytest
 
@@ -96,12 +96,12 @@ STATUS = {
     "only a time": ({"timestamp": iso(EARLIER)}, FAILED, {}),
 }
 SEEN = {"last_seen": NOW, "connected": True, "connected_changed_at": NOW, "status": "online"}
-UNCLEAR = {"maintenance", "sleeping"}  # besides what is read
+UNCLEAR = {"maintenance", "sleeping"}  # These are not read.
 
 
 @pytest.mark.parametrize(("sent", "outcome", "changes"), STATUS.values(), ids=STATUS)
 def test_each_status_has_its_outcome(valve, sent, outcome, changes):
-    """And changes exactly what it may on its device. A status that cannot be read may be a will, and is not life."""
+    """It changes only the expected columns. An unreadable status may be a will, so it is not a sign of life."""
     before = vars(fresh(valve))
 
     assert send(valve, sent, "status") is outcome
@@ -146,7 +146,7 @@ def test_a_device_does_not_end_what_an_operator_set(station, heard, state, about
 
 
 def test_a_state_that_an_operator_sets_while_a_batch_is_judged_stays(station, monkeypatch):
-    """The batch was read before, and must not write back what it read."""
+    """The device was read before, and the batch must not write the old state back."""
     load = store.load_devices
 
     def load_then_edit(wanted):
@@ -218,7 +218,7 @@ def test_a_status_is_no_reading(station):
 
 
 def test_a_second_worker_never_takes_back_when_a_device_was_heard(station, monkeypatch):
-    """It stored something newer between our reading of the device and our writing."""
+    """It stored a newer message after we read the device and before we wrote."""
     load = store.load_devices
     newer = NOW + HOUR
 

@@ -1,4 +1,4 @@
-"""A status as devices write it: in any case, as plain text, and what of it says that the device is there."""
+"""The spelling of statuses: in upper or lower case, as plain text; and which of them show a connected device."""
 
 import itertools
 import json
@@ -108,7 +108,7 @@ def test_what_cannot_be_read_says_nothing_and_is_kept(station, payload, reason, 
 
 
 def test_what_is_beside_a_status_that_cannot_be_read_is_kept(station):
-    """A will may hold more than its status: it is reported, and says nothing of whether the device is there."""
+    """A will may hold more than its status: this is reported, but does not show whether the device is connected."""
     before = presence()
 
     assert pipeline([said(b'{"status": "gone", "battery_level": 5}')]) == [Outcome.PARTIAL]

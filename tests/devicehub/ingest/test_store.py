@@ -1,4 +1,4 @@
-"""How a batch gets into the database: the same rows by COPY and by a prepared statement, and whom it is told."""
+"""Storage of a batch: the same rows by COPY and by a prepared statement, and the notified receivers."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from fleet.devices import WeatherStation
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-# What means something to COPY, to JSON or to SQL.
+# Texts with a meaning in COPY, JSON or SQL.
 AWKWARD = [
     "\\",
     "\\N",
@@ -49,7 +49,7 @@ def message(number=1, **options):
 
 @pytest.fixture
 def notifications():
-    """What a receiver of data gets to see."""
+    """Yield the arguments of each call of a receiver of data."""
     seen = []
 
     def receiver(**arguments):
@@ -94,7 +94,7 @@ def test_what_is_no_json_is_refused(value):
 
 
 def test_what_is_no_number_never_becomes_null():
-    """The database refuses it, so nothing is stored that was not sent."""
+    """The database refuses it, so no value is stored that was not sent."""
     assert json.dumps(math.nan) == bulk.dump_json(math.nan)
 
 
@@ -136,7 +136,7 @@ def address():
 
 
 def test_a_second_worker_stores_the_same_message_in_between(station, monkeypatch):
-    """Neither knows of the other's until both write: the unique key does."""
+    """Neither sees the other's row until both write: the unique key prevents the duplicate."""
     pipeline([message(1)])
     existing, blind = bulk.existing, [True]
 
@@ -151,7 +151,7 @@ def test_a_second_worker_stores_the_same_message_in_between(station, monkeypatch
 
 
 def test_keys_of_messages_are_never_given_twice(station, notifications):
-    """Not after rows were deleted, and not beside rows that others wrote."""
+    """This holds after rows were deleted, and if others write rows."""
     pipeline([message(1)])
     first = notifications[-1]["message"].pk
     WeatherStationMessage.objects.all().delete()

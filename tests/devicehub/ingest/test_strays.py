@@ -1,4 +1,4 @@
-"""Messages of no device, of a disabled one, or on no topic of ours, and who a message is from."""
+"""Messages without a device, of a disabled one, or on foreign topics, and the device that a message belongs to."""
 
 import uuid
 

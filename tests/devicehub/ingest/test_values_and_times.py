@@ -48,7 +48,7 @@ TIMES = {
 
 @pytest.mark.parametrize(("sent", "moment"), TIMES.values(), ids=TIMES)
 def test_the_time_of_a_reading(station, sent, moment):
-    """One that cannot be used is replaced by the time of receipt, and the message says so."""
+    """A time that cannot be used is replaced by the time of receipt, with a note."""
     outcome = send(station, {"temperature": 1, "timestamp": sent})
 
     [reading] = readings(station)
@@ -153,7 +153,7 @@ VALUE_CASES = [(name, sent, kept) for name, sents in VALUES.items() for sent, ke
     ("name", "sent", "expected"), VALUE_CASES, ids=[f"{n} {ascii(s[:24])[2:-1]}" for n, s, _ in VALUE_CASES]
 )
 def test_the_exact_type_and_range_of_a_value(probe, station, name, sent, expected):
-    """What does not fit is dropped with its reason; what came beside it is kept."""
+    """A value that does not fit is dropped with its reason; the other values are kept."""
     device, other = (station, "rainfall") if name == "temperature" else (probe, "other")
     outcome = send(device, b'{"%b": 1.5, "%b": %b}' % (other.encode(), name.encode(), sent))
 

@@ -1,4 +1,4 @@
-"""Heat meters: an app with a kind of its own, installed for the tests that ask for it."""
+"""Heat meters: an app with a kind of its own, installed for the tests that use the fixture."""
 
 from importlib import import_module
 
@@ -8,12 +8,12 @@ from django.test.utils import modify_settings
 
 from devicehub.kinds.registry import registry
 
-collect_ignore = ["heat"]  # its models exist only where the app is installed
+collect_ignore = ["heat"]  # Its models exist only if the app is installed.
 
 
 @pytest.fixture(scope="module")
 def heat(django_db_setup, django_db_blocker):
-    """The module of its models; the app is installed and migrated as any other."""
+    """Yield the module of its models; the app is installed and migrated like any other."""
     with (
         modify_settings(INSTALLED_APPS={"append": "tests.devicehub.kinds.heat"}),
         django_db_blocker.unblock(),

@@ -1,4 +1,4 @@
-"""What a declaration may say: types, options of Meta, client ids, qos, topics."""
+"""The rules for declarations: types, options of Meta, client ids, QoS, topics."""
 
 import pytest
 from django.core.checks import Error, run_checks

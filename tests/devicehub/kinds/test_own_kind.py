@@ -1,4 +1,4 @@
-"""A kind without a DeviceType and without a table of readings passes everywhere: the heat meters of `heat`."""
+"""A kind without a DeviceType and without a table of readings works everywhere: the heat meters of `heat`."""
 
 import json
 from dataclasses import replace
@@ -41,18 +41,18 @@ def kind(heat, transactional_db):
 
 @pytest.fixture
 def meter(kind):
-    """Ours."""
+    """Return our own meter."""
     return provision("HEAT-001", "heatmeter")
 
 
 @pytest.fixture
 def neighbour(kind):
-    """Must stay out of reach."""
+    """Return a meter that must stay out of our meter's reach."""
     return provision("HEAT-002", "heatmeter")
 
 
 def values(heat, device):
-    """The rows of values of *device*: key, value and time, oldest first."""
+    """Return the rows of values of *device*: key, value and time, oldest first."""
     rows = heat.HeatValue.objects.filter(device=device).order_by("timestamp", "key")
     return list(rows.values_list("key", "value", "timestamp"))
 
@@ -290,7 +290,7 @@ class TestRemoval:
 
 @pytest.fixture
 def site(heat, kind, client):
-    """A client of the site that is signed in as a superuser; its URLs are made with the admin of the kind."""
+    """Return a client that is signed in as a superuser; the URLs are made with the admin of the kind."""
     admin_of_kinds.register(kind)
     urls = ModuleType("urls")
     urls.urlpatterns = [path("admin/", admin.site.urls), path("", include("devicehub.urls"))]

@@ -1,4 +1,4 @@
-"""The code of the page about a kind of your own is that of the heat meters, which the tests beside this one run."""
+"""The code on the documentation page about own kinds is that of the heat meters, which other tests here run."""
 
 import os
 import re

@@ -64,7 +64,7 @@ def test_two_types_of_one_slug_in_one_app_are_the_same_error(declared):
 
 
 def test_one_type_with_models_in_two_apps_is_the_same_error(declared):
-    """Or the second app would quietly take the devices of the first out of the registry."""
+    """Otherwise the second app would silently remove the devices of the first from the registry."""
     pump = type("Pump", (DeviceType,), {})
     declared(pump, module="fleet.models")
 
@@ -73,7 +73,7 @@ def test_one_type_with_models_in_two_apps_is_the_same_error(declared):
 
 
 def test_two_types_of_one_name_in_one_module_are_the_same_error(declared):
-    """Neither of them may quietly replace the other."""
+    """Neither of them may silently replace the other."""
     declared(type("Pump", (DeviceType,), {"__module__": "north.devices"}), module="fleet.models")
 
     with pytest.raises(Exception, match="pump"):
@@ -103,7 +103,7 @@ def test_lwm2m_is_reserved(declared, name):
 
 
 def test_a_type_called_account_is_refused(declared):
-    """A device `backend` of it would have the key, and so the grants, of the service account `backend`."""
+    """A device `backend` of this type would have the key, and so the grants, of the service account `backend`."""
     with pytest.raises(DuplicateKind, match=r"reserved for service accounts.*rename the class"):
         declared(type("Account", (DeviceType,), {}))
 
@@ -118,7 +118,7 @@ def test_a_kind_that_takes_the_key_of_accounts_by_its_slug_is_refused(declared):
 
 @pytest.mark.parametrize("slug", ["account/x", "", "pump+", "pump#", "pump 1", "pump\n", "p" * 101])
 def test_a_slug_is_one_topic_level(declared, slug):
-    """The keys of its devices could not be told from others."""
+    """Otherwise the keys of its devices could be equal to others."""
     with pytest.raises(InvalidSlug, match="not one topic level"):
         declared(type("Pump", (DeviceType,), {"get_slug": classmethod(lambda cls: slug)}))
     assert registry.get(slug) is None

@@ -1,4 +1,4 @@
-"""Only kinds and the generator know what a DeviceType is made of: everything else reads its Kind."""
+"""Only kinds and the generator use the parts of a DeviceType: all other code reads its Kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A meter whose tables exist for the module, and the check of one payload that it sends."""
+"""A meter whose tables exist for the module, and the check of one of its payloads."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from rig.meter import FAILED, is_as_sent, send, stored
 
 @pytest.fixture(scope="module")
 def meter_kind(django_db_setup, django_db_blocker):
-    """A kind with a reading of each type, in tables of its own."""
+    """Yield a kind with a reading of each type, in tables of its own."""
 
     class Meter(DeviceType):
         temperature = Reading(type=reading_types.FLOAT, unit="Cel", range=(-40, 80))
@@ -38,7 +38,7 @@ def meter(meter_kind, db):
 
 @pytest.fixture
 def becomes(meter):
-    """Send the payload of a row of a table, and compare its outcome and what is stored with the row."""
+    """Return the function that sends the payload of a table's row, and compares outcome and stored rows with it."""
 
     def check(row):
         outcome = send(row.body, content_type=row.content_type)

@@ -1,4 +1,4 @@
-"""Anything at all as a payload ends in one outcome, and only what was sent is stored."""
+"""Any payload has exactly one outcome, and only values that were sent are stored."""
 
 import base64
 import contextlib
@@ -77,7 +77,7 @@ IN_CBOR = {
 
 
 def labelled(document):
-    """A pack with the labels of CBOR."""
+    """Return *pack* with the labels of CBOR."""
     if not isinstance(document, list) or not all(isinstance(entry, dict) for entry in document):
         return document
     return [{IN_CBOR.get(label, label): value for label, value in entry.items()} for entry in document]
@@ -106,7 +106,7 @@ PIECES = [
 
 @st.composite
 def damaged(draw):
-    """A good payload with some bytes replaced, put in or left out."""
+    """Return a good payload with some bytes replaced, inserted or left out."""
     body = draw(as_json | as_cbor)
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(body)))
@@ -164,7 +164,7 @@ def test_anything_ends_in_one_outcome_and_stores_only_what_was_sent(meter, body,
 
 
 def was_sent(name, value, sent):
-    """*value* stands in the payload with a text that ends as *name* does, or it is the sum of two numbers there."""
+    """Return whether *value* and a text with the end of *name* are in the payload, or two numbers with that sum are."""
     reading = {"temperature": (-40, 80), "humidity": (0, 100), "low": (-(2**63), 10)}.get(
         name, (-math.inf, math.inf)
     )
@@ -212,7 +212,7 @@ def decoded(texts_sent):
 
 
 def leaves(body):
-    """All names, texts, numbers and parts of *body*, read as JSON or as CBOR by something of our own."""
+    """Return all names, texts, numbers and parts of *body*, read as JSON or as CBOR by code of this test."""
     if 0x80 <= (body or b"\0")[0] <= 0xDF or not body.removeprefix(b"\xef\xbb\xbf").isascii():
         yield from cbor_leaves(body)
     found = []
@@ -247,7 +247,7 @@ def inner(value):
 
 
 def cbor_leaves(body):
-    """What stands in *body*, by the algorithm of RFC 8949, appendix C; ends where it is no longer well-formed."""
+    """Yield the items in *body*, by the algorithm of RFC 8949, appendix C, up to the first malformed byte."""
     parts = []
 
     def take(position, count):

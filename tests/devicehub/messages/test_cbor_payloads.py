@@ -1,4 +1,4 @@
-"""CBOR payloads, each with its outcome, its notes and what is stored; also as a status and as a reply."""
+"""CBOR payloads, each with its outcome, its notes and its stored rows; also as a status and as a reply."""
 
 import cbor2
 import pytest
@@ -29,7 +29,7 @@ from rig.meter import (
 
 
 def one(name, encoded, *row, notes=()):
-    """A map of one value in CBOR, beside `amount: 1`."""
+    """Return the row for a map of one value in CBOR and `amount: 1`."""
     body = item("a2 % % %", "amount", 1, name) + bytes.fromhex(encoded)
     rows = {"amount": 1.0} | ({name: row[0]} if row else {})
     return case(PARTIAL if notes else STORED, body, rows, notes=notes)

@@ -1,4 +1,4 @@
-"""Payloads that name their moment are stored once, and others are news each time."""
+"""Payloads with a time of their own are stored once, and others are new each time."""
 
 import json
 from datetime import timedelta

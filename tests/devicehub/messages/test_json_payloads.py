@@ -1,4 +1,4 @@
-"""JSON payloads, each with its outcome, its notes and what is stored: as a whole, its values, its times."""
+"""JSON payloads, each with its outcome, its notes and its stored rows: as a whole, its values, its times."""
 
 import math
 from datetime import timedelta
@@ -297,7 +297,7 @@ def test_each_json_payload_has_its_outcome(becomes, row):
 
 @pytest.mark.parametrize("body", [b'{"amount": -0.0}', b'{"amount": -1e-400}', item("a1 % f98000", "amount")])
 def test_minus_zero_is_zero(meter, body):
-    """SQLite keeps no sign of it."""
+    """SQLite does not keep the sign of a zero."""
     assert send(body) is STORED
 
     assert math.copysign(1, meter.readings.get().amount) == 1

@@ -1,4 +1,4 @@
-"""How many samples a message may have: DEVICEHUB_MAX_SAMPLES, in every form of a payload."""
+"""The limit of samples in a message, DEVICEHUB_MAX_SAMPLES, in every form of a payload."""
 
 import json
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ def lists(count):
 
 
 def pack(count):
-    """A base of its own, and records."""
+    """Return a SenML pack of a base record and *records*."""
     return [{"bn": "urn:x:", "bt": START}, *({"n": "temperature", "v": 1, "t": n} for n in range(count))]
 
 
@@ -118,7 +118,7 @@ def test_by_default_ten_thousand_are_stored(device, settings):
 
 @pytest.mark.parametrize("dump", [as_json, cbor2.dumps])
 def test_of_entries_that_are_no_objects_few_are_looked_at(device, monkeypatch, dump):
-    """A megabyte holds a million of them, each of which cost as much as a stored message."""
+    """A megabyte holds a million of them, and each cost as much as a stored message."""
     looked_at, entries = [], decode._entries
     monkeypatch.setattr(
         decode, "_entries", lambda entry, *more: looked_at.append(entry) or entries(entry, *more)

@@ -1,4 +1,4 @@
-"""SenML payloads, in JSON and in CBOR, each with its outcome, its notes and what is stored."""
+"""SenML payloads, in JSON and in CBOR, each with its outcome, its notes and its stored rows."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ from rig.meter import (
 
 
 def pack(*records, notes=(), rows=None, outcome=None):
-    """A SenML pack in JSON, which is recognised."""
+    """Return the row for a SenML pack in JSON, which is recognised."""
     decided = outcome or (PARTIAL if notes else STORED)
     return case(decided, list(records), *(rows or []), notes=notes)
 
@@ -323,7 +323,7 @@ def test_each_senml_payload_has_its_outcome(becomes, row):
     ("seconds", "moment"), [(2**28 - 1, None), (2**28, datetime(1978, 7, 4, 21, 24, 16, tzinfo=UTC))]
 )
 def test_where_the_times_of_a_pack_begin_to_be_absolute(meter, seconds, moment):
-    """Seen by a clock of 1978: one second less lies eight years ahead."""
+    """With a clock of 1978, one second less lies eight years ahead."""
     received = datetime(1978, 7, 5, tzinfo=UTC)
 
     outcome = send(json.dumps([{"n": "amount", "v": 1, "t": seconds}]).encode(), at=received)
@@ -333,7 +333,7 @@ def test_where_the_times_of_a_pack_begin_to_be_absolute(meter, seconds, moment):
 
 
 def test_a_long_base_name_costs_its_length_once():
-    """It applies to every record: read anew for each, this pack would take minutes."""
+    """It applies to every record. If each record read it again, this pack would take minutes."""
     records = [{"bn": "x" * 500_000, "n": "a", "v": 1}, {"n": "b", "v": 1}, {"n": "c", "v": 1}]
     notes = []
 

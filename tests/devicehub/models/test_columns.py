@@ -1,4 +1,4 @@
-"""The columns that every device, reading and message has, and what the database holds them to."""
+"""The columns of every device, reading and message, and their database constraints."""
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -81,7 +81,7 @@ def test_column_is_as_documented(model, name, kind, options):
 
 @pytest.mark.parametrize("name", ["mqtt_username", "api_key", "battery_level", "last_seen", "name"])
 def test_column_is_not_indexed_twice(name):
-    """`unique` brings its index; only the columns documented as indexed carry `db_index`."""
+    """`unique` makes an index already; only the columns documented as indexed have `db_index`."""
     assert not column(WeatherStationDevice, name).db_index
 
 
@@ -162,7 +162,7 @@ def test_device_foreign_key(model, related_name):
 
 @pytest.mark.parametrize("model", [WeatherStationReading, WeatherStationMessage])
 def test_rows_of_a_device_are_found_by_an_index(model):
-    """By one that begins with the device: a second one would be written with each row, and never read."""
+    """That index begins with the device: a second one would be written with each row, and never read."""
     beginnings = [index.fields[0] for index in (*model._meta.indexes, *model._meta.constraints)]
 
     assert beginnings == ["device"]
@@ -187,7 +187,7 @@ def test_device_ids_are_unique(stored):
 
 
 def test_devices_without_credentials_live_side_by_side(stored):
-    """NULL, not an empty text, stands for "none": the unique columns let any number of them in."""
+    """NULL, not an empty text, means "none": unique columns may hold any number of NULLs."""
     WeatherStationDevice.objects.create(device_id="STATION-002")
 
     assert WeatherStationDevice.objects.filter(mqtt_username=None, api_key=None).count() == 2
@@ -231,7 +231,7 @@ def test_save_moves_updated_at_and_keeps_created_at(stored):
     ],
 )
 def test_a_state_field_cannot_take_a_documented_name(declared, name):
-    """Or it would quietly replace what every device has."""
+    """Otherwise it would silently replace a column of every device."""
     with pytest.raises(Exception, match=name):
         declared(type("Clash", (DeviceType,), {name: StateField(type="string")}))
 

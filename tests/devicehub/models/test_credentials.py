@@ -1,4 +1,4 @@
-"""Credentials that a device makes for itself: their form, their hashes, and that no secret shows."""
+"""Credentials that a device generates: their form, their hashes, and that no secret is shown."""
 
 import hashlib
 import math
@@ -32,7 +32,7 @@ def test_api_key_is_64_hex_digits(station):
 
 
 def test_password_is_letters_and_digits(station):
-    """No `-`: mosquitto-go-auth joins its cache key with it."""
+    """There is no `-`: mosquitto-go-auth joins its cache key with it."""
     assert re.fullmatch(r"[A-Za-z0-9]+", station.generate_credentials()["mqtt_password"])
 
 

@@ -1,4 +1,4 @@
-"""The models that a declaration becomes: their Meta, their names, and a column for each reading and state."""
+"""The models made from a declaration: their Meta, their names, and a column for each reading and state."""
 
 import math
 
@@ -93,7 +93,7 @@ def test_models_extend_the_bases(probe):
 
 
 def test_models_take_the_module_of_the_caller(declared):
-    """So that a bare `create_models()` in an app's models.py migrates in that app."""
+    """A plain `create_models()` in an app's models.py then migrates in that app."""
 
     class Pump(DeviceType):
         flow = Reading(type=reading_types.FLOAT)
@@ -133,7 +133,7 @@ def test_a_type_without_any_declaration_gets_its_models(declared):
     ],
 )
 def test_reading_becomes_a_nullable_column(probe, name, kind):
-    """A required one too: one message may carry some readings and the next one others."""
+    """This includes a required one: one message may carry some readings and the next one others."""
     field = column(probe.reading, name)
 
     assert field.get_internal_type() == kind
@@ -248,7 +248,7 @@ def test_choices_may_carry_labels(declared):
 
 
 def create_tables(*wanted):
-    """Inside the test's transaction, which takes them away again (SQLite's editor itself wants none)."""
+    """Create the tables inside the test's transaction, which removes them again (SQLite's editor refuses one)."""
     editor = connection.schema_editor()
     editor.deferred_sql = []
     with connection.cursor() as cursor:

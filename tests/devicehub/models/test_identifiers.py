@@ -1,4 +1,4 @@
-"""Device ids and usernames: which are legal, and that no way of saving lets another in."""
+"""Device ids and usernames: which are legal, and that no way of saving accepts another."""
 
 import hashlib
 import re
@@ -206,7 +206,7 @@ def test_a_device_can_be_renamed_by_update(stored, device_id):
 
 
 def test_looking_for_an_illegal_id_finds_nobody(stored):
-    """Only writing is checked: a query that asks for nonsense has an empty answer, not an error."""
+    """Only writing is checked: a query for an illegal id has an empty result, not an error."""
     assert not WeatherStationDevice.objects.filter(device_id="a/b").exists()
 
 

@@ -1,4 +1,4 @@
-"""The methods that mark a device or a message, and the words in which models read."""
+"""The methods that mark a device or a message, and the texts of models."""
 
 from datetime import timedelta
 
@@ -96,7 +96,7 @@ def test_a_device_never_seen_is_overdue(station):
     ],
 )
 def test_a_device_is_overdue_after_some_heartbeats(station, seconds, arguments, overdue):
-    """300 seconds times 2.5 unless told otherwise."""
+    """This is 300 seconds times 2.5 by default."""
     station.last_seen = timezone.now() - timedelta(seconds=seconds)
 
     assert station.is_heartbeat_overdue(**arguments) is overdue

@@ -1,4 +1,4 @@
-"""Migrations of generated models: whole, and stable for every type of column."""
+"""Migrations of generated models: complete, and stable for every type of column."""
 
 import pytest
 from django.core.management import call_command
@@ -27,7 +27,7 @@ def test_fleet_needs_no_new_migration(db):
 
 
 def test_migrations_of_every_column_type_are_stable(probe, declared):
-    """What makemigrations writes for a type leaves nothing to do for its second run."""
+    """After the migration that makemigrations writes for a type, a second run writes nothing."""
     first_run = MigrationAutodetector(ProjectState(), ProjectState.from_apps(declared.apps))
     (migration,) = first_run._detect_changes()["fleet"]
     written = {}

@@ -1,4 +1,4 @@
-"""`send_command()`: the parameters it takes, and what it hands to the sender."""
+"""`send_command()`: its parameters, and its call of the sender."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from fleet.devices import WeatherStation
 
 @pytest.fixture
 def robot(declared, sent):
-    """A device with a command for every type of parameter; what it is sent lands in `sent`."""
+    """Return a device with a command for every type of parameter; its commands are recorded in `sent`."""
 
     class Robot(DeviceType):
         stop = Command(description="Stop now")

@@ -1,4 +1,4 @@
-"""What a connection that publishes does, whether to a real broker or to the one in memory that tests use."""
+"""The contract of a connection that publishes, to a real broker and to the one in memory that tests use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 TOPIC = "things/weatherstation/STATION-001/cmd"
 NEIGHBOUR = "things/weatherstation/STATION-002/cmd"
-SHORT = 0.2  # seconds in which a message that must not come would have come
+SHORT = 0.2  # A message that must not come would have come within so many seconds.
 
 
 @pytest.fixture(params=["mosquitto", "memory"])
 def connect(request, tmp_path, needs_real):
-    """Connect to a broker under a client id; what is open in the end is closed."""
+    """Return the function that connects to a broker under a client id; close all connections afterwards."""
     with ExitStack() as stack:
         if request.param == "memory":
             make, port = MemoryBroker().connect, 1883
@@ -42,7 +42,7 @@ def connect(request, tmp_path, needs_real):
 
 @pytest.fixture
 def ear(connect):
-    """Hears what is published on the topic; the list has what it heard."""
+    """Yield the list of messages that a subscriber receives on the topic."""
     heard = []
     listener = connect("ear", on_message=lambda *message: heard.append(message))
     listener.subscribe(TOPIC)
@@ -115,7 +115,7 @@ def test_of_two_under_one_client_id_the_older_one_is_lost(connect, ear):
 
 
 def test_both_have_the_same_methods_with_the_same_parameters():
-    """Default timeouts aside: nothing in memory takes time."""
+    """Default timeouts are not compared: a broker in memory answers at once."""
 
     def form(function):
         return [(p.name, p.kind) for p in inspect.signature(function).parameters.values()]

@@ -1,4 +1,4 @@
-"""What comes from a broker, in whatever pieces: messages are ours to read, all other packets paho's."""
+"""Bytes from a broker, in pieces of any size: an Intake reads messages, and paho all other packets."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from rig.packets import PINGRESP, SUBACK, TOPIC, Broker, block, publish, text
 
 
 def received(pieces, version=paho.MQTTv5, **options):
-    """The messages in *pieces*, and what paho reads of the rest, a byte at a time."""
+    """Return the messages in *pieces*, and the other bytes, which paho reads one by one."""
     messages, others = [], b""
     intake = Intake(Broker(pieces, **options), version, 3, messages.append)
     while True:
@@ -87,8 +87,8 @@ def test_pieces_end_anywhere(size):
     [
         publish(b"{}", flags=0b0100),  # QoS 2
         publish(b"{}", flags=0b0110),  # QoS 3
-        publish(b"{}", topic=""),  # stands for an alias, which we never offered
-        publish(b"", properties=b"\x05\x03\x00"),  # shorter than it says
+        publish(b"{}", topic=""),  # It needs a topic alias, which we never offered.
+        publish(b"", properties=b"\x05\x03\x00"),  # It is shorter than its length field.
         b"\x32\x01\x00",
         b"\x32\x04\x00\x09ab",
     ],
@@ -130,7 +130,7 @@ def test_endless_messages_let_paho_send_and_look_at_its_clock():
 
 
 def test_what_is_here_is_pending():
-    """paho waits for the network only when nothing is."""
+    """paho waits for the network only if no bytes are pending."""
     intake = Intake(Broker([PINGRESP]), paho.MQTTv5, 1, lambda _: None)
     assert intake.pending() == 0
 
@@ -140,7 +140,7 @@ def test_what_is_here_is_pending():
 
 
 def test_nothing_is_read_while_the_queue_is_full():
-    """So that a slow database makes the broker wait, and no memory is taken for it."""
+    """A slow database then makes the broker wait, and the messages take no memory here."""
     room = [False, True]
     messages = []
     intake = Intake(Broker([publish(b"{}")]), paho.MQTTv5, 1, messages.append, lambda: not room[0])
@@ -176,7 +176,7 @@ BOM = "\ufeff".encode()
     ids=["BOM", "BOM in a content type", "no UTF-8", "bytes", "all others", "unknown", "cut off", "long"],
 )
 def test_a_message_is_never_lost_for_what_describes_it(properties, expected):
-    """paho ends the connection at some of these, and would at every redelivery."""
+    """paho ends the connection at some of these properties, and would at every redelivery."""
     [[delivery], others] = received([publish(b"payload", properties=block(properties))])
 
     assert (delivery.payload, others) == (b"payload", b"")
@@ -203,7 +203,7 @@ LOST = SimpleNamespace(is_disconnect_packet_from_server=False)
 
 
 def test_what_was_taken_makes_room(listener, message):
-    """Whether it is stored afterwards or comes again."""
+    """This holds if a message is stored afterwards, and if it is sent again."""
     for _ in range(3):
         listener._queue.put(message)
         assert listener._client.full()
@@ -212,7 +212,7 @@ def test_what_was_taken_makes_room(listener, message):
 
 
 def test_what_was_handed_over_before_a_connection_broke_is_taken(listener, message):
-    """A broker that was killed may have forgotten that it is not acknowledged."""
+    """A broker that was killed may not send an unacknowledged message again."""
     listener._queue.put(message)
     lose_the_connection(listener)
     listener._queue.put(message._replace(generation=1, packet_id=8))
@@ -221,7 +221,7 @@ def test_what_was_handed_over_before_a_connection_broke_is_taken(listener, messa
 
 
 def test_what_waits_since_an_earlier_connection_does_not_keep_the_next_one_silent(listener, message):
-    """Or nobody would read what the broker answers to the new one."""
+    """Otherwise the broker's answers on the new connection would not be read."""
     listener._queue.put(message)
     assert listener._client.full()
     lose_the_connection(listener)
@@ -233,7 +233,7 @@ def test_what_waits_since_an_earlier_connection_does_not_keep_the_next_one_silen
 
 def test_what_comes_again_is_not_taken_twice(listener, message):
     listener._queue.put(message)
-    listener._client.generation += 1  # its socket was closed
+    listener._client.generation += 1  # Its socket was closed.
     listener.redeliver()
     listener._queue.put(message._replace(generation=listener._client.generation))
 

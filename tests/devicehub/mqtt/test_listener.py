@@ -1,7 +1,7 @@
 """`manage.py listen_mqtt` as it runs, against a real mosquitto: nothing is acknowledged before it is stored.
 
-Every worker talks through a `wire.Wire`, which writes down the packets of both sides.
-MQTT 5 and a group, as by default.
+Every worker connects through a `wire.Wire`, which records the packets of both sides.
+They use MQTT 5 and a group, as by default.
 """
 
 import io
@@ -36,7 +36,7 @@ from rig.wire import ACCEPTED, DISCONNECT, Wire, kill, pretender, stop, suback
 
 MESSAGES = WeatherStationMessage._meta.db_table
 DROPPED = "$SYS/broker/publish/messages/dropped"
-STOP = 5  # seconds that a worker may take to stop
+STOP = 5  # Seconds that a worker may take to stop.
 
 # Workers are processes of their own.
 pytestmark = [pytest.mark.usefixtures("django_db_setup"), pytest.mark.servers]
@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.usefixtures("django_db_setup"), pytest.mark.servers]
 
 @pytest.fixture
 def broker(tmp_path, needs_real):
-    """The port of a mosquitto that knows nobody yet."""
+    """Yield the port of a mosquitto without sessions."""
     with ExitStack() as stack:
         try:
             yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto"))
@@ -54,13 +54,13 @@ def broker(tmp_path, needs_real):
 
 @pytest.fixture
 def listen(broker, transactional_db, tmp_path):
-    """Start a worker, subscribed: `with listen() as worker`. It is ended with the block or before."""
+    """Return the function that starts a subscribed worker: `with listen() as worker`. The block ends it."""
     return wire.workers(broker, tmp_path)
 
 
 @pytest.fixture
 def publish(broker, station):
-    """Publish a reading, or bytes, of our station and wait until the broker has it."""
+    """Return the function that publishes a reading, or bytes, of our station and waits for the broker's ack."""
     device = Connection(BrokerAddress("127.0.0.1", broker), "device")
 
     def one(payload, about="data", **options):
@@ -78,8 +78,8 @@ def temperatures():
 
 @contextmanager
 def database_locked():
-    """Nobody else can store a message."""
-    with transaction.atomic():  # on SQLite the writer's lock, IMMEDIATE
+    """Hold a lock with which no other process can store a message."""
+    with transaction.atomic():  # On SQLite this takes the writer's lock (IMMEDIATE).
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute(f"LOCK TABLE {MESSAGES} IN ACCESS EXCLUSIVE MODE")
@@ -88,7 +88,7 @@ def database_locked():
 
 @contextmanager
 def database_broken():
-    """The table of messages is not there."""
+    """Rename the table of messages, so that storing fails."""
     rename(MESSAGES, f"{MESSAGES}_away")
     try:
         yield
@@ -109,7 +109,7 @@ def test_a_message_is_acknowledged_once_it_is_stored(listen, publish, station):
         publish({"temperature": 21.5, "humidity": 40})
 
         assert eventually(worker.wire.acknowledged) == worker.wire.published()
-        # No waiting: what is acknowledged is stored.
+        # Without a wait: acknowledged messages are stored.
         row = WeatherStationMessage.objects.get()
         assert row.payload_json == {"temperature": 21.5, "humidity": 40}
         assert temperatures() == [21.5]
@@ -148,7 +148,7 @@ def test_a_worker_killed_before_it_stored_loses_nothing(listen, publish, trouble
 
 
 def test_a_worker_outlives_a_database_that_cannot_store(listen, publish):
-    """It asks for the messages again and stores each once, without help."""
+    """It has the messages sent again and stores each once, without a restart."""
     with listen() as worker:
         publish({"temperature": 0})
         assert eventually(temperatures) == [0]
@@ -192,7 +192,7 @@ def test_a_message_that_cannot_be_stored_is_acknowledged_and_kept(listen, publis
 
 
 def test_no_message_ends_the_worker(listen, publish):
-    """As deep as the parser goes, and deeper: a message that killed the worker would come again for ever."""
+    """They are nested as deep as the parser allows, and deeper: a deadly message would be sent again for ever."""
     with listen() as worker:
         for depth in (500, 950, 990, 1015, 5000):
             publish(b'{"temperature": 1, "x": ' + b"[" * depth + b"]" * depth + b"}")
@@ -297,13 +297,15 @@ def test_a_signal_stops_an_idle_worker(listen, number):
         assert (code, seconds < STOP) == (0, True), log
         assert "Stopped. 0 stored" in log
         assert "Traceback" not in log
-        assert eventually(lambda: worker.wire.bodies(DISCONNECT, of_worker=True))  # no will, no timeout
+        assert eventually(
+            lambda: worker.wire.bodies(DISCONNECT, of_worker=True)
+        )  # The worker said goodbye before any time-out.
 
 
 def test_a_stop_finishes_the_batch_and_the_broker_knows(listen, publish):
-    """Else all of it is stored again, for no message has a time. More comes in all the while.
+    """Otherwise the batch would be stored again, since its messages have no time. More messages arrive meanwhile.
 
-    Who closes a socket with something unread in it resets the connection, and the acks still to be sent are lost.
+    Closing a socket with unread bytes resets the connection, and acks that are not sent yet are lost.
     """
     total = 200
     quiet = threading.Event()
@@ -339,7 +341,9 @@ def test_a_worker_stops_while_its_database_cannot_store(listen, publish):
     with listen() as worker:
         with database_broken():
             publish({"temperature": 1})
-            assert eventually(lambda: worker.log.read_text().count("ingest.not_stored") >= 3)  # pauses of 2 s
+            assert eventually(
+                lambda: worker.log.read_text().count("ingest.not_stored") >= 3
+            )  # The pauses have reached 2 s.
             code, seconds = stop(worker)
             assert (code, seconds < STOP) == (0, True), worker.log.read_text()
         assert worker.wire.acknowledged() == []
@@ -347,7 +351,7 @@ def test_a_worker_stops_while_its_database_cannot_store(listen, publish):
 
 @pytest.mark.sqlite_only
 def test_a_signal_stops_a_worker_that_is_not_connected_yet(tmp_path):
-    """Its broker took the connection and says nothing."""
+    """Its broker accepted the connection and does not answer."""
     with pretender() as url, beginning(tmp_path, url) as worker:
         time.sleep(0.2)
         code, seconds = stop(worker)
@@ -360,7 +364,7 @@ def test_a_signal_stops_a_worker_that_is_not_connected_yet(tmp_path):
 @pytest.mark.sqlite_only
 def test_a_signal_stops_a_worker_whose_broker_is_away(broker, listen):
     with listen() as worker:
-        worker.wire._broker_port = servers.free_port()  # where nobody is
+        worker.wire._broker_port = servers.free_port()  # No server listens there.
         worker.wire.hang_up()
         assert eventually(lambda: "connection lost" in worker.log.read_text())
         time.sleep(1)
@@ -373,7 +377,7 @@ def test_a_signal_stops_a_worker_whose_broker_is_away(broker, listen):
 
 @pytest.mark.sqlite_only
 def test_a_signal_stops_a_worker_whose_broker_hangs(listen):
-    """The acks cannot be flushed; the worker does not wait for ever."""
+    """The acks cannot be flushed; the worker does not wait for them for ever."""
     with listen() as worker:
         worker.wire.die()
         code, seconds = stop(worker)
@@ -383,7 +387,7 @@ def test_a_signal_stops_a_worker_whose_broker_hangs(listen):
 
 @contextmanager
 def beginning(folder, url):
-    """A worker that has begun to connect to a pretender."""
+    """Yield a worker that has begun to connect to a pretender."""
     connecting = Wire(int(url.rpartition(":")[2]))
     log = folder / "listen_mqtt.log"
     try:
@@ -418,7 +422,7 @@ def test_the_account_of_the_worker_needs_a_grant_for_what_the_broker_dropped(ask
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("topic", ["$SYS/#", "things/weatherstation/STATION-001/data", "a,,b+,"])
 def test_a_topic_that_is_no_counter_is_one_line(topic):
-    """What comes there is not stored."""
+    """Messages on such a topic are not stored."""
     assert_one_line(listen_and_fail(DEVICEHUB_MQTT_DROPS=f"{DROPPED},{topic}"), "DEVICEHUB_MQTT_DROPS")
 
 
@@ -436,7 +440,7 @@ def test_what_the_broker_drops_is_read_beside_the_readings(listen, publish):
 
 
 def test_messages_of_any_size_arrive_over_tls(tls_broker, certificate, transactional_db, station, tmp_path):
-    """A record of TLS holds 16 KiB: large messages come in pieces, small ones by the hundred in one."""
+    """A TLS record holds 16 KiB: it holds a part of a large message, or hundreds of small ones."""
     port, tls_port = tls_broker
     start = wire.workers(port, tmp_path)
     device = Connection(BrokerAddress("127.0.0.1", port), "device")
@@ -478,7 +482,7 @@ def test_a_worker_answers_prometheus_where_it_is_told_to(listen):
 
 
 def documented_metrics():
-    """The rows of docs/reference/urls.md that begin with a metric of an ingest worker."""
+    """Return the metrics of an ingest worker in the rows of docs/reference/urls.md."""
     page = (ROOT / "docs/reference/urls.md").read_text().partition("### Of an ingest worker")[2]
     return {name.encode() for name in re.findall(r"^\| `(devicehub_\w+)` \|", page, re.MULTILINE)}
 
@@ -502,7 +506,7 @@ def test_metrics_at_a_port_that_is_taken_are_one_line():
 
 
 def listen_and_fail(*arguments, **settings):
-    """What `listen_mqtt` says on its way out."""
+    """Return the output of a `listen_mqtt` that fails."""
     done = subprocess.run(
         [sys.executable, "manage.py", "listen_mqtt", *arguments],
         env=environment(**settings),
@@ -537,7 +541,7 @@ def test_a_host_that_cannot_exist_is_one_line():
 
 @pytest.mark.sqlite_only
 def test_a_broker_that_hangs_up_on_the_subscription_is_one_line():
-    """As RabbitMQ 3.10 does when it refuses a filter."""
+    """RabbitMQ 3.10 does this when it refuses a filter."""
     with pretender(ACCEPTED, None) as rude:
         said = listen_and_fail(MQTT_URL=rude)
 
@@ -553,7 +557,7 @@ def test_a_refused_login_is_one_line():
 
 @pytest.mark.sqlite_only
 def test_a_refused_filter_is_one_line():
-    """One of six, the last; the others were granted."""
+    """The last of six filters is refused; the others are granted."""
     with pretender(ACCEPTED, suback(1, 1, 1, 1, 1, 0x87)) as url:
         said = listen_and_fail(MQTT_URL=url)
 
@@ -581,7 +585,7 @@ def test_settings_that_cannot_be_read_are_named_by_a_check(spoken):
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("group", ["a/b", "a+", "#"])
 def test_a_group_that_is_no_level_of_a_filter_is_named_by_a_check(settings, group):
-    """`$share/a/b/things/...` is the filter `b/things/...`, which matches nothing: all would be silent."""
+    """`$share/a/b/things/...` is the filter `b/things/...`, which matches no topic: no message would arrive."""
     settings.DEVICEHUB_MQTT_GROUP = group
 
     assert [error for error in run_checks() if "DEVICEHUB_MQTT_GROUP" in error.msg]
@@ -589,7 +593,7 @@ def test_a_group_that_is_no_level_of_a_filter_is_named_by_a_check(settings, grou
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("I/O on closed file")])
 def test_a_log_that_cannot_be_written_does_not_end_ingest(error):
-    """It is the network thread that says whom it is connected to."""
+    """The network thread writes to which broker it is connected."""
 
     class Full(io.StringIO):
         def isatty(self):

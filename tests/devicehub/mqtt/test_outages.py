@@ -1,4 +1,4 @@
-"""A listener while its broker, the way there, or who stores is away: what comes back, how soon, how often it tries.
+"""A listener while its broker, the network, or the reader is away: what it gets back, how soon, how often it tries.
 
 A real mosquitto, reached through a `Wire`; the listener runs in this process and nothing is stored.
 """
@@ -29,7 +29,7 @@ TOPIC = "things/weatherstation/STATION-001/data"
 
 @pytest.fixture
 def broker(tmp_path, needs_real):
-    """The port of a mosquitto that keeps all that an absent listener shall get."""
+    """Yield the port of a mosquitto that keeps all messages for an absent listener."""
     with ExitStack() as stack:
         try:
             yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", "max_queued_messages 0\n"))
@@ -39,7 +39,7 @@ def broker(tmp_path, needs_real):
 
 @contextmanager
 def listening(port, **options):
-    """A listener that is subscribed; what it reports is in its `said`."""
+    """Yield a subscribed listener; its reports are in its `said`."""
     said = []
     listener = Listener(
         BrokerAddress("127.0.0.1", port), "ingest-1", ["things/#"], report=said.append, **options
@@ -54,7 +54,7 @@ def listening(port, **options):
 
 @contextmanager
 def wired(broker, **options):
-    """The same through a Wire, which is its `wire`."""
+    """Yield a subscribed listener that connects through a Wire, which is its `wire`."""
     wire = Wire(broker)
     try:
         with listening(wire.port, **options) as listener:
@@ -74,7 +74,7 @@ def device(broker):
 
 
 def taken_of(listener, number, seconds=10):
-    """What arrives until it is *number* messages, each acknowledged."""
+    """Return the next *number* messages, each acknowledged."""
     taken = []
     end = time.monotonic() + seconds
     while len(taken) < number and time.monotonic() < end:
@@ -100,7 +100,7 @@ def test_a_lost_connection_comes_back_neither_to_send_again_nor_to_throw_out_the
                 wire.hang_up()
                 assert eventually(lambda: not lost.connected)
                 with closing(Connection(address, "device")) as following:
-                    time.sleep(1.5)  # paho would connect again after 1 s
+                    time.sleep(1.5)  # paho itself would connect again after 1 s.
                     following.publish(Outgoing(TOPIC, b"next"))
 
             assert taken_of(listener, 1) == [b"next"]
@@ -110,7 +110,7 @@ def test_a_lost_connection_comes_back_neither_to_send_again_nor_to_throw_out_the
 
 
 def test_who_hangs_up_instead_of_an_answer_is_not_waited_for():
-    """As RabbitMQ does that stops, or a proxy whose broker is away."""
+    """A RabbitMQ that stops does this, or a proxy whose broker is away."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         hangs_up = threading.Thread(target=lambda: server.accept()[0].close())
         hangs_up.start()
@@ -140,11 +140,11 @@ def test_the_first_attempt_is_made_at_once_and_the_next_ever_later():
         waiting.failed()
         waits.append(waiting.delay())
 
-    assert waits == [1, 2, 4, 8, 8, 8]  # so that it is back within 10 s of the broker's return
+    assert waits == [1, 2, 4, 8, 8, 8]  # It is connected within 10 s of the broker's return.
 
 
 def test_who_is_thrown_out_again_and_again_comes_back_ever_more_seldom():
-    """Also when each connection lasts as long as the other client waits."""
+    """This holds also if each connection lasts as long as the other client waits."""
     waiting = Reconnection(longest)
     waits = []
     for _ in range(9):
@@ -195,7 +195,7 @@ def test_a_dead_connection_is_found_after_one_and_a_half_intervals(broker):
         publish(b"1")
 
         assert eventually(lambda: not listener.is_connected)
-        assert time.monotonic() - began < 3 + 0.7  # paho looks at its clock once a second or sooner
+        assert time.monotonic() - began < 3 + 0.7  # paho checks its clock at least once a second.
         listener.wire.heal()
         assert taken_of(listener, 1) == [b"1"]
         assert "connection lost (Keep alive timeout), trying again" in listener.said
@@ -234,7 +234,7 @@ def test_a_listener_that_is_refused_later_tries_now_and_then(broker):
 
 
 def test_a_broker_that_comes_back_without_the_session_is_told(tmp_path, needs_real):
-    """It keeps nothing over its end here; the worker is subscribed again by itself."""
+    """The broker keeps nothing over a restart here; the worker subscribes again by itself."""
     port = servers.free_port()
     try:
         with (
@@ -306,8 +306,10 @@ def test_a_listener_starts_while_what_waits_comes_slowly(broker, count, size):
 
 
 def test_what_is_sent_again_comes_over_one_connection_at_a_time(broker, monkeypatch):
-    """The reader gives back what it took, again and again, while acks are on their way and ways break."""
-    monkeypatch.setattr(reconnection, "EVICTED", Backoff((0.2,)))  # else four cuts wait for 30 s together
+    """The reader has messages sent again and again, while acks are on their way and connections break."""
+    monkeypatch.setattr(
+        reconnection, "EVICTED", Backoff((0.2,))
+    )  # Otherwise four cuts would wait for 30 s together.
     total, turn = 2000, 0
     with wired(broker) as listener, device(broker) as publish:
         sender = threading.Thread(target=lambda: [publish(b"%d" % n) for n in range(total)])
@@ -329,13 +331,13 @@ def test_what_is_sent_again_comes_over_one_connection_at_a_time(broker, monkeypa
         assert len(seen) == total
         assert listener.failure == ""
         assert listener.reconnects > 3
-        assert listener.wire.most_open <= 2  # the wire sees an end a moment later than the listener
+        assert listener.wire.most_open <= 2  # The wire sees an end a moment later than the listener.
         assert listener.redelivered > 0
 
 
 def test_asking_for_it_again_while_the_broker_is_away_is_no_reason_to_hurry(broker):
     with wired(broker) as listener:
-        listener.wire._broker_port = servers.free_port()  # where nobody is
+        listener.wire._broker_port = servers.free_port()  # No server listens there.
         listener.wire.hang_up()
         assert eventually(lambda: not listener.is_connected)
         end = time.monotonic() + 3
@@ -346,11 +348,11 @@ def test_asking_for_it_again_while_the_broker_is_away_is_no_reason_to_hurry(brok
         assert len(listener.wire.made) < 12
 
 
-# --- Who stores is away
+# --- The reader is away
 
 
 def test_a_full_queue_is_no_dead_broker(broker, monkeypatch):
-    """Nothing is read for three intervals and more; pings go on, so neither side hangs up."""
+    """No bytes are read for three intervals and more; pings go on, so neither side hangs up."""
     monkeypatch.setattr(queue, "MOST_QUEUED", 20_000)
     with wired(broker, keepalive=1) as listener, device(broker) as publish:
         for number in range(100):
@@ -366,7 +368,7 @@ def test_a_full_queue_is_no_dead_broker(broker, monkeypatch):
 
 
 def test_a_listener_with_a_full_queue_connects_anew(broker, monkeypatch):
-    """The answer to its CONNECT is read although nobody takes what came before."""
+    """The answer to its CONNECT is read although no reader takes the earlier messages."""
     monkeypatch.setattr(queue, "MOST_QUEUED", 20_000)
     with wired(broker, keepalive=1) as listener, device(broker) as publish:
         for number in range(50):
@@ -382,7 +384,7 @@ def test_a_listener_with_a_full_queue_connects_anew(broker, monkeypatch):
 
 
 def test_a_burst_waits_at_the_broker(broker):
-    """Nobody takes anything, so no more is here than may be unacknowledged; all of it arrives afterwards."""
+    """Without a reader, only as many messages are here as may be unacknowledged; all others arrive afterwards."""
     total = 20_000
     with listening(broker) as listener:
         send_all(broker, total)
@@ -397,7 +399,7 @@ def test_a_burst_waits_at_the_broker(broker):
 
 
 def send_all(broker, total):
-    """With a window of its own, which is faster than to wait for each ack."""
+    """Publish *payloads* with a window of acks, which is faster than waiting for each ack."""
     connection = Connection(BrokerAddress("127.0.0.1", broker), "burst")
     infos = [connection._client.publish(TOPIC, b"%d" % number, 1) for number in range(total)]
     for info in infos:
@@ -406,7 +408,7 @@ def send_all(broker, total):
 
 
 def test_a_message_without_payload_takes_room_too(broker, monkeypatch):
-    """QoS 0 has no window: nothing else bounds how many come."""
+    """QoS 0 has no window, so only the queue bounds the number of messages."""
     monkeypatch.setattr(queue, "MOST_QUEUED", 100 * (len(TOPIC) + queue.EACH))
     with listening(broker) as listener, device(broker) as publish:
         for _ in range(120):
@@ -452,7 +454,7 @@ DROPPED = "$SYS/broker/publish/messages/dropped"
 
 
 def test_what_the_broker_dropped_is_known(tmp_path, needs_real):
-    """A backend is away, and the broker keeps one message for it."""
+    """A subscriber is away, and the broker keeps one message for it."""
     with ExitStack() as stack:
         try:
             port = stack.enter_context(

@@ -1,6 +1,6 @@
-"""The private names of paho that devicehub.mqtt uses, and what each of them must mean.
+"""The private names of paho that devicehub.mqtt uses, and the meaning on which it relies.
 
-paho may change them in any release, so pyproject.toml allows the releases only that this was looked at for.
+paho may change them in any release, so pyproject.toml allows only the releases that were checked.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from rig.hub import ROOT
 pytestmark = pytest.mark.sqlite_only
 
 USED = {
-    "_create_socket",  # returns what paho reads from and writes to
+    "_create_socket",  # returns the object that paho reads and writes
     "_host",
     "_keepalive",  # seconds
-    "_last_bytes_received",  # when the broker last said anything
-    "_loop_rc_handle",  # ends the connection, for a reason
-    "_out_packet",  # a deque of what is to be written
+    "_last_bytes_received",  # the time of the last bytes from the broker
+    "_loop_rc_handle",  # ends the connection with a reason
+    "_out_packet",  # a deque of packets to write
     "_packet_queue",  # writes a packet as it is given
-    "_ping_t",  # when a ping was sent that is not answered; 0 without one
+    "_ping_t",  # the time of a ping without an answer; 0 without one
     "_reconnect_wait",  # the pause before the network thread connects again
-    "_sock",  # what _create_socket() returned; None without a connection
+    "_sock",  # the result of _create_socket(); None without a connection
     "_sock_close",  # closes and removes it
     "_sockpairW",  # wakes the network thread
     "_thread",  # the network thread
-    "_thread_terminate",  # has it connect no more
+    "_thread_terminate",  # stops it from connecting again
 }
 
 FOLDER = Path(devicehub.mqtt.__file__).parent
@@ -98,7 +98,7 @@ def test_only_the_releases_are_allowed_whose_names_these_are():
 
 
 class Wire:
-    """What paho takes for a socket."""
+    """An object that paho uses as a socket."""
 
     def __init__(self):
         self.sent, self.incoming = [], b""
@@ -132,7 +132,7 @@ class Client(paho.Client):
 
 @pytest.fixture
 def client():
-    """Connected to a wire, by the broker's word."""
+    """Return a client that is connected to a wire, with the broker's CONNACK."""
     client = Client(CallbackAPIVersion.VERSION2, client_id="one", protocol=paho.MQTTv5)
     client.wire = Wire()
     client.connect_async("broker.example", 1883, 10)
@@ -150,7 +150,7 @@ def test_a_client_speaks_over_the_socket_that_it_creates(client):
 
 
 def test_a_queued_packet_is_written_as_it_is(client):
-    """Several acks in one piece, too."""
+    """This holds also for several acks in one piece."""
     client._packet_queue(0x40, PUBACK * 3, 0, 1)
 
     assert client.wire.sent[-1] == PUBACK * 3

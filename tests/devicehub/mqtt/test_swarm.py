@@ -1,4 +1,4 @@
-"""Many clients in one event loop: what a slow network, a bug of an owner and the end of a swarm do."""
+"""Many clients in one event loop: slow networks, bugs of an owner, and the end of a swarm."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rig import servers
 pytestmark = pytest.mark.sqlite_only
 
 WILL = Outgoing("things/weatherstation/SIM-001/status", b'{"status":"offline"}')
-SOON = 10.0  # seconds that a test waits
+SOON = 10.0  # Seconds that a test waits.
 
 
 @pytest.fixture
 def broker(tmp_path, needs_real):
-    """The port of a mosquitto that lets everybody in."""
+    """Yield the port of a mosquitto that admits all clients."""
     try:
         with servers.mosquitto(tmp_path / "mosquitto") as port:
             yield port
@@ -30,7 +30,7 @@ def broker(tmp_path, needs_real):
 
 
 class Owner:
-    """Remembers what its client told."""
+    """An owner that records the calls of its client."""
 
     def __init__(self):
         self.is_ready = asyncio.Event()
@@ -96,7 +96,7 @@ def test_a_client_that_is_thrown_out_comes_back(broker):
 
 
 def test_a_topic_that_is_not_utf_8_ends_the_connection(caplog):
-    """As MQTT 5.0, 1.5.4 wants it: one line for the owner, and no traceback in the event loop."""
+    """MQTT 5.0, 1.5.4 requires it; the owner gets one line, and the event loop logs no traceback."""
 
     async def send_nonsense(reader, writer):
         await reader.read(1000)
@@ -124,7 +124,7 @@ def test_a_topic_that_is_not_utf_8_ends_the_connection(caplog):
 
 @pytest.mark.servers
 def test_an_error_of_an_owner_ends_the_swarm(broker):
-    """It is not lost in a task that nothing waits for."""
+    """It is not lost in a task without a waiter."""
 
     class Broken(Owner):
         def ready(self):
@@ -154,7 +154,7 @@ def test_nothing_is_left_of_a_swarm_that_ends_while_it_connects():
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written."""
+    """A transport that records written bytes."""
 
     def __init__(self):
         super().__init__()

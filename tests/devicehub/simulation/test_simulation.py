@@ -1,4 +1,4 @@
-"""Simulated devices: plausible values, faults on purpose, and thousands of logins against a real mosquitto."""
+"""Simulated devices: plausible values, deliberate faults, and thousands of logins at a real mosquitto."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_junk_is_made_for_every_declaration(readings, seed):
 
 @pytest.mark.django_db
 def test_a_simulation_never_takes_a_real_devices_credentials():
-    """Nothing is made before all ids were looked at."""
+    """No device is created before all ids are checked."""
     kind = provisioning.kind_of("weatherstation")
     real, _ = provisioning.create(kind, "SIM-601")
 
@@ -209,7 +209,7 @@ def test_a_simulation_never_takes_a_real_devices_credentials():
 
 @pytest.mark.django_db
 def test_a_simulation_issues_its_own_devices_credentials_anew():
-    """And changes nothing else of them."""
+    """It changes nothing else of them."""
     kind = provisioning.kind_of("weatherstation")
     first = issue_logins(kind, "SIM-", 2)[1]
     WeatherStationDevice.objects.filter(device_id="SIM-002").update(name="by the river", is_active=False)
@@ -260,7 +260,7 @@ def test_thousands_of_devices_are_made_in_seconds():
 
 @pytest.fixture
 def broker(tmp_path, needs_real):
-    """The port of a mosquitto that lets everybody in."""
+    """Yield the port of a mosquitto that admits all clients."""
     with ExitStack() as stack:
         try:
             yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto"))
@@ -269,7 +269,7 @@ def broker(tmp_path, needs_real):
 
 
 class Ear:
-    """Hears all that simulated devices say."""
+    """A subscriber to all messages of simulated devices."""
 
     def __init__(self, port):
         self.heard = []
@@ -294,7 +294,7 @@ def ear(broker):
 
 @contextmanager
 def simulating(port, *arguments, prefix=()):
-    """`manage.py simulate_devices weatherstation` as a process of its own."""
+    """Yield a process of `manage.py simulate_devices weatherstation`."""
     process = subprocess.Popen(
         [*prefix, sys.executable, "manage.py", "simulate_devices", "weatherstation", *arguments],
         env=environment(MQTT_URL=f"mqtt://127.0.0.1:{port}"),
@@ -361,14 +361,14 @@ def test_faults_are_counted_as_they_arrive(ear, broker):
     assert any(some != sorted(some) for some in times), "out of order too"
     assert any(some == sorted(some) for some in times)
     topics = Counter((topic, payload) for topic, payload in ear.heard if topic.endswith("/data"))
-    # Fixed junk may meet itself by chance, so only good messages are compared.
+    # Two equal bad payloads may occur by chance, so only good messages are compared.
     again = sum(n - 1 for (_, payload), n in topics.items() if b"timestamp" in payload)
     assert 0 < again <= result["duplicates"]
 
 
 @contextmanager
 def running(settings, port, count, url="mqtt://127.0.0.1:{}", **options):
-    """A simulation in a thread of this process; yields it with the lines that it reports, its result the last."""
+    """Yield a simulation in a thread of this process, and the lines that it reports, its result as the last."""
     settings.MQTT_URL = url.format(port)
     kind = provisioning.kind_of("weatherstation")
     lines = []
@@ -387,7 +387,7 @@ def running(settings, port, count, url="mqtt://127.0.0.1:{}", **options):
 
 @pytest.mark.django_db
 def test_devices_come_back_after_the_broker_did(tmp_path, needs_real, settings):
-    """Each after a while of its own, and with one complaint for all."""
+    """Each comes back after a pause of its own, and all together make one complaint."""
     port = servers.free_port()
     listener = f"listener {port} 127.0.0.1\n"
     with ExitStack() as stack:
@@ -416,7 +416,7 @@ def test_devices_come_back_after_the_broker_did(tmp_path, needs_real, settings):
 @pytest.mark.django_db
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_devices_obey(broker, settings, version):
-    """They answer on their reply topic with the id; in MQTT 5 where they are told to, with what they are given."""
+    """They answer on their reply topic with the id; on MQTT 5 on the response topic, with the correlation data."""
     settings.DEVICEHUB_MQTT_VERSION = version
     answers = []
     hub = Connection(
@@ -456,7 +456,7 @@ def test_the_last_device_claims_its_neighbours_topic(ear, broker, settings):
 
 @pytest.mark.django_db(transaction=True)
 def test_who_cannot_say_goodbye_is_declared_offline_by_the_broker(ear, broker):
-    """The process is killed, and the wills of both devices speak."""
+    """The process is killed, and the broker publishes the wills of both devices."""
     with simulating(broker, "--count", "2", "--interval", "0.5", "--history", "0") as process:
         assert eventually(lambda: len(ear.devices("data")) == 2, 20)
         offline = ear.payloads("status").count(b'{"status":"offline"}')
@@ -527,7 +527,7 @@ def test_a_broker_that_does_not_answer_is_not_asked_by_all_at_once(settings):
 
 @pytest.fixture
 def certificate(tmp_path):
-    """The paths of a self-signed certificate for localhost and of its key."""
+    """Return the paths of a self-signed certificate for localhost and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""A worker that looks for silent devices, and a record of what was told."""
+"""A worker that looks for silent devices, and a record of signals."""
 
 from rig.presence import notifications as notifications
 from rig.presence import worker as worker

@@ -1,7 +1,7 @@
-"""Nothing that the broker handed over is lost, whatever happens to worker, database, broker or network.
+"""No message from the broker is lost through a fault of worker, database, broker or network.
 
 The short version of every scenario of rig/faults.py on the database of this run; `script/bench faults` is the long
-one. What is asserted is the set check of rig/scenarios.py.
+one. The assertion is the set check of rig/scenarios.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def databases(tmp_path_factory, needs_real):
-    """Databases of the vendor of this run, but never its test database: these are stopped and filled up."""
+    """Yield databases of the vendor of this run, not its test database: they are stopped and filled up."""
     with ExitStack() as stack:
         try:
             made = stack.enter_context(stores.STORES[VENDOR](tmp_path_factory.mktemp("databases")))
@@ -42,7 +42,7 @@ def databases(tmp_path_factory, needs_real):
 
 @pytest.fixture
 def suffer(databases, needs_real, tmp_path):
-    """Run a scenario; its report."""
+    """Run a scenario and return its report."""
 
     def run(scenario):
         try:
@@ -69,7 +69,7 @@ def test_nothing_is_lost(suffer, scenario):
 
 @pytest.mark.servers
 def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
-    """The suite itself: it must see a loss where there is one."""
+    """This tests the suite itself: it must find a loss if there is one."""
     monkeypatch.setattr(scenarios, "PATIENCE", 4)
     hasty = scenarios.Scenario(
         "hasty",
@@ -171,7 +171,7 @@ def test_what_is_stored_wrongly_is_told(found, complaint):
 
 
 def test_a_ledger_knows_what_is_not_acknowledged():
-    """Two messages, of which one carries a time; packets come in pieces of any size."""
+    """There are two messages, one with a time; packets come in pieces of any size."""
     ledger = Ledger()
     handed = b"\x32\x0a\x00\x03a/b\x00\x01xyz" + b"\x32\x13\x00\x03a/b\x00\x02" + b'"timestamp":'
     for byte in handed:
@@ -190,7 +190,7 @@ def test_a_ledger_knows_what_is_not_acknowledged():
 
 @pytest.fixture
 def way():
-    """A proxy in front of a server that sends back what it gets; `way.connect()` is a connection through it."""
+    """Yield a proxy in front of an echo server; `way.connect()` returns a connection through it."""
     server = socket.create_server(("127.0.0.1", 0))
     threads = []
 

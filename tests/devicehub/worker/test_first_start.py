@@ -52,7 +52,7 @@ def test_a_first_start_waits_for_its_broker(tmp_path, needs_real):
     ids=["login", "unavailable", "hung up", "filter"],
 )
 def test_a_first_start_waits_for_the_service_that_the_broker_asks(refusal, cause):
-    """Its account is right, so the refusal has another cause, which is told in one line."""
+    """Its account is right, so the refusal has another cause, which is reported in one line."""
     with pretender(*refusal, then=GRANTED) as url, listening(url) as listener:
         assert eventually(lambda: listener.listening_since)
         said, *others = [text for text in listener.said if not text.startswith("connected to")]
@@ -104,7 +104,7 @@ def test_the_service_knows_whether_a_refusal_is_final(transactional_db):
 
 @contextmanager
 def older_broker(answers=((4, b"\x20\x02\x00\x05"),)):
-    """The address of a server that has *answers* by the version of MQTT; by default it refuses 3.1.1 and ignores 5."""
+    """Yield the address of a server with *answers* by MQTT version; by default it refuses 3.1.1 and ignores 5."""
 
     def serve():
         with suppress(OSError):
@@ -137,7 +137,7 @@ def test_a_silent_broker_is_told_from_one_that_speaks_another_version():
     "refusal", [b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00", b"\x20\x83\x01\x00\x84" + b"\0" * 128]
 )
 def test_a_refusal_of_the_version_is_not_an_answer(refusal):
-    """aMQTT 0.12 refuses MQTT 5 so at once, and answers 3.1.1 only when its service did."""
+    """aMQTT 0.12 refuses MQTT 5 in this way at once, and answers 3.1.1 only after its service did."""
     with older_broker([(5, refusal)]) as hanging, older_broker([(5, refusal), (4, REFUSED)]) as odd:
         assert "answers no client" in cause_of_silence(hanging, "3.1.1", timeout=0.3)
         assert cause_of_silence(odd, "5", timeout=0.3).endswith("set DEVICEHUB_MQTT_VERSION=3.1.1")

@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def most_memory(pid):
-    """The most bytes that a process ever had resident."""
+    """Return the peak of a process's resident memory in bytes."""
     [line] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(line) << 10
 
@@ -36,7 +36,7 @@ def test_a_worker_grows_by_no_long_message(tls_broker, certificate, station, tmp
     settings = {"SSL_CERT_FILE": str(certificate[0])} if tls else {}
     settings |= {"DEVICEHUB_MQTT_VERSION": version, "DEVICEHUB_MQTT_GROUP": "" if tls else "devicehub"}
     with wire.workers(tls_broker[0], tmp_path)(MQTT_URL=url, **settings) as worker:
-        # One at the limit first: what it takes is the measure.
+        # A message at the limit comes first: its memory is the measure.
         device.publish(Outgoing(station.topic("data"), b'{"temperature": 1}'.ljust(MAX_KEPT)))
         assert eventually(lambda: WeatherStationReading.objects.count() == 1)
         before = most_memory(worker.pid)

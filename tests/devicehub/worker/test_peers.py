@@ -1,4 +1,4 @@
-"""Workers that share a subscription: what another has not stored yet was not heard."""
+"""Workers that share a subscription: messages that another has not stored yet were not heard."""
 
 import time
 from datetime import timedelta
@@ -18,7 +18,7 @@ from rig.presence import HOUR, MINUTE, SECOND, WINDOW, Clock, silent
 
 @pytest.fixture
 def other(db):
-    """Another worker of the group, which has heard for long and until now."""
+    """Create another worker of the group, which has heard its devices for long and until now."""
     now = timezone.now()
     return IngestWorker.objects.create(
         client_id="ingest-2", group="devicehub", heard_since=now - 9 * HOUR, heard_until=now
@@ -38,7 +38,7 @@ def test_another_worker_that_is_here_changes_nothing(sharing, other, notificatio
 
 
 def test_what_another_worker_has_not_stored_was_not_heard(sharing, other, notifications):
-    """It went away half an hour ago; who was silent for long before that is gone."""
+    """It went away half an hour ago; a device that was silent for long before that is disconnected."""
     IngestWorker.objects.update(heard_until=timezone.now() - HOUR / 2)
     silent("STATION-001", for_=HOUR / 2 + WINDOW - MINUTE)
     silent("STATION-002", for_=HOUR / 2 + WINDOW + MINUTE)
@@ -116,7 +116,7 @@ def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, notifications)
 
 
 def test_what_a_worker_wrote_whose_clock_was_years_ahead_says_nothing(sharing, other, notifications):
-    """Nobody would be overdue for years."""
+    """Otherwise no device would be overdue for years."""
     then = timezone.now() + timedelta(days=3650)
     IngestWorker.objects.update(heard_since=then, heard_until=then)
     silent()

@@ -135,7 +135,7 @@ def test_a_task_that_waits_does_not_hold_up_the_others(periodic):
 
 @pytest.mark.parametrize("seconds", [60, 0.01])
 def test_periodic_work_has_a_connection_of_its_own_and_closes_it(transactional_db, periodic, seconds):
-    """At the end, and when nothing is due for a while."""
+    """It closes the connection at the end, and if nothing is due for a while."""
     used = []
 
     def look():

@@ -1,4 +1,4 @@
-"""Several workers of `manage.py listen_mqtt` at one broker: nothing lost, nothing twice, whoever of them ends."""
+"""Several workers of `manage.py listen_mqtt` at one broker: nothing lost or stored twice if any of them ends."""
 
 import json
 import random
@@ -23,7 +23,7 @@ KEEPS_ALL = "max_queued_messages 0\n"
 
 @pytest.fixture
 def broker(tmp_path, needs_real):
-    """The port of a mosquitto that keeps all that absent workers shall get."""
+    """Yield the port of a mosquitto that keeps all messages for absent workers."""
     with ExitStack() as stack:
         try:
             yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", KEEPS_ALL))
@@ -33,13 +33,13 @@ def broker(tmp_path, needs_real):
 
 @pytest.fixture
 def listen(broker, transactional_db, tmp_path):
-    """Start a worker, subscribed: `with listen("--worker", "2") as worker`."""
+    """Return the function that starts a subscribed worker: `with listen("--worker", "2") as worker`."""
     return wire.workers(broker, tmp_path)
 
 
 @pytest.fixture
 def publish(broker, station):
-    """Publish readings number *first* to *last*, each with its own time; until the broker has them."""
+    """Return the function that publishes readings *first* to *last*, with a time each, and waits for the acks."""
     device = Connection(BrokerAddress("127.0.0.1", broker), "device")
 
     def some(first, last, pause=0):
@@ -72,7 +72,7 @@ def assert_each_once(total):
 
 @pytest.mark.parametrize("end", [kill, stop], ids=["killed", "stopped"])
 def test_nothing_is_lost_or_twice_while_workers_come_and_go(listen, publish, end):
-    """One of two ends in the middle of it, three times over; what it held reaches it when it is back."""
+    """One of two workers ends meanwhile, three times; it gets its messages when it is back."""
     total, chance = 600, random.Random(3)
     with listen("--worker", "1") as one:
         sender = threading.Thread(target=publish, args=(0, total, 0.01))
@@ -106,7 +106,7 @@ def test_both_end_and_nothing_is_lost_or_twice(listen, publish):
 
 @pytest.mark.sqlite_only
 def test_a_worker_whose_session_was_taken_over_ends_and_says_why(transactional_db, tmp_path):
-    """MQTT 5 brokers tell it, mosquitto since 2.0.15: to come back would be to evict the other."""
+    """MQTT 5 brokers send the reason, mosquitto since 2.0.15: a new connection would evict the other worker."""
     with pretender(ACCEPTED, suback(1, 1, 1, 1, 1, 1) + b"\xe0\x01\x8e") as url:
         port = int(url.rpartition(":")[2])
         with wire.workers(port, tmp_path)("--worker", "2") as older:
@@ -122,7 +122,7 @@ def test_a_worker_whose_session_was_taken_over_ends_and_says_why(transactional_d
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_of_two_equal_workers_one_remains_and_goes_on(listen, publish, version):
-    """Who is not told why it is thrown out comes back ever more seldom: mosquitto 2.0.11, and any broker of 3.1.1."""
+    """A worker that is evicted without a reason waits ever longer: with mosquitto 2.0.11, and any broker of 3.1.1."""
     spoken = {"DEVICEHUB_MQTT_VERSION": version, "DEVICEHUB_MQTT_GROUP": ""}
     with listen(**spoken) as older:
         with listen(**spoken) as newer:
@@ -130,7 +130,7 @@ def test_of_two_equal_workers_one_remains_and_goes_on(listen, publish, version):
             explained = eventually(
                 lambda: all("a second worker" in each.log.read_text() for each in pair), seconds=20
             )
-            assert explained or older.poll() == 1  # a newer mosquitto tells a client of MQTT 5
+            assert explained or older.poll() == 1  # A newer mosquitto sends the reason to a client of MQTT 5.
             assert "devicehub-1" in older.log.read_text()
             assert sum(len(each.wire.made) for each in pair) < 14
             if older.poll() is None:

@@ -1,4 +1,4 @@
-"""The session of an ingest worker at its broker: made before the first message, and without the filters of the past."""
+"""The session of an ingest worker at its broker: made before the first message, and without former filters."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ QUIET = 0.3
 
 @pytest.fixture
 def broker(tmp_path, needs_real):
-    """The port of a mosquitto that keeps all that absent workers shall get."""
+    """Yield the port of a mosquitto that keeps all messages for absent workers."""
     with ExitStack() as stack:
         try:
             yield stack.enter_context(servers.mosquitto(tmp_path / "mosquitto", "max_queued_messages 0\n"))
@@ -41,7 +41,7 @@ def broker(tmp_path, needs_real):
 
 @pytest.fixture
 def publish(broker, station):
-    """Publish so many readings without a time, or on another topic, until the broker has them."""
+    """Return the function that publishes readings without a time, also on another topic, and waits for acks."""
     device = Connection(BrokerAddress("127.0.0.1", broker), "device")
     own = station.topic("data")
 
@@ -55,9 +55,9 @@ def publish(broker, station):
 
 @pytest.fixture
 def work(broker, transactional_db, settings):
-    """A worker of these settings, subscribed: `with work(1, DEVICEHUB_MQTT_GROUP="") as worker`.
+    """Return a context of a subscribed worker with settings: `with work(1, DEVICEHUB_MQTT_GROUP="") as worker`.
 
-    `worker.run(quiet=QUIET)` stores what there is.
+    `worker.run(quiet=QUIET)` stores all waiting messages.
     """
 
     @contextmanager
@@ -86,7 +86,7 @@ def stored():
 
 @pytest.mark.sqlite_only
 def test_a_session_keeps_messages_before_the_worker_ever_ran(broker, publish, transactional_db, tmp_path):
-    publish(1)  # nothing keeps this one
+    publish(1)  # The broker does not keep this message.
     done = subprocess.run(
         [sys.executable, "manage.py", "listen_mqtt", "--worker", "2", "--subscribe-only"],
         env=environment(MQTT_URL=f"mqtt://127.0.0.1:{broker}"),
@@ -143,7 +143,7 @@ def test_a_session_that_is_older_than_its_row_is_cleaned(work, publish):
 
 
 def test_a_former_prefix_fills_no_quarantine(work, publish):
-    """What waits in the session for it is acknowledged and counted; the broker sends no more of it."""
+    """Messages for it in the session are acknowledged and counted; the broker sends no more of them."""
     with work(DEVICEHUB_TOPIC_PREFIX="plant"):
         pass
     publish(3, OLD_TOPIC)
@@ -161,7 +161,7 @@ def test_a_former_prefix_fills_no_quarantine(work, publish):
 
 @pytest.mark.django_db
 def test_filters_are_written_down_before_and_never_lost(settings):
-    """Nor those of which it is not known whether the broker removed them."""
+    """This includes filters that the broker may or may not have removed."""
     settings.DEVICEHUB_TOPIC_PREFIX = "plant"
     old = [topics.shared(text, "red") for text in topics.subscriptions()]
     assert not set(old) & set(sessions.record("ingest-1", old))

@@ -1,4 +1,4 @@
-"""Devices that went away without a word: told once, and none that the worker could not hear."""
+"""Silent devices: each is reported once, and only if the worker would have heard it."""
 
 import time
 from datetime import timedelta
@@ -107,7 +107,7 @@ def test_who_is_not_overdue(db, worker, notifications, fields):
 
 
 def test_a_status_that_only_somebody_set_ends_too(db, worker, notifications):
-    """By hand, or by mark_online(): no message said so."""
+    """It was set by hand, or by mark_online(), without a message."""
     silent("STATION-001", connected=False)
     silent("STATION-002", connected=False, last_seen=None)
     WeatherStationDevice.objects.update(updated_at=timezone.now() - HOUR)
@@ -143,7 +143,7 @@ def test_nobody_is_overdue_whom_this_worker_could_not_hear(db, worker, notificat
 
 
 def test_nobody_is_overdue_because_the_worker_was_stopped_itself(db, worker, notifications):
-    """SIGSTOP, a frozen container, swapping: time.monotonic() goes on, and the connection seems to."""
+    """With SIGSTOP, a frozen container or swapping, time.monotonic() goes on, and the connection seems to be open."""
     station = silent(for_=10 * HOUR)
 
     assert worker.run(rest=HOUR.total_seconds()) == 0
@@ -154,7 +154,7 @@ def test_nobody_is_overdue_because_the_worker_was_stopped_itself(db, worker, not
 
 
 def test_silence_counts_only_while_the_broker_is_heard(db, worker, notifications):
-    """A dead connection to it is found after 15 seconds; so long nothing is known of any device."""
+    """A dead connection to the broker is found after 15 seconds; until then no device can be heard."""
     silent()
     worker.quiet = 15
 
@@ -168,7 +168,7 @@ def test_silence_counts_only_while_the_broker_is_heard(db, worker, notifications
 
 
 def test_what_the_broker_says_counts_a_run_later(db, worker):
-    """By then the messages that came with it are stored."""
+    """By then the messages that came with these bytes are stored."""
     silent()
     worker.quiet = 15
     assert worker.run() == 0
@@ -200,7 +200,7 @@ def test_nobody_is_overdue_because_a_clock_was_set(db, worker, monkeypatch, by):
     assert worker.run() == 1
 
 
-@pytest.mark.postgresql_only  # SQLite has the clock of the process
+@pytest.mark.postgresql_only  # SQLite uses the clock of the process.
 def test_a_worker_whose_clock_is_not_the_databases_calls_nobody_overdue(db, worker, monkeypatch):
     station = silent(for_=MINUTE)
     now = timezone.now
@@ -235,7 +235,7 @@ def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, notificat
 
 def test_a_watch_that_finds_nobody_writes_nothing(db, worker, django_assert_num_queries):
     silent(for_=MINUTE)
-    queries = 1 if connection.vendor == "sqlite" else 2  # PostgreSQL is asked for its clock
+    queries = 1 if connection.vendor == "sqlite" else 2  # PostgreSQL is queried for its clock.
 
     with django_assert_num_queries(queries * len(registry)):
         worker.since -= 1e6
@@ -254,7 +254,7 @@ def test_two_workers_tell_of_an_overdue_device_once(transactional_db, notificati
     assert len(notifications) == len(set(notifications)) == 3 * 40 * 2
 
 
-@pytest.mark.postgresql_only  # SQLite locks no rows
+@pytest.mark.postgresql_only  # SQLite does not lock rows.
 def test_a_device_that_is_being_heard_is_not_waited_for(transactional_db):
     station, neighbour = silent(), silent("STATION-002")
     one = Clock()

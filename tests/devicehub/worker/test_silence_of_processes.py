@@ -1,4 +1,4 @@
-"""Silence as real workers hear it: devices that are torn out of the wall, workers that are killed or deaf."""
+"""Silence with real workers: devices whose power fails, workers that are killed or cannot store."""
 
 import socket
 import sys
@@ -44,7 +44,7 @@ print(call_command("listen_mqtt", "--worker", sys.argv[1]))
 
 @pytest.fixture
 def broker(tmp_path, needs_real):
-    """A mosquitto that can be left early: the context and its port."""
+    """Yield the context of a mosquitto, which can be left early, and its port."""
     with ExitStack() as stack:
         try:
             yield stack, stack.enter_context(servers.mosquitto(tmp_path / "mosquitto"))
@@ -53,7 +53,7 @@ def broker(tmp_path, needs_real):
 
 
 class Workers:
-    """Those that think a weather station speaks every second; called, what they told of a device."""
+    """Workers that expect a weather station every second; a call returns the signals of a device."""
 
     def __init__(self, tmp_path, port, stack):
         self._folder, self._port, self._stack = tmp_path, port, stack
@@ -82,7 +82,7 @@ class Workers:
 
 @contextmanager
 def workers(tmp_path, port):
-    """Two of them."""
+    """Yield two workers."""
     with ExitStack() as stack:
         pair = Workers(tmp_path, port, stack)
         pair.start(1)
@@ -96,13 +96,13 @@ def text(body):
 
 
 class Plug:
-    """A device on a bare socket (MQTT 3.1.1), so that it can be torn out of the wall."""
+    """A device on a plain socket (MQTT 3.1.1), whose power can fail."""
 
     def __init__(self, port, device_id, will=""):
         self._status = f"things/weatherstation/{device_id}/status"
         self._data = f"things/weatherstation/{device_id}/data"
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=5)
-        flags = b"\x0e" if will else b"\x02"  # a clean session; a will with QoS 1
+        flags = b"\x0e" if will else b"\x02"  # A clean session, and a will with QoS 1.
         last = text(self._status) + text(will) if will else b""
         self._ask(0x10, text("MQTT") + b"\x04" + flags + b"\x00\x3c" + text(device_id) + last)
 
@@ -127,7 +127,7 @@ def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional
         assert eventually(lambda: pair("QUIET")["connected"] and pair("STATION-001")["connected"])
         willing.tear_out()
         assert eventually(lambda: vanishing.measure() or pair("STATION-001")["disconnected"])
-        assert fresh(station).reported_status == "offline"  # so it was the will, and not the silence
+        assert fresh(station).reported_status == "offline"  # The will caused the change, and not the silence.
         assert not pair("QUIET")["disconnected"]
         vanishing.tear_out()
         assert not fresh(station).connected
@@ -145,7 +145,7 @@ def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional
 
 
 def test_nobody_is_gone_whose_messages_wait_for_a_worker_that_was_killed(transactional_db, broker, tmp_path):
-    """Mosquitto goes on giving it its share, and what was heard until then is all that is known."""
+    """Mosquitto keeps its share for it, so devices were heard only until then."""
     _, port = broker
     ids = [make(f"STATION-00{number}").device_id for number in range(1, 5)]
     with workers(tmp_path, port) as pair:

@@ -1,4 +1,4 @@
-"""The periodic work of a worker is a list, to which an app above adds a task of its own."""
+"""The list of a worker's periodic tasks, to which another app adds a task of its own."""
 
 import threading
 from collections import Counter
@@ -19,7 +19,7 @@ OURS = ["silence", "commands", "rollups", "retained", "removal", "partitions"]
 
 @pytest.fixture
 def register(monkeypatch):
-    """Register tasks for the time of a test, in place of those that a worker has otherwise."""
+    """Return the function that registers tasks for the time of a test, instead of the tasks of a worker."""
     monkeypatch.setattr(tasks, "_tasks", {})
     return tasks.register
 
@@ -38,7 +38,7 @@ def context():
 
 @pytest.fixture
 def start(context):
-    """Start the registered tasks."""
+    """Return the function that starts the registered tasks."""
     started = []
 
     def begin():

@@ -1,4 +1,4 @@
-"""The worker's loop: hooks in a thread of their own, a database that hangs, and what it asks of its connection."""
+"""The worker's loop: hooks in a thread of their own, a database that hangs, and its database settings."""
 
 import json
 import signal
@@ -38,7 +38,7 @@ def station(transactional_db):
 
 @pytest.fixture
 def receive():
-    """Connect a receiver of readings for the time of a test."""
+    """Return the function that connects a receiver of readings for the time of a test."""
     connected = []
 
     def connect(receiver):
@@ -90,7 +90,7 @@ def test_nobody_is_woken_where_nobody_listens(station, running, monkeypatch):
 
 
 def test_slow_hooks_slow_storing_down(station, running, receive, monkeypatch):
-    """What waits to be told is bounded."""
+    """The number of waiting batches is bounded."""
     monkeypatch.setattr(announcer, "PATIENCE", 60)
     goes_on = threading.Event()
     receive(lambda _: goes_on.wait(30))
@@ -110,7 +110,7 @@ def test_slow_hooks_slow_storing_down(station, running, receive, monkeypatch):
 
 
 def batch_to_announce():
-    """A batch as the pipeline tells it, which changes nothing in the database."""
+    """Return a batch as the pipeline passes it to *notify*; the database is not changed."""
     batches = []
     with transaction.atomic():
         pipeline([Message(TOPIC, b'{"temperature": 9}', NOW)], notify=batches.append)
@@ -134,7 +134,7 @@ def test_a_hook_that_never_returns_does_not_stop_storing(station, running, recei
 
 
 def test_a_mistake_while_telling_does_not_end_the_thread(station, running, receive, monkeypatch):
-    """Whatever it is; what comes later is told."""
+    """Receivers of later batches are called."""
     received = []
     receive(received.append)
     of_batch, batches = announcer.of_batch, []
@@ -170,7 +170,7 @@ def test_a_hook_that_would_end_the_thread_does_not(station, running, receive, er
 
 
 def test_a_stop_does_not_wait_for_slow_hooks(station, running, receive):
-    """What is stored and not told is counted."""
+    """Messages that are stored without a call of their hooks are counted."""
     began, goes_on = threading.Event(), threading.Event()
     receive(lambda _: (began.set(), goes_on.wait(30)))
     store_and_notify(running, 0)
@@ -217,7 +217,7 @@ class Twenty:
     ],
 )
 def test_what_is_not_stored_at_once_is_tried_in_smaller_batches(monkeypatch, error):
-    """One locked row, or a batch that takes longer than a statement may, must not hold up all the others."""
+    """One locked row, or a batch that takes longer than a statement may, must not delay the other messages."""
 
     def picky(messages, acknowledge, notify):
         if len(messages) > 3:
@@ -235,7 +235,7 @@ def test_what_is_not_stored_at_once_is_tried_in_smaller_batches(monkeypatch, err
 
 
 def test_an_error_after_the_commit_has_nothing_sent_again(monkeypatch):
-    """It would be stored twice."""
+    """Otherwise the messages would be stored twice."""
 
     def stored(messages, acknowledge, notify):
         acknowledge()
@@ -284,7 +284,7 @@ signal.signal(signal.SIGTERM, lambda *_: running.stop())
 
 
 def test_a_worker_ends_while_its_database_hangs(tmp_path):
-    """Nothing is lost by that: what is not committed is not acknowledged."""
+    """No message is lost: those that are not committed are not acknowledged."""
     script = LISTENS + "worker.pipeline = hang\nwith running:\n    running.run()\n"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -335,12 +335,12 @@ def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
     assert station.readings.count() == 63
 
 
-# --- What it asks of its connection
+# --- Settings of its connection
 
 
 @pytest.mark.sqlite_only
 def test_a_worker_keeps_sqlite_durable(tmp_path):
-    """It has more memory and copies its log less often; what is committed is flushed all the same."""
+    """It uses more memory and copies the log less often; commits are flushed all the same."""
     requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
         "PRAGMA journal_mode",
@@ -350,12 +350,12 @@ def test_a_worker_keeps_sqlite_durable(tmp_path):
         "PRAGMA busy_timeout",
     )
 
-    assert requested == ["wal", "2", "-98304", "50000", "5000"]  # 2 is FULL
+    assert requested == ["wal", "2", "-98304", "50000", "5000"]  # 2 means FULL.
 
 
 @pytest.mark.sqlite_only
 def test_only_who_stores_has_a_large_cache(tmp_path):
-    """Each connection has one of its own, and a worker has a thread for every task."""
+    """Each connection has its own cache, and a worker has a thread for every task."""
     requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
         "PRAGMA cache_size",
@@ -364,13 +364,13 @@ def test_only_who_stores_has_a_large_cache(tmp_path):
         thread=True,
     )
 
-    assert requested == ["-2000", "50000", "2"]  # KiB, as SQLite has it by itself
+    assert requested == ["-2000", "50000", "2"]  # In KiB; this is SQLite's default.
 
 
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize(("mode", "enough"), [("WAL", "2"), ("DELETE", "3")])
 def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path, mode, enough):
-    """Any project may include the app, with the settings that Django has by default."""
+    """Any project may include the app, with Django's default settings."""
     requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
         "PRAGMA synchronous",
@@ -391,7 +391,7 @@ def test_a_worker_waits_for_nothing_for_ever(transactional_db):
 
 
 def test_a_worker_commits_to_the_disk(transactional_db):
-    """Also where the database, or the role, was told that a commit may wait for the disk."""
+    """This holds also if the database, or the role, allows commits before the data is on the disk."""
     if connection.vendor == "sqlite":
         assert settled({}, "PRAGMA synchronous") == ["2"]
     else:
@@ -403,7 +403,7 @@ def test_a_worker_commits_to_the_disk(transactional_db):
 @pytest.mark.django_db(transaction=True)
 def test_the_log_of_sqlite_is_copied_once_enough_was_stored(tmp_path):
     with connection.cursor() as cursor:
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the tables may be in the log alone
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # The tables may be in the log alone.
     stored = iter([MESSAGES - 1, MESSAGES, 2 * MESSAGES - 1, 2 * MESSAGES])
     checkpoints = WalCheckpoints(lambda: next(stored))
     found = []
@@ -420,7 +420,7 @@ def test_the_log_of_sqlite_is_copied_once_enough_was_stored(tmp_path):
 @pytest.mark.sqlite_only
 @pytest.mark.django_db(transaction=True)
 def test_who_reads_the_log_of_sqlite_is_not_waited_for_long(tmp_path):
-    """It keeps the log from beginning anew, and not for good."""
+    """A reader keeps the log from beginning anew, but only until it ends."""
     stored = iter([MESSAGES, 2 * MESSAGES])
     checkpoints = WalCheckpoints(lambda: next(stored))
     QuarantinedMessage.objects.create(reason="before", received_at=NOW)
@@ -441,14 +441,14 @@ def test_who_reads_the_log_of_sqlite_is_not_waited_for_long(tmp_path):
 
 
 def in_the_database_without_its_log(copy):
-    # By another process: one that closes a file gives up the locks that SQLite holds on it here.
+    # In another process: closing the file in this one would release the locks of SQLite on it.
     subprocess.run(["cp", connection.settings_dict["NAME"], copy], check=True)
     with closing(sqlite3.connect(copy)) as database:
         return {reason for (reason,) in database.execute("SELECT reason FROM devicehub_quarantine")}
 
 
 def settled(variables, *statements, before="", thread=False):
-    """What the statements answer in a process that stores, or in another *thread* of it."""
+    """Return the results of the statements in a process that stores, or in another *thread* of it."""
     script = f"""
 import threading
 import django

@@ -1,4 +1,4 @@
-"""Heat meters: each value is a row, under a key that nobody declared."""
+"""Heat meters: each value is a row, under a key without a declaration."""
 
 from django.db import models
 from django.db.models import OuterRef, Subquery
