@@ -1,0 +1,92 @@
+"""The suite in lanes: its parts leave no test out, and a failure in one of them is a failure of the whole."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from rig import lanes, servers
+from rig.lanes import LANES, LONG, QUICK, Part, Run
+
+pytestmark = pytest.mark.sqlite_only
+
+
+def selected(marks: str, carried: set[str]) -> bool:
+    """Return whether pytest's expression *marks* selects a test that carries these marks."""
+    return bool(eval(marks, {}, {name: name in carried for name in ("servers", "long", "sqlite_only")}))
+
+
+@pytest.mark.parametrize("carried", [set(), {"servers"}, {"long"}, {"long", "servers"}])
+@pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
+def test_every_test_is_in_exactly_one_part_of_a_database(carried, database):
+    parts = [part for lane in (*LANES, LONG) for part in lane if part.database == database]
+
+    assert sum(selected(part.marks, carried) for part in parts) == 1
+
+
+def test_what_concerns_sqlite_alone_does_not_run_on_postgresql():
+    parts = [part for lane in (*LANES, LONG) for part in lane if part.database == "PostgreSQL"]
+
+    for marks in ({"sqlite_only"}, {"sqlite_only", "servers"}, {"sqlite_only", "long"}):
+        assert not any(selected(part.marks, marks) for part in parts)
+
+
+def test_marks_among_the_arguments_narrow_a_part():
+    command = lanes.command(QUICK, ["-m", "postgresql_only", "tests/authsvc", "-x"], seed=7)
+
+    at = command.index("-m", 3)
+    assert command[at + 1] == "not servers and not long and (postgresql_only)"
+    assert command[-2:] == ["tests/authsvc", "-x"]
+    assert "--randomly-seed=7" in command
+
+
+def test_tests_with_servers_run_on_one_process():
+    for lane in LANES:
+        for part in lane:
+            spreads = "-n" in lanes.command(part, [], seed=7)
+            assert spreads == ("not servers" in part.marks)
+
+
+def test_the_table_says_how_long_each_part_took():
+    runs = [Run(QUICK, 0, "10 passed in 61.02s", 61.4), Run(LANES[0][1], 1, "1 failed in 5.00s", 5.2)]
+
+    assert lanes.report(runs, 70).splitlines() == [
+        "quick       SQLite      61 s  10 passed in 61.02s",
+        "postgresql  PostgreSQL   5 s  1 failed in 5.00s",
+        "whole                   70 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "arguments", "expected"),
+    [
+        ([0, 0], [], 0),
+        ([0, 1], [], 1),
+        ([2, 0], ["tests/x.py"], 1),
+        ([0, 5], ["tests/x.py"], 0),
+        ([5, 5], ["tests/x.py"], 1),
+        ([0, 5], [], 1),
+    ],
+)
+def test_a_part_that_fails_or_is_empty_fails_the_whole(monkeypatch, capsys, statuses, arguments, expected):
+    """A selection may leave a part empty; the whole suite may not."""
+    left = iter(statuses)
+
+    def ends(*_):
+        return [sys.executable, "-c", f"print('the last line'); raise SystemExit({next(left)})"]
+
+    monkeypatch.setattr(lanes, "LANES", (tuple(Part(f"part-{i}", "SQLite", "") for i in (1, 2)),))
+    monkeypatch.setattr(lanes, "command", ends)
+
+    assert lanes.main(arguments) == expected
+    assert "part-2: the last line" in capsys.readouterr().out
+
+
+def test_a_test_without_the_mark_cannot_start_a_server(tmp_path):
+    """This test has none."""
+    with (
+        pytest.raises(AssertionError, match="starts sleep and needs the mark `servers`"),
+        servers.process(["sleep", "9"], env={}, log=tmp_path / "log", ready=lambda: True),
+    ):
+        pass
