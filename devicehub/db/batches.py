@@ -103,7 +103,7 @@ def delete_by_time(table: str, column: str, of: Where, pace: Pace, *, but_only: 
             f"SELECT {at} FROM {name} WHERE {rest.condition} ORDER BY {at} LIMIT 1 OFFSET %s",
             [*rest.parameters, pace.rows],
         )
-        if until == floor:  # more rows of one time than fit into a batch
+        if until == floor:  # A batch cannot hold all rows of this time.
             total += drain(table, *(of & Where(f"{at} = %s", [floor]) & but_only), pace)
             later = of & Where(f"{at} > %s", [floor])
             until = query_value(f"SELECT min({at}) FROM {name} WHERE {later.condition}", later.parameters)

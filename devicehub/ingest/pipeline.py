@@ -79,7 +79,7 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
     device = devices.get((kind.slug, device_id))
     ended = device is None or not device.is_active
     if not message.payload and (ended or message.correlation_id == retained.CORRELATION):
-        # Empty: the broker is told to forget what it retains of a device that ended (MQTT 5.0, 3.3.1.3).
+        # An empty message clears a retained one of a disabled or deleted device (MQTT 5.0, 3.3.1.3).
         return Rejected(message, FailureReason.UNKNOWN_DEVICE, "", outcome=Outcome.RETAINED)
     if device is None:
         key = kind.key(device_id)

@@ -35,7 +35,7 @@ UNREADABLE = frozenset(
 class Sign:
     """The evidence in one message. *status* is the reported status, *columns* holds the other reported columns.
 
-    *is_copy*: the broker retained the message, so it is no evidence of the present. *is_unclear*: its status cannot be
+    *is_copy*: the broker retained the message, so it is not evidence of the present. *is_unclear*: its status cannot be
     read, so it does not show whether the device is there.
     """
 

@@ -147,7 +147,7 @@ def _mark(kind: Kind, keys: Sequence[int], limit: datetime, now: datetime) -> li
     devices = kind.device_model.objects
     free = devices.select_for_update(skip_locked=True, no_key=True).filter(COUNTS, pk__in=keys)
     locked = list(free.values_list("pk", flat=True))
-    # A clock was ahead, so the time is not known, but it was before now. The device gets a window to be heard in.
+    # A clock was ahead, so the real time is unknown, but it was before now. The device gets a window to be heard in.
     devices.filter(pk__in=locked, last_seen__gt=now + clock.AHEAD).update(last_seen=now)
     silent = devices.filter(_overdue(limit), pk__in=locked).values_list("pk", "status", "connected")
     before = {pk: (status, was_connected) for pk, status, was_connected in silent}

@@ -27,7 +27,7 @@ class Delivery(NamedTuple):
     qos: int
     retain: bool
     duplicate: bool
-    received_at: float  # in Unix seconds
+    received_at: float  # The time is in Unix seconds.
     content_type: str
     correlation_data: bytes
     user_properties: tuple[tuple[str, str], ...]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from devicehub.mqtt.address import BrokerAddress, MqttError
 
-Place = tuple[Any, ...]  # an entry of socket.getaddrinfo()
+Place = tuple[Any, ...]  # This is an entry of socket.getaddrinfo().
 
 
 class Stream(asyncio.Protocol):

@@ -89,8 +89,11 @@ LIVES = {
     "offline after data": [(OFFLINE, "status"), (READING, "data")],
     "an error before data": [({"status": "error"}, "status"), (READING, "data")],
     "offline after an error": [({"status": "error"}, "status"), (OFFLINE, "status"), (READING, "data")],
-    "what only the older said": [({"firmware_version": "1"}, "status"), ({"battery_level": 5}, "status")],
-    "what both said": [({"battery_level": 90}, "status"), ({"battery_level": 5}, "status")],
+    "a column of the older report only": [
+        ({"firmware_version": "1"}, "status"),
+        ({"battery_level": 5}, "status"),
+    ],
+    "a column of both reports": [({"battery_level": 90}, "status"), ({"battery_level": 5}, "status")],
 }
 STATES = (
     *("status", "connected", "last_seen", "last_message_at", "last_reading_at"),
@@ -281,4 +284,4 @@ def test_two_workers_tell_each_change_once(transactional_db, notifications):
         side_by_side(*[worker(OFFLINE, "status", at + n * SECOND) for n in (2, 3)])
 
     assert set(Counter(notifications).values()) == {4}
-    assert len(notifications) == 4 * 20 * 4  # connected, disconnected, and a change of status with each
+    assert len(notifications) == 4 * 20 * 4  # Connected and disconnected, each with a change of status.

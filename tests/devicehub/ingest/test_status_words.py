@@ -43,7 +43,7 @@ UNREADABLE = {
     "a list": (b'["offline"]', FailureReason.NOT_A_READING),
     "a number in an object": (b'{"status": 0}', FailureReason.NO_VALUE),
     "another word in an object": (b'{"status": "dead"}', FailureReason.NO_VALUE),
-    "nothing that is known": (b'{"state": "offline"}', FailureReason.NO_VALUE),
+    "no declared name": (b'{"state": "offline"}', FailureReason.NO_VALUE),
     "too large": (b"x" * ((1 << 20) + 1), FailureReason.TOO_LARGE),
 }
 

@@ -110,7 +110,7 @@ MAPS = {
     "a time as text": ok(
         item("a2 % % % c0 %", "amount", 1, "timestamp", "2026-03-01T11:00:00Z"), OLD | {"amount": 1.0}
     ),
-    "a time that is none": part(
+    "a time that cannot be read": part(
         item("a2 % % % c0 %", "amount", 1, "timestamp", "soon"), {"amount": 1.0}, notes=[READ_LATE]
     ),
     "a number where a time is a text": part(

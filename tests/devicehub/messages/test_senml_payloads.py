@@ -202,13 +202,13 @@ PACKS = {
     "no name": pack(
         {"v": 1}, {"n": "humidity", "v": 2}, notes=["record 0: has no name"], rows=[{"humidity": 2.0}]
     ),
-    "a name that is none": pack(
+    "a name of a wrong type": pack(
         {"n": 5, "v": 1},
         {"n": "humidity", "v": 2},
         notes=["record 0: n is not a text"],
         rows=[{"humidity": 2.0}],
     ),
-    "a unit that is none": pack(
+    "a unit of a wrong type": pack(
         T | {"v": 1, "u": 5},
         {"n": "humidity", "v": 2},
         notes=["temperature: u is not a text"],
@@ -282,15 +282,15 @@ PACKS = {
     "only base records": pack({"bn": MAC}, {"bt": 5}, outcome=FAILED),
     "no record": bad("no_value", b"[]", SENML),
     "a version too high": bad("not_a_reading", [{"bver": 11} | T | {"v": 1}]),
-    "a version that is none": bad("not_a_reading", [{"bver": "10"} | T | {"v": 1}]),
+    "a version of a wrong type": bad("not_a_reading", [{"bver": "10"} | T | {"v": 1}]),
     "a version that is true": bad("not_a_reading", [{"bver": True} | T | {"v": 1}]),
     "a version that is NaN": bad("not_a_reading", b'[{"bver": NaN, "n": "temperature", "v": 1}]'),
     "a version too high in a later record": bad("not_a_reading", [T | {"v": 1}, {"bver": 26}]),
     "a label to be understood": bad("not_a_reading", [T | {"v": 1}, T | {"v": 2, "x_": 1}]),
-    "a base name that is none": bad("not_a_reading", [{"bn": 5} | T | {"v": 1}]),
-    "a base time that is none": bad("not_a_reading", [{"bt": "2026-03-01"} | T | {"v": 1}]),
-    "a base value that is none": bad("not_a_reading", [{"bv": True} | T | {"v": 1}]),
-    "a base unit that is none": bad("not_a_reading", [{"bu": []} | T | {"v": 1}]),
+    "a base name of a wrong type": bad("not_a_reading", [{"bn": 5} | T | {"v": 1}]),
+    "a base time of a wrong type": bad("not_a_reading", [{"bt": "2026-03-01"} | T | {"v": 1}]),
+    "a base value of a wrong type": bad("not_a_reading", [{"bv": True} | T | {"v": 1}]),
+    "a base unit of a wrong type": bad("not_a_reading", [{"bu": []} | T | {"v": 1}]),
     "an object with its content type": bad("not_a_reading", T | {"v": 1}, SENML),
     "an array of numbers with its content type": bad("not_a_reading", [1], SENML),
     "flat with its content type": bad("no_value", [{"temperature": 1}], SENML, ["record 0: has no value"]),

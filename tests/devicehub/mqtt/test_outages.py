@@ -399,7 +399,7 @@ def test_a_burst_waits_at_the_broker(broker):
 
 
 def send_all(broker, total):
-    """Publish *payloads* with a window of acks, which is faster than waiting for each ack."""
+    """Publish *total* numbers with a window of acks, which is faster than waiting for each ack."""
     connection = Connection(BrokerAddress("127.0.0.1", broker), "burst")
     infos = [connection._client.publish(TOPIC, b"%d" % number, 1) for number in range(total)]
     for info in infos:

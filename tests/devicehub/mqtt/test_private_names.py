@@ -24,20 +24,20 @@ from rig.hub import ROOT
 pytestmark = pytest.mark.sqlite_only
 
 USED = {
-    "_create_socket",  # returns the object that paho reads and writes
+    "_create_socket",  # The result is the object that paho reads and writes.
     "_host",
-    "_keepalive",  # seconds
-    "_last_bytes_received",  # the time of the last bytes from the broker
-    "_loop_rc_handle",  # ends the connection with a reason
-    "_out_packet",  # a deque of packets to write
-    "_packet_queue",  # writes a packet as it is given
-    "_ping_t",  # the time of a ping without an answer; 0 without one
-    "_reconnect_wait",  # the pause before the network thread connects again
-    "_sock",  # the result of _create_socket(); None without a connection
-    "_sock_close",  # closes and removes it
-    "_sockpairW",  # wakes the network thread
-    "_thread",  # the network thread
-    "_thread_terminate",  # stops it from connecting again
+    "_keepalive",  # The unit is seconds.
+    "_last_bytes_received",  # This is the time of the last bytes from the broker.
+    "_loop_rc_handle",  # The method ends the connection with a reason.
+    "_out_packet",  # This is a deque of packets to write.
+    "_packet_queue",  # The method writes a packet unchanged.
+    "_ping_t",  # This is the time of a ping without an answer; 0 without one.
+    "_reconnect_wait",  # The method pauses before the network thread connects again.
+    "_sock",  # This is the result of _create_socket(); None without a connection.
+    "_sock_close",  # The method closes and removes _sock.
+    "_sockpairW",  # A byte on this socket wakes the network thread.
+    "_thread",  # This is the network thread.
+    "_thread_terminate",  # If it is True, the network thread does not connect again.
 }
 
 FOLDER = Path(devicehub.mqtt.__file__).parent
