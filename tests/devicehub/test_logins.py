@@ -68,7 +68,7 @@ class TestLocks:
 
         assert [sign_in(password=PASSWORD, page=page).status_code for page in PAGES] == [429, 429]
 
-    def test_nobody_locks_the_operator_out_elsewhere(self, operator):
+    def test_failures_elsewhere_do_not_lock_the_operator_out(self, operator):
         for number in range(3):
             fail(5, address=f"203.0.113.{number}")
 
@@ -117,7 +117,7 @@ class TestLocks:
 
         assert spoofed == [200] * 4 + [429] * 2
 
-    def test_clients_behind_a_trusted_proxy_are_told_apart(self, operator, settings):
+    def test_clients_behind_a_trusted_proxy_are_distinguished(self, operator, settings):
         settings.TRUSTED_PROXIES = ["127.0.0.1"]
         behind = {"address": "127.0.0.1"}
         for _ in range(5):

@@ -173,7 +173,7 @@ def test_what_the_database_refuses_changes_nothing_on_its_device(station, refusi
         MemoryError(),
     ],
 )
-def test_a_database_that_cannot_store_raises_and_tells_nobody(station, heard, monkeypatch, error):
+def test_a_database_that_cannot_store_raises_and_notifies_no_listener(station, heard, monkeypatch, error):
     def broken(_items):
         raise error
 

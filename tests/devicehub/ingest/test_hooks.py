@@ -32,7 +32,7 @@ def test_data_of_a_device_that_was_not_connected_connects_it(station, heard):
     ]
 
 
-def test_what_did_not_change_is_not_told(station, heard):
+def test_listeners_are_not_notified_without_a_change(station, heard):
     send(station, {"temperature": 1})
     changed_at = fresh(station).connected_changed_at
     heard.clear()
@@ -68,21 +68,21 @@ def test_a_device_that_reports_an_error_and_then_data_is_still_in_error(station)
     assert fresh(station).connected
 
 
-def test_each_sample_of_a_buffer_is_told(station, heard):
+def test_listeners_are_notified_of_each_sample_of_a_buffer(station, heard):
     send(station, [{"temperature": n, "timestamp": iso(EARLIER + n * HOUR / 10)} for n in (1, 2, 3)])
 
     notified = [entry[3] for entry in heard if entry[1] == "on_data"]
     assert notified == [{"temperature": 1.0}, {"temperature": 2.0}, {"temperature": 3.0}]
 
 
-def test_only_accepted_values_are_told(station, heard):
+def test_listeners_get_only_accepted_values(station, heard):
     send(station, {"temperature": 1, "humidity": 999, "wind": 3})
     send(station, {"temperature": 999})
 
     assert [entry[3] for entry in heard if entry[1] == "on_data"] == [{"temperature": 1.0}]
 
 
-def test_a_message_of_one_device_is_told_of_no_other(station, neighbour, valve, heard):
+def test_a_message_of_one_device_notifies_of_no_other(station, neighbour, valve, heard):
     send(station, {"temperature": 1})
 
     assert {entry[2] for entry in heard} == {"STATION-001"}

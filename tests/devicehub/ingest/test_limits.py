@@ -51,7 +51,7 @@ def test_a_rate_is_read_as_people_write_it(text, limit):
 
 
 @pytest.mark.parametrize("text", ["0/s", "10", "10/d", "-1/s", "1.5/s", "10/s ", "a/s"])
-def test_what_is_no_rate_is_a_system_check(settings, text):
+def test_a_text_that_is_not_a_rate_is_a_system_check(settings, text):
     settings.DEVICEHUB_RATE_LIMIT = text
 
     [found] = [check for check in run_checks() if check.id == "devicehub.E009"]
@@ -129,7 +129,7 @@ def test_the_allowance_comes_back_evenly():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_remembers_a_bounded_number_of_devices(monkeypatch):
+def test_it_counts_a_bounded_number_of_devices(monkeypatch):
     monkeypatch.setattr(limits, "MOST_COUNTED", 10)
     one, limit = Limiter(), RateLimit(1, 60)
     with transaction.atomic():

@@ -151,7 +151,7 @@ def test_presence_depends_on_what_was_said_and_not_on_the_order_of_storing(db, d
     assert life(messages, batches) == life(messages, [range(len(messages))])
 
 
-def test_the_older_offline_is_recorded_and_told_to_nobody(station, notifications):
+def test_the_older_offline_is_recorded_without_a_notification(station, notifications):
     send(READING, "data", at=NOW + SECOND)
     notifications.clear()
 
@@ -204,7 +204,7 @@ def test_a_clock_may_be_a_little_ahead(station):
     assert (fresh(station).connected, fresh(station).last_message_at) == (True, soon)
 
 
-def test_a_time_in_the_future_is_unknown_to_everybody(station, admin_client):
+def test_a_time_in_the_future_is_shown_as_unknown(station, admin_client):
     WeatherStationDevice.objects.update(last_seen=timezone.now() + YEARS, status="online")
 
     assert fresh(station).is_heartbeat_overdue()
@@ -216,7 +216,7 @@ def test_a_time_in_the_future_is_unknown_to_everybody(station, admin_client):
 # --- Operators
 
 
-def test_an_operator_who_comes_between_wins_and_nothing_is_told(station, notifications, monkeypatch):
+def test_a_concurrent_change_by_an_operator_wins_without_a_notification(station, notifications, monkeypatch):
     load = store.load_devices
 
     def load_then_edit(wanted):
@@ -232,7 +232,7 @@ def test_an_operator_who_comes_between_wins_and_nothing_is_told(station, notific
     assert notifications == [("connected", "STATION-001")]
 
 
-def test_what_is_told_is_what_the_row_says(station, monkeypatch):
+def test_listeners_get_the_device_as_its_row_is(station, monkeypatch):
     """This includes changes by others since the batch was read."""
     load, seen = store.load_devices, []
 
@@ -250,7 +250,7 @@ def test_what_is_told_is_what_the_row_says(station, monkeypatch):
     assert (device.name, device.status, device.last_seen) == ("North", "error", NOW)
 
 
-def test_a_change_that_another_worker_stored_meanwhile_is_told_by_it_alone(
+def test_a_change_that_another_worker_stored_meanwhile_is_notified_by_it_alone(
     station, notifications, monkeypatch
 ):
     """Both read the device before either wrote."""
@@ -272,7 +272,7 @@ def test_a_change_that_another_worker_stored_meanwhile_is_told_by_it_alone(
     }
 
 
-def test_two_workers_tell_each_change_once(transactional_db, notifications):
+def test_two_workers_notify_of_each_change_once(transactional_db, notifications):
     devices = [make(f"STATION-{n:03}").device_id for n in range(20)]
 
     def worker(payload, about, at):

@@ -76,7 +76,7 @@ def test_hooks_and_signals_see_what_is_stored(witnessed, published):
     ]
 
 
-def test_the_watch_tells_after_its_commit(witnessed):
+def test_the_watch_notifies_after_its_commit(witnessed):
     silent()
     one = Clock()
     one.watch._heard_for = lambda: 1e9
@@ -88,7 +88,7 @@ def test_the_watch_tells_after_its_commit(witnessed):
     ]
 
 
-def test_a_receiver_that_fails_keeps_no_other_from_being_told(transactional_db, monkeypatch, published):
+def test_a_receiver_that_fails_does_not_stop_the_others(transactional_db, monkeypatch, published):
     """The signal may come from ingest, the watch for silent devices, a command or provisioning."""
     notifications = []
 

@@ -208,7 +208,7 @@ def test_a_neighbour_has_an_allowance_of_its_own(device, neighbour):
     assert QuarantinedMessage.objects.filter(device_key="weatherstation/STATION-002").count() == 1
 
 
-def test_messages_of_no_known_device_have_one_together(device):
+def test_messages_without_a_device_share_one_allowance(device):
     """Ids can be invented without end."""
     for number in range(20):
         pipeline(
@@ -239,7 +239,7 @@ def test_a_refused_message_of_an_unknown_device_gets_no_allowance_of_its_own(dev
     assert set(QuarantineUse.objects.values_list("owner", flat=True)) == {"", KEY}
 
 
-def test_a_device_is_not_charged_for_what_was_unknown(device):
+def test_a_device_is_not_charged_for_messages_before_it_existed(device):
     WeatherStationDevice.objects.all().delete()
     fill()
     WeatherStationDevice.objects.create(device_id="STATION-001")

@@ -156,7 +156,7 @@ def test_a_selection(station):
     assert WeatherStationReading.objects.count() == 0
 
 
-def test_who_listens_is_told_after_the_commit(station):
+def test_listeners_are_notified_after_the_commit(station):
     quarantined()
     station()
     seen = []

@@ -57,7 +57,7 @@ def test_nobody_answers_for_another_device(station, neighbour, command, heard):
 @pytest.mark.parametrize(
     "command_id", ["", "x", 5, None, [1], {}, True, str(uuid.UUID(int=0)), "\0", "x" * 10_000], ids=repr
 )
-def test_a_reply_to_no_command_is_kept_and_told_to_nobody(station, command, heard, command_id):
+def test_a_reply_to_no_command_is_kept_and_notifies_no_listener(station, command, heard, command_id):
     assert send(station, {"id": command_id, "ok": True}, "reply") is STORED
 
     assert replies(heard) == []
@@ -66,7 +66,7 @@ def test_a_reply_to_no_command_is_kept_and_told_to_nobody(station, command, hear
 
 
 @pytest.mark.parametrize("payload", [b"ok", b"", [], "ok", 5, None, {}, {"ok": True}, {"id": "1"}], ids=repr)
-def test_what_is_no_reply_is_quarantined(station, heard, payload):
+def test_a_payload_that_is_not_a_reply_is_quarantined(station, heard, payload):
     assert send(station, payload, "reply") is FAILED
     assert replies(heard) == []
     assert QuarantinedMessage.objects.get().reason in ("not_json", "not_a_reading")

@@ -96,7 +96,7 @@ def test_content_types_that_contradict_do_not_hide_a_word(station):
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize(("payload", "reason"), UNREADABLE.values(), ids=UNREADABLE)
 @pytest.mark.parametrize("is_connected", [False, True])
-def test_what_cannot_be_read_says_nothing_and_is_kept(station, payload, reason, is_connected):
+def test_an_unreadable_status_is_no_evidence_and_is_kept(station, payload, reason, is_connected):
     if is_connected:
         pipeline([said(b'{"temperature": 1}', "data")])
     before = presence()

@@ -88,12 +88,12 @@ def test_json_is_written_as_django_reads_it(value):
 
 
 @pytest.mark.parametrize("value", [{1, 2}, b"", NOW, {"a": NOW}])
-def test_what_is_no_json_is_refused(value):
+def test_a_value_that_is_not_json_is_refused(value):
     with pytest.raises(TypeError):
         bulk.dump_json(value)
 
 
-def test_what_is_no_number_never_becomes_null():
+def test_a_value_that_is_not_a_number_never_becomes_null():
     """The database refuses it, so no value is stored that was not sent."""
     assert json.dumps(math.nan) == bulk.dump_json(math.nan)
 
@@ -107,7 +107,7 @@ def test_a_time_is_stored_in_utc(station):
     assert WeatherStationDevice.objects.get().last_seen == NOW
 
 
-def test_who_listens_gets_device_and_row(station, notifications):
+def test_a_receiver_gets_device_and_row(station, notifications):
     pipeline([message(1), message(2, content_type="application/json")])
 
     rows = list(WeatherStationMessage.objects.order_by("id"))
@@ -119,7 +119,7 @@ def test_who_listens_gets_device_and_row(station, notifications):
         assert arguments["device"].connected is True
 
 
-def test_no_model_is_made_where_nobody_listens(station):
+def test_no_model_is_made_without_a_listener(station):
     [device] = store.load_devices([(address().kind, "STATION-001")]).values()
 
     assert device == DeviceRow(station.pk, "STATION-001", True)

@@ -69,7 +69,7 @@ def test_a_message_on_a_command_topic_is_nothing_that_a_device_says(station, pay
     assert message_row(station).outcome == "failed"
 
 
-def test_who_a_message_is_from_is_in_its_topic_only(station, neighbour):
+def test_the_topic_alone_identifies_the_device(station, neighbour):
     assert send(station, {"temperature": 1, "device_id": "STATION-002", "device": neighbour.pk}) is PARTIAL
 
     assert len(readings(station)) == 1

@@ -67,7 +67,7 @@ def test_qos_is_0_1_or_2(qos):
         Command(qos=qos)
 
 
-def test_topics_of_two_types_must_be_tellable_apart(declared):
+def test_topics_of_two_types_must_not_overlap(declared):
     """A system check names both types."""
     meta = type("Meta", (), {"topic_template": "{prefix}/{device_id}/{message_type}"})
     declared(type("Pump", (DeviceType,), {"Meta": meta}))

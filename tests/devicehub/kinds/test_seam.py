@@ -26,7 +26,7 @@ def uses(source: str) -> Iterator[str]:
             yield f"{node.lineno}: {node.value}"
 
 
-def test_the_private_names_are_known():
+def test_the_private_names_exist():
     assert {"_readings", "_commands", "_state_fields"} <= PRIVATE
 
 

@@ -142,7 +142,7 @@ def test_it_is_a_sign_of_life(device):
 
 
 @pytest.mark.parametrize("value", [0, -1, "many", None])
-def test_what_is_no_bound_is_a_system_check(settings, value):
+def test_an_invalid_bound_is_a_system_check(settings, value):
     settings.DEVICEHUB_MAX_SAMPLES = value
 
     [found] = [check for check in run_checks() if check.id == "devicehub.E021"]

@@ -36,7 +36,7 @@ class TestGeneratedMeta:
     def test_is_concrete(self, model, verbose_name, table, ordering):
         assert not model._meta.abstract
 
-    def test_lives_in_the_module_that_asked(self, model, verbose_name, table, ordering):
+    def test_lives_in_the_calling_module(self, model, verbose_name, table, ordering):
         assert model.__module__ == "fleet.models"
         assert model._meta.app_label == "fleet"
 

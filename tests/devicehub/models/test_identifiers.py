@@ -146,7 +146,7 @@ class TestDeviceIdsRefused:
             WeatherStationDevice(device_id=device_id).save()
         assert not WeatherStationDevice.objects.exists()
 
-    def test_by_saving_a_known_device(self, stored, device_id):
+    def test_by_saving_an_existing_device(self, stored, device_id):
         stored.device_id = device_id
         with pytest.raises(REFUSED), transaction.atomic():
             stored.save(update_fields=["device_id"])
@@ -205,7 +205,7 @@ def test_a_device_can_be_renamed_by_update(stored, device_id):
     assert stored.device_id == device_id
 
 
-def test_looking_for_an_illegal_id_finds_nobody(stored):
+def test_a_query_for_an_illegal_id_is_empty(stored):
     """Only writing is checked: a query for an illegal id has an empty result, not an error."""
     assert not WeatherStationDevice.objects.filter(device_id="a/b").exists()
 

@@ -96,7 +96,7 @@ def test_a_connection_is_connected_until_it_is_closed(connect):
         connection.subscribe(TOPIC)
 
 
-def test_who_says_goodbye_has_no_will(connect, ear):
+def test_a_client_that_disconnects_has_no_will(connect, ear):
     connection = connect("hub", will=Outgoing(TOPIC, b"gone"))
 
     connection.close()

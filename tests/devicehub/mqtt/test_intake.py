@@ -100,7 +100,7 @@ def test_what_is_unusual_is_left_to_paho(packet):
     assert [message.payload for message in messages] == [b"next"]
 
 
-def test_a_topic_that_is_no_utf_8_is_nobodys_and_ends_no_connection():
+def test_a_topic_that_is_not_utf_8_has_no_device_and_ends_no_connection():
     [[message], others] = received([publish(b"{}", topic=b"\xff\xfe")])
 
     assert (message.topic, others) == ("\ufffd\ufffd", b"")
@@ -113,7 +113,7 @@ def test_a_length_without_end_is_left_to_paho():
     assert others.startswith(b"\x32\xff\xff\xff\xff\xff")
 
 
-def test_the_end_of_the_connection_is_told_after_what_came_before():
+def test_the_end_of_the_connection_comes_after_the_bytes_before_it():
     messages, others = received([publish(b"{}"), PINGRESP], hangs_up=True)
 
     assert (len(messages), others) == (1, PINGRESP)

@@ -461,7 +461,7 @@ def test_messages_of_any_size_arrive_over_tls(tls_broker, certificate, transacti
 
 
 @pytest.mark.sqlite_only
-def test_a_certificate_that_nobody_vouches_for_is_one_line(tls_broker):
+def test_an_untrusted_certificate_is_one_line(tls_broker):
     said = listen_and_fail(MQTT_URL=f"mqtts://127.0.0.1:{tls_broker[1]}")
 
     assert_one_line(said, "certificate verify failed", *NAMED)
@@ -471,7 +471,7 @@ def test_a_certificate_that_nobody_vouches_for_is_one_line(tls_broker):
 
 
 @pytest.mark.sqlite_only
-def test_a_worker_answers_prometheus_where_it_is_told_to(listen):
+def test_a_worker_answers_prometheus_at_the_given_port(listen):
     port = servers.free_port()
     with listen("--metrics", str(port)), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
         said = reply.read()

@@ -109,7 +109,7 @@ def test_a_lost_connection_comes_back_neither_to_send_again_nor_to_throw_out_the
         wire.close()
 
 
-def test_who_hangs_up_instead_of_an_answer_is_not_waited_for():
+def test_a_broker_that_hangs_up_instead_of_an_answer_is_not_waited_for():
     """A RabbitMQ that stops does this, or a proxy whose broker is away."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         hangs_up = threading.Thread(target=lambda: server.accept()[0].close())
@@ -143,7 +143,7 @@ def test_the_first_attempt_is_made_at_once_and_the_next_ever_later():
     assert waits == [1, 2, 4, 8, 8, 8]  # It is connected within 10 s of the broker's return.
 
 
-def test_who_is_thrown_out_again_and_again_comes_back_ever_more_seldom():
+def test_a_client_that_is_evicted_repeatedly_waits_ever_longer():
     """This holds also if each connection lasts as long as the other client waits."""
     waiting = Reconnection(longest)
     waits = []
@@ -158,7 +158,7 @@ def test_who_is_thrown_out_again_and_again_comes_back_ever_more_seldom():
     assert waiting.delay() == 0
 
 
-def test_a_broker_that_was_away_evicted_nobody():
+def test_a_broker_that_was_away_did_not_evict():
     waiting = Reconnection(longest)
     for _ in range(5):
         waiting.connected()
@@ -233,7 +233,7 @@ def test_a_listener_that_is_refused_later_tries_now_and_then(broker):
         assert listener.failure == ""
 
 
-def test_a_broker_that_comes_back_without_the_session_is_told(tmp_path, needs_real):
+def test_a_broker_that_comes_back_without_the_session_is_reported(tmp_path, needs_real):
     """The broker keeps nothing over a restart here; the worker subscribes again by itself."""
     port = servers.free_port()
     try:
@@ -335,7 +335,7 @@ def test_what_is_sent_again_comes_over_one_connection_at_a_time(broker, monkeypa
         assert listener.redelivered > 0
 
 
-def test_asking_for_it_again_while_the_broker_is_away_is_no_reason_to_hurry(broker):
+def test_redelivery_while_the_broker_is_away_does_not_shorten_the_wait(broker):
     with wired(broker) as listener:
         listener.wire._broker_port = servers.free_port()  # No server listens there.
         listener.wire.hang_up()
@@ -453,7 +453,7 @@ def test_what_comes_again_is_counted(broker):
 DROPPED = "$SYS/broker/publish/messages/dropped"
 
 
-def test_what_the_broker_dropped_is_known(tmp_path, needs_real):
+def test_dropped_messages_of_the_broker_are_counted(tmp_path, needs_real):
     """A subscriber is away, and the broker keeps one message for it."""
     with ExitStack() as stack:
         try:

@@ -78,7 +78,7 @@ def test_a_client_publishes_and_says_goodbye(broker):
 
 
 @pytest.mark.servers
-def test_a_client_that_is_thrown_out_comes_back(broker):
+def test_a_client_that_is_evicted_reconnects(broker):
     """Another one with its client id connects, so the broker closes its connection."""
 
     async def simulate():

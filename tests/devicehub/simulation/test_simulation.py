@@ -164,7 +164,7 @@ def test_a_percentage_is_what_it_says():
 @pytest.mark.parametrize(
     "wrong", [{"late": 101}, {"duplicates": -1}, {"bad_payloads": float("nan")}, {"burst": -1}]
 )
-def test_what_is_no_percentage_is_refused(wrong):
+def test_a_number_that_is_not_a_percentage_is_refused(wrong):
     with pytest.raises(ValueError, match="--"):
         Faults(**wrong)
 
@@ -455,7 +455,7 @@ def test_the_last_device_claims_its_neighbours_topic(ear, broker, settings):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_cannot_say_goodbye_is_declared_offline_by_the_broker(ear, broker):
+def test_the_will_of_a_killed_device_sets_it_offline(ear, broker):
     """The process is killed, and the broker publishes the wills of both devices."""
     with simulating(broker, "--count", "2", "--interval", "0.5", "--history", "0") as process:
         assert eventually(lambda: len(ear.devices("data")) == 2, 20)
@@ -489,7 +489,7 @@ def test_without_a_broker_nothing_is_published_and_one_line_says_so():
     ],
 )
 @pytest.mark.django_db
-def test_what_cannot_be_simulated_is_said_in_one_line(arguments, message, monkeypatch):
+def test_a_simulation_that_cannot_run_is_one_line(arguments, message, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
 
@@ -511,7 +511,7 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch):
 
 
 @pytest.mark.django_db
-def test_a_broker_that_does_not_answer_is_not_asked_by_all_at_once(settings):
+def test_a_broker_that_does_not_answer_gets_few_connections(settings):
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         silent.settimeout(0.5)
         accepted = []

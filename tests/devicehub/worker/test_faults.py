@@ -102,7 +102,7 @@ def test_an_ack_before_the_flush_is_found_out(suffer):
 
 
 @pytest.mark.servers
-def test_the_bench_tells_what_became_of_all_messages(needs_real, capsys):
+def test_the_bench_reports_the_outcome_of_all_messages(needs_real, capsys):
     try:
         report = faults_bench.run(vendors=[VENDOR], seconds=1, only=["duplicates"], seed=7)
     except servers.MissingServer as missing:
@@ -152,7 +152,7 @@ def test_what_is_stored_once_and_what_is_in_quarantine_is_not_lost():
         ("repeated", 2, Stored([reading(0), reading(1)], [2, 2, 2], 2)),
     ],
 )
-def test_what_is_missing_or_too_much_is_told(field, value, found):
+def test_missing_and_surplus_rows_are_reported(field, value, found):
     assert scenarios.judge(SENT, {0, 1, 2}, found)[field] == value
 
 
@@ -164,7 +164,7 @@ def test_what_is_missing_or_too_much_is_told(field, value, found):
         (Stored([(0, NOW + timedelta(hours=1)), reading(1)], [2], 2), "without their device time"),
     ],
 )
-def test_what_is_stored_wrongly_is_told(found, complaint):
+def test_wrong_rows_are_reported(found, complaint):
     [complaint_found] = scenarios.judge(SENT, {0, 1, 2}, found)["complaints"]
 
     assert complaint in complaint_found

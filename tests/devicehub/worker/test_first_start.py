@@ -125,7 +125,7 @@ def older_broker(answers=((4, b"\x20\x02\x00\x05"),)):
 
 
 @pytest.mark.sqlite_only
-def test_a_silent_broker_is_told_from_one_that_speaks_another_version():
+def test_a_silent_broker_is_distinguished_from_one_of_another_version():
     with pretender() as silent, older_broker() as odd:
         assert "answers no client" in cause_of_silence(BrokerAddress.parse(silent), "5", timeout=0.3)
         assert cause_of_silence(odd, "5", timeout=0.3).endswith("set DEVICEHUB_MQTT_VERSION=3.1.1")

@@ -82,7 +82,7 @@ def test_only_others_of_the_same_group_are_waited_for(sharing, other, notificati
     assert Clock(peers=Peers(group, client_id)).run() == 1
 
 
-def test_a_worker_says_until_when_it_heard(sharing, db, notifications):
+def test_a_worker_writes_until_when_it_heard(sharing, db, notifications):
     sharing.quiet = 5
     before = timezone.now()
 
@@ -94,7 +94,7 @@ def test_a_worker_says_until_when_it_heard(sharing, db, notifications):
     assert abs(before - written.heard_since - 3 * HOUR) < SECOND
 
 
-def test_a_worker_that_hears_nothing_leaves_what_it_said(sharing, db, notifications):
+def test_a_worker_that_hears_nothing_keeps_its_row(sharing, db, notifications):
     sharing.run()
     [said] = IngestWorker.objects.values_list("heard_until", flat=True)
     sharing.since = None
@@ -115,7 +115,7 @@ def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, notifications)
     assert not [query for query in queries if "UPDATE" in query["sql"] or "INSERT" in query["sql"]]
 
 
-def test_what_a_worker_wrote_whose_clock_was_years_ahead_says_nothing(sharing, other, notifications):
+def test_the_row_of_a_worker_whose_clock_was_years_ahead_is_ignored(sharing, other, notifications):
     """Otherwise no device would be overdue for years."""
     then = timezone.now() + timedelta(days=3650)
     IngestWorker.objects.update(heard_since=then, heard_until=then)
@@ -126,7 +126,7 @@ def test_what_a_worker_wrote_whose_clock_was_years_ahead_says_nothing(sharing, o
     assert list(IngestWorker.objects.values_list("client_id", flat=True)) == ["ingest-1"]
 
 
-def test_a_worker_that_never_came_back_is_forgotten(sharing, other, notifications):
+def test_the_row_of_a_worker_that_never_came_back_is_deleted(sharing, other, notifications):
     IngestWorker.objects.update(heard_until=timezone.now() - timedelta(days=9))
 
     sharing.run()

@@ -39,7 +39,7 @@ def test_tasks_run_at_their_intervals_and_a_failing_one_goes_on(periodic):
     assert ran["slow"] == 1
 
 
-def test_a_task_that_goes_on_failing_is_told_once(periodic):
+def test_a_task_that_goes_on_failing_is_reported_once(periodic):
     """It may run every second, and a database may be away for hours."""
     ran, works = Counter(), threading.Event()
 
@@ -65,7 +65,7 @@ def test_a_task_that_goes_on_failing_is_told_once(periodic):
     assert reported() == once * 2
 
 
-def test_a_bug_in_a_task_is_told_with_its_place(periodic):
+def test_a_bug_in_a_task_is_logged_with_a_traceback(periodic):
     periodic.add("buggy", 60, lambda: {}["missing"])
     with capture_logs() as logged:
         periodic.start()

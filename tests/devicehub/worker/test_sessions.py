@@ -181,7 +181,7 @@ def test_filters_are_written_down_before_and_never_lost(settings):
 
 
 @pytest.mark.sqlite_only
-def test_topics_of_other_settings_are_told_apart(settings):
+def test_topics_of_other_settings_are_recognised(settings):
     kind = registry.get("weatherstation")
     for about in topics.FROM_DEVICE:
         assert topics.is_subscribed(topics.build(kind, "STATION 1", about))

@@ -18,7 +18,7 @@ from rig.presence import HOUR, MINUTE, READING, SECOND, WINDOW, YEARS, Clock, se
 from rig.threads import in_a_thread, side_by_side
 
 
-def test_a_device_that_went_away_without_a_word_is_told_once(db, worker, notifications):
+def test_a_silent_device_is_reported_once(db, worker, notifications):
     station = silent()
     seen = station.last_seen
 
@@ -33,7 +33,7 @@ def test_a_device_that_went_away_without_a_word_is_told_once(db, worker, notific
     ]
 
 
-def test_hooks_are_told_of_a_device_that_went_away(db, worker, monkeypatch):
+def test_hooks_are_notified_of_a_silent_device(db, worker, monkeypatch):
     heard = []
     for name in ("on_disconnect", "on_status_change"):
 
@@ -51,7 +51,7 @@ def test_hooks_are_told_of_a_device_that_went_away(db, worker, monkeypatch):
     ]
 
 
-def test_a_device_that_comes_back_is_told_again(db, worker, notifications):
+def test_a_device_that_comes_back_is_reported_again(db, worker, notifications):
     station = silent()
     worker.run()
     notifications.clear()
@@ -94,7 +94,7 @@ NOT_OVERDUE = {
 
 
 @pytest.mark.parametrize("fields", NOT_OVERDUE.values(), ids=NOT_OVERDUE)
-def test_who_is_not_overdue(db, worker, notifications, fields):
+def test_a_device_that_is_not_overdue(db, worker, notifications, fields):
     before = vars(fresh(silent(**fields)))
 
     assert worker.run() == 0
@@ -132,7 +132,7 @@ def test_each_kind_has_its_own_heartbeat(db, worker):
 
 
 @pytest.mark.parametrize("listened", [None, timedelta(0), WINDOW - SECOND])
-def test_nobody_is_overdue_whom_this_worker_could_not_hear(db, worker, notifications, listened):
+def test_no_device_is_overdue_that_this_worker_could_not_hear(db, worker, notifications, listened):
     station = silent(for_=10 * HOUR)
     worker.since = None if listened is None else time.monotonic() - listened.total_seconds()
 
@@ -142,7 +142,7 @@ def test_nobody_is_overdue_whom_this_worker_could_not_hear(db, worker, notificat
     assert notifications == []
 
 
-def test_nobody_is_overdue_because_the_worker_was_stopped_itself(db, worker, notifications):
+def test_no_device_is_overdue_because_the_worker_was_stopped(db, worker, notifications):
     """With SIGSTOP, a frozen container or swapping, time.monotonic() goes on, and the connection seems to be open."""
     station = silent(for_=10 * HOUR)
 
@@ -179,7 +179,7 @@ def test_what_the_broker_says_counts_a_run_later(db, worker):
 
 
 @pytest.mark.parametrize("by", [YEARS, -YEARS, HOUR, -HOUR, 5 * SECOND])
-def test_nobody_is_overdue_because_a_clock_was_set(db, worker, monkeypatch, by):
+def test_no_device_is_overdue_because_a_clock_was_set(db, worker, monkeypatch, by):
     station = silent(for_=MINUTE)
     assert worker.run() == 0
     shifted = [timedelta(0)]
@@ -201,7 +201,7 @@ def test_nobody_is_overdue_because_a_clock_was_set(db, worker, monkeypatch, by):
 
 
 @pytest.mark.postgresql_only  # SQLite uses the clock of the process.
-def test_a_worker_whose_clock_is_not_the_databases_calls_nobody_overdue(db, worker, monkeypatch):
+def test_a_worker_whose_clock_is_not_the_databases_marks_no_device(db, worker, monkeypatch):
     station = silent(for_=MINUTE)
     now = timezone.now
     monkeypatch.setattr(timezone, "now", lambda: now() + YEARS)
@@ -233,7 +233,7 @@ def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, notificat
     assert len(notifications) == len(set(notifications)) == 20
 
 
-def test_a_watch_that_finds_nobody_writes_nothing(db, worker, django_assert_num_queries):
+def test_a_watch_without_overdue_devices_writes_nothing(db, worker, django_assert_num_queries):
     silent(for_=MINUTE)
     queries = 1 if connection.vendor == "sqlite" else 2  # PostgreSQL is queried for its clock.
 
@@ -242,7 +242,7 @@ def test_a_watch_that_finds_nobody_writes_nothing(db, worker, django_assert_num_
         assert worker.run() == 0
 
 
-def test_two_workers_tell_of_an_overdue_device_once(transactional_db, notifications):
+def test_two_workers_report_an_overdue_device_once(transactional_db, notifications):
     for turn in range(3):
         for n in range(40):
             silent(f"STATION-{turn}-{n}")

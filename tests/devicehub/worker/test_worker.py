@@ -68,7 +68,7 @@ def store_and_notify(one, *temperatures):
 # --- Hooks
 
 
-def test_batches_are_told_in_their_order(station, running, receive):
+def test_listeners_are_notified_of_batches_in_order(station, running, receive):
     received = []
     receive(received.append)
 
@@ -80,7 +80,7 @@ def test_batches_are_told_in_their_order(station, running, receive):
     assert running.unannounced == 0
 
 
-def test_nobody_is_woken_where_nobody_listens(station, running, monkeypatch):
+def test_the_thread_is_not_woken_without_a_listener(station, running, monkeypatch):
     put = []
     monkeypatch.setattr(running, "_put", put.append)
 
@@ -133,7 +133,7 @@ def test_a_hook_that_never_returns_does_not_stop_storing(station, running, recei
     assert running.unannounced == 2
 
 
-def test_a_mistake_while_telling_does_not_end_the_thread(station, running, receive, monkeypatch):
+def test_a_mistake_in_a_notification_does_not_end_the_thread(station, running, receive, monkeypatch):
     """Receivers of later batches are called."""
     received = []
     receive(received.append)
@@ -354,7 +354,7 @@ def test_a_worker_keeps_sqlite_durable(tmp_path):
 
 
 @pytest.mark.sqlite_only
-def test_only_who_stores_has_a_large_cache(tmp_path):
+def test_only_the_storing_thread_has_a_large_cache(tmp_path):
     """Each connection has its own cache, and a worker has a thread for every task."""
     requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
@@ -419,7 +419,7 @@ def test_the_log_of_sqlite_is_copied_once_enough_was_stored(tmp_path):
 
 @pytest.mark.sqlite_only
 @pytest.mark.django_db(transaction=True)
-def test_who_reads_the_log_of_sqlite_is_not_waited_for_long(tmp_path):
+def test_a_reader_of_the_log_of_sqlite_is_not_waited_for_long(tmp_path):
     """A reader keeps the log from beginning anew, but only until it ends."""
     stored = iter([MESSAGES, 2 * MESSAGES])
     checkpoints = WalCheckpoints(lambda: next(stored))
