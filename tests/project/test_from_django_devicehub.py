@@ -132,7 +132,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def moved(old: Project) -> Project:
-    """Return the project after every block of the page, and after those of the page about projects that it refers to."""
+    """Return the project after every block of the page, and those of the page about projects that it refers to."""
     for instruction, block in steps(HOW_TO / "include-in-your-project.md"):
         match instruction.split():
             case ["end", "of", name]:
