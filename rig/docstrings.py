@@ -46,7 +46,7 @@ def tracked(root: Path) -> list[str]:
 
 
 def _is_python(file: Path) -> bool:
-    return file.suffix == ".py" or "python" in file.read_text().partition("\n")[0]
+    return file.is_file() and (file.suffix == ".py" or "python" in file.read_text().partition("\n")[0])
 
 
 def main(root: Path = ROOT) -> int:

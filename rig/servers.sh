@@ -3,7 +3,7 @@
 POLICY=/usr/sbin/policy-rc.d
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# As root on Debian, install what is not there of these packages; `missing` are those that still are not.
+# As root on Debian, install those of the given packages that are missing; set `missing` to the rest.
 install_servers() {
     find_missing "$@"
     if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -29,7 +29,7 @@ find_missing() {
     done
 }
 
-# apt starts every server it installs unless policy-rc.d says no; whatever stood there before comes back.
+# apt starts each server that it installs unless policy-rc.d forbids it; a previous file is restored.
 install_missing() (
     before=$(mktemp -d)
     trap 'rm -f "$POLICY"; if [ -e "$before/policy" ] || [ -L "$before/policy" ]; then mv "$before/policy" "$POLICY"; fi; rmdir "$before"' EXIT
@@ -39,6 +39,6 @@ install_missing() (
     printf '#!/bin/sh\nexit 101\n' >"$POLICY"
     chmod 755 "$POLICY"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq || say "apt-get update failed, trying with the package lists that are here"
+    apt-get update -qq || say "apt-get update failed; trying with the present package lists"
     apt-get install -y -qq --no-install-recommends "$@"
 )

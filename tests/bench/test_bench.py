@@ -1,4 +1,4 @@
-"""The benches run and report what they measured. Figures are never judged here: machines differ."""
+"""The benches run and report their figures, which are not judged here, because machines differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., Any]:
-    """The report of a run of `script/bench ... --database sqlite --json`, without its set-up."""
+    """Return a function that runs `script/bench ... --database sqlite --json` without its set-up."""
     try:
         servers.wrk()
         servers._program("mosquitto", package="mosquitto")
@@ -172,9 +172,9 @@ def test_a_filled_database_is_as_if_all_had_been_ingested(vendor, tmp_path, need
             empty, full = create("empty"), create("full")
             hub(vendor, empty, count=2, with_passwords=1)
             hub(vendor, full, count=7, with_passwords=2, stored=300)
-            with subjects.queries(vendor, empty) as ask_empty, subjects.queries(vendor, full) as ask:
-                assert ask(LAYOUT[vendor]) == ask_empty(LAYOUT[vendor])
-                [found] = ask(
+            with subjects.queries(vendor, empty) as query_empty, subjects.queries(vendor, full) as query:
+                assert query(LAYOUT[vendor]) == query_empty(LAYOUT[vendor])
+                [found] = query(
                     "SELECT count(*), count(DISTINCT device.device_id), count(DISTINCT message.digest)"
                     " FROM fleet_weatherstationreading AS reading"
                     " JOIN fleet_weatherstationmessage AS message ON message.id = reading.id"
@@ -189,7 +189,7 @@ def test_a_filled_database_is_as_if_all_had_been_ingested(vendor, tmp_path, need
 
 
 def test_a_growth_is_that_of_neighbouring_rounds():
-    """Whatever slows the machine down for a while slows both."""
+    """A machine that is slow for a while slows both down."""
 
     def rounds(*rates: float) -> list[ingest.Round]:
         return [ingest.Round(100, 100, 0, 0, 100 / rate, 0) for rate in rates]
@@ -212,8 +212,8 @@ def test_a_large_database_that_cannot_be_is_refused_in_one_line(capsys, given, w
     assert capsys.readouterr().err.startswith(f"script/bench ingest: {why}")
 
 
-def test_what_is_published_is_known_again_and_never_twice_the_same():
-    """A message is counted by its bytes: the bench makes them anew to look each of them up."""
+def test_payloads_can_be_computed_again_and_no_two_are_equal():
+    """A message is counted by its bytes, which the bench computes again for the look-up."""
     first, later = publisher.payloads(1_700_000_000.5, 500), publisher.payloads(1_700_000_060.5, 500)
 
     assert publisher.payloads(1_700_000_000.5, 500) == first
@@ -221,7 +221,7 @@ def test_what_is_published_is_known_again_and_never_twice_the_same():
 
 
 def test_the_clock_of_a_round_starts_before_its_first_message():
-    """Also when the broker lets one connection in later than the others."""
+    """This holds also if the broker accepts one connection later than the others."""
     accepted, published, served = [], [], []
 
     async def serve(reader, writer):
@@ -250,7 +250,7 @@ def test_the_clock_of_a_round_starts_before_its_first_message():
     assert max(accepted) <= report["began"] <= min(published) <= report["ended"]
 
 
-def test_ingest_tells_lost_from_stored_twice():
+def test_ingest_distinguishes_lost_from_stored_twice():
     payloads = publisher.payloads(1_700_000_000.5, 3)
     digests = [(hashlib.sha256(payload).hexdigest(),) for payload in payloads]
 

@@ -1,4 +1,4 @@
-"""The site works on few requests at once, so that threads and database connections are left for brokers."""
+"""The site works on few requests at once, so that brokers find free threads and database connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MANY = 4 * MAX_AT_WORK
 
 
 class Site:
-    """Answers when *may_answer* is set, and then goes on with its answer until *may_end* is."""
+    """Answers when *may_answer* is set, and ends its answer when *may_end* is set."""
 
     def __init__(self) -> None:
         self.arrived = self.answering = 0
@@ -41,16 +41,18 @@ class Client:
             self.may_go_on.set()
 
     async def receive(self) -> dict[str, Any]:
+        """Return the next part of the body."""
         self._rest -= 1
         if self._rest == 0:
             await self.may_go_on.wait()
         return {"type": "http.request", "body": b"x", "more_body": self._rest > 0}
 
     async def send(self, _message: Any) -> None:
-        pass
+        """Drop the answer."""
 
 
 def visit(entrance: Entrance, client: Client, path: str = "/") -> asyncio.Task[None]:
+    """Send a request of *client* to *entrance*, and return its task."""
     scope = {"type": "http", "method": "POST", "path": path, "headers": (), "query_string": b""}
     return asyncio.create_task(entrance(scope, client.receive, client.send))  # type: ignore[arg-type]
 
@@ -62,6 +64,7 @@ async def settle() -> None:
 
 
 async def end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel *tasks*, and wait for their end."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -89,7 +92,7 @@ def test_the_others_wait_for_their_turn():
 
 
 def test_an_answer_that_goes_on_takes_no_place():
-    """As the stream of a page does, for minutes."""
+    """The stream of a page lasts for minutes."""
 
     async def run() -> None:
         site = Site()

@@ -1,4 +1,4 @@
-"""The import contracts of pyproject.toml can fail: each is broken by a module in the wrong place."""
+"""The import contracts of pyproject.toml can fail: a module in the wrong place breaks each of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rig.hub import ROOT
 pytestmark = pytest.mark.sqlite_only
 
 COPIED = ("authsvc", "devicehub", "fleet", "config")
-EMPTY = ("rig", "bench", "tests")  # floors above those copied; nothing below imports them
+EMPTY = ("rig", "bench", "tests")  # floors above the copied ones, which must not import them
 FLOORS = "config -> fleet -> devicehub -> authsvc"
 OF_DEVICEHUB = "devicehub: each room on its floor"
 OF_AUTHSVC = "authsvc: each room on its floor"
@@ -27,7 +27,7 @@ PAHO = "only devicehub.mqtt imports paho"
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A copy of the code with its contracts."""
+    """Return a copy of the code with its contracts."""
     tree = tmp_path_factory.mktemp("tree")
     shutil.copy(ROOT / "pyproject.toml", tree)
     for package in COPIED:

@@ -1,4 +1,4 @@
-"""`script/demo` as a stranger uses it: start, look, stop with ctrl-c, start again."""
+"""`script/demo` for a new user: start, look, stop with ctrl-c, start again."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ class Demo:
         return self.log.read_text()
 
     def login(self) -> tuple[str, str]:
+        """Return the printed username and password of the admin."""
         found = eventually(lambda: re.search(r"Login\s+(\S+) / (\S+)", self.output), 60)
         assert found, self.output
         return found[1], found[2]
 
     def page(self) -> str:
-        """The page at `/`, as the printed admin sees it."""
+        """Return the page at `/` for the printed admin."""
         username, password = self.login()
         with httpx.Client(base_url=f"http://127.0.0.1:{self.http}", follow_redirects=True) as client:
             client.get("/login/")
@@ -59,7 +60,7 @@ class Demo:
             return client.post("/login/?next=/", data=form).raise_for_status().text
 
     def children(self) -> set[int]:
-        """Processes that run in this copy: by their working directory, whoever started them."""
+        """Return all processes whose working directory is this copy."""
         found = set()
         for process in Path("/proc").iterdir():
             try:
@@ -71,7 +72,7 @@ class Demo:
         return found - {self.process.pid}
 
     def interrupt(self) -> int:
-        """ctrl-c, and again by somebody impatient."""
+        """Press ctrl-c twice, and return the exit code."""
         self.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
         self.process.send_signal(signal.SIGINT)

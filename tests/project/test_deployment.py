@@ -1,4 +1,4 @@
-"""What is shipped to run: the broker's configuration, the compose file, the settings, a project without fleet."""
+"""The shipped files: the configuration of the broker, the compose file, the settings, a project without fleet."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ PYTHON_FOLDER = str(Path(sys.executable).parent)
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a project with its database in *folder*."""
     kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG")}
     return {
         **kept,
@@ -35,6 +36,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def manage(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `manage.py` on the database in *folder*."""
     command = [sys.executable, "-W", "error::RuntimeWarning", "manage.py", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment(folder, **more), capture_output=True, text=True, check=False
@@ -42,6 +44,7 @@ def manage(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedPr
 
 
 def prepare(folder: Path) -> None:
+    """Run `mosquitto/prepare` with *folder* for its files."""
     subprocess.run(
         ["sh", "mosquitto/prepare", str(folder), "http://web:8000", "mosquitto"],
         cwd=ROOT,
@@ -67,7 +70,7 @@ def test_prepare_fills_the_brokers_configuration_once(tmp_path):
 
 
 def test_mosquitto_takes_the_shipped_configuration(tmp_path, needs_real: Callable[[MissingServer], None]):
-    """Without the plugin, which Debian does not have; every other line is as shipped."""
+    """Debian has no plugin, so its lines are left out; all others are as shipped."""
     try:
         program = servers._program("mosquitto", package="mosquitto")
     except MissingServer as missing:
@@ -95,7 +98,7 @@ def test_the_compose_file_starts_what_it_says():
     subscribe, ingest = document["services"]["subscribe"], document["services"]["ingest"]
     assert "listen_mqtt --subscribe-only" in " ".join(subscribe["command"])
     assert ingest["depends_on"]["subscribe"]["condition"] == "service_completed_successfully"
-    assert ingest["environment"] == subscribe["environment"]  # or it would be another session
+    assert ingest["environment"] == subscribe["environment"]  # both must use one session
     for name, service in document["services"].items():
         assert set(service.get("depends_on", ())) <= set(document["services"]), name
         for volume in service.get("volumes", ()):
@@ -157,7 +160,7 @@ def test_without_fleet_everything_still_starts(tmp_path):
         assert server.poll() is None
 
 
-def test_fleet_is_imported_by_nobody():
+def test_no_other_package_imports_fleet():
     importers = [
         path
         for folder in ("authsvc", "devicehub", "config")
@@ -183,7 +186,7 @@ def test_fleet_is_imported_by_nobody():
         ("AUTHSVC_CACHE_SIZE", "0", "authsvc.E014"),
     ],
 )
-def test_wrong_configuration_is_said_before_the_first_login(tmp_path, setting, value, check):
+def test_a_check_reports_wrong_configuration_before_the_first_login(tmp_path, setting, value, check):
     checked = manage(tmp_path, "check", **{setting: value})
 
     assert checked.returncode == 1
@@ -191,7 +194,7 @@ def test_wrong_configuration_is_said_before_the_first_login(tmp_path, setting, v
     assert "HINT:" in checked.stderr
 
 
-def test_a_number_that_is_none_is_said_in_a_sentence(tmp_path):
+def test_a_check_names_a_setting_that_is_not_a_number(tmp_path):
     checked = manage(tmp_path, "check", AUTHSVC_CACHE_SIZE="many")
 
     assert checked.returncode == 1
@@ -199,7 +202,7 @@ def test_a_number_that_is_none_is_said_in_a_sentence(tmp_path):
 
 
 def test_a_redirect_before_the_django_entrance_is_an_error(settings):
-    """go-auth follows it, and a page with status 200 at its end would let everybody in."""
+    """go-auth follows it, and a page with status 200 at its end would admit every client."""
     settings.SECURE_SSL_REDIRECT, settings.SECURE_REDIRECT_EXEMPT = True, []
     assert [error.id for error in check_redirects()] == ["authsvc.E004"]
 
@@ -208,20 +211,20 @@ def test_a_redirect_before_the_django_entrance_is_an_error(settings):
 
 
 def test_login_middleware_does_not_redirect_a_question():
-    """Django's LoginRequiredMiddleware asks each view, and these say no."""
+    """Django's LoginRequiredMiddleware reads an attribute of each view; these need no login."""
     assert views.question.login_required is False
     assert views.alive.login_required is False
 
 
 def test_migrate_makes_a_lost_trigger_again(tmp_path):
-    """What only a database can show is a warning, or migrate could not mend it."""
+    """A finding about the database is a warning, because an error would stop migrate from repairing it."""
     manage(tmp_path, "migrate")
     with sqlite3.connect(tmp_path / "devicehub.sqlite3") as database:
         database.execute("DROP TRIGGER authsvc_grant_update_policy")
     database.close()
     assert "authsvc.W005" in manage(tmp_path, "check", "--database", "default").stderr
 
-    mended = manage(tmp_path, "migrate")
+    migrated = manage(tmp_path, "migrate")
 
-    assert mended.returncode == 0, mended.stderr
+    assert migrated.returncode == 0, migrated.stderr
     assert "authsvc.W005" not in manage(tmp_path, "check", "--database", "default").stderr

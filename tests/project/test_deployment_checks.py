@@ -1,4 +1,4 @@
-"""The service's start shows what `manage.py check --deploy` finds, once."""
+"""The service logs the findings of `manage.py check --deploy` once, at its start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ pytestmark = pytest.mark.sqlite_only
 
 @pytest.fixture
 def warned(caplog: pytest.LogCaptureFixture):
+    """Return a function that runs the checks and returns the ids of the logged findings."""
+
     def ids() -> list[str]:
+        """Run the checks, and return the ids."""
         with caplog.at_level(logging.WARNING, logger="authsvc.operation.deployment"):
             caplog.clear()
             deployment.warn()
@@ -27,7 +30,7 @@ def warned(caplog: pytest.LogCaptureFixture):
     return ids
 
 
-def test_a_site_with_a_name_of_its_own_hears_of_findings_for_deployment(warned, settings):
+def test_a_site_with_a_host_name_logs_findings_for_deployment(warned, settings):
     settings.ALLOWED_HOSTS = ["hub.example.org"]
 
     assert "security.W008" in warned()  # no redirect to https
@@ -40,13 +43,13 @@ def test_a_site_with_a_name_of_its_own_hears_of_findings_for_deployment(warned, 
 @pytest.mark.parametrize(
     ("hosts", "debug"), [(["localhost", "127.0.0.1"], False), (["hub.example.org"], True)]
 )
-def test_a_site_on_this_machine_or_for_debugging_hears_of_none(warned, settings, hosts, debug):
+def test_a_site_on_this_machine_or_for_debugging_logs_none(warned, settings, hosts, debug):
     settings.ALLOWED_HOSTS, settings.DEBUG = hosts, debug
 
     assert warned() == []
 
 
-def test_every_site_hears_of_the_other_findings(warned, settings):
+def test_every_site_logs_the_other_findings(warned, settings):
     settings.ALLOWED_HOSTS, settings.SECRET_KEY = ["localhost"], "x" * 50
 
     assert warned() == ["authsvc.W021"]
@@ -58,7 +61,7 @@ def test_gunicorn_shows_them_once_for_all_workers(tmp_path: Path):
     log = tmp_path / "gunicorn.log"
     with hub.gunicorn(
         tmp_path, ALLOWED_HOSTS="hub.example.org,127.0.0.1", DEVICEHUB_HTTPS="0", WEB_CONCURRENCY="2"
-    ):  # the worker that does not speak may answer first
+    ):  # the worker that does not log may answer first
         assert hub.eventually(lambda: "security.W008" in log.read_text())
 
     lines = [json.loads(line) for line in log.read_text().splitlines() if line[0] == "{"]

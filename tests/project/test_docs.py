@@ -70,11 +70,12 @@ GLOSSARY = {
 
 
 def page(name: str) -> str:
+    """Return the text of a page below docs/."""
     return (DOCS / name).read_text()
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below *heading*, up to the next one of its level or above; no code blocks."""
+    """Return the text below *heading*, up to the next one of its level or above, without code blocks."""
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     level = heading.split(" ")[0]
     found = re.search(
@@ -85,12 +86,12 @@ def section(text: str, heading: str) -> str:
 
 
 def table(text: str) -> dict[str, str]:
-    """The entries of the tables of *text*, each with the rest of its row."""
+    """Return the entries of the tables of *text*, each with the rest of its row."""
     return dict(re.findall(r"^\| `([^`]+)` \|(.*)\|$", text, re.MULTILINE))
 
 
 def rows(text: str) -> set[str]:
-    """What the tables of *text* have entries for: the code at the beginning of each row."""
+    """Return the entries of the tables of *text*: the code at the beginning of each row."""
     return set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
 
 
@@ -103,19 +104,21 @@ class Block(NamedTuple):
 
 
 def fenced(text: str) -> list[Block]:
+    """Return the code blocks of *text*."""
     found = re.findall(r"^(?:<!-- ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(*block) for block in found]
 
 
 def blocks(text: str, language: str, mark: str = "") -> list[str]:
-    """The code blocks of *language*; with *mark*, those that stand below that comment."""
+    """Return the code blocks of *language*; with *mark*, only those below that comment."""
     return [block.text for block in fenced(text) if block.language == language and mark in ("", block.mark)]
 
 
-# What the code has
+# Names in the code
 
 
 def settings_in_code() -> set[str]:
+    """Return the names of all settings that the code reads."""
     reads = re.compile(
         r"""
         (?:getattr\(django_settings,\ |\b(?:text|texts|flag|secret)\(|\bport\(|environ\.get\(|environ\[)
@@ -130,15 +133,18 @@ def settings_in_code() -> set[str]:
 
 
 def secrets_in_code() -> set[str]:
+    """Return the names of the settings that hold secrets."""
     return set(re.findall(r'\bsecret\("(\w+)"', (ROOT / "config" / "settings.py").read_text()))
 
 
 def commands_in_code() -> dict[str, BaseCommand]:
+    """Return our management commands by name."""
     ours = {config.name for config in apps.get_app_configs() if (ROOT / config.name.split(".")[0]).is_dir()}
     return {name: load_command_class(app, name) for name, app in get_commands().items() if app in ours}
 
 
 def arguments(command: BaseCommand, name: str) -> set[str]:
+    """Return the arguments of *command* that Django does not add."""
     inherited = {a.dest for a in BaseCommand().create_parser("manage.py", name)._actions}
     return options(command.create_parser("manage.py", name), inherited)
 
@@ -150,6 +156,7 @@ def options(parser: ArgumentParser, inherited: Container[str] = ("help",)) -> se
 
 
 def check_ids_in_code() -> set[str]:
+    """Return the ids of our system checks."""
     found: set[str] = set()
     for path in CODE:
         found |= set(re.findall(r'id="((?:authsvc|devicehub)\.[EW]\d+)"', path.read_text()))
@@ -157,7 +164,7 @@ def check_ids_in_code() -> set[str]:
 
 
 def paths(patterns: Iterable[Any], prefix: str = "") -> Iterator[str]:
-    """Every address of the site; of the admin only where it begins."""
+    """Yield all addresses of the site; of the admin only its root."""
     for pattern in patterns:
         path = f"{prefix}{pattern.pattern}"
         if isinstance(pattern, URLPattern) or path == "admin/":
@@ -166,7 +173,7 @@ def paths(patterns: Iterable[Any], prefix: str = "") -> Iterator[str]:
             yield from paths(pattern.url_patterns, path)
 
 
-# Everything has its entry, and nothing else has one
+# Each name has its entry, and nothing else has one
 
 
 def test_every_setting_has_its_entry():
@@ -333,12 +340,13 @@ def test_a_page_names_only_what_exists(path):
 
 
 def targets(path: Path) -> list[str]:
-    """The relative links and images of a page; what stands in code is none."""
+    """Return the relative links and images of a page, except those in code."""
     text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", t)]
 
 
 def anchors(path: Path) -> set[str]:
+    """Return the anchors of the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -475,7 +483,7 @@ LEFT_BEHIND = shutil.ignore_patterns(".*", "var", "tests", "docs", "bench", "__p
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The project as it is cloned, with the installation of this one."""
+    """Return a copy of the project with the installed packages of this one."""
     folder = tmp_path / "devicehub"
     shutil.copytree(ROOT, folder, ignore=LEFT_BEHIND)
     (folder / ".venv").symlink_to(ROOT / ".venv")
@@ -500,7 +508,7 @@ def test_the_quickstart_ends_with_a_stored_reading(clone):
 
 @pytest.fixture(scope="module")
 def two_stations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with STATION-001 and STATION-002, as the how-to pages have them."""
+    """Return a database with STATION-001 and STATION-002, which the how-to pages use."""
     folder = tmp_path_factory.mktemp("two-stations")
     manage = [ROOT / ".venv" / "bin" / "python", ROOT / "manage.py"]
     environment = how_to_environment(folder)
@@ -516,6 +524,7 @@ def two_stations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def how_to_environment(folder: Path) -> dict[str, str]:
+    """Return the environment of the blocks of a how-to page."""
     return {
         "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
         "SECRET_KEY": "of the how-to pages, and of nothing else in the world",
@@ -550,7 +559,7 @@ def test_what_a_how_to_page_shows_runs_and_prints_what_it_says(path, clone, tmp_
 
 
 def run_and_stop_all(script: str, *, cwd: Path, env: dict[str, str]) -> str:
-    """Run *script* and return its output; what it started and did not stop ends with it."""
+    """Run *script* and return its output; processes that it did not stop are killed."""
     with (cwd.parent / "output").open("w+") as output:
         shell = subprocess.Popen(
             ["sh", "-c", script], cwd=cwd, env=env, stdout=output, stderr=output, start_new_session=True
@@ -569,7 +578,7 @@ def run_and_stop_all(script: str, *, cwd: Path, env: dict[str, str]) -> str:
 
 
 def end_session(shell: subprocess.Popen[bytes]) -> bool:
-    """Kill what is left of the session of *shell*; whether it had stopped all that it started."""
+    """Kill the rest of the session of *shell*, and return whether nothing was left."""
     try:
         os.killpg(shell.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The apps that pages show: Django imports the module of an AppConfig before there is any model."""
+"""The AppConfig examples of the pages: Django imports their module before any model exists."""
 
 from __future__ import annotations
 

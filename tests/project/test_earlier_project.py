@@ -1,4 +1,4 @@
-"""A project whose migrations were written by an earlier release, which named models by the paths of that time."""
+"""A project with migrations of an earlier release, which name models by former paths."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ INSTALLED_APPS = [*INSTALLED_APPS, "greenhouses"]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    """Return the folder of the project."""
     app = tmp_path / "greenhouses"
     (app / "migrations").mkdir(parents=True)
     (app / "__init__.py").touch()
@@ -35,6 +36,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def manage(project: Path, *arguments: str) -> str:
+    """Run a management command of *project*, and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "django", *arguments],
         cwd=project,
@@ -66,7 +68,7 @@ def test_an_earlier_project_migrates_and_provisions(project):
 
 
 def test_a_new_migration_names_documented_paths(project):
-    """Each later move of a field or a default would otherwise have to keep the path that a project froze."""
+    """A project freezes these paths, so that later moves of a field or a default would have to keep others."""
     (project / "greenhouses" / "migrations" / "0001_initial.py").unlink()
 
     manage(project, "makemigrations", "greenhouses")

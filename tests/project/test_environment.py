@@ -1,4 +1,4 @@
-"""Settings in the environment that cannot be read: one clear line, no secret in it, and never the default instead."""
+"""Unreadable settings in the environment: one clear line without a secret, and never the default instead."""
 
 from __future__ import annotations
 
@@ -144,6 +144,7 @@ def test_a_percent_encoded_password_of_an_mqtt_url_is_decoded():
 
 
 def create_broker(url: str) -> str:
+    """Run `create_broker` with *url*, and return its notes."""
     noted = StringIO()
     call_command("create_broker", "one", "go-auth", "--url", url, stdout=StringIO(), stderr=noted)
     return noted.getvalue()
@@ -182,12 +183,12 @@ def test_create_broker_refuses_what_is_not_an_address_before_it_writes(db, url):
     ],
 )
 def test_create_broker_advises_what_can_work(db, url, note):
-    said = create_broker(url)
+    notes = create_broker(url)
 
-    assert note in said
-    assert bool(said) == bool(note)
+    assert note in notes
+    assert bool(notes) == bool(note)
     if "_" in url:
-        assert "needs device_hub" not in said
+        assert "needs device_hub" not in notes
 
 
 @pytest.mark.sqlite_only

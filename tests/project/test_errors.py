@@ -1,4 +1,4 @@
-"""Each package has one base for its errors, by which commands know them."""
+"""Each package has one base for its errors, which commands catch."""
 
 import importlib
 import pkgutil
@@ -17,7 +17,7 @@ from authsvc.models import InvalidUsername
 from devicehub.errors import DevicehubError
 from devicehub.provisioning import IdentityTaken, UnknownKind
 
-NO_ERRORS = {Shown}  # it stands in a log in place of a traceback
+NO_ERRORS = {Shown}  # it replaces a traceback in a log
 
 
 def errors_of(package):

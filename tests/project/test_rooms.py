@@ -29,7 +29,7 @@ TESTED_ELSEWHERE = {
 
 
 def rooms(app: str) -> set[str]:
-    """The folders of *app*, as paths from the root."""
+    """Return the folders of *app*, as paths from the root."""
     return {
         f"{app}/{found.name}"
         for found in (ROOT / app).iterdir()
@@ -38,6 +38,7 @@ def rooms(app: str) -> set[str]:
 
 
 def section(page: str, heading: str) -> str:
+    """Return the text below *heading* of *page*."""
     text = (ROOT / page).read_text()
     found = re.search(rf"^## {heading}$\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"{page} has no section {heading!r}"
@@ -45,7 +46,7 @@ def section(page: str, heading: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of the tables in *text*, without their heads."""
+    """Return the cells of the tables in *text*, without their heads."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     found = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     rules = [number for number, cells in enumerate(found) if set("".join(cells)) <= set("-|: ")]
@@ -53,7 +54,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def paths(text: str) -> set[str]:
-    """What is written in *text* as a path of this repository; `<...>` and `*` stand for any name."""
+    """Return the paths of this repository in *text*; `<...>` and `*` stand for any name."""
     code = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
     return {
         word
@@ -63,6 +64,7 @@ def paths(text: str) -> set[str]:
 
 
 def exists(path: str) -> bool:
+    """Return whether a file or folder matches *path*."""
     return any(ROOT.glob(re.sub(r"<[^>]+>", "*", path).rstrip("/")))
 
 
@@ -157,7 +159,7 @@ def test_tests_stand_in_the_rooms_of_the_code(app):
 
 
 def test_no_module_of_tests_imports_another():
-    """What two of them need stands in rig/, and a fixture in a conftest.py."""
+    """Shared code stands in rig/, and shared fixtures in a conftest.py."""
     found = [
         f"{path.relative_to(ROOT)}: {module}"
         for path in (ROOT / "tests").rglob("*.py")
@@ -171,13 +173,13 @@ def test_no_module_of_tests_imports_another():
 
 
 def test_every_dotted_name_in_quotes_leads_somewhere():
-    """What settings, patches and processes name by a text is no import that a checker sees."""
+    """No checker sees the names in settings, patches and commands, because they are not imports."""
     ours = re.compile(rf"(?:{'|'.join(APPS)}|fleet|config)(?:\.\w+){{2,}}|(?:rig|bench|tests)(?:\.\w+)+")
     lost = [
         f"{path.relative_to(ROOT)}: {node.value}"
         for package in (*APPS, "fleet", "config", "rig", "bench", "tests")
         for path in (ROOT / package).rglob("*.py")
-        if path.name != "test_contracts.py"  # names modules that are in the wrong place
+        if path.name != "test_contracts.py"  # it names modules that are in the wrong place
         for parent in ast.walk(ast.parse(path.read_text()))
         for node in ast.iter_child_nodes(parent)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and ours.fullmatch(node.value)
@@ -189,7 +191,7 @@ def test_every_dotted_name_in_quotes_leads_somewhere():
 
 
 def leads_somewhere(name: str) -> bool:
-    """Return whether *name* is a module here, or a word in the module that its longest beginning names."""
+    """Return whether *name* is a module here, or a word in the module that its longest prefix names."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         folder = ROOT.joinpath(*parts[:length])

@@ -1,4 +1,4 @@
-"""SECRET_KEY: how short it may be, and that tokens are signed with a key of their own."""
+"""SECRET_KEY: its least length, and the separate key of tokens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_start_refuses_a_short_secret_key_in_one_line_that_says_how_to_make_
     assert len(made.stdout.strip()) >= 32
 
 
-def test_one_from_a_file_is_refused_alike(tmp_path, monkeypatch):
+def test_a_short_key_from_a_file_is_refused_alike(tmp_path, monkeypatch):
     (tmp_path / "key").write_text(GOOD[:31] + "\n")
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "key"))
 
@@ -76,19 +76,19 @@ def test_while_debugging_it_may_be_short(monkeypatch):
         (f"django-insecure-{GOOD}", ["authsvc.W021"]),
     ],
 )
-def test_every_project_hears_of_a_weak_secret_key(settings, key, found):
+def test_a_check_reports_a_weak_secret_key_in_every_project(settings, key, found):
     settings.SECRET_KEY = key
 
     assert [message.id for message in check_secret_key()] == found
     assert {"authsvc.E020", "authsvc.W021"} & {message.id for message in run_checks()} == set(found)
-    assert check_keys() == []  # said once
+    assert check_keys() == []  # reported once
 
     settings.DEBUG = True
     assert check_secret_key() == []
 
 
 def test_no_token_is_signed_with_what_follows_from_a_short_key(settings):
-    """Also where no check has run, as under WSGI."""
+    """No check has run under WSGI."""
     settings.AUTHSVC_JWT_KEYS, settings.SECRET_KEY = None, "x"
 
     with pytest.raises(conf.InvalidKeys, match="SECRET_KEY, of which the key of tokens is derived"):

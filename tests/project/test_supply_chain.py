@@ -1,4 +1,4 @@
-"""Everything that set-up and the images fetch is fixed: by version, by hash, and by digest where it is resolved."""
+"""All downloads of set-up and images are fixed: by version, by hash, and by digest if that is resolved."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_builds_the_c_parser_is_listed():
 
 
 def test_set_up_takes_no_file_whose_hash_is_not_listed(tmp_path):
-    """The options that script/setup gives pip, with a list that names another hash."""
+    """pip gets the options of script/setup, and a list with another hash."""
     options = re.search(r"-m pip install (--.*) \"\$@\"", (ROOT / "script" / "setup").read_text())
     assert options
     folder = tmp_path / "files"
@@ -108,6 +108,7 @@ def test_set_up_takes_no_file_whose_hash_is_not_listed(tmp_path):
 
 
 def images() -> list[str]:
+    """Return the images that the Docker files name."""
     dockerfile = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
     return dockerfile + [service["image"] for service in services if "build" not in service]
@@ -122,19 +123,20 @@ def test_images_have_a_full_version_and_a_digest_only_if_it_is_whole():
 
 
 class Login(http.server.BaseHTTPRequestHandler):
-    """Gives anybody a signed token that may read, as Docker Hub does."""
+    """Gives every client a signed token for reading, like Docker Hub."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
 
     def do_GET(self) -> None:
-        asked = parse_qs(urlsplit(self.path).query)
-        kind, name, actions = asked["scope"][0].split(":")
+        """Send a token for the wanted scope."""
+        query = parse_qs(urlsplit(self.path).query)
+        kind, name, actions = query["scope"][0].split(":")
         now = datetime.datetime.now(datetime.UTC)
         claims = {
             "iss": "login",
             "sub": "",
-            "aud": asked["service"][0],
+            "aud": query["service"][0],
             "exp": now + datetime.timedelta(minutes=5),
             "nbf": now - datetime.timedelta(minutes=1),
             "iat": now,
@@ -149,10 +151,11 @@ class Login(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        pass
+        """Log nothing."""
 
 
 def certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """Return a self-signed certificate of *key*."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "login")])
     now = datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
@@ -165,6 +168,7 @@ def certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 @pytest.fixture
 def login() -> Iterator[http.server.HTTPServer]:
+    """Run the login of the registry."""
     Login.key = ec.generate_private_key(ec.SECP256R1())
     Login.certificate = certificate(Login.key)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Login)
@@ -178,7 +182,7 @@ def login() -> Iterator[http.server.HTTPServer]:
 
 @pytest.fixture
 def registry(tmp_path, login, needs_real: Callable[[MissingServer], None]) -> Iterator[str]:
-    """A real registry that asks for a token, with one image; its host and port."""
+    """Run a real registry that needs a token, and yield its host and port."""
     try:
         program = servers._program("docker-registry", package="docker-registry")
     except MissingServer as missing:
@@ -208,6 +212,7 @@ def registry(tmp_path, login, needs_real: Callable[[MissingServer], None]) -> It
 
 
 def call(url: str, method: str, body: bytes, **headers: str) -> str:
+    """Send a request, and return the Location of the answer."""
     request = urllib.request.Request(
         url, body, {k.replace("_", "-"): v for k, v in headers.items()}, method=method
     )
@@ -250,6 +255,7 @@ def push(registry: str, login: http.server.HTTPServer, name: str, tag: str) -> s
 
 
 def pin(*files: Path) -> subprocess.CompletedProcess[str]:
+    """Run `script/pin-images` on *files*."""
     return subprocess.run(
         [sys.executable, ROOT / "script" / "pin-images", *files], capture_output=True, text=True, check=False
     )
