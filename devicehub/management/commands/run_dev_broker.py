@@ -42,7 +42,10 @@ class Command(DatabaseCommand):
             broker_module = importlib.import_module("amqtt.broker")
             aiohttp = importlib.import_module("aiohttp")
         except ImportError as error:
-            raise CommandError("aMQTT is not installed: run script/setup --demo") from error
+            raise CommandError(
+                'aMQTT is not installed. In a project of your own run: pip install "devicehub[demo]"; '
+                "in a clone of DeviceHub run: script/setup --demo"
+            ) from error
         if urlsplit(auth_url).scheme != "http" or not urlsplit(auth_url).hostname:
             raise CommandError(
                 f"--auth-url {auth_url}: this broker asks over plain http; write http://127.0.0.1:8000"

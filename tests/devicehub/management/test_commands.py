@@ -337,3 +337,14 @@ def test_a_database_without_our_tables_is_to_be_migrated(monkeypatch):
 
     with pytest.raises(CommandError, match=r"devicehub_of_tomorrow.*: run `manage.py migrate`"):
         run("list_commands")
+
+
+def test_run_dev_broker_without_amqtt_says_how_to_install_it(monkeypatch):
+    monkeypatch.setenv("AUTHSVC_TOKEN", "TOKEN")
+    monkeypatch.setitem(sys.modules, "amqtt.contrib.http", None)
+
+    with pytest.raises(CommandError) as refused:
+        call_command("run_dev_broker")
+
+    assert 'pip install "devicehub[demo]"' in str(refused.value)
+    assert "script/setup --demo" in str(refused.value)
