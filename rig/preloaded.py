@@ -6,6 +6,7 @@ A command whose environment differs from that of this process runs in a Python o
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -20,7 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SHELLS = ("PWD", "OLDPWD", "SHLVL", "_")  # A shell sets these; they are not settings.
+SET_BY_OTHERS = (
+    "PWD",
+    "OLDPWD",
+    "SHLVL",
+    "_",
+    "LC_CTYPE",
+)  # A shell or Python sets these; they are not settings.
 LAUNCHER = """#!/bin/sh
 case $1 in
     manage.py) exec {python} -IS {client} {folder} "$@" ;;
@@ -32,8 +39,8 @@ import json, os, socket, sys
 
 folder, arguments = sys.argv[1], sys.argv[2:]
 with open(folder + "/environment") as file:
-    known = json.load(file)
-if {name: value for name, value in os.environ.items() if name not in %(shells)r} != known:
+    loaded = json.load(file)
+if {name: value for name, value in os.environ.items() if name not in %(set_by_others)r} != loaded:
     os.execv(%(python)r, [%(python)r, *arguments])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(folder + "/socket")
@@ -52,7 +59,7 @@ def commands(folder: Path, environment: dict[str, str]) -> Iterator[dict[str, st
     launcher.parent.mkdir()
     launcher.write_text(LAUNCHER.format(python=sys.executable, client=client, folder=folder))
     launcher.chmod(0o755)
-    client.write_text(CLIENT % {"shells": SHELLS, "python": sys.executable})
+    client.write_text(CLIENT % {"set_by_others": SET_BY_OTHERS, "python": sys.executable})
     environment = {**environment, "PATH": f"{launcher.parent}:{environment['PATH']}"}
     (folder / "environment").write_text(json.dumps(environment))
     server = subprocess.Popen(
@@ -89,6 +96,7 @@ def serve(path: str) -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listening.close()
                 code = run(connection)
+                atexit._run_exitfuncs()
                 connection.sendall(bytes([code]))
                 os._exit(code)
             connection.close()
