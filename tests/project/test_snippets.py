@@ -86,7 +86,7 @@ COMPARED = {
 }
 WITH_A_NAME = re.compile(r"(?:file|append): ([\w./-]+)")
 OF_THE_WHEEL = re.compile(
-    r"project: (?:run|serve|(?:file|end of) [\w./-]+)"
+    r"project: (?:run|serve|printed|(?:file|end of) [\w./-]+)"
 )  # test_wheel makes a project of these
 WITH_A_REASON = re.compile(r"not run: \w.{10,}")
 
@@ -289,8 +289,9 @@ def test_the_quickstart_ends_with_a_stored_reading(tmp_path):
 
     with closing(sqlite3.connect(clone / "var" / "devicehub.sqlite3")) as database:
         stored = database.execute(
-            "SELECT temperature, humidity FROM fleet_weatherstationreading JOIN fleet_weatherstationdevice"
-            " ON device_id = fleet_weatherstationdevice.id WHERE fleet_weatherstationdevice.device_id = 'GARDEN-001'"
+            "SELECT temperature, humidity FROM fleet_weatherstationreading AS reading"
+            " JOIN fleet_weatherstationdevice AS device ON reading.device_id = device.id"
+            " WHERE device.device_id = 'GARDEN-001'"
         ).fetchall()
     logs = [f"{log.name}:\n{log.read_text()}" for log in sorted((clone / "var").glob("*.log"))]
     told = textwrap.indent("\n".join([output, *logs]), "  ")
