@@ -267,6 +267,7 @@ def end_session(shell: subprocess.Popen[bytes]) -> bool:
     return False
 
 
+@pytest.mark.servers
 def test_the_quickstart_ends_with_a_stored_reading(tmp_path):
     """The pages that need a running broker use that of the quickstart, before it stops."""
     clone = copy_of_the_project(tmp_path / "devicehub")
@@ -321,6 +322,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield place
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("path", IN_A_CLONE, ids=lambda path: path.stem)
 def test_the_blocks_of_a_how_to_page_run_and_print_what_it_shows(path, clone):
     """Blocks marked `run` end with 0 or as the mark says, in one shell; `printed` is in what they printed."""
@@ -350,6 +352,7 @@ def test_the_blocks_of_a_how_to_page_run_and_print_what_it_shows(path, clone):
     assert missing_lines(text, output) == [], output
 
 
+@pytest.mark.servers
 def test_the_page_about_a_device_type_makes_one_in_a_new_project(tmp_path):
     """A new project has the settings of its own page, an empty app, and no account yet."""
     folder, installed = tmp_path / "project", tmp_path / "installed"
