@@ -1,7 +1,7 @@
 """`python -m rig.lanes`: the test suite in parts, two lanes of them side by side. script/test calls it.
 
-Tests that start no server run on several processes, each with a database of its own.
-Tests that start, kill or pause servers run one after another beside them, since they wait more than they compute.
+Tests that start no server are one lane, tests that start, kill or pause servers the other: these wait more than they compute.
+The tests of a lane run on a process for each core, each with a database and ports of its own.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PYTEST = (sys.executable, "-m", "pytest", "-q", "--durations=10", "--durations-min=3")
+PYTEST = (
+    *(sys.executable, "-m", "pytest", "-q", "--durations=10", "--durations-min=3"),
+    *("-n", "auto", "--maxprocesses=8", "--dist=worksteal"),
+)
 NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 
 @dataclass(frozen=True)
 class Part:
-    """A selection of the tests on one database; *spread* means on several processes."""
+    """A selection of the tests on one database."""
 
     name: str
     database: str
     marks: str
-    spread: bool = False
 
 
 @dataclass
@@ -40,9 +42,9 @@ class Run:
     seconds: float
 
 
-QUICK = Part("quick", "SQLite", "not servers and not long", spread=True)
+QUICK = Part("quick", "SQLite", "not servers and not long")
 LANES = (
-    (QUICK, Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only", spread=True)),
+    (QUICK, Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only")),
     (
         Part("servers", "SQLite", "servers and not long"),
         Part("servers-postgresql", "PostgreSQL", "servers and not long and not sqlite_only"),
@@ -55,8 +57,6 @@ def command(part: Part, arguments: Sequence[str], seed: int) -> list[str]:
     """Return the command line of *part*; pytest's *arguments* select further."""
     marks, rest = _without_marks(arguments)
     run = [*PYTEST, f"--randomly-seed={seed}", "-m", _joined(part.marks, marks)]
-    if part.spread:
-        run += ["-n", "auto", "--maxprocesses=8", "--dist=worksteal"]
     if part.database == "PostgreSQL":
         run = [sys.executable, "-m", "rig.on_postgresql", *run]
     return [*run, *rest]

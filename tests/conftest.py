@@ -50,7 +50,7 @@ def _depends_on_the_database(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let only tests with the mark `servers` start servers: others run beside each other."""
+    """Let only tests with the mark `servers` start servers."""
     servers.unmarked_test = None if item.get_closest_marker("servers") else item.nodeid
 
 

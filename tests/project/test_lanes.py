@@ -41,13 +41,6 @@ def test_marks_among_the_arguments_narrow_a_part():
     assert "--randomly-seed=7" in command
 
 
-def test_tests_with_servers_run_on_one_process():
-    for lane in LANES:
-        for part in lane:
-            spreads = "-n" in lanes.command(part, [], seed=7)
-            assert spreads == ("not servers" in part.marks)
-
-
 def test_the_table_says_how_long_each_part_took():
     runs = [Run(QUICK, 0, "10 passed in 61.02s", 61.4), Run(LANES[0][1], 1, "1 failed in 5.00s", 5.2)]
 

@@ -28,6 +28,7 @@ def divide(rig: Rig) -> None:
     rig.wait(1)
 
 
+@pytest.mark.servers
 @pytest.mark.postgresql_only
 def test_nothing_is_lost_while_a_table_is_divided(tmp_path, needs_real):
     scenario = Scenario("divide", "-", divide, "the table of readings is divided", databases=("postgresql",))
