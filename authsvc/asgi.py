@@ -217,9 +217,8 @@ async def _body(receive: Receive, held: bodies.Held) -> bytes | None:
 
 
 async def _send(scope: Scope, send: Send, reply: Reply, *more: tuple[bytes, bytes]) -> None:
-    headers = list(
-        _reply_headers(reply.content_type, len(reply.body))
-    )  # A new list, because middleware may add to it.
+    # A new list, because middleware may add to it.
+    headers = list(_reply_headers(reply.content_type, len(reply.body)))
     if scope["method"] in CACHEABLE_METHODS:
         headers.append((b"cache-control", b"no-store"))
     headers += more

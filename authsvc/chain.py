@@ -33,9 +33,8 @@ class Chain:
         """Return the keys of all principals that claim *client_id*."""
         claimed: set[str] = set()
         for directory in self._directories:
-            if hasattr(
-                directory, "claimants"
-            ):  # A directory without client ids shared by two need not have it.
+            # A directory without client ids shared by two need not have it.
+            if hasattr(directory, "claimants"):
                 claimed |= await directory.claimants(client_id)
         return claimed
 

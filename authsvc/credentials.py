@@ -50,9 +50,8 @@ class Credentials(models.Model):
         replaced = getattr(self, self.HASH_COLUMN)
         until = keep_previous_until
         if until is not None and self.password_expires_at is not None:
-            until = min(
-                until, self.password_expires_at
-            )  # An overlap must not make an expired password valid again.
+            # An overlap must not make an expired password valid again.
+            until = min(until, self.password_expires_at)
         keeps = bool(replaced) and until is not None and until > timezone.now()
         self.previous_password_hash = replaced if keeps else ""
         self.previous_valid_until = until if keeps else None

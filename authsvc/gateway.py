@@ -78,9 +78,8 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
     verdict = await authority.decide(
         question, now.rules, directory.View(stamp, attempt.is_verified_for), verify=attempt.verify
     )
-    if (
-        verdict.allowed and attempt.waited
-    ):  # While it waited for a slow hash, the device may have been revoked.
+    # While it waited for a slow hash, the device may have been revoked.
+    if verdict.allowed and attempt.waited:
         stamp = changes.stamp()
         now = await policy.current(stamp)
         view = directory.View(stamp, attempt.is_verified_for)

@@ -72,9 +72,8 @@ class Policy:
         caller = self.callers.get(digest(token)) if token else None
         if caller is None or not caller.admits(dialect.name, request.peer):
             return False
-        if (
-            request.method == "POST" and len(self._admitted) < ADMITTED
-        ):  # The query of a GET also holds the fields.
+        # The query of a GET also holds the fields.
+        if request.method == "POST" and len(self._admitted) < ADMITTED:
             self._admitted.add(proof)
         return True
 
@@ -118,9 +117,8 @@ async def _read(_: str) -> Policy:
     """
     global _loaded
     began = time.monotonic()
-    fingerprint = (
-        await _fingerprint()
-    )  # Read first: a change during the load then changes the next fingerprint.
+    # Read first: a change during the load then changes the next fingerprint.
+    fingerprint = await _fingerprint()
     if not _loaded.matches(fingerprint):
         async with _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if not _loaded.matches(fingerprint):  # All waiting questions share one load.

@@ -1,4 +1,4 @@
-"""A broker that asks for logins and topics, a clean record of denials, and projects of others."""
+"""Fixtures: a broker that asks about logins and topics, empty denials, and other projects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rig.asking import OK
 
 @pytest.fixture
 def nothing_pending(transactional_db):
-    """Denials of this test only, all written before its database is emptied."""
+    """Drop pending denials before a test, and write those of the test before its database is flushed."""
     background.stop()
     denials.clear()
     yield
@@ -24,30 +24,30 @@ def nothing_pending(transactional_db):
 
 @pytest.fixture
 def login(ask):
-    """The status that go-auth gets for a login."""
+    """Return a function that logs in through go-auth and returns the status."""
 
     def one(who, password=None, **fields):
         password = who.password if password is None else password
-        known = {"username": who.username, "clientid": who.username, "password": password}
-        return ask("go-auth/user", **(known | fields)).status_code
+        defaults = {"username": who.username, "clientid": who.username, "password": password}
+        return ask("go-auth/user", **(defaults | fields)).status_code
 
     return one
 
 
 @pytest.fixture
 def may(ask):
-    """Whether a client may do something with a topic; acc is 1 receive, 2 publish, 4 subscribe."""
+    """Return a function that asks whether a client may use a topic; acc is 1 receive, 2 publish, 4 subscribe."""
 
     def one(who, acc, topic, **fields):
-        known = {"username": who.username, "clientid": who.username, "acc": acc, "topic": topic}
-        return ask("go-auth/acl", **(known | fields)).status_code == OK
+        defaults = {"username": who.username, "clientid": who.username, "acc": acc, "topic": topic}
+        return ask("go-auth/acl", **(defaults | fields)).status_code == OK
 
     return one
 
 
 @pytest.fixture
 def project(settings, loop, transactional_db):
-    """Sets up a project; what comes back asks its Django entrance."""
+    """Return a function that sets up a project and returns a function that sends requests to its Django entrance."""
     cache.clear()
 
     def configured(**options):

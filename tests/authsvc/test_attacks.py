@@ -1,4 +1,4 @@
-"""Attacks on both entrances: names that look alike, rows changed by SQL, proofs smuggled in, secrets sought."""
+"""Attacks on both entrances: similar names, rows changed by SQL, smuggled proofs, searches for secrets."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ by_question = pytest.mark.parametrize("path", OF_A_DEVICE)
 
 
 @pytest.fixture
-def tell(send, entrance, token):
-    """Ask in any dialect; the answer as its broker sees it."""
+def ask(send, entrance, token):
+    """Return a function that asks in any dialect and returns the answer as its broker sees it."""
 
     def one(path, fields=None, *, proof=token, headers=(), query="", **options):
         sent = {
@@ -63,7 +63,7 @@ def sql(statement, *parameters):
 
 
 def counted(monkeypatch):
-    """Every hash that is worked on from now on."""
+    """Return a list to which each verified hash is added."""
     seen = []
     verify = CryptContext.verify
 
@@ -79,7 +79,7 @@ def counted(monkeypatch):
 
 
 def twins(name):
-    """Texts that some part of a system may take for *name*: folded, normalised, trimmed, cut, or printed alike."""
+    """Return texts that a part of a system could take for *name*: folded, normalised, trimmed, cut, or similar."""
     wide = "".join(chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in name)
     yield from (name.upper(), name.lower(), name.swapcase(), name.title())
     yield from (wide, wide[0] + name[1:], name[:-1] + wide[-1])
@@ -132,42 +132,42 @@ def twins(name):
 
 
 @pytest.mark.parametrize("field", ["username", "client id"])
-def test_a_name_is_compared_by_its_characters(tell, station, field):
+def test_a_name_is_compared_by_its_characters(ask, station, field):
     """Attack: log in under a text that folds, normalises, trims or prints to the station's name."""
     tried = 0
     for twin in twins(station.username):
         if twin == station.username:
             continue
         fields = good("go-auth/user", station) | {"username" if field == "username" else "clientid": twin}
-        assert reads_as_deny("go-auth/user", tell("go-auth/user", fields)), ascii(twin)
+        assert reads_as_deny("go-auth/user", ask("go-auth/user", fields)), ascii(twin)
         fields = good("rabbitmq/user", station) | {"username" if field == "username" else "client_id": twin}
-        assert reads_as_deny("rabbitmq/user", tell("rabbitmq/user", fields)), ascii(twin)
+        assert reads_as_deny("rabbitmq/user", ask("rabbitmq/user", fields)), ascii(twin)
         tried += 1
     assert tried > 80
-    assert tell("go-auth/user", good("go-auth/user", station)).status == 200
+    assert ask("go-auth/user", good("go-auth/user", station)).status == 200
 
 
-def test_a_name_that_cannot_be_one_is_not_looked_up(tell, station, monkeypatch):
+def test_a_name_that_cannot_be_one_is_not_looked_up(ask, station, monkeypatch):
     """Attack: reach the database with a text that was never an identifier."""
-    asked = []
+    statements = []
     fetch = reader.fetch
 
     async def watched(statement, parameters=()):
-        asked.append(tuple(parameters))
+        statements.append(tuple(parameters))
         return await fetch(statement, parameters)
 
     monkeypatch.setattr(reader, "fetch", watched)
     for twin in twins(station.username):
         if not twin.isascii() or set(twin) & set("+#/$*%\\'\"{;| \t\n\r\x00"):
-            tell("go-auth/user", good("go-auth/user", station) | {"username": twin})
+            ask("go-auth/user", good("go-auth/user", station) | {"username": twin})
 
-    assert asked
-    assert [parameters for parameters in asked if parameters] == []
+    assert statements
+    assert [parameters for parameters in statements if parameters] == []
 
 
 @by_login
-def test_bytes_that_are_no_utf_8_are_nobodys_name(tell, station, path):
-    """Attack: overlong forms, halves of characters and cut sequences, that a lenient decoder maps to a name."""
+def test_bytes_that_are_not_utf_8_are_denied(ask, station, path):
+    """Attack: overlong forms, half surrogate pairs and cut sequences, which a lenient decoder maps to a name."""
     fields = good(path, station)
     whole = json.dumps(fields).encode()
     rest = urlencode({name: value for name, value in fields.items() if name != "username"})
@@ -175,17 +175,17 @@ def test_bytes_that_are_no_utf_8_are_nobodys_name(tell, station, path):
     for raw in (b"\xc0\xaf", b"\xed\xa0\x80", b"\xff", b"\xf8\x88\x80\x80\x80", b"\xe2\x28\xa1", b"\xc1\xb3"):
         name = station.username.encode()
         spoiled = whole.replace(name, name + raw)
-        assert reads_as_deny(path, tell(path, content=spoiled, headers={"content-type": JSON})), raw
+        assert reads_as_deny(path, ask(path, content=spoiled, headers={"content-type": JSON})), raw
         form = f"username={station.username}{quote(raw)}&{rest}".encode()
-        assert reads_as_deny(path, tell(path, content=form, headers={"content-type": FORM})), raw
+        assert reads_as_deny(path, ask(path, content=form, headers={"content-type": FORM})), raw
 
 
 @pytest.mark.parametrize("acc", [1, 2, 4])
-def test_a_topic_is_compared_by_its_characters(tell, station, acc):
+def test_a_topic_is_compared_by_its_characters(ask, station, acc):
     """Attack: a topic that folds, normalises, decodes or trims to the station's own."""
     own = station.topic({1: "cmd", 2: "data", 4: "cmd"}[acc])
     fields = good("go-auth/acl", station) | {"acc": acc}
-    assert tell("go-auth/acl", fields | {"topic": own}).status == 200
+    assert ask("go-auth/acl", fields | {"topic": own}).status == 200
 
     others = {twin for twin in twins(own) if not (acc == 4 and twin == f"$share/g/{own}")} - {own}
     others |= {own.replace("/", mark) for mark in ("//", "\\", "%2F", "\u2044", "\u2215", "\uff0f", ".", ":")}
@@ -195,21 +195,21 @@ def test_a_topic_is_compared_by_its_characters(tell, station, acc):
         own.replace("weatherstation", "weather_station"),
     }
     for other in others - {own}:
-        assert reads_as_deny("go-auth/acl", tell("go-auth/acl", fields | {"topic": other})), ascii(other)
+        assert reads_as_deny("go-auth/acl", ask("go-auth/acl", fields | {"topic": other})), ascii(other)
 
 
-def test_an_identifier_that_begins_another_reaches_nothing_of_it(tell):
-    """Attack: STATION-00 and STATION-0011 at what belongs to STATION-001, and the other way round."""
+def test_an_identifier_that_is_a_prefix_of_another_has_no_rights_of_it(ask):
+    """Attack: STATION-00 and STATION-0011 use the names and topics of STATION-001, and the reverse."""
     cast = [provision(name) for name in ("STATION-00", "STATION-001", "STATION-0011")]
 
     for one in cast:
         for other in cast:
-            answer = tell("go-auth/acl", good("go-auth/acl", one) | {"topic": other.topic("data")})
+            answer = ask("go-auth/acl", good("go-auth/acl", one) | {"topic": other.topic("data")})
             assert (answer.status == 200) == (one is other)
             read = {"acc": 4, "topic": other.topic("cmd")}
-            assert (tell("go-auth/acl", good("go-auth/acl", one) | read).status == 200) == (one is other)
+            assert (ask("go-auth/acl", good("go-auth/acl", one) | read).status == 200) == (one is other)
             names = {"username": one.username, "clientid": other.username, "password": one.password}
-            assert (tell("go-auth/user", names).status == 200) == (one is other)
+            assert (ask("go-auth/user", names).status == 200) == (one is other)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +249,8 @@ def test_an_identifier_that_begins_another_reaches_nothing_of_it(tell):
         "things/weatherstation/+/cmd",
     ],
 )
-def test_a_subscription_reaches_no_further_in_disguise(tell, station, neighbour, shape):
-    """Attack: shares of shares, brokers' own prefixes, and filters that cover what is a neighbour's."""
+def test_a_subscription_reaches_no_further_in_disguise(ask, station, neighbour, shape):
+    """Attack: shares of shares, prefixes of brokers, and filters that cover topics of a neighbour."""
     wanted = shape.format(own=station.topic("cmd"), other=neighbour.topic("cmd"))
     for path, more in (
         ("go-auth/acl", {"acc": 4}),
@@ -261,64 +261,64 @@ def test_a_subscription_reaches_no_further_in_disguise(tell, station, neighbour,
         ("vernemq/subscribe", {}),
     ):
         topic = {"topics": [{"topic": wanted, "qos": 0}]} if path.startswith("vernemq") else {"topic": wanted}
-        assert reads_as_deny(path, tell(path, good(path, station) | more | topic)), path
+        assert reads_as_deny(path, ask(path, good(path, station) | more | topic)), path
 
 
-# ---------------------------------------------------------------- who is who
+# ---------------------------------------------------------------- identities
 
 
 @by_question
-def test_another_ones_client_id_takes_over_no_session(tell, station, neighbour, path):
+def test_a_foreign_client_id_takes_over_no_session(ask, station, neighbour, path):
     """Attack: the right password with the client id under which a neighbour is connected."""
     WeatherStationDevice.objects.filter(pk=neighbour.device.pk).update(mqtt_client_id="roof-sensor")
     fields = good(path, station)
     name = next(name for name in ("clientid", "client_id") if name in fields)
 
     for client_id in (neighbour.username, neighbour.device.device_id, "roof-sensor", "ingest", "#"):
-        assert reads_as_deny(path, tell(path, fields | {name: client_id})), client_id
+        assert reads_as_deny(path, ask(path, fields | {name: client_id})), client_id
 
 
 @by_question
-def test_a_name_of_two_is_nobodys_whoever_made_the_second(tell, station, path):
+def test_an_ambiguous_name_is_denied(ask, station, path):
     """Attack: SQL gives a valve or an account the station's username, with a password the attacker knows."""
     valve = provision("VALVE-001", "irrigationvalve")
-    assert reads_as_allow(path, tell(path, good(path, station)))
+    assert reads_as_allow(path, ask(path, good(path, station)))
 
     sql(f"UPDATE {VALVES} SET mqtt_username = %s", station.username)
-    assert reads_as_deny(path, tell(path, good(path, station)))
+    assert reads_as_deny(path, ask(path, good(path, station)))
     if "password" in good(path, station):
-        assert reads_as_deny(path, tell(path, good(path, station) | {"password": valve.password}))
+        assert reads_as_deny(path, ask(path, good(path, station) | {"password": valve.password}))
     sql(f"UPDATE {VALVES} SET mqtt_username = %s", valve.username)
-    assert reads_as_allow(path, tell(path, good(path, station)))
+    assert reads_as_allow(path, ask(path, good(path, station)))
     sql(
         f"INSERT INTO {Account._meta.db_table} (username, password_hash, previous_password_hash, is_active, "
         "is_superuser, client_ids, created_at) VALUES (%s, %s, '', %s, %s, '[]', CURRENT_TIMESTAMP)",
         *(station.username, passwords.hash_generated("known"), True, True),
     )
-    assert reads_as_deny(path, tell(path, good(path, station)))
+    assert reads_as_deny(path, ask(path, good(path, station)))
     if "password" in good(path, station):
-        assert reads_as_deny(path, tell(path, good(path, station) | {"password": "known"}))
+        assert reads_as_deny(path, ask(path, good(path, station) | {"password": "known"}))
 
 
-def test_nobody_is_a_superuser_by_a_name(tell, station):
-    """Attack: a device or an account called like one that no rule applies to."""
+def test_no_name_makes_a_superuser(ask, station):
+    """Attack: a device or an account with the name of a superuser of other systems."""
     Account.objects.create(username="root", is_superuser=True)
     for name in ("Root", "root ", "root1", "roo", "r\u043eot", "superuser", "admin", "key:root"):
         for path in ("go-auth/superuser", "emqx4/superuser", "nanomq/superuser"):
-            answer = tell(path, {"username": name, "clientid": name})
+            answer = ask(path, {"username": name, "clientid": name})
             assert reads_as_deny(path, answer), (path, name)
-    assert reads_as_deny("go-auth/superuser", tell("go-auth/superuser", {"username": station.username}))
-    assert tell("go-auth/superuser", {"username": "root"}).status == 200
+    assert reads_as_deny("go-auth/superuser", ask("go-auth/superuser", {"username": station.username}))
+    assert ask("go-auth/superuser", {"username": "root"}).status == 200
 
 
 # ---------------------------------------------------------------- passwords
 
 
 @by_login
-def test_nothing_tells_an_unknown_name_from_a_known_one(tell, station, neighbour, path):
-    """Attack: learn who exists from the answer. Unknown, disabled, unusable, wrong: the same bytes."""
+def test_answers_do_not_show_which_names_exist(ask, station, neighbour, path):
+    """Attack: learn from the answer which names exist. Unknown, disabled, unusable, wrong: the same bytes."""
     cast = {
-        what: provision(f"CASE-{what}") for what in ("disabled", "revoked", "unusable", "empty", "expired")
+        state: provision(f"CASE-{state}") for state in ("disabled", "revoked", "unusable", "empty", "expired")
     }
     rows = WeatherStationDevice.objects
     rows.filter(device_id="CASE-disabled").update(is_active=False)
@@ -327,28 +327,28 @@ def test_nothing_tells_an_unknown_name_from_a_known_one(tell, station, neighbour
     rows.filter(device_id="CASE-expired").update(password_expires_at="2020-01-01T00:00:00Z")
     provisioning.revoke(cast["revoked"].device)
 
-    answers = {what: tell(path, good(path, who)) for what, who in cast.items()}
-    answers["wrong"] = tell(path, good(path, station) | {"password": "wrong"})
-    answers["no password"] = tell(path, good(path, station) | {"password": ""})
-    answers["too long"] = tell(path, good(path, station) | {"password": "x" * 5_000})
-    answers["unknown"] = tell(path, good(path, station) | {"username": "fleet-nobody"})
-    answers["no name"] = tell(path, good(path, station) | {"username": "+"})
-    answers["the neighbour's"] = tell(path, good(path, station) | {"password": neighbour.password})
+    answers = {state: ask(path, good(path, who)) for state, who in cast.items()}
+    answers["wrong"] = ask(path, good(path, station) | {"password": "wrong"})
+    answers["no password"] = ask(path, good(path, station) | {"password": ""})
+    answers["too long"] = ask(path, good(path, station) | {"password": "x" * 5_000})
+    answers["unknown"] = ask(path, good(path, station) | {"username": "fleet-nobody"})
+    answers["no name"] = ask(path, good(path, station) | {"username": "+"})
+    answers["the neighbour's"] = ask(path, good(path, station) | {"password": neighbour.password})
 
     assert len(set(answers.values())) == 1, answers
     assert reads_as_deny(path, answers["wrong"])
-    assert reads_as_allow(path, tell(path, good(path, station)))
+    assert reads_as_allow(path, ask(path, good(path, station)))
 
 
 @by_login
-def test_a_huge_password_costs_no_hash(tell, station, path, monkeypatch):
-    """Attack: keep the processor busy with a megabyte that would be hashed, for known and unknown names."""
+def test_a_huge_password_costs_no_hash(ask, station, path, monkeypatch):
+    """Attack: keep the processor busy with a megabyte to hash, for existing and unknown names."""
     hashed = counted(monkeypatch)
 
     for size in (4_097, 400_000, 1 << 20):
         fields = good(path, station) | {"password": "x" * size}
-        assert reads_as_deny(path, tell(path, fields))
-        assert reads_as_deny(path, tell(path, fields | {"username": "fleet-nobody"}))
+        assert reads_as_deny(path, ask(path, fields))
+        assert reads_as_deny(path, ask(path, fields | {"username": "fleet-nobody"}))
 
     assert hashed == []
 
@@ -380,36 +380,36 @@ def test_a_huge_password_costs_no_hash(tell, station, path, monkeypatch):
         "{{SHA256}}{rest}",
     ],
 )
-def test_a_row_whose_hash_was_changed_by_sql_lets_nobody_in(tell, station, change):
-    """Attack: write over a hash what a lenient verifier would still accept. A lock as `!` must hold."""
+def test_a_row_whose_hash_was_changed_by_sql_is_denied(ask, station, change):
+    """Attack: replace a hash by a text that a lenient verifier would accept. A lock such as `!` must be a deny."""
     stored = station.device.mqtt_password_hash
     put = change.format(hash=stored, lower=stored.lower(), password=station.password, rest=stored[9:])
     sql(f"UPDATE {STATIONS} SET mqtt_password_hash = %s", put)
 
     for password in (station.password, put, stored, "", "*", "!", "x"):
         fields = good("go-auth/user", station) | {"password": password}
-        assert reads_as_deny("go-auth/user", tell("go-auth/user", fields)), ascii(password)
+        assert reads_as_deny("go-auth/user", ask("go-auth/user", fields)), ascii(password)
     sql(f"UPDATE {STATIONS} SET mqtt_password_hash = %s", stored)
-    assert tell("go-auth/user", good("go-auth/user", station)).status == 200
+    assert ask("go-auth/user", good("go-auth/user", station)).status == 200
 
 
 @by_question
-def test_sql_that_disables_and_enables_counts_at_once(tell, station, path):
-    """Attack: use what was allowed a moment ago, on every question."""
+def test_sql_that_disables_and_enables_counts_at_once(ask, station, path):
+    """Attack: repeat a question that was allowed a moment ago, for every question."""
     for active in (True, False, True, False):
         sql(f"UPDATE {STATIONS} SET is_active = %s", active)
-        answer = tell(path, good(path, station))
+        answer = ask(path, good(path, station))
         assert reads_as_allow(path, answer) if active else reads_as_deny(path, answer)
 
 
 @by_question
-def test_what_is_connected_as_somebody_revoked_may_do_nothing_more(tell, station, path):
-    """Attack: stay connected, and go on publishing and subscribing after the credentials were taken away."""
-    assert reads_as_allow(path, tell(path, good(path, station)))
+def test_an_open_connection_of_a_revoked_device_may_do_nothing_more(ask, station, path):
+    """Attack: stay connected, and continue to publish and subscribe after the credentials were revoked."""
+    assert reads_as_allow(path, ask(path, good(path, station)))
 
     provisioning.revoke(station.device)
 
-    assert reads_as_deny(path, tell(path, good(path, station)))
+    assert reads_as_deny(path, ask(path, good(path, station)))
 
 
 def token_of(who):
@@ -419,15 +419,17 @@ def token_of(who):
 
 
 @by_login
-def test_a_secret_opens_its_own_door_only(tell, station, token, path):
-    """Attack: the API key, the token of a broker, a JWT, or a stored hash as MQTT password; and a password,
-    an API key, a digest or a JWT as the broker's proof."""
+def test_a_secret_is_accepted_in_its_own_place_only(ask, station, token, path):
+    """Attack: an API key, a token of a broker, a JWT or a stored hash as MQTT password; other secrets as the proof.
+
+    The other secrets are a password, an API key, a digest and a JWT.
+    """
     issued = token_of(station)
     device = WeatherStationDevice.objects.get()
     digest = Broker.objects.get().token_digest
     for secret in (station.api_key, device.api_key, token, digest, issued, device.mqtt_password_hash):
-        assert reads_as_deny(path, tell(path, good(path, station) | {"password": secret}))
-    stranger = tell(path, good(path, station), proof=None)
+        assert reads_as_deny(path, ask(path, good(path, station) | {"password": secret}))
+    stranger = ask(path, good(path, station), proof=None)
     for proof in (
         station.password,
         station.api_key,
@@ -437,7 +439,7 @@ def test_a_secret_opens_its_own_door_only(tell, station, token, path):
         token + "=",
         token.swapcase(),
     ):
-        assert tell(path, good(path, station), proof=proof) == stranger
+        assert ask(path, good(path, station), proof=proof) == stranger
     assert not reads_as_allow(path, stranger)
 
 
@@ -448,8 +450,8 @@ def basic(raw):
     return "Basic " + base64.b64encode(raw if isinstance(raw, bytes) else raw.encode()).decode()
 
 
-def test_a_proof_that_a_lenient_reader_would_find_is_none(tell, station, token):
-    """Attack: proofs in odd base64, of another scheme, listed, folded, or under a name that is nearly right."""
+def test_a_malformed_proof_is_refused(ask, station, token):
+    """Attack: proofs in invalid base64, of another scheme, in lists, folded, or under a similar name."""
     right = base64.b64encode(f"b:{token}".encode()).decode()
     spoiled = [
         {"authorization": value}
@@ -497,7 +499,7 @@ def test_a_proof_that_a_lenient_reader_would_find_is_none(tell, station, token):
     spoiled += [{"x-broker-secret": value} for value in (f"{token},{token}", f"{token}, x", f'"{token}"', "")]
 
     for headers in spoiled:
-        answer = tell("go-auth/user", good("go-auth/user", station), proof=None, headers=headers)
+        answer = ask("go-auth/user", good("go-auth/user", station), proof=None, headers=headers)
         assert reads_as_deny("go-auth/user", answer), headers
     for query in (
         f"?K={token}",
@@ -508,48 +510,48 @@ def test_a_proof_that_a_lenient_reader_would_find_is_none(tell, station, token):
         "?k=",
         "?k",
     ):
-        answer = tell("go-auth/user", good("go-auth/user", station), proof=None, query=query)
+        answer = ask("go-auth/user", good("go-auth/user", station), proof=None, query=query)
         assert reads_as_deny("go-auth/user", answer), query
-    assert tell("go-auth/user", good("go-auth/user", station)).status == 200
+    assert ask("go-auth/user", good("go-auth/user", station)).status == 200
 
 
 @pytest.mark.parametrize("own", [dialect.name for dialect in DIALECTS if dialect.name != "jwt"])
-def test_a_token_of_one_dialect_is_a_strangers_in_the_others(tell, station, token, own):
+def test_a_token_of_one_dialect_is_refused_in_the_others(ask, station, token, own):
     """Attack: a token that leaked from one broker, in the path of the questions of another."""
     Broker.objects.update(dialects=[own])
     for path in LOGINS:
-        answer = tell(
+        answer = ask(
             f"k/{token}/{path}", good(path, station), proof=None, headers={"vernemq-hook": "auth_on_register"}
         )
         if path.startswith(f"{own}/"):
             assert reads_as_allow(path, answer)
         else:
-            assert answer == tell(path, good(path, station), proof=None)
+            assert answer == ask(path, good(path, station), proof=None)
             assert not reads_as_allow(path, answer)
 
 
 @by_question
-def test_no_answer_changes_its_meaning_with_the_response_mode(tell, station, path):
-    """Attack: have a deny written in a form that this broker's configured mode takes for an allow."""
+def test_no_answer_changes_its_meaning_with_the_response_mode(ask, station, path):
+    """Attack: get a deny in a format that the configured mode of the broker reads as an allow."""
     for mode in ("text", "TEXT", "json", "text&format=json", "status", "text&acc=2"):
         query = f"?format={mode}"
-        assert reads_as_allow(path, tell(path, good(path, station), query=query)), mode
+        assert reads_as_allow(path, ask(path, good(path, station), query=query)), mode
         for fields in (good(path, station) | {"username": "stranger"}, {}, {"ok": True, "result": "allow"}):
-            answer = tell(path, fields, query=query)
+            answer = ask(path, fields, query=query)
             assert not reads_as_allow(path, answer), mode
             assert answer.body.strip() not in (b"ok", b"allow")
-        assert not reads_as_allow(path, tell(path, good(path, station), proof="x", query=query)), mode
+        assert not reads_as_allow(path, ask(path, good(path, station), proof="x", query=query)), mode
 
 
 @by_question
-def test_a_method_in_a_header_or_a_field_is_no_method(tell, station, path):
-    """Attack: turn one question into another by what frameworks and proxies listen to."""
+def test_a_method_in_a_header_or_a_field_is_ignored(ask, station, path):
+    """Attack: change the question with headers and fields that frameworks and proxies read."""
     fields = good(path, station) | {"username": "stranger"}
-    denied = tell(path, fields)
+    denied = ask(path, fields)
 
     for name in ("x-http-method-override", "x-original-url", "x-rewrite-url", "x-forwarded-prefix"):
-        assert tell(path, fields, headers={name: "/mqtt/go-auth/user"}) == denied
-    assert tell(path, fields | {"_method": "GET", "csrfmiddlewaretoken": "x"}) == denied
+        assert ask(path, fields, headers={name: "/mqtt/go-auth/user"}) == denied
+    assert ask(path, fields | {"_method": "GET", "csrfmiddlewaretoken": "x"}) == denied
 
 
 # ---------------------------------------------------------------- secrets
@@ -559,8 +561,8 @@ async def broken(*_arguments, **_options):
     raise RuntimeError("provoked")
 
 
-def test_no_secret_is_in_any_log_answer_or_row(tell, send, entrance, station, token, monkeypatch):
-    """Attack: read every log at DEBUG, every answer and every table that operators see, for what was issued."""
+def test_no_secret_is_in_any_log_answer_or_row(ask, send, entrance, station, token, monkeypatch):
+    """Attack: search every log at DEBUG, every answer and every table of operators for issued secrets."""
     issued = token_of(station)
     ours = {"password": station.password, "token": token, "key": station.api_key, "jwt": issued}
     texts = []
@@ -570,19 +572,19 @@ def test_no_secret_is_in_any_log_answer_or_row(tell, send, entrance, station, to
                 monkeypatch.setattr(authority, "decide", broken)
             for path in OF_A_DEVICE:
                 fields = good(path, station)
-                texts.append(tell(path, fields).body)
-                texts.append(tell(f"k/{token}/{path}", fields, proof=None).body)
-                texts.append(tell(path, fields, proof=None, query=f"?k={token}").body)
+                texts.append(ask(path, fields).body)
+                texts.append(ask(f"k/{token}/{path}", fields, proof=None).body)
+                texts.append(ask(path, fields, proof=None, query=f"?k={token}").body)
                 texts.append(
-                    tell(path, fields, proof=None, headers={"authorization": basic(f"b:{token}")}).body
+                    ask(path, fields, proof=None, headers={"authorization": basic(f"b:{token}")}).body
                 )
                 for secret in ours.values():
                     for name in fields.keys() & {"username", "password", "clientid", "client_id", "topic"}:
                         if name == "password" or secret is issued:
-                            texts.append(tell(path, fields | {name: secret}).body)
-                    texts.append(tell(path, fields, proof=secret).body)
+                            texts.append(ask(path, fields | {name: secret}).body)
+                    texts.append(ask(path, fields, proof=secret).body)
                 texts.append(
-                    tell(path, content=json.dumps(fields)[:-9].encode(), headers={"content-type": JSON}).body
+                    ask(path, content=json.dumps(fields)[:-9].encode(), headers={"content-type": JSON}).body
                 )
             jwt = {"authorization": f"Bearer {issued}", "content-type": JSON}
             for about in ("user", "superuser", "acl"):
@@ -602,7 +604,7 @@ def test_no_secret_is_in_any_log_answer_or_row(tell, send, entrance, station, to
 
 
 def test_each_form_of_a_secret_would_be_found():
-    """The search that the tests above rely on."""
+    """The tests above rely on this search."""
     secret = "s3cret/with+signs-of_all"
     for before in ("", "a", "ab", "abc"):
         packed = base64.b64encode(f"{before}:{secret}:x".encode()).decode()

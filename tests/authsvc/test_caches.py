@@ -1,4 +1,4 @@
-"""Bounded caches, shared by threads, and the function that clears all caches of a process."""
+"""Bounded caches, which threads share, and the function that clears all caches of a process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ STAMP = object()
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Switch between threads as often as the interpreter can."""
+    """Make the interpreter switch between threads as often as it can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
 
 
-def test_the_oldest_entry_makes_room():
+def test_the_oldest_entry_is_dropped():
     cache: BoundedCache[str, int] = BoundedCache(lambda: 2)
 
     cache.put("a", 1)
@@ -53,7 +53,7 @@ def test_a_touch_makes_an_entry_the_newest():
     assert list(cache) == ["a", "c"]
 
 
-def test_a_smaller_bound_holds_from_the_next_entry_on():
+def test_a_smaller_bound_applies_from_the_next_entry():
     bound = 100
     cache: BoundedCache[int, int] = BoundedCache(lambda: bound)
     for number in range(100):
@@ -74,7 +74,7 @@ def test_a_cache_of_no_entries_holds_none():
 
 
 def test_threads_share_a_cache(impatient):
-    """Entries go between a look-up and the touch after it, and between two steps of put()."""
+    """Entries are dropped between a look-up and its touch, and between two steps of put()."""
     cache: BoundedCache[int, int] = BoundedCache(lambda: 3)
     failures: list[BaseException] = []
     stop = threading.Event()
@@ -108,13 +108,13 @@ def test_a_right_password_that_is_dropped_meanwhile_is_right(monkeypatch):
     """Another thread drops the entry between the look-up and the touch."""
     stored, password = passwords.hash_generated("correct-horse"), "correct-horse"
 
-    class Forgetful(BoundedCache[verifier.Entry, None]):
+    class Emptying(BoundedCache[verifier.Entry, None]):
         def __contains__(self, entry: object) -> bool:
             found = super().__contains__(entry)
             self.clear()
             return found
 
-    monkeypatch.setattr(verifier, "_right", Forgetful(lambda: 10))
+    monkeypatch.setattr(verifier, "_right", Emptying(lambda: 10))
     attempt = verifier.Attempt(password)
 
     assert asyncio.run(attempt.verify(password, stored))
@@ -122,7 +122,7 @@ def test_a_right_password_that_is_dropped_meanwhile_is_right(monkeypatch):
 
 
 def test_all_caches_are_cleared(monkeypatch, settings):
-    """By the function, and when a setting changes."""
+    """The function clears them, and so does a changed setting."""
     filled: BoundedCache[str, int] = BoundedCache(lambda: 10)
     cleared = []
     monkeypatch.setattr(caches, "_registered", list(caches._registered))
@@ -144,7 +144,7 @@ def test_all_caches_are_cleared(monkeypatch, settings):
     assert limits().cache_size == 7
 
 
-def test_a_read_under_way_is_not_kept_when_caches_are_cleared():
+def test_a_running_read_is_not_cached_after_caches_are_cleared():
     async def main() -> int:
         started, go_on = asyncio.Event(), asyncio.Event()
 
@@ -165,7 +165,7 @@ def test_a_read_under_way_is_not_kept_when_caches_are_cleared():
 
 
 def test_nothing_else_listens_to_settings_that_change():
-    """A cache that is not cleared by clear_caches() is cleared by nobody who calls it."""
+    """Callers of clear_caches() rely on it to clear every cache."""
     listening = [
         str(path.relative_to(ROOT))
         for package in ("authsvc", "devicehub", "fleet", "config")

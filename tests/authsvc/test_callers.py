@@ -1,4 +1,4 @@
-"""Callers: which broker may ask, how it proves itself, and that its token reaches no log."""
+"""Callers: admitted brokers, their proofs, and that no token reaches a log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("nothing_pending")
 class TestCallers:
     @pytest.fixture
     def call(self, send, entrance, station):
-        """Ask what the station may, with a proof of one's own making; the whole answer."""
+        """Return a function that asks a question with a given proof and returns the whole answer."""
 
         def one(*, query="", headers=(), path="", body=None, dialect="go-auth/user"):
             fields = {"username": station.username, "password": station.password}
@@ -64,14 +64,14 @@ class TestCallers:
             assert call(headers=headers)[0] == OK, headers
 
     @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-    def test_a_stranger_is_told_the_same_whoever_is_asked_about(self, call, dialect, token, monkeypatch):
-        """No name is looked up and no password hashed for somebody who is no broker of ours."""
+    def test_a_stranger_gets_the_same_answer_for_every_name(self, call, dialect, token, monkeypatch):
+        """For a caller that is not a broker no name is looked up, and no password is hashed."""
         path = f"{dialect.name}/{next(iter(dialect.questions))}"
-        asked = []
+        statements = []
         fetch = reader.fetch
 
         async def watched(statement, parameters=()):
-            asked.append((statement, parameters))
+            statements.append((statement, parameters))
             return await fetch(statement, parameters)
 
         hashed = count_verifications(monkeypatch)
@@ -91,17 +91,17 @@ class TestCallers:
         }
 
         assert len(replies) == 1
-        assert {statement for statement, _ in asked} <= {
+        assert {statement for statement, _ in statements} <= {
             *triggers.REVISION.values(),
             policy.BROKERS,
             policy.GRANTS,
         }
-        assert not any(parameters for _, parameters in asked)
+        assert not any(parameters for _, parameters in statements)
         assert hashed == []
         assert reasons() == {Reason.UNKNOWN_CALLER}
         assert set(Denial.objects.values_list("username", "client_id", "principal")) == {("", "", "")}
 
-    def test_a_stranger_cannot_tell_a_readable_body_from_another(self, send, entrance, token):
+    def test_a_stranger_gets_the_same_answer_for_every_body(self, send, entrance, token):
         replies = {
             (reply.status_code, reply.content, tuple(sorted(reply.headers.items())))
             for body in (b"", b"{", b"\xff", b"[" * 9_000, b"x" * (MAX_BODY + 1), b'{"username":"a"}')
@@ -119,7 +119,7 @@ class TestCallers:
 
         assert len(replies) == 1
 
-    def test_what_is_no_proof(self, call, token):
+    def test_invalid_proofs(self, call, token):
         for query in (
             "",
             "?k=",
@@ -157,7 +157,7 @@ class TestCallers:
         for path in (f"k/{token}x/", f"k/{token.lower()}/", "k/x/"):
             assert call(path=path)[0] == DENIED, path
 
-    def test_garbage_for_a_proof_is_a_denial(self, call):
+    def test_garbage_in_place_of_a_proof_is_a_denial(self, call):
         stranger = call()
 
         for value in (
@@ -179,15 +179,15 @@ class TestCallers:
 
     @pytest.mark.parametrize("value", [b"Basic \xe9", b"Basic \xff\xfe"])
     def test_a_basic_proof_that_is_not_ascii_is_a_denial(self, call, caplog, value):
-        """As for every stranger: no fault, and nothing in the log that grows with each request."""
+        """It is not a fault, and does not log a line for each request."""
         assert call(headers=[(b"authorization", value)]) == call()
         assert "auth.fault" not in caplog.text
 
-    def test_a_token_in_the_body_is_no_proof(self, call, token):
+    def test_a_token_in_the_body_is_not_a_proof(self, call, token):
         for name in ("k", "token", "secret", "Authorization", "x-broker-secret"):
             assert call(body={name: token})[0] == DENIED
 
-    def test_a_token_in_a_form_is_no_proof(self, send, entrance, token, station):
+    def test_a_token_in_a_form_is_not_a_proof(self, send, entrance, token, station):
         fields = {"username": station.username, "clientid": station.username, "password": station.password}
 
         reply = send(entrance, "POST", "/mqtt/go-auth/user", data=fields | {"k": token})
@@ -224,8 +224,8 @@ class TestCallers:
         assert call(query=f"?k={token}&k={token}", headers=everywhere)[0] == OK
         assert call(headers=[("Authorization", self.basic(f"u:{token}")), everywhere[0]])[0] == OK
 
-    def test_a_header_that_comes_twice_is_no_proof(self, call, token):
-        """However its values are joined, nobody knows what a proxy in front made of the first."""
+    def test_a_repeated_header_is_not_a_proof(self, call, token):
+        """A proxy may have read only the first value, for any way of joining them."""
         assert call(headers=[("X-Broker-Secret", token)] * 2)[0] == DENIED
         assert call(headers=[("Authorization", f"Bearer {token}")] * 2)[0] == DENIED
 
@@ -240,14 +240,14 @@ class TestCallers:
 
     def test_a_new_token_ends_the_old_one(self, call, token, broker):
         new = broker.issue_token()
-        assert call(query=f"?k={new}")[0] == DENIED  # not saved yet
+        assert call(query=f"?k={new}")[0] == DENIED  # Not saved yet.
         broker.save()
 
         assert call(query=f"?k={new}")[0] == OK
         assert call(query=f"?k={token}")[0] == DENIED
 
-    def test_the_digest_is_no_token(self, call, token, broker):
-        """Whoever reads the table cannot ask."""
+    def test_the_digest_is_not_a_token(self, call, token, broker):
+        """A reader of the table cannot ask questions with it."""
         assert token not in broker.token_digest
         assert call(query=f"?k={broker.token_digest}")[0] == DENIED
 
@@ -284,7 +284,7 @@ class TestCallers:
             assert call(query=f"?k={token}", headers=claims)[0] == status, networks
             assert call(query=f"?k={token}")[0] == status, networks
 
-    def test_a_claimed_address_admits_nobody(self, call, token, broker):
+    def test_a_claimed_address_is_not_read(self, call, token, broker):
         Broker.objects.update(networks=["192.0.2.1"])
 
         for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Client-IP"):
@@ -300,8 +300,8 @@ class TestCallers:
             assert not caller.admits("go-auth", peer), peer
 
     @pytest.mark.parametrize("networks", [["10.1.2.3/8"], "10.0.0.0/8"], ids=ascii)
-    def test_a_broker_row_that_cannot_be_read_shuts_out_that_broker_alone(self, call, token, networks):
-        """save() runs no validator; one bad row must not stop every login of the fleet."""
+    def test_an_unreadable_broker_row_refuses_that_broker_only(self, call, token, networks):
+        """save() does not validate; one bad row must not stop all logins of the fleet."""
         bad = Broker(name="bad", networks=networks)
         bad_token = bad.issue_token()
         bad.save()
@@ -309,14 +309,14 @@ class TestCallers:
         assert call(query=f"?k={bad_token}")[0] != OK
         assert call(query=f"?k={token}")[0] == OK
 
-    def test_without_any_broker_nobody_may_ask(self, call, token):
+    def test_without_any_broker_every_caller_is_refused(self, call, token):
         sql(f"DELETE FROM {Broker._meta.db_table}")
 
         for query in ("", "?k=", "?k=None", f"?k={token}"):
             assert call(query=query)[0] == DENIED
 
     def test_a_token_never_reaches_a_log(self, call, token, send, caplog, monkeypatch):
-        """Not for a right question, a denial, a fault, or what Django itself refuses."""
+        """It does not for a right question, a denial, a fault, or a request that Django itself refuses."""
         with everything_logged(caplog):
             call(query=f"?k={token}")
             call(path=f"k/{token}/", body={"username": "stranger"})
@@ -330,15 +330,15 @@ class TestCallers:
         assert "auth.fault" in caplog.text
         assert token not in caplog.text
 
-    def test_what_django_refuses_before_the_view_logs_no_token(self, call, token, caplog):
-        """A host that ALLOWED_HOSTS lacks is the commonest mistake at the Django entrance."""
+    def test_a_host_that_django_refuses_logs_no_token(self, call, token, caplog):
+        """A host that is missing in ALLOWED_HOSTS is the most common mistake at the Django entrance."""
         with everything_logged(caplog):
             call(path=f"k/{token}/", headers=[("Host", "auth.example")])
 
         assert token not in caplog.text
 
-    def test_a_path_that_django_does_not_know_logs_no_token(self, send, entrance, token, caplog):
-        """A configured URL that ends in a slash, and a path that begins with one."""
+    def test_a_path_that_django_does_not_find_logs_no_token(self, send, entrance, token, caplog):
+        """The configured URL ends in a slash, and the path begins with one."""
         with everything_logged(caplog):
             for path in (f"//mqtt/k/{token}/go-auth/user", f"/mqtt/k/{token}/go-auth/user%0a"):
                 assert send(entrance, "POST", f"http://localhost{path}").status_code == 404

@@ -1,4 +1,4 @@
-"""Checks that name what stands in the way of brokers in a project, and that it does stand there."""
+"""Checks that report obstacles for brokers in a project, and that these are obstacles."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def agent(pattern):
 
 
 def found():
-    """What the checks of authsvc say, by id."""
+    """Return the messages of the checks of authsvc by id."""
     return {message.id: message for message in run_checks() if message.id.startswith("authsvc.")}
 
 
 @pytest.mark.parametrize("check", WRONG)
-def test_a_setting_that_stands_in_the_way_is_named(settings, check):
+def test_a_setting_that_blocks_brokers_is_reported(settings, check):
     name, options = WRONG[check]
     for setting, value in options.items():
         setattr(settings, setting, value() if callable(value) else value)
@@ -55,7 +55,7 @@ def test_a_setting_that_stands_in_the_way_is_named(settings, check):
     assert message.is_serious() == check.startswith("authsvc.E")
 
 
-def test_devices_that_are_written_elsewhere_are_named(settings):
+def test_devices_that_are_written_elsewhere_are_reported(settings):
     assert "devicehub.E008" not in {message.id for message in run_checks()}
 
     settings.DATABASE_ROUTERS = [f"{HERE}.Elsewhere"]
@@ -64,12 +64,12 @@ def test_devices_that_are_written_elsewhere_are_named(settings):
     assert any("fleet.WeatherStationDevice" in message for message in messages)
 
 
-def test_an_ordinary_project_is_told_nothing():
+def test_an_ordinary_project_has_no_findings():
     assert found() == {}
 
 
 @pytest.mark.parametrize("check", [check for check in WRONG if check not in ("authsvc.E012", "authsvc.E013")])
-def test_where_only_the_asgi_entrance_answers_nothing_stands_in_the_way(settings, check):
+def test_with_the_asgi_entrance_only_there_are_no_findings(settings, check):
     for setting, value in WRONG[check][1].items():
         setattr(settings, setting, value() if callable(value) else value)
 
@@ -103,7 +103,7 @@ def test_the_exemption_is_compared_with_the_real_path(settings, patterns, script
     assert error.id == "authsvc.E004"
 
 
-def test_the_hint_about_redirects_is_what_helps(settings, project, token, station):
+def test_the_hint_about_redirects_helps(settings, project, token, station):
     patterns = (path("b.r/mqtt/", include("authsvc.urls")),)
     options = {"ROOT_URLCONF": patterns, "SECURE_SSL_REDIRECT": True, "SECURE_REDIRECT_EXEMPT": []}
     site = project(**options)
@@ -127,8 +127,8 @@ def test_the_hint_about_redirects_is_what_helps(settings, project, token, statio
     ],
     ids=["PREPEND_WWW", "ALLOWED_HOSTS", "DISALLOWED_USER_AGENTS", "a login by path"],
 )
-def test_what_is_found_does_stand_in_the_way(project, token, station, options, status):
-    """Or the check would be about nothing."""
+def test_a_reported_setting_does_block_brokers(project, token, station, options, status):
+    """Otherwise the check would be pointless."""
     site = project(**options)
     headers = {"user-agent": "Go-http-client/1.1"}
 
@@ -157,12 +157,12 @@ def test_what_is_found_does_stand_in_the_way(project, token, station, options, s
         f"{HERE}.LoginRequired",
     ],
 )
-def test_a_middleware_that_may_ask_for_a_login_is_named(settings, name):
+def test_a_middleware_that_may_require_a_login_is_reported(settings, name):
     settings.MIDDLEWARE = besides(name)
 
     says = [message.msg for message in checks.check_login_middleware()]
 
-    # The class called Strict says nothing by its name: this is where going by names ends.
+    # The name of the class Strict does not mention a login: a check by names cannot find it.
     assert [name in text for text in says] == ([] if name.endswith("Strict") else [True])
 
 
@@ -181,7 +181,7 @@ def test_a_middleware_that_may_ask_for_a_login_is_named(settings, name):
         f"{HERE}.LoginRequiredRenamed",
     ],
 )
-def test_a_middleware_that_asks_the_view_is_left_alone(settings, name):
+def test_a_middleware_that_reads_the_mark_of_the_view_is_not_reported(settings, name):
     settings.MIDDLEWARE = besides(name)
 
     assert checks.check_login_middleware() == []
@@ -200,7 +200,7 @@ def test_a_middleware_that_asks_the_view_is_left_alone(settings, name):
         ("django.db.backends.dummy", True),
     ],
 )
-def test_a_database_that_cannot_be_asked_is_named(monkeypatch, engine, wrong):
+def test_an_unsupported_database_is_reported(monkeypatch, engine, wrong):
     monkeypatch.setitem(connections.settings["default"], "ENGINE", engine)
 
     messages = checks.check_engine()
@@ -209,7 +209,7 @@ def test_a_database_that_cannot_be_asked_is_named(monkeypatch, engine, wrong):
     assert {message.id for message in messages} == ({"authsvc.E011"} if wrong else set())
 
 
-def test_a_replica_for_reading_is_no_mistake(settings):
+def test_a_replica_for_reading_is_not_reported(settings):
     settings.DATABASE_ROUTERS = [f"{HERE}.Replica"]
 
     assert checks.check_routers() == []
@@ -224,8 +224,8 @@ def test_a_replica_for_reading_is_no_mistake(settings):
         ("django.db.backends.postgresql", "Asia/Tokyo", False),
     ],
 )
-def test_a_zone_that_shifts_stored_times_is_named(monkeypatch, engine, zone, wrong):
-    """SQLite holds times as text without one, so an end of a password would be hours off."""
+def test_a_zone_that_shifts_stored_times_is_reported(monkeypatch, engine, zone, wrong):
+    """SQLite stores times as text without a zone, so the expiry of a password would be hours off."""
     monkeypatch.setitem(connections.settings["default"], "ENGINE", engine)
     monkeypatch.setitem(connections.settings["default"], "TIME_ZONE", zone)
 

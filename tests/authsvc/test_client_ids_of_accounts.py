@@ -1,4 +1,4 @@
-"""The client ids of a service account stay its own: no device takes one and shuts the service out."""
+"""The client ids of a service account stay its own: no device can take one and block the service."""
 
 import psycopg
 import pytest
@@ -25,12 +25,8 @@ from rig.hub import database_url
 
 Stations = WeatherStationDevice.objects
 PASSWORD_HASH = passwords.hash_generated("a generated password")
-NAMES = (
-    "ingest",
-    "ingest-1",
-    "ingest-commands-host-7",
-    "backup",
-)  # the username, a worker, a sender, an entry
+# The username, a worker, a sender, an entry.
+NAMES = ("ingest", "ingest-1", "ingest-commands-host-7", "backup")
 STATIONS, ACCOUNTS = WeatherStationDevice._meta.db_table, Account._meta.db_table
 OK, DENIED = 200, 403
 MESSAGE = "{} is a client id of the account ingest|The account ingest has that name already"
@@ -51,7 +47,7 @@ def account(db):
     return Account.objects.create(username="ingest", client_ids=["ingest-*", "backup"])
 
 
-# --- A device that would get one
+# --- A device that would get one.
 
 
 def rename(**names):
@@ -108,7 +104,7 @@ def test_commands_and_files_refuse_it_too(account, kind, tmp_path):
         call_command(
             "provision_devices", "weatherstation", count=1, prefix="ingest-", output=str(tmp_path / "out")
         )
-    assert not (tmp_path / "out").exists()  # so that the same name may be given again
+    assert not (tmp_path / "out").exists()  # So the same name can be used again.
     with pytest.raises(IdentityTaken):
         logins.issue_logins(kind, "ingest-", 1)
     rows = credentials_file.read(
@@ -135,13 +131,13 @@ def test_the_admin_refuses_it_in_words(account, admin_client):
     assert "is a client id of the account ingest" in answer.content.decode()
 
 
-def test_names_beside_it_are_free(account):
+def test_similar_names_are_free(account):
     for name in ("ingest1", "Ingest-1", "x-ingest-1", "INGEST", "backup-1", "ingest:1"):
         Stations.create(device_id=name, mqtt_username=name, mqtt_client_id=name)
 
 
 def test_a_device_that_has_one_already_can_still_be_changed(account, admin_client):
-    """It must be possible to disable it, and to give it another name."""
+    """An operator must be able to disable and to rename it."""
     device = Stations.create(device_id="S1")
     sql(f"UPDATE {STATIONS} SET mqtt_client_id = 'ingest-1'")
     device.refresh_from_db()
@@ -155,7 +151,7 @@ def test_a_device_that_has_one_already_can_still_be_changed(account, admin_clien
     Stations.update(mqtt_client_id="S1-radio")
 
 
-# --- An account that would get one
+# --- An account that would get one.
 
 ADDED = {
     "create": lambda account, entry: Account.objects.create(username="other", client_ids=[entry]),
@@ -207,8 +203,8 @@ def test_commands_and_the_admin_refuse_it_too(account, admin_client):
     assert "weatherstation/other-1 has the name other-1" in answer.content.decode()
 
 
-def test_client_ids_beside_a_device_are_free(account):
-    """Comparison is exact: in case, and without the wildcards of LIKE."""
+def test_client_ids_similar_to_a_device_are_free(account):
+    """The comparison is exact: case-sensitive, and without the wildcards of LIKE."""
     Stations.create(device_id="radio-7")
 
     for entry in ("Radio-*", "radio_*", "radi%*", "RADIO-7", "r_dio-7"):
@@ -216,7 +212,7 @@ def test_client_ids_beside_a_device_are_free(account):
 
 
 def test_accounts_may_share_and_change_the_rest(account):
-    """A device that SQL wrote must not keep an operator from rotating or disabling the account."""
+    """A device written by SQL must not prevent an operator from rotating or disabling the account."""
     Account.objects.create(username="other", client_ids=["ingest-*", "backup"])
     Stations.create(device_id="S1")
     sql(f"UPDATE {STATIONS} SET device_id = 'ingest-1'")
@@ -230,13 +226,13 @@ def test_accounts_may_share_and_change_the_rest(account):
 @pytest.mark.parametrize(
     "way", [Account.objects.create, lambda **fields: Account.objects.bulk_create([Account(**fields)])]
 )
-def test_a_star_alone_is_refused(db, way):
+def test_a_single_star_is_refused(db, way):
     with pytest.raises(ValidationError, match="every client id"):
         way(username="all", client_ids=["*"])
 
 
 def test_a_prefix_is_looked_up_in_indexes(account):
-    """Among a million devices too: no statement scans a table, and each returns one row at most."""
+    """No statement scans a table, and each returns one row at most, also with a million devices."""
     with CaptureQueriesContext(connection) as captured:
         provisioning.refuse_claims(["radio-*", "other"])
 
@@ -252,7 +248,7 @@ def test_a_prefix_is_looked_up_in_indexes(account):
         assert "SCAN" not in plan
 
 
-# --- Where one stands already
+# --- Conflicts that are already stored.
 
 
 @pytest.fixture
@@ -278,7 +274,8 @@ def test_the_device_is_refused_and_never_the_account(login, station, worker):
     assert login("ingest", worker[1], "ingest") == OK
     denials.flush()
     assert set(Denial.objects.values_list("reason", flat=True)) == {Reason.AMBIGUOUS_CLIENT_ID}
-    assert login(station.username, station.password, station.username) == OK  # under its other names it may
+    # It may connect under its other names.
+    assert login(station.username, station.password, station.username) == OK
 
 
 def test_a_prefix_added_by_sql_counts_with_the_next_question(login, station, worker):
@@ -294,8 +291,8 @@ def test_a_prefix_added_by_sql_counts_with_the_next_question(login, station, wor
 
 
 @pytest.mark.sqlite_only
-def test_a_star_alone_by_sql_shuts_nobody_out(login, station, worker):
-    """It lets the account connect as anything, but not as what is somebody's."""
+def test_a_single_star_by_sql_blocks_no_device(login, station, worker):
+    """It lets the account use any client id, except those that others claim."""
     sql(f"UPDATE {ACCOUNTS} SET client_ids = %s", '["*"]')
 
     assert login(station.username, station.password, "STATION-001") == OK
@@ -329,7 +326,7 @@ def test_the_check_reports_it(account):
 
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("stored", ["[1e999]", "[" + "9" * 5000 + "]", '{"a": 1}', "null", '"ingest-*"'])
-def test_a_list_that_cannot_be_read_claims_nothing(login, station, worker, stored):
+def test_an_unreadable_list_claims_nothing(login, station, worker, stored):
     sql(f"UPDATE {ACCOUNTS} SET client_ids = %s", stored)
 
     assert login(station.username, station.password, "STATION-001") == OK
@@ -365,8 +362,8 @@ def test_claimants_are_read_by_one_statement(transactional_db, loop, monkeypatch
 
 
 @pytest.mark.postgresql_only
-def test_a_change_of_an_account_clears_what_is_remembered_of_devices(worker):
-    """In every process: its client ids decide about devices, whose names the notification cannot hold."""
+def test_a_change_of_an_account_clears_cached_devices(worker):
+    """It does in every process: its client ids affect devices, which the notification cannot name."""
     with psycopg.connect(database_url().replace("postgres:", "postgresql:"), autocommit=True) as ours:
         ours.execute(f"LISTEN {CHANNEL}")
         sql(f"UPDATE {ACCOUNTS} SET client_ids = %s", '["STATION-*"]')

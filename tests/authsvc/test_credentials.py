@@ -27,7 +27,7 @@ def previous(row: Credentials) -> tuple[str, object]:
 
 
 @MODELS
-def test_a_new_hash_ends_the_old_one_its_expiry_and_the_tokens(model):
+def test_a_new_hash_revokes_the_old_one_its_expiry_and_the_tokens(model):
     before = timezone.now()
     row = holder(model, previous_password_hash="older", previous_valid_until=UNTIL_USED)
     row.password_expires_at = before + timedelta(days=1)
@@ -59,7 +59,7 @@ def test_an_overlap_is_no_longer_than_the_old_password(model):
 
 
 @MODELS
-def test_an_overlap_revives_no_expired_password(model):
+def test_an_overlap_does_not_renew_an_expired_password(model):
     row = holder(model, password_expires_at=timezone.now() - timedelta(seconds=1))
 
     row.set_hash("new", keep_previous_until=UNTIL_USED)
@@ -104,7 +104,7 @@ def test_a_new_password_writes_only_the_password_of_an_account():
     assert not Account.objects.get().is_active
 
 
-def test_the_form_of_a_device_shows_the_expiry_behind_the_client_id(rf, admin_user):
+def test_the_form_of_a_device_shows_the_expiry_after_the_client_id(rf, admin_user):
     request = rf.get("/")
     request.user = admin_user
 

@@ -1,4 +1,4 @@
-"""Directories of principals: one contract for all of them, then what is particular to each, and to the chain."""
+"""Directories of principals: a contract for all of them, then tests of each one and of the chain."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import provision
 
 HASH = passwords.hash_generated("the password of somebody")
-# What may stand in a username here, and looks as if it were more than text.
+# Valid usernames that look as if they had a special meaning.
 AWKWARD = ["a" * 128, "a:b@c=d.e-f_g", "0", "-", "--", "=1", "null_", "NONE", "Guest", "1e3", "true"]
-# What the authority refuses before it asks; a directory that is asked all the same knows nobody by it.
+# Names that the authority refuses before a look-up; a directory must not find them either.
 HOSTILE = [
     "",
     "' OR '1'='1",
@@ -40,8 +40,8 @@ HOSTILE = [
     "station\n",
     " station",
     "station ",
-    "stаtion",  # a Cyrillic letter
-    "ſtation",  # casefolds to the same
+    "stаtion",  # A Cyrillic letter.
+    "ſtation",  # Casefolds to the same name.
     "station\u200b",
     "\u202estation",
     "station" * 10_000,
@@ -49,7 +49,7 @@ HOSTILE = [
 
 
 def sql(statement, *parameters):
-    """Change the database behind the back of the ORM."""
+    """Change the database without the ORM."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.rowcount
@@ -134,16 +134,16 @@ def look_up(loop):
 
 
 class TestEveryDirectory:
-    """What the authority relies on, whatever directory answers."""
+    """Guarantees of every directory to the authority."""
 
     @pytest.fixture(params=[Devices, Accounts, Memory], ids=lambda made: made.name)
     def house(self, request, transactional_db):
         return request.param()
 
-    def test_nobody_is_known_to_an_empty_one(self, house, look_up):
+    def test_an_empty_one_finds_nothing(self, house, look_up):
         assert look_up(house.directory, "station") is None
 
-    def test_it_knows_who_it_was_given(self, house, look_up):
+    def test_it_finds_its_principals(self, house, look_up):
         house.put("neighbour")
         house.put("station")
 
@@ -156,18 +156,18 @@ class TestEveryDirectory:
         assert found == look_up(house.directory, "station")
         assert found.key != look_up(house.directory, "neighbour").key
 
-    def test_a_disabled_one_is_known_and_not_active(self, house, look_up):
+    def test_a_disabled_one_is_found_and_not_active(self, house, look_up):
         house.put("station", active=False)
 
         assert look_up(house.directory, "station").active is False
 
     def test_without_a_hash_there_is_no_secret(self, house, look_up):
-        """An empty text is the hash of nothing, so no password may be compared with it."""
+        """An empty text is not a hash, so no password may be compared with it."""
         house.put("station", password_hash="")
 
         assert look_up(house.directory, "station").secrets == ()
 
-    def test_the_client_ids_are_the_username_and_what_was_given(self, house, look_up):
+    def test_the_client_ids_are_the_username_and_the_stored_ones(self, house, look_up):
         house.put("station", client_id="radio-7")
 
         found = look_up(house.directory, "station")
@@ -180,14 +180,14 @@ class TestEveryDirectory:
     def test_names_are_compared_exactly(self, house, look_up):
         house.put("station")
 
-        for asked in ["STATION", "Station", "stationX", "tation", "station."]:
-            assert look_up(house.directory, asked) is None, asked
+        for name in ["STATION", "Station", "stationX", "tation", "station."]:
+            assert look_up(house.directory, name) is None, name
 
-    def test_a_hostile_name_is_nobodys(self, house, look_up):
+    def test_a_hostile_name_is_not_found(self, house, look_up):
         house.put("station")
 
-        for asked in HOSTILE:
-            assert look_up(house.directory, asked) is None, ascii(asked)[:40]
+        for name in HOSTILE:
+            assert look_up(house.directory, name) is None, ascii(name)[:40]
         assert look_up(house.directory, "station") is not None
 
     def test_an_awkward_name_is_a_name_like_any_other(self, house, look_up):
@@ -250,26 +250,26 @@ class TestDevices:
 
     def test_a_lookup_is_one_statement(self, transactional_db, look_up, monkeypatch):
         station, valve = provision("S1"), provision("V1", "irrigationvalve")
-        asked = []
+        statements = []
         fetch = reader.fetch
 
         async def counted(statement, parameters=()):
-            asked.append((statement, list(parameters)))
+            statements.append((statement, list(parameters)))
             return await fetch(statement, parameters)
 
         monkeypatch.setattr(reader, "fetch", counted)
         directory = DeviceDirectory()
 
         for username in (station.username, valve.username, "stranger"):
-            asked.clear()
+            statements.clear()
             look_up(directory, username)
-            ((statement, parameters),) = asked
+            ((statement, parameters),) = statements
             assert ";" not in statement
             assert username not in statement
             assert set(parameters) == {username}
 
     def test_only_the_documented_columns_are_needed(self, transactional_db, look_up, bare_kind):
-        """A table that somebody filled from elsewhere, with nothing but what a login needs."""
+        """A table filled by other programs may have only the columns of a login."""
         bare_kind("bound")
 
         found = look_up(DeviceDirectory(), "gauge-user")
@@ -280,7 +280,7 @@ class TestDevices:
         assert not found.may_connect_as("G2")
 
     def test_the_columns_are_of_the_documented_device(self):
-        """So that no type can lack one."""
+        """So every type has them."""
         documented = {field.name for field in BaseDevice._meta.local_fields}
 
         assert {*BARE_COLUMNS} <= documented
@@ -292,21 +292,21 @@ class TestDevices:
 
         assert found.may_connect_as("whatever it likes")
 
-    def test_a_free_type_lifts_the_binding_of_no_other(self, transactional_db, look_up, bare_kind):
+    def test_a_free_type_keeps_the_binding_of_others(self, transactional_db, look_up, bare_kind):
         bare_kind("any")
         WeatherStationDevice.objects.create(device_id="S1", mqtt_username="station")
 
         assert not look_up(DeviceDirectory(), "station").may_connect_as("whatever it likes")
 
     def test_an_asterisk_in_a_devices_client_id_is_an_asterisk(self, transactional_db, look_up):
-        """Only an account's entries may be prefixes (design 4): a device has one client id more, not all."""
+        """Only entries of an account may be prefixes (design 4): a device has one more client id, not all."""
         station = provision("S1", mqtt_client_id="gateway-*")
 
         found = look_up(DeviceDirectory(), station.username)
 
         assert not found.may_connect_as("gateway-of-somebody-else")
 
-    def test_a_device_without_username_is_nobody(self, transactional_db, look_up):
+    def test_a_device_without_username_is_not_found(self, transactional_db, look_up):
         WeatherStationDevice.objects.create(device_id="S1")
         sql(
             f"INSERT INTO {Account._meta.db_table} "
@@ -323,8 +323,8 @@ class TestDevices:
         for username in ("", "None", "null", "S1"):
             assert look_up(DeviceDirectory(), username) is None
 
-    def test_a_previous_password_needs_an_end(self, transactional_db, look_up):
-        """Without a date it would be valid for ever."""
+    def test_a_previous_password_needs_an_expiry(self, transactional_db, look_up):
+        """Without it the password would be valid for ever."""
         WeatherStationDevice.objects.create(
             device_id="S1", mqtt_username="station", mqtt_password_hash="", previous_password_hash=HASH
         )
@@ -348,7 +348,7 @@ BARE_COLUMNS = (
 
 @pytest.fixture
 def bare_kind(transactional_db):
-    """Registers a kind whose table has the columns of a login and no other, with one device in it."""
+    """Return a function that registers a kind with only the columns of a login, and one device."""
 
     table = SimpleNamespace(db_table="bare_gauge", verbose_name="Gauge", app_label="fleet")
     model = type("GaugeDevice", (), {"_meta": table})
@@ -399,8 +399,8 @@ class TestAccounts:
             assert not found.may_connect_as(refused)
 
     @pytest.mark.parametrize("client_ids", ["ingest-*", "*", {"ingest-*": 1}, [None], [7]], ids=ascii)
-    def test_client_ids_that_are_no_list_of_texts_lift_no_binding(self, ask, entrance, station, client_ids):
-        """The admin takes any JSON here: a text is not a list of its letters, the last of them `*`."""
+    def test_an_invalid_list_of_client_ids_keeps_the_binding(self, ask, entrance, station, client_ids):
+        """The admin accepts any JSON here: a text is not a list of its letters, the last of which is `*`."""
         account = Account(username="ingest", client_ids=client_ids)
         password = account.generate_password()
         account.save()
@@ -411,7 +411,7 @@ class TestAccounts:
 
 
 class TestTwice:
-    """A username that names two principals is nobody's, however it came to be so."""
+    """A username of two principals is refused, whatever the cause."""
 
     def test_in_memory(self, look_up):
         directory = MemoryDirectory([Principal("a/1", "twin"), Principal("a/2", "twin")])
@@ -435,7 +435,7 @@ class TestTwice:
 
     @pytest.mark.parametrize("order", [1, -1])
     def test_in_two_directories_of_a_chain(self, look_up, order):
-        """Also when one of the two is disabled: nobody can say which of them asks."""
+        """It also is if one of the two is disabled, because the client could be either."""
         one = MemoryDirectory([Principal("a/1", "twin"), Principal("a/3", "single")])
         other = MemoryDirectory([Principal("b/1", "twin", active=False)])
         chain = Chain([one, other][::order])
@@ -445,7 +445,7 @@ class TestTwice:
         assert look_up(chain, "single").key == "a/3"
         assert look_up(chain, "stranger") is None
 
-    def test_a_fault_of_one_directory_is_not_the_word_of_the_other(self, look_up):
+    def test_a_fault_of_one_directory_is_a_fault_of_the_chain(self, look_up):
         class Broken:
             async def lookup(self, username):
                 raise OSError("away")
@@ -455,7 +455,7 @@ class TestTwice:
 
     @pytest.mark.parametrize("by", ["two types", "device and account", "account by SQL"])
     def test_is_denied_on_every_question(self, ask, entrance, station, by):
-        """Both know a right password. The station could before, and can again when the twin is gone."""
+        """Both have a right password. The station is allowed before, and again once the twin is deleted."""
         good = {"username": station.username, "clientid": station.username}
         question = {"acc": 2, "topic": station.topic("data")}
         if by == "two types":
@@ -481,8 +481,8 @@ class TestTwice:
         sql(f"DELETE FROM {IrrigationValveDevice._meta.db_table}")
         assert ask("go-auth/user", password=station.password, **good).status_code == 200
 
-    def test_where_client_ids_are_free_nobody_claims_one(self, ask, settings, station):
-        """`AUTHSVC_CLIENT_ID=any` lifts the binding: a foreign client id is then nobody's business."""
+    def test_without_binding_client_ids_are_not_claimed(self, ask, settings, station):
+        """`AUTHSVC_CLIENT_ID=any` lifts the binding: a foreign client id is then allowed."""
         provision("V1", "irrigationvalve")
         settings.AUTHSVC_CLIENT_ID = "any"
 
@@ -490,8 +490,8 @@ class TestTwice:
 
         assert reply.status_code == 200
 
-    def test_a_client_id_of_two_devices_is_neithers(self, ask, entrance, station):
-        """Whoever connects under another's client id takes over its session (design 4: denied where it is twice)."""
+    def test_a_client_id_of_two_devices_is_refused(self, ask, entrance, station):
+        """A client that connects under a foreign client id takes over its session (design 4: a deny for two claims)."""
         valve = provision("V1", "irrigationvalve")
         sql(
             f"UPDATE {IrrigationValveDevice._meta.db_table} SET device_id = %s WHERE id = %s",

@@ -1,4 +1,4 @@
-"""Questions fed with anything: each is answered as the oracle says, and the oracle notices a wrong answer."""
+"""Fuzzed questions: each answer is that of the oracle, and the oracle notices a wrong answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rig.fuzzed import NAMES, RIGHT, WORDS, _with_field, by_question, mutated, q
 from rig.oracles import QUESTIONS, judge_body
 from rig.seeds import SEEDS
 
-pytestmark = pytest.mark.sqlite_only  # the parsers need no database, and the entrance reads one row of it
+pytestmark = pytest.mark.sqlite_only  # The parsers need no database, and the entrance reads one row of it.
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @by_question
 @settings(quick, max_examples=15)
 @given(request=requests(), hook=rarely)
-def test_whatever_is_asked_the_answer_is_right(path, request, hook):
+def test_every_question_gets_the_right_answer(path, request, hook):
     if not hook:
         request.headers += oracles.pairs({"vernemq-hook": f"auth_on_{path.partition('/')[2]}"})
     judge_body(path, request)
@@ -36,7 +36,7 @@ def test_whatever_is_asked_the_answer_is_right(path, request, hook):
 
 @pytest.mark.parametrize("number", range(len(RIGHT)))
 def test_the_oracle_agrees_with_the_contracts(number):
-    """Each case of the contracts is a seed, and the world of PEOPLE is theirs."""
+    """Each case of the contracts is a seed, and PEOPLE are their principals."""
     judge_body(*RIGHT[number])
 
 
@@ -48,15 +48,15 @@ def test_the_seeds_reach_an_allow_of_every_question():
 
 @settings(quick, max_examples=400)
 @given(mutated())
-def test_a_right_question_with_one_thing_wrong_is_answered_right(case):
+def test_a_right_question_with_one_error_gets_the_right_answer(case):
     judge_body(*case)
 
 
 @by_question
 @settings(quick, max_examples=25)
 @given(st.data())
-def test_a_permitted_question_in_other_words_is_answered_right(path, data):
-    """One or two fields say something else that is said somewhere, or are said beside what was asked."""
+def test_a_changed_permitted_question_gets_the_right_answer(path, data):
+    """One or two fields get a value from another question, or are added to the question."""
     right = data.draw(st.sampled_from([r for p, r in RIGHT if p == path and oracles.permitted(p, r)]))
     body = right.body
     for _ in range(data.draw(st.integers(1, 2))):
@@ -74,14 +74,14 @@ def test_a_permitted_question_in_other_words_is_answered_right(path, data):
 @pytest.mark.parametrize(
     "hostile_id", ["+", "#", "a/b", "x\x00", "\u202eSTATION-001", "STATION-001\u200b", "\ufffd"]
 )
-def test_a_hostile_name_is_nobody(path, hostile_id):
-    """In place of every name and every client id, one at a time."""
+def test_a_hostile_name_is_denied(path, hostile_id):
+    """It replaces each name and each client id, one at a time."""
     rights = [(p, r) for p, r in RIGHT if p == path and r.body and oracles.permitted(p, r)]
     for name in ("username", "clientid", "client_id"):
         for _, right in rights:
             body = _with_field(right.body, name, hostile_id, twice=False)
             judge_body(path, Request(right.method, right.query, right.headers, body))
-    assert rights or path in ("jwt/user", "jwt/superuser")  # which may come without a body
+    assert rights or path in ("jwt/user", "jwt/superuser")  # These may come without a body.
 
 
 def test_two_words_for_the_action_must_agree():
@@ -94,16 +94,16 @@ def test_two_words_for_the_action_must_agree():
 
 
 def test_the_oracle_notices_a_wrong_answer():
-    """A ruler that measures everything as right would be none."""
+    """An oracle that accepts everything would be useless."""
     path, request = next((p, r) for p, r in RIGHT if p == "go-auth/user" and oracles.permitted(p, r))
     dialect = BY_NAME["go-auth"]
     allow = oracles.answer(path, request)
     refuse = dialect.render(request, deny(Reason.NO_GRANT))
     stranger = Request("POST", "", request.headers, b"{}")
 
-    for asked, reply in ((request, refuse), (stranger, allow), (stranger, dialect.fault(stranger))):
+    for question, reply in ((request, refuse), (stranger, allow), (stranger, dialect.fault(stranger))):
         with pytest.raises(AssertionError):
-            oracles.judge_reply(path, asked, reply)
+            oracles.judge_reply(path, question, reply)
     with pytest.raises(AssertionError):
         oracles.judge_reply(path, request, allow, admitted=False)
 

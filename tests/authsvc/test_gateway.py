@@ -1,4 +1,4 @@
-"""The one door: every path of a question leads to `answer`."""
+"""The single entry point: every path of a question leads to `answer`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from authsvc.dialects import DIALECTS
 pytestmark = pytest.mark.usefixtures("nothing_pending")
 
 
-def test_every_question_enters_by_the_one_door():
-    """What is found by a path is what `answer` is given, with its token and nothing else."""
+def test_every_question_is_answered_by_the_gateway():
+    """`answer` gets the dialect and the question of the path, and the token in it."""
     for dialect in DIALECTS:
         for name in dialect.questions:
             assert gateway.find(f"{dialect.name}/{name}") == (dialect, name, None)

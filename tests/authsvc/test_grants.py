@@ -1,4 +1,4 @@
-"""Grants: in force with the next question, however they are written, and for whom."""
+"""Grants: in force with the next question after any kind of write, for their subjects only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TestGrants:
     def grant(self, transactional_db):
         def one(subject, text, actions="all", effect="allow"):
             made = Grant.objects.create(subject="key:x/x", filter=text, actions=actions, effect=effect)
-            # By SQL, because the model refuses some of the subjects that must mean nothing.
+            # By SQL, because the model refuses some of the invalid subjects.
             sql(f"UPDATE {Grant._meta.db_table} SET subject = %s WHERE id = %s", subject, made.pk)
             return made
 
@@ -52,7 +52,7 @@ class TestGrants:
         assert not may(station, 4, "news/1")
 
     def test_by_other_writers(self, may, station, grant):
-        """bulk_create, update() and a savepoint raise no signal; the triggers see them."""
+        """bulk_create, update() and a savepoint send no signal, but fire the triggers."""
         Grant.objects.bulk_create([Grant(subject="everyone", effect="allow", actions="all", filter="a")])
         assert may(station, 2, "a")
         Grant.objects.update(filter="b")
@@ -61,8 +61,8 @@ class TestGrants:
         Grant.objects.all()._raw_delete("default")
         assert not may(station, 2, "b")
 
-    def test_without_a_revision_nothing_is_kept(self, may, station, grant):
-        """A flush, or a restore without that row, must not freeze what was read before."""
+    def test_without_a_revision_nothing_is_cached(self, may, station, grant):
+        """After a flush, or a restore without that row, earlier reads must not be used for ever."""
         grant("everyone", "a")
         assert may(station, 2, "a")
         sql("DELETE FROM authsvc_policy")
@@ -94,8 +94,8 @@ class TestGrants:
             for topic in ("all/x", "stations/x", "one/x", "backend/x", "nobody/x"):
                 assert may(who, 2, topic) is (topic in topics), (who.username, topic)
 
-    def test_a_subject_without_a_type_is_no_subject(self, may, grant):
-        """The model refuses it, SQL does not; accounts have no type, and it is not theirs."""
+    def test_a_subject_without_a_type_matches_nothing(self, may, grant):
+        """The model refuses it, SQL does not. Accounts do not have a type, and it must not match them."""
         account, _ = provisioning.create_account("backend")
         grant("type:", "a")
 
@@ -149,7 +149,7 @@ class TestGrants:
 
         assert [may(station, number, "a") for number in (1, 2, 4)] == [acc == number for number in (1, 2, 4)]
 
-    def test_a_share_is_judged_by_its_filter(self, may, station, grant):
+    def test_a_share_is_checked_by_its_filter(self, may, station, grant):
         grant("everyone", "news/+", "subscribe")
 
         assert may(station, 4, "$share/g/news/+")

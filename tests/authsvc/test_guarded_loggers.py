@@ -1,4 +1,4 @@
-"""A secret in a variable of our functions does not reach a handler, whichever of our loggers writes the traceback."""
+"""A secret in a variable of our functions does not reach a handler, for every logger that writes the traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSWORD = "Rq8vZ1kXw0pTn5uYb7LmJc3sDfGh2eAi"  # gitleaks:allow
 
 
 def module_of(file: Path) -> str:
-    """Return the dotted name of the module in *file*, by which it names its logger."""
+    """Return the dotted name of the module in *file*, which is also that of its logger."""
     parts = file.relative_to(FOLDER.parent).with_suffix("").parts
     return ".".join(parts).removesuffix(".__init__")
 

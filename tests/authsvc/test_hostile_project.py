@@ -1,4 +1,4 @@
-"""The Django entrance in a project that was not made for brokers: it answers as the ASGI entrance does."""
+"""The Django entrance in a project with obstacles for brokers: it answers as the ASGI entrance does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rig.entrances import ENTRANCES
 from rig.hostile_projects import HOSTILE, plain
 from rig.questions import QUESTIONS, good
 
-# What a client library or a proxy may add to a question.
+# Headers that a client library or a proxy may add to a question.
 ADDED = {
     "accept": "text/html",
     "accept-encoding": "gzip",
@@ -32,8 +32,8 @@ ADDED = {
 }
 
 
-def of_our_own(loop, method, url, **request):
-    """The answer of the ASGI entrance, which no project can change."""
+def asgi_answer(loop, method, url, **request):
+    """Return the answer of the ASGI entrance, which the project does not affect."""
 
     async def one():
         transport = httpx.ASGITransport(ENTRANCES["asgi"], client=("10.1.2.3", 40000))
@@ -44,7 +44,7 @@ def of_our_own(loop, method, url, **request):
     return reply.status_code, reply.headers["content-type"], reply.content
 
 
-# ---------------------------------------------------------------- made safe in the code
+# ---------------------------------------------------------------- settings with no effect
 
 
 @pytest.mark.parametrize("added", [{}, ADDED], ids=["as brokers ask", "with more headers"])
@@ -52,8 +52,9 @@ def of_our_own(loop, method, url, **request):
 def test_the_answer_is_the_one_of_the_asgi_entrance(
     project, loop, token, station, neighbour, name, added, monkeypatch
 ):
-    """Byte for byte: allows and denials, what is no question, and methods that ask nothing."""
-    monkeypatch.setattr(emqx, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))  # when its rules end
+    """Byte for byte: allows and denials, unknown paths, and methods that are not allowed."""
+    # Fixed, because rules expire by the clock.
+    monkeypatch.setattr(emqx, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))
     site = project(**HOSTILE[name])
     questions = [
         ("POST", f"/mqtt/{path}?k={token}", {"json": good(path, who)})
@@ -78,11 +79,11 @@ def test_the_answer_is_the_one_of_the_asgi_entrance(
 
     for method, url, fields in questions:
         request = {**fields, "headers": added | {"x-forwarded-proto": "https"}}
-        assert plain(site(method, url, **request)) == of_our_own(loop, method, url, **request), (method, url)
+        assert plain(site(method, url, **request)) == asgi_answer(loop, method, url, **request), (method, url)
 
 
 def test_an_allow_is_never_served_from_a_cache(project, token, station):
-    """RabbitMQ asks by GET, so to a cache all its questions look alike."""
+    """RabbitMQ asks with GET, which caches store."""
     site = project(**HOSTILE["a cache of the whole site"])
     url = f"/mqtt/rabbitmq/user?{urlencode(good('rabbitmq/user', station))}&k={token}"
     assert site("GET", url).text == "allow"
@@ -92,8 +93,8 @@ def test_an_allow_is_never_served_from_a_cache(project, token, station):
     assert site("GET", url).text == "deny"
 
 
-def test_django_keeps_no_answer_where_it_reads_no_header(project, token, station, monkeypatch):
-    """Early releases of Django 5.2 keep an answer although it says no-store."""
+def test_django_caches_no_answer_where_it_reads_no_header(project, token, station, monkeypatch):
+    """Early releases of Django 5.2 cache an answer in spite of no-store."""
     monkeypatch.setattr(
         views, "_response", lambda _request, reply: HttpResponse(reply.body, status=reply.status)
     )
@@ -108,7 +109,7 @@ def test_django_keeps_no_answer_where_it_reads_no_header(project, token, station
 
 @pytest.mark.parametrize("what", ["mqtt/go-auth/user", "healthz"])
 def test_requests_in_transactions_are_answered(project, token, station, monkeypatch, what):
-    """With ATOMIC_REQUESTS Django refuses asynchronous views, unless they say that they need none."""
+    """With ATOMIC_REQUESTS Django refuses asynchronous views without a mark."""
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     site = project()
 
@@ -118,7 +119,7 @@ def test_requests_in_transactions_are_answered(project, token, station, monkeypa
 
 
 def test_a_long_answer_that_was_compressed_is_the_answer(project, token, station):
-    """Only EMQX gets answers of 200 bytes and more, and only for who says that it can read that."""
+    """Only EMQX gets answers of 200 bytes and more; they are compressed for clients that accept it."""
     site = project(**HOSTILE["compressed answers"])
     question = {"json": good("emqx/authn", station)}
 
@@ -131,8 +132,8 @@ def test_a_long_answer_that_was_compressed_is_the_answer(project, token, station
 
 
 @pytest.mark.parametrize("debug", [True, False])
-def test_a_fault_shows_nothing_and_lets_nobody_in(project, token, station, monkeypatch, debug):
-    """DEBUG's page with the whole request, and Django's own 500, stay away."""
+def test_a_fault_shows_nothing_and_is_no_allow(project, token, station, monkeypatch, debug):
+    """Neither the page of DEBUG with the whole request nor the 500 of Django is shown."""
 
     def broken(*_arguments):
         raise RuntimeError("provoked")
@@ -145,8 +146,8 @@ def test_a_fault_shows_nothing_and_lets_nobody_in(project, token, station, monke
     assert plain(reply) == (503, "application/json", b'{"ok":false,"error":"unavailable"}')
 
 
-def test_a_claimed_address_admits_nobody(project, token, station):
-    """Neither USE_X_FORWARDED_HOST nor a proxy's headers move the caller into the broker's network."""
+def test_a_claimed_address_is_not_read(project, token, station):
+    """Neither USE_X_FORWARDED_HOST nor headers of a proxy put the caller into the network of the broker."""
     Broker.objects.update(networks=["192.0.2.0/24"])
     site = project(USE_X_FORWARDED_HOST=True)
 

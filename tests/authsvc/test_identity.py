@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("nothing_pending")
 
 
 class TestIdentity:
-    """Every change is in force with the next question, whoever makes it."""
+    """Every change, by any writer, is in force with the next question."""
 
     @pytest.mark.parametrize("how", ["orm", "sql"])
     def test_disabled_and_enabled(self, login, may, station, how):
@@ -54,7 +54,7 @@ class TestIdentity:
         assert login(station) == DENIED
         assert login(station, username="renamed", clientid="renamed") == OK
 
-    def test_a_change_that_is_rolled_back_was_none(self, login, station):
+    def test_a_change_that_is_rolled_back_has_no_effect(self, login, station):
         with transaction.atomic():
             WeatherStationDevice.objects.update(is_active=False)
             transaction.set_rollback(True)
@@ -81,8 +81,8 @@ class TestIdentity:
             assert not may(station, 2, station.topic("data"), clientid=client_id)
         assert reasons() == {Reason.CLIENT_ID}
 
-    def test_a_wrong_password_is_told_before_a_wrong_client_id(self, login, station):
-        """Or somebody without a password would learn which client ids a name has."""
+    def test_a_wrong_password_is_reported_before_a_wrong_client_id(self, login, station):
+        """Otherwise a client without the password would learn the client ids of a name."""
         assert login(station, "wrong", clientid="x") == DENIED
 
         assert reasons() == {Reason.WRONG_PASSWORD}
@@ -112,12 +112,12 @@ class TestIdentity:
         assert login(station, clientid="whatever") == OK
         assert login(station, "wrong", clientid="whatever") == DENIED
 
-        settings.AUTHSVC_CLIENT_ID = "ANY"  # a word it does not know lifts nothing
+        settings.AUTHSVC_CLIENT_ID = "ANY"  # Another word does not lift the binding.
         assert login(station, clientid="whatever") == DENIED
 
 
 def test_the_two_types_of_devices_do_not_share_rights(may):
-    """The same id under two types is two devices, and two places."""
+    """The same id under two types is two devices with different topics."""
     valve = provision("V1", "irrigationvalve")
     assert IrrigationValveDevice.objects.exists()
 

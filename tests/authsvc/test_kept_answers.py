@@ -1,4 +1,4 @@
-"""Answers that end by the clock are kept until then: EMQX is given rules with an end, and tokens have one."""
+"""Answers that expire are cached until then: rules for EMQX have an expiry, and so have tokens."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from authsvc.dialects import BY_NAME
 from authsvc.dialects.base import Reply, Request
 from authsvc.dialects.emqx import end_of_rules
 
-NOON = 1_893_499_200  # a whole minute
+NOON = 1_893_499_200  # A whole minute.
 
 
 @pytest.fixture
 def clock(monkeypatch) -> Callable[[float], None]:
-    """Set the clock of the wall."""
+    """Return a function that sets the wall clock."""
 
     def set_to(seconds: float) -> None:
         monkeypatch.setattr(time, "time", lambda: seconds)
@@ -31,7 +31,7 @@ def clock(monkeypatch) -> Callable[[float], None]:
 
 @pytest.fixture
 def judged(monkeypatch) -> list[object]:
-    """The questions that were decided, rather than answered from memory."""
+    """Return a list of the questions that were decided and not answered from the cache."""
     found: list[object] = []
     decide = authority.decide
 
@@ -45,7 +45,7 @@ def judged(monkeypatch) -> list[object]:
 
 @pytest.fixture
 def login(loop, token, station) -> Callable[[], Reply]:
-    """Log in through EMQX."""
+    """Return a function that logs in through EMQX."""
     body = {"username": station.username, "clientid": station.username, "password": station.password}
     headers = ((b"content-type", b"application/json"), (b"authorization", f"Bearer {token}".encode()))
 
@@ -58,7 +58,7 @@ def login(loop, token, station) -> Callable[[], Reply]:
 
 @pytest.mark.parametrize("ttl", [1, 2, 3, 59, 60, 119, 120, 121, 3600, 86_400])
 @pytest.mark.parametrize("now", [NOON, NOON + 0.5, NOON + 29.999, NOON + 59.999])
-def test_an_end_of_rules_is_near_the_ttl_and_never_beyond_it(ttl, now):
+def test_the_expiry_of_rules_is_near_the_ttl_and_never_beyond_it(ttl, now):
     end, until = end_of_rules(now, ttl)
 
     assert now + ttl / 2 - 1 <= end - 1e-3 <= now + ttl
@@ -80,7 +80,7 @@ def test_logins_through_emqx_are_decided_once_a_minute(login, judged, clock):
 
 
 @pytest.mark.sqlite_only
-def test_the_end_is_never_later_than_that_of_the_password(login, station, clock):
+def test_rules_expire_with_the_password_at_the_latest(login, station, clock):
     for seconds in (90, 3605):
         ends = NOON + seconds
         device = station.device
@@ -100,8 +100,8 @@ def test_a_disabled_device_is_refused_within_the_minute(login, station, clock):
 
 
 @pytest.mark.sqlite_only
-def test_an_answer_to_a_token_is_kept_until_the_second_on_which_it_ends(loop, token, station, judged, clock):
-    """Whether it is the token of an active device is still looked at for each question."""
+def test_an_answer_to_a_token_is_cached_until_it_expires(loop, token, station, judged, clock):
+    """Each question still checks that the token is that of an active device."""
     version = loop.run(chain.configured().lookup(station.username)).version
     bearer = tokens.issue(station.username, version, conf.options().jwt_keys, ttl=60, now=NOON)
     body = {"clientid": station.username, "topic": station.topic("data"), "acc": 2}

@@ -1,4 +1,4 @@
-"""A token in a mistyped URL reaches no log, wherever the path is written."""
+"""A token in a mistyped URL does not reach any log that prints the path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.sqlite_only
 
 TOKENS = [
     "mK3vQ0hB7xw1Zr9sT2uYp4aNd6eF8gHjL-_cVbXqWiE",
-    "kqzvhwbnxwrzrasttuuypdaandeeffgghjlzzcvbxqwi",  # by chance without a digit and a capital letter
+    "kqzvhwbnxwrzrasttuuypdaandeeffgghjlzzcvbxqwi",  # By chance without a digit and a capital letter.
     "0123456789012345678901234567890123456789012",
 ]
 
@@ -89,12 +89,12 @@ def test_messages_are_masked(text, token):
         "django.core.exceptions.TooManyFieldsSentToThisView: nothing",
     ],
 )
-def test_what_is_not_a_token_is_left(text):
+def test_other_texts_are_not_masked(text):
     assert logs._without_secrets(text) == text
 
 
 def test_a_foreign_host_with_a_token_is_masked(send, transactional_db):
-    """A token that was pasted where the host belongs."""
+    """The token was pasted in place of the host."""
     with leaks.everything_logged() as logged:
         send("django", "GET", "/login/", headers={"host": TOKENS[0]})
 
@@ -102,7 +102,7 @@ def test_a_foreign_host_with_a_token_is_masked(send, transactional_db):
 
 
 def test_the_traceback_of_a_page_shows_no_token_and_no_variable(send, transactional_db, monkeypatch):
-    """Of a page that is not a question; its exception repeats the path."""
+    """The page is not a question, and its exception repeats the path."""
 
     def breaks(_handler, request):
         raise RuntimeError(f"no page at {request.path}")
@@ -117,7 +117,7 @@ def test_the_traceback_of_a_page_shows_no_token_and_no_variable(send, transactio
 
 
 def test_a_page_keeps_its_request_and_its_traceback():
-    """Only records with a token lose what they carry."""
+    """Only records with a token lose them."""
     request = RequestFactory().get("/fleet/none")
     error = Http404("no such page")
     caught = (Http404, error, None)
@@ -134,7 +134,7 @@ def test_a_page_keeps_its_request_and_its_traceback():
 
 @pytest.mark.parametrize("server", logs.SERVERS)
 def test_the_logs_of_servers_are_masked_argument_by_argument(server):
-    """uvicorn's formatter takes the arguments of an access line apart."""
+    """uvicorn's formatter reads the arguments of an access line one by one."""
     record = logging.LogRecord(
         f"{server}.access", logging.INFO, "", 0, '%s - "%s %s HTTP/%s" %d',
         ("127.0.0.1:1", "GET", f"/go-auth/{TOKENS[0]}", "1.1", 404), None,
@@ -147,7 +147,7 @@ def test_the_logs_of_servers_are_masked_argument_by_argument(server):
 
 
 def test_a_long_text_is_masked_in_linear_time():
-    """A stranger chooses the path, and the log must not cost more than the answer."""
+    """Any client chooses the path, and logging it must not cost more than the answer."""
     began = time.process_time()
     for text in ("/" + "a" * 19 + ".", "%2", "aA1-" * 4 + "~"):
         logs._without_secrets("Not Found: /" + text * (60_000 // len(text)))
@@ -157,7 +157,7 @@ def test_a_long_text_is_masked_in_linear_time():
 
 @pytest.mark.servers
 def test_gunicorn_writes_no_token(tmp_path, django_db_setup):
-    """The real server, its own error log and its access log, and a line that is not HTTP."""
+    """The real server, its error log and access log, and a line that is not HTTP."""
     lines = [f"GET {path} HTTP/1.1\r\nHost: localhost".encode() for path in written(TOKENS[0])]
     lines += [f"GET /login/ HTTP/1.1\r\nHost: {TOKENS[0]}".encode()]
     lines += [f"GET /go-auth/{TOKENS[0]} FTP/9\r\nHost: localhost".encode()]

@@ -1,4 +1,4 @@
-"""Logs and mails of a project hold no secret, whatever breaks on the way."""
+"""Logs and mails of a project contain no secret, for any error in a question."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from rig.questions import good
 
 @contextmanager
 def mails():
-    """What Django mails to the operators, with all variables, as careless as it can be configured.
+    """Collect the mails of Django to the operators, configured to contain all variables.
 
-    Begun after the project: to set Django up takes the handlers away.
+    Use it after the project is set up, because the setup of Django removes the handlers.
     """
     handler = AdminEmailHandler(include_html=True)
-    handler.setLevel(logging.WARNING)  # to write a mail is told at DEBUG, which would be mailed
+    handler.setLevel(logging.WARNING)  # Sending a mail logs at DEBUG, which would be mailed too.
     loggers = [logging.getLogger(name) for name in ("", "django")]
     with override_settings(ADMINS=[("Operator", "operator@example.org")]):
         for logger in loggers:
@@ -45,7 +45,7 @@ def mails():
 
 
 def every_way_to_ask(site, token, station):
-    """The station's right password, with the broker's token at each place where it may stand."""
+    """Ask with the right password of the station, and the token of the broker in each of its possible places."""
     fields = good("go-auth/user", station)
     login = urlencode(good("rabbitmq/user", station))
     site("POST", f"/mqtt/go-auth/user?k={token}", json=fields)
@@ -65,7 +65,7 @@ def every_way_to_ask(site, token, station):
     ["none", "before the view", "after the view", "inside", "while reading", "a body that was read"],
 )
 def test_no_secret_is_logged_or_mailed(project, token, station, monkeypatch, trouble):
-    """Whatever breaks on the way, and whoever prints the variables of the functions it broke in."""
+    """An error anywhere, with handlers that print the variables of the failed functions."""
 
     def broken(*_arguments, **_options):
         raise RuntimeError("provoked inside")
@@ -90,12 +90,12 @@ def test_no_secret_is_logged_or_mailed(project, token, station, monkeypatch, tro
     assert leaks.leaked(logged.text, [token, station.password]) == []
     assert leaks.leaked(mailed(), [token, station.password]) == []
     if trouble in ("before the view", "after the view", "inside", "while reading"):
-        assert "provoked" in logged.text  # the traceback is there, as text
+        assert "provoked" in logged.text  # The traceback is there, as text.
         assert "Traceback" in mailed()
 
 
-def test_a_fault_of_other_views_is_mailed_as_ever(project):
-    """Only questions are kept back: another view's operators want to see the request."""
+def test_a_fault_of_other_views_is_mailed_in_full(project):
+    """Only questions are filtered: operators need the request of other views."""
     site = project(ROOT_URLCONF=(AT_MQTT, path("page", broken_page)))
 
     with mails() as mailed:
@@ -193,7 +193,7 @@ open("plant.json", "w").write(json.dumps({"token": token, "password": password, 
 
 @pytest.mark.sqlite_only
 def test_a_project_that_logs_everything_logs_no_secret(tmp_path):
-    """A project of its own that set up nothing for structlog, whose default prints every variable."""
+    """A separate project without a configuration of structlog, whose default prints every variable."""
     (tmp_path / "plant_settings.py").write_text(SETTINGS)
     (tmp_path / "plant_urls.py").write_text(URLS)
     (tmp_path / "plant.py").write_text(SCRIPT)
@@ -215,12 +215,12 @@ def test_a_project_that_logs_everything_logs_no_secret(tmp_path):
     )
 
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "plant.json").read_text())
+    report = json.loads((tmp_path / "plant.json").read_text())
     answers = [200, 403, 200, 403, 400, 400, 404, 404]
-    assert told["said"] == [*answers, 503, 503, 503, 503, 400, 400, 404, 404]
+    assert report["said"] == [*answers, 503, 503, 503, 503, 400, 400, 404, 404]
     written = (tmp_path / "plant.log").read_text()
     assert "begun" in written
     assert "auth.fault" in written
     assert "provoked" in written
     everywhere = written + done.stdout + done.stderr
-    assert leaks.leaked(everywhere, [told["token"], told["password"]]) == []
+    assert leaks.leaked(everywhere, [report["token"], report["password"]]) == []

@@ -1,4 +1,4 @@
-"""Columns that hold hashes: no page shows one, and no filter reads one letter by letter."""
+"""Columns with hashes: no page shows one, and no filter can read one letter by letter."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from fleet.models import WeatherStationDevice, WeatherStationReading
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
 
 SOUNDS_SECRET = re.compile(r"hash|digest|token|secret|key|password|credential")
-NO_SECRETS = {  # by name of the column; anything else that sounds so has to be a secret column
+NO_SECRETS = {  # Names of columns that sound secret but are not; all others must be secret columns.
     "credentials_changed_at",
-    "device_key",  # names a device, such as weatherstation/STATION-001
-    "digest",  # of a message, which is stored beside it
+    "device_key",  # It names a device, such as weatherstation/STATION-001.
+    "digest",  # The digest of a message that is stored in the same row.
     "password_expires_at",
-    "session_hash",  # of a session's key, in the log of django-axes: it opens no session
+    "session_hash",  # The hash of a session key in the log of django-axes, which gives no access.
 }
 HASH = "a-stored-hash-of-a-password"
 
 
 @pytest.fixture
 def viewer(db: None) -> User:
-    """Staff with every permission to view and no other."""
+    """Return a staff user with all permissions to view and no others."""
     user = User.objects.create_user("viewer", password="looks-around", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
     return user
@@ -45,7 +45,7 @@ def viewer(db: None) -> User:
 
 @pytest.fixture
 def get(client: Client, viewer: User) -> Callable[..., Any]:
-    """Get an admin page of a model as the viewer."""
+    """Return a function that gets an admin page of a model as the viewer."""
     client.force_login(viewer)
 
     def page(model: type[models.Model], below: str = "", **query: str) -> Any:
@@ -56,7 +56,7 @@ def get(client: Client, viewer: User) -> Callable[..., Any]:
 
 
 def filled(model: type[models.Model]) -> models.Model:
-    """A row of *model* whose secret columns are known."""
+    """Return a row of *model* with given values in its secret columns."""
     if model is Account:
         return Account.objects.create(username="ingest", password_hash=HASH, previous_password_hash=HASH)
     if model is Broker:
@@ -87,18 +87,18 @@ LOOKUPS = (
 )
 
 
-def test_every_column_that_sounds_secret_is_one():
-    forgotten = {
+def test_every_column_that_sounds_secret_is_secret():
+    missing = {
         f"{model._meta.label}.{field.name}"
         for model in apps.get_models(include_auto_created=True)
         for field in model._meta.concrete_fields
         if SOUNDS_SECRET.search(field.name) and field.name not in NO_SECRETS | secret_columns.of(model)
     }
 
-    assert forgotten == set()
+    assert missing == set()
 
 
-def test_the_list_holds_what_is_known_to_be_secret():
+def test_the_list_has_the_secret_columns():
     assert secret_columns.of(Account) == {"password_hash", "previous_password_hash"}
     assert secret_columns.of(Broker) == {"token_digest"}
     assert secret_columns.of(User) == {"password"}
@@ -134,14 +134,14 @@ def test_staff_cannot_filter_a_list_by_a_secret_column(get, model, column):
     filled(model)
 
     for lookup in LOOKUPS:
-        asked = f"{column}__{lookup}" if lookup else column
+        query = f"{column}__{lookup}" if lookup else column
         for value in (HASH, "^a", "1"):
-            response = get(model, **{asked: value})
-            assert response.status_code == 400, asked
+            response = get(model, **{query: value})
+            assert response.status_code == 400, query
             assert column not in response.content.decode()
 
 
-def test_nor_through_a_relation(get):
+def test_staff_cannot_filter_through_a_relation(get):
     filled(WeatherStationDevice)
 
     for model, lookup in (
@@ -165,7 +165,7 @@ def test_a_plain_filter_still_works(get):
 
 
 @pytest.mark.parametrize(("model", "column"), OWN, ids=lambda part: getattr(part, "__name__", part))
-def test_no_reference_goes_by_a_secret_column(get, model, column):
+def test_no_reference_uses_a_secret_column(get, model, column):
     row = filled(model)
 
     for below in ("", f"{HASH}/change/", f"{HASH}/delete/", f"{row.pk}/change/"):
@@ -177,12 +177,12 @@ def test_no_reference_goes_by_a_secret_column(get, model, column):
 
 @pytest.mark.parametrize(("model", "column"), OWN, ids=lambda part: getattr(part, "__name__", part))
 def test_preserved_filters_lead_to_the_same_refusal(client, model, column):
-    """After saving, Django sends the browser to the list with the filters that the form was opened with."""
+    """After saving, Django redirects to the list with the filters with which the form was opened."""
     row = filled(model)
     client.force_login(User.objects.create_superuser("admin"))
     opts = model._meta
-    kept = urlencode({"_changelist_filters": urlencode({f"{column}__regex": "^a"})})
-    page = f"/admin/{opts.app_label}/{opts.model_name}/{row.pk}/change/?{kept}"
+    preserved = urlencode({"_changelist_filters": urlencode({f"{column}__regex": "^a"})})
+    page = f"/admin/{opts.app_label}/{opts.model_name}/{row.pk}/change/?{preserved}"
 
     form = client.get(page).context["adminform"].form
     fields = {n: v for n, v in form.initial.items() if n in form.fields and v is not None}
@@ -208,7 +208,7 @@ def test_no_admin_lists_searches_sorts_or_offers_a_secret_column():
 
     for model, site_admin in admin.site._registry.items():
         if model is User:
-            continue  # Django shows the kind of hash and its first letters, and refuses to filter
+            continue  # Django shows the algorithm and the first letters, and refuses to filter.
         names = [
             *site_admin.get_list_display(request),
             *site_admin.get_search_fields(request),
@@ -225,15 +225,15 @@ def test_no_admin_lists_searches_sorts_or_offers_a_secret_column():
 
 
 class TestAnAdminOfTheProject:
-    """A project may register an admin of its own for a generated model, and knows nothing of ours."""
+    """A project may register its own admin for a generated model, without the classes of ours."""
 
     @pytest.fixture(autouse=True)
     def registered(self, settings: Any) -> None:
-        site = admin.site.__class__()  # unfold's
+        site = admin.site.__class__()  # The class of unfold.
         site.register(WeatherStationDevice, admin.ModelAdmin)
         settings.ROOT_URLCONF = (path("admin/", site.urls),)
 
-    def test_says_nothing_of_a_hash_to_a_filter(self, get):
+    def test_does_not_filter_by_a_hash(self, get):
         filled(WeatherStationDevice)
 
         for column in secret_columns.of(WeatherStationDevice):
@@ -259,7 +259,7 @@ def test_a_secret_column_is_compared_as_a_whole_only():
             Account.objects.filter(**{f"password_hash__{refused}": "a"})
 
 
-def test_migrations_know_a_secret_column_as_text():
+def test_a_secret_column_is_a_text_column_in_migrations():
     for field, options in (
         (SecretField(max_length=64), {"max_length": 64}),
         (SecretField(max_length=64, editable=False), {"max_length": 64, "editable": False}),

@@ -49,7 +49,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("dialect", ["go-auth", "emqx", "amqtt"])
     def test_none_is_in_the_repr_of_a_question(self, dialect):
-        """What a debugger, an error tracker or a failed assert prints."""
+        """Debuggers, error trackers and failed asserts print it."""
         fields = {"username": "u", "clientid": "c", "client_id": "c", "password": self.SECRET}
         name = next(iter(BY_NAME[dialect].questions))
         request = Request(
@@ -82,7 +82,7 @@ class TestSecrets:
             assert self.SECRET not in repr(shown)
             assert self.SECRET not in f"{shown}"
 
-    def test_none_is_in_the_repr_of_what_is_kept(self, loop, token):
+    def test_none_is_in_the_repr_of_cached_objects(self, loop, token):
         digest = Broker.objects.get().token_digest
         now = loop.run(policy.current())
 

@@ -1,4 +1,4 @@
-"""What a refused login costs tells nobody who exists: measured at the door, on a real database."""
+"""The time of a refused login does not show which names exist: measured at the entrance, on a real database."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from rig.cast import Cast, provision
 
 GO_AUTH = BY_NAME["go-auth"]
 OK, DENIED = 200, 403
-NEAR = 0.10  # by which two medians may differ
-ROUNDS = 300  # in the first attempt, four times as many in the next
-ATTEMPTS = 3  # what a busy machine does to one sample it does not do to three
-KINDS = ("remembered", "wrong", "rotated", "disabled", "unusable", "no password", "account", "unknown")
+NEAR = 0.10  # Two medians may differ by this share.
+ROUNDS = 300  # Rounds of the first attempt; each further one has four times as many.
+ATTEMPTS = 3  # A busy machine seldom disturbs three samples.
+KINDS = ("cached", "wrong", "rotated", "disabled", "unusable", "no password", "account", "unknown")
 
 
 @pytest.fixture
 def cast(transactional_db: None) -> dict[str, Cast]:
-    """Who is refused, by why; *remembered* is a device that logs in before."""
+    """Return the refused clients by kind; *cached* is a device that has logged in before."""
     cast = {why: provision(f"STATION-{number}") for number, why in enumerate(KINDS)}
     rows = type(cast["wrong"].device).objects
     rows.filter(pk=cast["disabled"].device.pk).update(is_active=False)
@@ -44,9 +44,9 @@ def cast(transactional_db: None) -> dict[str, Cast]:
 @pytest.mark.parametrize("password", ["x" * 43, ""], ids=["a password", "none"])
 @pytest.mark.parametrize("listening", [False, True], ids=["deaf", "listening"])
 def test_every_refusal_takes_as_long_as_that_of_a_stranger(cast, token, listening, password):
-    """Whoever exists has a hash of the generated scheme here. On SQLite there is nothing to listen to."""
+    """All existing ones have a hash of the generated scheme. SQLite has no notifications to listen to."""
     questions = {why: _login(token, who.username, password) for why, who in cast.items()}
-    before = _login(token, cast["remembered"].username, cast["remembered"].password)
+    before = _login(token, cast["cached"].username, cast["cached"].password)
 
     with asyncio.Runner() as runner:
         try:
@@ -67,7 +67,7 @@ def _login(token: str, username: str, password: str) -> bytes:
 
 
 async def _ask(body: bytes) -> tuple[int, int]:
-    """The status, and the nanoseconds that the answer took."""
+    """Return the status, and the nanoseconds that the answer took."""
     token = json.loads(body)["k"]
     request = Request("POST", f"k={token}", ((b"content-type", b"application/json"),), body, "user", "::1")
     since = time.perf_counter_ns()
@@ -84,7 +84,7 @@ async def _begin(login: bytes, listening: bool) -> None:
 
 
 async def _medians(questions: dict[str, bytes], rounds: int) -> dict[str, float]:
-    """In nanoseconds. All kinds take turns, in another order each time: what disturbs one disturbs the others."""
+    """Return medians in nanoseconds. All kinds take turns in random order, so that disturbances affect all."""
     taken: dict[str, list[int]] = {why: [] for why in questions}
     order = list(questions)
     gc.collect()

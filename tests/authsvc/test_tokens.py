@@ -1,4 +1,4 @@
-"""Tokens in place of passwords: who gets one, what ends it, and what a forged one is worth."""
+"""Tokens in place of passwords: their issue, their revocation, and forged ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EC_KEY = Key("ec", "ES256", PRIVATE, PRIVATE.public_key())
 
 @pytest.fixture
 def present(send: Callable[..., httpx.Response], entrance: str, token: str) -> Callable[..., httpx.Response]:
-    """Ask under /mqtt/jwt/ with a token as the MQTT username."""
+    """Return a function that asks under /mqtt/jwt/ with a token as the MQTT username."""
 
     def one(path: str, bearer: str, body: Any = None) -> httpx.Response:
         return send(
@@ -56,7 +56,7 @@ def issue(username: str, *options: str) -> str:
 
 @pytest.fixture
 def exchange(send: Callable[..., httpx.Response], transactional_db: None) -> Callable[..., httpx.Response]:
-    """`POST /api/token` with an API key."""
+    """Return a function that sends `POST /api/token` with an API key."""
 
     def one(key: str | None, **options: Any) -> httpx.Response:
         headers = {} if key is None else {"Authorization": f"Api-Key {key}"}
@@ -95,7 +95,7 @@ def generate(device):
     ],
     ids=["password", "api-key", "revoke", "generate", "disable", "delete"],
 )
-def test_any_change_of_the_credentials_ends_the_token(station: Cast, present, change):
+def test_any_change_of_the_credentials_revokes_the_token(station: Cast, present, change):
     bearer = issue(station.username)
     assert present("user", bearer).status_code == 200
 
@@ -104,7 +104,7 @@ def test_any_change_of_the_credentials_ends_the_token(station: Cast, present, ch
     assert present("user", bearer).status_code == 403
 
 
-def test_a_token_is_no_password_at_any_other_door(station: Cast, ask):
+def test_a_token_is_not_a_password_elsewhere(station: Cast, ask):
     bearer = issue(station.username)
 
     reply = ask("go-auth/user", username=station.username, clientid=station.username, password=bearer)
@@ -112,8 +112,8 @@ def test_a_token_is_no_password_at_any_other_door(station: Cast, ask):
     assert reply.status_code == 403
 
 
-def test_a_token_of_the_devices_is_no_proof_of_the_caller(station: Cast, send, entrance, token):
-    """The Authorization header is the MQTT client's; the broker's own token in it counts for nothing."""
+def test_a_token_of_a_device_does_not_prove_the_caller(station: Cast, send, entrance, token):
+    """The Authorization header is that of the MQTT client; a token of the broker in it is not read."""
     for bearer in (issue(station.username), token):
         reply = send(
             entrance, "POST", "/mqtt/jwt/user", headers={"Authorization": f"Bearer {bearer}"}, json=None
@@ -147,7 +147,7 @@ def test_an_account_may_have_a_token(present):
         (["x", "--ttl", "0s"], "1 second to 30 days"),
     ],
 )
-def test_what_cannot_be_issued_is_said(transactional_db, arguments, message):
+def test_a_refused_token_is_explained(transactional_db, arguments, message):
     with pytest.raises(CommandError, match=message):
         issue(*arguments)
 
@@ -159,7 +159,7 @@ def test_a_disabled_device_gets_none(station: Cast):
         issue(station.username)
 
 
-def test_who_is_revoked_gets_none(station: Cast):
+def test_a_revoked_device_gets_none(station: Cast):
     provisioning.revoke(station.device)
 
     with pytest.raises(CommandError, match="weatherstation/STATION-001 are revoked: issue new ones first"):
@@ -175,7 +175,7 @@ def test_a_device_gets_a_token_for_its_api_key(station: Cast, exchange, present)
     assert present("user", reply.json()["token"]).status_code == 200
 
 
-def test_a_device_may_ask_for_less_time_and_never_for_more(station: Cast, exchange):
+def test_a_device_may_request_less_time_and_never_more(station: Cast, exchange):
     short = exchange(station.api_key, json={"ttl": 60})
 
     assert short.json()["expires_in"] == 60
@@ -186,14 +186,14 @@ def test_a_device_may_ask_for_less_time_and_never_for_more(station: Cast, exchan
 
 
 @pytest.mark.parametrize("key", [None, "", "0" * 64, "x" * 100_000, "Basic abc", "é"])
-def test_whoever_has_no_valid_key_gets_the_same_answer(station: Cast, exchange, key):
+def test_all_invalid_keys_get_the_same_answer(station: Cast, exchange, key):
     reply = exchange(None) if key is None or not key.isascii() else exchange(key)
 
     assert (reply.status_code, reply.json()) == (401, {"error": "This API key is not valid."})
 
 
-def test_secrets_are_good_at_their_own_door_only(station: Cast, exchange, ask):
-    """The MQTT password is no API key, and the API key no MQTT password."""
+def test_secrets_are_accepted_in_their_own_place_only(station: Cast, exchange, ask):
+    """The MQTT password is not an API key, and the API key is not an MQTT password."""
     assert exchange(station.password).status_code == 401
     stored_digest = WeatherStationDevice.objects.get().api_key
     assert exchange(stored_digest).status_code == 401
@@ -218,7 +218,7 @@ GOOD = {"sub": "STATION-001", "iat": NOW, "exp": NOW + 3600, "ver": 7}
 
 
 @pytest.mark.sqlite_only
-def test_what_we_issue_we_accept():
+def test_issued_tokens_are_accepted():
     for key in (KEY, EC_KEY):
         token = tokens.issue("STATION-001", 7, [key], 60)
         assert tokens.verify(token, [KEY, EC_KEY]) == ("STATION-001", 7)
@@ -236,7 +236,7 @@ def test_what_we_issue_we_accept():
         forged(GOOD, kid="unknown"),
         forged(GOOD, algorithm="HS512"),
         forged(GOOD, None, "none"),
-        forged(GOOD, kid="ec"),  # HS256 where the key says ES256
+        forged(GOOD, kid="ec"),  # HS256 for an ES256 key.
         *(forged({k: v for k, v in GOOD.items() if k != name}) for name in GOOD),
         forged(GOOD | {"ver": "7"}),
         forged(GOOD | {"ver": True}),
@@ -246,14 +246,14 @@ def test_what_we_issue_we_accept():
         forged(GOOD)[:-2],
     ],
 )
-def test_what_we_did_not_issue_is_nothing(token):
+def test_tokens_that_were_not_issued_are_refused(token):
     with pytest.raises(InvalidToken):
         tokens.verify(token, [KEY, EC_KEY])
 
 
 @pytest.mark.sqlite_only
-def test_a_public_key_is_no_secret():
-    """The classic confusion: an HS256 token signed with the public key that verifies ES256."""
+def test_a_public_key_is_not_accepted_as_a_secret():
+    """The classic attack: an HS256 token signed with the public key of ES256."""
     import base64
     import hashlib
     import hmac
@@ -270,13 +270,13 @@ def test_a_public_key_is_no_secret():
 
 
 @pytest.mark.sqlite_only
-def test_an_expired_token_says_so():
+def test_an_expired_token_has_its_own_error():
     with pytest.raises(ExpiredToken):
         tokens.verify(forged(GOOD | {"exp": NOW - 1}), [KEY])
 
 
 @pytest.mark.sqlite_only
-def test_a_replica_whose_clock_is_ahead_issues_good_tokens():
+def test_a_replica_with_a_clock_ahead_issues_valid_tokens():
     assert tokens.verify(forged(GOOD | {"iat": NOW + 30}), [KEY]) == ("STATION-001", 7)
 
 
@@ -304,7 +304,7 @@ def test_the_first_key_signs_and_the_others_still_verify(settings):
         ),
     ],
 )
-def test_a_key_that_is_none_is_refused(settings, text, message):
+def test_an_invalid_key_is_refused(settings, text, message):
     settings.AUTHSVC_JWT_KEYS = {"k": text}
 
     with pytest.raises(conf.InvalidKeys, match=message):

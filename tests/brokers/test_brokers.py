@@ -1,4 +1,4 @@
-"""Real brokers that ask the running hub: what may happen happens, what may not leaves a denial and nothing else."""
+"""Real brokers that ask the running hub: allowed actions happen, others leave a denial and nothing else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def hub(
 
 @pytest.fixture
 def station(hub: Hub) -> Cast:
-    """Ours; a new one for each test, because the hub and its database serve the whole module."""
+    """Return a new device for each test, because the hub and its database serve the whole module."""
     return provision(f"STATION-{next(_numbers):03d}")
 
 
@@ -73,7 +73,7 @@ def connect(hub: Hub) -> Iterator[Callable[..., Connection]]:
 
 
 def denial(username: str, reason: Reason, topic: str = "") -> Denial | None:
-    """The denial that the hub wrote down, waiting for its writer."""
+    """Return the denial that the hub has stored, after waiting for its writer."""
     rows = Denial.objects.filter(username=username, reason=reason, topic=topic)
     return eventually(rows.first)
 
@@ -98,9 +98,10 @@ def test_a_station_connects_publishes_and_its_reading_is_stored(station, connect
     assert device.last_seen is not None
 
 
-@pytest.mark.parametrize("hub", ["rabbitmq"], indirect=True)  # aMQTT 0.12 may forget a session, and goes deaf
-def test_a_killed_worker_goes_on_where_it_was(hub, station, connect):
-    """Killed while messages come; what it has not acknowledged comes again, and what comes meanwhile waits."""
+# aMQTT 0.12 may lose a session, and then stops reading.
+@pytest.mark.parametrize("hub", ["rabbitmq"], indirect=True)
+def test_a_killed_worker_continues_where_it_stopped(hub, station, connect):
+    """It is killed while messages come. Unacknowledged messages come again, and later ones are queued."""
     connection, sent = connect(station), []
 
     def send(count: int) -> None:
@@ -118,8 +119,8 @@ def test_a_killed_worker_goes_on_where_it_was(hub, station, connect):
     assert eventually(lambda: sorted(readings(station)) == sent, 30)
 
 
-def test_a_worker_may_unsubscribe_from_what_its_session_never_had(hub, station, connect):
-    """It does so after each start, for it does not know what earlier settings subscribed to."""
+def test_a_worker_may_unsubscribe_without_a_subscription(hub, station, connect):
+    """It does so after each start, because earlier settings may have left subscriptions."""
     address, client_id = BrokerAddress.parse(hub.mqtt_url), f"ingest-{hub.broker}-7"
     wanted = topics.subscriptions()
     former = [text for text in topics.former_subscriptions() if text not in wanted]
@@ -171,8 +172,8 @@ def test_an_unknown_name_is_refused(station, connect):
 
 
 @pytest.mark.parametrize("hub", ["rabbitmq"], indirect=True)
-def test_a_username_with_a_colon_is_asked_about_whole(hub, station, connect):
-    """Without the printed advanced.config RabbitMQ takes what is before the colon for a virtual host."""
+def test_a_username_with_a_colon_is_not_split(hub, station, connect):
+    """Without the printed advanced.config RabbitMQ reads the part before the colon as a virtual host."""
     station.username = "line:stranger"
 
     with pytest.raises(MqttError, match="refused"):
@@ -191,7 +192,7 @@ def test_a_disabled_device_is_refused(station, connect):
 
 
 def test_a_foreign_client_id_is_refused(station, neighbour, connect):
-    """Whoever connects under another's client id takes over its session."""
+    """A client that connects under a foreign client id takes over its session."""
     with pytest.raises(MqttError, match="refused"):
         connect(station, client_id=neighbour.username)
 
@@ -199,7 +200,7 @@ def test_a_foreign_client_id_is_refused(station, neighbour, connect):
 
 
 def test_a_publish_to_the_neighbours_topic_is_refused(hub, station, neighbour, connect):
-    """aMQTT acknowledges and drops it, RabbitMQ hangs up: either way nothing is stored."""
+    """aMQTT acknowledges and drops it, RabbitMQ disconnects; nothing is stored with both."""
     witness = []
     connect(neighbour, on_message=lambda *message: witness.append(message)).subscribe(neighbour.topic("cmd"))
 
@@ -211,7 +212,7 @@ def test_a_publish_to_the_neighbours_topic_is_refused(hub, station, neighbour, c
             assert hub.broker == "rabbitmq"
         assert denial(station.username, Reason.NO_GRANT, neighbour.topic(about))
 
-    publish(connect(station), station.topic("data"), temperature=1.0)  # what was before it has arrived
+    publish(connect(station), station.topic("data"), temperature=1.0)  # Earlier messages have arrived then.
     assert eventually(lambda: readings(station)) == [1.0]
     assert readings(neighbour) == []
     assert not QuarantinedMessage.objects.filter(device_key__endswith=neighbour.device.device_id).exists()
@@ -270,7 +271,7 @@ def test_a_command_waits_for_the_right_password(hub, station, connect, settings)
     settings.MQTT_URL = hub.mqtt_url
 
     def arrived() -> bool:
-        """The worker of the hub may be faster than we are, and sends it too."""
+        """Return whether the command has arrived. The worker of the hub may have sent it first."""
         commands.send_due()
         command.refresh_from_db()
         return command.state == "acknowledged"
@@ -283,7 +284,7 @@ def test_a_command_waits_for_the_right_password(hub, station, connect, settings)
 
 
 def test_a_disabled_device_is_refused_with_its_next_question(hub, station, connect):
-    """aMQTT asks for each message; RabbitMQ holds its grants for the life of a connection."""
+    """aMQTT asks for each message; RabbitMQ caches its grants for the life of a connection."""
     connection = connect(station)
     publish(connection, station.topic("data"), temperature=5.0)
     assert eventually(lambda: readings(station)) == [5.0]
@@ -297,7 +298,7 @@ def test_a_disabled_device_is_refused_with_its_next_question(hub, station, conne
     if hub.broker == "amqtt":
         assert denial(station.username, Reason.DISABLED, station.topic("data"))
     else:
-        # What still comes through is not stored, and an operator sees why.
+        # Messages that still arrive are not stored, and an operator sees the reason.
         key = f"weatherstation/{station.device.device_id}"
         assert eventually(lambda: QuarantinedMessage.objects.filter(device_key=key).first())
     time.sleep(0.3)

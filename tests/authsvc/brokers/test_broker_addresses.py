@@ -1,4 +1,4 @@
-"""The address of the service, `create_broker --url`, as the printed configuration holds it."""
+"""The address of the service, `create_broker --url`, in the printed configuration."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ADDRESSES = [
 ]
 
 
-def asked(dialect: str, url: str) -> str:
-    """The URL that mosquitto-go-auth makes of the printed options, by plain joining."""
+def called_url(dialect: str, url: str) -> str:
+    """Return the URL that mosquitto-go-auth joins from the printed options."""
     kind = "http" if dialect == "go-auth" else "jwt"
     text = BY_DIALECT[dialect].configuration(url, "TOKEN")
     options = dict(re.findall(rf"^auth_opt_{kind}_(\w+) (.*)$", text, re.MULTILINE))
     scheme = "https" if options.get("with_tls") == "true" else "http"
     host = options["host"]
-    if dialect == "go-auth" or ":" not in host:  # as the plugin does
+    if dialect == "go-auth" or ":" not in host:  # The plugin does the same.
         host = f"{host}:{options['port']}"
     return f"{scheme}://{host}{options['getuser_uri']}"
 
@@ -39,7 +39,7 @@ def asked(dialect: str, url: str) -> str:
 @pytest.mark.parametrize("dialect", ["go-auth", "jwt"])
 def test_the_plugin_reaches_the_service_at_its_address(dialect, url):
     """Go refuses an IPv6 address without brackets, and the plugin then logs the URL with the token."""
-    wanted, found = urlsplit(url), urlsplit(asked(dialect, url))
+    wanted, found = urlsplit(url), urlsplit(called_url(dialect, url))
 
     assert (found.scheme, found.hostname) == (wanted.scheme, wanted.hostname)
     assert found.port == (wanted.port or {"http": 80, "https": 443}[wanted.scheme])

@@ -1,6 +1,6 @@
-"""`create_broker --cache`: the cache of mosquitto-go-auth, what it is set to and what is said about it.
+"""`create_broker --cache`: the settings of the cache of mosquitto-go-auth, and the comments about it.
 
-Debian does not have the plugin, so a real mosquitto takes every line but those of the plugin here.
+Debian does not have the plugin, so a real mosquitto reads all lines except those of the plugin here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
 
 
 def create(*arguments: str) -> tuple[str, str]:
-    """What `create_broker` prints, and what it says on standard error."""
+    """Return the standard output and the standard error of `create_broker`."""
     out, err = StringIO(), StringIO()
     call_command("create_broker", "broker-1", *arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
@@ -66,7 +66,7 @@ def test_the_output_says_what_the_cache_weakens():
     printed, said = create("go-auth", "--cache", "5s")
 
     for weakness in (
-        "a revocation too, is up to 5 s late",
+        "also revocations, take up to 5 s to apply",
         "any client id",
         "service is stopped",
         "log in as",
@@ -86,7 +86,7 @@ def test_other_dialects_have_no_such_cache(dialect):
 
 @pytest.mark.parametrize("cache", ["0s", "301s", "6m", "1h", "9999999d"])
 def test_a_time_out_of_bounds_makes_no_broker(cache):
-    """The plugin takes 0 for its default, which is a minute."""
+    """The plugin reads 0 as its default, which is a minute."""
     with pytest.raises(CommandError, match="out of bounds; write 1s to 5m"):
         create("go-auth", "--cache", cache)
 

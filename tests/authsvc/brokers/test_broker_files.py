@@ -1,4 +1,4 @@
-"""What `create_broker` prints for a broker with two files: each file by itself, ready to paste."""
+"""Output of `create_broker` for a broker with two files: each file separately, ready to paste."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = {
 
 
 def printed(dialect: str) -> list[str]:
-    """The files of *dialect* as `create_broker` prints them, below the line with the token."""
+    """Return the files of *dialect* that `create_broker` prints below the line with the token."""
     out = StringIO()
     call_command("create_broker", "broker-1", dialect, stdout=out, stderr=StringIO())
     return out.getvalue().rstrip("\n").split("\n\n")[1:]
@@ -36,7 +36,7 @@ def test_each_file_begins_with_its_name_in_a_comment_of_its_own_syntax(dialect):
 
 
 def test_no_comment_of_rabbitmq_conf_holds_what_must_be_in_the_other_file():
-    """A setting of advanced.config in a comment is pasted along and never read."""
+    """A setting of advanced.config in a comment would be pasted into the wrong file and never read."""
     rabbitmq_conf, advanced_config = printed("rabbitmq")
 
     assert "ignore_colons_in_username" not in rabbitmq_conf

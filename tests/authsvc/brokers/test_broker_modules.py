@@ -10,7 +10,7 @@ from authsvc import brokers, dialects
 from authsvc.brokers import BROKERS, BY_DIALECT
 from authsvc.dialects import DIALECTS
 
-# The plugin of mosquitto speaks a second dialect, in which its JWT backend asks.
+# The JWT backend of the mosquitto plugin asks in a dialect of its own.
 OF_GO_AUTH = "jwt"
 
 
@@ -23,13 +23,13 @@ def test_every_dialect_has_the_module_of_its_broker():
 
 
 def test_every_dialect_has_a_line_in_both_lists():
-    """In the same order, and once."""
+    """The lines are in the same order, and each is there once."""
     assert [broker.dialect for broker in BROKERS] == [dialect.name for dialect in DIALECTS]
     assert list(BY_DIALECT.values()) == list(BROKERS)
 
 
 @pytest.mark.parametrize("broker", BROKERS, ids=lambda broker: broker.dialect)
-def test_a_broker_stands_in_the_module_of_its_dialect(broker):
+def test_a_broker_is_in_the_module_of_its_dialect(broker):
     name = "go_auth" if broker.dialect == OF_GO_AUTH else broker.dialect.replace("-", "_")
     module = getattr(brokers, name)
 

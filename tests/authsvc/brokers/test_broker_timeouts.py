@@ -1,4 +1,4 @@
-"""How long the shipped configurations wait for an answer: a service that hangs must not stop a whole broker."""
+"""Time-outs of the shipped configurations: a service that hangs must not stop a whole broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLUGIN = {"go-auth": "http_timeout", "jwt": "jwt_http_timeout"}
 
 
 def mosquitto_options(text: str) -> dict[str, str]:
-    """The options of mosquitto.conf *text*, each with its value; mosquitto takes the first word as the name."""
+    """Return the options of mosquitto.conf *text* with their values; the first word of a line is the name."""
     lines = [line.split(None, 1) for line in text.splitlines() if line and not line.startswith("#")]
     assert len({name for name, _ in lines}) == len(lines), "an option is given twice"
     return dict(lines)
@@ -32,8 +32,8 @@ def printed(dialect: str) -> str:
 
 
 @pytest.mark.parametrize("dialect", PLUGIN)
-def test_mosquitto_stands_still_for_two_seconds_at_most(dialect):
-    """The plugin asks on the only network thread of mosquitto, once more after an error."""
+def test_mosquitto_stops_for_two_seconds_at_most(dialect):
+    """The plugin asks in the only network thread of mosquitto, and retries once after an error."""
     options = mosquitto_options(printed(dialect))
 
     assert options[f"auth_opt_{PLUGIN[dialect]}"] == "1"
@@ -64,8 +64,8 @@ def test_no_configuration_waits_longer_than_five_seconds(dialect):
     assert {int(number) / (1 if unit or int(number) < 1000 else 1000) for number, unit in waits} <= {1.0, 5.0}
 
 
-def test_a_read_ends_before_mosquitto_gives_up():
-    """What the service answers from memory while its database hangs must still arrive."""
+def test_a_read_times_out_before_mosquitto_does():
+    """A cached answer while the database hangs must still reach the broker in time."""
     assert int(mosquitto_options(printed("go-auth"))["auth_opt_http_timeout"]) > reader.READ_SECONDS
 
 
@@ -78,7 +78,7 @@ def plugins() -> Iterator[Any]:
 
 
 def test_the_development_broker_waits_five_seconds(plugins):
-    """By default aMQTT waits 300 s, with all deliveries behind the one that is asked about."""
+    """By default aMQTT waits 300 s, and all later deliveries wait too."""
     broker_module = importlib.import_module("amqtt.broker")
     run_dev_broker._limit_waiting(plugins, importlib.import_module("aiohttp"))
     listen = f"127.0.0.1:{servers.free_port()}"

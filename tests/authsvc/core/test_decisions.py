@@ -1,4 +1,4 @@
-"""Decisions about topics: grants, denies, shares and superusers, against a naive second implementation."""
+"""Decisions on topics: grants, denies, shares and superusers, compared with a naive second implementation."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from rig.topic_questions import (
     somebody,
 )
 
-pytestmark = pytest.mark.sqlite_only  # needs no database
+pytestmark = pytest.mark.sqlite_only  # Needs no database.
 
 
 def split(held: list[Rule], action: Action) -> tuple[list[str], list[str]]:
-    """The filters that allow *action*, and those that deny it."""
+    """Return the filters that allow *action*, and those that deny it."""
     spoken = [grant for grant in held if grant.actions.value in (action.value, "all")]
     return [g.filter for g in spoken if g.allow], [g.filter for g in spoken if not g.allow]
 
 
 def may_use(held: list[Rule], action: Action, topic: str) -> bool:
-    """The truth about one topic, by matching alone."""
+    """Return the expected decision on one topic, by matching alone."""
     allowing, denying = split(held, action)
     return any(naive.matches(f, topic) for f in allowing) and not any(
         naive.matches(f, topic) for f in denying
     )
 
 
-# The ruler itself: what MQTT 5.0, 4.7 says in its examples.
+# The naive matcher itself, checked with the examples of MQTT 5.0, 4.7.
 @pytest.mark.parametrize(
     ("topic_filter", "topic", "expected"),
     [
@@ -89,9 +89,9 @@ def test_an_allowed_subscription_reaches_nothing_that_was_not_granted(topic_filt
 @given(legal_filters, legal_filters)
 @example("#", "+/#")
 @example("a/#", "a/+/#")
-@example("/+/#", "/#")  # a topic is not empty, so `/#` has no level above it to match
+@example("/+/#", "/#")  # A topic is not empty, so `/#` does not match a level above it.
 def test_one_grant_allows_every_subscription_inside_it(granted, requested):
-    """Exact both ways: the alphabet has a word that no grant says, so enumeration leaves no doubt."""
+    """Exact in both directions: the alphabet has a word that no grant contains, so enumeration is conclusive."""
     inside = all(naive.matches(granted, topic) for topic in naive.matched(requested, DEPTH))
 
     assert ask(somebody(Rule(granted)), Action.SUBSCRIBE, requested).allowed is inside
@@ -100,7 +100,7 @@ def test_one_grant_allows_every_subscription_inside_it(granted, requested):
 @a_few
 @given(legal_filters, any_grants, st.text("ab$ é-", min_size=1, max_size=4))
 @example("#", [Rule("#")], "$share")
-def test_a_shared_subscription_is_judged_by_its_filter(topic_filter, held, group):
+def test_a_shared_subscription_is_checked_by_its_filter(topic_filter, held, group):
     plain = ask(somebody(*held), Action.SUBSCRIBE, topic_filter)
     shared = ask(somebody(*held), Action.SUBSCRIBE, f"$share/{group}/{topic_filter}")
 
@@ -203,7 +203,7 @@ def test_a_superuser_is_refused_what_is_malformed_or_reserved_and_nothing_else(t
 
 @pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("topic", ["$CONTROL", "$CONTROL/", "$CONTROL/dynamic-security/v1"])
-def test_no_grant_opens_the_control_channel(action, topic):
+def test_no_grant_allows_the_control_topics(action, topic):
     holder = somebody(Rule("$CONTROL/#"), Rule(topic), Rule("#"))
 
     assert ask(holder, action, topic)[:2] == (False, Reason.RESERVED_TOPIC)

@@ -1,4 +1,4 @@
-"""Stored hashes fed with anything: no wrong password fits, and no huge cost is paid."""
+"""Fuzzed stored hashes: no wrong password matches, and no huge cost is computed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rig.fuzzed import hostile, quick
 from rig.oracles import judge_hash
 from rig.seeds import HASHES, PASSWORD
 
-pytestmark = pytest.mark.sqlite_only  # the parsers need no database, and the entrance reads one row of it
+pytestmark = pytest.mark.sqlite_only  # The parsers need no database, and the entrance reads one row of it.
 
 
 # Hashes.
@@ -59,7 +59,7 @@ def test_any_password_against_any_text(secret, stored):
 
 @settings(quick, max_examples=400)
 @given(secrets, st.sampled_from(sorted(HASHES)), st.data())
-def test_a_hash_with_one_thing_wrong_is_no_open_door(secret, name, data):
+def test_a_hash_with_one_error_accepts_no_password(secret, name, data):
     stored = HASHES[name]
     start = data.draw(st.integers(0, len(stored)))
     end = data.draw(st.integers(start, min(len(stored), start + 4)))
@@ -69,8 +69,8 @@ def test_a_hash_with_one_thing_wrong_is_no_open_door(secret, name, data):
 
 @pytest.mark.parametrize("name", sorted(HASHES))
 @pytest.mark.parametrize("number", NUMBERS)
-def test_no_number_of_a_hash_lets_a_huge_cost_through(name, number):
-    """Each number in turn; a digit of another script is no digit of a hash."""
+def test_a_huge_number_in_a_hash_is_refused(name, number):
+    """Each number in turn. A digit of another script is not a digit of a hash."""
     stored = HASHES[name]
     for position, part in enumerate(parts := _numbers(stored)):
         if part.isdigit():
@@ -82,7 +82,7 @@ def test_no_number_of_a_hash_lets_a_huge_cost_through(name, number):
 
 
 def _numbers(stored: str) -> list[str]:
-    """*stored* in parts, its costs apart from the rest."""
+    """Return the parts of *stored*, with its costs separated from the rest."""
     return re.split(r"(?<=[$=])(\d+)(?=[,$])", stored)
 
 
@@ -96,7 +96,7 @@ def test_the_oracle_knows_each_scheme(name):
 
 
 def test_spare_bits_of_bcrypt_are_zero():
-    """passlib would mend them and warn, which is an error where warnings are."""
+    """passlib would correct them and warn, which is an error if warnings are errors."""
     stored = HASHES["bcrypt"]
 
     for place in (28, 59):
@@ -107,13 +107,13 @@ def test_spare_bits_of_bcrypt_are_zero():
 
 
 @pytest.mark.parametrize("name", sorted(HASHES))
-def test_a_password_and_nul_is_another_password(name):
-    """PBKDF2 fills up its key with NUL, so to it the two are the same."""
+def test_a_password_with_nul_appended_is_another_password(name):
+    """PBKDF2 pads its key with NUL, so both would have the same hash."""
     for secret in (PASSWORD + "\x00", PASSWORD + "\x00\x00", "\x00"):
         judge_hash(secret, HASHES[name])
 
 
-def test_work_for_nobody_can_be_done_with_every_text():
-    """It is what an unknown name costs; a fault there would tell who is known."""
+def test_the_dummy_hash_can_be_verified_with_every_text():
+    """An unknown name costs this verification; a fault in it would show which names exist."""
     for secret in ("", "\x00", "\ud800", "é" * 2_048, "x" * 4_096):
         assert not passwords.verify(secret, passwords.DUMMY_HASH)

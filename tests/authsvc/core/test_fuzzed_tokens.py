@@ -1,4 +1,4 @@
-"""Tokens fed with anything: one with something wrong is none of ours."""
+"""Fuzzed tokens: a token with an error is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rig import oracles
 from rig.fuzzed import _dump, hostile, numbers, quick, values
 from rig.oracles import TOKENS
 
-pytestmark = pytest.mark.sqlite_only  # the parsers need no database, and the entrance reads one row of it
+pytestmark = pytest.mark.sqlite_only  # The parsers need no database, and the entrance reads one row of it.
 
 
 # Tokens.
@@ -32,7 +32,7 @@ def _encode(part: bytes) -> str:
 
 
 def judge_token(token: str) -> None:
-    """Whoever a token names, we signed it for them."""
+    """Check that an accepted token was signed by us for the username in it."""
     try:
         claims = tokens.verify(token, oracles.OPTIONS.jwt_keys)
     except (InvalidToken, ExpiredToken):
@@ -42,7 +42,7 @@ def judge_token(token: str) -> None:
 
 @settings(quick, max_examples=400)
 @given(st.data())
-def test_a_token_with_something_wrong_is_none_of_ours(data):
+def test_a_token_with_an_error_is_refused(data):
     token = TOKENS["STATION-001"]
     start = data.draw(st.integers(0, len(token)))
     end = data.draw(st.integers(start, min(len(token), start + 3)))
@@ -80,7 +80,7 @@ claims_of_tokens = st.one_of(
 @settings(quick, max_examples=150)
 @given(headers_of_tokens, st.one_of(st.just(PARTS[1]), claims_of_tokens), st.booleans())
 def test_no_header_makes_a_token(header, claims, signed):
-    """Signed with our key or not: its header is a stranger's choice until the signature was right."""
+    """Signed with our key or not: the header is untrusted until the signature is verified."""
     text = f"{_encode(header)}.{_encode(claims)}"
     secret = oracles.OPTIONS.jwt_keys[0].signing.encode()
     proof = hmac.digest(secret, text.encode(), hashlib.sha256) if signed else b"x" * 32
@@ -94,8 +94,8 @@ def test_no_header_makes_a_token(header, claims, signed):
     assert json.loads(claims)["exp"] > time.time()
 
 
-def test_a_header_that_nests_too_deep_is_no_fault(monkeypatch):
-    """PyJWT before 2.11 let the error of the JSON parser through."""
+def test_a_header_that_nests_too_deep_is_a_refusal(monkeypatch):
+    """PyJWT before 2.11 raised the error of the JSON parser."""
 
     def too_deep(_token: str) -> None:
         raise RecursionError

@@ -1,4 +1,4 @@
-"""Topic filters fed with anything. What must hold is said in rig/oracles.py."""
+"""Fuzzed topic filters. rig/oracles.py has the expected properties."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rig.fuzzed import hostile, quick
 from rig.oracles import judge_template, judge_topics
 
-pytestmark = pytest.mark.sqlite_only  # the parsers need no database, and the entrance reads one row of it
+pytestmark = pytest.mark.sqlite_only  # The parsers need no database, and the entrance reads one row of it.
 
 
 levels = st.lists(
@@ -43,7 +43,7 @@ def test_filters_are_related_as_their_topics_are(granted, wanted):
 @settings(quick, max_examples=200)
 @given(st.data())
 def test_a_filter_that_was_made_narrower_is_covered(data):
-    """Random filters seldom have anything to do with each other, so the second one is made of the first."""
+    """Random filters are seldom related, so the second one is derived from the first."""
     granted = data.draw(st.lists(st.sampled_from(["", "+", "a", "b", "$SYS"]), min_size=1, max_size=9))
     wanted = [data.draw(st.sampled_from([level, "a", "+", ""])) for level in granted]
     tails = st.sampled_from([[], ["#"], ["a"], ["+", "#"]])

@@ -1,4 +1,4 @@
-"""Hashes of other systems: keys of every length, and passwords that their own library would not take."""
+"""Hashes of other systems: keys of every length, and passwords that their own library would refuse."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_salt_that_is_not_base64_is_refused_before_a_login(salt, form):
         passwords.scheme_of(form.format(salt))
 
 
-def test_72_bytes_of_a_password_count_for_bcrypt():
+def test_bcrypt_reads_72_bytes_of_a_password():
     whole = "é" * 36 + "tail"
     stored = bcrypt.hashpw(whole.encode()[:72], bcrypt.gensalt(4)).decode()
 
@@ -74,7 +74,7 @@ def test_72_bytes_of_a_password_count_for_bcrypt():
     assert not passwords.verify("é" * 35 + "e" + "tail", stored)
 
 
-def test_a_hash_of_bcrypt_is_not_upgraded_to_what_it_does_not_read():
+def test_a_hash_of_bcrypt_is_not_upgraded_for_a_longer_password():
     stored = HASHES["bcrypt"]
 
     assert passwords.reads_all("x" * 72, stored)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.sqlite_only  # needs no database
+pytestmark = pytest.mark.sqlite_only  # Needs no database.
 
 
 ROOT = Path(__file__).resolve().parents[3]

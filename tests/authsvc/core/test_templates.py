@@ -1,4 +1,4 @@
-"""Templates of grants: what fills a placeholder, and that nothing fills more than its level."""
+"""Templates of grants: the values of placeholders, of which none fills more than its level."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from authsvc.core.grants import Rule
 from rig import naive
 from rig.topic_questions import a_few, ask, hostile_text, many
 
-pytestmark = pytest.mark.sqlite_only  # needs no database
+pytestmark = pytest.mark.sqlite_only  # Needs no database.
 
 
 # Placeholders.
@@ -76,7 +76,7 @@ def test_a_value_is_not_filled_again():
 @many
 @given(templates)
 def test_a_template_without_a_problem_fills_to_a_filter(template):
-    """With harmless values, and whatever the template: problem() and fill() never raise."""
+    """With harmless values problem() and fill() never raise, for any template."""
     filled = grants.fill(template, dict.fromkeys(grants.PLACEHOLDERS, "A1"))
 
     if grants.problem(template) == "":
@@ -108,7 +108,7 @@ def test_a_template_without_a_problem_fills_to_a_filter(template):
         "$share/{username}/a",
     ],
 )
-def test_a_template_that_can_be_no_grant_is_named(template):
+def test_a_template_that_cannot_be_a_grant_is_reported(template):
     assert grants.problem(template) != ""
 
 
@@ -127,7 +127,7 @@ def test_a_template_of_a_grant_has_no_problem(template):
 @example("a/b")
 @example("")
 def test_a_client_id_reaches_no_level_but_its_own(client_id):
-    """A client that may connect as anything chooses the value of {client_id}, and of nothing else."""
+    """A client that may use any client id chooses the value of {client_id} only."""
     rover = Principal("account/rover", "rover", client_ids=None, grants=(Rule("rovers/{client_id}/x"),))
 
     for reach in ("#", "+/#", "rovers/#", "rovers/+/x", "rovers/other/x", "rovers//x"):
@@ -135,7 +135,7 @@ def test_a_client_id_reaches_no_level_but_its_own(client_id):
         assert not decision.allowed or (client_id == "other" and reach == "rovers/other/x")
 
 
-def test_placeholders_are_filled_from_who_asks():
+def test_placeholders_are_filled_from_the_client():
     rover = Principal(
         "account/rover",
         "rover",

@@ -1,4 +1,4 @@
-"""Topics and filters: which are legal, which cover another, and which overlap."""
+"""Topics and filters: legality, coverage, overlap."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rig.topic_questions import (
     somebody,
 )
 
-pytestmark = pytest.mark.sqlite_only  # needs no database
+pytestmark = pytest.mark.sqlite_only  # Needs no database.
 
 
 # covers and overlaps.
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.sqlite_only  # needs no database
 
 @pytest.mark.parametrize("name", ["covers", "overlaps"])
 def test_it_equals_enumeration_for_every_pair_of_filters(name):
-    """All pairs of up to three levels: each wrong one is (ours first, then theirs, then what we said)."""
+    """All pairs of up to three levels; a wrong one is (granted, wanted, our result)."""
     ours: Callable[[str, str], bool] = getattr(topics, name)
     truth: Callable[[str, str], bool] = getattr(naive, name)
     wrong = [
@@ -47,7 +47,7 @@ def test_it_equals_enumeration_for_every_pair_of_filters(name):
 
 
 def test_nothing_is_covered_or_free_of_overlap_by_mistake():
-    """The half of the equality that security hangs on: too narrow is a nuisance, too wide is a leak."""
+    """The half of the equality that security needs: too narrow is a nuisance, too wide is a leak."""
     for one in FILTERS:
         for other in FILTERS:
             assert not topics.covers(one, other) or naive.covers(one, other), (one, other)
@@ -74,7 +74,7 @@ def test_a_filter_covers_and_overlaps_itself(one):
 
 @st.composite
 def wider(draw: st.DrawFn, topic_filter: str) -> str:
-    """A filter that is likely to cover *topic_filter*: some levels become `+`, the rest may become `#`."""
+    """Return a filter that is likely to cover *topic_filter*: some levels become `+`, the rest may become `#`."""
     levels = [
         level if level == "#" else draw(st.sampled_from([level, level, "+"]))
         for level in topic_filter.split("/")
@@ -93,7 +93,7 @@ chains = deep_filters(6).flatmap(
 @given(st.one_of(chains, st.tuples(legal_filters, legal_filters, legal_filters)))
 @example(("/#", "/+/#", "+/+/#"))
 @example(("+/#", "#", "+/#"))
-def test_what_is_covered_by_the_covered_is_covered(chain):
+def test_coverage_is_transitive(chain):
     low, mid, high = chain
     if topics.covers(mid, low) and topics.covers(high, mid):
         assert topics.covers(high, low)
@@ -101,7 +101,7 @@ def test_what_is_covered_by_the_covered_is_covered(chain):
 
 @many
 @given(st.one_of(chains, st.tuples(legal_filters, legal_filters, legal_filters)))
-def test_what_is_covered_overlaps(chain):
+def test_covered_filters_overlap(chain):
     low, mid, _ = chain
     if topics.covers(mid, low):
         assert topics.overlaps(mid, low)
@@ -110,7 +110,7 @@ def test_what_is_covered_overlaps(chain):
 @many
 @given(deep_filters(7), deep_filters(7), st.lists(st.sampled_from(naive.ALPHABET), min_size=1, max_size=9))
 def test_deep_filters_never_disagree_with_a_topic(one, other, levels):
-    """Where enumeration would be too long: one topic that tells the two filters apart, or joins them."""
+    """For filters too deep to enumerate: one topic that only one of them matches, or both."""
     topic = "/".join(levels) or "a"
     if topics.covers(one, other) and naive.matches(other, topic):
         assert naive.matches(one, topic)
@@ -119,7 +119,7 @@ def test_deep_filters_never_disagree_with_a_topic(one, other, levels):
     assert topics.covers(one, topic) is topics.overlaps(one, topic) is naive.matches(one, topic)
 
 
-# What is a topic, and what is a filter.
+# Well-formedness.
 
 
 @settings(max_examples=500, deadline=None)
@@ -180,7 +180,7 @@ def test_the_longest_text_has_65535_bytes(character):
 
 
 def test_no_topic_holds_a_noncharacter():
-    """MQTT 5.0, 1.5.4 names them, all 66, beside the control characters."""
+    """MQTT 5.0, 1.5.4 lists all 66, besides the control characters."""
     accepted = [
         f"U+{ord(character):04X}"
         for character in NON_CHARACTERS
@@ -191,7 +191,7 @@ def test_no_topic_holds_a_noncharacter():
 
 
 def quickest(work: Callable[[], object]) -> float:
-    """The least processor time of five runs, so that a busy machine does not fail the test."""
+    """Return the least processor time of five runs, so that a busy machine does not fail the test."""
     times = []
     for _ in range(5):
         start = time.process_time()
@@ -207,13 +207,13 @@ LONG = {
     "a wildcard too early": "#/" * 32_000,
     "shares of shares": "$share/a/" * 7_000 + "b",
     "one level": "a" * 65_535,
-    "more than MQTT can carry": "a/" * 256 * 1024,  # as much as a request holds
+    "more than MQTT can carry": "a/" * 256 * 1024,  # The most that a request can hold.
 }
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
 def test_a_very_long_topic_is_answered_fast(text):
-    """Linear and without recursion, whatever it is held against."""
+    """The time is linear and there is no recursion, for any filter that it is compared with."""
     held = [Rule(text), Rule("+/" * 31_999 + "+"), Rule("a/+/#"), Rule("/" * 40 + "b/#", allow=False)]
 
     for action in Action:

@@ -1,4 +1,4 @@
-"""The topics of a device: it may be itself, and reaches nothing else."""
+"""The topics of a device: it may use its own, and no others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from authsvc.core.memory import MemoryDirectory
 from rig import naive
 from rig.topic_questions import a_few, ask, hostile_characters, somebody
 
-pytestmark = pytest.mark.sqlite_only  # needs no database
+pytestmark = pytest.mark.sqlite_only  # Needs no database.
 
 
-# A station (what devicehub.kinds.topics.owned() gives a device) under the attacks of the threat model.
+# A station, with the rules of devicehub.kinds.topics.owned(), under the attacks of the threat model.
 
 OWN = "things/weatherstation/STATION-001"
 NEIGHBOUR = "things/weatherstation/STATION-002"
@@ -49,7 +49,7 @@ OWNED = [
 
 
 @pytest.mark.parametrize(("action", "topic"), OWNED)
-def test_a_station_may_be_itself(station, action, topic):
+def test_a_station_may_use_its_own_topics(station, action, topic):
     assert ask(station, action, topic)[:2] == (True, Reason.GRANT)
 
 
@@ -216,13 +216,13 @@ def test_a_station_reaches_nothing_else(station, attack):
     st.sampled_from(["replace", "insert", "cut"]),
 )
 def test_a_station_owns_no_topic_with_one_wrong_character(owned, position, character, change):
-    """T-A2 and T-A3 for every place: exact, never a prefix, never folded."""
+    """T-A2 and T-A3 at every position: topics are compared exactly, not by prefix or folded case."""
     action, topic = owned
     position %= len(topic)
     head, tail = topic[:position], topic[position + (change != "insert") :]
     changed = head + (character if change != "cut" else "") + tail
     if naive.inner(changed) in {own for allowed, own in OWNED if allowed is action}:
-        return  # only the group of a share was touched, or nothing at all
+        return  # Only the group of a share has changed, or nothing.
     held = (Rule(own, ActionSet(allowed.value)) for allowed, own in OWNED if not own.startswith("$"))
 
     assert not ask(somebody(*held), action, changed).allowed
@@ -232,7 +232,7 @@ def test_a_station_owns_no_topic_with_one_wrong_character(owned, position, chara
     "word", ["PUBLISH", "Publish", "publish ", "", "all", "read", "write", "1", 0, 1, 2, 3, True, None]
 )
 def test_a_word_that_is_no_action_is_refused(station, word):
-    """T-A8: whatever reaches the decision instead of an Action."""
+    """T-A8: any value in place of an Action."""
     with pytest.raises(ValueError):
         Action(word)
     for _, topic in OWNED:
@@ -253,7 +253,7 @@ def ask_refusal(principal: Principal, client_id: str) -> Reason:
 
 
 def test_each_of_several_topics_has_its_own_decision(station):
-    """And the whole is allowed only when all of it is; nothing asked is nothing allowed."""
+    """The question is allowed only if each topic is; without topics it is denied."""
     wanted = [f"{OWN}/cmd", f"{NEIGHBOUR}/cmd", "a\x00", f"{OWN}/cmd"]
     directory = MemoryDirectory([station])
 

@@ -1,4 +1,4 @@
-"""A world that is made once for a module, and ways to ask its questions."""
+"""Fixtures: accounts and devices created once for a module, and functions that send questions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rig.questions import OF_A_SUPERUSER, Root, World, token_of
 
 @pytest.fixture
 def post(loop):
-    """One request exactly as it is given: what a client library would mend arrives here broken."""
+    """Return a function that sends one request unchanged, also an invalid one that client libraries would correct."""
 
     async def one(entrance, path, *, query=b"", headers=(), body=b"", method="POST", chunk=None):
         parts = [body] if chunk is None else [body[i : i + chunk] for i in range(0, len(body), chunk)]
@@ -33,7 +33,7 @@ def post(loop):
         async def receive():
             message = next(waiting, None)
             if message is None:
-                await asyncio.sleep(3600)  # the client stays and says no more
+                await asyncio.sleep(3600)  # The client stays connected and sends nothing more.
             return message
 
         async def send(message):
@@ -54,36 +54,36 @@ def post(loop):
             "server": ("localhost", 8000),
         }
         await ENTRANCES[entrance](scope, receive, send)
-        kept = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+        headers_sent = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
         content = b"".join(message.get("body", b"") for message in sent[1:])
-        assert "location" not in kept
-        # VerneMQ, which asks by POST, would keep an allow, even with max-age=0.
-        assert kept.get("cache-control") == ("no-store" if method in ("GET", "HEAD") else None)
-        return Reply(sent[0]["status"], content, kept.get("content-type", ""))
+        assert "location" not in headers_sent
+        # VerneMQ, which asks with POST, would cache an allow, even with max-age=0.
+        assert headers_sent.get("cache-control") == ("no-store" if method in ("GET", "HEAD") else None)
+        return Reply(sent[0]["status"], content, headers_sent.get("content-type", ""))
 
     return lambda *arguments, **options: loop.run(one(*arguments, **options))
 
 
 @pytest.fixture
 def question(post, entrance, world):
-    """Ask one question as a broker that may: fields as JSON, or a body of its own.
+    """Return a function that sends a question of an admitted broker: fields as JSON, or another body.
 
-    Under jwt *bearer*, in the Authorization header, is whose client it is: the station, or whoever may.
+    Under jwt *bearer*, in the Authorization header, names the client: the station by default, or one that is allowed.
     """
 
     def one(path, fields=None, *, content_type=JSON, body=None, bearer=None, headers=(), **options):
-        name, _, asked = path.partition("/")
+        name, _, question_name = path.partition("/")
         url, sent = f"/mqtt/{path}", [*headers]
         if name == "jwt":
             if bearer is None:
-                known = dict(fields or {}).get("username") == world.station.username
-                bearer = world.bearers["root" if path in OF_A_SUPERUSER and not known else "station"]
+                is_station = dict(fields or {}).get("username") == world.station.username
+                bearer = world.bearers["root" if path in OF_A_SUPERUSER and not is_station else "station"]
             url = f"/mqtt/k/{world.token}/{path}"
             sent.append((b"authorization", b"Bearer " + bearer.encode()))
         else:
             sent.append((b"x-broker-secret", world.token.encode()))
         if name == "vernemq" and not any(header == b"vernemq-hook" for header, _ in headers):
-            sent.append((b"vernemq-hook", f"auth_on_{asked}".encode()))
+            sent.append((b"vernemq-hook", f"auth_on_{question_name}".encode()))
         if content_type is not None:
             sent.append((b"content-type", content_type.encode("latin-1")))
         if body is None:
@@ -94,8 +94,8 @@ def question(post, entrance, world):
 
 
 @pytest.fixture
-def who_may(station, root):
-    """Who is allowed what good() asks: the station, or where superusers are asked for, one."""
+def allowed_client(station, root):
+    """Return a function that gives the client whom good() is allowed for: the station, or a superuser."""
     return lambda path: root if path in OF_A_SUPERUSER else station
 
 

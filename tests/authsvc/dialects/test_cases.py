@@ -1,4 +1,4 @@
-"""Every case of the contracts, through both entrances, in the world that cases.json describes."""
+"""Every case of the contracts, through both entrances, with the accounts in cases.json."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CASES = DOCUMENT["cases"]
 
 @pytest.fixture(scope="module")
 def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """The accounts of the document, and the token of a broker that may ask."""
+    """Create the accounts of the document, and return the token of a broker."""
     with django_db_blocker.unblock():
         for account in DOCUMENT["world"]["accounts"]:
             name, hashed = account["name"], passwords.hash_generated(account["secret"])
@@ -57,7 +57,7 @@ def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
 
 @pytest.fixture
 def database_down(loop: asyncio.Runner) -> Iterator[Callable[[], None]]:
-    """Make the database unreachable for what follows in this test."""
+    """Return a function that makes the database unreachable for the rest of the test."""
     config = connections["default"].settings_dict
     kept = dict(config)
 
@@ -82,7 +82,7 @@ def test_case(
     database_down: Callable[[], None],
     django_db_blocker: Any,
 ) -> None:
-    """*why* in the document says what each case is about."""
+    """*why* in the document explains each case."""
     with django_db_blocker.unblock():
         if "service fault" in case["scenario"]:
             database_down()
@@ -108,7 +108,7 @@ def _filled(text: str, token: str) -> str:
 
 
 def _token(kind: str, username: str) -> str:
-    """A token as the document asks for it; the version is that of an account that never changed."""
+    """Return a token as the document describes it, with the version of an unchanged account."""
     if kind == "jwt-algnone":
         parts = ({"alg": "none", "kid": "default"}, {"sub": username, "iat": 0, "exp": 2**40, "ver": 0})
         encoded = (
@@ -130,7 +130,7 @@ def _headers(case: dict[str, Any], token: str) -> dict[str, str]:
 
 
 def _expect(expect: dict[str, Any], reply: httpx.Response, why: str) -> None:
-    """Each key of the document's `expect`; one that is not known here fails the test."""
+    """Check each key of the document's `expect`; an unknown one fails the test."""
     for key, wanted in expect.items():
         assert _CHECKS[key](reply, wanted), f"{key}: {why}; got {reply.status_code} {reply.text[:300]}"
 
@@ -148,7 +148,7 @@ _CHECKS: dict[str, Callable[[httpx.Response, Any], bool]] = {
     "json_any_of": lambda r, w: any(option.items() <= r.json().items() for option in w),
     "json_not": lambda r, w: not (w.items() & r.json().items()),
     "json_absent_or_not_null": lambda r, w: all(r.json().get(key, 0) is not None for key in w),
-    "json_example": lambda _r, _w: True,  # an illustration, not a demand
+    "json_example": lambda _r, _w: True,  # An illustration, not a requirement.
     "acl_semantics": _acl_agrees,
     "body_equals": lambda r, w: r.text == w,
     "body_not_equals": lambda r, w: r.text != w,
@@ -158,5 +158,5 @@ _CHECKS: dict[str, Callable[[httpx.Response, Any], bool]] = {
     "content_type": lambda r, w: r.headers["content-type"].startswith(w),
     "no_redirect": lambda r, w: not w or not 300 <= r.status_code < 400,
     "header_absent": lambda r, w: all(name.partition(":")[0] not in r.headers for name in w),
-    "broker_decision": lambda _r, _w: True,  # what the broker makes of the rest
+    "broker_decision": lambda _r, _w: True,  # The resulting decision of the broker.
 }

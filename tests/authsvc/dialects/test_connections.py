@@ -1,4 +1,4 @@
-"""Questions on a connection: the longest body, pipelining, and bodies that lie about their length."""
+"""Questions on a connection: the longest body, pipelining, and bodies with a wrong length."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_longest_body_is_read_and_a_longer_one_denied(question, station, dia
 
 @pytest.fixture(scope="module")
 def served(world, tmp_path_factory) -> Iterator[str]:
-    """The site behind gunicorn."""
+    """Run the site in gunicorn, and yield its URL."""
     with hub.gunicorn(tmp_path_factory.mktemp("gunicorn")) as url:
         yield url
 
@@ -61,7 +61,7 @@ def http(path: str, token: str, body: bytes, *extra: str) -> bytes:
 
 
 def replies_of(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
-    """The next *count* answers on *connection*, as status and body."""
+    """Return the next *count* answers on *connection*, as status and body."""
     data, found = b"", []
     while len(found) < count:
         head, separator, rest = data.partition(b"\r\n\r\n")
@@ -83,7 +83,7 @@ DENIED = (403, b'{"ok":false,"error":"denied"}')
 
 class TestOnAConnection:
     def test_pipelined_questions_are_answered_in_order(self, served, token, station):
-        """EMQX sends up to a hundred before it reads."""
+        """EMQX sends up to a hundred questions before it reads."""
         right = json.dumps(good("go-auth/acl", station)).encode()
         wrong = right.replace(b"/data", b"/cmd")
         order = [right, wrong, wrong, right] * 25
@@ -118,7 +118,7 @@ class TestOnAConnection:
 
             assert replies_of(connection, 2) == [ALLOWED, ALLOWED]
 
-    def test_a_stranger_with_a_long_body_gets_what_strangers_get(self, served, token, station):
+    def test_a_stranger_with_a_long_body_gets_the_answer_of_strangers(self, served, token, station):
         right = json.dumps(good("go-auth/acl", station)).encode()
 
         with connected(served) as connection:
@@ -140,7 +140,7 @@ class TestOnAConnection:
         ids=" and ".join,
     )
     def test_a_smuggled_question_is_not_answered(self, served, token, station, headers):
-        """Two readings of where a body ends: the server takes neither, or closes after the first."""
+        """Two different ends of a body: the server refuses both, or closes after the first."""
         right = json.dumps(good("go-auth/acl", station)).encode()
         smuggled = b"0\r\n\r\n" + http("go-auth/acl", token, right)
 

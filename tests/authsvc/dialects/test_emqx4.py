@@ -1,4 +1,4 @@
-"""EMQX 4: names with a dollar, and the two numbers of access."""
+"""EMQX 4: names with a dollar sign, and the two numbers of access."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rig.questions import Root, by_access, good
 class TestEMQX4:
     @pytest.fixture
     def unchecked(self, monkeypatch):
-        """Lets names into the table that only SQL could write."""
+        """Disable validation, so that names can be stored that only SQL could write."""
         monkeypatch.setattr("authsvc.models.validate_username", lambda _name: None)
 
     @pytest.fixture
     def may(self, question):
-        """Whether a client may, by JSON and by form alike; None leaves a field out."""
+        """Return a function that asks by JSON and by form, whose answers must agree; None leaves a field out."""
 
         def one(path, who, **more):
             fields = {k: v for k, v in (good(f"emqx4/{path}", who) | more).items() if v is not None}
@@ -33,7 +33,7 @@ class TestEMQX4:
         return one
 
     @pytest.mark.parametrize("absent", ["undefined", "null", "None", "", None])
-    def test_who_gives_no_name_or_password_is_nobody(self, may, station, absent, unchecked):
+    def test_a_missing_name_or_password_is_denied(self, may, station, absent, unchecked):
         """An absent value is the text `undefined`, or `null`; an account of that name must not match."""
         Account.objects.bulk_create([Account(username=name) for name in ("undefined", "null", "None")])
         try:
@@ -47,8 +47,8 @@ class TestEMQX4:
             Account.objects.filter(username__in=("undefined", "null", "None")).delete()
 
     @pytest.mark.parametrize("prefix", ["$", "$SYS/", "$share/g/"])
-    def test_a_name_with_a_dollar_is_refused_at_the_door(self, may, station, root, prefix):
-        """Such clients are never asked about again: what they want to do ends in acl_nomatch."""
+    def test_a_name_with_a_dollar_is_refused_at_login(self, may, station, root, prefix):
+        """EMQX asks no further question about such a client: its actions end in acl_nomatch."""
         for who in (station, root):
             assert may("auth", who)
             assert not may("auth", who, username=prefix + who.username)
@@ -67,7 +67,7 @@ class TestEMQX4:
         "topic", ["$SYS/brokers", "$SYS/#", "$share/g/{}", "$queue/{}", "$CONTROL/x", "$"]
     )
     def test_a_device_gets_no_topic_with_a_dollar(self, may, station, topic):
-        """`$share/<group>/` and `$queue/` are taken off before, so to publish there is to publish there."""
+        """EMQX has removed `$share/<group>/` and `$queue/`, so a topic with these is an ordinary topic."""
         assert may("acl", station)
         assert not may("acl", station, topic=topic.format(station.topic("data")))
         assert topic.startswith("$share") or not may(

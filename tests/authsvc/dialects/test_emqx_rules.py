@@ -1,4 +1,4 @@
-"""The rules that EMQX is given with a login: they say what the authorizer would."""
+"""The rules that EMQX gets with a login: they decide as the authorizer would."""
 
 from __future__ import annotations
 
@@ -43,19 +43,21 @@ HASH = passwords.hash_generated("right")
 
 
 def connect_answer(held, operators=()):
-    """What EMQX is told of a principal with the grants *held*."""
+    """Return the connect answer for a principal with the grants *held*."""
     principal = Principal(
         "account/device", "device", (Secret(HASH),), client_ids=("device",), grants=tuple(held)
     )
     rules = authority.Rules({"everyone": tuple(operators)} if operators else {})
-    known = MemoryDirectory([principal])
+    directory = MemoryDirectory([principal])
     client = Client("device", "device")
-    verdict = asyncio.run(authority.decide(LoginQuestion(client, "right", wants_rules=True), rules, known))
+    verdict = asyncio.run(
+        authority.decide(LoginQuestion(client, "right", wants_rules=True), rules, directory)
+    )
     reply = emqx.render(Request("POST", question="authn", options=Options(emqx_rules_ttl=60)), verdict)
 
     def authorizer(action, topic):
         question = TopicQuestion(client, Action(action), [topic])
-        return asyncio.run(authority.decide(question, rules, known)).allowed
+        return asyncio.run(authority.decide(question, rules, directory)).allowed
 
     return json.loads(reply.body), authorizer
 
@@ -79,8 +81,8 @@ def connect_answer(held, operators=()):
     topics=["a/b"],
     filters=["a/b"],
 )
-def test_rules_say_what_the_authorizer_would(held, operators, topics, filters):
-    """A client that holds its rules may exactly what it could if EMQX asked each time."""
+def test_rules_decide_as_the_authorizer_would(held, operators, topics, filters):
+    """With cached rules a client may do exactly the same as if EMQX asked each time."""
     answer, authorizer = connect_answer(held, operators)
 
     assert answer["result"] == "allow"
@@ -98,7 +100,7 @@ def test_rules_say_what_the_authorizer_would(held, operators, topics, filters):
 @settings(deadline=None, max_examples=100, database=None)
 @given(held=grants)
 def test_rules_are_well_formed_or_left_out(held):
-    """One bad rule, a null or an `expire_at` that is over makes EMQX refuse the login."""
+    """EMQX refuses the login for one invalid rule, a null or an `expire_at` in the past."""
     answer, _ = connect_answer(held)
 
     assert None not in answer.values()
@@ -135,7 +137,7 @@ def test_rules_that_emqx_would_read_otherwise_are_left_out(inexpressible):
 @pytest.mark.parametrize("text", ["$CONTROL/dynamic-security/v1", "$CONTROL/#", "$CONTROL/+", "$CONTROL"])
 @pytest.mark.parametrize("actions", [ActionSet.ALL, ActionSet.PUBLISH, ActionSet.SUBSCRIBE])
 def test_no_rule_opens_the_brokers_own_topics(text, actions):
-    """Grant.clean refuses such a grant, create() and SQL do not; the authorizer refuses the topic to everybody."""
+    """Grant.clean refuses such a grant, create() and SQL do not. The authorizer refuses the topic to all clients."""
     answer, authorizer = connect_answer([Rule("a"), Rule(text, actions)])
 
     for action, topic in itertools.product(("publish", "subscribe"), (text, "$CONTROL/dynamic-security/v1")):

@@ -1,4 +1,4 @@
-"""A fault of ours is never an allow: of the database, the policy, the hashing, a setting."""
+"""Faults are never an allow: of the database, the policy, the hashing, a setting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rig.questions import QUESTIONS, Root, by_question, good
 
 @pytest.fixture
 def fault(monkeypatch, loop):
-    """Makes one part of the service fail."""
+    """Return a function that makes one part of the service fail."""
 
     async def broken(*_arguments, **_options):
         raise RuntimeError("provoked")
@@ -69,7 +69,7 @@ def test_a_fault_of_the_hashing_is_never_an_allow(question, station, path, fault
 
 @by_question
 def test_a_denial_that_cannot_be_counted_is_a_denial(question, station, path, fault):
-    """For example when no thread can be started any more: the answer does not depend on the count."""
+    """For example if no thread can be started: the answer does not depend on the count."""
     fault("the count of denials")
 
     reply = None
@@ -81,7 +81,7 @@ def test_a_denial_that_cannot_be_counted_is_a_denial(question, station, path, fa
 
 
 def test_rules_that_cannot_be_rendered_are_answered_as_a_fault(question, station, fault):
-    """`answer` promises never to raise; an unanswered question is a dead connection for EMQX."""
+    """`answer` must never raise: EMQX treats a question without an answer as a broken connection."""
     fault("the rendering of rules")
 
     reply = question("emqx/authn", good("emqx/authn", station))
@@ -90,8 +90,8 @@ def test_rules_that_cannot_be_rendered_are_answered_as_a_fault(question, station
 
 
 @pytest.mark.parametrize("path", ["go-auth/user", "emqx/authz", "rabbitmq/user", "vernemq/publish"])
-def test_a_wrong_setting_is_a_fault_in_the_words_of_the_broker(question, station, settings, path):
-    """A 500 of the server would mean "ask the next one" to EMQX."""
+def test_a_wrong_setting_is_a_fault_in_the_dialect_of_the_broker(question, station, settings, path):
+    """For EMQX a 500 of the server would mean that its next source decides."""
     settings.AUTHSVC_JWT_KEYS = {"k": "too short"}
 
     reply = question(path, good(path, station))

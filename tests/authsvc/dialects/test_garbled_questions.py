@@ -1,4 +1,4 @@
-"""Garbage for a question, and a right question with one field replaced, are denied."""
+"""Garbage in place of a question, and a right question with one field replaced, are denied."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pairs = st.lists(st.tuples(st.sampled_from(NAMES) | hostile_text, values), max_s
 
 
 def as_json(items):
-    """An object as text, with its names as often as they come."""
+    """Return a JSON object with *items*, including repeated names."""
     return ("{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in items) + "}").encode()
 
 
@@ -71,7 +71,7 @@ queries = st.one_of(st.just(b""), pairs.map(as_form), st.from_regex(rb"[!-~]{0,3
 )
 @example(body=b"", content_type=None, query=b"", method="GET")
 def test_garbage_is_denied(question, world, path, body, content_type, query, method):
-    """Nobody here is called by these names, so whatever can be read is a deny; so is what cannot."""
+    """These names do not exist, so readable and unreadable requests are both a deny."""
     bearer = world.bearers["stranger"]
     reply = question(path, body=body, content_type=content_type, query=query, method=method, bearer=bearer)
 
@@ -79,7 +79,9 @@ def test_garbage_is_denied(question, world, path, body, content_type, query, met
     assert (
         reads_as_deny(path, reply)
         or (text_mode and (reply.status, reply.body) == (403, b"denied"))
-        or (path.startswith("vernemq/") and b"k=" in query and reply == vernemq.STRANGER)  # a second proof
+        or (
+            path.startswith("vernemq/") and b"k=" in query and reply == vernemq.UNKNOWN_CALLER
+        )  # A second proof.
     )
 
 
@@ -87,7 +89,7 @@ def test_garbage_is_denied(question, world, path, body, content_type, query, met
 @in_sessions
 @given(data=st.data())
 def test_a_known_station_and_garbage_is_denied(question, station, path, data):
-    """One field of a right question is replaced by something else: if it is let in, it asked for its own."""
+    """One field of a right question is replaced: an allow must be about the station's own names and topics."""
     fields = good(path, station)
     name = data.draw(st.sampled_from(sorted(fields.keys() - BESIDE)))
     fields[name] = data.draw(values)
@@ -98,7 +100,7 @@ def test_a_known_station_and_garbage_is_denied(question, station, path, data):
 
 
 def _still_good(path, station, fields):
-    """Other words for what the station may do."""
+    """Return whether the replaced question is still one that the station is allowed."""
     may = {"acc": [2], "access": ["2"], "topic": [station.topic("data")], "action": ["publish"]}
     if path == "rabbitmq/resource":
         may = {"permission": ["write", "read"]}
@@ -111,7 +113,7 @@ def _still_good(path, station, fields):
 @settings(deadline=None, database=None)
 @given(text=st.text(st.sampled_from("ab=&;%+\x00 /ä"), max_size=20))
 def test_a_form_is_read_as_the_standard_library_does(text):
-    """The short way for what needs no decoding gives the same answers."""
+    """The fast path for text without encoded characters gives the same results."""
     request = Request("GET", query=text)
     try:
         expected = (

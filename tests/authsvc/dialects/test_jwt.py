@@ -1,4 +1,4 @@
-"""Clients that present a token in place of a password: whose it is, and where it counts."""
+"""Clients with a token in place of a password: the identity in it, and the places where it is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rig.questions import BODIES, Root, good, token_of
 class TestJWT:
     @pytest.fixture
     def ask_with(self, post, entrance, world):
-        """Ask with headers of one's own, and the broker's proof in the path unless said otherwise."""
+        """Return a function that asks with given headers, and the token of the broker in the path by default."""
 
         def one(path, body=b"null", *, authorization=(), proof=None, **options):
             url = f"/mqtt/k/{world.token}/jwt/{path}" if proof is None else f"/mqtt/{proof}jwt/{path}"
@@ -43,7 +43,7 @@ class TestJWT:
     def test_a_body_that_names_somebody_else_is_denied(
         self, question, world, station, neighbour, root, about
     ):
-        """Whoever's token, whoever is named: the token says who asks, and the body may say it again."""
+        """For all pairs of clients: the token identifies the client, and the body may only repeat it."""
         path = f"jwt/{about}"
         cast = {"station": station, "neighbour": neighbour, "root": root}
         for (holder, who), named in itertools.product(
@@ -64,22 +64,22 @@ class TestJWT:
 
     @pytest.mark.parametrize("method", ["POST", "PUT"])
     def test_a_body_that_cannot_be_read_is_denied(self, ask_with, bearer, method):
-        """It could have named somebody else."""
+        """It could name another client."""
         names_nobody = {b"", b"null", b"{} ", b'{"acc": -0}'}
         for body in BODIES:
             answer = ask_with("user", body, authorization=[bearer], method=method)
             assert answer is (body in names_nobody), body[:40]
 
     def test_a_body_that_is_too_long_is_denied(self, ask_with, bearer, neighbour):
-        """It is thrown away unread, so whom it names nobody knows."""
+        """It is dropped unread, so it could name another client."""
         named = json.dumps({"username": neighbour.username}).encode()
 
         assert not ask_with("user", named, authorization=[bearer])
         assert not ask_with("user", named + b" " * MAX_BODY, authorization=[bearer])
         assert not ask_with("user", b"null" + b" " * MAX_BODY, authorization=[bearer])
 
-    def test_a_query_of_a_get_names_nobody_else(self, ask_with, bearer, station, neighbour):
-        """There the fields are in the query, and `username` counts as it does in a body."""
+    def test_a_query_of_a_get_cannot_name_another_client(self, ask_with, bearer, station, neighbour):
+        """The fields of a GET are in the query, and its `username` is checked as in a body."""
         for path in ("user", "acl"):
             for who, may in ((station, True), (neighbour, False)):
                 fields = good(f"jwt/{path}", station) | {"username": who.username}
@@ -98,7 +98,7 @@ class TestJWT:
             assert reads_as_deny("jwt/acl", question("jwt/acl", theirs, bearer=world.bearers["station"]))
 
     def test_a_token_is_there_once(self, ask_with, world, bearer):
-        """Two headers are joined, and two tokens in one are none, be they the same or not."""
+        """Two headers are joined, and two tokens in one count as none, also two equal ones."""
         token, other = world.bearers["station"], f"Bearer {world.bearers['neighbour']}"
 
         assert ask_with("user", authorization=[bearer])
@@ -126,10 +126,11 @@ class TestJWT:
         ):
             assert not ask_with("user", authorization=[authorization]), authorization
         assert not ask_with("user")
-        for authorization in (f"bearer {token}", f"BEARER  {token} "):  # RFC 7235: the scheme has no case
+        # The scheme is case-insensitive (RFC 7235).
+        for authorization in (f"bearer {token}", f"BEARER  {token} "):
             assert ask_with("user", authorization=[authorization])
 
-    def test_a_token_elsewhere_than_in_the_header_counts_for_nothing(self, ask_with, world, station):
+    def test_a_token_elsewhere_than_in_the_header_is_not_read(self, ask_with, world, station):
         token = world.bearers["station"]
 
         for name in ("access_token", "token", "jwt", "bearer", "authorization", "username", "password"):
@@ -144,7 +145,7 @@ class TestJWT:
             assert not ask_with("user", headers=[(name, token.encode())])
 
     @pytest.mark.parametrize("about", ["user", "acl"])
-    def test_the_token_of_somebody_disabled_is_worth_nothing(self, question, station, about):
+    def test_the_token_of_a_disabled_device_is_denied(self, question, station, about):
         path = f"jwt/{about}"
         assert reads_as_allow(path, question(path, good(path, station)))
 
@@ -155,7 +156,7 @@ class TestJWT:
         assert reads_as_deny(path, refused)
         assert reads_as_allow(path, question(path, good(path, station)))
 
-    def test_the_token_of_a_disabled_superuser_is_worth_nothing(self, question, root):
+    def test_the_token_of_a_disabled_superuser_is_denied(self, question, root):
         path = "jwt/superuser"
         assert reads_as_allow(path, question(path, good(path, root)))
 
@@ -168,7 +169,7 @@ class TestJWT:
     @pytest.mark.parametrize(
         "change", [{"version": 1}, {"ttl": -60}, {"username": "undefined"}, {"keys": "another"}], ids=str
     )
-    def test_a_token_that_does_not_hold_is_denied_at_each_question(self, question, station, root, change):
+    def test_an_invalid_token_is_denied_at_each_question(self, question, station, root, change):
         keys = conf.options().jwt_keys
         if "keys" in change:
             secret = "a secret of more than 32 bytes, of somebody else"
@@ -207,10 +208,10 @@ class TestJWT:
         assert not ask_with("user", authorization=[bearer], query=right, proof="k/x/")
 
     def test_a_header_that_is_no_proof_is_no_second_one(self, ask_with, bearer):
-        """X-Broker-Secret does not count here, so a wrong one does no harm."""
+        """X-Broker-Secret is not read here, so a wrong one has no effect."""
         assert ask_with("user", authorization=[bearer], headers=[(b"x-broker-secret", b"x")])
 
 
 def version(who):
-    """Of the credentials of *who*, as their tokens say it."""
+    """Return the version of the credentials of *who*, as in their tokens."""
     return tokens.verify(token_of(who.username), conf.options().jwt_keys).version

@@ -16,7 +16,7 @@ from rig.questions import by_access, good
 class TestNanoMQ:
     @pytest.fixture
     def may(self, question, station):
-        """Whether the station may, by JSON and by form alike."""
+        """Return a function that asks for the station by JSON and by form, whose answers must agree."""
 
         def one(access, topic, **more):
             fields = good("nanomq/acl", station) | {"access": access, "topic": topic} | more
@@ -59,7 +59,7 @@ class TestNanoMQ:
         assert not may("1", "," * 60_000)
 
     def test_a_comma_in_a_published_topic_parts_it_too(self, may, station, neighbour):
-        """Nobody can tell the two apart, so each part must be allowed; a grant never reaches over a comma."""
+        """Both look the same, so each part must be allowed; a grant never covers a topic with a comma."""
         own = station.topic("data")
 
         assert may("2", own)
@@ -83,7 +83,7 @@ class TestNanoMQ:
         assert not may("2", "a,b/+", **who)
 
     def test_injected_fields_are_a_deny(self, question, station, root):
-        """Before 0.25.2 values stood raw in a form, so a client could write fields behind its name."""
+        """Before 0.25.2 values in a form were not encoded, so a client could append fields to its name."""
         fields = good("nanomq/acl", station)
         for name, value in {"username": root.username, "topic": "#", "access": "1", "clientid": "x"}.items():
             body = f"clientid={station.username}&username={station.username}&{name}={value}&" + "&".join(

@@ -1,4 +1,4 @@
-"""Paths and methods: there is nothing beside the questions."""
+"""Paths and methods: nothing is served besides the questions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ELSEWHERE = ["/mqtt", "/mqtt/", "/mqtt/go-auth/user\n", "/MQTT/go-auth/user", "/
 
 
 def test_there_is_nothing_beside_the_questions(post, entrance, token):
-    """No redirect to where it would be right, no page with a status that lets in."""
+    """No redirect to a right path, and no page with a status that reads as an allow."""
     headers = [(b"x-broker-secret", token.encode()), (b"content-type", JSON.encode())]
 
     for path, method in itertools.product(NOWHERE, ["POST", "GET", "HEAD"]):
@@ -48,7 +48,7 @@ def test_there_is_nothing_beside_the_questions(post, entrance, token):
 
 @by_question
 def test_other_methods_are_not_allowed(post, entrance, token, station, path):
-    """With a question that POST would allow."""
+    """The question would be allowed with POST."""
     headers = [(b"x-broker-secret", token.encode()), (b"content-type", JSON.encode())]
     body = json.dumps(good(path, station)).encode()
 
@@ -59,8 +59,8 @@ def test_other_methods_are_not_allowed(post, entrance, token, station, path):
 
 
 @by_question
-def test_no_session_and_no_csrf(question, who_may, path):
-    body = json.dumps(good(path, who_may(path))).encode()
+def test_no_session_and_no_csrf(question, allowed_client, path):
+    body = json.dumps(good(path, allowed_client(path))).encode()
 
     for header in ((b"cookie", b"sessionid=x"), (b"origin", b"null"), (b"referer", b"http://x/")):
         assert reads_as_allow(path, question(path, body=body, headers=[header])), header

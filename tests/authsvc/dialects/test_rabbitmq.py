@@ -1,4 +1,4 @@
-"""RabbitMQ: queues of a client id, the one exchange and virtual host, routing keys."""
+"""RabbitMQ: the queues of a client id, the exchange, the virtual host, routing keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rig.questions import good
 class TestRabbitMQ:
     @pytest.fixture
     def may(self, question):
-        """Whether a client may; None leaves a field out."""
+        """Return a function that asks whether a client is allowed; None leaves a field out."""
 
         def one(path, who, **more):
             fields = {k: v for k, v in (good(f"rabbitmq/{path}", who) | more).items() if v is not None}
@@ -56,7 +56,7 @@ class TestRabbitMQ:
 
     @pytest.mark.parametrize("client_id", [None, ""])
     def test_without_a_client_id_no_queue_is_the_callers(self, may, station, client_id):
-        """An AMQP login with the device's password must not bind a queue to everything."""
+        """An AMQP login with the password of a device must not bind a queue to all topics."""
         for name in ("mqtt-subscription-{}qos0", "mqtt-will-{}", "mqtt-subscription-qos0", "mqtt-will-"):
             name = name.format(station.username)
             assert not may(

@@ -1,4 +1,4 @@
-"""VerneMQ: hooks, and an answer for each filter of a subscription."""
+"""VerneMQ: hooks, and the answer for each filter of a subscription."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOOK = b"vernemq-hook"
 class TestVerneMQ:
     @pytest.fixture
     def subscribe(self, question, station):
-        """The answer to one SUBSCRIBE of the station."""
+        """Return a function that returns the answer to one SUBSCRIBE of the station."""
 
         def one(topics, hook="auth_on_subscribe", **more):
             fields = good("vernemq/subscribe", station) | {"topics": topics} | more
@@ -30,7 +30,7 @@ class TestVerneMQ:
 
     @pytest.fixture
     def mixed(self, station, neighbour):
-        """What a client may ask in one packet: the filter, its QoS, and whether it is granted."""
+        """Return filters of one packet, with their QoS, and whether each is granted."""
         own, shared = station.topic("cmd"), f"$share/g/{station.topic('cmd')}"
         return [
             (neighbour.topic("cmd"), 1, False),
@@ -45,7 +45,7 @@ class TestVerneMQ:
         ]
 
     def test_each_filter_is_answered_for_itself_in_mqtt_3(self, subscribe, mixed):
-        """In the order they came and none left out: the broker counts."""
+        """The answer has all filters in their order, because the broker matches them by position."""
         reply = subscribe([{"topic": topic, "qos": qos} for topic, qos, _ in mixed])
 
         assert reply.status == 200
@@ -75,8 +75,8 @@ class TestVerneMQ:
         assert reads_as_deny("vernemq/subscribe", subscribe([own, other], hook, client_id=neighbour.username))
 
     @pytest.mark.parametrize("hook", ["auth_on_subscribe", "auth_on_subscribe_m5"])
-    def test_what_is_no_list_of_filters_is_denied_as_a_whole(self, subscribe, station, hook):
-        """An empty list in an answer would allow everything, so nothing like it is asked or answered."""
+    def test_an_invalid_list_of_filters_is_denied_as_a_whole(self, subscribe, station, hook):
+        """An empty list in an answer would allow everything, so it is neither accepted nor sent."""
         own = {"topic": station.topic("cmd"), "qos": 1}
         for topics in (
             [],
@@ -99,7 +99,7 @@ class TestVerneMQ:
         assert json.loads(subscribe([own] * 1_000, hook).body) == {"result": "ok"}
 
     @pytest.mark.parametrize("topic", ["\x00", "a\x00", "\ud800", "x\udfff"])
-    def test_a_text_that_is_none_is_never_granted(self, subscribe, station, topic):
+    def test_an_invalid_text_is_never_granted(self, subscribe, station, topic):
         own = {"topic": station.topic("cmd"), "qos": 1}
 
         reply = subscribe([own, {"topic": topic, "qos": 1}])
@@ -109,7 +109,7 @@ class TestVerneMQ:
         ] == [1, 128]
 
     @pytest.mark.parametrize("qos", ["1", 1.0, True, False, None, -1, 3, 128, 135, [1], {}, 1e999])
-    def test_a_qos_that_is_none_is_denied(self, subscribe, station, qos):
+    def test_an_invalid_qos_is_denied(self, subscribe, station, qos):
         own = {"topic": station.topic("cmd"), "qos": 1}
 
         assert reads_as_allow("vernemq/subscribe", subscribe([own]))
@@ -147,7 +147,7 @@ class TestVerneMQ:
         assert reads_as_deny(path, missing)
 
     @pytest.mark.parametrize("about", ["register", "publish", "subscribe"])
-    def test_a_stranger_gets_what_is_no_answer(self, post, entrance, station, about):
+    def test_a_stranger_gets_no_answer_to_a_hook(self, post, entrance, station, about):
         path = f"vernemq/{about}"
         headers = [(b"content-type", JSON.encode()), (HOOK, f"auth_on_{about}".encode())]
         body = json.dumps(good(path, station)).encode()
@@ -156,8 +156,8 @@ class TestVerneMQ:
             reply = post(entrance, url, headers=headers, body=body)
             assert (reply.status, json.loads(reply.body)) == (403, {"result": {"error": "not_allowed"}})
 
-    def test_no_answer_is_kept(self, post, entrance, world, station, neighbour, monkeypatch):
-        """The `post` fixture looks at every reply; here is one of each kind, a fault included."""
+    def test_no_answer_may_be_cached(self, post, entrance, world, station, neighbour, monkeypatch):
+        """The `post` fixture checks every reply; here is one of each kind, including a fault."""
         own, other = ({"topic": who.topic("cmd"), "qos": 1} for who in (station, neighbour))
         headers = [(b"content-type", JSON.encode()), (HOOK, b"auth_on_subscribe")]
         seen = []
@@ -182,8 +182,8 @@ class TestVerneMQ:
         for absent in ({"username": None}, {"password": None}, {"username": None, "password": None}):
             assert reads_as_deny("vernemq/register", question("vernemq/register", fields | absent))
 
-    def test_a_webhook_is_no_query(self, question, station):
-        """GET, with all that POST would have in its body."""
+    def test_a_webhook_is_not_a_get(self, question, station):
+        """A GET with all fields of the body of a POST."""
         fields = {k: v for k, v in good("vernemq/register", station).items() if type(v) is str}
 
         reply = question("vernemq/register", body=b"", method="GET", query=urlencode(fields).encode())

@@ -1,4 +1,4 @@
-"""A site with several processes, a station of it, and what its database notifies."""
+"""Fixtures: a site with several processes, a device of it, and the notifications of its database."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def site(cluster, tmp_path_factory) -> Iterator[Site]:
 
 @pytest.fixture
 def ours(site) -> Site:
-    """The site, listening; what a test does to its devices is undone by using other devices."""
+    """Return the site once it listens. Each test uses a device of its own."""
     for url in site.urls:
         assert eventually(lambda url=url: listens(site, url)), site.ready(url)
     return site
@@ -62,13 +62,13 @@ def ours(site) -> Site:
 
 @pytest.fixture
 def fresh_device(site) -> dict[str, Any]:
-    """A device that no other test touched."""
+    """Return a device that no other test has used."""
     return site.devices.pop()
 
 
 @pytest.fixture
 def heard(cluster, site) -> Callable[[str, Any], list[str]]:
-    """What is notified while a statement runs."""
+    """Return a function that runs statements and returns the notifications of them."""
 
     def during(*statements: str) -> list[str]:
         with psycopg.connect(cluster.url, autocommit=True) as listening:

@@ -1,4 +1,4 @@
-"""Nothing stale: a change is in force in every process, and what did not change is not read again."""
+"""Nothing stale: a change is in force in every process, and unchanged rows are not read again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 
 from rig.freshness import DENIED, DEVICES, OK
 
-# They start a PostgreSQL of their own, so once is enough.
+# They start their own PostgreSQL, so one run is enough.
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 
-# Changes behind the back of the product, each of which ends a login that was right.
+# Changes by SQL, each of which makes a right login fail.
 CHANGES = {
     "disabled": f"UPDATE {DEVICES} SET is_active = false WHERE device_id = %(id)s",
     "another hash": f"UPDATE {DEVICES} SET mqtt_password_hash = 'gone' WHERE device_id = %(id)s",
@@ -57,7 +57,7 @@ def test_a_grant_is_in_force_and_out_of_force_in_every_process(ours, fresh_devic
     assert ours.all_answer(DENIED, lambda url: ours.publish(url, fresh_device, topic))
 
 
-def test_a_broker_that_was_shut_out_is_a_stranger_in_every_process(ours, fresh_device):
+def test_a_disabled_broker_is_a_stranger_in_every_process(ours, fresh_device):
     for url in ours.urls * 2:
         assert ours.login(url, fresh_device) == OK
 
@@ -69,7 +69,7 @@ def test_a_broker_that_was_shut_out_is_a_stranger_in_every_process(ours, fresh_d
     assert ours.all_answer(OK, lambda url: ours.login(url, fresh_device))
 
 
-def test_a_disabled_account_is_out_in_every_process(ours):
+def test_a_disabled_account_is_denied_in_every_process(ours):
     def connect(url: str) -> int:
         return ours.ask(
             url, "acl", username="ingest", clientid="ingest", topic="things/weatherstation/+/data", acc=4
@@ -84,7 +84,7 @@ def test_a_disabled_account_is_out_in_every_process(ours):
     assert ours.all_answer(OK, connect)
 
 
-def test_what_is_remembered_is_not_read(ours, fresh_device):
+def test_cached_rows_are_not_read(ours, fresh_device):
     url = ours.urls[0]
     before = ours.settled_reads(url, fresh_device)
 
@@ -94,8 +94,8 @@ def test_what_is_remembered_is_not_read(ours, fresh_device):
     assert ours.memory(url, "reads") == before
 
 
-def test_a_wrong_password_is_refused_on_what_is_read(ours, fresh_device):
-    """As an unknown name is: what a refusal costs tells nobody who exists."""
+def test_a_wrong_password_is_refused_after_a_read(ours, fresh_device):
+    """An unknown name is read too, so the cost of a refusal does not show which names exist."""
     url = ours.urls[0]
     ours.settled_reads(url, fresh_device)
 
@@ -107,7 +107,7 @@ def test_a_wrong_password_is_refused_on_what_is_read(ours, fresh_device):
     assert reads(fresh_device) == reads(fresh_device | {"mqtt_username": "stranger"}) == 1
 
 
-def test_unknown_names_are_not_remembered(ours, fresh_device):
+def test_unknown_names_are_not_cached(ours, fresh_device):
     url, stranger = ours.urls[0], {"mqtt_username": "stranger", "mqtt_password": "x"}
     assert ours.login(url, stranger) == DENIED
     before = ours.settled_reads(url, fresh_device)

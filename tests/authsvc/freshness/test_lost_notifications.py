@@ -1,4 +1,4 @@
-"""Notifications that cannot come: a lost connection, a missing trigger, another table or database."""
+"""Notifications that cannot arrive: a lost connection, a missing trigger, another table or database."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rig import hub
 from rig.freshness import DENIED, DEVICES, FAULT, OK, listens
 from rig.hub import eventually
 
-# They start a PostgreSQL of their own, so once is enough.
+# They start their own PostgreSQL, so one run is enough.
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 
-def test_a_process_that_lost_its_ear_reads_until_it_listens_again(ours, fresh_device):
+def test_a_process_that_lost_its_listener_reads_until_it_listens_again(ours, fresh_device):
     for url in ours.urls * 2:
         assert ours.login(url, fresh_device) == OK
 
@@ -34,7 +34,7 @@ def test_a_process_that_lost_its_ear_reads_until_it_listens_again(ours, fresh_de
         assert eventually(lambda url=url: listens(ours, url))
 
 
-def test_a_missing_trigger_ends_the_memory(ours, fresh_device):
+def test_a_missing_trigger_disables_the_cache(ours, fresh_device):
     ours.sql(f"ALTER TABLE {DEVICES} DISABLE TRIGGER authsvc_update")
     try:
         for url in ours.urls:
@@ -53,7 +53,7 @@ def test_a_missing_trigger_ends_the_memory(ours, fresh_device):
         ours.sql(f"ALTER TABLE {DEVICES} ENABLE ALWAYS TRIGGER authsvc_update")
 
 
-def test_a_missing_trigger_of_grants_ends_their_memory(ours, fresh_device):
+def test_a_missing_trigger_of_grants_disables_their_cache(ours, fresh_device):
     topic = "plant/8/state"
     ours.sql(
         "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
@@ -68,13 +68,13 @@ def test_a_missing_trigger_of_grants_ends_their_memory(ours, fresh_device):
         assert [ours.publish(url, fresh_device, topic) for url in ours.urls] == [DENIED, DENIED]
     finally:
         ours.sql("ALTER TABLE authsvc_grant ENABLE ALWAYS TRIGGER authsvc_grant_policy")
-    for url in ours.urls:  # the change was not counted, and stays in force
+    for url in ours.urls:  # The change was not counted, and is still in force.
         assert eventually(lambda url=url: listens(ours, url))
         assert [ours.publish(url, fresh_device, topic) for _ in range(2)] == [DENIED, DENIED]
 
 
 def test_a_change_that_another_trigger_makes_is_in_force(ours, fresh_device):
-    """PostgreSQL does not count it for a trigger on UPDATE OF a column."""
+    """A trigger on UPDATE OF a column would not fire for it."""
     ours.sql(
         "CREATE FUNCTION lock_stolen() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN NEW.is_active := NEW.site <> 'stolen'; RETURN NEW; END $$"
@@ -93,7 +93,7 @@ def test_a_change_that_another_trigger_makes_is_in_force(ours, fresh_device):
 
 @pytest.mark.parametrize("which", ["ALL", "authsvc_update"])
 def test_a_change_while_the_triggers_were_off_is_in_force(ours, fresh_device, which):
-    """For a moment that no proof saw: a bulk load does so in one transaction, and so does a quick migration."""
+    """They are off between two checks, as in a bulk load in one transaction or a quick migration."""
     names = ("rows", "update", "truncate")
     again = ", ".join(f"ENABLE ALWAYS TRIGGER authsvc_{name}" for name in names)
     for url in ours.urls * 2:
@@ -114,7 +114,7 @@ def test_a_change_while_the_triggers_were_off_is_in_force(ours, fresh_device, wh
 
 
 def test_a_table_that_took_the_place_of_another_is_read(ours, fresh_device):
-    """A blue-green change: the new table has its triggers already, and nothing in it changes any more."""
+    """A blue-green change: the new table already has its triggers, and no row in it changes afterwards."""
     for url in ours.urls * 2:
         assert ours.login(url, fresh_device) == OK
     names = ("rows", "update", "truncate")
@@ -140,7 +140,7 @@ def test_a_table_that_took_the_place_of_another_is_read(ours, fresh_device):
 
 
 def test_a_grant_removed_from_another_schema_is_out_of_force(ours, fresh_device):
-    """Its session knows another table of policies, or, as a dump that is restored, none."""
+    """Its search path leads to another policy table or, as in the restore of a dump, to none."""
     topic, key = "plant/8/state", f"key:weatherstation/{fresh_device['device_id']}"
     ours.sql("CREATE SCHEMA tenant")
     ours.sql("CREATE TABLE tenant.authsvc_policy (id int, revision bigint)")
@@ -158,8 +158,8 @@ def test_a_grant_removed_from_another_schema_is_out_of_force(ours, fresh_device)
         ours.sql("DROP SCHEMA tenant CASCADE")
 
 
-def test_what_was_not_heard_is_not_answered_in_the_next_outage(ours, fresh_device, tmp_path):
-    """The connection breaks, a device is disabled unheard, the connection is back, then the database goes away."""
+def test_a_missed_change_is_not_answered_from_the_cache_in_the_next_outage(ours, fresh_device, tmp_path):
+    """The connection breaks, a device is disabled meanwhile, the connection is back, then the database stops."""
     url = ours.urls[0]
     for _ in range(2):
         assert ours.login(url, fresh_device) == OK
@@ -177,7 +177,7 @@ def test_what_was_not_heard_is_not_answered_in_the_next_outage(ours, fresh_devic
         ours.cluster.start()
 
 
-def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, fresh_device):
+def test_a_listener_at_another_database_is_not_used(ours, tmp_path, fresh_device):
     dsn = f"{ours.cluster.url.rpartition('/')[0]}/other"
     ours.sql("CREATE DATABASE other")
     variables = {"DATABASE_URL": ours.cluster.url, "AUTHSVC_LISTEN_DSN": dsn, "WEB_CONCURRENCY": "1"}
@@ -192,7 +192,7 @@ def test_an_ear_at_another_database_is_not_believed(ours, tmp_path, fresh_device
 
 
 def test_a_migration_of_a_column_needs_no_restart(ours, fresh_device):
-    """PostgreSQL refuses what was prepared before: "cached plan must not change result type"."""
+    """PostgreSQL refuses earlier prepared statements: "cached plan must not change result type"."""
     url = ours.urls[0]
     for _ in range(3):
         assert ours.login(url, fresh_device, "wrong") == DENIED

@@ -1,4 +1,4 @@
-"""What a process remembers of files and passwords is never true for too long, and lets in who was let in before."""
+"""Caches of files and passwords: they are never stale, and admit clients that were verified before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RIGHT = "the right password"
 
 
 def verify(password, stored):
-    """An attempt of somebody who knows *password*."""
+    """Verify *password* in a new attempt."""
     return verifier.Attempt(password).verify(password, stored)
 
 
@@ -43,7 +43,7 @@ def run() -> Iterator[Callable[..., Any]]:
 
 
 class TestSqliteVersion:
-    """Another version for each way in which what is in the file can change."""
+    """The version changes in each way in which the data in the file can change."""
 
     @pytest.fixture
     def file(self, tmp_path) -> Path:
@@ -74,7 +74,7 @@ class TestSqliteVersion:
 
     @staticmethod
     def backup(file: Path) -> Path:
-        """The file as it is now, in which the device is still active."""
+        """Return a copy of the present file, in which the device is still active."""
         copy = file.with_name("backup")
         with sqlite3.connect(file, isolation_level=None) as connection:
             connection.execute("VACUUM INTO ?", [str(copy)])
@@ -119,10 +119,10 @@ class TestSqliteVersion:
         assert after[0] != before[0]
         assert after[1] == [(1,)]
 
-    def test_a_file_that_takes_its_place_while_it_is_opened_is_seen(
+    def test_a_file_that_is_replaced_while_it_is_opened_is_noticed(
         self, look, writing, file, monkeypatch, run
     ):
-        """Between the look at the path and the connection, or the other way round."""
+        """The file is replaced after SQLite has opened it and before its identity is read again."""
         backup = self.backup(file)
         writing.execute("UPDATE device SET active = 0")
         writing.close()
@@ -144,7 +144,7 @@ class TestSqliteVersion:
         assert look()[1] == [(1,)]
 
     def test_no_read_stays_open(self, look, writing):
-        """It would keep the log from being emptied, and show what was."""
+        """An open read would prevent checkpoints of the log, and would return old rows."""
         look()
         writing.execute("UPDATE device SET active = 0")
 
@@ -152,12 +152,12 @@ class TestSqliteVersion:
         assert look()[1] == [(0,)]
 
 
-def test_a_restored_policy_never_passes_for_one_that_was_known(transactional_db, loop):
-    """The backup is older, and the next change to it would come to the number that a process remembers."""
+def test_a_restored_policy_is_not_taken_for_the_cached_one(transactional_db, loop):
+    """The backup is older, and with the next change its revision would reach the cached number."""
 
     def filters() -> list[str]:
-        known = loop.run(policy.current())
-        return [grant.filter for grant in known.rules.grants.get("everyone", ())]
+        current = loop.run(policy.current())
+        return [grant.filter for grant in current.rules.grants.get("everyone", ())]
 
     def allow(text: str) -> Grant:
         return Grant.objects.create(subject="everyone", actions="publish", filter=text)
@@ -174,8 +174,8 @@ def test_a_restored_policy_never_passes_for_one_that_was_known(transactional_db,
     assert filters() == ["always", "new"]
 
 
-def test_a_body_too_long_is_no_empty_one(token, station, loop):
-    """It is thrown away, so a GET with one must not have the answer of that without."""
+def test_a_body_that_is_too_long_is_not_an_empty_one(token, station, loop):
+    """It is dropped, so a GET with one must not get the cached answer of a GET without a body."""
     fields = f"username={station.username}&clientid={station.username}&acc=2&topic={station.topic('data')}"
 
     def ask(oversized: bool) -> int:
@@ -186,13 +186,13 @@ def test_a_body_too_long_is_no_empty_one(token, station, loop):
 
 
 def slow_hash(number: int) -> str:
-    """A stored hash that takes a thread; another one for each number."""
+    """Return a stored slow hash, a different one for each *number*."""
     return f"PBKDF2$sha256$1$c2FsdA==${number:043d}="
 
 
 @pytest.fixture
 def gate(monkeypatch) -> Iterator[threading.Event]:
-    """Slow verifications wait until it is set."""
+    """Return an event until which slow verifications wait."""
     gate = threading.Event()
 
     def verify(password: str, stored: str) -> bool:
@@ -207,7 +207,7 @@ def gate(monkeypatch) -> Iterator[threading.Event]:
 
 
 async def full() -> list[asyncio.Future[bool]]:
-    """As many guesses at other names as may wait, the first of them in the threads."""
+    """Start as many guesses at other names as can wait; the first ones are in the threads."""
     waiting = [
         asyncio.ensure_future(verify(f"guess {number}", slow_hash(100 + number)))
         for number in range(verifier.MAX_WAITING)
@@ -221,8 +221,8 @@ async def full() -> list[asyncio.Future[bool]]:
 
 
 class TestVerifier:
-    def test_who_was_right_before_gets_in_through_a_flood(self, gate, run):
-        """Every slot is taken by guesses at others, and the budget of the name is used up."""
+    def test_a_cached_password_is_accepted_during_a_flood(self, gate, run):
+        """Guesses at other names take every place, and the budget of the name is used up."""
 
         async def story() -> None:
             gate.set()
@@ -242,8 +242,8 @@ class TestVerifier:
 
         run(story())
 
-    def test_who_is_known_by_the_previous_password_gets_in_through_a_flood(self, gate, run):
-        """The current one was chosen by a person, and has a slow hash that nobody may be compared with now."""
+    def test_a_cached_previous_password_is_accepted_during_a_flood(self, gate, run):
+        """A person chose the current one; its hash is slow, and no verification of it can start now."""
         previous = Secret(passwords.hash_generated(RIGHT))
         principal = Principal("account/backend", "backend", (Secret(slow_hash(1)), previous))
         directory = MemoryDirectory([principal])
@@ -264,25 +264,25 @@ class TestVerifier:
         run(story())
 
     def test_the_same_attempt_is_made_once(self, gate, run):
-        """A broker that lost patience asks again; the answer is for all who asked."""
+        """A broker asks again after a time-out; all its requests get the result of one verification."""
 
         async def story() -> None:
-            asked = [asyncio.ensure_future(verify(RIGHT, slow_hash(1))) for _ in range(50)]
+            attempts = [asyncio.ensure_future(verify(RIGHT, slow_hash(1))) for _ in range(50)]
             await asyncio.sleep(0)
             assert verifier.waiting() == 1
             gate.set()
-            assert await asyncio.gather(*asked) == [True] * 50
+            assert await asyncio.gather(*attempts) == [True] * 50
 
         run(story())
 
     @pytest.mark.parametrize("password", [RIGHT, "wrong"])
-    def test_what_came_out_is_remembered_though_nobody_waits_for_it(self, gate, run, password):
+    def test_a_result_is_cached_although_the_request_is_gone(self, gate, run, password):
         async def story() -> None:
-            asked = asyncio.ensure_future(verify(password, slow_hash(1)))
+            attempt = asyncio.ensure_future(verify(password, slow_hash(1)))
             await asyncio.sleep(0)
-            asked.cancel()
+            attempt.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await asked
+                await attempt
             gate.set()
             while verifier.waiting():
                 await asyncio.sleep(0.01)
@@ -298,7 +298,7 @@ class TestVerifier:
 
         run(story())
 
-    def test_what_fails_in_its_thread_fails_for_who_asked(self, gate, run, monkeypatch):
+    def test_an_error_in_the_thread_is_raised_in_the_request(self, gate, run, monkeypatch):
         def broken(password: str, stored: str) -> bool:
             raise MemoryError
 
@@ -308,7 +308,7 @@ class TestVerifier:
                 run(verify(RIGHT, slow_hash(1)))
         assert verifier.waiting() == 0
 
-    def test_a_stop_drops_what_waits(self, gate, run):
+    def test_a_stop_cancels_waiting_verifications(self, gate, run):
         async def story() -> None:
             waiting = await full()
             verifier.stop()
@@ -316,7 +316,7 @@ class TestVerifier:
             assert {type(end) for end in ended} == {asyncio.CancelledError}
             gate.set()
             await asyncio.gather(*waiting[: verifier.THREADS])
-            assert await verify(RIGHT, slow_hash(1))  # the next one works
+            assert await verify(RIGHT, slow_hash(1))  # The next one works.
 
         run(story())
 
@@ -346,7 +346,7 @@ print("both")
 
 
 def test_a_fork_opens_its_own_connection_and_threads(tmp_path):
-    """gunicorn with preload_app forks a process that may have answered before."""
+    """With preload_app gunicorn forks a process that may have answered questions before."""
     env = hub.environment(DATABASE_URL=f"sqlite:///{tmp_path}/hub.sqlite3")
     command = [sys.executable, "-W", "error", "-c", FORKS]
 
@@ -355,8 +355,8 @@ def test_a_fork_opens_its_own_connection_and_threads(tmp_path):
     assert (done.stdout, done.stderr) == ("both\n", "")
 
 
-def test_a_scrape_overlooks_what_is_no_process_of_now(tmp_path, monkeypatch, run):
-    """The folder may be the operator's, and hold what another version left there."""
+def test_a_scrape_ignores_files_of_other_versions(tmp_path, monkeypatch, run):
+    """The folder may be the operator's, with files of another version in it."""
     monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
     metrics.publish()
     mine = tmp_path / f"{os.getpid()}.json"

@@ -1,4 +1,4 @@
-"""A process without its database answers by what it remembers, and only by that."""
+"""A process without its database answers from its cache only."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rig import hub
 from rig.freshness import DENIED, DEVICES, FAULT, OK, Site, listens
 from rig.hub import eventually
 
-# They start a PostgreSQL of their own, so once is enough.
+# They start their own PostgreSQL, so one run is enough.
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
 
 
 @pytest.fixture
 def settled(ours: Site) -> Site:
-    """The site, which forgets nothing any more for what tests before did.
+    """Return the site once changes by earlier tests cannot clear its caches any more.
 
-    A table that was altered makes a new session, which forgets: it is noticed by the next proof.
+    The next check notices an altered table and starts a new session, which clears the caches.
     """
     noticed = time.monotonic() + 2 * changes.BEAT_SECONDS + changes.PAUSE
     assert eventually(lambda: time.monotonic() > noticed)
@@ -34,8 +34,8 @@ def settled(ours: Site) -> Site:
 
 
 class TestWithoutItsDatabase:
-    def test_a_table_that_is_locked_holds_up_nobody(self, settled, fresh_device):
-        """A rebuild of the table takes 4 s: each question has its answer in time, and none waits for another's."""
+    def test_a_locked_table_delays_no_answer(self, settled, fresh_device):
+        """A rebuild of the table takes 4 s: each question gets its answer in time, and none waits for another."""
         ours, url = settled, settled.urls[0]
         assert eventually(lambda: listens(ours, url) and ours.login(url, fresh_device) == OK)
 
@@ -56,7 +56,7 @@ class TestWithoutItsDatabase:
         assert self.connections(ours) <= 2 * 2 + 2
 
     def test_slow_reads_do_not_pile_up(self, ours):
-        """Half a second each, over one connection: who waits too long has a fault answer instead of a turn."""
+        """Each read takes half a second, over one connection: a question that waits too long gets a fault."""
         url, ingest = ours.urls[0], {"mqtt_username": ours.account, "mqtt_password": "x"}
 
         def ask(_: int) -> tuple[int, float]:
@@ -87,8 +87,8 @@ class TestWithoutItsDatabase:
         return int(found[0])
 
     @pytest.mark.parametrize("how", ["stopped", "paused"])
-    def test_who_was_read_lately_is_answered_from_memory(self, settled, fresh_device, how):
-        """For AUTHSVC_STALE_SECONDS, which is 6 here. Nobody else is, and nobody is let in by it who was not."""
+    def test_recently_read_clients_are_answered_from_the_cache(self, settled, fresh_device, how):
+        """They are for AUTHSVC_STALE_SECONDS (6 here). Others get a fault; a denied client is not admitted."""
         ours, url = settled, settled.urls[0]
         assert ours.login(url, fresh_device) == OK
         with ExitStack() as stack:
@@ -116,7 +116,7 @@ class TestWithoutItsDatabase:
             time.sleep(max(0, read + 6 - time.monotonic()))
             assert ours.login(url, fresh_device) == FAULT
 
-        for url in ours.urls:  # without a restart
+        for url in ours.urls:  # Without a restart.
             assert eventually(lambda url=url: ours.login(url, fresh_device) == OK)
             assert eventually(lambda url=url: listens(ours, url))
 

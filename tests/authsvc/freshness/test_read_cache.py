@@ -13,52 +13,52 @@ from authsvc.freshness import read_cache
 from authsvc.freshness.read_cache import ReadCache
 from authsvc.freshness.reader import DatabaseAway
 
-pytestmark = pytest.mark.sqlite_only  # a PostgreSQL of its own, so once is enough
+pytestmark = pytest.mark.sqlite_only  # It starts its own PostgreSQL, so one run is enough.
 
 
 class TestReadCache:
-    """The memory by itself."""
+    """The cache alone."""
 
     @pytest.fixture
     def run(self) -> Iterator[Callable[..., Any]]:
         with asyncio.Runner() as runner:
             yield runner.run
 
-    def test_a_read_that_overlaps_a_change_is_not_kept(self, run):
-        """By force: the change is told while the read is under way, by its name or as everything."""
-        for told in ("station", None):
+    def test_a_read_that_overlaps_a_change_is_not_cached(self, run):
+        """The change is notified during the read, by its name or as everything."""
+        for changed in ("station", None):
             answers = iter(["before", "after"])
 
-            async def read(name: str, told: str | None = told, answers: Iterator[str] = answers) -> str:
+            async def read(name: str, changed: str | None = changed, answers: Iterator[str] = answers) -> str:
                 value = next(answers)
                 if value == "before":
                     read_cache.invalidate("neighbour")
-                    read_cache.invalidate(told)
+                    read_cache.invalidate(changed)
                 return value
 
-            memory = ReadCache(read)
-            assert run(memory.get("station", "now")) == "before"
-            assert memory.peek("station", "now") is None
-            assert run(memory.get("station", "now")) == "after"
-            assert memory.peek("station", "now") == "after"
+            cache = ReadCache(read)
+            assert run(cache.get("station", "now")) == "before"
+            assert cache.peek("station", "now") is None
+            assert run(cache.get("station", "now")) == "after"
+            assert cache.peek("station", "now") == "after"
 
     def test_a_change_of_another_spoils_nothing(self, run):
         async def read(name: str) -> str:
             read_cache.invalidate("neighbour")
             return name
 
-        memory = ReadCache(read)
-        run(memory.get("station", "now"))
+        cache = ReadCache(read)
+        run(cache.get("station", "now"))
 
-        assert memory.peek("station", "now") == "station"
+        assert cache.peek("station", "now") == "station"
 
-    def test_it_is_true_under_one_stamp(self, run):
-        memory = ReadCache(self.echo)
-        run(memory.get("station", "then"))
+    def test_a_value_is_valid_under_one_stamp(self, run):
+        cache = ReadCache(self.echo)
+        run(cache.get("station", "then"))
 
-        assert memory.peek("station", "then") == "station"
-        assert memory.peek("station", "now") is None
-        assert memory.peek("station", None) is None
+        assert cache.peek("station", "then") == "station"
+        assert cache.peek("station", "now") is None
+        assert cache.peek("station", None) is None
 
     def test_without_a_stamp_everything_is_read(self, run):
         reads = []
@@ -67,41 +67,41 @@ class TestReadCache:
             reads.append(name)
             return name
 
-        memory = ReadCache(read)
+        cache = ReadCache(read)
         for _ in range(3):
-            run(memory.get("station", None))
+            run(cache.get("station", None))
 
         assert reads == ["station"] * 3
 
-    def test_nobody_is_not_kept(self, run):
+    def test_a_missing_row_is_not_cached(self, run):
         async def nobody(name: str) -> None:
             return None
 
-        memory: ReadCache[str] = ReadCache(nobody)
-        assert run(memory.get("stranger", "now")) is None
-        assert len(memory) == 0
+        cache: ReadCache[str] = ReadCache(nobody)
+        assert run(cache.get("stranger", "now")) is None
+        assert len(cache) == 0
 
-    def test_it_is_bounded_and_drops_who_was_asked_for_longest_ago(self, run, settings):
+    def test_it_is_bounded_and_drops_the_value_used_longest_ago(self, run, settings):
         settings.AUTHSVC_CACHE_SIZE = 3
-        memory = ReadCache(self.echo)
+        cache = ReadCache(self.echo)
         for name in ("a", "b", "c"):
-            run(memory.get(name, "now"))
-        assert memory.peek("a", "now") == "a"
-        run(memory.get("d", "now"))
+            run(cache.get(name, "now"))
+        assert cache.peek("a", "now") == "a"
+        run(cache.get("d", "now"))
 
-        assert [name for name in "abcd" if memory.peek(name, "now")] == ["a", "c", "d"]
+        assert [name for name in "abcd" if cache.peek(name, "now")] == ["a", "c", "d"]
 
-    def test_what_is_asked_for_is_read_again_in_time(self, run, settings, monkeypatch):
+    def test_a_used_value_is_read_again_in_time(self, run, settings, monkeypatch):
         settings.AUTHSVC_STALE_SECONDS = 300
         clock = [1000.0]
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-        memory = ReadCache(self.echo)
-        run(memory.get("station", "now"))
+        cache = ReadCache(self.echo)
+        run(cache.get("station", "now"))
 
         clock[0] += 149
-        assert memory.peek("station", "now") == "station"
+        assert cache.peek("station", "now") == "station"
         clock[0] += 2
-        assert memory.peek("station", "now") is None
+        assert cache.peek("station", "now") is None
 
     @pytest.mark.parametrize(("age", "answered"), [(0, True), (299, True), (300, False), (10_000, False)])
     def test_a_database_that_is_away_makes_it_stale_for_a_time(
@@ -117,20 +117,20 @@ class TestReadCache:
                 raise DatabaseAway
             return name
 
-        memory = ReadCache(read)
-        run(memory.get("station", "now"))
+        cache = ReadCache(read)
+        run(cache.get("station", "now"))
         away.append(True)
         clock[0] += age
 
         if answered:
-            assert run(memory.read("station", None)) == "station"
+            assert run(cache.read("station", None)) == "station"
         else:
             with pytest.raises(DatabaseAway):
-                run(memory.read("station", None))
+                run(cache.read("station", None))
         with pytest.raises(DatabaseAway):
-            run(memory.read("stranger", None))
+            run(cache.read("stranger", None))
 
-    def test_what_was_read_by_who_hears_nothing_is_not_answered_when_the_database_is_away(self, run):
+    def test_a_value_read_without_a_stamp_is_not_used_in_an_outage(self, run):
         away = []
 
         async def read(name: str) -> str:
@@ -138,14 +138,14 @@ class TestReadCache:
                 raise DatabaseAway
             return name
 
-        memory = ReadCache(read)
-        assert run(memory.get("station", None)) == "station"
+        cache = ReadCache(read)
+        assert run(cache.get("station", None)) == "station"
         away.append(True)
 
         with pytest.raises(DatabaseAway):
-            run(memory.get("station", None))
+            run(cache.get("station", None))
 
-    def test_what_changed_is_not_answered_when_the_database_is_away(self, run):
+    def test_a_changed_value_is_not_used_in_an_outage(self, run):
         away = []
 
         async def read(name: str) -> str:
@@ -153,13 +153,13 @@ class TestReadCache:
                 raise DatabaseAway
             return name
 
-        memory = ReadCache(read)
-        run(memory.get("station", "now"))
+        cache = ReadCache(read)
+        run(cache.get("station", "now"))
         away.append(True)
         read_cache.invalidate("station")
 
         with pytest.raises(DatabaseAway):
-            run(memory.get("station", None))
+            run(cache.get("station", None))
 
     @staticmethod
     async def echo(name: str) -> str:

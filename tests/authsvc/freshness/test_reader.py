@@ -1,4 +1,4 @@
-"""The connection that reads beside the ORM: the same file, the same server, the same TLS."""
+"""The reader's connection besides the ORM: the same file, the same server, the same TLS."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ pytestmark = pytest.mark.usefixtures("nothing_pending")
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("name", ["a b", "a%20b", "a#b", "a?b", "ä"])
 def test_the_reader_opens_the_file_that_the_orm_writes(loop, tmp_path, monkeypatch, name):
-    """Its path goes into a URI: what means something there is to be quoted, and nothing else is opened or made."""
+    """The path becomes a URI: special characters must be quoted, and no other file is opened or created."""
     path = tmp_path / f"{name}.sqlite3"
     file = sqlite3.connect(path)
-    file.execute("CREATE TABLE known (name)")
+    file.execute("CREATE TABLE device (name)")
     file.commit()
     file.close()
 
     try:
         with monkeypatch.context() as patch:
             patch.setitem(connections["default"].settings_dict, "NAME", str(path))
-            assert loop.run(reader.fetch("SELECT name FROM known")) == []
+            assert loop.run(reader.fetch("SELECT name FROM device")) == []
     finally:
         loop.run(reader.close())
         assert [found.name for found in tmp_path.iterdir()] == [path.name]
@@ -34,17 +34,17 @@ def test_the_reader_opens_the_file_that_the_orm_writes(loop, tmp_path, monkeypat
 
 @pytest.mark.sqlite_only
 def test_the_reader_connects_as_the_orm_does():
-    """TLS and all else that DATABASE_URL says is libpq's; what is Django's own is left out."""
+    """libpq gets TLS and all other options of DATABASE_URL; those of Django are left out."""
     config = database("postgres://hub:s%40@db:5433/hub?sslmode=verify-full&sslrootcert=/ca.pem") | {
         "PORT": 5433
     }
     config["OPTIONS"] |= {"pool": True, "options": "-c search_path=hub"}
 
-    told = reader.connection_arguments(config)
+    arguments = reader.connection_arguments(config)
 
-    assert (told["sslmode"], told["sslrootcert"]) == ("verify-full", "/ca.pem")
-    assert (told["host"], told["port"], told["user"], told["password"], told["dbname"]) == (
+    assert (arguments["sslmode"], arguments["sslrootcert"]) == ("verify-full", "/ca.pem")
+    assert (arguments["host"], arguments["port"], arguments["user"], arguments["password"], arguments["dbname"]) == (
         "db", 5433, "hub", "s@", "hub",
     )  # fmt: skip
-    assert told["options"] == "-c search_path=hub -c statement_timeout=2000"
-    assert "pool" not in told
+    assert arguments["options"] == "-c search_path=hub -c statement_timeout=2000"
+    assert "pool" not in arguments

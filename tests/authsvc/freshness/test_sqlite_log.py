@@ -1,4 +1,4 @@
-"""SQLite's log taken away under the server: what other programs commit then is seen, or the answer is a fault."""
+"""SQLite's log removed while the server runs: later commits of other programs are noticed, or the answer is a fault."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SWITCH_OFF = "UPDATE device SET active = 0"
 
 
 def another_program(file: Path, *statements: str) -> None:
-    """Run *statements* in a process of its own: connections of one process share what they have open."""
+    """Run *statements* in another process: connections of one process share their open files."""
     command = [sys.executable, "-S", "-c", ANOTHER_PROGRAM, str(file), *statements]
     subprocess.run(command, check=True, timeout=10)
 
@@ -48,30 +48,30 @@ def file(tmp_path) -> Path:
 
 @pytest.fixture(params=["mapped", "not mapped"])
 def index(request, monkeypatch) -> str:
-    """Read the header of the index where SQLite mapped it, or ask SQLite each time, as where no mapping is found."""
+    """Select how versions are read: from the mapped index, or by a query each time, as without a mapping."""
     if request.param == "not mapped":
         monkeypatch.setattr(wal_index, "MAPS", "/nowhere")
     elif not sys.platform.startswith("linux"):
-        pytest.skip("Only Linux tells what a process has mapped.")
+        pytest.skip("Only Linux lists the mappings of a process.")
     return str(request.param)
 
 
 @pytest.fixture
 def active(loop, file, index, monkeypatch) -> Iterator[Callable[[], int]]:
-    """Read as a question does: from memory while the version is the same."""
+    """Return a function that reads as a question does: from a cache while the version is the same."""
     config = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file)}
     monkeypatch.setattr(reader.connections, "settings", {"default": config})
     loop.run(reader.close())
-    remembered: dict[tuple[int, int], int] = {}
+    cached: dict[tuple[int, int], int] = {}
 
     def read() -> int:
         version = reader.sqlite_version(config["NAME"])
-        if version not in remembered:
-            [(remembered[version],)] = loop.run(reader.fetch("SELECT active FROM device"))
-        return remembered[version]
+        if version not in cached:
+            [(cached[version],)] = loop.run(reader.fetch("SELECT active FROM device"))
+        return cached[version]
 
     assert [read(), read()] == [1, 1]
-    assert len(remembered) == 1  # the log that the first read makes is no other one
+    assert len(cached) == 1  # The log that the first read creates is not another version.
     yield read
     loop.run(reader.close())
 
@@ -96,7 +96,7 @@ def test_a_commit_after_the_log_was_removed(active, file, removed, log):
         assert active() == 1
     remove(*(file.with_name(f"{file.name}-{rest}") for rest in removed))
     if (log, removed) == ("in use", ("wal",)):
-        # The index names pages that are gone: no program can read them until the last connection is closed.
+        # The index refers to deleted pages: no program can read them until the last connection is closed.
         with pytest.raises(subprocess.CalledProcessError):
             another_program(file, SWITCH_OFF)
         time.sleep(reader.LOG_SECONDS)
@@ -107,7 +107,7 @@ def test_a_commit_after_the_log_was_removed(active, file, removed, log):
 
 
 def test_logs_that_are_removed_one_after_another(active, file):
-    """A question in between makes a new log, which is removed as well."""
+    """A question in between creates a new log, which is removed too."""
     for log in logs(file) * 2:
         remove(log)
         assert active() == 1
@@ -117,8 +117,8 @@ def test_logs_that_are_removed_one_after_another(active, file):
 
 
 @pytest.mark.parametrize("logs_too", [True, False])
-def test_a_file_that_is_put_back_with_its_time(active, file, tmp_path, logs_too):
-    """`cp -p` writes into the same inode, and gives it the time of the backup."""
+def test_a_file_that_is_restored_with_its_time(active, file, tmp_path, logs_too):
+    """`cp -p` writes into the same inode, and sets it to the time of the backup."""
     backup = tmp_path / "backup"
     another_program(file, f"VACUUM INTO '{backup}'", "PRAGMA wal_checkpoint(TRUNCATE)")
     another_program(backup, SWITCH_OFF)
@@ -133,7 +133,7 @@ def test_a_file_that_is_put_back_with_its_time(active, file, tmp_path, logs_too)
 
 
 @pytest.mark.parametrize("how", ["folder copied", "folder moved", "file moved", "vacuum", "cut"])
-def test_other_ways_to_take_the_log_away(active, file, how):
+def test_other_ways_to_remove_the_log(active, file, how):
     aside = file.parent.with_name("aside")
     if how == "folder copied":
         file.parent.rename(aside)
@@ -162,7 +162,7 @@ def test_other_ways_to_take_the_log_away(active, file, how):
 
 
 def test_a_log_that_this_process_still_holds_is_a_fault(active, file):
-    """All connections of a process share the index of the log, so another one keeps the old index in use."""
+    """All connections of a process share the index of the log, so another one keeps the old index open."""
     held = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, isolation_level=None)
     held.execute("SELECT * FROM device").fetchall()
     remove(*logs(file))
@@ -176,16 +176,16 @@ def test_a_log_that_this_process_still_holds_is_a_fault(active, file):
     assert active() == 0
 
 
-def test_sqlite_is_asked_only_after_a_commit_where_its_index_is_mapped(active, file, index, monkeypatch):
+def test_sqlite_is_queried_only_after_a_commit_if_its_index_is_mapped(active, file, index, monkeypatch):
     monkeypatch.setattr(reader, "LOG_SECONDS", 60)
     another_program(file, *WRITE)
     assert active() == 1
-    asked: list[str] = []
-    reader._held.sqlite._connection.set_trace_callback(asked.append)
+    statements: list[str] = []
+    reader._held.sqlite._connection.set_trace_callback(statements.append)
 
     assert [active() for _ in range(3)] == [1, 1, 1]
 
-    assert asked == ["PRAGMA data_version"] * (0 if index == "mapped" else 3)
+    assert statements == ["PRAGMA data_version"] * (0 if index == "mapped" else 3)
     another_program(file, SWITCH_OFF)
     assert active() == 0
 
@@ -194,7 +194,7 @@ def test_sqlite_is_asked_only_after_a_commit_where_its_index_is_mapped(active, f
     "name", ["a space.sqlite3", "\N{SNOWMAN}.sqlite3", "a\nbreak.sqlite3", "a (deleted).sqlite3"]
 )
 def test_the_index_of_a_file_with_an_odd_name(file, name):
-    """A name that the kernel writes in another way has no header to read; no name has a wrong one."""
+    """A name that the kernel prints in another form has no header; no name gets a wrong one."""
     odd = file.rename(file.with_name(name))
     with closing(sqlite3.connect(odd, isolation_level=None)) as held:
         held.execute("SELECT * FROM device").fetchall()

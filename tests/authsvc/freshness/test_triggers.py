@@ -1,4 +1,4 @@
-"""Triggers that a table lost are found and made again."""
+"""Missing triggers are found and created again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("nothing_pending")
 
 
 def test_a_missing_trigger_is_found_and_made_again(transactional_db):
-    """Without it a change of a broker or a grant goes unnoticed: a restore or a table remade can lose it."""
+    """Without it a change of a broker or a grant goes unnoticed. A restore or a rebuilt table can lose it."""
     assert check_triggers(databases=["default"]) == []
     wanted = triggers.expected(connection.vendor)
     assert {trigger.table for trigger in wanted} >= {Broker._meta.db_table, Grant._meta.db_table}

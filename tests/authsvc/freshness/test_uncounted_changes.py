@@ -1,4 +1,4 @@
-"""Changes of brokers and grants that no trigger counted are noticed all the same."""
+"""Changes of brokers and grants are noticed even if no trigger counted them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GRANT = (
     "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
     "VALUES ('everyone', '{}', 'publish', 'plant/7/state', '', CURRENT_TIMESTAMP)"
 )
-# Each of them ends the right to publish on plant/7/state, and the second statement gives it back.
+# Each removes the right to publish on plant/7/state, and its second statement restores it.
 CHANGES = {
     "broker switched off": (
         "UPDATE authsvc_broker SET is_active = false",
@@ -47,7 +47,7 @@ def sql(*statements: str) -> None:
 
 @pytest.fixture
 def ask(loop, token, station) -> Callable[..., int]:
-    """Ask a question of go-auth about the station."""
+    """Return a function that asks a question of go-auth about the station."""
 
     async def one(question: str, **fields: str) -> int:
         named = {"username": station.username, "clientid": station.username, **fields}
@@ -60,14 +60,14 @@ def ask(loop, token, station) -> Callable[..., int]:
 
 @pytest.fixture
 def publish(ask) -> Callable[[], int]:
-    """Ask whether the station may publish on plant/7/state, which a grant allows."""
+    """Return a function that asks whether the station may publish on plant/7/state, which a grant allows."""
     sql(GRANT.format("allow"))
     return lambda: ask("acl", acc="2", topic="plant/7/state")
 
 
 @pytest.fixture
 def listen(loop, monkeypatch) -> Iterator[Callable[[], None]]:
-    """On PostgreSQL listen for changes from now on, with short pauses; SQLite needs no listener."""
+    """Return a function that starts to listen on PostgreSQL, with short pauses; SQLite needs no listener."""
     for name in ("BEAT", "PAUSE"):
         monkeypatch.setattr(changes, name, 0.02)
 
@@ -81,7 +81,7 @@ def listen(loop, monkeypatch) -> Iterator[Callable[[], None]]:
 
 
 def soon(loop: asyncio.Runner, status: int, ask: Callable[[], int]) -> bool:
-    """Whether *ask* answers *status* within the bound: at once on SQLite, and where nothing listens."""
+    """Return whether *ask* answers *status* within the bound; at once on SQLite and without a listener."""
     end = time.monotonic() + (changes.BOUND if changes._listener else 0)
     while ask() != status:
         if time.monotonic() > end:
@@ -92,7 +92,7 @@ def soon(loop: asyncio.Runner, status: int, ask: Callable[[], int]) -> bool:
 
 @pytest.fixture
 def each_change(publish, listen, loop) -> Iterator[str]:
-    """The changes one after another, each on a policy that was in force; on PostgreSQL also while listening."""
+    """Yield the changes, each after the policy was in force; on PostgreSQL a second time while listening."""
 
     def changes() -> Iterator[str]:
         for change, undo in CHANGES.values():
@@ -112,7 +112,7 @@ def each_change(publish, listen, loop) -> Iterator[str]:
 
 
 def triggers_off() -> list[str]:
-    """The statements that drop the triggers of the policy, or switch them off."""
+    """Return the statements that drop or disable the triggers of the policy."""
     wanted = [trigger for trigger in triggers.expected(connection.vendor) if trigger.table in triggers.TABLES]
     if connection.vendor == "sqlite":
         return [f"DROP TRIGGER {name}" for _, name in wanted]
@@ -127,7 +127,7 @@ def triggers_on() -> list[str]:
 
 
 def uncounted(change: str) -> None:
-    """Make *change* so that neither the revision nor a trigger tells of it."""
+    """Make *change* without a new revision or a notification."""
     if connection.vendor == "sqlite":
         before = PolicyRevision.objects.get().revision
         sql("BEGIN", change, f"UPDATE authsvc_policy SET revision = {before}", "COMMIT")
@@ -138,13 +138,13 @@ def uncounted(change: str) -> None:
 
 
 def test_triggers_that_were_off_for_one_transaction(each_change, publish, loop):
-    """As a bulk load does it, and a restore of data with `--disable-triggers`."""
+    """A bulk load does this, and a restore of data with `--disable-triggers`."""
     for change in each_change:
         sql("BEGIN", *triggers_off(), change, *triggers_on(), "COMMIT")
         assert soon(loop, DENIED, publish)
 
 
-def test_triggers_that_migrate_made_again(each_change, publish, loop):
+def test_triggers_that_migrate_created_again(each_change, publish, loop):
     for change in each_change:
         sql(*triggers_off(), change)
         triggers.install()
@@ -152,7 +152,7 @@ def test_triggers_that_migrate_made_again(each_change, publish, loop):
 
 
 def test_triggers_that_are_missing_and_come_back(each_change, publish, loop):
-    """A question in between must leave nothing behind that is believed later."""
+    """A question in between must not leave anything in a cache that is used later."""
     for change in each_change:
         sql(*triggers_off(), change)
         assert soon(loop, DENIED, publish)
@@ -164,7 +164,7 @@ def test_triggers_that_are_missing_and_come_back(each_change, publish, loop):
 
 @pytest.mark.servers
 def test_a_read_for_age(each_change, publish, monkeypatch):
-    """Nothing tells of the change; it is in force after half of AUTHSVC_STALE_SECONDS."""
+    """The change is not notified; it is in force after half of AUTHSVC_STALE_SECONDS."""
     now, passed = time.monotonic, 0
     monkeypatch.setattr(time, "monotonic", lambda: now() + passed)
     for change in each_change:
@@ -176,7 +176,7 @@ def test_a_read_for_age(each_change, publish, monkeypatch):
 @pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_each_commit_leaves_the_age_of_the_policy_as_it_is(publish, station, monkeypatch):
-    """Commits end the memory of the last read, and no such read makes the policy younger."""
+    """Commits invalidate the last read of the revision, and reading it again does not renew the policy."""
     assert publish() == OK
     uncounted(CHANGES["grant deleted"][0])
     now = time.monotonic
@@ -202,7 +202,7 @@ REWRITES = {
 @pytest.mark.parametrize("rewrite", REWRITES.values(), ids=REWRITES)
 @pytest.mark.parametrize("heard", [False, True], ids=["read", "listening"])
 def test_a_table_that_is_altered(publish, listen, loop, rewrite, heard):
-    """ALTER TABLE changes the rows, and neither fires a trigger nor makes one anew."""
+    """ALTER TABLE changes the rows, but neither fires nor creates a trigger."""
     if heard:
         listen()
     assert soon(loop, OK, publish)
@@ -228,8 +228,8 @@ def test_a_new_listening_session(publish, listen, loop):
 
 
 @pytest.mark.sqlite_only
-def test_a_migration_that_makes_the_table_again_and_changes_a_row(publish):
-    """Django copies the table into a new one, which has no triggers until `migrate` ends."""
+def test_a_migration_that_rebuilds_the_table_and_changes_a_row(publish):
+    """Django copies the table to a new one, which has no triggers until `migrate` ends."""
     assert publish() == OK
     with connection.schema_editor() as editor:
         editor._remake_table(Broker)
@@ -264,8 +264,8 @@ def test_another_file_with_the_same_revision(publish, loop, tmp_path, monkeypatc
         loop.run(reader.close())
 
 
-def test_what_is_the_same_stays_the_same_object(publish, loop):
-    """The answers that follow from it are kept then."""
+def test_an_unchanged_policy_stays_the_same_object(publish, loop):
+    """So answers that depend on it stay cached."""
     before = loop.run(policy.current())
     sql("BEGIN", *triggers_off(), *triggers_on(), "COMMIT")
 
@@ -292,7 +292,7 @@ def test_questions_that_arrive_together_share_one_load(publish, loop, monkeypatc
     assert loads.count(policy.GRANTS) == 1
 
 
-def test_migrate_raises_the_revision_only_if_it_made_a_trigger(transactional_db):
+def test_migrate_raises_the_revision_only_if_it_created_a_trigger(transactional_db):
     def revision() -> int:
         return PolicyRevision.objects.get().revision
 
@@ -310,8 +310,8 @@ def test_migrate_raises_the_revision_only_if_it_made_a_trigger(transactional_db)
 
 
 @pytest.mark.postgresql_only
-def test_a_device_that_was_switched_off_uncounted(ask, listen, loop, station, monkeypatch):
-    """What is remembered of principals ends in the same ways."""
+def test_a_device_that_was_disabled_uncounted(ask, listen, loop, station, monkeypatch):
+    """Cached principals are invalidated in the same ways."""
     now, passed = time.monotonic, 0
     monkeypatch.setattr(time, "monotonic", lambda: now() + passed)
     off, on = (f"UPDATE {DEVICES} SET is_active = {active}" for active in ("false", "true"))
@@ -348,7 +348,7 @@ def test_a_device_that_was_switched_off_uncounted(ask, listen, loop, station, mo
 @pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_logical_replication_counts_as_a_change(tmp_path, needs_real):
-    """Its worker fires row triggers alone; a subscriber that is told reads what was replicated."""
+    """Its worker fires row triggers only; a notified subscriber reads the replicated rows."""
     tables = (
         "CREATE TABLE authsvc_policy (id int PRIMARY KEY, revision bigint)",
         "CREATE TABLE authsvc_grant (id int PRIMARY KEY, filter text)",
@@ -362,7 +362,7 @@ def test_logical_replication_counts_as_a_change(tmp_path, needs_real):
 
 
 def replicate(url: str, tables: tuple[str, ...]) -> None:
-    """Check that the revision of a subscriber rises with each replicated change, and that it notifies."""
+    """Check that each replicated change raises the revision of a subscriber and notifies."""
     other = f"{url.rpartition('/')[0]}/subscriber"
     with psycopg.connect(url, autocommit=True) as here:
         here.execute("CREATE DATABASE subscriber")
@@ -387,9 +387,9 @@ def replicate(url: str, tables: tuple[str, ...]) -> None:
                 "TRUNCATE authsvc_grant",
             ):
                 here.execute(change)
-                told = [message.payload for message in ear.notifies(timeout=10, stop_after=1)]
+                notified = [message.payload for message in ear.notifies(timeout=10, stop_after=1)]
                 [(revision,)] = there.execute("SELECT revision FROM authsvc_policy").fetchall()
-                assert told == ['["policy"]'], change
+                assert notified == ['["policy"]'], change
                 assert revision > last
                 last = revision
             there.execute("DROP SUBSCRIPTION ours")

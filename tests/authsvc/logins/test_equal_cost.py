@@ -1,4 +1,4 @@
-"""Every refused login costs one verification, whoever it names."""
+"""Every refused login costs the same verifications, for any name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ pytestmark = pytest.mark.usefixtures("nothing_pending")
 
 
 class TestEqualCost:
-    """Time tells nobody who exists: verifications are counted here, and timed in test_timing.py."""
+    """Time does not show which names exist: verifications are counted here, and timed in test_timing.py."""
 
-    KNOWN = authority.SECRETS
-    STRANGER = KNOWN + 1  # for the row that there is none of
+    EXISTING = authority.SECRETS
+    STRANGER = EXISTING + 1  # One more in place of the missing row.
 
     @pytest.fixture
     def cost(self, login, monkeypatch):
@@ -29,15 +29,15 @@ class TestEqualCost:
 
         return one
 
-    def test_of_whoever_is_refused(self, cost, station):
-        assert cost(station, "wrong") == self.KNOWN
+    def test_of_every_refused_device(self, cost, station):
+        assert cost(station, "wrong") == self.EXISTING
         assert cost(station, username="stranger") == self.STRANGER
         assert cost(station, username="a/b") == self.STRANGER
-        assert cost(station, clientid="x") == 1  # who asks knows the password
+        assert cost(station, clientid="x") == 1  # The password is right.
         for change in ({"mqtt_password_hash": ""}, {"is_active": False}):
             WeatherStationDevice.objects.update(**change)
-            assert cost(station) == self.KNOWN
-            assert cost(station, "wrong") == self.KNOWN
+            assert cost(station) == self.EXISTING
+            assert cost(station, "wrong") == self.EXISTING
 
     def test_of_an_account(self, cost):
         account = Account(username="ingest", is_active=False)
@@ -45,29 +45,29 @@ class TestEqualCost:
         account.save()
         account.password = "wrong"
 
-        assert cost(account) == self.KNOWN
+        assert cost(account) == self.EXISTING
         Account.objects.update(is_active=True)
-        assert cost(account) == self.KNOWN
+        assert cost(account) == self.EXISTING
         Account.objects.update(password_hash="")
-        assert cost(account) == self.KNOWN
+        assert cost(account) == self.EXISTING
 
-    def test_of_a_name_that_two_have(self, cost, station):
+    def test_of_an_ambiguous_name(self, cost, station):
         Account.objects.create(username=station.username)
 
-        assert cost(station) == self.KNOWN
+        assert cost(station) == self.EXISTING
 
     def test_of_an_empty_password(self, cost, station):
-        """Known or not: EMQX sends an empty text for an absent password, so anybody can ask this."""
-        assert cost(station, "") == self.KNOWN
+        """The name may exist or not: EMQX sends an empty text for an absent password."""
+        assert cost(station, "") == self.EXISTING
         assert cost(station, "", username="stranger") == self.STRANGER
 
     def test_of_a_password_that_is_too_long(self, cost, station):
         assert cost(station, "x" * 5_000) == cost(station, "x" * 5_000, username="stranger")
 
     def test_of_a_hash_that_cannot_be_used(self, station, login, monkeypatch):
-        """The first is refused by its form; the work is that of the others."""
+        """The first is refused by its format; the work is that of the others."""
         WeatherStationDevice.objects.update(mqtt_password_hash="plaintext")
         hashed = count_verifications(monkeypatch)
 
         assert login(station) == DENIED
-        assert len([stored for stored in hashed if stored != "plaintext"]) == self.KNOWN
+        assert len([stored for stored in hashed if stored != "plaintext"]) == self.EXISTING

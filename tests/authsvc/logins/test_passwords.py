@@ -1,4 +1,4 @@
-"""Passwords: any text, exactly; which stored ones are accepted, and until when."""
+"""Passwords: any text, compared exactly; accepted stored hashes, and their expiry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("nothing_pending")
 
 class TestPasswords:
     def test_any_text_can_be_a_password(self, login, station):
-        """Compared by code point: nothing is trimmed, folded or normalised."""
+        """Passwords are compared by code point: not trimmed, folded or normalised."""
         for password in [
             "x",
             "x" * 4_096,
@@ -64,8 +64,8 @@ class TestPasswords:
     @pytest.mark.parametrize(
         "password", ["", "\x00", "{password}\x00", "\x00{password}", "{password}\x00x"], ids=ascii
     )
-    def test_empty_and_nul_are_nobodys_password(self, login, station, password):
-        """C strings end at a NUL: what comes after it must not be ignored."""
+    def test_empty_and_nul_are_never_a_password(self, login, station, password):
+        """C strings end at a NUL: characters after it must not be ignored."""
         assert login(station, password.format(password=station.password)) == DENIED
 
         WeatherStationDevice.objects.update(mqtt_password_hash=passwords.hash_generated(""))
@@ -73,8 +73,8 @@ class TestPasswords:
         WeatherStationDevice.objects.update(mqtt_password_hash="")
         assert login(station, "") == DENIED
 
-    def test_a_stored_text_that_is_no_hash_of_ours_is_a_denial(self, login, station, caplog):
-        """Its own reason, no fault, and quick however costly it claims to be."""
+    def test_a_stored_text_that_is_not_an_accepted_hash_is_a_denial(self, login, station, caplog):
+        """It has its own reason, is not a fault, and is quick for any cost in the text."""
         begun = time.process_time()
 
         for stored in [
@@ -155,8 +155,8 @@ class TestPasswords:
         assert login(station, "wrong") == DENIED
         assert reasons() == {Reason.EXPIRED_PASSWORD, Reason.WRONG_PASSWORD}
 
-    def test_a_date_in_another_time_zone_is_that_moment(self, login, station):
-        """SQL that writes an offset means it."""
+    def test_a_date_in_another_time_zone_is_converted(self, login, station):
+        """An offset that SQL wrote is respected."""
         later = (timezone.now() + timedelta(hours=1)).replace(microsecond=0)
         for offset in (-11, 0, 12):
             local = later.astimezone(timezone.get_fixed_timezone(offset * 60))
@@ -175,7 +175,7 @@ class TestPasswords:
         assert login(station) == DENIED
         assert login(station, new["mqtt_password"]) == OK
 
-    def test_an_api_key_is_no_password(self, login, station):
+    def test_an_api_key_is_not_a_password(self, login, station):
         assert login(station, station.api_key) == DENIED
         assert login(station, station.device.api_key) == DENIED
         assert login(station, station.device.mqtt_password_hash) == DENIED

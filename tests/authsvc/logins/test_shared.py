@@ -1,4 +1,4 @@
-"""What the processes of one server know together: which slow passwords were right."""
+"""The cache of verified slow passwords that the processes of one server share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(json.dumps([recognised.holds(*pair) for pair in wanted]))
 
 @pytest.fixture
 def block(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A block as the parent of the processes makes it."""
+    """Create a block as the parent of the processes does, and yield its file descriptor."""
     monkeypatch.delenv(recognised.VARIABLE, raising=False)
     recognised._block.cache_clear()
     recognised.make()
@@ -41,9 +41,9 @@ def block(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     os.close(number)
 
 
-def elsewhere(block: int, *what: object) -> list[bool]:
-    """Add a pair in another process, and ask there for others."""
-    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(what)]
+def elsewhere(block: int, *pairs: object) -> list[bool]:
+    """Add a pair in another process, and return whether the others are found there."""
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, json.dumps(pairs)]
     done = subprocess.run(
         command, cwd=ROOT, pass_fds=[block], capture_output=True, text=True, check=False, env=dict(os.environ)
     )
@@ -51,17 +51,17 @@ def elsewhere(block: int, *what: object) -> list[bool]:
     return json.loads(done.stdout)
 
 
-def test_what_was_right_in_one_process_is_known_in_the_others(block):
+def test_a_password_verified_in_one_process_is_found_in_the_others(block):
     recognised.add(STORED, "ours")
 
-    known = elsewhere(block, STORED, "theirs", [STORED, "ours"], [STORED, "other"], [f"{STORED}x", "ours"])
+    found = elsewhere(block, STORED, "theirs", [STORED, "ours"], [STORED, "other"], [f"{STORED}x", "ours"])
 
-    assert known == [True, False, False]
+    assert found == [True, False, False]
     assert recognised.holds(STORED, "theirs")
     assert not recognised.holds(STORED, "nobody's")
 
 
-def test_a_pair_is_no_other_pair_that_reads_alike(block):
+def test_pairs_that_join_to_the_same_text_differ(block):
     recognised.add("ab", "c")
 
     assert recognised.holds("ab", "c")
@@ -77,7 +77,7 @@ def test_it_holds_no_password_and_no_hash(block):
     assert STORED.encode() not in held
 
 
-def test_a_full_row_loses_one_of_its_own_and_lets_nobody_in(block, monkeypatch):
+def test_a_full_row_replaces_one_of_its_own_and_accepts_no_other(block, monkeypatch):
     monkeypatch.setattr(recognised, "SLOTS", 16)
     for number in range(200):
         recognised.add(STORED, f"password {number}")
@@ -87,7 +87,7 @@ def test_a_full_row_loses_one_of_its_own_and_lets_nobody_in(block, monkeypatch):
     assert 1 <= sum(recognised.holds(STORED, f"password {number}") for number in range(200)) <= 16
 
 
-def test_without_a_block_each_process_knows_its_own(monkeypatch):
+def test_without_a_block_each_process_has_its_own(monkeypatch):
     monkeypatch.delenv(recognised.VARIABLE, raising=False)
     recognised._block.cache_clear()
 
@@ -98,7 +98,7 @@ def test_without_a_block_each_process_knows_its_own(monkeypatch):
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "987654", "file"])
 def test_a_variable_that_names_no_block_is_none(monkeypatch, tmp_path, number):
-    """A program that a worker starts inherits the variable and not the block; another file may have its number."""
+    """A program started by a worker inherits the variable without the block; another file may have its number."""
     with (tmp_path / "another").open("w+b") as another:
         another.write(b"x" * recognised.SIZE)
         another.flush()
@@ -114,16 +114,16 @@ def test_a_variable_that_names_no_block_is_none(monkeypatch, tmp_path, number):
 
 @pytest.mark.servers
 def test_a_slow_hash_costs_one_verification_in_all_workers(station: Cast, token, tmp_path):
-    """The second reconnect storm of an imported fleet is as cheap as one of generated passwords."""
-    WeatherStationDevice.objects.update(mqtt_password_hash=bcrypt.using(rounds=4).hash("brought along"))
-    asked = {"username": station.username, "clientid": station.username, "password": "brought along"}
+    """The second reconnect storm of an imported fleet is as cheap as with generated passwords."""
+    WeatherStationDevice.objects.update(mqtt_password_hash=bcrypt.using(rounds=4).hash("imported"))
+    fields = {"username": station.username, "clientid": station.username, "password": "imported"}
     with hub.gunicorn(tmp_path, WEB_CONCURRENCY="2") as url:
         answers = {
-            httpx.post(f"{url}/mqtt/go-auth/user?k={token}", json=asked).status_code for _ in range(40)
+            httpx.post(f"{url}/mqtt/go-auth/user?k={token}", json=fields).status_code for _ in range(40)
         }
 
         assert answers == {200}
-        # Each worker tells the others its numbers once a second, and either may be scraped.
+        # Each worker writes its numbers once a second, and any of them may be scraped.
         assert hub.eventually(lambda: {computed(url) for _ in range(10)} == {1.0}, 5)
 
 

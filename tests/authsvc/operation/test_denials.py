@@ -1,4 +1,4 @@
-"""Denials: each recorded once with its reason, bounded, and none shows on the wire."""
+"""Denials: each is recorded once with its reason, bounded, and not shown on the wire."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TestDenials:
         WeatherStationDevice.objects.create(device_id="TWIN", mqtt_username="twin")
         Account.objects.create(username="twin")
         good = {"username": station.username, "clientid": station.username}
-        asked = {
+        questions = {
             Reason.WRONG_PASSWORD: ("go-auth/user", good | {"password": "wrong"}),
             Reason.CLIENT_ID: ("go-auth/user", good | {"password": station.password, "clientid": "x"}),
             Reason.UNKNOWN_USERNAME: ("go-auth/user", good | {"password": "x", "username": "stranger"}),
@@ -54,11 +54,11 @@ class TestDenials:
         }
 
         replies = {
-            (reply.status_code, reply.content) for path, f in asked.values() for reply in [ask(path, **f)]
+            (reply.status_code, reply.content) for path, f in questions.values() for reply in [ask(path, **f)]
         }
 
         assert replies == {(403, b'{"ok":false,"error":"denied"}')}
-        assert reasons() == set(asked)
+        assert reasons() == set(questions)
         row = Denial.objects.get(reason=Reason.NO_GRANT)
         assert (row.dialect, row.username, row.client_id, row.action, row.topic, row.principal) == (
             "go-auth",
@@ -86,8 +86,8 @@ class TestDenials:
         assert before <= row.first_at <= middle <= row.last_at <= timezone.now()
         assert Denial.objects.get(topic="b").count == 1
 
-    def test_to_be_no_superuser_is_no_denial(self, ask, station):
-        """go-auth asks it before every topic question; about somebody unknown it is one."""
+    def test_the_answer_not_a_superuser_is_not_a_denial(self, ask, station):
+        """go-auth asks it before every topic question. For an unknown name it is a denial."""
         assert ask("go-auth/superuser", username=station.username).status_code == DENIED
         assert reasons() == set()
         assert ask("go-auth/superuser", username="stranger").status_code == DENIED
@@ -99,20 +99,20 @@ class TestDenials:
 
         assert not Denial.objects.exists()
 
-    def test_the_writer_writes_without_being_asked(self, ask, monkeypatch):
+    def test_the_writer_writes_by_itself(self, ask, monkeypatch):
         monkeypatch.setattr(background, "SECONDS", 0.02)
         monkeypatch.setattr(background, "wake", WAKE)
         ask("go-auth/user", username="stranger", clientid="c", password="x")
 
         assert eventually(Denial.objects.filter(username="stranger").exists, 5)
 
-    def test_a_flood_of_made_up_names_is_bounded_in_memory(self, monkeypatch):
+    def test_a_flood_of_random_names_is_bounded_in_memory(self, monkeypatch):
         monkeypatch.setattr(denials, "dropped", 0)
         monkeypatch.setattr(background, "wake", lambda: None)
         monkeypatch.setattr(denials, "MAX_PENDING", 100)
         for number in range(150):
-            known = Principal(f"account/name-{number}", f"name-{number}")
-            denials.note("go-auth", "acl", refused(f"name-{number}", principal=known))
+            principal = Principal(f"account/name-{number}", f"name-{number}")
+            denials.note("go-auth", "acl", refused(f"name-{number}", principal=principal))
         for _ in range(10):
             denials.note("go-auth", "acl", refused("name-0"))
 
@@ -153,7 +153,7 @@ class TestDenials:
         ids=lambda text: ascii(text)[:20],
     )
     def test_hostile_text_is_stored(self, text):
-        """Whatever is in it: cut to its column, without what a database refuses, and no other row suffers."""
+        """Any text is cut to its column, without characters that a database refuses. Other rows are stored too."""
         denials.note("go-auth", "acl", refused(text, topic=text, client_id=text))
         denials.note("go-auth", "acl", refused("somebody"))
 
@@ -182,8 +182,8 @@ class TestDenials:
 
         assert denials.flush() == 1
 
-    def test_a_table_that_is_away_loses_nothing(self):
-        """As for a locked or full database: put back, counted on, written when it is there again."""
+    def test_a_missing_table_loses_nothing(self):
+        """As with a locked or full database, denials stay pending, are counted on, and are written later."""
         table = Denial._meta.db_table
         denials.note("go-auth", "acl", refused("one"))
         first = next(iter(denials._pending.values())).first_at
@@ -208,7 +208,7 @@ class TestDenials:
         monkeypatch.setattr(background, "wake", lambda: None)
 
         def away(_items):
-            for number in range(10):  # meanwhile
+            for number in range(10):  # Denials during the write.
                 denials.note("go-auth", "acl", refused(f"new-{number}"))
             raise DatabaseError("provoked")
 
@@ -222,7 +222,7 @@ class TestDenials:
         assert denials.dropped == 10
 
     def test_a_broken_connection_loses_nothing(self, monkeypatch):
-        """Django's InterfaceError is no DatabaseError, and is what a driver says of a closed connection."""
+        """A driver raises InterfaceError for a closed connection, which is not a DatabaseError in Django."""
 
         def away(_items):
             raise InterfaceError("connection already closed")
@@ -238,7 +238,7 @@ class TestDenials:
 
     @pytest.mark.sqlite_only
     def test_the_writer_survives_a_locked_database(self, ask, monkeypatch, caplog):
-        """The answers keep coming meanwhile, and every denial is there afterwards."""
+        """Questions are answered meanwhile, and every denial is stored afterwards."""
         monkeypatch.setattr(background, "SECONDS", 0.02)
         monkeypatch.setattr(background, "wake", WAKE)
         config = connections["default"].settings_dict

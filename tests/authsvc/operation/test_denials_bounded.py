@@ -1,4 +1,4 @@
-"""Denials of one client, and of names that are made up, leave room for those of all others."""
+"""Denials of one client, and of random names, leave room for those of all others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATION = Principal("weatherstation/STATION-001", "station")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, db):
-    """Small bounds, so that a flood is a few rows."""
+    """Set small bounds, so that a flood is a few rows."""
     for name, value in (
         ("MAX_PENDING", 60), ("MAX_ROWS", 40), ("MAX_OF_ONE", 5), ("MAX_UNKNOWN", 10), ("MAX_UNKNOWN_PENDING", 8),
     ):  # fmt: skip
@@ -58,7 +58,7 @@ def test_a_flood_of_topics_leaves_the_denials_of_others():
     assert denials.dropped == 0
 
 
-def test_the_latest_topics_keep_their_rows_and_count_on():
+def test_the_latest_topics_keep_their_rows_and_are_counted_on():
     for number in range(20):
         refuse(f"old/{number}")
         denials.flush()
@@ -72,7 +72,7 @@ def test_the_latest_topics_keep_their_rows_and_count_on():
     assert rest().first_at < Denial.objects.get(topic="new").first_at
 
 
-def test_a_flood_of_client_ids_is_bounded_alike():
+def test_a_flood_of_client_ids_is_bounded_too():
     for number in range(50):
         refuse("a", client_id=f"client-{number}")
     denials.flush()
@@ -94,7 +94,7 @@ def test_all_unknown_names_together_are_one_principal():
     assert Denial.objects.filter(principal=STATION.key).exists()
 
 
-def test_made_up_names_leave_room_in_memory():
+def test_random_names_leave_room_in_memory():
     for number in range(500):
         refuse("a", None, username=f"invented-{number}")
     refuse("a", STATION)
@@ -118,7 +118,7 @@ def test_a_failure_to_write_keeps_the_bounds_and_loses_no_count(monkeypatch):
     assert total() == 20
 
 
-def test_a_table_of_before_is_folded_once():
+def test_an_earlier_table_is_folded_once():
     """Rows of a flood that an earlier version had stored."""
     refuse("a")
     denials.flush()
@@ -140,7 +140,7 @@ def test_a_table_of_before_is_folded_once():
     assert total() == 32
 
 
-def test_the_address_of_the_broker_is_kept(station, ask):
+def test_the_address_of_the_broker_is_stored(station, ask):
     ask("go-auth/acl", username=station.username, clientid=station.username, acc=2, topic="elsewhere")
     denials.flush()
 
@@ -149,7 +149,7 @@ def test_the_address_of_the_broker_is_kept(station, ask):
 
 @pytest.mark.postgresql_only
 def test_processes_that_write_together_lose_no_count(transactional_db):
-    """Each thread has the tallies and the connection of a process of its own."""
+    """Each thread has its own tallies and connection, as a process has."""
 
     def process(name):
         def item(number):

@@ -1,4 +1,4 @@
-"""Why was it denied? The same decision as on the path, in words for an operator."""
+"""`explain`: the same decision as for a broker, with its reason for an operator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_allow_names_its_rule(station: Cast, why):
 
 
 def test_a_deny_shows_the_rule_that_comes_closest(station: Cast, why):
-    """A typo in the topic is the usual reason: the firmware engineer sees what was meant."""
+    """A typo in the topic is the usual cause: the firmware engineer sees the intended topic."""
     found = why(station.username, Action.PUBLISH, "things/weatherstation/STATION-001/date")
 
     assert (found.allowed, found.reason) == (False, "no_grant")
@@ -65,7 +65,7 @@ def test_a_deny_rule_is_named(station: Cast, why):
     ],
     ids=["disabled", "deleted", "ambiguous"],
 )
-def test_it_says_who_it_is_about(station: Cast, why, change, reason):
+def test_it_names_the_principal(station: Cast, why, change, reason):
     change()
 
     found = why(station.username, Action.PUBLISH, station.topic("data"))
@@ -74,7 +74,7 @@ def test_it_says_who_it_is_about(station: Cast, why, change, reason):
     assert found.sentence
 
 
-def test_the_client_id_is_judged_when_it_is_given(station: Cast, why):
+def test_a_given_client_id_is_checked(station: Cast, why):
     own = station.topic("data")
 
     assert why(station.username, Action.PUBLISH, own).allowed
@@ -98,7 +98,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return 0, out.getvalue()
 
 
-def test_the_command_speaks_to_people_and_to_programs(station: Cast):
+def test_the_command_prints_text_or_json(station: Cast):
     code, text = run(station.username, "publish", station.topic("data"))
     assert code == 0
     assert text.startswith("ALLOW  publish things/weatherstation/STATION-001/data")
@@ -128,7 +128,7 @@ def test_the_command_speaks_to_people_and_to_programs(station: Cast):
     ],
 )
 @pytest.mark.parametrize("way", ["create", "bulk_create", "full_clean", "update"])
-def test_a_grant_that_means_nothing_is_refused_when_it_is_written(db, subject, text, message, way):
+def test_an_invalid_grant_is_refused_when_it_is_written(db, subject, text, message, way):
     grant = Grant(subject=subject, actions="publish", filter=text)
 
     with pytest.raises(ValidationError) as refused:

@@ -1,4 +1,4 @@
-"""`explain` by any name of an identity, and for logins."""
+"""`explain` with any name of an identity, and for logins."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ def test_each_client_id_is_named_once(station: Cast):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_login_is_judged_as_with_the_right_password(station: Cast, changes, reason):
+def test_a_login_is_decided_as_with_the_right_password(station: Cast, changes, reason):
     WeatherStationDevice.objects.update(**changes)
 
     assert login(station.username)[:2] == (reason == "credentials", reason)
 
 
-def test_an_expired_password_is_no_obstacle_while_the_one_before_is_valid(station: Cast):
+def test_a_valid_previous_password_is_enough(station: Cast):
     device = WeatherStationDevice.objects.get()
     provisioning.rotate_password(device, valid_until=timezone.now() + timedelta(hours=1))
     WeatherStationDevice.objects.update(password_expires_at=timezone.now() - timedelta(minutes=1))
@@ -118,7 +118,7 @@ def test_an_expired_password_is_no_obstacle_while_the_one_before_is_valid(statio
     assert login(station.username)[:2] == (True, "credentials")
 
 
-def test_the_client_id_of_a_login_is_judged(station: Cast, neighbour: Cast):
+def test_the_client_id_of_a_login_is_checked(station: Cast, neighbour: Cast):
     assert login(station.username, "--client-id", "STATION-001")[0]
     assert login(station.username, "--client-id", "STATION-002")[1] == "client_id"
     WeatherStationDevice.objects.filter(device_id="STATION-001").update(mqtt_client_id="shared")
@@ -126,7 +126,7 @@ def test_the_client_id_of_a_login_is_judged(station: Cast, neighbour: Cast):
     assert login(station.username, "--client-id", "shared")[1] == "ambiguous_client_id"
 
 
-def test_a_password_is_judged_from_standard_input_and_not_repeated(station: Cast, monkeypatch):
+def test_a_password_is_checked_from_standard_input_and_not_printed(station: Cast, monkeypatch):
     for password, reason in ((station.password, "credentials"), (station.password + "x", "wrong_password")):
         monkeypatch.setattr(sys, "stdin", io.StringIO(password + "\n"))
         code, text = explain(station.username, "connect", "--password-stdin")
@@ -136,7 +136,7 @@ def test_a_password_is_judged_from_standard_input_and_not_repeated(station: Cast
         assert password not in text
 
 
-def test_a_login_for_people(station: Cast):
+def test_a_login_as_text(station: Cast):
     code, text = explain("STATION-001", "connect")
 
     assert code == 0
@@ -157,6 +157,6 @@ def test_a_login_for_people(station: Cast):
         (("x", "publish", "a/b", "--password-stdin"), "publish takes no password"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(arguments, message):
+def test_arguments_that_exclude_each_other_are_refused(arguments, message):
     with pytest.raises(CommandError, match=message):
         explain(*arguments)

@@ -1,4 +1,4 @@
-"""What whoever runs it sees of a running hub: probes, metrics, and a stop that is short and loses nothing."""
+"""A running hub for its operators: probes, metrics, and a stop that is short and loses nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OK, DENIED, FAULT = 200, 403, 503
 STOP_SECONDS = 3.0
 Key = tuple[str, ...]
 
-of_sqlite = pytest.mark.sqlite_only  # brings its own database, so once is enough
+of_sqlite = pytest.mark.sqlite_only  # It uses its own database, so one run is enough.
 
 
 def manage(url: str, *arguments: str) -> str:
@@ -48,7 +48,7 @@ def manage(url: str, *arguments: str) -> str:
 
 @dataclass
 class Fleet:
-    """What is in a database: two brokers that may ask, and two devices."""
+    """The rows of a database: two brokers that may ask, and two devices."""
 
     url: str
     token: str
@@ -69,7 +69,7 @@ class Fleet:
 
 @dataclass
 class Site:
-    """gunicorn as it is shipped, with two workers. *temporary* is where it makes temporary folders."""
+    """The shipped gunicorn with two workers. *temporary* is its folder for temporary folders."""
 
     fleet: Fleet
     url: str
@@ -85,7 +85,7 @@ class Site:
 
     @contextmanager
     def only(self, worker: int) -> Iterator[None]:
-        """Whoever connects meanwhile is answered by *worker*."""
+        """Make *worker* answer all new connections meanwhile."""
         others = [pid for pid in self.workers() if pid != worker]
         for pid in others:
             os.kill(pid, signal.SIGSTOP)
@@ -99,7 +99,7 @@ class Site:
         return httpx.get(f"{self.url}{path}", timeout=5)
 
     def counted(self) -> Counter[Key]:
-        """The questions counted until now, when no worker has news for the others."""
+        """Return the counted questions once the workers have shared their numbers."""
         time.sleep(1.2)
         return questions(self.get("/metrics").text)
 
@@ -121,12 +121,12 @@ class Site:
         return self.ask("go-auth/acl", username=name, clientid=name, topic=topic, acc=2)
 
     def denied(self) -> int:
-        """How many denials are written down."""
+        """Return the number of stored denials."""
         with closing(sqlite3.connect(self.database)) as database:
             return int(database.execute("SELECT coalesce(sum(count), 0) FROM authsvc_denial").fetchone()[0])
 
     def stop(self) -> float:
-        """SIGTERM; the seconds until it ended, with 0."""
+        """Send SIGTERM; return the seconds until it exits, which must be with code 0."""
         since = time.monotonic()
         self.server.terminate()
         code = self.server.wait(30)
@@ -135,7 +135,7 @@ class Site:
         return took
 
     def left(self) -> list[str]:
-        """What a stop left behind: processes of its session, temporary folders."""
+        """Return processes of its session and temporary folders that still exist after a stop."""
         found = [path.name for path in self.temporary.iterdir()]
         try:
             os.killpg(self.server.pid, 0)
@@ -151,9 +151,9 @@ def serving(fleet: Fleet, folder: Path) -> Iterator[Site]:
     variables = {"DATABASE_URL": fleet.url, "WEB_CONCURRENCY": "2", "TMPDIR": str(temporary)}
     with hub.gunicorn_process(folder, **variables) as (url, server):
         site = Site(fleet, url, server, temporary)
-        assert eventually(lambda: len(list(temporary.glob("*/*.json"))) == 2)  # both workers are up
+        assert eventually(lambda: len(list(temporary.glob("*/*.json"))) == 2)  # Both workers are up.
         yield site
-        if server.poll() is None:  # a test of something else has no time for a stop
+        if server.poll() is None:  # Other tests do not wait for a stop.
             os.killpg(server.pid, signal.SIGKILL)
 
 
@@ -169,7 +169,7 @@ def copied(template: Fleet, folder: Path) -> Fleet:
 
 @pytest.fixture(scope="module")
 def site(template: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One for all tests that let it run."""
+    """Yield one site for all tests that do not stop it."""
     folder = tmp_path_factory.mktemp("site")
     with serving(copied(template, folder), folder) as site:
         yield site
@@ -177,14 +177,14 @@ def site(template: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def fleeting(template: Fleet, tmp_path: Path) -> Iterator[Site]:
-    """One for a test that stops it."""
+    """Yield a site of its own for a test that stops it."""
     with serving(copied(template, tmp_path), tmp_path) as site:
         yield site
 
 
 @contextmanager
 def idle_connections(url: str, number: int = 20) -> Iterator[None]:
-    """Connections as brokers keep them: each asked once, and is open for the next question."""
+    """Hold connections open as brokers do, after one question each."""
     with ExitStack() as stack:
         for _ in range(number):
             connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
@@ -198,7 +198,7 @@ def idle_connections(url: str, number: int = 20) -> Iterator[None]:
 
 @contextmanager
 def away(database: Path) -> Iterator[None]:
-    """*database* somewhere else, with the files beside it that belong to it; back afterwards."""
+    """Move *database* and its other files away, and back afterwards."""
     elsewhere = database.parent / "away"
     elsewhere.mkdir()
     for path in database.parent.glob(f"{database.name}*"):
@@ -213,7 +213,7 @@ def away(database: Path) -> Iterator[None]:
 
 class TestProbes:
     @of_sqlite
-    def test_healthz_touches_nothing(self, site):
+    def test_healthz_reads_nothing(self, site):
         with away(site.database):
             answers = [site.get("/healthz") for _ in range(6)]
 
@@ -221,8 +221,8 @@ class TestProbes:
             assert not site.database.exists()
 
     @of_sqlite
-    def test_a_database_that_is_away_is_a_fault_until_it_is_back(self, site):
-        """Never an allow, and no restart is needed."""
+    def test_a_missing_database_is_a_fault_until_it_is_back(self, site):
+        """It is never an allow, and no restart is needed."""
         station = site.fleet.station
         assert [site.login(station) for _ in range(6)] == [OK] * 6
         assert site.ready() == (OK, [])
@@ -240,8 +240,8 @@ class TestProbes:
                 assert site.login(station) == OK
 
     @of_sqlite
-    def test_readyz_notices_by_itself_that_the_database_is_away(self, site):
-        """Before anybody asked a question that failed."""
+    def test_readyz_itself_notices_a_missing_database(self, site):
+        """It does so before any question has failed."""
         assert [site.ready() for _ in range(6)] == [(OK, [])] * 6
 
         with away(site.database):
@@ -283,7 +283,7 @@ LABELS = ("dialect", "question", "verdict", "reason", "le", "event")
 
 
 def samples(text: str) -> dict[str, dict[Key, float]]:
-    """The values of each series by the values of its labels. Raises ValueError for what Prometheus cannot read."""
+    """Return the values of each series by the values of its labels. Raise ValueError for invalid text."""
     found: dict[str, dict[Key, float]] = {}
     for family in text_string_to_metric_families(text):
         assert family.documentation
@@ -298,23 +298,23 @@ def samples(text: str) -> dict[str, dict[Key, float]]:
 
 
 def questions(text: str) -> Counter[Key]:
-    """How many questions of each dialect, question, verdict and reason were counted."""
+    """Return the numbers of questions by dialect, question, verdict and reason."""
     counted = samples(text).get("devicehub_auth_questions_total", {})
     return Counter({key: int(number) for key, number in counted.items()})
 
 
 def assert_consistent(text: str) -> None:
-    """Each histogram counts the same questions as the counter, more and more of them up to the last bound."""
+    """Check that each histogram counts the same questions as the counter, and never falls from bound to bound."""
     series, totals = samples(text), Counter[Key]()
     for key, number in questions(text).items():
         totals[key[:2]] += number
     assert series["devicehub_auth_seconds_count"] == totals
-    for asked, total in totals.items():
-        buckets = [n for key, n in series["devicehub_auth_seconds_bucket"].items() if key[:2] == asked]
+    for labels, total in totals.items():
+        buckets = [n for key, n in series["devicehub_auth_seconds_bucket"].items() if key[:2] == labels]
         assert len(buckets) == len(metrics.BOUNDS) + 1
         assert buckets == sorted(buckets)
         assert buckets[-1] == total
-        assert series["devicehub_auth_seconds_sum"][asked] > 0
+        assert series["devicehub_auth_seconds_sum"][labels] > 0
 
 
 HOSTILE = [
@@ -371,11 +371,11 @@ class TestMetrics:
                 with site.only(worker):
                     return questions(site.get("/metrics").text) - before == expected
 
-            assert eventually(seen, 5)  # a worker tells the others once a second
+            assert eventually(seen, 5)  # A worker shares its numbers once a second.
         assert_consistent(site.get("/metrics").text)
 
     @of_sqlite
-    def test_what_a_worker_counted_outlives_it(self, fleeting):
+    def test_the_numbers_of_a_worker_outlive_it(self, fleeting):
         assert [fleeting.login(fleeting.fleet.station) for _ in range(8)] == [OK] * 8
         key = ("go-auth", "user", "allow", "credentials")
         time.sleep(1.2)
@@ -416,7 +416,7 @@ class TestMetrics:
         assert counted() - before == expected
         assert_consistent(send(entrance, "GET", "/metrics").text)
 
-    def test_strangers_make_no_series_and_show_in_none(self, send, entrance, token, station):
+    def test_strangers_create_no_series_and_show_in_none(self, send, entrance, token, station):
         dialects = {dialect.name: set(dialect.questions) for dialect in DIALECTS}
         for method, path, fields in HOSTILE:
             for query in ("", f"?k={token}", "?k=mallory"):
@@ -446,14 +446,14 @@ class TestMetrics:
 
 
 def waiting(site: Site) -> float:
-    """Slow verifications that run or wait in all workers."""
+    """Return the slow verifications that run or wait in all workers."""
     name = "devicehub_auth_slow_verifications_waiting "
     lines = site.get("/metrics").text.splitlines()
     return float(next(line.removeprefix(name) for line in lines if line.startswith(name)))
 
 
 class TestStop:
-    """SIGTERM while brokers keep their connections open, as they do."""
+    """SIGTERM while brokers hold their connections open, the usual case."""
 
     @of_sqlite
     def test_it_is_short_and_leaves_nothing(self, fleeting):
@@ -464,16 +464,16 @@ class TestStop:
         assert fleeting.left() == []
 
     @of_sqlite
-    def test_it_writes_what_was_denied_until_then(self, fleeting):
-        asked = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
+    def test_it_writes_all_denials_until_then(self, fleeting):
+        refused = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
 
         assert fleeting.stop() < STOP_SECONDS
 
-        assert fleeting.denied() == len(asked)
+        assert fleeting.denied() == len(refused)
 
     @of_sqlite
-    def test_slow_hashes_that_wait_hold_it_up_no_longer(self, fleeting):
-        """60 devices that were imported with hashes of half a second, all of them at the door."""
+    def test_waiting_slow_hashes_do_not_delay_it(self, fleeting):
+        """60 devices with imported hashes of half a second each log in at once."""
         names = [f"imported-{number}" for number in range(60)]
         with closing(sqlite3.connect(fleeting.database)) as database, database:
             database.executemany(
@@ -483,7 +483,7 @@ class TestStop:
             )
 
         def log_in(name: str) -> None:
-            with suppress(httpx.HTTPError):  # nobody waits for the answer of a server that stops
+            with suppress(httpx.HTTPError):  # A server that stops does not answer.
                 fleeting.login({"mqtt_username": name, "mqtt_password": "wrong"})
 
         clients = [threading.Thread(target=log_in, args=[name]) for name in names]
@@ -497,16 +497,16 @@ class TestStop:
 
     @of_sqlite
     def test_a_killed_worker_loses_the_last_second_and_no_more(self, fleeting):
-        asked = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
+        refused = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
         time.sleep(1.1)
 
         for worker in fleeting.workers():
             os.kill(worker, signal.SIGKILL)
 
-        assert fleeting.denied() == len(asked)
+        assert fleeting.denied() == len(refused)
 
     @of_sqlite
-    def test_a_worker_that_is_just_starting_holds_it_up_no_longer(self, fleeting):
+    def test_a_starting_worker_does_not_delay_it(self, fleeting):
         first, _ = fleeting.workers()
         os.kill(first, signal.SIGKILL)
         assert eventually(lambda: len(fleeting.workers()) == 2 and first not in fleeting.workers())
@@ -516,7 +516,7 @@ class TestStop:
         assert fleeting.left() == []
 
     @of_sqlite
-    def test_a_locked_database_holds_it_up_no_longer(self, fleeting):
+    def test_a_locked_database_does_not_delay_it(self, fleeting):
         old = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(10)]
         time.sleep(1.1)
         with closing(sqlite3.connect(fleeting.database, isolation_level=None)) as other, ExitStack() as stack:
@@ -531,7 +531,7 @@ class TestStop:
 
     @of_sqlite
     @pytest.mark.parametrize("how", ["stopped", "paused"])
-    def test_a_database_that_is_away_holds_it_up_no_longer(self, postgresql, tmp_path, how):
+    def test_an_unreachable_database_does_not_delay_it(self, postgresql, tmp_path, how):
         cluster, fleet = postgresql
         with serving(fleet, tmp_path) as site, ExitStack() as stack:
             assert site.login(fleet.station, "wrong") == DENIED

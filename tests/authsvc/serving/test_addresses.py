@@ -14,7 +14,7 @@ from rig.entrances import ENTRANCES
 
 PROXIES = ["10.0.0.0/8", "2001:db8:ffff::/48"]
 CASES = [
-    # peer, header, the address of the client
+    # Peer, header, and the address of the client.
     ("10.0.0.1", "192.0.2.7", "192.0.2.7"),
     ("10.0.0.1", "203.0.113.9, 192.0.2.7", "192.0.2.7"),
     ("10.0.0.1", "203.0.113.9,192.0.2.7 , 10.9.9.9,10.0.0.2", "192.0.2.7"),
@@ -31,7 +31,7 @@ CASES = [
     ("10.0.0.1", "[::ffff:192.0.2.7]:99", "192.0.2.7"),
     ("10.0.0.1", "192.0.2.7, ::ffff:10.0.0.2", "192.0.2.7"),
     ("10.0.0.1", "fe80::1%eth0", "fe80::1"),
-    # An entry that is not an address is not skipped: left of it stands what a client may have written.
+    # An entry that is not an address is not skipped: a client may have written the entries left of it.
     ("10.0.0.1", "192.0.2.7, unknown", ""),
     ("10.0.0.1", "192.0.2.7, unknown, 10.0.0.2", ""),
     ("10.0.0.1", "192.0.2.7,", ""),
@@ -43,7 +43,7 @@ CASES = [
     ("10.0.0.1", "[192.0.2.7]:", ""),
     ("10.0.0.1", "0300.0.2.7", ""),
     ("10.0.0.1", "localhost", ""),
-    # Nothing that another peer writes is believed.
+    # Headers of other peers are not trusted.
     ("192.0.2.7", "10.0.0.1", "192.0.2.7"),
     ("192.0.2.7", "203.0.113.9, 10.0.0.1", "192.0.2.7"),
     ("2001:db8::1", "203.0.113.9", "2001:db8::1"),
@@ -81,7 +81,7 @@ def test_a_header_that_is_repeated_is_read_as_one(settings):
 def test_without_trusted_proxies_no_header_is_read(settings, peer):
     settings.TRUSTED_PROXIES = []
 
-    assert addresses.of_scope(peer, None) == peer  # type: ignore[arg-type] - it would raise
+    assert addresses.of_scope(peer, None) == peer  # type: ignore[arg-type] - It would raise.
     assert both(peer, "192.0.2.7") == peer
 
 
@@ -138,7 +138,7 @@ class TestNetworksOfBrokers:
 
     @pytest.fixture
     def allowed(self, loop, token, station, entrance):
-        """Return whether a login is allowed, asked with these headers."""
+        """Return a function that returns whether a login with these headers is allowed."""
 
         async def ask(peer, *forwarded):
             transport = httpx.ASGITransport(ENTRANCES[entrance], client=(peer, 40000))
@@ -166,15 +166,15 @@ class TestNetworksOfBrokers:
         assert not allowed("10.1.2.4", "192.0.2.7")
         assert not allowed("203.0.113.9", "192.0.2.7")
 
-    def test_what_was_admitted_from_one_address_is_not_admitted_from_another(self, settings, allowed):
-        """Also not by an answer that was kept: the same bytes arrive from two peers."""
+    def test_a_caller_admitted_from_one_address_is_not_admitted_from_another(self, settings, allowed):
+        """Nor does it get a cached answer: the same bytes come from two peers."""
         Broker.objects.update(networks=["10.1.2.3"])
 
         for _ in range(3):
             assert allowed("10.1.2.3")
             assert not allowed("10.1.2.4")
 
-    def test_a_change_of_the_setting_ends_what_was_admitted_before(self, settings, allowed):
+    def test_a_change_of_the_setting_clears_admitted_callers(self, settings, allowed):
         settings.TRUSTED_PROXIES = ["10.1.2.3"]
         Broker.objects.update(networks=["192.0.2.0/24"])
         assert allowed("10.1.2.3", "192.0.2.7")

@@ -1,4 +1,4 @@
-"""No request outside /mqtt/ can make the site store an endless body, on a real server as it is shipped."""
+"""No request outside /mqtt/ can make the site store an endless body, on the shipped server."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Server(NamedTuple):
     log: Path
 
     def memory(self) -> int:
-        """Return the greatest resident memory that the worker ever had, in bytes."""
+        """Return the peak resident memory of the worker in bytes."""
         lines = Path(f"/proc/{self.worker}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
     def files(self) -> list[str]:
-        """Return the temporary files that the worker has open, but for gunicorn's own."""
+        """Return the open temporary files of the worker, except those of gunicorn."""
         open_files = (os.readlink(link) for link in Path(f"/proc/{self.worker}/fd").iterdir())
         own = f"{self.temporary}/wgunicorn-"
         return [
@@ -63,7 +63,7 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 class Sent(NamedTuple):
-    """What came back, and how many bytes of the body could be sent."""
+    """The answer, and the number of bytes of the body that could be sent."""
 
     answer: bytes
     size: int
@@ -74,7 +74,7 @@ class Sent(NamedTuple):
 
 
 def send(port: int, head: str, piece: bytes = b"", pieces: int = 0) -> Sent:
-    """Send *head* and *pieces* times *piece*, until the server ends the connection or says something."""
+    """Send *head* and *pieces* times *piece*, until the server answers or closes the connection."""
     size = 0
     with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as client:
         client.sendall(head.replace("\n", "\r\n").encode())
@@ -113,7 +113,7 @@ def test_an_endless_body_is_refused(server, path):
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "GET", "PATCH", "DELETE", "OPTIONS", "HEAD", "BREW"])
-def test_no_method_is_an_exception(server, method):
+def test_every_method_is_bounded(server, method):
     sent = send(server.port, head("/static/devicehub/live.js", CHUNKED, method=method), CHUNK, 400)
 
     assert sent.status == 413
@@ -165,7 +165,7 @@ def test_a_question_is_denied_and_not_stored(server, path):
     assert server.memory() - before < 16 * MIB
 
 
-def test_what_was_refused_is_not_logged(server):
+def test_refused_bodies_are_not_logged(server):
     before = server.log.read_text()
 
     for method in ("POST", "HEAD"):
@@ -175,7 +175,7 @@ def test_what_was_refused_is_not_logged(server):
 
 
 class Site:
-    """An application that reads all of a body before it answers."""
+    """An application that reads the whole body before it answers."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -195,7 +195,7 @@ class Site:
 def request(
     application: Callable[..., Any], *messages: dict[str, Any], path: str = "/", headers: Any = ()
 ) -> list[int]:
-    """Return the statuses that *application* answers; after *messages* the client is gone."""
+    """Return the statuses that *application* answers; after *messages* the client disconnects."""
     statuses = []
     waiting = list(messages)
 
@@ -215,7 +215,7 @@ def piece(size: int, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.request", "body": b"x" * size, "more_body": more}
 
 
-def test_a_route_that_uploads_may_have_a_limit_of_its_own(settings):
+def test_an_upload_route_may_have_its_own_limit(settings):
     settings.AUTHSVC_MAX_BODY = 100
     settings.AUTHSVC_UPLOADS = {"/files/": 1000, "/files/small/": 10}
     site = Site()
@@ -230,12 +230,12 @@ def test_a_route_that_uploads_may_have_a_limit_of_its_own(settings):
     assert status("/", 100) == [200]
 
 
-def test_a_body_that_breaks_off_is_answered_as_such():
+def test_an_incomplete_body_times_out():
     assert request(Entrance(Site()), piece(10)) == [408]
 
 
 def test_many_bodies_at_once_are_bounded_together(monkeypatch):
-    """One process holds no more of all of them than bodies.MAX_HELD, whatever each may have."""
+    """One process holds at most bodies.MAX_HELD bytes of all of them, whatever the limit of each is."""
     entrance = Entrance(Site())
     entrance._held.limit = 100
 
@@ -272,7 +272,7 @@ def test_many_bodies_at_once_are_bounded_together(monkeypatch):
     assert request(entrance, piece(100, more=False)) == [200]
 
 
-def test_what_is_still_sent_is_dropped_within_a_time(monkeypatch):
+def test_the_rest_of_a_body_is_dropped_within_a_time(monkeypatch):
     monkeypatch.setattr(bodies, "DISCARD_SECONDS", 0.01)
 
     async def never() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The entrance fed with anything: it answers as the oracle says, and a stranger gets nothing."""
+"""The fuzzed entrance: it answers as the oracle does, and a stranger is always denied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rig import oracles
 from rig.fuzzed import RIGHT, hostile, mutated, quick, requests
 from rig.oracles import QUESTIONS
 
-pytestmark = pytest.mark.sqlite_only  # the parsers need no database, and the entrance reads one row of it
+pytestmark = pytest.mark.sqlite_only  # The parsers need no database, and the entrance reads one row of it.
 
 
 # The entrance.
@@ -32,7 +32,7 @@ async def _site(_scope: Any, _receive: Any, _send: Any) -> None:
 
 @pytest.fixture(scope="module")
 def broker(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
-    """The token of a broker that may ask about the people of the oracle."""
+    """Create a broker that may ask about the principals of the oracle, and yield its token."""
     with django_db_blocker.unblock():
         row = Broker(name="fuzz")
         token = row.issue_token()
@@ -42,8 +42,8 @@ def broker(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def knock(loop, broker, settings, django_db_blocker):
-    """Send one HTTP request to the entrance, message by message; the reply, and whether it was one."""
+def send_messages(loop, broker, settings, django_db_blocker):
+    """Return a function that sends one request to the entrance, message by message, and checks the reply's form."""
     settings.AUTHSVC_DIRECTORIES = ["rig.oracles.People"]
     settings.AUTHSVC_JWT_KEYS = {"k": oracles.OPTIONS.jwt_keys[0].signing}
     entrance = Entrance(_site)
@@ -57,8 +57,8 @@ def knock(loop, broker, settings, django_db_blocker):
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        known = {"type": "http", "method": "POST", "query_string": b"", "headers": [], "client": None}
-        await entrance({**known, **scope}, receive, send)
+        base = {"type": "http", "method": "POST", "query_string": b"", "headers": [], "client": None}
+        await entrance({**base, **scope}, receive, send)
         start, end = sent
         if scope.get("method") != "HEAD":
             assert dict(start["headers"])[b"content-length"] == str(len(end["body"])).encode()
@@ -71,8 +71,8 @@ def knock(loop, broker, settings, django_db_blocker):
 
 
 def in_pieces(body: bytes, cuts: list[int]) -> list[dict[str, Any]]:
-    """*body* as the messages of a server, cut at *cuts*; a message may leave out what has a default."""
-    places = sorted([0, *(cut % (len(body) + 1) for cut in cuts), len(body)])  # some are empty
+    """Return *body* as messages of a server, cut at *cuts*; keys with a default value may be left out."""
+    places = sorted([0, *(cut % (len(body) + 1) for cut in cuts), len(body)])  # Some pieces are empty.
     parts = [body[a:b] for a, b in itertools.pairwise(places)] or [b""]
     messages: list[dict[str, Any]] = [{"type": "http.request", "body": p, "more_body": True} for p in parts]
     messages[-1].pop("more_body")
@@ -102,8 +102,8 @@ in_sessions = settings(quick, suppress_health_check=[HealthCheck.function_scoped
 
 @settings(in_sessions, max_examples=250)
 @given(mutated(), st.lists(st.integers(0, 400), max_size=4), st.one_of(st.just([]), odd_headers), proofs)
-def test_the_entrance_answers_as_the_oracle_says(knock, broker, case, cuts, odd, proof):
-    """In pieces, with headers that come twice or are no text, and proved in one way, in none, or in two."""
+def test_the_entrance_answers_as_the_oracle_says(send_messages, broker, case, cuts, odd, proof):
+    """The body comes in pieces; headers may be repeated or not be text; there are zero, one or two proofs."""
     path, request = case
     sent = list(request.headers)
     of_the_client = path.startswith("jwt/")
@@ -113,7 +113,7 @@ def test_the_entrance_answers_as_the_oracle_says(knock, broker, case, cuts, odd,
     )
     request.query = "&".join(part for part in (request.query, in_query) if part)
 
-    reply = knock(
+    reply = send_messages(
         in_pieces(request.body, cuts),
         method=request.method,
         path=f"/mqtt/k/{broker}/{path}" if proof == "path" else f"/mqtt/{path}",
@@ -138,13 +138,13 @@ def test_the_entrance_answers_as_the_oracle_says(knock, broker, case, cuts, odd,
 PROOFS = (b"authorization", b"x-broker-secret")
 
 
-def test_a_header_that_comes_twice_is_neither(knock, broker):
-    """A proxy and we would not agree which one counts."""
+def test_a_repeated_header_counts_as_none(send_messages, broker):
+    """A proxy could read the other one."""
     path, right = next((p, r) for p, r in RIGHT if p == "go-auth/user" and oracles.permitted(p, r))
     kind, url = (b"content-type", JSON.encode()), f"/mqtt/k/{broker}/{path}"
 
-    once = knock(in_pieces(right.body, []), path=url, headers=[kind])
-    twice = knock(in_pieces(right.body, []), path=url, headers=[kind, kind])
+    once = send_messages(in_pieces(right.body, []), path=url, headers=[kind])
+    twice = send_messages(in_pieces(right.body, []), path=url, headers=[kind, kind])
 
     assert oracles.reads_as_allow(path, once)
     assert oracles.reads_as_deny(path, twice)
@@ -152,12 +152,12 @@ def test_a_header_that_comes_twice_is_neither(knock, broker):
 
 @settings(in_sessions, max_examples=60)
 @given(requests(), st.sampled_from(QUESTIONS), st.lists(st.integers(0, 400), max_size=4))
-def test_a_stranger_gets_nothing(knock, request_, path, cuts):
-    """Without the proof of a broker whatever is asked reads as a deny, and never as a fault."""
+def test_a_stranger_is_denied(send_messages, request_, path, cuts):
+    """Without the proof of a broker every question reads as a deny, never as a fault."""
     headers = list(request_.headers)
     query = request_.query.encode("latin-1")
 
-    reply = knock(
+    reply = send_messages(
         in_pieces(request_.body, cuts),
         method=request_.method,
         path=f"/mqtt/{path}",
@@ -183,8 +183,8 @@ odd_paths = st.one_of(
 @settings(in_sessions, max_examples=60)
 @given(odd_paths, st.sampled_from(["POST", "GET", "HEAD", "DELETE", "post", "", "\xff"]))
 @example("k/\ud800/go-auth/user", "POST")
-def test_an_odd_path_leads_nowhere(knock, path, method):
-    reply = knock([{"type": "http.request"}], path=f"/mqtt/{path}", method=method)
+def test_an_odd_path_leads_nowhere(send_messages, path, method):
+    reply = send_messages([{"type": "http.request"}], path=f"/mqtt/{path}", method=method)
 
     assert reply.status in (404, 405) or oracles.reads_as_deny("go-auth/acl", reply)
 
@@ -193,7 +193,7 @@ def test_an_odd_path_leads_nowhere(knock, path, method):
     "messages",
     [
         [{"type": "http.request", "more_body": True}, {"type": "http.request"}],
-        [{"type": "http.request", "more_body": True}],  # and then the client is gone
+        [{"type": "http.request", "more_body": True}],  # Then the client disconnects.
         [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}],
         [{"type": "http.disconnect"}],
         [{"type": "http.request", "body": b"", "more_body": True}] * 5_000,
@@ -201,7 +201,9 @@ def test_an_odd_path_leads_nowhere(knock, path, method):
     ],
     ids=["empty pieces", "half a body", "a torn body", "no body", "many empty pieces", "too much"],
 )
-def test_a_body_that_never_comes_is_a_deny(knock, broker, messages):
-    reply = knock(messages, path=f"/mqtt/k/{broker}/go-auth/user", headers=[(b"content-type", JSON.encode())])
+def test_an_incomplete_body_is_a_deny(send_messages, broker, messages):
+    reply = send_messages(
+        messages, path=f"/mqtt/k/{broker}/go-auth/user", headers=[(b"content-type", JSON.encode())]
+    )
 
     assert oracles.reads_as_deny("go-auth/user", reply)

@@ -1,4 +1,4 @@
-"""What is no request writes no traceback, and nothing that a client sends can fill the log; on a real server."""
+"""Invalid requests log no traceback, and no client can fill the log; on a real server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Server(NamedTuple):
     log: Path
 
     def say(self, text: bytes, *, reset: bool = False) -> bytes:
-        """Return the beginning of what the server answers to *text*, or nothing for a connection that is reset."""
+        """Return the beginning of the answer to *text*, or no bytes if the connection is reset."""
         with closing(socket.create_connection(("127.0.0.1", self.port), timeout=10)) as client:
             client.sendall(text)
             if not reset:
@@ -39,7 +39,7 @@ class Server(NamedTuple):
         return b""
 
     def logged(self) -> str:
-        """Return the log when all requests before this one are done."""
+        """Return the log once all earlier requests are done."""
         assert self.say(request("/healthz")).startswith(b"HTTP/1.1 200 ")
         return self.log.read_text()
 
@@ -141,10 +141,10 @@ def test_it_is_refused_with_a_short_line_at_most(server, text, status):
 
 
 @pytest.mark.servers
-def test_clients_that_are_gone_leave_short_lines_at_most(django_db_setup, tmp_path):
-    """They write what clients that wait for the answer write, once each, or less.
+def test_clients_that_disconnect_leave_short_lines_at_most(django_db_setup, tmp_path):
+    """They cause the same lines as clients that wait for the answer, once each, or fewer.
 
-    The log is read after the server ended: a view goes on after its client is gone, and writes its line late.
+    The log is read after the server has stopped: a view still runs after its client disconnects, and logs late.
     """
     events = []
     for reset in False, True:
@@ -192,7 +192,7 @@ def test_the_line_still_names_the_host():
     assert line.exc_info is None
 
 
-def test_the_next_line_says_how_many_were_dropped(monkeypatch):
+def test_the_next_line_has_the_number_of_dropped_ones(monkeypatch):
     now = 1_000.0
     monkeypatch.setattr(logs.time, "monotonic", lambda: now)
     bounded = logs.Bounded()
@@ -207,7 +207,7 @@ def test_the_next_line_says_how_many_were_dropped(monkeypatch):
     assert line.getMessage() == "Not Found (40 more lines of this kind were dropped)"
 
 
-def test_faults_of_our_own_are_logged_as_ever():
+def test_faults_of_the_service_are_logged_in_full():
     bounded = logs.Bounded()
     lines = [record("django.request", "Fault", error=ValueError(), status_code=500) for _ in range(50)]
     lines += [record("devicehub", "x" * 1_000, status_code=404) for _ in range(50)]
@@ -227,7 +227,7 @@ class Sockets:
 
 
 @pytest.mark.parametrize("websockets", [False, True])
-def test_a_site_with_websockets_says_so(loop, websockets):
+def test_a_site_with_websockets_enables_them(loop, websockets):
     site, sent = Sockets(), []
 
     async def receive() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Clients that never finish a request keep nobody out, on a real server that may open few files."""
+"""Clients that never finish a request block no broker, on a real server that may open few files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def question(token: str) -> bytes:
-    """A login of an unknown device, which is denied."""
+    """Return a login of an unknown device, which is denied."""
     body = json.dumps({"username": "stranger", "clientid": "stranger", "password": "x"}).encode()
     return (
         f"POST /mqtt/go-auth/user?k={token} HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n"
@@ -76,7 +76,7 @@ def question(token: str) -> bytes:
 
 
 def answer(client: socket.socket) -> int | None:
-    """Read one answer with a short body; return its status, or None when there is none."""
+    """Read one answer with a short body; return its status, or None if the connection is closed."""
     with suppress(ConnectionError):
         if text := client.recv(65_536):
             return int(text.split(b" ", 2)[1])
@@ -84,7 +84,7 @@ def answer(client: socket.socket) -> int | None:
 
 
 def is_open(client: socket.socket) -> bool:
-    """Return whether the server has not closed *client*, which it need not read to the end."""
+    """Return whether the server has not closed *client*; the answer need not be read."""
     client.setblocking(False)
     try:
         while client.recv(65_536):
@@ -99,7 +99,7 @@ def is_open(client: socket.socket) -> bool:
 
 
 def ends(client: socket.socket) -> bytes:
-    """Return all that the server says until it closes the connection. Raises TimeoutError when it does not."""
+    """Return all bytes until the server closes the connection. Raise TimeoutError if it does not."""
     text = b""
     with suppress(ConnectionError):
         while part := client.recv(65_536):
@@ -128,8 +128,8 @@ BEGUN = {
 
 
 @pytest.mark.parametrize("said", BEGUN.values(), ids=BEGUN)
-def test_half_requests_keep_no_broker_out(server, token, said):
-    """Neither one that is connected nor one that connects then, with more of them than there are files."""
+def test_half_requests_block_no_broker(server, token, said):
+    """Neither a connected broker nor a new one is blocked by more half requests than there are files."""
     with ExitStack() as stack:
         pooled = [stack.enter_context(closing(server.connect())) for _ in range(10)]
         for broker in pooled:
@@ -160,7 +160,7 @@ def test_brokers_may_have_more_than_half(server, token):
             assert answer(browser) == 200
 
 
-def test_a_page_that_is_served_goes_after_those_that_wait(server, token):
+def test_waiting_connections_are_closed_before_one_that_is_served(server, token):
     user = get_user_model().objects.create_user("operator", password="x")
     browser = Client()
     browser.force_login(user)
@@ -177,7 +177,7 @@ def test_a_page_that_is_served_goes_after_those_that_wait(server, token):
 
 
 def test_pipelined_requests_are_answered_whatever_their_length(server, token):
-    """EMQX sends up to 100 before it has an answer; gunicorn's parser keeps 64 KiB behind the first."""
+    """EMQX sends up to 100 before it reads an answer; gunicorn's parser stores 64 KiB after the first."""
     padded = f"hub\r\nX-Padding: {'x' * 2_000}".encode()
     pair = question(token).replace(b"hub", padded) + WEB.replace(
         b"localhost", padded.replace(b"hub", b"localhost")
@@ -191,8 +191,8 @@ def test_pipelined_requests_are_answered_whatever_their_length(server, token):
     assert [head[:3] for head in text.split(b"HTTP/1.1 ")[1:]] == [b"403", b"200"] * 50
 
 
-def test_what_is_pipelined_and_not_answered_is_bounded(server):
-    """A client that reads no answer cannot send on for ever."""
+def test_pipelined_bytes_without_an_answer_are_bounded(server):
+    """A client that reads no answer cannot send for ever."""
     with closing(server.connect()) as deaf, pytest.raises(ConnectionError):
         for _ in range(64):
             deaf.sendall(WEB * (1_048_576 // len(WEB)))
@@ -208,7 +208,7 @@ def test_what_is_pipelined_and_not_answered_is_bounded(server):
     ],
     ids=["400", "414", "431", "408"],
 )
-def test_what_gunicorn_refuses_has_a_policy(server, said, status):
+def test_answers_of_gunicorn_itself_have_a_policy(server, said, status):
     """Its text may repeat the request."""
     with closing(server.connect()) as client:
         client.sendall(said)
@@ -219,8 +219,8 @@ def test_what_gunicorn_refuses_has_a_policy(server, said, status):
     assert b"\r\nx-content-type-options: nosniff" in head
 
 
-def test_a_client_that_does_not_go_on_is_let_go(server, token):
-    """Slow heads, bodies and readers; a broker's connection stays open between two questions."""
+def test_a_client_without_progress_is_disconnected(server, token):
+    """Slow heads, bodies and readers are; the connection of a broker stays open between two questions."""
     with ExitStack() as stack:
 
         def said(*parts: bytes) -> socket.socket:
@@ -261,13 +261,13 @@ def test_a_client_that_does_not_go_on_is_let_go(server, token):
 
 
 def is_served(client: socket.socket) -> bool:
-    """Return whether a process on this machine has the other end of *client*, which need not read."""
+    """Return whether a process on this machine has the other end of *client*."""
     port = f":{client.getsockname()[1]:04X}"
     lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     return any(remote.endswith(port) and inode != "0" for _, _, remote, *_, inode in (f[:10] for f in lines))
 
 
-def test_a_body_that_comes_byte_by_byte_ends_too(server):
+def test_a_body_that_comes_byte_by_byte_times_out_too(server):
     with closing(server.connect()) as client:
         client.sendall(BEGUN["half a body"].replace(b"Length: 9", b"Length: 1000000"))
         client.settimeout(0.05)
@@ -295,10 +295,10 @@ def test_the_limit_of_files_is_raised_at_the_start(server):
     assert [line.split()[3:5] for line in limits if line.startswith("Max open files")] == [[str(FILES)] * 2]
 
 
-def test_the_log_says_that_there_are_too_many_in_few_lines(server):
+def test_the_log_reports_too_many_connections_in_few_lines(server):
     with ExitStack() as stack:
         flood(server, stack, b"GET / HT")
-        # They stay open until then: the server need not make room for those that are gone when it accepts them.
+        # They stay open until then: for connections that are closed before it accepts them, the server makes no room.
         assert until(lambda: "connections to make room" in server.log.read_text())
 
     text = server.log.read_text()
@@ -307,7 +307,7 @@ def test_the_log_says_that_there_are_too_many_in_few_lines(server):
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "30s"])
-def test_a_wrong_time_limit_is_said_in_a_sentence(monkeypatch, text):
+def test_a_wrong_time_limit_is_reported_in_a_sentence(monkeypatch, text):
     monkeypatch.setenv("AUTHSVC_REQUEST_SECONDS", text)
 
     with pytest.raises(SystemExit, match="write a number of seconds above 0"):
@@ -315,7 +315,7 @@ def test_a_wrong_time_limit_is_said_in_a_sentence(monkeypatch, text):
 
 
 def test_requests_are_read_by_the_c_parser_where_there_is_one():
-    """gunicorn looks for it through the class it is called on, and for what it found on its own."""
+    """gunicorn searches for it with the class it is called on, but reads the result from its own class."""
     worker = SimpleNamespace(cfg=Config(), log=None, asgi=None)
     protocol.ASGIProtocol._check_h1c_protocol_available()
     connection = serving.Connection(worker)
@@ -330,7 +330,7 @@ def test_requests_are_read_by_the_c_parser_where_there_is_one():
     "said", [WEB, BEGUN["half a body"], BEGUN["half a head"], WEB[:-2] + b"a b: c\r\n\r\n"]
 )
 def test_a_closed_connection_leaves_nothing_in_memory(said):
-    """Without a run of the garbage collector, which is rare for objects that live as long as connections."""
+    """It is freed without the garbage collector, which rarely runs for objects as old as connections."""
 
     async def application(_scope: Any, receive: Any, send: Any) -> None:
         if (await receive())["type"] == "http.request" and (await receive())["type"] == "http.disconnect":
@@ -341,7 +341,7 @@ def test_a_closed_connection_leaves_nothing_in_memory(said):
     async def connect_and_close() -> None:
         made: list[weakref.ref[serving.Connection]] = []
         cfg = Config()
-        cfg.set("asgi_disconnect_grace_period", 0)  # a timer would hold the connection for 3 s
+        cfg.set("asgi_disconnect_grace_period", 0)  # A timer would hold the connection for 3 s.
         worker = SimpleNamespace(
             cfg=cfg,
             log=Logger(cfg),
@@ -382,7 +382,7 @@ def test_a_closed_connection_leaves_nothing_in_memory(said):
         gc.enable()
 
 
-# Private names of gunicorn that serving.py uses, by the class or module that has them.
+# Private names of gunicorn that authsvc/serving/worker.py uses, by their class or module.
 PRIVATE = {
     protocol.ASGIProtocol: {
         "_body_receiver",
@@ -404,7 +404,7 @@ PRIVATE = {
     },
     protocol.BodyReceiver: {"_body_wait_expired", "_complete", "_wake_waiter"},
 }
-# Not private by their names, and documented nowhere.
+# Not private by name, but not documented.
 UNDOCUMENTED = {
     protocol.ASGIProtocol: {"reader", "req_count", "transport", "worker"},
     protocol.FlowControl: {"write_paused"},
@@ -456,9 +456,9 @@ def test_no_other_private_name_is_used():
         *("_build_http_scope", "_feed_callback_parser", "_http1_buffered"),
         *("_resume_reading", "_send_error_response"),
     }
-    assert replaced <= own & private  # and called
+    assert replaced <= own & private  # They are also called.
 
 
-def test_gunicorn_makes_connections_by_a_name_that_can_be_replaced():
+def test_gunicorn_creates_connections_by_a_name_that_can_be_replaced():
     assert "lambda: ASGIProtocol(self)" in inspect.getsource(gasgi.ASGIWorker._serve)
     assert "await self.app(scope, body_receiver.receive, send)" in inspect.getsource(protocol.ASGIProtocol)

@@ -1,4 +1,4 @@
-"""The path of the worker class that projects give gunicorn."""
+"""The import path of the worker class for gunicorn."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_nothing_else_is_found_there():
 
 
 def test_gunicorn_is_imported_only_for_the_worker():
-    """A command or an ASGI application on another server does without it."""
+    """A command or an ASGI application on another server does not need gunicorn."""
     script = "import sys, authsvc.serving.addresses; sys.exit('gunicorn' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
