@@ -165,8 +165,8 @@ class Limits(NamedTuple):
 def limits() -> Limits:
     """Return the limits, cached until a setting changes.
 
-    A used entry is read again after half of *stale_seconds*, so that it is young enough at an outage. This also bounds
-    the time in which a change goes unnoticed that did not fire a trigger.
+    A used entry is read again after half of *stale_seconds*, so that it is young enough at an outage. A change that
+    fired no trigger is noticed after this time too.
     """
     stale = settings.stale_seconds
     return Limits(stale, stale / 2 if stale > 0 else REFRESH_SECONDS, settings.cache_size)

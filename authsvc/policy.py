@@ -72,7 +72,7 @@ class Policy:
         caller = self.callers.get(digest(token)) if token else None
         if caller is None or not caller.admits(dialect.name, request.peer):
             return False
-        # The query of a GET also holds the fields.
+        # Proofs of a GET are not cached, because its query also holds the fields.
         if request.method == "POST" and len(self._admitted) < ADMITTED:
             self._admitted.add(proof)
         return True

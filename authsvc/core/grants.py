@@ -34,7 +34,7 @@ class Rule(NamedTuple):
     allow: bool = True
     name: str = ""
 
-    def speaks_of(self, action: str) -> bool:
+    def applies_to(self, action: str) -> bool:
         """Return whether this rule applies to *action*."""
         return self.actions == action or self.actions == ActionSet.ALL
 
@@ -91,7 +91,7 @@ def decide(grants: Iterable[Rule], action: str, wanted: str) -> Rule | None:
     """Return the grant that decides on *wanted*: a deny that overlaps it, else an allow that covers it."""
     allowing: Rule | None = None
     for grant in grants:
-        if not grant.speaks_of(action):
+        if not grant.applies_to(action):
             continue
         if grant.allow:
             if allowing is None and topics.covers(grant.filter, wanted):

@@ -97,10 +97,10 @@ def expressed(rules: Sequence[Rule]) -> list[dict[str, object]] | None:
     """
     # The authority refuses $CONTROL whatever is granted.
     rules = [rule for rule in rules if not (rule.allow and topics.is_control(rule.filter))]
-    publish_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.PUBLISH)]
-    subscribe_denials = [rule for rule in rules if not rule.allow and rule.speaks_of(Action.SUBSCRIBE)]
-    publish = [rule.filter for rule in rules if rule.allow and rule.speaks_of(Action.PUBLISH)]
-    subscribe = [rule.filter for rule in rules if rule.allow and rule.speaks_of(Action.SUBSCRIBE)]
+    publish_denials = [rule for rule in rules if not rule.allow and rule.applies_to(Action.PUBLISH)]
+    subscribe_denials = [rule for rule in rules if not rule.allow and rule.applies_to(Action.SUBSCRIBE)]
+    publish = [rule.filter for rule in rules if rule.allow and rule.applies_to(Action.PUBLISH)]
+    subscribe = [rule.filter for rule in rules if rule.allow and rule.applies_to(Action.SUBSCRIBE)]
     filters = [rule.filter for rule in rules]
     if any("${" in text or text.startswith("eq ") for text in filters):
         return None  # EMQX would fill `${` as a placeholder and cut off `eq `.

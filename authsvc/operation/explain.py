@@ -176,4 +176,4 @@ def _closeness(grant: Rule, action: Action, wanted: str) -> tuple[int, int, int]
     levels, requested = grant.filter.split("/"), wanted.split("/")
     same = sum(one in ("+", other) for one, other in zip(levels, requested, strict=False))
     covered = topics.covers(grant.filter, wanted) or topics.overlaps(grant.filter, wanted)
-    return (int(covered), same - abs(len(levels) - len(requested)), int(grant.speaks_of(action)))
+    return (int(covered), same - abs(len(levels) - len(requested)), int(grant.applies_to(action)))

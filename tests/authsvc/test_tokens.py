@@ -295,7 +295,7 @@ def test_the_first_key_signs_and_the_others_still_verify(settings):
     ("text", "message"),
     [
         ("too short", "the key k has fewer than 32 bytes"),
-        ("-----BEGIN PRIVATE KEY-----\nxx\n-----END PRIVATE KEY-----", "no PEM private key"),
+        ("-----BEGIN PRIVATE KEY-----\nxx\n-----END PRIVATE KEY-----", "not a PEM private key"),
         (
             ec.generate_private_key(ec.SECP384R1())
             .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -72,7 +72,7 @@ def test_the_output_says_what_the_cache_weakens():
         "log in as",
     ):
         assert weakness in comments(printed)
-    assert "a revocation is up to 5 s late" in said
+    assert "a revocation applies up to 5 s late" in said
     assert len(said.strip().splitlines()) == 1
 
 

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.sqlite_only  # Needs no database.
 
 def split(held: list[Rule], action: Action) -> tuple[list[str], list[str]]:
     """Return the filters that allow *action*, and those that deny it."""
-    spoken = [grant for grant in held if grant.actions.value in (action.value, "all")]
-    return [g.filter for g in spoken if g.allow], [g.filter for g in spoken if not g.allow]
+    applicable = [grant for grant in held if grant.actions.value in (action.value, "all")]
+    return [g.filter for g in applicable if g.allow], [g.filter for g in applicable if not g.allow]
 
 
 def may_use(held: list[Rule], action: Action, topic: str) -> bool:
