@@ -91,7 +91,7 @@ def test_no_token_is_signed_with_what_follows_from_a_short_key(settings):
     """No check has run under WSGI."""
     settings.AUTHSVC_JWT_KEYS, settings.SECRET_KEY = None, "x"
 
-    with pytest.raises(conf.InvalidKeys, match="SECRET_KEY, of which the key of tokens is derived"):
+    with pytest.raises(conf.InvalidKeys, match="SECRET_KEY, from which the key of tokens is derived"):
         conf.settings.jwt_keys  # noqa: B018
 
 

@@ -182,7 +182,7 @@ def test_a_listener_at_another_database_is_not_used(ours, tmp_path, fresh_device
     ours.sql("CREATE DATABASE other")
     variables = {"DATABASE_URL": ours.cluster.url, "AUTHSVC_LISTEN_DSN": dsn, "WEB_CONCURRENCY": "1"}
     with hub.gunicorn(tmp_path, **variables) as url:
-        assert eventually(lambda: "not heard" in str(ours.ready(url)[1]["notes"]))
+        assert eventually(lambda: "do not arrive over AUTHSVC_LISTEN_DSN" in str(ours.ready(url)[1]["notes"]))
         assert ours.ready(url)[0] == OK
         assert ours.login(url, fresh_device) == OK
         ours.sql(

@@ -132,7 +132,7 @@ class TestPruning:
             (["--older-than", "30d"], "needs a type"),
             (["nothing"], "There is no device type 'nothing'"),
             (["weatherstation", "--older-than", "5m"], "at least 1h"),
-            (["weatherstation", "--older-than", "soon"], "no duration"),
+            (["weatherstation", "--older-than", "soon"], "not a duration"),
             (["weatherstation", "--batch", "0"], "is not a positive whole number"),
         ],
     )
