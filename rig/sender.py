@@ -89,7 +89,8 @@ class Sender(threading.Thread):
         """Stop the thread."""
         self._ended.set()
         self._running.set()
-        self.join(10)
+        if self.ident is not None:  # else it was never started
+            self.join(10)
 
     def run(self) -> None:
         """Publish, with a new connection after each broken one."""

@@ -22,7 +22,7 @@ from rig import faults, scenarios, servers
 from rig.databases import Stored
 from rig.ledger import Ledger
 from rig.proxy import BOTH_WAYS, TO_CLIENT, TO_SERVER, Proxy
-from rig.sender import Sent
+from rig.sender import Sender, Sent
 
 VENDOR = settings.DATABASES["default"]["ENGINE"].rpartition(".")[2].removesuffix("3")
 HERE = [scenario for scenario in faults.SCENARIOS if VENDOR in scenario.databases]
@@ -183,6 +183,11 @@ def test_a_ledger_knows_what_is_not_acknowledged():
 
     ledger.note(TO_SERVER, b"\x40\x02\x00\x01")
     assert ledger.undated == 0
+
+
+def test_a_sender_that_never_started_can_be_ended():
+    """A worker that fails at its start is reported, and not the end of its fleet."""
+    Sender(1, [], random.Random()).end()
 
 
 # --- The proxy
