@@ -191,6 +191,8 @@ def main(
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what it started and wrote goes with it
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # an exception, so that servers are stopped and files removed
     chosen = arguments()
     sys.exit(fuzz.main(chosen) if chosen.bench == "fuzz" else main(**vars(chosen)))

@@ -152,11 +152,11 @@ def _targets(reports: Sequence[Report]) -> list[dict[str, Any]]:
         "nothing lost": sum(len(report.lost) for report in reports),
         "nothing stored that was not sent": sum(len(report.phantom) for report in reports),
         "nothing with a device time stored twice": sum(report.duplicated for report in reports),
-        "nothing else stored again but what was not acknowledged": sum(
+        "nothing without a device time stored again except unacknowledged messages": sum(
             max(report.repeated - report.allowed, 0) for report in reports
         ),
-        f"storing again in time ({RESUME_SECONDS} s; more for a half-open connection), stopped in order, "
-        "all as it should be": sum(len(report.complaints) for report in reports),
+        f"storing again in time ({RESUME_SECONDS} s; more for a half-open connection), stopping in order, "
+        "and all else as promised": sum(len(report.complaints) for report in reports),
     }
     return [{"target": target, "worst": count, "met": count == 0} for target, count in worst.items()]
 

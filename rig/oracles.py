@@ -286,8 +286,8 @@ def permitted(path: str, request: Request) -> bool:
     in_query = request.method == "GET" and not request.body
     if name == "jwt":
         username = _holder(request.header(b"authorization") or "")
-        nobody = request.body.strip() in (b"", b"null") and not in_query and not request.oversized
-        fields = {} if nobody else _read(request)
+        empty = request.body.strip() in (b"", b"null") and not in_query and not request.oversized
+        fields = {} if empty else _read(request)
         if username is None or fields is None or fields.get("username", username) != username:
             return False
     else:
@@ -307,7 +307,7 @@ def permitted(path: str, request: Request) -> bool:
             return False
     if (name, question) not in ANONYMOUS and fields.get(CLIENT_ID[name]) not in [*person.client_ids]:
         return False
-    return ASKED[question](name, fields, person, as_text)
+    return CHECKS[question](name, fields, person, as_text)
 
 
 # Questions without a client id.
@@ -370,7 +370,7 @@ def _subscribe(_name: str, fields: dict[str, Any], person: Person, _as_text: boo
     return any(_owns(person, Action.SUBSCRIBE, entry["topic"]) for entry in wanted)
 
 
-ASKED: dict[str, Callable[[str, dict[str, Any], Person, bool], bool]] = {
+CHECKS: dict[str, Callable[[str, dict[str, Any], Person, bool], bool]] = {
     "user": _login,
     "auth": _login,
     "authn": _login,

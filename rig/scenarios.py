@@ -48,7 +48,7 @@ KEEPALIVE = 10  # seconds; Mosquitto takes no less
 RESUME_SECONDS = 10  # P3
 STOP_SECONDS = 10  # for a worker to stop in order
 CLOCK = {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-PATIENCE = 40  # seconds until a wait is given up
+PATIENCE = 40  # seconds until a wait ends without success
 CALM = 0.4  # seconds without a new row; then no redelivery is on its way
 
 

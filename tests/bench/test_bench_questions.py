@@ -25,8 +25,8 @@ def test_all_dialects_have_their_questions():
 def test_a_known_device_is_allowed(send, loop, token, station, dialect):
     jwt = loop.run(tokens.issue(station.username, 60))
     device = Device(station.device.device_id, station.username, station.password, station.topic("data"), jwt)
-    for asked in questions.of_dialect(dialect).values():
-        head, _, body = asked(token, device).partition("\r\n\r\n")
+    for make in questions.of_dialect(dialect).values():
+        head, _, body = make(token, device).partition("\r\n\r\n")
         first, *lines = head.split("\r\n")
         method, path, _ = first.split(" ")
         headers = dict(line.split(": ", 1) for line in lines)

@@ -98,7 +98,7 @@ def demo(checkout: Path) -> Iterator[Demo]:
 
 def test_the_demo_shows_readings_and_a_denial_and_starts_again(demo, checkout):
     assert eventually(lambda: "First new reading stored" in demo.output, 60), demo.output
-    # One station tries its neighbour's topic: the page says so, with the reason.
+    # One station tries the topic of its neighbour, and the page shows the denial.
     assert eventually(lambda: "things/weatherstation/STATION-001/data" in demo.page(), 40)
     page = demo.page()
     assert "STATION-008" in page
