@@ -19,6 +19,8 @@ REFUSED = frozenset(
 )
 # Verbs in the imperative that end in one "s".
 IMPERATIVES = frozenset({"Alias", "Bias", "Focus"})
+# Endings of the decorators that make a property; `once` is that of authsvc/dialects/base.py.
+PROPERTIES = ("property", "once")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -35,7 +37,7 @@ def find(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _is_property(function: Function) -> bool:
-    return any(ast.unparse(decorator).endswith("property") for decorator in function.decorator_list)
+    return any(ast.unparse(decorator).endswith(PROPERTIES) for decorator in function.decorator_list)
 
 
 def tracked(root: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """`python -m rig.lanes`: the test suite in parts, two lanes of them side by side. script/test calls it.
 
-Tests that start no server are one lane, tests that start, kill or pause servers the other: these wait more than they compute.
+Tests that start no server are one lane; tests that start, kill or pause servers are the other, because they wait more
+than they compute.
 The tests of a lane run on a process for each core, each with a database and ports of its own.
 """
 

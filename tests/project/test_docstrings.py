@@ -61,7 +61,7 @@ def undocumented():
     ]
 
 
-@pytest.mark.parametrize("decorator", ["property", "cached_property", "functools.cached_property"])
+@pytest.mark.parametrize("decorator", ["property", "cached_property", "functools.cached_property", "once"])
 def test_properties_and_tests_are_left_out(decorator):
     assert words_of(f'@{decorator}\ndef name(self):\n    """The name."""\n') == []
     assert words_of('def test_a_station_logs_in():\n    """The station is ours."""\n') == []

@@ -295,15 +295,15 @@ def test_the_quickstart_ends_with_a_stored_reading(tmp_path):
             " WHERE device.device_id = 'GARDEN-001'"
         ).fetchall()
     logs = [f"{log.name}:\n{log.read_text()}" for log in sorted((clone / "var").glob("*.log"))]
-    told = textwrap.indent("\n".join([output, *logs]), "  ")
-    assert stored == [(21.5, 40.0)], told
-    assert [line for name in BESIDE_THE_QUICKSTART for line in missing_lines(page(name), output)] == [], told
+    text = textwrap.indent("\n".join([output, *logs]), "  ")
+    assert stored == [(21.5, 40.0)], text
+    assert [line for name in BESIDE_THE_QUICKSTART for line in missing_lines(page(name), output)] == [], text
     assert (clone / "var" / "devices.json").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A copy of the project; STATION-001 and STATION-002 are in `two-stations.sqlite3` beside it."""
+    """Yield a copy of the project, with STATION-001 and STATION-002 in `two-stations.sqlite3` beside it."""
     folder = tmp_path_factory.mktemp("pages")
     environment = {
         "PATH": f"{BIN}:{os.environ['PATH']}",
