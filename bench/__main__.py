@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import auth, changes, faults, figures, fuzz, ingest, keeping, questions, storm
+from bench import auth, changes, faults, figures, fuzz, ingest, keeping, mutants, questions, storm
 from bench.figures import CannotWrite
 from rig.servers import MissingServer, ServerFailed
 from rig.serving import VENDORS, CannotMeasure
@@ -129,7 +129,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     one.add_argument("--rows", type=positive, default=500_000, help="readings of the year (default: 500000)")
     one.set_defaults(module=keeping)
 
-    for name, one in benches.choices.items():
+    for one in benches.choices.values():
         one.add_argument(
             "--database",
             dest="vendors",
@@ -137,6 +137,12 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
             default="all",
             help="sqlite, postgresql or all (default: all)",
         )
+
+    one = benches.add_parser("mutants", help="small changes of the code, and whether the tests fail")
+    mutants.add_arguments(one)
+    one.set_defaults(module=mutants)
+
+    for name, one in benches.choices.items():
         one.add_argument("--json", dest="as_json", action="store_true", help="print the report as JSON")
         one.add_argument(
             "--figures",

@@ -1,0 +1,159 @@
+"""Mutants of a tiny package: one is killed, one survives and is listed, one is accepted with a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import mutants
+from bench.__main__ import arguments
+from bench.mutation import MODULE
+from bench.mutation import mutants as mutants_of
+
+pytestmark = pytest.mark.sqlite_only  # needs no database
+
+SOURCE = '''"""A package of one module."""
+
+LIMIT = 10
+COLOURS = {"red": 1}
+
+
+def limited(number: int) -> int:
+    """Return *number*, at most LIMIT."""
+    if number > LIMIT:
+        raise ValueError(f"{number} is more than the limit of {LIMIT}")
+    return number
+'''
+TESTS = """
+import pytest
+
+from sample.limits import limited
+
+
+def test_a_small_number_is_itself():
+    assert limited(3) == 3
+
+
+def test_a_large_number_is_refused():
+    with pytest.raises(ValueError):
+        limited(12)
+"""
+GUARD = ("sample/limits.py", "limited", "if number > LIMIT:", "if number >= LIMIT:")
+SUITE = mutants.Suite(
+    first=("tests",),
+    doctests=(),
+    then=(),
+    without=(),
+    options=("-q", "-p", "no:django", "-p", "no:randomly", "-p", "no:cacheprovider"),
+)
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """Return the root of a project with one module and two tests."""
+    for file, text in {"sample/limits.py": SOURCE, "tests/test_limits.py": TESTS}.items():
+        path = tmp_path / file
+        path.parent.mkdir()
+        path.with_name("__init__.py").touch()
+        path.write_text(text)
+    return tmp_path
+
+
+def changes(source, function):
+    """Return the mutants of *function* as pairs of lines."""
+    return {(m.before, m.after) for m in mutants_of("a.py", source) if m.function == function}
+
+
+def test_survivors_are_listed_unless_a_reason_is_given(sample, capsys):
+    chosen = [m for m in mutants.found(sample, ["sample"]) if m.function == "limited" or m.text == "11"]
+    accepted = mutants.Judgement(*GUARD, reason="for this test")
+    obsolete = mutants.Judgement(
+        "sample/limits.py", "limited", "return number", "return 0", reason="an old one"
+    )
+
+    report = mutants.measure(
+        sample,
+        paths=["sample"],
+        seed=1,
+        minutes=1,
+        chosen=chosen,
+        suite=SUITE,
+        accepted=[accepted, obsolete],
+    )
+
+    verdicts = {outcome["diff"]: outcome["verdict"] for outcome in report["outcomes"]}
+    assert verdicts["- return number\n+ return None"] == "killed"
+    assert verdicts["- if number > LIMIT:\n+ if number >= LIMIT:"] == "accepted"
+    assert verdicts["- LIMIT = 10\n+ LIMIT = 11"] == "survived"
+    assert [entry["reason"] for entry in report["obsolete"]] == ["an old one"]
+    assert report["tests"] == 2
+    assert not report["met"]
+
+    mutants.show(report)
+
+    shown = capsys.readouterr().out
+    assert "sample/limits.py:3 <module>\n- LIMIT = 10\n+ LIMIT = 11\n" in shown
+    assert "there is no such mutant: sample/limits.py, limited: 'return number' -> 'return 0'" in shown
+
+
+def test_behaviour_is_mutated_and_messages_are_not():
+    assert changes(SOURCE, MODULE) == {
+        ("LIMIT = 10", "LIMIT = 11"),
+        ('COLOURS = {"red": 1}', "COLOURS = {}"),
+        ('COLOURS = {"red": 1}', 'COLOURS = {"XredX": 1}'),
+        ('COLOURS = {"red": 1}', 'COLOURS = {"red": 2}'),
+    }
+    assert changes(SOURCE, "limited") == {
+        ("if number > LIMIT:", "if number >= LIMIT:"),
+        ("if number > LIMIT:", "if number <= LIMIT:"),
+        ('raise ValueError(f"{number} is more than the limit of {LIMIT}")', "pass"),
+        ("return number", "return None"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("return a and b", {"return a or b", "return a", "return b", "return None"}),
+        ("return not a", {"return a", "return None"}),
+        ("return a if b else c", {"return a if not b else c", "return None"}),
+        ("return f(a, key=b)", {"return f(a, )", "return None"}),
+        ("return (a, 'b')", {"return (a,)", "return ('b',)", "return (a, 'XbX')", "return None"}),
+        ("return [x for x in a if x]", {"return [x for x in a if not x]", "return None"}),
+        ("return a.lower()", {"return a.upper()", "return None"}),
+        ("a.b = c", {"pass"}),
+        ("log.info('a', b=c)", {"pass"}),
+        ("assert a == b", set()),
+    ],
+)
+def test_a_statement_has_these_mutants(line, expected):
+    assert {after for _, after in changes(f"def one():\n    {line}\n", "one")} == expected
+
+
+def test_a_seed_draws_the_same_mutants_when_others_are_added():
+    before = mutants_of("a.py", SOURCE)
+    after = mutants_of("a.py", SOURCE + "\n\ndef added(text: str) -> bool:\n    return not text\n")
+
+    drawn = [m.key for m in mutants.draw(after, 1) if m.function != "added"]
+
+    assert drawn == [m.key for m in mutants.draw(before, 1)]
+    assert drawn != [m.key for m in mutants.draw(before, 2)]
+
+
+def test_every_accepted_mutant_exists():
+    existing = {m.key for m in mutants.found(mutants.ROOT, mutants.PATHS)}
+
+    for entry in mutants.judgements():
+        assert entry.key in existing
+        assert entry.reason
+
+
+def test_a_sample_is_listed():
+    chosen = arguments(["mutants", "--paths", "authsvc/core/memory.py", "--sample", "3", "--list"])
+
+    report = mutants.run(
+        **{name: getattr(chosen, name) for name in ("seed", "minutes", "sample", "paths", "only", "tests")},
+        as_list=chosen.as_list,
+    )
+
+    assert [outcome["verdict"] for outcome in report["outcomes"]] == ["not reached"] * 3
+    assert report["mutants"] > 3
