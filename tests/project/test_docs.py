@@ -168,12 +168,13 @@ def test_every_script_has_its_entry():
 def test_every_bench_has_its_entry_with_its_options():
     text = BENCHES.read_text()
     benches = bench_command.make_parser()[1]
-    common = set.intersection(*(options(parser) for name, parser in benches.items() if name != "fuzz"))
+    alone = {"fuzz", "mutants"}  # they measure no database
+    common = set.intersection(*(options(parser) for name, parser in benches.items() if name not in alone))
 
     assert re.findall(r"^## `script/bench (\w+)`$", text, re.MULTILINE) == list(benches)
     assert rows(text.partition("\n## ")[0]) == common
     for name, parser in benches.items():
-        own = options(parser) - (set() if name == "fuzz" else common)
+        own = options(parser) - (set() if name in alone else common)
         assert rows(section(text, f"## `script/bench {name}`")) == own, name
 
 
