@@ -75,7 +75,7 @@ COMPARED = {
     "layout",
     "own kind",  # tests/devicehub/kinds/test_own_kind_page.py
     "postgresql settings",
-    "remembered directory",
+    "cached directory",
     "command",
     "removal in code",
     "reply",
@@ -451,8 +451,8 @@ def test_the_directory_of_the_how_to_is_one():
     } == set()
 
 
-def test_the_remembered_directory_of_the_how_to_is_one():
-    directory = run_block(page(INCLUDE), "remembered directory")["Pumps"]()
+def test_the_cached_directory_of_the_how_to_is_one():
+    directory = run_block(page(INCLUDE), "cached directory")["Pumps"]()
 
     assert Chain([directory]).is_watched
     assert [source.table for source in directory.sources()] == ["plant_pump"]
