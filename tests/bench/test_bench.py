@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench import auth, changes, ingest, keeping, load, publisher, storm, subjects
+from bench import auth, changes, figures, ingest, keeping, load, publisher, storm, subjects
 from bench.__main__ import arguments, main
 from rig import placement, servers
 from rig.serving import VENDORS, CannotMeasure, databases, hub
@@ -47,6 +47,11 @@ def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., 
 
 
 @pytest.mark.servers
+def figures_of(module: Any, report: dict[str, Any]) -> list[str]:
+    """Return the lines of the section that *module* writes about *report*."""
+    return figures.section(module.TITLE, "script/bench", report, module.markdown(report)).splitlines()
+
+
 def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
     report = bench("auth", "--devices", "20", "--connections", "1", "--seconds", "1", "--rounds", "1")
 
@@ -70,6 +75,9 @@ def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
     auth.show(report)
 
     assert "Target, median at 1 connection" in capsys.readouterr().out
+    written = figures_of(auth, report)
+    assert sum(line.startswith(("| acl", "| login")) for line in written) == len(report["rows"])
+    assert any(line.startswith("| sqlite | 20 | ") for line in written)  # its memory
 
 
 @pytest.mark.servers
@@ -92,6 +100,7 @@ def test_storm_reports_first_and_second_logins_of_imported_devices(bench, capsys
     storm.show(report)
 
     assert "Target, 99 % of the logins" in capsys.readouterr().out
+    assert sum(line.startswith("| sqlite | ") for line in figures_of(storm, report)) == len(report["rows"])
 
 
 @pytest.mark.servers
@@ -105,6 +114,7 @@ def test_changes_reports_how_soon_a_device_is_refused(bench, capsys):
     changes.show(report)
 
     assert "all in force within 1000 ms" in capsys.readouterr().out
+    assert any(line.startswith("| sqlite | 5 | ") for line in figures_of(changes, report))
 
 
 @pytest.mark.servers
@@ -122,6 +132,7 @@ def test_ingest_reports_workers_beside_a_bare_subscriber(bench, capsys):
     ingest.show(report)
 
     assert "Target, nothing lost, nothing stored twice: met" in capsys.readouterr().out
+    assert sum(line.startswith(("| bare |", "| sqlite |")) for line in figures_of(ingest, report)) == 2
 
 
 @pytest.mark.servers
@@ -154,6 +165,7 @@ def test_ingest_compares_the_large_database_with_the_small_one(bench, capsys):
     ingest.show(report)
 
     assert "sqlite, large: 50 devices, 200 readings and messages, filled in" in capsys.readouterr().out
+    assert any(line.startswith("| sqlite, large | 50 | 200 | ") for line in figures_of(ingest, report))
 
 
 LAYOUT = {
@@ -333,6 +345,7 @@ def test_keeping_reports_every_step_and_the_stall_of_a_writer(bench, capsys):
     keeping.show(report)
 
     assert "Target, no writer waits longer than" in capsys.readouterr().out
+    assert any(line.startswith("| sqlite | erase a device | ") for line in figures_of(keeping, report))
 
 
 @pytest.mark.skipif(not placement.is_fixed(), reason="needs Linux and two cores")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import changes, figures
+from bench import changes, faults, figures
 from bench.__main__ import arguments, main, make_parser
 
 pytestmark = pytest.mark.sqlite_only
@@ -146,6 +146,24 @@ def test_a_commit_is_marked_where_a_file_besides_the_page_was_changed(tmp_path):
     assert re.fullmatch("[0-9a-f]{7,}", figures.commit(tmp_path))
     (tmp_path / "code.py").write_text("after")
     assert figures.commit(tmp_path).endswith(" with uncommitted changes")
+
+
+def test_a_fault_without_figures_is_listed():
+    report = {
+        "seconds": 8,
+        "seed": 7,
+        "rows": [],
+        "left_out": ["disk-full on sqlite: not permitted: mount a tmpfs"],
+        "broken": ["kill-random on sqlite: python ended with 1"],
+    }
+
+    *_, unfinished = faults.markdown(report)
+
+    assert unfinished.splitlines() == [
+        "- left out: disk-full on sqlite: not permitted: mount a tmpfs",
+        "- **broken off**: kill-random on sqlite: python ended with 1",
+    ]
+    assert len(faults.markdown(report | {"left_out": [], "broken": []})) == 2
 
 
 def test_a_section_has_a_name_of_its_own_if_one_is_given(page, monkeypatch, capsys):
