@@ -147,6 +147,32 @@ BODIES = [
     b'{"a": "\x01"}',
 ]
 
+OTHER_TYPES = [
+    None,
+    "",
+    "text/plain",
+    "text/json",
+    "application/jsonp",
+    "application/json-patch+json",
+    "application/json, application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "application/octet-stream",
+    "*/*",
+    ";",
+]
+PARAMETERS = [
+    "charset=utf-16",
+    "charset=nonsense",
+    "charset",
+    "charset=base64",
+    "a*0*=utf-8''%ff;a*1=b",
+    "=",
+    ";;;",
+    "a=" + "x" * 20_000,
+    "a*=utf-8''%ff",
+]
+QUERIES = [b"%", b"%ff", b"&", b"=", b"a", b"k", b"format=%ff", b"\x00", b"a=b;c=d", b"&".join([b"a=b"] * 70)]
+
 
 def first(dialect):
     """Return the first question of *dialect*: the login of a client."""

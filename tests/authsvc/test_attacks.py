@@ -25,6 +25,7 @@ from devicehub import provisioning
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import leaks
 from rig.cast import provision
+from rig.entrances import both_entrances
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import OF_A_SUPERUSER, QUESTIONS, good
 
@@ -450,6 +451,7 @@ def basic(raw):
     return "Basic " + base64.b64encode(raw if isinstance(raw, bytes) else raw.encode()).decode()
 
 
+@both_entrances
 def test_a_malformed_proof_is_refused(ask, station, token):
     """Attack: proofs in invalid base64, of another scheme, in lists, folded, or under a similar name."""
     right = base64.b64encode(f"b:{token}".encode()).decode()
@@ -544,6 +546,7 @@ def test_no_answer_changes_its_meaning_with_the_response_mode(ask, station, path
 
 
 @by_question
+@both_entrances
 def test_a_method_in_a_header_or_a_field_is_ignored(ask, station, path):
     """Attack: change the question with headers and fields that frameworks and proxies read."""
     fields = good(path, station) | {"username": "stranger"}
@@ -561,6 +564,7 @@ async def broken(*_arguments, **_options):
     raise RuntimeError("provoked")
 
 
+@both_entrances
 def test_no_secret_is_in_any_log_answer_or_row(ask, send, entrance, station, token, monkeypatch):
     """Attack: search every log at DEBUG, every answer and every table of operators for issued secrets."""
     issued = token_of(station)

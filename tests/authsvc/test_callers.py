@@ -14,6 +14,7 @@ from authsvc.dialects.base import MAX_BODY
 from authsvc.freshness import reader, triggers
 from authsvc.models import Broker, Denial
 from rig.asking import DENIED, OK, broken, everything_logged, reasons, sql
+from rig.entrances import both_entrances
 from rig.verifications import count_verifications
 
 pytestmark = pytest.mark.usefixtures("nothing_pending")
@@ -49,6 +50,7 @@ class TestCallers:
     def basic(text):
         return "Basic " + base64.b64encode(text.encode()).decode()
 
+    @both_entrances
     def test_each_way_to_present_the_proof(self, call, token):
         assert call(query=f"?k={token}")[0] == OK
         assert call(path=f"k/{token}/")[0] == OK
@@ -101,6 +103,7 @@ class TestCallers:
         assert reasons() == {Reason.UNKNOWN_CALLER}
         assert set(Denial.objects.values_list("username", "client_id", "principal")) == {("", "", "")}
 
+    @both_entrances
     def test_a_stranger_gets_the_same_answer_for_every_body(self, send, entrance, token):
         replies = {
             (reply.status_code, reply.content, tuple(sorted(reply.headers.items())))
@@ -119,6 +122,7 @@ class TestCallers:
 
         assert len(replies) == 1
 
+    @both_entrances
     def test_invalid_proofs(self, call, token):
         for query in (
             "",
@@ -157,6 +161,7 @@ class TestCallers:
         for path in (f"k/{token}x/", f"k/{token.lower()}/", "k/x/"):
             assert call(path=path)[0] == DENIED, path
 
+    @both_entrances
     def test_garbage_in_place_of_a_proof_is_a_denial(self, call):
         stranger = call()
 
@@ -178,6 +183,7 @@ class TestCallers:
             assert call(headers=[(b"authorization", value)]) == stranger, value
 
     @pytest.mark.parametrize("value", [b"Basic \xe9", b"Basic \xff\xfe"])
+    @both_entrances
     def test_a_basic_proof_that_is_not_ascii_is_a_denial(self, call, caplog, value):
         """It is not a fault, and does not log a line for each request."""
         assert call(headers=[(b"authorization", value)]) == call()
@@ -224,6 +230,7 @@ class TestCallers:
         assert call(query=f"?k={token}&k={token}", headers=everywhere)[0] == OK
         assert call(headers=[("Authorization", self.basic(f"u:{token}")), everywhere[0]])[0] == OK
 
+    @both_entrances
     def test_a_repeated_header_is_not_a_proof(self, call, token):
         """A proxy may have read only the first value, for any way of joining them."""
         assert call(headers=[("X-Broker-Secret", token)] * 2)[0] == DENIED
@@ -263,6 +270,7 @@ class TestCallers:
         assert call(query=proof)[0] == OK
         assert call(query=proof, dialect="emqx/authn")[1] == b'{"result":"deny"}'
 
+    @both_entrances
     def test_a_broker_asks_from_its_networks_only(self, call, token, broker):
         claims = [
             ("X-Forwarded-For", "192.0.2.1"),
@@ -284,6 +292,7 @@ class TestCallers:
             assert call(query=f"?k={token}", headers=claims)[0] == status, networks
             assert call(query=f"?k={token}")[0] == status, networks
 
+    @both_entrances
     def test_a_claimed_address_is_not_read(self, call, token, broker):
         Broker.objects.update(networks=["192.0.2.1"])
 
@@ -315,6 +324,7 @@ class TestCallers:
         for query in ("", "?k=", "?k=None", f"?k={token}"):
             assert call(query=query)[0] == DENIED
 
+    @both_entrances
     def test_a_token_never_reaches_a_log(self, call, token, send, caplog, monkeypatch):
         """It does not for a right question, a denial, a fault, or a request that Django itself refuses."""
         with everything_logged(caplog):
@@ -330,6 +340,7 @@ class TestCallers:
         assert "auth.fault" in caplog.text
         assert token not in caplog.text
 
+    @both_entrances
     def test_a_host_that_django_refuses_logs_no_token(self, call, token, caplog):
         """A host that is missing in ALLOWED_HOSTS is the most common mistake at the Django entrance."""
         with everything_logged(caplog):
@@ -337,6 +348,7 @@ class TestCallers:
 
         assert token not in caplog.text
 
+    @both_entrances
     def test_a_path_that_django_does_not_find_logs_no_token(self, send, entrance, token, caplog):
         """The configured URL ends in a slash, and the path begins with one."""
         with everything_logged(caplog):

@@ -23,6 +23,7 @@ from authsvc.freshness import reader
 from authsvc.models import Account, Broker
 from fleet.models import WeatherStationDevice
 from rig import emqx_rules
+from rig.entrances import both_entrances
 from rig.seeds import DOCUMENT, body_of
 from rig.servers import free_port
 
@@ -74,6 +75,7 @@ def database_down(loop: asyncio.Runner) -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
+@both_entrances
 def test_case(
     case: dict[str, Any],
     entrance: str,

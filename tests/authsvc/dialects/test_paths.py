@@ -6,8 +6,9 @@ import itertools
 import json
 
 from authsvc.dialects.base import JSON
+from rig.entrances import both_entrances
 from rig.oracles import reads_as_allow
-from rig.questions import by_question, good
+from rig.questions import by_dialect, by_question, first, good
 
 # ---------------------------------------------------------------- paths and methods
 
@@ -35,6 +36,7 @@ NOWHERE = [
 ELSEWHERE = ["/mqtt", "/mqtt/", "/mqtt/go-auth/user\n", "/MQTT/go-auth/user", "//mqtt/go-auth/user"]
 
 
+@both_entrances
 def test_there_is_nothing_beside_the_questions(post, entrance, token):
     """No redirect to a right path, and no page with a status that reads as an allow."""
     headers = [(b"x-broker-secret", token.encode()), (b"content-type", JSON.encode())]
@@ -58,8 +60,10 @@ def test_other_methods_are_not_allowed(post, entrance, token, station, path):
         )
 
 
-@by_question
-def test_no_session_and_no_csrf(question, allowed_client, path):
+@by_dialect
+@both_entrances
+def test_no_session_and_no_csrf(question, allowed_client, dialect):
+    path = first(dialect)
     body = json.dumps(good(path, allowed_client(path))).encode()
 
     for header in ((b"cookie", b"sessionid=x"), (b"origin", b"null"), (b"referer", b"http://x/")):

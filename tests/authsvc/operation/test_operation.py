@@ -27,6 +27,7 @@ from authsvc.core.access import Reason
 from authsvc.dialects import DIALECTS
 from authsvc.operation import metrics
 from rig import hub, servers
+from rig.entrances import both_entrances
 from rig.hub import ROOT, eventually
 
 pytestmark = pytest.mark.servers
@@ -268,6 +269,7 @@ class TestProbes:
         manage(site.fleet.url, "migrate")
         assert site.ready() == (OK, [])
 
+    @both_entrances
     def test_both_entrances_answer_probes(self, send, entrance, transactional_db):
         alive, ready = (send(entrance, "GET", path) for path in ("/healthz", "/readyz"))
 
@@ -398,6 +400,7 @@ class TestMetrics:
         fault = Counter({("go-auth", "user", "fault", "fault"): 2})
         assert eventually(lambda: questions(site.get("/metrics").text) - before == fault)
 
+    @both_entrances
     def test_both_entrances_count_what_they_answer(self, send, ask, entrance, station):
         def counted() -> Counter[Key]:
             scraped = send(entrance, "GET", "/metrics")
@@ -416,6 +419,7 @@ class TestMetrics:
         assert counted() - before == expected
         assert_consistent(send(entrance, "GET", "/metrics").text)
 
+    @both_entrances
     def test_strangers_create_no_series_and_show_in_none(self, send, entrance, token, station):
         dialects = {dialect.name: set(dialect.questions) for dialect in DIALECTS}
         for method, path, fields in HOSTILE:

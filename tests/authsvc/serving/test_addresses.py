@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from authsvc import conf
 from authsvc.models import Broker
 from authsvc.serving import addresses
-from rig.entrances import ENTRANCES
+from rig.entrances import ENTRANCES, both_entrances
 
 PROXIES = ["10.0.0.0/8", "2001:db8:ffff::/48"]
 CASES = [
@@ -133,6 +133,7 @@ def test_a_mapped_network_is_the_network_of_ipv4():
     assert conf.proxy("::ffff:10.0.0.0/104") == conf.proxy("10.0.0.0/8")
 
 
+@both_entrances
 class TestNetworksOfBrokers:
     """The peer of all questions here is a proxy at 10.1.2.3."""
 

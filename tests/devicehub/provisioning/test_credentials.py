@@ -39,11 +39,6 @@ HASHES = imported_hashes(PASSWORD)
 
 
 @pytest.fixture
-def entrance() -> str:
-    return "asgi"
-
-
-@pytest.fixture
 def login(ask: Callable[..., object]) -> Callable[..., bool]:
     """Return a function that tries a login and returns whether the service allows it."""
 
