@@ -261,7 +261,7 @@ def test_a_number_that_is_given_up_loses_nothing(broker, work, publish, monkeypa
 
 @pytest.mark.sqlite_only
 def test_what_would_be_lost_and_stored_at_once_is_refused():
-    with pytest.raises(CommandError, match="give one of them"):
+    with pytest.raises(CommandError, match="use only one of them"):
         call_command("listen_mqtt", "--retire", "--begin-anew")
 
 
