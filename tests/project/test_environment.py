@@ -178,7 +178,7 @@ def test_create_broker_refuses_what_is_not_an_address_before_it_writes(db, url):
         ("http://HUB.example.org:8000", ""),
         ("http://a.plant.example", ""),
         ("http://[::1]:8000", ""),
-        ("http://web:8000", "ALLOWED_HOSTS needs web"),
+        ("http://web:8000", "add web to ALLOWED_HOSTS"),
         ("http://device_hub:8000", "device_hub is not a valid host name"),
     ],
 )

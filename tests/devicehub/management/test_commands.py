@@ -182,7 +182,7 @@ def test_a_broker_can_be_bound_to_networks():
     run("create_broker", "broker-1", "go-auth", "--network", "10.0.0.0/8")
     assert Broker.objects.get().networks == ["10.0.0.0/8"]
 
-    with pytest.raises(CommandError, match=r"10\.0\.0\.1/8 is no network"):
+    with pytest.raises(CommandError, match=r"10\.0\.0\.1/8 is not a network"):
         run("create_broker", "broker-2", "go-auth", "--network", "10.0.0.1/8")
 
 
