@@ -188,7 +188,7 @@ def test_create_broker_advises_what_can_work(db, url, note):
     assert note in notes
     assert bool(notes) == bool(note)
     if "_" in url:
-        assert "needs device_hub" not in notes
+        assert "add device_hub" not in notes
 
 
 @pytest.mark.sqlite_only
