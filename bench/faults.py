@@ -63,12 +63,12 @@ COLUMNS = {
     "phantom": "never sent",
     "duplicated": "with a time, stored twice",
     "repeated": "without a time, stored again",
-    "allowed": "of which allowed",
+    "allowed": "allowed at most",
     "resumed": "longest time until stored again, s",
 }
 REFERENCE = """\
 The reference is the list of messages that the broker acknowledged: a fleet publishes 300 per second with QoS 1.
-Each fault is done again and again for {seconds} s; seed {seed}."""
+Each fault is repeated for {seconds} s; seed {seed}."""
 
 
 @dataclass
@@ -186,8 +186,14 @@ def show(report: dict[str, Any]) -> None:
 
 
 def markdown(report: dict[str, Any]) -> list[str]:
-    """Return the reference and the table of *report* for docs/figures.md, and the faults that did not run."""
+    """Return the reference and the table of *report* for docs/figures.md, with complaints and missing faults."""
     blocks = [REFERENCE.format(**report), figures.table(COLUMNS, report["rows"])]
-    unfinished = [f"left out: {line}" for line in report["left_out"]]
-    unfinished += [f"**broken off**: {line}" for line in report["broken"]]
-    return [*blocks, "\n".join(f"- {line}" for line in unfinished)] if unfinished else blocks
+    notes = [
+        f"{row['scenario']} on {row['database']}, {complaint}"
+        for row in report["rows"]
+        for complaint in row["complaints"]
+    ]
+    notes += [f"left out: {line}" for line in report["left_out"]]
+    notes += [f"**broken off**: {line}" for line in report["broken"]]
+    # A note may end with lines of a log.
+    return [*blocks, "\n".join(f"- {' '.join(note.split())}" for note in notes)] if notes else blocks

@@ -148,22 +148,23 @@ def test_a_commit_is_marked_where_a_file_besides_the_page_was_changed(tmp_path):
     assert figures.commit(tmp_path).endswith(" with uncommitted changes")
 
 
-def test_a_fault_without_figures_is_listed():
+def test_complaints_and_faults_without_figures_are_listed():
     report = {
         "seconds": 8,
         "seed": 7,
-        "rows": [],
+        "rows": [{"scenario": "network-cut", "database": "sqlite", "complaints": ["round 1: too\nlate"]}],
         "left_out": ["disk-full on sqlite: not permitted: mount a tmpfs"],
         "broken": ["kill-random on sqlite: python ended with 1"],
     }
 
-    *_, unfinished = faults.markdown(report)
+    *_, notes = faults.markdown(report)
 
-    assert unfinished.splitlines() == [
+    assert notes.splitlines() == [
+        "- network-cut on sqlite, round 1: too late",
         "- left out: disk-full on sqlite: not permitted: mount a tmpfs",
         "- **broken off**: kill-random on sqlite: python ended with 1",
     ]
-    assert len(faults.markdown(report | {"left_out": [], "broken": []})) == 2
+    assert len(faults.markdown(report | {"rows": [], "left_out": [], "broken": []})) == 2
 
 
 def test_a_section_has_a_name_of_its_own_if_one_is_given(page, monkeypatch, capsys):
