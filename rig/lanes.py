@@ -19,18 +19,21 @@ from dataclasses import dataclass
 
 PYTEST = (
     *(sys.executable, "-m", "pytest", "-q", "--durations=10", "--durations-min=3"),
-    *("-n", "auto", "--maxprocesses=8", "--dist=worksteal"),
+    *("-n", "auto", "--maxprocesses=8"),
 )
+# The servers of a file are started once, since one process runs all its tests.
+BY_FILE = "loadfile"
 NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 
 @dataclass(frozen=True)
 class Part:
-    """A selection of the tests on one database."""
+    """A selection of the tests on one database, and pytest-xdist's way to spread it."""
 
     name: str
     database: str
     marks: str
+    spread: str = "worksteal"
 
 
 @dataclass
@@ -47,17 +50,21 @@ QUICK = Part("quick", "SQLite", "not servers and not long")
 LANES = (
     (QUICK, Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only")),
     (
-        Part("servers", "SQLite", "servers and not long"),
-        Part("servers-postgresql", "PostgreSQL", "servers and not long and not sqlite_only"),
+        Part("servers", "SQLite", "servers and not long", BY_FILE),
+        Part("servers-postgresql", "PostgreSQL", "servers and not long and not sqlite_only", BY_FILE),
     ),
 )
-LONG = (Part("long", "SQLite", "long"), Part("long-postgresql", "PostgreSQL", "long and not sqlite_only"))
+LONG = (
+    Part("long", "SQLite", "long", BY_FILE),
+    Part("long-postgresql", "PostgreSQL", "long and not sqlite_only", BY_FILE),
+)
 
 
 def command(part: Part, arguments: Sequence[str], seed: int) -> list[str]:
     """Return the command line of *part*; pytest's *arguments* select further."""
     marks, rest = _without_marks(arguments)
-    run = [*PYTEST, f"--randomly-seed={seed}", "-m", _joined(part.marks, marks)]
+    run = [*PYTEST, f"--dist={part.spread}", f"--randomly-seed={seed}"]
+    run += ["-m", _joined(part.marks, marks)]
     if part.database == "PostgreSQL":
         run = [sys.executable, "-m", "rig.on_postgresql", *run]
     return [*run, *rest]

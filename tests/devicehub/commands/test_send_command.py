@@ -152,7 +152,13 @@ def test_a_process_that_waits_ends_at_once_on_ctrl_c(broker, url, station, arriv
     device = arrive(broker, station)
     command = [sys.executable, "manage.py", "send_command", "weatherstation", "STATION-001", "reboot"]
     waiting = subprocess.Popen(
-        [*command, "--wait", "1h"], env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*command, "--wait", "1h"],
+        env=environment(),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A process that a shell starts in the background ignores the signal, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert eventually(lambda: device.received and the_command().state == ACKNOWLEDGED)
 
