@@ -20,7 +20,7 @@ from rig.questions import OF_A_SUPERUSER, Root, World, token_of
 
 @pytest.fixture
 def post(loop):
-    """Return a function that sends one request to an entrance unchanged, also an invalid one that clients would correct."""
+    """Return a function that sends one request unchanged, also one that client libraries would correct."""
 
     def send(entrance, path, *, query=b"", headers=(), body=b"", method="POST", chunk=None):
         headers = [(b"host", b"localhost"), *headers]
