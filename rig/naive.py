@@ -71,15 +71,13 @@ def overlaps(one: str, other: str) -> bool:
 
 def is_text(text: str) -> bool:
     """Return whether *text* may stand in an MQTT packet, also by the "should not" of MQTT 5.0, 1.5.4."""
-    size = 0
-    for character in text:
+    for character in set(text):
         code = ord(character)
         if unicodedata.category(character) in ("Cc", "Cs"):  # control characters, halves of a character
             return False
         if code in range(0xFDD0, 0xFDF0) or code % 0x10000 in (0xFFFE, 0xFFFF):
             return False  # the 66 non-characters of Unicode
-        size += 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
-    return 1 <= size <= 65_535
+    return 1 <= len(text.encode()) <= 65_535
 
 
 def is_topic(text: str) -> bool:
@@ -89,7 +87,7 @@ def is_topic(text: str) -> bool:
 def is_filter(text: str) -> bool:
     for position, character in enumerate(text):
         if character in "+#":
-            before, after = text[:position][-1:], text[position + 1 :][:1]
+            before, after = text[max(0, position - 1) : position], text[position + 1 : position + 2]
             if before not in ("", "/") or after not in ("", "/"):
                 return False
             if character == "#" and after:

@@ -11,10 +11,10 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard
 from unittest.mock import patch
 from urllib.parse import unquote_to_bytes
 
@@ -29,9 +29,7 @@ from authsvc.core.tokens import Key
 from authsvc.dialects import BY_NAME, DIALECTS
 from authsvc.dialects.base import FORM, JSON, MAX_BODY, Headers, Options, Reply, Request
 from rig import naive
-
-T = TypeVar("T")
-
+from rig.coroutines import result
 
 # Answers, as brokers read them.
 
@@ -241,7 +239,7 @@ def answer(path: str, request: Request) -> Reply:
     request.question, request.options = path.partition("/")[2], OPTIONS
     try:
         question = dialect.questions[request.question](request)
-        verdict = _run(authority.decide(question, RULES, DIRECTORY))
+        verdict = result(authority.decide(question, RULES, DIRECTORY))
     except Refused as refusal:
         verdict = deny(refusal.reason)
     return dialect.render(request, verdict)
@@ -485,16 +483,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(_constant: str) -> Any:
     raise _Unreadable
-
-
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    raise AssertionError("the pure half waited for something")
 
 
 # Hashes.

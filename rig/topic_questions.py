@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -12,6 +10,7 @@ from authsvc.core.access import Action, Client, Decision, Principal, TopicQuesti
 from authsvc.core.grants import ActionSet, Rule
 from authsvc.core.memory import MemoryDirectory
 from rig import naive
+from rig.coroutines import result
 
 FILTERS = naive.filters(naive.LITERALS, 3)
 DEPTH = naive.enough(FILTERS)
@@ -60,7 +59,7 @@ def somebody(*held: Rule, superuser: bool = False) -> Principal:
 def ask(principal: Principal, action: Action, topic: str, client_id: str | None = None) -> Decision:
     """Return the decision about one topic, as a broker asks for it."""
     question = TopicQuestion(Client(principal.username, client_id), action, [topic])
-    verdict = asyncio.run(
+    verdict = result(
         authority.decide(question, authority.Rules(), MemoryDirectory([principal]), clock=lambda: 0.0)
     )
     assert verdict.principal is principal

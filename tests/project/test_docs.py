@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser
 from collections.abc import Container, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def rows(text: str) -> set[str]:
 # Names in the code
 
 
+@cache
 def settings_in_code() -> set[str]:
     """Return the names of all settings that the code reads."""
     reads = re.compile(
@@ -90,6 +92,7 @@ def settings_in_code() -> set[str]:
     return {a or b or c for a, b, c in found} - OF_OTHERS
 
 
+@cache
 def secrets_in_code() -> set[str]:
     """Return the names of the settings that hold secrets."""
     return set(re.findall(r'\bsecret\("(\w+)"', (ROOT / "config" / "settings.py").read_text()))
@@ -113,6 +116,7 @@ def options(parser: ArgumentParser, inherited: Container[str] = ("help",)) -> se
     return {action.option_strings[-1] if action.option_strings else action.dest for action in own}
 
 
+@cache
 def check_ids_in_code() -> set[str]:
     """Return the ids of our system checks."""
     found: set[str] = set()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,18 @@ def paths(text: str) -> set[str]:
 def exists(path: str) -> bool:
     """Return whether a file or folder matches *path*."""
     return any(ROOT.glob(re.sub(r"<[^>]+>", "*", path).rstrip("/")))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return the syntax tree of the module at *path*."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def words(path: Path) -> frozenset[str]:
+    """Return the words of the module at *path*."""
+    return frozenset(re.findall(r"\w+", path.read_text()))
 
 
 # The maps
@@ -163,7 +177,8 @@ def test_no_module_of_tests_imports_another():
     found = [
         f"{path.relative_to(ROOT)}: {module}"
         for path in (ROOT / "tests").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        if re.search(r"\b(?:import|from)\s+tests\b", path.read_text())
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for module in [getattr(node, "module", None) or node.names[0].name]
         if module.startswith("tests.")
@@ -175,12 +190,14 @@ def test_no_module_of_tests_imports_another():
 def test_every_dotted_name_in_quotes_leads_somewhere():
     """No checker sees the names in settings, patches and commands, because they are not imports."""
     ours = re.compile(rf"(?:{'|'.join(APPS)}|fleet|config)(?:\.\w+){{2,}}|(?:rig|bench|tests)(?:\.\w+)+")
+    quoted = re.compile(rf"[\"'](?:{ours.pattern})[\"']")
     lost = [
         f"{path.relative_to(ROOT)}: {node.value}"
         for package in (*APPS, "fleet", "config", "rig", "bench", "tests")
         for path in (ROOT / package).rglob("*.py")
         if path.name != "test_contracts.py"  # it names modules that are in the wrong place
-        for parent in ast.walk(ast.parse(path.read_text()))
+        if quoted.search(path.read_text())  # to parse all modules takes seconds
+        for parent in ast.walk(tree(path))
         for node in ast.iter_child_nodes(parent)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and ours.fullmatch(node.value)
         if not (isinstance(parent, ast.keyword) and parent.arg == "dispatch_uid")  # a name of its own
@@ -197,7 +214,7 @@ def leads_somewhere(name: str) -> bool:
         folder = ROOT.joinpath(*parts[:length])
         for file in (folder.with_suffix(".py"), folder / "__init__.py"):
             if file.exists():
-                return length == len(parts) or parts[length] in re.findall(r"\w+", file.read_text())
+                return length == len(parts) or parts[length] in words(file)
     return False
 
 
@@ -205,7 +222,8 @@ def test_rig_holds_no_tests():
     found = [
         f"{path.name}: {node.name}"
         for path in (ROOT / "rig").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        if re.search(r"\b(?:def test_|class Test)", path.read_text())
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         if node.name.startswith(("test_", "Test"))
     ]
@@ -218,7 +236,7 @@ def test_every_module_of_tests_and_of_rig_says_its_subject():
     silent = [
         str(path.relative_to(ROOT))
         for path in modules
-        if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))
+        if (text := path.read_text()) and not text.startswith('"""') and not ast.get_docstring(tree(path))
     ]
 
     assert silent == []

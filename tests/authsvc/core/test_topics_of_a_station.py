@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from authsvc.core.access import Action, Client, Principal, Reason, TopicQuestion
 from authsvc.core.grants import ActionSet, Rule
 from authsvc.core.memory import MemoryDirectory
 from rig import naive
+from rig.coroutines import result
 from rig.topic_questions import a_few, ask, hostile_characters, somebody
 
 pytestmark = pytest.mark.sqlite_only  # Needs no database.
@@ -247,7 +246,7 @@ def test_a_client_id_that_is_not_the_stations_own_is_refused_before_the_topic(st
 
 def ask_refusal(principal: Principal, client_id: str) -> Reason:
     question = TopicQuestion(Client(principal.username, client_id), Action.PUBLISH, [f"{OWN}/data"])
-    verdict = asyncio.run(authority.decide(question, authority.Rules(), MemoryDirectory([principal])))
+    verdict = result(authority.decide(question, authority.Rules(), MemoryDirectory([principal])))
     assert not verdict.allowed
     return verdict.decisions[0].reason
 
@@ -259,7 +258,7 @@ def test_each_of_several_topics_has_its_own_decision(station):
 
     def answers(asked: list[str]):
         question = TopicQuestion(Client(station.username, None), Action.SUBSCRIBE, asked)
-        return asyncio.run(authority.decide(question, authority.Rules(), directory))
+        return result(authority.decide(question, authority.Rules(), directory))
 
     verdict = answers(wanted)
 

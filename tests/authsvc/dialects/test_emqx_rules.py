@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import time
@@ -18,6 +17,7 @@ from authsvc.core.memory import MemoryDirectory
 from authsvc.dialects import emqx
 from authsvc.dialects.base import Options, Request
 from rig import emqx_rules
+from rig.coroutines import result
 from rig.questions import good
 
 # ---------------------------------------------------------------- EMQX: rules in the connect answer
@@ -50,14 +50,12 @@ def connect_answer(held, operators=()):
     rules = authority.Rules({"everyone": tuple(operators)} if operators else {})
     directory = MemoryDirectory([principal])
     client = Client("device", "device")
-    verdict = asyncio.run(
-        authority.decide(LoginQuestion(client, "right", wants_rules=True), rules, directory)
-    )
+    verdict = result(authority.decide(LoginQuestion(client, "right", wants_rules=True), rules, directory))
     reply = emqx.render(Request("POST", question="authn", options=Options(emqx_rules_ttl=60)), verdict)
 
     def authorizer(action, topic):
         question = TopicQuestion(client, Action(action), [topic])
-        return asyncio.run(authority.decide(question, rules, directory)).allowed
+        return result(authority.decide(question, rules, directory)).allowed
 
     return json.loads(reply.body), authorizer
 
