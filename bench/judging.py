@@ -2,15 +2,15 @@
 
 `python -m bench.judging PLAN` reads a file of JSON and writes lines of JSON:
 
-1. The first tests run once, with a probe before each statement of the mutated files. So each mutant is judged only by
-   tests that reach its statement, and none of them may fail without a mutant.
+1. The tests of a stage run once, with a probe before each statement of the mutated files. So each mutant is judged
+   only by tests that reach its statement, and none of them may fail without a mutant.
 2. A mutant in the body of a function is judged in a fork of a process that has collected all tests: the code of the
    function is replaced where it stands. A mutant outside of functions, or in a function that runs during the import,
    is judged in a fork that has not imported the mutated package, and imports it with the mutant.
 3. The first test that fails ends it. That test must pass without the mutant, alone in a fork; if it does not, it judges
    no mutant any more.
 
-The mutants that survived are then judged in the same way by the other tests.
+The mutants that survived are then judged in the same way by the tests of the next stage.
 
 A mutant that a test takes much longer with than without is *timed out*, which counts as found.
 """
@@ -48,7 +48,6 @@ ELSEWHERE = "to be judged by an import"
 CPU_SECONDS = 5  # of one test, beside ten times what it took without a mutant
 SILENCE = 600  # seconds without a finished test: a machine may be busy
 MEMORY = 4 << 30  # bytes of address space of a child
-FIRST_PART = 0.7
 FILES_FIRST = 6  # test modules that a mutant of an import meets at first; importing all of them takes longer
 _COLLECTED_WRONGLY = "the tests cannot be collected"
 
@@ -57,14 +56,14 @@ _COLLECTED_WRONGLY = "the tests cannot be collected"
 class Plan:
     """All that the process is told. *root* holds the mutated *modules* (files by name), *folder* the tests.
 
-    *suites* are arguments of pytest: the tests that judge first, and those that judge what survived. *seconds* is the
-    time for all, of which the first tests may take FIRST_PART.
+    *stages* are arguments of pytest: the tests that judge first, those that judge what survived, and so on.
+    *seconds* is the time for all of them.
     """
 
     root: str
     folder: str
     modules: dict[str, str]
-    suites: list[list[str]]
+    stages: list[list[str]]
     options: list[str]
     seconds: float
     mutants: list[dict[str, Any]]
@@ -299,11 +298,11 @@ def _judge(session: _Session, items: Sequence[Any], seconds: Sequence[float], ou
 
 
 class Court:
-    """One suite of tests, and the process that forks. *tests* are those that passed without a mutant."""
+    """The tests of one stage, and the process that forks. *tests* are those that passed without a mutant."""
 
-    def __init__(self, plan: Plan, suite: list[str]) -> None:
+    def __init__(self, plan: Plan, arguments: list[str]) -> None:
         self._plan = plan
-        self._suite = suite
+        self._arguments = arguments
         self._sources = {module: _source(plan, module) for module in plan.modules}
         self._modules = {file: module for module, file in plan.modules.items()}
         self._during_import: set[tuple[str, int]] = set()
@@ -367,7 +366,7 @@ class Court:
             out.flush()
             os._exit(0)
 
-        _pytest(self._plan, self._suite, run)
+        _pytest(self._plan, self._arguments, run)
 
     # 2. One mutant.
 
@@ -483,7 +482,7 @@ class Court:
             sys.meta_path.insert(0, _Finder(self._plan, {}))
             _pytest(
                 self._plan,
-                self._suite,
+                self._arguments,
                 lambda session, collected: self._forks(session, collected, taking, out),
             )
 
@@ -592,12 +591,11 @@ def main(file: str) -> None:
     began = time.monotonic()
     waiting = [Mutant(**given) for given in plan.mutants]
     numbers = {mutant: number for number, mutant in enumerate(waiting)}
-    for number, suite in enumerate(plan.suites):
+    for stage, arguments in enumerate(plan.stages, start=1):
         if not waiting:
             break
-        is_last = number + 1 == len(plan.suites)
-        until = began + plan.seconds * (1 if is_last else FIRST_PART)
-        court = Court(plan, suite)
+        until = began + plan.seconds * (1 + stage) / (1 + len(plan.stages))  # most of it for the first stage
+        court = Court(plan, arguments)
         court.measure()
         print(json.dumps({"measured": len(court.tests), "failing": court.failing}), flush=True)
         survived = []
@@ -607,7 +605,7 @@ def main(file: str) -> None:
             start = time.monotonic()
             told = court.judge(mutant)
             told["seconds"] = round(time.monotonic() - start, 2)
-            print(json.dumps({"number": numbers[mutant], "suite": number, **told}), flush=True)
+            print(json.dumps({"number": numbers[mutant], "stage": stage, **told}), flush=True)
             if told["verdict"] == SURVIVED:
                 survived.append(mutant)
         court.close()

@@ -38,14 +38,13 @@ TITLE = "Mutants of the authorization half"
 
 @dataclass(frozen=True)
 class Suite:
-    """The tests that judge: *first* and *doctests*, and *then* those of the rest that survived.
+    """The tests that judge, in *stages*: each judges the mutants that survived those before it.
 
-    Paths are relative to the folder of the tests, those of *doctests* to the root.
+    Paths are relative to the folder of the tests, those of *doctests*, which are in the first stage, to the root.
     """
 
-    first: Sequence[str] = ("tests/authsvc/core", "tests/authsvc/dialects")
+    stages: Sequence[str] = ("tests/authsvc/core", "tests/authsvc/dialects", "tests/authsvc")
     doctests: Sequence[str] = PATHS
-    then: Sequence[str] = ("tests/authsvc",)
     # These measure time, or ask servers in processes of their own, which have no mutant.
     without: Sequence[str] = ("tests/authsvc/test_timing.py", "tests/authsvc/serving/test_serving.py")
     options: Sequence[str] = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist")
@@ -55,16 +54,15 @@ class Suite:
     ) -> Plan:
         """Return the plan of a run with the tests in *folder*."""
         configuration = folder / "pyproject.toml"
-        places = [str(folder / path) for path in self.first]
-        then = [str(folder / path) for path in self.then]
+        stages = [[str(folder / path)] for path in self.stages]
+        for number, stage in enumerate(stages):
+            stage += [f"--ignore={place}" for place, *_ in stages[:number]]
+        stages[0] += [str(root / path) for path in self.doctests]
         return Plan(
             root=str(root),
             folder=str(folder),
             modules=modules,
-            suites=[
-                [*places, *(str(root / path) for path in self.doctests)],
-                *([[*then, *(f"--ignore={place}" for place in places)]] if then else []),
-            ],
+            stages=stages,
             options=[
                 *self.options,
                 *(["-c", str(configuration)] if configuration.exists() else []),

@@ -39,9 +39,8 @@ def test_a_large_number_is_refused():
 """
 GUARD = ("sample/limits.py", "limited", "if number > LIMIT:", "if number >= LIMIT:")
 SUITE = mutants.Suite(
-    first=("tests",),
+    stages=("tests",),
     doctests=(),
-    then=(),
     without=(),
     options=("-q", "-p", "no:django", "-p", "no:randomly", "-p", "no:cacheprovider"),
 )
