@@ -189,3 +189,18 @@ def test_a_section_has_a_name_of_its_own_if_one_is_given(page, monkeypatch, caps
     assert "| sqlite | 5 | 1.50 | 130 | 2,000 |" in text
     assert "| within 100 ms | 130 | **missed** |" in text
     assert "script/bench changes`" in text
+
+
+# A useful sample of mutants takes half an hour, so that section is optional.
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"mutants"}))
+def test_every_bench_has_its_section_on_the_page(name):
+    text = (ROOT / figures.PAGE).read_text()
+    found = re.search(
+        rf"^<!-- {name}: written by script/bench -->\n## {MODULES[name].TITLE}\n(.+?)^<!-- end of {name} -->$",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
+
+    assert found, f"run script/bench {name} --figures {figures.PAGE}"
+    assert "`script/bench " in found[1]
+    assert "| target | worst figure | result |" in found[1]
