@@ -23,7 +23,7 @@ from devicehub.dashboard import overview
 from rig import servers
 from rig.cast import Cast, provision
 from rig.empty_tables import EmptyTables
-from rig.entrances import ENTRANCES
+from rig.entrances import ENTRANCES, send_request
 from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
@@ -129,12 +129,10 @@ def entrance() -> str:
 def send(loop: asyncio.Runner) -> Callable[..., httpx.Response]:
     """Return a function that sends one HTTP request to an entrance."""
 
-    async def one(entrance: str, method: str, url: str, **options: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(ENTRANCES[entrance], client=("10.1.2.3", 40000))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, url, **options)
+    def one(entrance: str, method: str, url: str, **options: Any) -> httpx.Response:
+        return loop.run(send_request(ENTRANCES[entrance], method, url, **options))
 
-    return lambda *arguments, **options: loop.run(one(*arguments, **options))
+    return one
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
@@ -10,6 +9,7 @@ from django.core.cache import cache
 from authsvc import background
 from authsvc.operation import denials
 from rig.asking import OK
+from rig.entrances import send_request
 
 
 @pytest.fixture
@@ -55,12 +55,10 @@ def project(settings, loop, transactional_db):
             setattr(settings, name, value() if callable(value) else value)
         site = get_asgi_application()
 
-        async def one(method, url, **request):
-            transport = httpx.ASGITransport(site, client=("10.1.2.3", 40000))
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.request(method, url, **request)
+        def send(method, url, **options):
+            return loop.run(send_request(site, method, url, **options))
 
-        return lambda *arguments, **request: loop.run(one(*arguments, **request))
+        return send
 
     yield configured
     cache.clear()

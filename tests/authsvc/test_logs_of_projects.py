@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
@@ -48,12 +49,13 @@ def every_way_to_ask(site, token, station):
     """Ask with the right password of the station, and the token of the broker in each of its possible places."""
     fields = good("go-auth/user", station)
     login = urlencode(good("rabbitmq/user", station))
+    basic = b64encode(f"broker:{token}".encode()).decode()
     site("POST", f"/mqtt/go-auth/user?k={token}", json=fields)
     site("POST", f"/mqtt/k/{token}/go-auth/user", data=fields)
     site("POST", f"/mqtt/k/{token}/go-auth/usr", data=fields)
     site("GET", f"/mqtt/rabbitmq/user?{login}&k={token}")
     site("POST", "/mqtt/go-auth/user", json=fields, headers={"x-broker-secret": token})
-    site("POST", "/mqtt/go-auth/user", data=fields, auth=("broker", token))
+    site("POST", "/mqtt/go-auth/user", data=fields, headers={"authorization": f"Basic {basic}"})
     site("POST", f"/mqtt/k/{token}/go-auth/user", data=fields, headers={"host": "unknown.example"})
     site("GET", f"/mqtt/rabbitmq/user?{login}&k={token}", headers={"host": "unknown.example"})
     site("POST", f"/elsewhere/k/{token}/go-auth/user", data=fields)
