@@ -73,6 +73,27 @@ def test_a_value_is_not_filled_again():
     assert grants.fill("a/{username}", {"username": "{type}", "type": "x"}) == "a/{type}"
 
 
+def test_only_a_template_of_the_brokers_topics_fills_to_one():
+    assert grants.fill("$SYS/{username}/#", {"username": "S1"}) == "$SYS/S1/#"
+    assert grants.fill("{username}/a", {"username": "$SYS"}) is None
+    assert grants.fill("a/{username}", {"username": "$SYS"}) == "a/$SYS"
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("a/{x}", "no placeholder {x}"),
+        ("a/{", "brace"),
+        ("a/}", "brace"),
+        ("a/#/b", "+"),
+        ("$share/g/a", "$share/<group>/"),
+        ("$CONTROL/a", "$CONTROL"),
+    ],
+)
+def test_a_problem_is_named(template, problem):
+    assert problem in grants.problem(template)
+
+
 @many
 @given(templates)
 def test_a_template_without_a_problem_fills_to_a_filter(template):
