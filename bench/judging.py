@@ -372,6 +372,8 @@ class Court:
 
     def judge(self, mutant: Mutant) -> dict[str, Any]:
         """Return the verdict on *mutant*: killed with the test, survived, or timed out."""
+        if self._server is None:
+            self._server = self._start_server()
         module = self._modules[mutant.module]
         while True:
             tests = self._judges(module, mutant)
@@ -461,8 +463,7 @@ class Court:
 
     def _serve(self, task: dict[str, Any]) -> dict[str, Any]:
         """Return the verdict of a fork of that process."""
-        if self._server is None:
-            self._server = self._start_server()
+        assert self._server is not None
         _, orders, lines = self._server
         os.write(orders, json.dumps(task).encode() + b"\n")
         started = lines.take()
@@ -475,6 +476,7 @@ class Court:
         return told
 
     def _start_server(self) -> tuple[int, int, _Lines]:
+        """Start that process. Tests with a name that is another one there, such as a random one, do not judge."""
         taking, orders = os.pipe()
 
         def work(out: TextIO) -> None:
@@ -488,12 +490,16 @@ class Court:
 
         child, lines = _child(work)
         os.close(taking)
+        said = lines.take()
+        assert said is not None, "the tests cannot be collected a second time"
+        self._unfit |= {test.name for test in self.tests} - set(said["collected"])
         return child, orders, lines
 
     def _forks(self, session: _Session, collected: Any, taking: int, out: TextIO) -> None:
         """Be that process: fork for each line that comes."""
         items = {item.nodeid: item for item in collected.items}
         functions = _functions(self._plan)
+        print(json.dumps({"collected": list(items)}), file=out, flush=True)
         for line in open(taking):  # noqa: SIM115 - open until the process ends
             task = json.loads(line)
             child = os.fork()

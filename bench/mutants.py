@@ -111,8 +111,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--only", type=_parts, help="names of mutants, with commas between")
     parser.add_argument(
-        "--tests", type=_folder, default=ROOT, help="checkout whose tests judge (default: this one)"
+        "--root", type=_folder, default=ROOT, help="checkout whose code is mutated (default: this one)"
     )
+    parser.add_argument("--tests", type=_folder, help="checkout whose tests judge (default: that of --root)")
     parser.add_argument("--list", dest="as_list", action="store_true", help="print the sample, judge nothing")
 
 
@@ -123,16 +124,17 @@ def run(
     sample: int | None,
     paths: Sequence[str],
     only: Sequence[str] | None,
-    tests: Path,
+    root: Path,
+    tests: Path | None,
     as_list: bool,
 ) -> dict[str, Any]:
-    """Return the report on mutants of this repository. Raise CannotMeasure if the tests cannot be run."""
+    """Return the report on mutants of the checkout *root*. Raise CannotMeasure if the tests cannot be run."""
     for path in paths:
-        if not (ROOT / path).exists():
+        if not (root / path).exists():
             raise CannotMeasure(f"{path} does not exist: name files and folders with --paths")
     chosen = draw(found(ROOT, paths), seed, size=sample, only=only)
     return measure(
-        ROOT, paths=paths, seed=seed, minutes=0 if as_list else minutes, chosen=chosen, folder=tests
+        root, paths=paths, seed=seed, minutes=0 if as_list else minutes, chosen=chosen, folder=tests
     )
 
 

@@ -150,7 +150,10 @@ def test_a_sample_is_listed():
     chosen = arguments(["mutants", "--paths", "authsvc/core/memory.py", "--sample", "3", "--list"])
 
     report = mutants.run(
-        **{name: getattr(chosen, name) for name in ("seed", "minutes", "sample", "paths", "only", "tests")},
+        **{
+            name: getattr(chosen, name)
+            for name in ("seed", "minutes", "sample", "paths", "only", "root", "tests")
+        },
         as_list=chosen.as_list,
     )
 
