@@ -122,9 +122,14 @@ def acknowledge_in_order(rig: Rig) -> None:
         if not rig.worker.logs("connected to"):
             rig.complain(f"it does not connect while it is traced: {tail(rig.worker)}")
         rig.wait(rig.seconds(1, 5))
+        rig.sender.pause()
         end = time.monotonic() + 30
         while _acks_in(trace, rig).seen < 50 and time.monotonic() < end:  # a traced worker is slow
+            rig.sender.resume()
             rig.wait(1)
+            # Without a pause the trace may grow faster than it is read, and reading it would never end.
+            rig.sender.pause()
+    rig.sender.resume()
     seen, early = _acks_in(trace, rig)
     if early:
         rig.complain(f"{len(early)} of {seen} acks were sent before the flush of their message: {early[:10]}")
