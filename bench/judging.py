@@ -48,7 +48,7 @@ ELSEWHERE = "to be judged by an import"
 CPU_SECONDS = 5  # of one test, beside ten times what it took without a mutant
 SILENCE = 600  # seconds without a finished test: a machine may be busy
 MEMORY = 4 << 30  # bytes of address space of a child
-FILES_FIRST = 6  # test modules that a mutant of an import meets at first; importing all of them takes longer
+FILES_FIRST = 3  # test modules that a mutant of an import meets at first; importing all of them takes longer
 _COLLECTED_WRONGLY = "the tests cannot be collected"
 
 

@@ -43,7 +43,16 @@ class Suite:
     Paths are relative to the folder of the tests, those of *doctests*, which are in the first stage, to the root.
     """
 
-    stages: Sequence[str] = ("tests/authsvc/core", "tests/authsvc/dialects", "tests/authsvc")
+    stages: Sequence[Sequence[str]] = (
+        # These need no database.
+        (
+            "tests/authsvc/core",
+            "tests/authsvc/dialects/test_words.py",
+            "tests/authsvc/dialects/test_requests.py",
+        ),
+        ("tests/authsvc/dialects",),
+        ("tests/authsvc",),
+    )
     doctests: Sequence[str] = PATHS
     # These measure time, or ask servers in processes of their own, which have no mutant.
     without: Sequence[str] = ("tests/authsvc/test_timing.py", "tests/authsvc/serving/test_serving.py")
@@ -54,9 +63,12 @@ class Suite:
     ) -> Plan:
         """Return the plan of a run with the tests in *folder*."""
         configuration = folder / "pyproject.toml"
-        stages = [[str(folder / path)] for path in self.stages]
-        for number, stage in enumerate(stages):
-            stage += [f"--ignore={place}" for place, *_ in stages[:number]]
+        stages: list[list[str]] = []
+        done: list[str] = []
+        for paths in self.stages:
+            places = [str(folder / path) for path in paths if (folder / path).exists()]
+            stages.append([*places, *(f"--ignore={place}" for place in done)])
+            done += places
         stages[0] += [str(root / path) for path in self.doctests]
         return Plan(
             root=str(root),

@@ -39,7 +39,7 @@ def test_a_large_number_is_refused():
 """
 GUARD = ("sample/limits.py", "limited", "if number > LIMIT:", "if number >= LIMIT:")
 SUITE = mutants.Suite(
-    stages=("tests",),
+    stages=(("tests",),),
     doctests=(),
     without=(),
     options=("-q", "-p", "no:django", "-p", "no:randomly", "-p", "no:cacheprovider"),
