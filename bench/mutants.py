@@ -24,7 +24,7 @@ from rich.table import Table
 
 from bench.figures import table
 from bench.judging import KILLED, SURVIVED, TIMED_OUT, Plan
-from bench.mutation import Mutant, mutants
+from bench.mutation import Mutant, mutant_key, mutants
 from bench.terminal import progress, screen, show_targets
 from rig.serving import CannotMeasure
 
@@ -94,11 +94,12 @@ class Judgement:
     before: str
     after: str
     reason: str
+    nth: int = 1
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> tuple[str, ...]:
         """The mutant, as Mutant.key names it."""
-        return self.module, self.function, self.before, self.after
+        return mutant_key(self.module, self.function, self.before, self.after, self.nth)
 
 
 @dataclass

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -61,6 +62,8 @@ _LITERAL = re.compile(r"""(?s)([rbfRBF]*)("|')((?:(?!\2)[^\\\n]|\\.)*)\2""")
 class Mutant:
     """One change. *before* and *after* are the lines that differ, without indentation; *line* is the first.
 
+    *nth* counts the mutants of *function* with the same *before* and *after*, from 1.
+
     *statement* is the line where the statement begins that holds the change: a test that does not reach it
     cannot notice. *start* and *end* are the bytes that *text* replaces.
     """
@@ -74,6 +77,7 @@ class Mutant:
     start: int
     end: int
     text: str
+    nth: int = 1
 
     @property
     def in_function(self) -> bool:
@@ -81,9 +85,9 @@ class Mutant:
         return self.statement > 0
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> tuple[str, ...]:
         """The mutant without its place: lines move, the change stays."""
-        return self.module, self.function, self.before, self.after
+        return mutant_key(self.module, self.function, self.before, self.after, self.nth)
 
     @property
     def name(self) -> str:
@@ -105,6 +109,11 @@ class Mutant:
         return "\n".join(f"{sign} {line}" for sign, text in sides for line in text.splitlines())
 
 
+def mutant_key(module: str, function: str, before: str, after: str, nth: int) -> tuple[str, ...]:
+    """Return what names a mutant, in which *nth* stands only if there is a mutant like it before."""
+    return module, function, before, after, *([str(nth)] if nth > 1 else [])
+
+
 def mutants(module: str, source: str) -> list[Mutant]:
     """Return all mutants of the file *module*, which holds *source*, in the order of their lines."""
     walk = _Walk(source)
@@ -118,7 +127,12 @@ def mutants(module: str, source: str) -> list[Mutant]:
             walk.statement_around(change, statements), data, change
         ):
             found[place] = _mutant(module, data, change)
-    return sorted(found.values(), key=lambda mutant: (mutant.start, mutant.end, mutant.text))
+    alike: Counter[tuple[str, ...]] = Counter()
+    numbered = []
+    for mutant in sorted(found.values(), key=lambda mutant: (mutant.start, mutant.end, mutant.text)):
+        alike[mutant.key] += 1
+        numbered.append(replace(mutant, nth=alike[mutant.key]))
+    return numbered
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,16 @@ def test_a_statement_has_these_mutants(line, expected):
     assert {after for _, after in changes(f"def one():\n    {line}\n", "one")} == expected
 
 
+def test_mutants_that_look_alike_are_numbered():
+    source = (
+        "def one(a):\n    if a:\n        return False\n    if not a:\n        return False\n    return a\n"
+    )
+    alike = [m for m in mutants_of("a.py", source) if m.before == "return False" and m.after == "pass"]
+
+    assert [(m.line, m.nth) for m in alike] == [(3, 1), (5, 2)]
+    assert alike[0].name != alike[1].name
+
+
 def test_a_seed_draws_the_same_mutants_when_others_are_added():
     before = mutants_of("a.py", SOURCE)
     after = mutants_of("a.py", SOURCE + "\n\ndef added(text: str) -> bool:\n    return not text\n")
