@@ -21,24 +21,27 @@ def test_two_pods_have_a_client_id_each(monkeypatch):
     assert re.fullmatch(r"hub-commands-.{27}fghij-1-[0-9a-f]{8}", ids[1])
 
 
-def test_two_processes_of_one_host_name_and_process_id_have_a_client_id_each():
-    show = "import os, django; django.setup(); os.getpid = lambda: 1\n"
-    show += "from devicehub.commands import wire; print(wire.client_id('hub'), wire.client_id('hub', '-retained'))"
+SHOW = """
+import os, django
+django.setup()
+os.getpid = lambda: 1
+from devicehub.commands import wire
+print(wire.client_id("hub"), wire.client_id("hub", "-retained"), flush=True)
+child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    print(wire.client_id("hub"), flush=True)
+"""
 
-    one, two = (run_python(show).stdout.split() for _ in range(2))
 
-    assert one[1] == f"{one[0]}-retained"
-    assert one[0][:-8] == two[0][:-8]
-    assert one[0] != two[0]
+def test_processes_of_one_host_name_and_process_id_have_a_client_id_each():
+    """Two processes that were started apart, and one that was forked from the other."""
+    (one, retained, forked), (two, *_) = (run_python(SHOW).stdout.split() for _ in range(2))
 
-
-def test_a_forked_process_has_a_client_id_of_its_own():
-    show = "import os, django; django.setup(); os.getpid = lambda: 1\nfrom devicehub.commands import wire\n"
-    show += "child = os.fork()\nif child: os.waitpid(child, 0)\nprint(wire.client_id('hub'), flush=True)"
-
-    ids = run_python(show).stdout.split()
-
-    assert len(ids) == len(set(ids)) == 2
+    assert retained == f"{one}-retained"
+    assert one[:-8] == two[:-8] == forked[:-8]
+    assert len({one, two, forked}) == 3
 
 
 @pytest.mark.parametrize(("username", "length"), [(None, 66), ("hub", 60), ("u" * 60, 100), ("u" * 128, 153)])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.core.management.base import OutputWrapper
 from django.db import connection, transaction
@@ -19,6 +19,7 @@ from authsvc.brokers import BY_DIALECT
 from authsvc.core.passwords import verify
 from authsvc.management.command import DatabaseCommand
 from authsvc.models import Account, Broker, Grant, digest
+from config.settings import database
 from devicehub import provisioning
 from devicehub.checks import check_identities
 from devicehub.models import digest_api_key
@@ -291,9 +292,8 @@ def manage(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize("name", ["prune_telemetry", "list_commands"])
-def test_a_database_that_is_away_is_said_in_one_line_without_its_password(name):
-    done = manage(f"postgres://hub:hidden-password@127.0.0.1:{servers.free_port()}/hub", name)
+def test_a_database_that_is_away_is_said_in_one_line_without_its_password():
+    done = manage(f"postgres://hub:hidden-password@127.0.0.1:{servers.free_port()}/hub", "prune_telemetry")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert "The database failed: " in done.stderr
@@ -306,11 +306,20 @@ def test_a_database_that_is_away_is_said_in_one_line_without_its_password(name):
 @pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite://"])
 def test_a_database_in_memory_is_refused(url):
     """Each process would have its own database without tables, and a file of that name would be created."""
-    done = manage(url, "check")
+    with pytest.raises(
+        ImproperlyConfigured, match="names no file; write sqlite:///relative/or//absolute/path"
+    ):
+        database(url)
+
+    assert not (ROOT / ":memory:").exists()
+
+
+@pytest.mark.sqlite_only
+def test_a_wrong_database_is_refused_by_the_program():
+    done = manage("sqlite:///:memory:", "check")
 
     assert done.returncode == 1
     assert done.stderr.endswith("DATABASE_URL names no file; write sqlite:///relative/or//absolute/path\n")
-    assert not (ROOT / ":memory:").exists()
 
 
 @pytest.mark.sqlite_only

@@ -339,32 +339,23 @@ def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
 
 
 @pytest.mark.sqlite_only
-def test_a_worker_keeps_sqlite_durable(tmp_path):
-    """It uses more memory and copies the log less often; commits are flushed all the same."""
+def test_a_worker_keeps_sqlite_durable_and_only_its_storing_thread_has_a_large_cache(tmp_path):
+    """It uses more memory and copies the log less often; commits are flushed all the same.
+
+    Each connection has its own cache, and a worker has a thread for every task.
+    """
     requested = settled(
         {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
         "PRAGMA journal_mode",
-        "PRAGMA synchronous",
-        "PRAGMA cache_size",
-        "PRAGMA wal_autocheckpoint",
         "PRAGMA busy_timeout",
-    )
-
-    assert requested == ["wal", "2", "-98304", "50000", "5000"]  # 2 means FULL.
-
-
-@pytest.mark.sqlite_only
-def test_only_the_storing_thread_has_a_large_cache(tmp_path):
-    """Each connection has its own cache, and a worker has a thread for every task."""
-    requested = settled(
-        {"DATABASE_URL": f"sqlite:///{tmp_path}/worker.sqlite3"},
+        "PRAGMA synchronous",
         "PRAGMA cache_size",
         "PRAGMA wal_autocheckpoint",
-        "PRAGMA synchronous",
-        thread=True,
+        in_a_thread=("PRAGMA synchronous", "PRAGMA cache_size", "PRAGMA wal_autocheckpoint"),
     )
 
-    assert requested == ["-2000", "50000", "2"]  # In KiB; this is SQLite's default.
+    assert requested[:5] == ["wal", "5000", "2", "-98304", "50000"]  # 2 means FULL.
+    assert requested[5:] == ["2", "-2000", "50000"]  # The cache in KiB; this is SQLite's default.
 
 
 @pytest.mark.sqlite_only
@@ -383,20 +374,12 @@ def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path, mode
     assert requested == [enough]
 
 
-def test_a_worker_waits_for_nothing_for_ever(transactional_db):
-    if connection.vendor == "sqlite":
-        assert settled({}, "PRAGMA busy_timeout") == ["5000"]
-    else:
-        assert settled({}, "SHOW lock_timeout", "SHOW statement_timeout") == ["5s", "30s"]
-
-
-def test_a_worker_commits_to_the_disk(transactional_db):
+@pytest.mark.postgresql_only
+def test_a_worker_waits_for_nothing_for_ever_and_commits_to_the_disk(transactional_db):
     """This holds also if the database, or the role, allows commits before the data is on the disk."""
-    if connection.vendor == "sqlite":
-        assert settled({}, "PRAGMA synchronous") == ["2"]
-    else:
-        options = {"PGOPTIONS": "-c synchronous_commit=off"}
-        assert settled(options, "SHOW synchronous_commit") == ["on"]
+    statements = ("SHOW lock_timeout", "SHOW statement_timeout", "SHOW synchronous_commit")
+
+    assert settled({"PGOPTIONS": "-c synchronous_commit=off"}, *statements) == ["5s", "30s", "on"]
 
 
 @pytest.mark.sqlite_only
@@ -447,8 +430,8 @@ def in_the_database_without_its_log(copy):
         return {reason for (reason,) in database.execute("SELECT reason FROM devicehub_quarantine")}
 
 
-def settled(variables, *statements, before="", thread=False):
-    """Return the results of the statements in a process that stores, or in another *thread* of it."""
+def settled(variables, *statements, before="", in_a_thread=()):
+    """Return the results of *statements* in a process that stores, and of others in another thread of it."""
     script = f"""
 import threading
 import django
@@ -460,17 +443,16 @@ from devicehub.worker.durability import settle
 settle()
 connection.ensure_connection()
 connection.close()
-def ask():
+def ask(statements):
     with connection.cursor() as cursor:
-        for statement in {statements!r}:
+        for statement in statements:
             cursor.execute(statement)
             print(cursor.fetchone()[0])
-if {thread}:
-    one = threading.Thread(target=ask)
+ask({statements!r})
+if {in_a_thread!r}:
+    one = threading.Thread(target=ask, args=[{in_a_thread!r}])
     one.start()
     one.join()
-else:
-    ask()
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
