@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 PYTEST = (
     *(sys.executable, "-m", "pytest", "-q", "--durations=10", "--durations-min=3"),
@@ -23,6 +25,7 @@ PYTEST = (
 )
 # The servers of a file are started once, since one process runs all its tests.
 BY_FILE = "loadfile"
+STOP_SECONDS = 20
 NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 
@@ -89,6 +92,8 @@ class Lanes:
         self._arguments = arguments
         self._seed = seed
         self._printing = threading.Lock()
+        self._stopped = False
+        self._processes: set[subprocess.Popen[str]] = set()
         self.runs: list[Run] = []
 
     def run(self, lanes: Sequence[Sequence[Part]]) -> None:
@@ -96,12 +101,29 @@ class Lanes:
         threads = [threading.Thread(target=self._run_lane, args=(lane,)) for lane in lanes]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        """Interrupt the parts that run, so that they stop their servers, and start no other."""
+        self._stopped = True
+        running = list(self._processes)
+        for process in running:
+            os.killpg(process.pid, signal.SIGINT)
+        for process in running:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
     def _run_lane(self, parts: Sequence[Part]) -> None:
         for part in parts:
-            self.runs.append(self._run_part(part))
+            if not self._stopped:
+                self.runs.append(self._run_part(part))
 
     def _run_part(self, part: Part) -> Run:
         began = time.monotonic()
@@ -114,11 +136,14 @@ class Lanes:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,
         ) as process:
             assert process.stdout is not None
+            self._processes.add(process)
             for line in process.stdout:
                 with self._printing:
                     print(f"{part.name}: {line}", end="", flush=True)  # noqa: T201
+            self._processes.remove(process)
         return Run(part, process.returncode, line.strip(), time.monotonic() - began)
 
 
@@ -148,7 +173,10 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"script/test: seed {seed}", flush=True)  # noqa: T201
     began = time.monotonic()
     suite = Lanes(arguments, seed)
-    suite.run(lanes)
+    try:
+        suite.run(lanes)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     print(f"\n{report(suite.runs, time.monotonic() - began)}", flush=True)  # noqa: T201
     ran = [run for run in suite.runs if run.status != NO_TESTS]
     if not ran or (len(ran) < len(suite.runs) and not arguments):
@@ -156,5 +184,11 @@ def main(given: Sequence[str] | None = None) -> int:
     return int(any(run.status for run in ran))
 
 
-if __name__ == "__main__":
+def program() -> NoReturn:
+    """Run main() as a program that SIGTERM ends in order."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    program()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from rig.servers import postgresql
@@ -16,6 +17,9 @@ if __name__ == "__main__":
         tempfile.TemporaryDirectory(prefix="devicehub-") as folder,
         postgresql(Path(folder), settings=FAST) as url,
     ):
-        sys.exit(
-            subprocess.run(sys.argv[1:], env={**os.environ, "DATABASE_URL": url}, check=False).returncode
-        )
+        environment = {**os.environ, "DATABASE_URL": url}
+        with subprocess.Popen(sys.argv[1:], env=environment) as process:
+            while process.poll() is None:
+                with suppress(KeyboardInterrupt):  # The command gets the signal too, and ends in order.
+                    process.wait()
+        sys.exit(process.returncode)

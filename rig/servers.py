@@ -445,6 +445,11 @@ def chromium() -> str:
     return _program("chromium", package="chromium")
 
 
+def postgres() -> str:
+    """Return the path of the newest PostgreSQL server."""
+    return _postgresql_program("postgres")
+
+
 def wrk() -> str:
     """Return the path of the load generator wrk."""
     return _program("wrk", package="wrk")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 
 import pytest
 
 from rig import lanes, servers
+from rig.hub import ROOT
 from rig.lanes import LANES, LONG, QUICK, Part, Run
 
 pytestmark = pytest.mark.sqlite_only
@@ -83,3 +86,44 @@ def test_a_test_without_the_mark_cannot_start_a_server(tmp_path):
         servers.process(["sleep", "9"], env={}, log=tmp_path / "log", ready=lambda: True),
     ):
         pass
+
+
+SLOW = """
+import os, time
+print(os.environ["DATABASE_URL"].rpartition(":")[2].partition("/")[0], flush=True)
+time.sleep(60)
+"""
+SUITE = """
+import sys
+from rig import lanes
+slow = [sys.executable, "-m", "rig.on_postgresql", sys.executable, "-c", sys.argv.pop()]
+lanes.command = lambda *_: slow
+lanes.LANES = ((lanes.QUICK,),)
+lanes.program()
+"""
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_suite_that_is_interrupted_stops_its_servers(needs_real, number):
+    try:
+        servers.postgres()
+    except servers.MissingServer as missing:
+        needs_real(missing)
+    with subprocess.Popen(
+        [sys.executable, "-c", SUITE, SLOW],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A process that a shell starts in the background ignores the signal, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as suite:
+        assert suite.stdout is not None
+        assert suite.stdout.readline().startswith("script/test: seed ")
+        port = int(suite.stdout.readline().removeprefix("quick: "))
+        assert servers.accepts(port)
+
+        suite.send_signal(number)
+
+        assert suite.wait(30) == 128 + number
+        assert not servers.accepts(port)
