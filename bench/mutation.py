@@ -265,9 +265,12 @@ class _Walk:
         for handler in getattr(statement, "handlers", []):
             if handler.type is not None:
                 self._expression(handler.type)
+            here = self._function, self._statement
             if not isinstance(handler.body[0], ast.Raise):
+                self._statement = handler.body[0].lineno if within_function else 0
                 self._replace(handler.body[0], "raise")
             self.block(handler.body, prefix, within_function=within_function)
+            self._function, self._statement = here
 
     def _define(
         self, function: ast.FunctionDef | ast.AsyncFunctionDef, prefix: str, *, within_function: bool

@@ -128,6 +128,14 @@ def test_a_statement_has_these_mutants(line, expected):
     assert {after for _, after in changes(f"def one():\n    {line}\n", "one")} == expected
 
 
+def test_a_change_of_a_handler_belongs_to_its_first_statement():
+    source = "def one():\n    try:\n        a()\n    except B:\n        b()\n    except C:\n        c()\n"
+
+    raised = {m.before: m.statement for m in mutants_of("a.py", source) if m.after == "raise"}
+
+    assert raised == {"b()": 5, "c()": 7}
+
+
 def test_mutants_that_look_alike_are_numbered():
     source = (
         "def one(a):\n    if a:\n        return False\n    if not a:\n        return False\n    return a\n"

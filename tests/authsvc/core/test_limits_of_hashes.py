@@ -129,3 +129,11 @@ def test_nul_is_not_padding(algorithm):
     assert passwords.verify("s3cret", stored)
     for wrong in ("s3cret\x00", "s3cret\x01", "", "\x00", "s3cre"):
         assert not passwords.verify(wrong, stored)
+
+
+def test_an_empty_password_matches_not_even_its_own_hash():
+    """A broker sends an empty text for a client without a password."""
+    digest = base64.b64encode(hashlib.sha512(base64.b64decode(B64_12)).digest()).decode()
+
+    assert not passwords.verify("", f"$6${B64_12}${digest}")
+    assert not passwords.verify("", passwords.hash_generated(""))

@@ -29,6 +29,7 @@ def fields(body, content_type=JSON, **options):
 @pytest.mark.parametrize("content_type", [FORM, f"{FORM}; charset=utf-8", f" {FORM.upper()} ;x"])
 def test_a_form_is_read_by_its_content_type(content_type):
     assert fields(b"a=1&b=&c=x%20y+z", content_type) == {"a": "1", "b": "", "c": "x y z"}
+    assert fields(b"a=b=c", content_type) == {"a": "b=c"}
     assert fields(b"", content_type) == {}
 
 

@@ -362,8 +362,10 @@ def test_another_username_than_the_tokens_is_refused():
     with pytest.raises(MalformedRequest):
         parse("jwt/user", method="GET", body=b"", query="username=S2")
     assert parse("jwt/user", method="GET", body=b"", query="username=S1").client.username == "S1"
-    with pytest.raises(MalformedRequest):
-        parse("jwt/user", body=b"nonsense")
+    for method in ("GET", "POST"):
+        with pytest.raises(MalformedRequest):
+            parse("jwt/user", method=method, body=b"nonsense")
+    assert parse("jwt/user", method="GET", body=b"null").client.username == "S1"
 
 
 # Replies.
@@ -401,6 +403,11 @@ REPLIES = {
 REPLIES["jwt/acl"] = REPLIES["go-auth/acl"]
 REPLIES["nanomq/acl"] = REPLIES["emqx4/acl"]
 REPLIES["vernemq/subscribe"] = REPLIES["vernemq/publish"]
+
+
+def test_a_verdict_on_nothing_is_a_deny():
+    for path, (_, denied, _) in REPLIES.items():
+        assert BY_NAME[path.partition("/")[0]].render(request(path), Verdict(()))[:3] == denied
 
 
 @pytest.mark.parametrize("path", REPLIES)
