@@ -10,9 +10,13 @@ from __future__ import annotations
 from django.core.management import call_command
 from django.db import connection, transaction
 
+# A table or a trigger that was replaced by another one changes these, and on PostgreSQL a trigger that was disabled.
 SCHEMA = {
-    "sqlite": "SELECT count(*), group_concat(name) FROM sqlite_master",
-    "postgresql": "SELECT (SELECT count(*) FROM pg_class), (SELECT count(*) FROM pg_trigger)",
+    "sqlite": "SELECT group_concat(name), group_concat(sql) FROM sqlite_master",
+    "postgresql": (
+        "SELECT (SELECT md5(string_agg(relname, ',' ORDER BY oid)) FROM pg_class), "
+        "(SELECT md5(string_agg(tgname::text || tgenabled::text, ',' ORDER BY oid)) FROM pg_trigger)"
+    ),
 }
 
 
@@ -39,7 +43,7 @@ class EmptyTables:
         self._state = self._read_state()
 
     def _read_state(self) -> object:
-        """Return counts that change with the schema and with the rows that migrations wrote."""
+        """Return the schema, and the numbers of rows in the tables that migrations filled."""
         counts = "".join(f", (SELECT count(*) FROM {_quoted(table)})" for table in self._filled)
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT s.*{counts} FROM ({SCHEMA[connection.vendor]}) AS s")

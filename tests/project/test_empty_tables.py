@@ -1,0 +1,69 @@
+"""The rows of a test are deleted after it, and a changed schema is repaired."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+
+from authsvc.freshness import triggers
+from authsvc.models import Account, PolicyRevision
+from fleet.models import WeatherStationDevice, WeatherStationReading
+from rig.asking import sql
+from rig.empty_tables import EmptyTables
+
+TRIGGER = "authsvc_grant_policy" if connection.vendor == "postgresql" else "authsvc_grant_insert_policy"
+
+
+@pytest.fixture
+def empty_tables(transactional_db: None) -> EmptyTables:
+    return EmptyTables()
+
+
+def text_of_the_trigger() -> str:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT tgenabled::text FROM pg_trigger WHERE tgname = %s", [TRIGGER])
+        else:
+            cursor.execute("SELECT sql FROM sqlite_master WHERE name = %s", [TRIGGER])
+        return str(cursor.fetchone()[0])
+
+
+def test_rows_of_tests_are_deleted_and_those_of_migrations_stay(empty_tables: EmptyTables) -> None:
+    types = set(ContentType.objects.values_list("pk", flat=True))
+    Account.objects.create(username="backend")
+    device = WeatherStationDevice.objects.create(device_id="STATION-001")
+    WeatherStationReading.objects.create(device=device, timestamp=device.created_at, temperature=20)
+
+    empty_tables()
+
+    for model in (Account, WeatherStationDevice, WeatherStationReading):
+        assert not model.objects.exists()
+    assert set(ContentType.objects.values_list("pk", flat=True)) == types
+    assert PolicyRevision.objects.count() == 1
+
+
+def test_deleted_rows_of_migrations_come_back(empty_tables: EmptyTables) -> None:
+    ContentType.objects.get(app_label="authsvc", model="account").delete()
+    PolicyRevision.objects.all().delete()
+
+    empty_tables()
+
+    assert ContentType.objects.filter(app_label="authsvc", model="account").exists()
+    assert PolicyRevision.objects.count() == 1
+
+
+def test_a_trigger_that_was_replaced_or_disabled_comes_back(empty_tables: EmptyTables) -> None:
+    """The numbers of tables and triggers stay the same."""
+    before = text_of_the_trigger()
+    if connection.vendor == "postgresql":
+        sql(f"ALTER TABLE authsvc_grant DISABLE TRIGGER {TRIGGER}")
+    else:
+        sql(f"DROP TRIGGER {TRIGGER}")
+        sql(f"CREATE TRIGGER {TRIGGER} AFTER INSERT ON authsvc_grant BEGIN SELECT 1; END")
+    assert text_of_the_trigger() != before
+
+    empty_tables()
+
+    assert text_of_the_trigger() == before
+    assert triggers.missing() == []
