@@ -159,7 +159,7 @@ def report(runs: Sequence[Run], seconds: float) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run the suite, `--quick` or `--long`; return 1 if a part failed or no test ran at all."""
+    """Run the suite, `--quick` or `--long`; return 1 if a part failed or did not run, or no test ran at all."""
     parser = argparse.ArgumentParser(prog="script/test", add_help=False, allow_abbrev=False)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--quick", action="store_true")
@@ -179,6 +179,8 @@ def main(given: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     print(f"\n{report(suite.runs, time.monotonic() - began)}", flush=True)  # noqa: T201
     ran = [run for run in suite.runs if run.status != NO_TESTS]
+    if len(suite.runs) < sum(map(len, lanes)):
+        return 1  # A lane broke off: its thread printed the error.
     if not ran or (len(ran) < len(suite.runs) and not arguments):
         return 1
     return int(any(run.status for run in ran))

@@ -79,6 +79,21 @@ def test_a_part_that_fails_or_is_empty_fails_the_whole(monkeypatch, capsys, stat
     assert "part-2: the last line" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lane_that_breaks_off_fails_the_whole(monkeypatch):
+    """Its parts have no result, and so no wrong exit status."""
+
+    def broken(part, *_):
+        if part.name == "broken":
+            raise OSError("no more processes")
+        return [sys.executable, "-c", "print('1 passed')"]
+
+    monkeypatch.setattr(lanes, "LANES", ((Part("good", "SQLite", ""),), (Part("broken", "SQLite", ""),)))
+    monkeypatch.setattr(lanes, "command", broken)
+
+    assert lanes.main([]) == 1
+
+
 def test_a_test_without_the_mark_cannot_start_a_server(tmp_path):
     """This test has none."""
     with (
