@@ -62,6 +62,7 @@ def test_a_time_on_sqlite_is_in_utc_and_has_no_zone():
     assert write(MOMENT.astimezone(UTC)) == "2026-06-30 23:30:00.000250"
 
 
+@pytest.mark.django_db  # A test without it runs on SQLite only.
 def test_each_database_gets_its_own_form():
     assert PerVendor(sqlite="one", postgresql="other")() == (
         "one" if connection.vendor == "sqlite" else "other"

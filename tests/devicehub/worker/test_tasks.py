@@ -118,6 +118,7 @@ def test_two_tasks_of_one_name_are_refused(register):
         register("webhooks", 2.0, lambda: None)
 
 
+@pytest.mark.django_db  # A test without it runs on SQLite only.
 def test_a_worker_has_the_tasks_of_its_database(context):
     bound = [task.name for task in tasks.registered() if task.bind(context) is not None]
 
