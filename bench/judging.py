@@ -170,7 +170,7 @@ def _compiled(plan: Plan, module: str, source: str | ast.Module) -> CodeType:
     return compile(source, str(Path(plan.root, plan.modules[module])), "exec", dont_inherit=True)
 
 
-# What a child runs.
+# The program of a child process.
 
 
 class _Session:

@@ -104,7 +104,7 @@ class Judgement:
 
 @dataclass
 class Report:
-    """What became of the sample."""
+    """The results of the sample."""
 
     seed: int
     total: int

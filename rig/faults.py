@@ -364,7 +364,7 @@ def trickle(rig: Rig) -> None:
     rig.measure_recovery()
 
 
-# --- What the devices send, and when it is
+# --- Messages of the devices, and their times
 
 
 def pile_up(rig: Rig) -> None:

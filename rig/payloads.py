@@ -158,8 +158,8 @@ FORMS = {
         notes=["entry 0: readings is a number or something else, not a list"],
     ),
     "array in an array": failed([[{"temperature": 1}]], FailureReason.NOT_A_READING),
-    "readings is no list": failed({"readings": {"temperature": 1}}, FailureReason.NOT_A_READING),
-    "readings is no list, and a value beside it": case(
+    "readings is not a list": failed({"readings": {"temperature": 1}}, FailureReason.NOT_A_READING),
+    "readings is not a list, and a value beside it": case(
         PARTIAL,
         {"readings": 5, "temperature": 1},
         row(temperature=1.0),

@@ -47,7 +47,7 @@ from rig.servers import free_port
 
 pytestmark = pytest.mark.sqlite_only
 
-# What runs: by a shell, in a copy of the project or in a new one.
+# Blocks that run: by a shell, in a copy of the project or in a new one.
 RUN = "run"
 RUN_TO_1 = "run, ends with 1"
 RUN_BESIDE_THE_QUICKSTART = "run beside the quickstart"
@@ -59,7 +59,7 @@ IN_A_SHELL = {RUN, RUN_TO_1, RUN_BESIDE_THE_QUICKSTART, RUN_UNTIL_STOPPED, RUN_W
 IN_A_SHELL |= {PRINTED, PRINTED_LIKE}
 # Commands of manage.py, called in this process.
 CALLED = "called"
-# What a test compares, by the name of the block.
+# Blocks that a test compares, by the name of the block.
 COMPARED = {
     "alarm rules",
     "amqtt broker",

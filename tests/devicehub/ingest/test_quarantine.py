@@ -301,7 +301,7 @@ def test_several_workers_pass_the_bound_by_a_batch_each_at_most(device, neighbou
         assert QuarantineUse.objects.get(owner=owner).size <= total
 
 
-# --- What gives it back
+# --- Deletion and replay give the room back
 
 
 def replay():
@@ -398,7 +398,7 @@ def test_of_a_message_that_was_cut_nothing_is_replayed(device, settings):
     assert not device.readings.exists()
 
 
-# --- What it costs
+# --- Its cost
 
 
 def test_good_messages_cost_no_statement_for_it(device, neighbour):

@@ -225,7 +225,7 @@ def test_each_cbor_payload_has_its_outcome(becomes, row):
     becomes(row)
 
 
-# --- What is not data
+# --- Messages that are not data
 
 
 def test_a_status_may_be_cbor(meter):

@@ -404,7 +404,7 @@ def beginning(folder, url):
         connecting.close()
 
 
-# --- What the broker dropped
+# --- Messages that the broker dropped
 
 
 @pytest.mark.parametrize("acc", ["4", "1"], ids=["subscribe", "receive"])

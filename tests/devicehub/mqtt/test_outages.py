@@ -264,7 +264,7 @@ def test_a_broker_that_comes_back_without_the_session_is_reported(tmp_path, need
             ]
 
 
-# --- What waits for an absent listener, which a broker hands over before it answers the subscription
+# --- Messages that wait for an absent listener, which the broker delivers before it answers the subscription
 
 
 MEBIBYTE = bytes(1 << 20)

@@ -128,7 +128,7 @@ def test_each_kind_has_its_own_heartbeat(db, worker):
     assert worker.run() == 1
 
 
-# --- What this worker could hear
+# --- Times in which this worker heard devices
 
 
 @pytest.mark.parametrize("listened", [None, timedelta(0), WINDOW - SECOND])

@@ -186,7 +186,7 @@ def test_a_stop_does_not_wait_for_slow_hooks(station, running, receive):
     assert station.readings.count() == announcer.BATCHES + 2
 
 
-# --- What cannot be stored
+# --- Messages that cannot be stored
 
 
 class Twenty:
@@ -311,7 +311,7 @@ def test_a_worker_ends_while_its_database_hangs(tmp_path):
     assert time.monotonic() - began < 10
 
 
-# --- What the database refuses
+# --- Messages that the database refuses
 
 
 def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
