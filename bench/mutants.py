@@ -145,7 +145,7 @@ def run(
     for path in paths:
         if not (root / path).exists():
             raise CannotMeasure(f"{path} does not exist: name files and folders with --paths")
-    chosen = draw(found(ROOT, paths), seed, size=sample, only=only)
+    chosen = draw(found(root, paths), seed, size=sample, only=only)
     return measure(
         root, paths=paths, seed=seed, minutes=0 if as_list else minutes, chosen=chosen, folder=tests
     )
@@ -233,9 +233,10 @@ def _verdicts(plan: Plan, report: Report) -> dict[Mutant, dict[str, Any]]:
                     counts = Counter(verdict["verdict"] for verdict in verdicts.values())
                     about = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (KILLED, SURVIVED))
                     bars.update(task, advance=1, description=about)
+                process.wait()
             finally:
                 process.terminate()
-        if not report.tests:
+        if process.returncode or not report.tests:
             raise CannotMeasure(errors.read_text(errors="replace").strip()[-2000:] or "the tests did not run")
     return verdicts
 
@@ -250,6 +251,7 @@ def _summary(report: Report) -> dict[str, Any]:
     tried = sum(total.values()) - total[OVER]
     percent = round(100 * (total[KILLED] + total[TIMED_OUT]) / tried, 1) if tried else 0.0
     survivors = [outcome for outcome in report.outcomes if outcome["verdict"] == SURVIVED]
+    met = not survivors and (tried > 0 or not report.tests)  # A run that tried no mutant shows nothing.
     return {
         "seed": report.seed,
         "mutants": report.total,
@@ -262,10 +264,8 @@ def _summary(report: Report) -> dict[str, Any]:
         "obsolete": report.obsolete,
         "outcomes": report.outcomes,
         "databases": [],
-        "targets": [
-            {"target": "no mutant survived without a reason", "worst": len(survivors), "met": not survivors}
-        ],
-        "met": not survivors,
+        "targets": [{"target": "no mutant survived without a reason", "worst": len(survivors), "met": met}],
+        "met": met,
     }
 
 

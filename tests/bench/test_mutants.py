@@ -8,6 +8,7 @@ from bench import mutants
 from bench.__main__ import arguments
 from bench.mutation import MODULE
 from bench.mutation import mutants as mutants_of
+from rig.serving import CannotMeasure
 
 pytestmark = pytest.mark.sqlite_only  # needs no database
 
@@ -94,6 +95,26 @@ def test_survivors_are_listed_unless_a_reason_is_given(sample, capsys):
     assert "there is no such mutant: sample/limits.py, limited: 'return number' -> 'return 0'" in shown
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_run_that_breaks_off_or_tries_nothing_is_not_a_success(sample, monkeypatch, code):
+    judge = sample / "judge"
+    judge.write_text(f'#!/bin/sh\necho \'{{"measured": 2, "failing": []}}\'\necho broken >&2\nexit {code}\n')
+    judge.chmod(0o755)
+    monkeypatch.setattr(mutants.sys, "executable", str(judge))
+    chosen = mutants.found(sample, ["sample"])
+
+    def measure():
+        return mutants.measure(
+            sample, paths=["sample"], seed=1, minutes=1, chosen=chosen, suite=SUITE, accepted=[]
+        )
+
+    if code:
+        with pytest.raises(CannotMeasure, match="broken"):
+            measure()
+    else:
+        assert not measure()["met"]
+
+
 def test_behaviour_is_mutated_and_messages_are_not():
     assert changes(SOURCE, MODULE) == {
         ("LIMIT = 10", "LIMIT = 11"),
@@ -164,8 +185,10 @@ def test_every_accepted_mutant_exists():
         assert entry.reason
 
 
-def test_a_sample_is_listed():
-    chosen = arguments(["mutants", "--paths", "authsvc/core/memory.py", "--sample", "3", "--list"])
+def test_a_sample_of_another_checkout_is_listed(sample):
+    chosen = arguments(
+        ["mutants", "--root", str(sample), "--paths", "sample/limits.py", "--sample", "3", "--list"]
+    )
 
     report = mutants.run(
         **{
@@ -175,5 +198,7 @@ def test_a_sample_is_listed():
         as_list=chosen.as_list,
     )
 
-    assert [outcome["verdict"] for outcome in report["outcomes"]] == ["not reached"] * 3
+    assert [(outcome["module"], outcome["verdict"]) for outcome in report["outcomes"]] == [
+        ("sample/limits.py", "not reached")
+    ] * 3
     assert report["mutants"] > 3
