@@ -599,7 +599,7 @@ def main(file: str) -> None:
     waiting = [Mutant(**given) for given in plan.mutants]
     numbers = {mutant: number for number, mutant in enumerate(waiting)}
     for stage, arguments in enumerate(plan.stages, start=1):
-        if not waiting:
+        if not waiting or time.monotonic() > began + plan.seconds:
             break
         until = began + plan.seconds * (1 + stage) / (1 + len(plan.stages))  # most of it for the first stage
         court = Court(plan, arguments)
