@@ -8,14 +8,17 @@ The tests of a lane run on a process for each core, each with a database and por
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -26,6 +29,8 @@ PYTEST = (
 # The servers of a file are started once, since one process runs all its tests.
 BY_FILE = "loadfile"
 STOP_SECONDS = 20
+# pytest's flags without a value, before an m in the same argument: -xm slow, -qvmslow.
+FLAGS_AND_MARKS = re.compile(r"(-[hlqsvxV]+)(?=m)")
 NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 
@@ -75,9 +80,13 @@ def command(part: Part, arguments: Sequence[str], seed: int) -> list[str]:
 
 def _without_marks(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split off the expressions given by -m, of which pytest takes only the last."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="script/test", add_help=False, allow_abbrev=False)
     parser.add_argument("-m", action="append", default=[])
-    found, rest = parser.parse_known_args(arguments)
+    separate: list[str] = []
+    for argument in arguments:
+        flags = FLAGS_AND_MARKS.match(argument)
+        separate += [flags[1], argument.replace(flags[1], "-", 1)] if flags else [argument]
+    found, rest = parser.parse_known_args(separate)
     return found.m, rest
 
 
@@ -113,12 +122,12 @@ class Lanes:
         self._stopped = True
         running = list(self._processes)
         for process in running:
-            os.killpg(process.pid, signal.SIGINT)
+            _signal(process, signal.SIGINT)
         for process in running:
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                _signal(process, signal.SIGKILL)
 
     def _run_lane(self, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -140,11 +149,20 @@ class Lanes:
         ) as process:
             assert process.stdout is not None
             self._processes.add(process)
-            for line in process.stdout:
-                with self._printing:
-                    print(f"{part.name}: {line}", end="", flush=True)  # noqa: T201
-            self._processes.remove(process)
+            if self._stopped:  # It started while the others were interrupted.
+                _signal(process, signal.SIGINT)
+            try:
+                for line in process.stdout:
+                    with self._printing:
+                        print(f"{part.name}: {line}", end="", flush=True)  # noqa: T201
+            finally:
+                self._processes.remove(process)
         return Run(part, process.returncode, line.strip(), time.monotonic() - began)
+
+
+def _signal(process: subprocess.Popen[str], number: int) -> None:
+    with suppress(ProcessLookupError):  # It has ended.
+        os.killpg(process.pid, number)
 
 
 def report(runs: Sequence[Run], seconds: float) -> str:
@@ -187,8 +205,17 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def program() -> NoReturn:
-    """Run main() as a program that SIGTERM ends in order."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Run main() as a program that SIGTERM and the end of the terminal (SIGHUP) end in order."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP.
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell starts programs in the background so. The parts would inherit it, and could not be interrupted.
+        signal.signal(signal.SIGINT, lambda *_: None)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # The encoding of the terminal may lack a character.
     sys.exit(main())
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -42,6 +44,15 @@ def test_marks_among_the_arguments_narrow_a_part():
     assert command[at + 1] == "not servers and not long and (postgresql_only)"
     assert command[-2:] == ["tests/authsvc", "-x"]
     assert "--randomly-seed=7" in command
+
+
+@pytest.mark.parametrize("given", [["-xm", "slow"], ["-qvmslow"], ["-m", "slow", "-x"], ["-m=slow"]])
+def test_marks_behind_other_flags_do_not_replace_those_of_the_part(given):
+    command = lanes.command(QUICK, given, seed=7)
+
+    at = command.index("-m", 3)
+    assert command[at + 1] == "not servers and not long and (slow)"
+    assert not any("m" in argument for argument in command[at + 2 :])
 
 
 def test_the_table_says_how_long_each_part_took():
@@ -94,6 +105,29 @@ def test_a_lane_that_breaks_off_fails_the_whole(monkeypatch):
     assert lanes.main([]) == 1
 
 
+def test_output_that_the_terminal_cannot_encode_breaks_nothing_off():
+    suite = """
+import sys
+from rig import lanes
+text = "21 " + chr(0x2103)
+lanes.command = lambda *_: [sys.executable, "-c", f"import sys; sys.stdout.buffer.write({text.encode()})"]
+lanes.LANES = ((lanes.QUICK,),)
+lanes.program()
+"""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", suite],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "quick: 21 \\u2103" in done.stdout
+
+
 def test_a_test_without_the_mark_cannot_start_a_server(tmp_path):
     """This test has none."""
     with (
@@ -119,8 +153,17 @@ lanes.program()
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_suite_that_is_interrupted_stops_its_servers(needs_real, number):
+@pytest.mark.parametrize(
+    ("number", "interrupt"),
+    [
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+        # A process that a shell starts in the background ignores the signal, and so do its children.
+        (signal.SIGTERM, signal.SIG_IGN),
+    ],
+)
+def test_a_suite_that_is_interrupted_stops_its_servers(needs_real, number, interrupt):
     try:
         servers.postgres()
     except servers.MissingServer as missing:
@@ -130,15 +173,16 @@ def test_a_suite_that_is_interrupted_stops_its_servers(needs_real, number):
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        # A process that a shell starts in the background ignores the signal, and so do its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
     ) as suite:
         assert suite.stdout is not None
         assert suite.stdout.readline().startswith("script/test: seed ")
         port = int(suite.stdout.readline().removeprefix("quick: "))
         assert servers.accepts(port)
+        began = time.monotonic()
 
         suite.send_signal(number)
 
         assert suite.wait(30) == 128 + number
+        assert time.monotonic() - began < lanes.STOP_SECONDS, "killed instead of interrupted"
         assert not servers.accepts(port)
