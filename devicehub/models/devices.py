@@ -227,7 +227,8 @@ class BaseDevice(Credentials):
             )
         command = kind.commands.get(name)
         if command is None:
-            raise ValueError(f"{kind.sender.__name__} has no command {name!r}")
+            declared = ", ".join(sorted(kind.commands)) or "none"
+            raise ValueError(f"{kind.sender.__name__} has no command {name!r}; its commands: {declared}")
         command.validate_payload(payload)
 
 

@@ -146,7 +146,9 @@ def test_an_account_needs_a_name_that_can_be_a_username():
     with pytest.raises(CommandError, match="cannot be a username"):
         run("create_account", "in gest")
     run("create_account", "ingest")
-    with pytest.raises(CommandError, match="There is an account ingest already"):
+    with pytest.raises(
+        CommandError, match="There is an account ingest already; --rotate gives it a new password"
+    ):
         run("create_account", "ingest")
 
 
