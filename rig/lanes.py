@@ -31,6 +31,8 @@ BY_FILE = "loadfile"
 STOP_SECONDS = 20
 # pytest's flags without a value, before an m in the same argument: -xm slow, -qvmslow.
 FLAGS_AND_MARKS = re.compile(r"(-[hlqsvxV]+)(?=m)")
+# Each part names its database itself; without stored bytecode each process compiles all tests and the code again.
+UNSET = frozenset({"DATABASE_URL", "PYTHONDONTWRITEBYTECODE"})
 NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 
@@ -136,7 +138,7 @@ class Lanes:
 
     def _run_part(self, part: Part) -> Run:
         began = time.monotonic()
-        environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+        environment = {key: value for key, value in os.environ.items() if key not in UNSET}
         line = ""
         with subprocess.Popen(
             command(part, self._arguments, self._seed),

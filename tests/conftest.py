@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=deselected)
         left = set(deselected)
         items[:] = [item for item in items if item not in left]
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the collected tests from garbage collection, which would visit them all again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _depends_on_the_database(item: pytest.Item) -> bool:
