@@ -490,7 +490,7 @@ def documented_metrics():
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("place", ["x", "0", "65536", "127.0.0.1:", "127.0.0.1:-1", "9100:x", "\u0661"])
 def test_metrics_at_no_port_are_refused(place):
-    with pytest.raises(CommandError, match="is no \\[HOST:\\]PORT"):
+    with pytest.raises(CommandError, match="is not \\[HOST:\\]PORT"):
         call_command("listen_mqtt", "--metrics", place)
 
 

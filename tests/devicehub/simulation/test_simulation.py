@@ -483,7 +483,7 @@ def test_without_a_broker_nothing_is_published_and_one_line_says_so():
         (["--interval", "nan"], "--interval above 0"),
         (["--duration", "0"], "--duration must be above 0"),
         (["--history", "-1"], "--history must be 0 to 86400"),
-        (["--late", "120"], "--late is a percentage"),
+        (["--late", "120"], "--late must be a percentage"),
         (["--prefix", "a/b"], "cannot be a device id"),
         (["--count", "1000000000"], "connections need 1000000064 open files"),
     ],
