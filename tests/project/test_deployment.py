@@ -63,6 +63,8 @@ def test_prepare_fills_the_brokers_configuration_once(tmp_path):
     assert {name: (tmp_path / name).read_text() for name in first} == first
     host = r"auth_opt_http_host devicehub:[\w-]{43}@web\nauth_opt_http_port 8000\n"
     assert re.search(host, first["mosquitto.conf"])
+    token = re.search(r"devicehub:([\w-]{43})@", first["mosquitto.conf"])[1]
+    assert first["mosquitto.conf"].count(token) == 1, "no comment holds the token"
     assert "getuser_uri /mqtt/go-auth/user\n" in first["mosquitto.conf"]
     assert not re.search("@[A-Z]+@", first["mosquitto.conf"].partition("\nlistener")[2])
     assert re.fullmatch(r"mqtt://ingest:[A-Za-z0-9]{43}@mosquitto:1883\n", first["mqtt_url"])
