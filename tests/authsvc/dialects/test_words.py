@@ -503,6 +503,10 @@ def test_rules_end_at_multiples_of_half_their_time(ttl, expected):
         ),
         ((Rule("a", ActionSet.SUBSCRIBE), Rule("+", ActionSet.SUBSCRIBE, allow=False)), []),
         (
+            (Rule("a", ActionSet.SUBSCRIBE), Rule("a", ActionSet.PUBLISH, allow=False)),
+            [("deny", "publish", ["eq a"]), ("allow", "subscribe", ["eq a"])],
+        ),
+        (
             (Rule("a", ActionSet.SUBSCRIBE), Rule("b", ActionSet.SUBSCRIBE, allow=False)),
             [("allow", "subscribe", ["eq a"])],
         ),
