@@ -54,7 +54,7 @@ _COLLECTED_WRONGLY = "the tests cannot be collected"
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the process is told. *root* holds the mutated *modules* (files by name), *folder* the tests.
+    """The task of the process. *root* holds the mutated *modules* (files by name), *folder* the tests.
 
     *stages* are arguments of pytest: the tests that judge first, those that judge what survived, and so on.
     *seconds* is the time for all of them.
@@ -380,16 +380,16 @@ class Court:
             if not tests:
                 return {"verdict": SURVIVED, "tests": 0}
             if mutant.in_function and (module, mutant.statement) not in self._during_import:
-                told = self._in_place(module, mutant, tests)
+                result = self._in_place(module, mutant, tests)
             else:
-                told = self._by_import(module, mutant, tests)
-            if told["verdict"] == ELSEWHERE:
-                told = self._by_import(module, mutant, tests)
-            culprit = told.get("by")
+                result = self._by_import(module, mutant, tests)
+            if result["verdict"] == ELSEWHERE:
+                result = self._by_import(module, mutant, tests)
+            culprit = result.get("by")
             judges = {test.name for test in tests}
-            if told["verdict"] == KILLED and culprit in judges and not self._can_be_trusted(culprit):
+            if result["verdict"] == KILLED and culprit in judges and not self._can_be_trusted(culprit):
                 continue
-            return {**told, "tests": len(tests)}
+            return {**result, "tests": len(tests)}
 
     def _judges(self, module: str, mutant: Mutant) -> list[Test]:
         """Return the tests that can notice *mutant*, the quick ones first."""
@@ -405,8 +405,8 @@ class Court:
     def _can_be_trusted(self, name: str) -> bool:
         """Return whether the test *name* passes without a mutant and without the tests before it."""
         if name not in self._trusted:
-            told = self._serve({"module": "", "tests": [name], "seconds": [1.0]})
-            if told["verdict"] != SURVIVED:
+            result = self._serve({"module": "", "tests": [name], "seconds": [1.0]})
+            if result["verdict"] != SURVIVED:
                 self._unfit.add(name)
                 return False
             self._trusted.add(name)
@@ -425,11 +425,11 @@ class Court:
 
     def _by_import(self, module: str, mutant: Mutant, tests: list[Test]) -> dict[str, Any]:
         files = list(dict.fromkeys(test.file for test in tests))
-        told: dict[str, Any] = {"verdict": SURVIVED}
+        result: dict[str, Any] = {"verdict": SURVIVED}
         for part in (files[:FILES_FIRST], files[FILES_FIRST:]):
-            if part and told["verdict"] == SURVIVED:
-                told = self._imported(module, mutant, part, [test for test in tests if test.file in part])
-        return told
+            if part and result["verdict"] == SURVIVED:
+                result = self._imported(module, mutant, part, [test for test in tests if test.file in part])
+        return result
 
     def _imported(self, module: str, mutant: Mutant, files: list[str], tests: list[Test]) -> dict[str, Any]:
         seconds = {test.name: test.seconds for test in tests}
@@ -453,12 +453,12 @@ class Court:
             print(json.dumps({"test": _COLLECTED_WRONGLY, "passed": False}), file=out)
 
         child, lines = _child(work)
-        told = _verdict(lines)
-        told.pop("over", None)
+        result = _verdict(lines)
+        result.pop("over", None)
         _end(child)
         os.waitpid(child, 0)
         lines.close()
-        return told
+        return result
 
     # The process that has collected all tests, and forks for each mutant of a function.
 
@@ -469,12 +469,12 @@ class Court:
         os.write(orders, json.dumps(task).encode() + b"\n")
         started = lines.take()
         assert started is not None, "the tests cannot be collected"
-        told = _verdict(lines)
+        result = _verdict(lines)
         _end(started["child"])
-        over = told.pop("over", False)
+        over = result.pop("over", False)
         while not over:
             over = "over" in (lines.take() or {"over": True})
-        return told
+        return result
 
     def _start_server(self) -> tuple[int, int, _Lines]:
         """Start that process. Tests with a name that is another one there, such as a random one, do not judge."""
@@ -610,10 +610,10 @@ def main(file: str) -> None:
             if time.monotonic() > until:
                 break
             start = time.monotonic()
-            told = court.judge(mutant)
-            told["seconds"] = round(time.monotonic() - start, 2)
-            print(json.dumps({"number": numbers[mutant], "stage": stage, **told}), flush=True)
-            if told["verdict"] == SURVIVED:
+            result = court.judge(mutant)
+            result["seconds"] = round(time.monotonic() - start, 2)
+            print(json.dumps({"number": numbers[mutant], "stage": stage, **result}), flush=True)
+            if result["verdict"] == SURVIVED:
                 survived.append(mutant)
         court.close()
         waiting = survived

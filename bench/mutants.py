@@ -196,11 +196,11 @@ def measure(
     verdicts = _verdicts(plan, report) if minutes and to_judge else {}
     for mutant in chosen:
         if mutant.key in reasons:
-            told: dict[str, Any] = {"verdict": ACCEPTED, "reason": reasons[mutant.key]}
+            result: dict[str, Any] = {"verdict": ACCEPTED, "reason": reasons[mutant.key]}
         else:
-            told = verdicts.get(mutant, {"verdict": OVER})
+            result = verdicts.get(mutant, {"verdict": OVER})
         shown = {"name": mutant.name, "module": mutant.module, "line": mutant.line}
-        report.outcomes.append({**shown, "function": mutant.function, "diff": mutant.diff(), **told})
+        report.outcomes.append({**shown, "function": mutant.function, "diff": mutant.diff(), **result})
     return _summary(report)
 
 
@@ -223,13 +223,13 @@ def _verdicts(plan: Plan, report: Report) -> dict[Mutant, dict[str, Any]]:
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    told = json.loads(line)
-                    if "measured" in told:
-                        report.tests += told["measured"]
-                        report.failing += told["failing"]
+                    result = json.loads(line)
+                    if "measured" in result:
+                        report.tests += result["measured"]
+                        report.failing += result["failing"]
                         bars.reset(task)
                         continue
-                    verdicts[Mutant(**plan.mutants[told.pop("number")])] = told
+                    verdicts[Mutant(**plan.mutants[result.pop("number")])] = result
                     counts = Counter(verdict["verdict"] for verdict in verdicts.values())
                     about = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (KILLED, SURVIVED))
                     bars.update(task, advance=1, description=about)
