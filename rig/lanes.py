@@ -38,12 +38,16 @@ NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 @dataclass(frozen=True)
 class Part:
-    """A selection of the tests on one database, and pytest-xdist's way to spread it."""
+    """A selection of the tests on one database, and pytest-xdist's way to spread it.
+
+    A property test tries *examples* times as many examples as usual.
+    """
 
     name: str
     database: str
     marks: str
     spread: str = "worksteal"
+    examples: int = 1
 
 
 @dataclass
@@ -65,6 +69,7 @@ LANES = (
     ),
 )
 LONG = (
+    Part("fuzzed", "SQLite", "fuzzed and not servers", examples=20),
     Part("long", "SQLite", "long", BY_FILE),
     Part("long-postgresql", "PostgreSQL", "long and not sqlite_only", BY_FILE),
 )
@@ -139,6 +144,7 @@ class Lanes:
     def _run_part(self, part: Part) -> Run:
         began = time.monotonic()
         environment = {key: value for key, value in os.environ.items() if key not in UNSET}
+        environment["EXAMPLES_FACTOR"] = str(part.examples)
         line = ""
         with subprocess.Popen(
             command(part, self._arguments, self._seed),

@@ -33,6 +33,12 @@ from rig.servers import MissingServer
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark property tests, of which `script/test --long` tries more examples."""
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        item.add_marker("fuzzed")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect tests of the other database, and on PostgreSQL those that use no database and no server."""
     if connection.vendor == "postgresql":

@@ -15,6 +15,7 @@ from authsvc.core.access import Reason, deny
 from authsvc.dialects import BY_NAME
 from authsvc.dialects.base import Request
 from rig import oracles
+from rig.examples import examples
 from rig.fuzzed import NAMES, RIGHT, WORDS, _with_field, by_question, mutated, quick, rarely, requests
 from rig.oracles import QUESTIONS, judge_body
 from rig.seeds import SEEDS
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @by_question
-@settings(quick, max_examples=15)
+@settings(quick, max_examples=examples(15))
 @given(request=requests(), hook=rarely)
 def test_every_question_gets_the_right_answer(path, request, hook):
     if not hook:
@@ -46,14 +47,14 @@ def test_the_seeds_reach_an_allow_of_every_question():
     assert reached == set(QUESTIONS)
 
 
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=examples(400))
 @given(mutated())
 def test_a_right_question_with_one_error_gets_the_right_answer(case):
     judge_body(*case)
 
 
 @by_question
-@settings(quick, max_examples=25)
+@settings(quick, max_examples=examples(25))
 @given(st.data())
 def test_a_changed_permitted_question_gets_the_right_answer(path, data):
     """One or two fields get a value from another question, or are added to the question."""

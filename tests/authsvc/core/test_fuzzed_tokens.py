@@ -16,6 +16,7 @@ from authsvc.core import tokens
 from authsvc.core.access import ExpiredToken, InvalidToken
 from authsvc.core.tokens import Claims, Key
 from rig import oracles
+from rig.examples import examples
 from rig.fuzzed import _dump, hostile, numbers, quick, values
 from rig.oracles import TOKENS
 
@@ -40,7 +41,7 @@ def judge_token(token: str) -> None:
     assert claims == Claims(oracles._holder(f"Bearer {token}") or "", 7)
 
 
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=examples(400))
 @given(st.data())
 def test_a_token_with_an_error_is_refused(data):
     token = TOKENS["STATION-001"]
@@ -77,7 +78,7 @@ claims_of_tokens = st.one_of(
 ).map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=examples(150))
 @given(headers_of_tokens, st.one_of(st.just(PARTS[1]), claims_of_tokens), st.booleans())
 def test_no_header_makes_a_token(header, claims, signed):
     """Signed with our key or not: the header is untrusted until the signature is verified."""

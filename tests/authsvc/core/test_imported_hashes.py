@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authsvc.core import passwords
+from rig.examples import examples
 from rig.seeds import HASHES
 
 pytestmark = pytest.mark.sqlite_only
@@ -88,7 +89,7 @@ def test_a_good_hash_is_usable_with_every_password(name, secret):
     assert passwords.verify(secret, HASHES[name]) is False
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.text(max_size=100), st.sampled_from(sorted(HASHES)))
 def test_no_password_makes_a_good_hash_unusable(secret, name):
     assert isinstance(passwords.verify(secret, HASHES[name]), bool)

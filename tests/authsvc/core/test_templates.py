@@ -10,6 +10,7 @@ from authsvc.core import grants
 from authsvc.core.access import Action, Principal
 from authsvc.core.grants import Rule
 from rig import naive
+from rig.examples import examples
 from rig.topic_questions import a_few, ask, hostile_text, many
 
 pytestmark = pytest.mark.sqlite_only  # Needs no database.
@@ -49,7 +50,7 @@ def shape(text: str) -> tuple[int, int, int]:
     return text.count("/"), text.count("+"), text.count("#")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(templates, values)
 @example("a/{username}/b", {"username": "#"})
 @example("{username}{client_id}", {"username": "{client_id}", "client_id": "A1"})

@@ -13,6 +13,7 @@ from authsvc.core import topics
 from authsvc.core.access import Action
 from authsvc.core.grants import Rule
 from rig import naive
+from rig.examples import examples
 from rig.topic_questions import (
     FILTERS,
     NON_CHARACTERS,
@@ -122,7 +123,7 @@ def test_deep_filters_never_disagree_with_a_topic(one, other, levels):
 # Well-formedness.
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.one_of(hostile_text, scraps))
 @example("")
 @example("a/#/b")

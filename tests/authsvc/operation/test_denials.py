@@ -19,6 +19,7 @@ from authsvc.operation import denials
 from fleet.models import WeatherStationDevice
 from rig.asking import DENIED, reasons, sql
 from rig.entrances import WAKE
+from rig.examples import examples
 from rig.hub import eventually
 
 pytestmark = pytest.mark.usefixtures("nothing_pending")
@@ -170,7 +171,7 @@ class TestDenials:
     @settings(
         deadline=None,
         database=None,
-        max_examples=40,
+        max_examples=examples(40),
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
     @given(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from authsvc import gateway
 from authsvc.dialects.base import FORM, JSON, MAX_BODY, TEXT, Dialect, Headers, Reply, Request
 from rig.entrances import ENTRANCES, Exchange, both_entrances, pieces
+from rig.examples import examples
 from rig.fuzzed import hostile
 from rig.questions import BODIES, OTHER_TYPES, PARAMETERS, QUERIES, QUESTIONS
 
@@ -212,7 +213,10 @@ header_values = st.binary(max_size=20)
 
 
 @settings(
-    deadline=None, database=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    database=None,
+    max_examples=examples(60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     raw=st.builds(

@@ -12,10 +12,11 @@ from devicehub.ingest.pipeline import pipeline
 from devicehub.kinds.registry import registry
 from devicehub.messages.message import Message, Outcome
 from devicehub.models import QuarantinedMessage
+from rig.examples import examples
 from rig.messages import DUPLICATE, EARLIER, FAILED, NOW, RETAINED, fresh, iso, readings
 
 a_few_hundred = settings(
-    deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=250
+    deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=examples(250)
 )
 
 

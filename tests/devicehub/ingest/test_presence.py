@@ -14,6 +14,7 @@ from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Outcome
 from fleet.devices import WeatherStation
 from fleet.models import WeatherStationDevice
+from rig.examples import examples
 from rig.messages import NOW, fresh
 from rig.presence import HOUR, MINUTE, OFFLINE, ONLINE, READING, SECOND, YEARS, make, said, send
 from rig.threads import side_by_side
@@ -140,7 +141,7 @@ one_thing = st.one_of(
 )
 
 
-@settings(deadline=None, database=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, database=None, max_examples=examples(80), suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_presence_depends_on_what_was_said_and_not_on_the_order_of_storing(db, data):
     messages = data.draw(st.lists(one_thing, min_size=2, max_size=6))

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from devicehub.models import QuarantinedMessage
+from rig.examples import examples
 from rig.meter import CBOR, EPOCH, FAILED, NOW, PARTIAL, SENML, SENML_CBOR, STORED, is_as_sent, send, stored
 
 # --- Anything at all
@@ -130,7 +131,7 @@ class RolledBack(Exception):
     pass
 
 
-@settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=600)
+@settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=examples(600))
 @given(
     body=bodies,
     content_type=content_types,

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from fleet.models import WeatherStationDevice
+from rig.examples import examples
 from rig.fields import clean_fields
 
 REFUSED = (ValidationError, ValueError)
@@ -40,7 +41,10 @@ bad_device_ids = pytest.mark.parametrize("device_id", list(BAD_DEVICE_IDS.values
 bad_usernames = pytest.mark.parametrize("username", BAD_USERNAMES, ids=repr)
 good_ids = st.from_regex(r"[A-Za-z0-9_:-]{1,128}", fullmatch=True)
 thorough = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=examples(60),
 )
 
 

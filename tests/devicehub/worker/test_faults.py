@@ -42,11 +42,12 @@ def databases(tmp_path_factory, needs_real):
 
 @pytest.fixture
 def suffer(databases, needs_real, tmp_path):
-    """Run a scenario and return its report."""
+    """Run a scenario, for *seconds* if given, and return its report."""
 
-    def run(scenario):
+    def run(scenario, seconds=None):
+        seed = random.randrange(10**6)
         try:
-            return scenarios.run(scenario, databases, tmp_path / "run", random.randrange(10**6))
+            return scenarios.run(scenario, databases, tmp_path / "run", seed, seconds=seconds)
         except servers.MissingServer as missing:
             return needs_real(missing)
 
@@ -56,8 +57,18 @@ def suffer(databases, needs_real, tmp_path):
 @pytest.mark.servers
 @pytest.mark.parametrize("scenario", HERE, ids=lambda scenario: scenario.name)
 def test_nothing_is_lost(suffer, scenario):
-    report = suffer(scenario)
+    assert_nothing_is_lost(suffer(scenario))
 
+
+@pytest.mark.servers
+@pytest.mark.long
+@pytest.mark.parametrize("scenario", HERE, ids=lambda scenario: scenario.name)
+def test_nothing_is_lost_in_long_outages(suffer, scenario):
+    """The outages are as long as in `script/bench faults`, and come again and again: 50 kills in one scenario."""
+    assert_nothing_is_lost(suffer(scenario, seconds=5))
+
+
+def assert_nothing_is_lost(report):
     assert report.lost == [], report
     assert report.phantom == [], report
     assert report.duplicated == 0, report
