@@ -147,7 +147,7 @@ def _acks_in(trace: Path, rig: Rig) -> flushes.Acks:
 
 
 def lock_out(rig: Rig) -> None:
-    """Hold the lock that storing needs, like a backup, a migration or a forgotten shell."""
+    """Hold the lock that storing needs, like a backup, a migration or an open shell."""
     with rig.database.locked():
         rig.wait(rig.seconds(3, 30))
     rig.measure_recovery()

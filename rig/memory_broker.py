@@ -14,7 +14,7 @@ Answer = Ack | Exception | Callable[[Outgoing], Ack]
 
 
 class MemoryBroker:
-    """It admits every client and allows every action. `connect` stands in for `mqtt.Connection`.
+    """A broker that admits every client and allows every action. `connect` stands in for `mqtt.Connection`.
 
     *reply* is the result of each publish(): an Ack to return, an exception to raise, or a function to call.
     """

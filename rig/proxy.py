@@ -70,7 +70,7 @@ class Proxy:
             self.refusing = False
 
     def silence(self, *directions: str) -> None:
-        """Drop all bytes in *directions* on the connections that are open now, and tell neither end.
+        """Drop all bytes in *directions* on the connections that are open now, without a sign to either end.
 
         New connections work: this is a router that lost a connection, not one that is off.
         """

@@ -44,7 +44,7 @@ class Counts:
 
 
 class Counter:
-    """A counter that counts on demand. In a fleet where that is expensive, it counts at most 5 % of the time."""
+    """Counts on demand; in a fleet where that is expensive, for at most 5 % of the time."""
 
     def __init__(self, count: Callable[[], Counts], clock: Callable[[], float] = time.monotonic) -> None:
         self._count, self._clock = count, clock

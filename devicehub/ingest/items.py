@@ -27,7 +27,7 @@ class DeviceRow(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A message without a known device: it goes to the quarantine, unless the broker retained it.
+    """A message without an existing device: it goes to the quarantine, unless the broker retained it.
 
     *kept_as* is the key of its row in the quarantine, or None if it is only counted.
     """
@@ -41,7 +41,7 @@ class Rejected(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A message of a known device, with its decoded content and its outcome in the database.
+    """A message of an existing device, with its decoded content and its outcome in the database.
 
     *device* is a BaseDevice if the kind has listeners, else DeviceRow. *document* is stored in the row instead of the
     bytes, or is None; *digest* is the key of a message with a device time. *reply* is a device's answer and *answered*
