@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 
 from authsvc.freshness import triggers
-from authsvc.models import Account, PolicyRevision
+from authsvc.models import Account, Grant, PolicyRevision
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.asking import sql
 from rig.empty_tables import EmptyTables
@@ -51,6 +52,30 @@ def test_deleted_rows_of_migrations_come_back(empty_tables: EmptyTables) -> None
 
     assert ContentType.objects.filter(app_label="authsvc", model="account").exists()
     assert PolicyRevision.objects.count() == 1
+
+
+def test_changed_rows_of_migrations_come_back(empty_tables: EmptyTables) -> None:
+    """Their numbers stay the same."""
+    types = set(ContentType.objects.values_list("app_label", "model"))
+    permissions = set(Permission.objects.values_list("codename", flat=True))
+    ContentType.objects.filter(app_label="authsvc", model="account").update(model="other")
+    Permission.objects.filter(codename="add_grant").update(codename="other")
+
+    empty_tables()
+
+    assert set(ContentType.objects.values_list("app_label", "model")) == types
+    assert set(Permission.objects.values_list("codename", flat=True)) == permissions
+
+
+def test_a_raised_revision_needs_no_flush(empty_tables: EmptyTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("rig.empty_tables.call_command")
+    before = PolicyRevision.objects.get().revision
+    Grant.objects.create(subject="everyone", actions="publish", filter="plant/#")
+    assert PolicyRevision.objects.get().revision > before
+
+    empty_tables()
+
+    assert not Grant.objects.exists()
 
 
 def test_a_trigger_that_was_replaced_or_disabled_comes_back(empty_tables: EmptyTables) -> None:
