@@ -16,6 +16,17 @@ from authsvc.freshness.reader import DatabaseAway
 pytestmark = pytest.mark.sqlite_only  # It starts its own PostgreSQL, so one run is enough.
 
 
+class Database:
+    """Answers each name with itself, until it is away."""
+
+    is_away = False
+
+    async def read(self, name: str) -> str:
+        if self.is_away:
+            raise DatabaseAway
+        return name
+
+
 class TestReadCache:
     """The cache alone."""
 
@@ -110,16 +121,10 @@ class TestReadCache:
         settings.AUTHSVC_STALE_SECONDS = 300
         clock = [1000.0]
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-        away = []
-
-        async def read(name: str) -> str:
-            if away:
-                raise DatabaseAway
-            return name
-
-        cache = ReadCache(read)
+        database = Database()
+        cache = ReadCache(database.read)
         run(cache.get("station", "now"))
-        away.append(True)
+        database.is_away = True
         clock[0] += age
 
         if answered:
@@ -131,31 +136,19 @@ class TestReadCache:
             run(cache.read("stranger", None))
 
     def test_a_value_read_without_a_stamp_is_not_used_in_an_outage(self, run):
-        away = []
-
-        async def read(name: str) -> str:
-            if away:
-                raise DatabaseAway
-            return name
-
-        cache = ReadCache(read)
+        database = Database()
+        cache = ReadCache(database.read)
         assert run(cache.get("station", None)) == "station"
-        away.append(True)
+        database.is_away = True
 
         with pytest.raises(DatabaseAway):
             run(cache.get("station", None))
 
     def test_a_changed_value_is_not_used_in_an_outage(self, run):
-        away = []
-
-        async def read(name: str) -> str:
-            if away:
-                raise DatabaseAway
-            return name
-
-        cache = ReadCache(read)
+        database = Database()
+        cache = ReadCache(database.read)
         run(cache.get("station", "now"))
-        away.append(True)
+        database.is_away = True
         read_cache.invalidate("station")
 
         with pytest.raises(DatabaseAway):
