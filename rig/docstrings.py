@@ -7,6 +7,7 @@ mood of the verbs that it has a word list for; here are the words by which a doc
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,12 +16,31 @@ from pathlib import Path
 from rig.serving import ROOT
 
 REFUSED = frozenset(
-    "Whether What Who How Where When The A An Of It This Each Every All One Its".split()  # noqa: SIM905
+    {
+        *(
+            "whether",
+            "what",
+            "who",
+            "whose",
+            "how",
+            "where",
+            "when",
+            "there",
+            "the",
+            "a",
+            "an",
+            "of",
+            "it",
+            "its",
+        ),
+        *("this", "that", "these", "those", "each", "every", "all", "any", "some", "no", "one"),
+    }
 )
 # Verbs in the imperative that end in one "s".
-IMPERATIVES = frozenset({"Alias", "Bias", "Focus"})
-# Endings of the decorators that make a property; `once` is that of authsvc/dialects/base.py.
-PROPERTIES = ("property", "once")
+IMPERATIVES = frozenset({"alias", "bias", "canvas", "focus"})
+# The decorators that make a property; `once` is that of authsvc/dialects/base.py.
+PROPERTIES = frozenset({"property", "cached_property", "once"})
+FIRST_WORD = re.compile(r"[^\w]*([^\W\d]+)")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -28,16 +48,23 @@ def find(source: str) -> Iterator[tuple[int, str, str]]:
     """Yield line, name and first word for each function of *source* whose docstring begins with a wrong word."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, Function) and not node.name.startswith("test_") and not _is_property(node):
-            words = (ast.get_docstring(node) or "").split()
-            word = words[0].strip("`*,.;:") if words else ""
-            if word in REFUSED or (
-                word.endswith("s") and not word.endswith("ss") and word not in IMPERATIVES
-            ):
-                yield node.lineno, node.name, word
+            first = FIRST_WORD.match(ast.get_docstring(node) or "")
+            if first and _is_refused(first[1].lower()):
+                yield node.lineno, node.name, first[1]
+
+
+def _is_refused(word: str) -> bool:
+    ends_in_one_s = word.endswith("s") and not word.endswith("ss")
+    return word in REFUSED or (ends_in_one_s and word not in IMPERATIVES)
 
 
 def _is_property(function: Function) -> bool:
-    return any(ast.unparse(decorator).endswith(PROPERTIES) for decorator in function.decorator_list)
+    return any(_name(decorator) in PROPERTIES for decorator in function.decorator_list)
+
+
+def _name(decorator: ast.expr) -> str:
+    function = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(function).rpartition(".")[2]
 
 
 def tracked(root: Path) -> list[str]:

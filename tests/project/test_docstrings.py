@@ -17,17 +17,20 @@ def words_of(source: str) -> list[str]:
     return [word for _, _, word in docstrings.find(source)]
 
 
-@pytest.mark.parametrize("word", [*sorted(docstrings.REFUSED), "Returns", "Raises", "Devices"])
+@pytest.mark.parametrize("word", [*sorted(docstrings.REFUSED), "The", "Returns", "Raises", "Devices"])
 def test_a_docstring_without_a_verb_in_the_imperative_is_found(word):
     assert list(docstrings.find(f'def ready():\n    """{word} it."""\n')) == [(1, "ready", word)]
 
 
-@pytest.mark.parametrize("first", ["`Returns`", "*Whether*", "The,", "One:"])
+@pytest.mark.parametrize(
+    "first",
+    ["`Returns`", "*Whether*", "The,", "One:", "whether", "RETURNS", "(The", '["A"]', "The/A", "It's"],
+)
 def test_marks_around_the_first_word_do_not_hide_it(first):
     assert len(words_of(f'def ready():\n    """{first} it."""\n')) == 1
 
 
-@pytest.mark.parametrize("word", ["Return", "Pass", "Process", "Focus", "Answer"])
+@pytest.mark.parametrize("word", ["Return", "Pass", "Process", "Focus", "Canvas", "Answer", "Yield"])
 def test_verbs_in_the_imperative_are_not_found(word):
     assert words_of(f'def ready():\n    """{word} it."""\n') == []
 
@@ -64,7 +67,13 @@ def undocumented():
 @pytest.mark.parametrize("decorator", ["property", "cached_property", "functools.cached_property", "once"])
 def test_properties_and_tests_are_left_out(decorator):
     assert words_of(f'@{decorator}\ndef name(self):\n    """The name."""\n') == []
+    assert words_of(f'@{decorator}()\ndef name(self):\n    """The name."""\n') == []
     assert words_of('def test_a_station_logs_in():\n    """The station is ours."""\n') == []
+
+
+@pytest.mark.parametrize("decorator", ["run_once", "no_property", "name.setter", "fixture(scope='session')"])
+def test_decorators_that_make_no_property_are_not_left_out(decorator):
+    assert words_of(f'@{decorator}\ndef name(self):\n    """The name."""\n') == ["The"]
 
 
 def test_the_command_names_file_line_function_and_word(tmp_path: Path, capsys):
