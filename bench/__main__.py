@@ -180,19 +180,26 @@ def main(
         if page is not None:
             figures.check(page, name)
         report = {"machine": figures.machine()} | module.run(**options)
-        if page is not None:
-            title = module.TITLE if name == bench else f"{module.TITLE}: {name}"
-            figures.write(page, name, figures.section(title, command, report, module.markdown(report)))
     except (CannotMeasure, CannotWrite, MissingServer, ServerFailed) as error:
         print(f"script/bench {bench}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    unwritten: CannotWrite | None = None
+    if page is not None:
+        title = module.TITLE if name == bench else f"{module.TITLE}: {name}"
+        try:
+            figures.write(page, name, figures.section(title, command, report, module.markdown(report)))
+        except CannotWrite as error:
+            unwritten = error  # The report of a long run is printed nevertheless.
     if as_json:
         print(json.dumps(report, indent=2))
     else:
         print(report["machine"])
         module.show(report)
+    if unwritten is not None:
+        print(f"script/bench {bench}: {unwritten}", file=sys.stderr)
+        return 2
     return 0 if report["met"] else 1
 
 

@@ -5,11 +5,14 @@ A section stands between two comments, which name it. Text outside of the sectio
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import shlex
+import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,14 @@ def check(file: Path, name: str) -> None:
     """Raise CannotWrite unless *file*, or a new file of that name, has a place for section *name*."""
     if not file.parent.is_dir():
         raise CannotWrite(f"{file.parent} is not a folder: name a file in an existing one (--figures)")
+    if "--" in name or not name.isprintable():
+        raise CannotWrite(
+            f"{name!r} cannot stand in a comment: name the section without -- and control characters"
+        )
+    if file.exists() and not file.is_file():
+        raise CannotWrite(f"{file} is not a file (--figures)")
+    if not os.access(file.resolve().parent, os.W_OK):
+        raise CannotWrite(f"{file} cannot be written: its folder is read-only for this user")
     try:
         _split(file, name)
     except OSError as error:
@@ -36,9 +47,43 @@ def check(file: Path, name: str) -> None:
 
 
 def write(file: Path, name: str, text: str) -> None:
-    """Replace section *name* of *file* by *text*, or append it. Keep every other byte. Raise CannotWrite."""
-    before, after = _split(file, name)
-    file.write_bytes(before + f"{_begin(name)}\n{text}\n{_end(name)}\n".encode() + after)
+    """Replace section *name* of *file* by *text*, or append it. Keep every other byte. Raise CannotWrite.
+
+    A full disk or a kill leaves the old page, and two benches at once both write their sections.
+    """
+    place = file.resolve()  # A symbolic link stays one.
+    try:
+        with _locked(place.parent):
+            before, after = _split(place, name)
+            _replace(place, before + f"{_begin(name)}\n{text}\n{_end(name)}\n".encode() + after)
+    except OSError as error:
+        raise CannotWrite(f"{file} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Run the block while no other process holds this lock of *folder*."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(place: Path, page: bytes) -> None:
+    """Write *page* beside the file *place*, then rename it, so that the file is never half written."""
+    new = place.with_name(f".{place.name}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        if place.exists():
+            shutil.copymode(place, new)
+        new.replace(place)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _split(file: Path, name: str) -> tuple[bytes, bytes]:

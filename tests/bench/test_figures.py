@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,73 @@ def test_a_folder_that_is_missing_is_named_before_anything_is_measured(tmp_path,
     assert capsys.readouterr().err == (
         f"script/bench auth: {file.parent} is not a folder: name a file in an existing one (--figures)\n"
     )
+
+
+@pytest.mark.parametrize("name", ["a --> b", "two\nlines"])
+def test_a_name_that_ends_the_comment_is_refused_before_anything_is_measured(page, capsys, name):
+    assert main(**vars(arguments(["auth", "--figures", str(page), "--section", name]))) == 2
+    assert "cannot stand in a comment" in capsys.readouterr().err
+    assert page.read_bytes() == PAGE
+
+
+def test_a_device_is_refused_before_it_is_read(capsys):
+    """To read /dev/zero never ends."""
+    assert main(**vars(arguments(["auth", "--figures", "/dev/zero"]))) == 2
+    assert "/dev/zero is not a file" in capsys.readouterr().err
+
+
+def test_a_page_is_never_half_written(page):
+    """Between the first byte and the last the disk becomes full."""
+    page.chmod(0o640)
+    fills_up = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    fills_up += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    fills_up += f"from pathlib import Path; from bench import figures; figures.write(Path({str(page)!r}), 'auth', 'x')"
+    done = subprocess.run(
+        [sys.executable, "-c", fills_up], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert f"CannotWrite: {page} cannot be written: File too large" in done.stderr
+    assert page.read_bytes() == PAGE
+    assert list(page.parent.iterdir()) == [page]
+
+    figures.write(page, "auth", "x")
+    assert page.stat().st_mode & 0o777 == 0o640
+
+
+def test_two_benches_that_end_at_once_both_write(page):
+    names = [f"bench-{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: figures.write(page, name, name), names))
+
+    assert all(figures._begin(name).encode() in page.read_bytes() for name in names)
+
+
+def test_a_symbolic_link_to_the_page_stays_one(page, tmp_path):
+    link = tmp_path / "link.md"
+    link.symlink_to(page)
+
+    figures.write(link, "auth", "new")
+
+    assert link.is_symlink()
+    assert b"new" in page.read_bytes()
+
+
+def test_a_report_that_cannot_be_written_is_printed(page, monkeypatch, capsys):
+    """The run may have taken an hour."""
+    report = {"databases": [], "targets": [], "met": True, "measured": 42}
+
+    def run(**_):
+        page.unlink()
+        page.mkdir()
+        return report
+
+    monkeypatch.setattr(changes, "run", run)
+    monkeypatch.setattr(changes, "markdown", lambda _: [])
+
+    assert main(**vars(arguments(["changes", "--json", "--figures", str(page)]))) == 2
+    printed = capsys.readouterr()
+    assert '"measured": 42' in printed.out
+    assert f"script/bench changes: {page} cannot be written: " in printed.err
 
 
 def test_a_missed_target_is_in_bold():
