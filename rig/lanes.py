@@ -33,6 +33,7 @@ STOP_SECONDS = 20
 FLAGS_AND_MARKS = re.compile(r"(-[hlqsvxV]+)(?=m)")
 # Each part names its database itself; without stored bytecode each process compiles all tests and the code again.
 UNSET = frozenset({"DATABASE_URL", "PYTHONDONTWRITEBYTECODE"})
+WRONG_ARGUMENTS = 4  # pytest's exit status for an unknown option or a path that does not exist
 NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 
@@ -205,6 +206,10 @@ def main(given: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     print(f"\n{report(suite.runs, time.monotonic() - began)}", flush=True)  # noqa: T201
     ran = [run for run in suite.runs if run.status != NO_TESTS]
+    if any(run.status == WRONG_ARGUMENTS for run in ran):
+        print("script/test: pytest does not accept these arguments; the lines above name the wrong one")  # noqa: T201
+    elif suite.runs and not ran:
+        print("script/test: no test matches these arguments")  # noqa: T201
     if len(suite.runs) < sum(map(len, lanes)):
         return 1  # A lane broke off: its thread printed the error.
     if not ran or (len(ran) < len(suite.runs) and not arguments):

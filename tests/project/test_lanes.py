@@ -93,6 +93,18 @@ def test_a_part_that_fails_or_is_empty_fails_the_whole(monkeypatch, capsys, stat
     assert "part-2: the last line" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(4, "pytest does not accept these arguments"), (5, "no test matches these arguments")],
+)
+def test_the_last_line_names_a_mistake_in_the_arguments(monkeypatch, capsys, status, message):
+    monkeypatch.setattr(lanes, "LANES", ((Part("part", "SQLite", ""),),))
+    monkeypatch.setattr(lanes, "command", lambda *_: [sys.executable, "-c", f"raise SystemExit({status})"])
+
+    assert lanes.main(["--nonsense"]) == 1
+    assert message in capsys.readouterr().out.splitlines()[-1]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_lane_that_breaks_off_fails_the_whole(monkeypatch):
     """Its parts have no result, and so no wrong exit status."""
