@@ -21,6 +21,7 @@ from devicehub.dashboard.selection import RANGE_NAMES, Selection, parse, plottab
 from devicehub.kinds.registry import registry
 from devicehub.models import DeviceStatus
 
+NO_STORE = {"Cache-Control": "no-store"}  # Also for a 204, which a cache may keep and return to all.
 View = Callable[..., HttpResponseBase]
 log = structlog.get_logger(__name__)
 
@@ -75,22 +76,20 @@ async def live_events(request: HttpRequest) -> HttpResponseBase:
     """
     user = await request.auser()
     if not user.is_authenticated:
-        return HttpResponse("You are signed out. Sign in again.\n", status=403, content_type="text/plain")
+        return _refuse(403, "You are signed out. Sign in again.\n")
     selection = parse(request.GET)
     if not request.accepts("text/event-stream"):
         return await _current_news(selection)
     if not live.can_stream(request):
-        return HttpResponse(status=204)
+        return HttpResponse(status=204, headers=NO_STORE)
     # The connections of this request would stay open as long as the stream.
     await sync_to_async(connections.close_all)()
     if live.is_full():
-        return HttpResponse(
-            "Too many pages are open. Close one and reload.\n", status=503, content_type="text/plain"
-        )
+        return _refuse(503, "Too many pages are open. Close one and reload.\n")
     return StreamingHttpResponse(
         live.while_signed_in(live.Login(request, user), live.events(selection)),
         content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        headers={**NO_STORE, "X-Accel-Buffering": "no"},
     )
 
 
@@ -101,5 +100,9 @@ async def _current_news(selection: Selection) -> HttpResponse:
     except DatabaseError as error:
         # The page sends the next request on its own.
         log.warning("live.database_away", error=type(error).__name__)
-        return HttpResponse("The database is away.\n", status=503, content_type="text/plain")
-    return HttpResponse(news, content_type="application/json", headers={"Cache-Control": "no-store"})
+        return _refuse(503, "The database is away.\n")
+    return HttpResponse(news, content_type="application/json", headers=NO_STORE)
+
+
+def _refuse(status: int, text: str) -> HttpResponse:
+    return HttpResponse(text, status=status, content_type="text/plain", headers=NO_STORE)

@@ -6,7 +6,7 @@ const byId = (id) => document.getElementById(id);
 const live = byId("live");
 const rows = new Map([...document.querySelectorAll("tr[data-key]")].map((row) => [row.dataset.key, row]));
 const chart = new Chart(byId("chart"), byId("legend"), byId("bucket"));
-const every = Number(live.dataset.every); // s between two requests, if the server cannot hold a stream open
+let every = Number(live.dataset.every); // s between two requests, if the server cannot hold a stream open
 const POLL_TIMEOUT = 30_000; // ms
 const RETRY = 10_000; // ms until the next attempt, after the browser has stopped reconnecting
 let ahead = 0; // s that the server's clock is ahead of ours
@@ -35,7 +35,18 @@ function connect() {
 async function retry() {
   await new Promise((resolve) => setTimeout(resolve, RETRY));
   const reply = await fetch(location.href, { redirect: "manual" }).catch(() => null);
-  if (reply?.type === "opaqueredirect") say("lost", "signed out");
+  if (reply?.type === "opaqueredirect") {
+    say("lost", "signed out");
+    return;
+  }
+  // Another server may be there since, which cannot hold a stream open.
+  const html = reply?.ok ? await reply.text().catch(() => "") : "";
+  every = Number(new DOMParser().parseFromString(html, "text/html").getElementById("live")?.dataset.every ?? 0);
+  start();
+}
+
+function start() {
+  if (every) poll();
   else connect();
 }
 
@@ -48,12 +59,12 @@ async function poll() {
     return;
   }
   const news = reply?.ok ? await reply.json().catch(() => null) : null;
+  setTimeout(poll, every * 1000); // Also if a newer server sends something that this page cannot show.
   if (news) {
     show(news);
     if (news.chart) chart.refresh(news.chart, news.now);
   }
   say(news ? "on" : "lost", news ? `updates every ${every} s` : "reconnecting");
-  setTimeout(poll, every * 1000);
 }
 
 function say(state, text) {
@@ -102,5 +113,4 @@ function patch(row, html) {
 
 byId("reading")?.addEventListener("change", () => byId("pick").submit());
 setInterval(() => tickTimes(Date.now() / 1000 + ahead), 1000);
-if (every) poll();
-else connect();
+start();

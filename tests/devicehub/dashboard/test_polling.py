@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
@@ -50,6 +52,7 @@ def test_a_stream_is_refused_under_wsgi_with_204(client: Client, viewer: User) -
     response = client.get("/live", headers={"Accept": STREAM})
 
     assert response.status_code == 204
+    assert response["Cache-Control"] == "no-store"
     assert not response.streaming
     assert not live._streams
 
@@ -79,7 +82,10 @@ def test_the_news_come_as_json_under_asgi_too(viewer: User, north: WeatherStatio
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("accepted", [STREAM, JSON])
 def test_a_stranger_gets_neither(client: Client, transactional_db: None, accepted: str) -> None:
-    assert client.get("/live", headers={"Accept": accepted}).status_code == 403
+    response = client.get("/live", headers={"Accept": accepted})
+
+    assert response.status_code == 403
+    assert response["Cache-Control"] == "no-store"
 
 
 @pytest.mark.sqlite_only
@@ -105,31 +111,67 @@ def test_the_page_says_which_of_the_two_it_does(client: Client, viewer: User, lo
     assert "data-every" not in loop.run(page())
 
 
-@pytest.mark.sqlite_only
-@pytest.mark.servers
-def test_a_browser_sees_a_new_reading_under_runserver(
-    client: Client, viewer: User, north: WeatherStationDevice, browser: Any, tmp_path: Path
-) -> None:
-    problems: list[str] = []
+@pytest.fixture
+def page(client: Client, viewer: User, browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """Yield a page of a browser that is signed in at runserver. The test moves its clock."""
     with hub.runserver(tmp_path) as url:
-        context = browser.new_context()
+        context = browser.new_context(base_url=url)
         session = client.cookies[settings.SESSION_COOKIE_NAME].value
         context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
         page = context.new_page()
         page.clock.install()
-        page.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{url}/?reading=weatherstation.temperature")
-        page.wait_for_selector("#chart canvas")
-        page.locator("#live.on").get_by_text(f"updates every {live.POLL_SECONDS} s").wait_for()
-        loaded = page.evaluate("performance.timeOrigin")
-
-        measure(north, 31.25)
-        page.clock.fast_forward(live.POLL_SECONDS * 1000)
-        page.locator("tr[data-key='weatherstation/STATION-001']").get_by_text("31.25").wait_for()
-        page.locator("#legend").get_by_text("31.25").wait_for()
-
-        assert page.evaluate("performance.timeOrigin") == loaded
+        yield page
         context.close()
-    assert problems == []
     assert "must consume" not in (tmp_path / "runserver.log").read_text()
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.servers
+def test_a_browser_sees_a_new_reading_under_runserver(page: Any, north: WeatherStationDevice) -> None:
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto("/?reading=weatherstation.temperature")
+    page.wait_for_selector("#chart canvas")
+    page.locator("#live.on").get_by_text(f"updates every {live.POLL_SECONDS} s").wait_for()
+    loaded = page.evaluate("performance.timeOrigin")
+
+    measure(north, 31.25)
+    page.clock.fast_forward(live.POLL_SECONDS * 1000)
+    page.locator("tr[data-key='weatherstation/STATION-001']").get_by_text("31.25").wait_for()
+    page.locator("#legend").get_by_text("31.25").wait_for()
+
+    assert page.evaluate("performance.timeOrigin") == loaded
+    assert problems == []
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.servers
+def test_a_page_polls_when_its_server_cannot_stream_any_more(page: Any) -> None:
+    """It was loaded from an ASGI server, which a WSGI server replaced."""
+
+    def as_from_asgi(route: Any) -> None:
+        reply = route.fetch()
+        route.fulfill(response=reply, body=reply.text().replace("data-every", "data-was-every"))
+
+    page.route(lambda url: urlsplit(url).path == "/", as_from_asgi, times=1)
+    page.goto("/")
+    page.locator("#live.lost").get_by_text("reconnecting").wait_for()
+
+    page.clock.fast_forward(10_000)
+
+    page.locator("#live.on").get_by_text(f"updates every {live.POLL_SECONDS} s").wait_for()
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.servers
+def test_news_that_the_page_cannot_show_do_not_end_the_polling(page: Any) -> None:
+    page.route(
+        "**/live", lambda route: route.fulfill(json={"now": 0, "counts": {"of_a_newer_server": "1"}}), times=1
+    )
+    with page.expect_event("pageerror"):
+        page.goto("/")
+
+    page.clock.fast_forward(live.POLL_SECONDS * 1000)
+
+    page.locator("#live.on").get_by_text(f"updates every {live.POLL_SECONDS} s").wait_for()
