@@ -159,7 +159,10 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Return the parsed command line *given*, by default that of this process."""
-    chosen = make_parser()[0].parse_args(given)
+    parser, benches = make_parser()
+    chosen = parser.parse_args(given)
+    if getattr(chosen, "as_list", False) and chosen.page is not None:
+        benches[chosen.bench].error("--list measures nothing: leave out --figures")
     chosen.command = figures.command_line(sys.argv[1:] if given is None else given)
     return chosen
 

@@ -145,7 +145,10 @@ def run(
     for path in paths:
         if not (root / path).exists():
             raise CannotMeasure(f"{path} does not exist: name files and folders with --paths")
-    chosen = draw(found(root, paths), seed, size=sample, only=only)
+    everything = found(root, paths)
+    if missing := sorted(set(only or ()) - {mutant.name for mutant in everything}):
+        raise CannotMeasure(f"no mutant is named {', '.join(missing)}: --list prints the names")
+    chosen = draw(everything, seed, size=sample, only=only)
     return measure(
         root, paths=paths, seed=seed, minutes=0 if as_list else minutes, chosen=chosen, folder=tests
     )

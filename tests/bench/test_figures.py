@@ -101,6 +101,13 @@ def test_a_device_is_refused_before_it_is_read(capsys):
     assert "/dev/zero is not a file" in capsys.readouterr().err
 
 
+def test_a_list_of_mutants_replaces_no_figures(page, capsys):
+    with pytest.raises(SystemExit):
+        arguments(["mutants", "--list", "--figures", str(page)])
+
+    assert "--list measures nothing" in capsys.readouterr().err
+
+
 def test_a_page_is_never_half_written(page):
     """Between the first byte and the last the disk becomes full."""
     page.chmod(0o640)

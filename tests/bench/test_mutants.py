@@ -202,3 +202,18 @@ def test_a_sample_of_another_checkout_is_listed(sample):
         ("sample/limits.py", "not reached")
     ] * 3
     assert report["mutants"] > 3
+
+
+def test_a_name_that_no_mutant_has_is_an_error():
+    """A typing mistake must not end as a run in which nothing survived."""
+    with pytest.raises(CannotMeasure, match="no mutant is named 00000000: "):
+        mutants.run(
+            seed=1,
+            minutes=1,
+            sample=None,
+            paths=["authsvc/core/topics.py"],
+            only=["00000000"],
+            root=mutants.ROOT,
+            tests=None,
+            as_list=True,
+        )
