@@ -67,8 +67,8 @@ def inner_filter(text: str) -> str | None:
         return None
     if not text.startswith(SHARE):
         return text
-    group, separator, shared = text[len(SHARE) :].partition("/")
-    if not group or not separator or not shared or has_wildcard(group):
+    group, _, shared = text[len(SHARE) :].partition("/")
+    if not group or not shared or has_wildcard(group):
         return None
     if shared == "$share" or shared.startswith(SHARE):
         return None
