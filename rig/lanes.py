@@ -1,8 +1,8 @@
 """`python -m rig.lanes`: the test suite in parts, two lanes of them side by side. script/test calls it.
 
-Tests that start no server are one lane; tests that start, kill or pause servers are the other, because they wait more
-than they compute.
-The tests of a lane run on a process for each core, each with a database and ports of its own.
+A part is a selection of the tests on one database: tests that start, kill or pause servers, or the others.
+Tests with servers wait more than they compute, so a part of them runs beside the others.
+A part runs on a process for each core, each with a database and ports of its own.
 """
 
 from __future__ import annotations
@@ -62,12 +62,14 @@ class Run:
 
 
 QUICK = Part("quick", "SQLite", "not servers and not long")
+# Both lanes take about as long.
 LANES = (
-    (QUICK, Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only")),
     (
-        Part("servers", "SQLite", "servers and not long", BY_FILE),
+        QUICK,
+        Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only"),
         Part("servers-postgresql", "PostgreSQL", "servers and not long and not sqlite_only", BY_FILE),
     ),
+    (Part("servers", "SQLite", "servers and not long", BY_FILE),),
 )
 LONG = (
     Part("fuzzed", "SQLite", "fuzzed and not servers", examples=20),
