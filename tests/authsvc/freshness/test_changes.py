@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from rig.freshness import DENIED, DEVICES, OK
+from rig.freshness import DENIED, DEVICES, OK, Site
 
 # They start their own PostgreSQL, so one run is enough.
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
@@ -84,35 +85,47 @@ def test_a_disabled_account_is_denied_in_every_process(ours):
     assert ours.all_answer(OK, connect)
 
 
+def fewest_reads(ours: Site, device: Any, ask: Callable[[], None], expected: int) -> float:
+    """Return the reads of *ask* at the first process.
+
+    On a busy machine a check of the listening connection may time out, and the new session adds reads. So an attempt
+    with more reads than *expected* is repeated twice.
+    """
+    url = ours.urls[0]
+    for _ in range(3):
+        before = ours.settled_reads(url, device)
+        ask()
+        reads = ours.memory(url, "reads") - before
+        if reads <= expected:
+            break
+    return reads
+
+
 def test_cached_rows_are_not_read(ours, fresh_device):
-    url = ours.urls[0]
-    before = ours.settled_reads(url, fresh_device)
+    def ask() -> None:
+        for _ in range(10):
+            assert ours.login(ours.urls[0], fresh_device) == OK
 
-    for _ in range(10):
-        assert ours.login(url, fresh_device) == OK
-
-    assert ours.memory(url, "reads") == before
+    assert fewest_reads(ours, fresh_device, ask, 0) == 0
 
 
-def test_a_wrong_password_is_refused_after_a_read(ours, fresh_device):
+@pytest.mark.parametrize("name", ["of a device", "unknown"])
+def test_a_wrong_password_is_refused_after_a_read(ours, fresh_device, name):
     """An unknown name is read too, so the cost of a refusal does not show which names exist."""
-    url = ours.urls[0]
-    ours.settled_reads(url, fresh_device)
+    device = fresh_device | ({"mqtt_username": "stranger"} if name == "unknown" else {})
 
-    def reads(device: dict[str, Any]) -> float:
-        before = ours.memory(url, "reads")
-        assert ours.login(url, device, "wrong") == DENIED
-        return ours.memory(url, "reads") - before
+    def ask() -> None:
+        assert ours.login(ours.urls[0], device, "wrong") == DENIED
 
-    assert reads(fresh_device) == reads(fresh_device | {"mqtt_username": "stranger"}) == 1
+    assert fewest_reads(ours, fresh_device, ask, 1) == 1
 
 
 def test_unknown_names_are_not_cached(ours, fresh_device):
-    url, stranger = ours.urls[0], {"mqtt_username": "stranger", "mqtt_password": "x"}
-    assert ours.login(url, stranger) == DENIED
-    before = ours.settled_reads(url, fresh_device)
+    stranger = {"mqtt_username": "stranger", "mqtt_password": "x"}
+    assert ours.login(ours.urls[0], stranger) == DENIED
 
-    for _ in range(5):
-        assert ours.login(url, stranger) == DENIED
+    def ask() -> None:
+        for _ in range(5):
+            assert ours.login(ours.urls[0], stranger) == DENIED
 
-    assert ours.memory(url, "reads") == before + 5
+    assert fewest_reads(ours, fresh_device, ask, 5) == 5
