@@ -75,6 +75,9 @@ class RolledBack(Exception):
 @given(sent=st.lists(st.tuples(addresses, bodies, st.booleans()), min_size=1, max_size=5))
 @example(sent=[(("STATION-001", "data"), b'{"temperature": 1, "a\\u0000b": 1}', False)])
 @example(sent=[(("VALVE-001", "status"), b'{"a\\u0000b": 1}', False)])
+@example(
+    sent=[(("STATION-001", "status"), b"online", False), (("VALVE-001", "status"), b' "OFFLINE"', False)]
+)
 def test_any_bytes_on_our_topics_end_in_one_outcome_and_store_only_what_was_sent(
     station, neighbour, valve, sent
 ):
@@ -105,6 +108,12 @@ def test_any_bytes_on_our_topics_end_in_one_outcome_and_store_only_what_was_sent
         raise RolledBack
 
 
+def word_alone(body):
+    """Return the status that *body* is, as plain text or as a JSON text, or the empty text."""
+    text = body.decode("ascii", "replace").removeprefix("\ufffd" * 3).strip()
+    return text.strip('"').strip().lower()
+
+
 def check_stored(device, said):
     """Assert that *device* sent each of its values under that name, as a number, inside the range."""
     declared = registry.of(device).readings
@@ -116,6 +125,7 @@ def check_stored(device, said):
             assert stored[name] in [float(number) for number in numbers]
             low, high = declared[name].range or (None, None)
             assert (low is None or stored[name] >= low) and (high is None or stored[name] <= high)  # noqa: PT018
+    sent["status"] += [("status", word_alone(body)) for about, body in said if about == "status"]
     now = fresh(device)
     for name in ("battery_level", "firmware_version", "reported_status", "mode", "opening"):
         if getattr(now, name, None) != getattr(device, name, None):
