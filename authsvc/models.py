@@ -1,4 +1,4 @@
-"""Brokers, service accounts, grants of operators, and denials."""
+"""Brokers, service accounts, grants of operators, denials, and the audit of changes."""
 
 from __future__ import annotations
 
@@ -93,12 +93,21 @@ class Broker(models.Model):
     dialects = models.JSONField(default=list, blank=True, validators=[validate_dialects])
     networks = models.JSONField(default=list, blank=True, validators=[validate_networks])
     created_at = models.DateTimeField(auto_now_add=True)
+    # During an overlap two tokens are accepted; authsvc.credentials.UNTIL_USED as in Credentials.
+    previous_token_digest = SecretField(max_length=64, unique=True, null=True, editable=False)
+    previous_token_until = models.DateTimeField(null=True, blank=True, editable=False)
+    token_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ["name"]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def key(self) -> str:
+        """The name of this broker in the audit."""
+        return f"broker/{self.name}"
 
     def clean(self) -> None:
         """Raise ValidationError for a null, which Django's validators skip as an empty value."""
@@ -237,7 +246,7 @@ class Account(Credentials):
 
 
 # Types and kinds are in lower case, so another subject could never match.
-_SUBJECT = re.compile(r"everyone|type:[a-z0-9_]+|key:[a-z0-9_]+/[A-Za-z0-9_.@:=-]+")
+_SUBJECT = re.compile(r"everyone|type:[a-z0-9_]+|group:[a-z0-9_-]+|key:[a-z0-9_]+/[A-Za-z0-9_.@:=-]+")
 
 
 class InvalidGrant(AuthsvcError, ValidationError, ValueError):
@@ -254,7 +263,7 @@ def validate_subject(value: str) -> None:
     """Raise InvalidGrant unless *value* can be the subject of a grant."""
     if not _SUBJECT.fullmatch(value):
         raise InvalidGrant(
-            "The subject is everyone, type:<type> or key:<kind>/<id>, such as key:account/ingest.",
+            "The subject is everyone, type:<type>, group:<group> or key:<kind>/<id>, such as key:account/ingest.",
             code="invalid_subject",
         )
 
@@ -295,12 +304,16 @@ class Grant(models.Model):
         ALL = ActionSet.ALL.value, "All"
 
     subject = SubjectField(
-        max_length=260, db_index=True, help_text="everyone, type:<type> or key:<key>, as key:account/ingest"
+        max_length=260,
+        db_index=True,
+        help_text="everyone, type:TYPE, group:GROUP or key:KEY, such as key:account/ingest",
     )
     effect = models.CharField(max_length=5, choices=Effect, default=Effect.ALLOW)
     actions = models.CharField(max_length=9, choices=Actions)
     filter = FilterField(max_length=512)
     note = models.CharField(max_length=255, blank=True)
+    valid_from = models.DateTimeField(null=True, blank=True)
+    valid_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -366,6 +379,94 @@ class Denial(models.Model):
     def summary(self) -> str:
         """The topic; for a row of the rest, the number of its refusals."""
         return f"and {self.count:,} more topics or names" if self.is_rest else self.topic
+
+
+class LastLogin(models.Model):
+    """The last login of a device or an account, by its key. Written in the background, one row each.
+
+    *current_at* and *previous_at* are the last logins with the current and with the previous password.
+    """
+
+    key = models.CharField(max_length=260, primary_key=True)
+    first_at = models.DateTimeField()
+    at = models.DateTimeField(db_index=True)
+    broker = models.CharField(max_length=100, blank=True)
+    client_id = models.CharField(max_length=128, blank=True)
+    address = models.CharField(max_length=45, blank=True)
+    current_at = models.DateTimeField(null=True, blank=True)
+    previous_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.key} at {self.at}"
+
+
+class BrokerUse(models.Model):
+    """The questions of a broker, by the address that it asked from. Written in the background, bounded for each broker.
+
+    It is a table of its own: a write to a broker would make every process load the policy again.
+    """
+
+    broker = models.ForeignKey(Broker, on_delete=models.CASCADE, related_name="uses")
+    address = models.CharField(max_length=45, blank=True)
+    count = models.PositiveBigIntegerField(default=0)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField(db_index=True)
+    # The last question with the current and with the previous token.
+    current_at = models.DateTimeField(null=True, blank=True)
+    previous_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-last_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["broker", "address"], name="authsvc_brokeruse_address")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.broker} from {self.address}"
+
+
+class AuditEntry(models.Model):
+    """One change of an identity or a right: the actor, the action, the object and the values. Append-only.
+
+    Triggers refuse UPDATE, and DELETE of rows younger than the retention.
+    """
+
+    class Kind(models.TextChoices):
+        USER = "user", "User"
+        KEY = "key", "API key"
+        SHELL = "shell", "Shell"
+        SYSTEM = "system", "System"
+
+    at = models.DateTimeField(db_index=True)
+    actor_kind = models.CharField(max_length=10, choices=Kind)
+    actor = models.CharField(max_length=150)
+    address = models.CharField(max_length=45, blank=True)
+    action = models.CharField(max_length=40, db_index=True)
+    object_key = models.CharField(max_length=260, db_index=True)
+    before = models.JSONField(null=True, blank=True)
+    after = models.JSONField(null=True, blank=True)
+    reason = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ["-at", "-pk"]
+        verbose_name = "audit entry"
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.object_key} by {self.actor}"
+
+
+class AuditRetention(models.Model):
+    """One row with the seconds for which audit entries are kept; the triggers read it. Null keeps them for ever."""
+
+    id = models.SmallIntegerField(primary_key=True)
+    keep_seconds = models.BigIntegerField(null=True)
+
+    def __str__(self) -> str:
+        return "for ever" if self.keep_seconds is None else f"{self.keep_seconds} s"
 
 
 class PolicyRevision(models.Model):

@@ -9,7 +9,7 @@ class DevicehubConfig(AppConfig):
 
     def ready(self) -> None:
         from authsvc.models import register_claim_check
-        from devicehub import checks, commands, models, provisioning  # noqa: F401 - models exist only now
+        from devicehub import checks, commands, models, provisioning, roles  # noqa: F401 - models exist only now
         from devicehub.removal import inheritance
         from devicehub.retention import page_layout
 
@@ -19,3 +19,4 @@ class DevicehubConfig(AppConfig):
         post_migrate.connect(
             page_layout.leave_room, sender=self, dispatch_uid="devicehub.retention.page_layout"
         )
+        post_migrate.connect(roles.install, sender=self, dispatch_uid="devicehub.roles")

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from devicehub import commands
-from devicehub.admin.records import RecordAdmin
+from devicehub.admin.base import RecordAdmin
 from devicehub.commands import description
 from devicehub.models import DeviceCommand
 

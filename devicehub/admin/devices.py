@@ -10,10 +10,9 @@ from django.db import transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.forms import ModelForm
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin
 
-from authsvc.secret_columns import HidesSecrets
 from devicehub import provisioning, removal
+from devicehub.admin.base import ModelAdmin
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.models import NAMES
 from devicehub.removal import requests
@@ -45,7 +44,7 @@ class DeviceForm(ModelForm):  # type: ignore[type-arg]
         return client_id
 
 
-class DeviceAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
+class DeviceAdmin(ModelAdmin):
     form = DeviceForm
     list_display = ("device_id", "name", "status", "is_active", "site", "last_seen")
     list_filter = ("status", "is_active", "site")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
-from unfold.admin import ModelAdmin
 
-from authsvc.secret_columns import HidesSecrets
+from devicehub.admin.base import RecordAdmin
 from devicehub.models import (
     BaseMessage,
     CountedRefusal,
@@ -21,18 +18,6 @@ from devicehub.models import (
 )
 
 SHOWN_BYTES = 2000  # A longer quarantined payload is cut.
-
-
-class RecordAdmin(HidesSecrets, ModelAdmin):  # type: ignore[misc]
-    """The admin of rows that the system wrote. They can be read, not changed."""
-
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class ReadingAdmin(RecordAdmin):

@@ -21,6 +21,8 @@ from devicehub.models.devices import (
     register_naming,
 )
 from devicehub.models.fields import DeviceIdField, InvalidDeviceId, validate_device_id
+from devicehub.models.groups import DeviceGroup, DeviceOptions, DeviceTag, GroupMember
+from devicehub.models.people import SiteScope, UsedForm
 from devicehub.models.telemetry import (
     LONG_AGO,
     QUARANTINED_AS,
@@ -48,10 +50,14 @@ __all__ = [
     "CommandState",
     "CountedRefusal",
     "DeviceCommand",
+    "DeviceGroup",
     "DeviceIdField",
+    "DeviceOptions",
     "DeviceQuerySet",
     "DeviceStatus",
+    "DeviceTag",
     "DisabledDevice",
+    "GroupMember",
     "IngestSession",
     "IngestWorker",
     "InvalidDeviceId",
@@ -63,6 +69,8 @@ __all__ = [
     "RetainedTopic",
     "RolledUp",
     "Rollup",
+    "SiteScope",
+    "UsedForm",
     "default_deadline",
     "digest_api_key",
     "new_names",

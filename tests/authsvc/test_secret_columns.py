@@ -28,6 +28,7 @@ SOUNDS_SECRET = re.compile(r"hash|digest|token|secret|key|password|credential")
 NO_SECRETS = {  # Names of columns that sound secret but are not; all others must be secret columns.
     "credentials_changed_at",
     "device_key",  # It names a device, such as weatherstation/STATION-001.
+    *("key", "object_key", "previous_token_until", "token_changed_at"),
     "digest",  # The digest of a message that is stored in the same row.
     "password_expires_at",
     "session_hash",  # The hash of a session key in the log of django-axes, which gives no access.
@@ -60,7 +61,7 @@ def filled(model: type[models.Model]) -> models.Model:
     if model is Account:
         return Account.objects.create(username="ingest", password_hash=HASH, previous_password_hash=HASH)
     if model is Broker:
-        return Broker.objects.create(name="mosquitto-1", token_digest=HASH)
+        return Broker.objects.create(name="mosquitto-1", token_digest=HASH, previous_token_digest=HASH[::-1])
     assert model is WeatherStationDevice
     return WeatherStationDevice.objects.create(
         device_id="STATION-001", mqtt_password_hash=HASH, previous_password_hash=HASH, api_key=HASH
@@ -100,7 +101,7 @@ def test_every_column_that_sounds_secret_is_secret():
 
 def test_the_list_has_the_secret_columns():
     assert secret_columns.of(Account) == {"password_hash", "previous_password_hash"}
-    assert secret_columns.of(Broker) == {"token_digest"}
+    assert secret_columns.of(Broker) == {"previous_token_digest", "token_digest"}
     assert secret_columns.of(User) == {"password"}
     assert secret_columns.of(WeatherStationDevice) == {
         "api_key",

@@ -32,7 +32,7 @@ CODE = [
     *ROOT.glob("docker-compose.yml"),
 ]
 # Django's and django-axes' own; how script/demo talks to itself.
-OF_OTHERS = {"DJANGO_SETTINGS_MODULE", "AXES_HANDLER", "DEMO_BEGAN"}
+OF_OTHERS = {"DJANGO_SETTINGS_MODULE", "AXES_HANDLER", "DEMO_BEGAN", "SUDO_USER"}
 
 GLOSSARY = {
     *("broker", "client", "topic", "topic filter", "client id", "username", "QoS", "retain"),

@@ -1,0 +1,117 @@
+"""The devices and rows that a person may see: by the permissions of Django, and by site.
+
+Admin, pages and API all use these functions, so a limit holds everywhere. A device without a site belongs to no site,
+so only people without a limit see it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.db import models
+from django.db.models import Q, QuerySet, Value
+from django.db.models.functions import Concat
+
+from devicehub.kinds.registry import Kind, UnknownKey, registry
+from devicehub.models import BaseDevice, SiteScope
+
+VIEW, ADD, CHANGE, DELETE = "view", "add", "change", "delete"
+
+
+def sites_of(user: Any) -> frozenset[str] | None:
+    """Return the sites to which *user* is limited; None without a limit. Superusers have none.
+
+    The answer is kept on the user object, which lives as long as its request.
+    """
+    if user is None or isinstance(user, AnonymousUser) or not user.is_active:
+        return frozenset()
+    if user.is_superuser:
+        return None
+    if not hasattr(user, "_devicehub_sites"):
+        row = SiteScope.objects.filter(user_id=user.pk).values_list("sites", flat=True).first()
+        user._devicehub_sites = None if row is None else frozenset(site for site in row if site)
+    found: frozenset[str] | None = user._devicehub_sites
+    return found
+
+
+def is_limited(user: Any) -> bool:
+    """Return whether *user* is limited to sites. A limited user changes no grant, group, account or broker."""
+    return sites_of(user) is not None
+
+
+def may(user: Any, action: str, model: type[models.Model]) -> bool:
+    """Return whether *user* has the permission of *action* (VIEW, ADD, CHANGE, DELETE) on *model*."""
+    if user is None or not user.is_active:
+        return False
+    meta = model._meta
+    if user.has_perm(f"{meta.app_label}.{action}_{meta.model_name}"):
+        return True
+    return action == VIEW and bool(user.has_perm(f"{meta.app_label}.{CHANGE}_{meta.model_name}"))
+
+
+def kinds_of(user: Any, action: str = VIEW) -> list[Kind]:
+    """Return the kinds whose devices *user* may see, or do *action* with."""
+    return [kind for kind in registry if may(user, action, kind.device_model)]
+
+
+def sees_something(user: Any) -> bool:
+    """Return whether *user* may see devices of any kind."""
+    return bool(kinds_of(user))
+
+
+def of_sites(devices: QuerySet[Any], user: Any) -> QuerySet[Any]:
+    """Return those of *devices* that are at a site of *user*, without a look at permissions."""
+    sites = sites_of(user)
+    return devices if sites is None else devices.filter(site__in=sites)
+
+
+def devices(kind: Kind, user: Any, action: str = VIEW) -> QuerySet[Any]:
+    """Return the devices of *kind* that *user* may see, or do *action* with."""
+    found = kind.device_model.objects.all()
+    return of_sites(found, user) if may(user, action, kind.device_model) else found.none()
+
+
+def device(key: str, user: Any, action: str = VIEW) -> BaseDevice | None:
+    """Return the device called *key* if *user* may see it, or do *action* with it; otherwise None."""
+    try:
+        kind, device_id = registry.resolve(key)
+    except UnknownKey:
+        return None
+    found: BaseDevice | None = devices(kind, user, action).filter(device_id=device_id).first()
+    return found
+
+
+def sees_everything(user: Any) -> bool:
+    """Return whether *user* may see the devices of every kind and site, and so also rows that belong to no device."""
+    return not is_limited(user) and len(kinds_of(user)) == len(registry)
+
+
+def rows(queryset: QuerySet[Any], user: Any, column: str = "device_key") -> QuerySet[Any]:
+    """Return those of *queryset* whose *column* is the key of a device that *user* may see.
+
+    A user who may see everything gets all rows, also those of accounts and of names that no device has.
+    """
+    if sees_everything(user):
+        return queryset
+    visible = Q(pk__in=[])
+    for kind in kinds_of(user):
+        keys = devices(kind, user).annotate(
+            _key=Concat(Value(f"{kind.slug}/"), "device_id", output_field=models.CharField())
+        )
+        visible |= Q((f"{column}__in", keys.order_by().values("_key")))
+    return queryset.filter(visible)
+
+
+def check_site(user: Any, site: str) -> None:
+    """Raise PermissionDenied if *user* may not put a device at *site*."""
+    sites = sites_of(user)
+    if sites is not None and site not in sites:
+        raise PermissionDenied(f"{site or 'No site'} is not one of your sites.")
+
+
+def check_unlimited(user: Any) -> None:
+    """Raise PermissionDenied if *user* is limited to sites, for changes that reach other sites too."""
+    if is_limited(user):
+        raise PermissionDenied("You are limited to sites, and this would reach others too.")
