@@ -242,9 +242,9 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
 
-LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "fleet"
-LOGOUT_REDIRECT_URL = "login"
+LOGIN_URL = "devicehub:login"
+LOGIN_REDIRECT_URL = "devicehub:overview"
+LOGOUT_REDIRECT_URL = "devicehub:login"
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

@@ -1,17 +1,19 @@
-"""The URLs of the pages, to include at the root or below a prefix."""
+"""The URLs of the pages, to include at the root or below a prefix. Their names have the namespace `devicehub`."""
 
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from devicehub.api.token import token
-from devicehub.dashboard.views import fleet, live_events, strict
+from devicehub.dashboard.views import show_overview, stream, strict
+
+app_name = "devicehub"
 
 login = LoginView.as_view(template_name="devicehub/login.html", redirect_authenticated_user=True)
 
 urlpatterns = [
     path("api/token", token, name="token"),
-    path("", fleet, name="fleet"),
-    path("live", live_events, name="live"),
+    path("", show_overview, name="overview"),
+    path("stream/", stream, name="stream"),
     path("login/", strict(login), name="login"),
     path("logout/", strict(LogoutView.as_view()), name="logout"),
 ]

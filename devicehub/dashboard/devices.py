@@ -21,22 +21,23 @@ from devicehub.models import BaseDevice, DeviceStatus
 
 PAGE = 50
 SHOWN = ("device_id", "name", "status", "is_active", "connected", "last_seen")
-TONES = {
-    DeviceStatus.ONLINE: "good",
-    DeviceStatus.OFFLINE: "off",
-    DeviceStatus.ERROR: "bad",
-    DeviceStatus.MAINTENANCE: "busy",
-    DeviceStatus.LOW_BATTERY: "warn",
-    DeviceStatus.PROVISIONING: "busy",
+LOOKS = {  # The tone and the glyph of each status.
+    DeviceStatus.ONLINE: ("good", "connected"),
+    DeviceStatus.OFFLINE: ("off", "silent"),
+    DeviceStatus.ERROR: ("bad", "error"),
+    DeviceStatus.MAINTENANCE: ("busy", "maintenance"),
+    DeviceStatus.LOW_BATTERY: ("warn", "battery"),
+    DeviceStatus.PROVISIONING: ("busy", "provisioning"),
 }
 
 
 @dataclass(frozen=True)
 class State:
-    """The text and the colour of a pill."""
+    """The word of a state, its tone and its glyph."""
 
     text: str
     tone: str
+    glyph: str
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,11 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
 def state(kind: Kind, device: BaseDevice) -> State:
     """Return the state of a device for operators. A disabled device is disabled, whatever status it last sent."""
     if not device.is_active:
-        return State("Disabled", "off")
+        return State("Disabled", "off", "disabled")
     status = DeviceStatus(device.status) if device.status in DeviceStatus.values else None
     if status is DeviceStatus.ONLINE and device.is_heartbeat_overdue(kind.heartbeat_interval):
-        return State("Online, overdue", "warn")
-    return State(status.label, TONES[status]) if status else State(device.status, "off")
+        return State("Online, overdue", "warn", "silent")
+    return State(status.label, *LOOKS[status]) if status else State(device.status, "off", "never")
 
 
 def _cell(reading: Reading, newest: Latest | None) -> Cell:

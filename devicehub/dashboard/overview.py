@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from django.db.models import QuerySet, Sum
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from authsvc.core.access import Reason
@@ -24,6 +24,9 @@ OF_ONE = 5
 LOOKED_AT = 500  # The shown denials are chosen from this many of the latest rows.
 QUARANTINED = 5
 EXPENSIVE = 0.05  # seconds; a count that takes longer is cached
+DAY = timedelta(
+    days=1
+)  # Denials and quarantine are shown and counted over this time: no number is red for ever.
 KEPT = 20  # A cached count is used for this many times the seconds that it took.
 
 
@@ -65,7 +68,7 @@ class Counter:
 
 
 def _count() -> Counts:
-    """Count devices, denials and the readings of the last minute; the latter through the index on their time."""
+    """Count devices, causes of denials and the readings of the last minute, which the index on their time finds."""
     since = timezone.now() - timedelta(minutes=1)
     by_kind = {kind.slug: kind.device_model.objects.count() for kind in registry}
     return Counts(
@@ -76,7 +79,7 @@ def _count() -> Counts:
             for kind in registry
             for model in kind.value_models
         ),
-        denied=_attempts().aggregate(total=Sum("count"))["total"] or 0,
+        denied=_attempts().count(),
         by_kind=by_kind,
     )
 
@@ -139,8 +142,8 @@ def _latest() -> list[Denial]:
 
 
 def _attempts() -> QuerySet[Denial]:
-    """Return the denials of attempts. Brokers ask "superuser?" for every client, so those denials are left out."""
-    return Denial.objects.exclude(reason=Reason.NOT_SUPERUSER)
+    """Return the denials of attempts within a DAY. Brokers ask "superuser?" for every client: those are left out."""
+    return Denial.objects.filter(last_at__gt=timezone.now() - DAY).exclude(reason=Reason.NOT_SUPERUSER)
 
 
 class Counted(NamedTuple):
@@ -154,21 +157,25 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True)
 class Quarantine:
-    """The number of messages that were quarantined in a day, and the latest ones."""
+    """The number of messages that were quarantined in a DAY, and the latest ones."""
 
     count: int
     latest: list[QuarantinedMessage]
     counted: list[Counted]  # Messages beyond the allowance of their device.
 
+    @property
+    def is_full(self) -> bool:
+        return bool(self.latest or self.counted)
+
 
 def quarantine() -> Quarantine:
-    """Return the quarantine of the last 24 hours, and its latest messages of any age."""
-    yesterday = timezone.now() - timedelta(days=1)
+    """Return the quarantine of the last DAY, with its latest messages."""
+    yesterday = timezone.now() - DAY
     kept = QuarantinedMessage.objects.filter(received_at__gt=yesterday)
     counted = CountedRefusal.objects.filter(last_at__gt=yesterday).values_list(
         "device_key", "reason", "count", "last_at"
     )
-    latest = QuarantinedMessage.objects.defer("payload").order_by("-received_at", "-pk")[:QUARANTINED]
+    latest = kept.defer("payload").order_by("-received_at", "-pk")[:QUARANTINED]
     return Quarantine(
         kept.count(),
         list(latest),

@@ -1,4 +1,4 @@
-"""The page, and its stream of changes."""
+"""The overview, and its stream of changes."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def strict(view: View) -> View:
 @never_cache
 @require_safe
 @login_required
-def fleet(request: HttpRequest) -> HttpResponse:
-    """Return the page of the fleet, which is complete without a script."""
+def show_overview(request: HttpRequest) -> HttpResponse:
+    """Return the overview of the fleet, which is complete without a script."""
     selection = parse(request.GET)
     counts = overview.counter.counts()
     return render(
         request,
-        "devicehub/fleet.html",
+        "devicehub/overview.html",
         {
             "selection": selection,
             "counts": counts,
@@ -69,7 +69,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
 
 
 @require_GET
-async def live_events(request: HttpRequest) -> HttpResponseBase:
+async def stream(request: HttpRequest) -> HttpResponseBase:
     """Return news for the page at the same query: a stream of events, or once as JSON if *request* accepts no stream.
 
     The answer is 204 under WSGI to a request for a stream. It is never a redirect: no script follows one.

@@ -1,4 +1,4 @@
-"""`{% navigation as links %}`: the links of the navigation, for base.html. It needs no context processor."""
+"""`{% navigation as menu %}`: the rail and the account menu, for base.html. It needs no context processor."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from django import template
 from django.template import Context
 
 from devicehub.dashboard import navigation as entries
-from devicehub.dashboard.navigation import Link
+from devicehub.dashboard.navigation import Menu
 
 register = template.Library()
 
 
 @register.simple_tag(takes_context=True)
-def navigation(context: Context) -> list[Link]:
+def navigation(context: Context) -> Menu:
     """Return the links of the navigation; empty for a page that is rendered without a request."""
     request = getattr(context, "request", None)
-    return entries.links(request) if request is not None else []
+    return entries.menu(request) if request is not None else Menu()

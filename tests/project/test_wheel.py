@@ -187,7 +187,7 @@ def test_a_project_from_nothing_has_its_pages_with_their_style_and_scripts(site:
     assert "uPlot" in get(site, plot, SCRIPT)
     assert "EventSource" in get(site, live, SCRIPT)
     get(site, "/static/devicehub/chart.js", SCRIPT)
-    with site.stream("GET", "/devices/live", headers={"Accept": "text/event-stream"}) as stream:
+    with site.stream("GET", "/devices/stream/", headers={"Accept": "text/event-stream"}) as stream:
         assert next(stream.iter_lines()).startswith("retry:")
 
     admin = get(site, "/admin/")

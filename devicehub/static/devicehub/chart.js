@@ -15,7 +15,9 @@ export class Chart {
     this.zoomed = false;
     this.hovered = false;
     new ResizeObserver(() => this.resize()).observe(box);
+    // The colours follow the system's theme, or the one that the reader chose.
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.build());
+    new MutationObserver(() => this.build()).observe(document.documentElement, { attributeFilter: ["data-theme", "class"] });
   }
 
   load(chart, now) {
@@ -86,10 +88,9 @@ export class Chart {
       this.box.append(this.sayEmpty());
       return;
     }
-    const css = getComputedStyle(document.documentElement);
-    const colour = (name) => css.getPropertyValue(name).trim();
+    const colour = colours(this.box);
     const axis = {
-      stroke: colour("--quiet"), font: `12px ${css.getPropertyValue("font-family") || "system-ui"}`,
+      stroke: colour("--ink-3"), font: `12px ${getComputedStyle(document.body).fontFamily || "system-ui"}`,
       grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false },
     };
     const series = [{}];
@@ -101,7 +102,7 @@ export class Chart {
       series.push({ label: one.device, stroke, dash, width: 1.75, show, points: { size: 4, fill: stroke } });
       const edge = { stroke: "transparent", width: 0, show, points: { show: false } };
       series.push(edge, { ...edge });
-      bands.push({ series: [i * 3 + 3, i * 3 + 2], fill: `${stroke}26` });
+      bands.push({ series: [i * 3 + 3, i * 3 + 2], fill: faint(stroke) });
     });
     this.plot = new uPlot({
       width: this.box.clientWidth - 16,
@@ -148,7 +149,7 @@ export class Chart {
     this.legend.replaceChildren(...this.series.map((one, i) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.className = `colour-${i + 1}${i >= DASHED_FROM ? " dashed" : ""}`;
+      button.className = `s${i + 1}${i >= DASHED_FROM ? " dashed" : ""}`;
       button.setAttribute("aria-pressed", String(!this.hidden.has(one.device)));
       button.title = `Show or hide ${one.device}`;
       const name = document.createElement("span");
@@ -196,6 +197,22 @@ export class Chart {
     }
     return box;
   }
+}
+
+// Return a function that computes a colour of tokens.css: a canvas does not know light-dark().
+function colours(box) {
+  const probe = box.appendChild(document.createElement("i"));
+  const found = {};
+  for (const name of ["--ink-3", "--grid", ...Array.from({ length: COLOURS }, (_, i) => `--series-${i + 1}`)]) {
+    probe.style.color = `var(${name})`;
+    found[name] = getComputedStyle(probe).color;
+  }
+  probe.remove();
+  return (name) => found[name];
+}
+
+function faint(colour) {
+  return colour.replace(/^rgb\((.*)\)$/, "rgba($1, 0.16)");
 }
 
 // Return [times, values, lows, highs], with a null in each pause of the device. A pause is longer than usual, and

@@ -81,17 +81,19 @@ function show(news) {
   if (news.counts) {
     if (devices !== null && devices !== news.counts.devices) byId("grown").hidden = false;
     devices = news.counts.devices;
-    document.querySelector('[data-count="denied"]').parentElement.classList.toggle("alarm", news.counts.denied !== "0");
+    document.querySelector('[data-count="denied"]').closest(".tile").classList.toggle("loud", news.counts.denied !== "0");
   }
   // The server renders and escapes this HTML with the templates of the page itself.
   if (news.denials !== undefined) {
     byId("denials").innerHTML = news.denials;
+    byId("denials").closest(".card").hidden = !news.denial; // An empty card beside full ones is left out.
     if (spoken !== null && spoken !== news.denial) byId("denial-news").textContent = news.denial;
     spoken = news.denial;
   }
   if (news.quarantine !== undefined) {
     byId("quarantine").innerHTML = news.quarantine;
     byId("quarantine-count").textContent = news.quarantined;
+    byId("quarantine-card").hidden = !byId("quarantine").querySelector("table");
   }
   tickTimes(Date.now() / 1000 + ahead);
 }

@@ -70,7 +70,7 @@ MANY = b"&".join([b"a=b"] * 1_200)
 GARBAGE = {
     "websocket": (handshake("/"), 403),
     "websocket with a token": (handshake(f"/mqtt/k/{TOKEN}/go-auth/user"), 403),
-    "websocket frames": (handshake("/live") + b"\x81\x85\0\0\0\0hello" * 100, 403),
+    "websocket frames": (handshake("/stream/") + b"\x81\x85\0\0\0\0hello" * 100, 403),
     "websocket with a bad key": (handshake("/").replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"x"), 400),
     "foreign host": (request("/login/", host="evil.example"), 400),
     "foreign host of a post": (request("/login/", FORM, method="POST", host="evil", body=b"a=b"), 400),

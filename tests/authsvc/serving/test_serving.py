@@ -167,7 +167,9 @@ def test_waiting_connections_are_closed_before_one_that_is_served(server, token)
     cookie = browser.cookies["sessionid"].value
     with ExitStack() as stack:
         page = stack.enter_context(closing(server.connect()))
-        page.sendall(f"GET /live HTTP/1.1\r\nHost: localhost\r\nCookie: sessionid={cookie}\r\n\r\n".encode())
+        page.sendall(
+            f"GET /stream/ HTTP/1.1\r\nHost: localhost\r\nCookie: sessionid={cookie}\r\n\r\n".encode()
+        )
         assert answer(page) == 200
 
         flood(server, stack, b"GET / HT")

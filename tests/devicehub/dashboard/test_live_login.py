@@ -43,7 +43,7 @@ def outlives(loop: asyncio.Runner, viewer: User) -> Callable[..., bool]:
     async def listen(happen: Callable[[], Any], seconds: float) -> bool:
         client = AsyncClient()
         await client.aforce_login(viewer)
-        response: Any = await client.get("/live")
+        response: Any = await client.get("/stream/")
         assert response.status_code == 200
         stream: AsyncGenerator[bytes, None] = response._iterator
         await anext(stream)
@@ -116,7 +116,7 @@ def test_a_stream_ends_when_its_login_cannot_be_read(outlives, monkeypatch):
 
 @pytest.mark.sqlite_only
 def test_a_user_without_a_session_is_looked_up(viewer, rf):
-    login = live.Login(rf.get("/live"), viewer)
+    login = live.Login(rf.get("/stream/"), viewer)
     assert login.counts()
 
     switch_off()
@@ -128,7 +128,7 @@ def test_a_user_without_a_session_is_looked_up(viewer, rf):
 @pytest.mark.sqlite_only
 def test_a_session_that_another_user_took_over_does_not_count(viewer, client: Client, rf):
     client.force_login(viewer)
-    request = rf.get("/live")
+    request = rf.get("/stream/")
     request.session = client.session
     login = live.Login(request, viewer)
     assert login.counts()

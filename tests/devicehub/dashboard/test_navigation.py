@@ -44,36 +44,73 @@ def viewer(client: Client) -> User:
 
 
 def shown(client: Client, url: str = "/") -> list[tuple[str, str]]:
-    """Return the address and the label of each link of the navigation."""
+    """Return the address and the label of each link of the rail."""
     page = client.get(url).content.decode()
-    (nav,) = re.findall(r'<nav aria-label="Site">(.*?)</nav>', page, re.DOTALL)
-    return re.findall(r'<a href="([^"]*)"[^>]*>([^<]*)</a>', nav)
+    (rail,) = re.findall(r'<nav id="nav"[^>]*>(.*?)</nav>', page, re.DOTALL)
+    return re.findall(r'<a href="([^"#]+)"[^>]*>.*?<span class="word">([^<]*)</span>', rail)
 
 
-def test_a_viewer_sees_the_fleet_and_staff_the_admin_too(client, viewer):
-    assert shown(client) == [("/", "Fleet")]
+def test_a_viewer_sees_the_overview_and_staff_the_admin_too(client, viewer):
+    assert shown(client) == [("/", "Overview")]
 
     viewer.is_staff = True
     viewer.save()
-    assert shown(client) == [("/", "Fleet"), ("/admin/", "Admin")]
+    assert shown(client) == [("/", "Overview"), ("/admin/", "Administration")]
 
 
 def test_the_page_at_hand_is_marked(client, viewer):
     page = client.get("/?q=STATION").content.decode()
 
-    assert '<a href="/" aria-current="page">Fleet</a>' in page
+    assert '<a href="/" title="Overview" aria-current="page">' in page
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_page_below_an_entry_marks_it_and_the_start_page_only_itself(rf, viewer):
+    register("Greenhouses", "greenhouses", order=20)
+
+    def current(path: str) -> list[str]:
+        request = rf.get(path)
+        request.user = viewer
+        return [
+            link.label for group in navigation.menu(request).groups for link in group.links if link.is_current
+        ]
+
+    assert current("/devices/") == ["Overview"]
+    assert current("/greenhouses/7/") == ["Greenhouses"]
+    assert current("/devices/account/") == []
 
 
 def test_a_stranger_sees_no_navigation(client):
-    assert '<nav aria-label="Site">' not in client.get("/login/").content.decode()
+    assert "<nav" not in client.get("/login/").content.decode()
 
 
 @override_settings(ROOT_URLCONF=__name__)
 def test_an_app_adds_an_entry_in_its_place(client, viewer):
     register("Greenhouses", "greenhouses", order=5)
-    register("Fields", "greenhouses", order=30)
 
-    assert shown(client, "/devices/") == [("/devices/", "Fleet"), ("/greenhouses/", "Fields")]
+    assert shown(client, "/devices/") == [("/greenhouses/", "Greenhouses"), ("/devices/", "Overview")]
+
+
+def test_groups_stand_in_the_order_of_work_and_others_after_them(rf, viewer):
+    register("Fields", "devicehub:token", order=1, group="Plant")
+    register("Denials", "devicehub:login", order=1, group=navigation.ACCESS)
+    register("My account", "devicehub:logout", order=1, group=navigation.ACCOUNT)
+    request = rf.get("/")
+    request.user = viewer
+
+    menu = navigation.menu(request)
+
+    assert [group.name for group in menu.groups] == ["", "Access", "Plant"]
+    assert [link.label for link in menu.account] == ["My account"]
+
+
+def test_a_badge_is_shown_where_there_is_something_to_do(client, viewer):
+    register("Denials", "devicehub:login", order=20, badge=lambda request: navigation.Badge(1200, "bad"))
+    register("Alarms", "devicehub:logout", order=21, badge=lambda request: navigation.Badge(0, "bad"))
+
+    page = client.get("/").content.decode()
+
+    assert re.findall(r'<span class="count ([a-z]*)">([^<]*)</span>', page) == [("bad", "1,200")]
 
 
 @override_settings(ROOT_URLCONF=__name__)
@@ -82,18 +119,18 @@ def test_a_page_that_the_project_leaves_out_has_no_entry(client, viewer):
     viewer.save()
     register("Firmware", "firmware", order=20)
 
-    assert shown(client, "/devices/") == [("/devices/", "Fleet")]
+    assert shown(client, "/devices/") == [("/devices/", "Overview")]
 
 
 def test_an_entry_says_who_sees_it(client, viewer):
-    register("Topics", "token", order=20, visible=lambda request: request.user.username == "viewer")
+    register("Topics", "devicehub:token", order=20, visible=lambda request: request.user.username == "viewer")
     register("Secrets", "token-of-others", order=21, visible=lambda request: False)
 
-    assert shown(client) == [("/", "Fleet"), ("/api/token", "Topics")]
+    assert shown(client) == [("/", "Overview"), ("/api/token", "Topics")]
 
 
 def test_a_label_is_no_markup(client, viewer):
-    register("<b>Bold</b>", "token", order=20)
+    register("<b>Bold</b>", "devicehub:token", order=20)
 
     assert "&lt;b&gt;Bold&lt;/b&gt;" in client.get("/").content.decode()
 
@@ -103,10 +140,10 @@ def test_the_navigation_takes_no_query(rf, viewer, django_assert_num_queries):
     request.user = User.objects.get(pk=viewer.pk)
 
     with django_assert_num_queries(0):
-        assert [link.label for link in navigation.links(request)] == ["Fleet"]
+        assert [link.label for link in navigation.menu(request).groups[0].links] == ["Overview"]
 
 
 def test_a_page_without_a_request_or_without_users_has_no_entry(rf):
-    assert devicehub_navigation.navigation(Context()) == []
-    assert navigation.links(rf.get("/")) == []
+    assert devicehub_navigation.navigation(Context()) == navigation.Menu()
+    assert navigation.menu(rf.get("/")) == navigation.Menu()
     assert "<nav" not in render_to_string("devicehub/base.html")

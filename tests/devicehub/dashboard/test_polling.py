@@ -49,7 +49,7 @@ def north() -> WeatherStationDevice:
 @pytest.mark.sqlite_only
 def test_a_stream_is_refused_under_wsgi_with_204(client: Client, viewer: User) -> None:
     """After a 204 a browser does not request the stream again."""
-    response = client.get("/live", headers={"Accept": STREAM})
+    response = client.get("/stream/", headers={"Accept": STREAM})
 
     assert response.status_code == 204
     assert response["Cache-Control"] == "no-store"
@@ -58,7 +58,7 @@ def test_a_stream_is_refused_under_wsgi_with_204(client: Client, viewer: User) -
 
 
 def test_the_news_come_as_json_under_wsgi(client: Client, viewer: User, north: WeatherStationDevice) -> None:
-    response = client.get("/live?reading=weatherstation.temperature", headers={"Accept": JSON})
+    response = client.get("/stream/?reading=weatherstation.temperature", headers={"Accept": JSON})
 
     assert response.status_code == 200
     assert response["Content-Type"] == JSON
@@ -74,7 +74,7 @@ def test_the_news_come_as_json_under_asgi_too(viewer: User, north: WeatherStatio
     async def news() -> Any:
         client = AsyncClient()
         await client.aforce_login(viewer)
-        return await client.get("/live", headers={"Accept": JSON})
+        return await client.get("/stream/", headers={"Accept": JSON})
 
     assert "weatherstation/STATION-001" in json.loads(loop.run(news()).content)["rows"]
 
@@ -82,7 +82,7 @@ def test_the_news_come_as_json_under_asgi_too(viewer: User, north: WeatherStatio
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("accepted", [STREAM, JSON])
 def test_a_stranger_gets_neither(client: Client, transactional_db: None, accepted: str) -> None:
-    response = client.get("/live", headers={"Accept": accepted})
+    response = client.get("/stream/", headers={"Accept": accepted})
 
     assert response.status_code == 403
     assert response["Cache-Control"] == "no-store"
@@ -97,7 +97,7 @@ def test_the_news_are_refused_while_the_database_is_away(
 
     monkeypatch.setattr(live, "snapshot", away)
 
-    assert client.get("/live", headers={"Accept": JSON}).status_code == 503
+    assert client.get("/stream/", headers={"Accept": JSON}).status_code == 503
 
 
 @pytest.mark.sqlite_only
@@ -167,7 +167,9 @@ def test_a_page_polls_when_its_server_cannot_stream_any_more(page: Any) -> None:
 @pytest.mark.servers
 def test_news_that_the_page_cannot_show_do_not_end_the_polling(page: Any) -> None:
     page.route(
-        "**/live", lambda route: route.fulfill(json={"now": 0, "counts": {"of_a_newer_server": "1"}}), times=1
+        "**/stream/",
+        lambda route: route.fulfill(json={"now": 0, "counts": {"of_a_newer_server": "1"}}),
+        times=1,
     )
     with page.expect_event("pageerror"):
         page.goto("/")

@@ -45,11 +45,12 @@ def test_the_dashboard_counts_devices_of_a_type(page):
     assert ">2 devices<" in page()
 
 
-def test_a_type_without_devices_has_none_whatever_the_filter(page):
+def test_a_type_without_devices_has_no_card_whatever_the_filter(page):
     stations(1)
 
     for query in ("/", "/?q=STATION", "/?status=error"):
-        assert "No devices of this kind yet." in page(query)
+        assert 'id="kind-weatherstation"' in page(query)
+        assert 'id="kind-irrigationvalve"' not in page(query)
     assert "No device of this kind matches the filter." not in page("/?q=STATION")
     assert "No device of this kind matches the filter." in page("/?q=nothing")
 
