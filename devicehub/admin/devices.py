@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
@@ -12,7 +12,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 
 from devicehub import provisioning, removal
-from devicehub.admin.base import ModelAdmin
+from devicehub.admin.base import ModelAdmin, Panel
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.models import NAMES
 from devicehub.removal import requests
@@ -46,6 +46,8 @@ class DeviceForm(ModelForm):  # type: ignore[type-arg]
 
 class DeviceAdmin(ModelAdmin):
     form = DeviceForm
+    panels: ClassVar[list[Panel]] = []
+    pairs = ("metadata",)
     list_display = ("device_id", "name", "status", "is_active", "site", "last_seen")
     list_filter = ("status", "is_active", "site")
     search_fields = ("device_id", "name", "mqtt_username")
