@@ -7,6 +7,7 @@ from devicehub.models.background import (
     RemovalRequest,
     RetainedTopic,
 )
+from devicehub.models.bulk import DeviceImport, ImportPart, Rotation, RotationMember
 from devicehub.models.commands import OPEN_STATES, CommandState, DeviceCommand, default_deadline
 from devicehub.models.devices import (
     NAMES,
@@ -52,12 +53,14 @@ __all__ = [
     "DeviceCommand",
     "DeviceGroup",
     "DeviceIdField",
+    "DeviceImport",
     "DeviceOptions",
     "DeviceQuerySet",
     "DeviceStatus",
     "DeviceTag",
     "DisabledDevice",
     "GroupMember",
+    "ImportPart",
     "IngestSession",
     "IngestWorker",
     "InvalidDeviceId",
@@ -69,6 +72,8 @@ __all__ = [
     "RetainedTopic",
     "RolledUp",
     "Rollup",
+    "Rotation",
+    "RotationMember",
     "SiteScope",
     "UsedForm",
     "default_deadline",

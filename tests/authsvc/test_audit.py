@@ -52,3 +52,14 @@ def test_a_secret_column_is_refused():
         audit.record("rotated", "weatherstation/S-1", after={"api_key": "x"})
 
     assert not AuditEntry.objects.exists()
+
+
+def test_many_rows_are_written_by_one_statement(django_assert_num_queries):
+    changes = [(f"weatherstation/S-{number}", None, {"site": "north"}) for number in range(50)]
+
+    with django_assert_num_queries(1):
+        audit.record_many("moved", changes)
+
+    assert AuditEntry.objects.filter(action="moved", after={"site": "north"}).count() == 50
+    with pytest.raises(ValueError, match="secret"):
+        audit.record_many("moved", [("weatherstation/S-1", {"api_key": "x"}, None)])
