@@ -33,11 +33,12 @@ class Answer:
     """A cached reply, its verdict and its tally, and the objects that it depends on.
 
     *verdict* is None if there is nothing to record. *client_id* is set if its claimants were read. *until* is the
-    Unix time at which it expires.
+    Unix time at which it expires. *broker* is the name of the caller.
     """
 
     __slots__ = (
         "_checked",
+        "broker",
         "claimants",
         "client_id",
         "policy",
@@ -58,6 +59,7 @@ class Answer:
         client_id: str | None,
         claimants: set[str] | None,
         until: float | None,
+        broker: str,
     ) -> None:
         self.reply = reply
         self.verdict = verdict
@@ -67,6 +69,7 @@ class Answer:
         self.client_id = client_id
         self.claimants = claimants
         self.until = until
+        self.broker = broker
         self._checked: tuple[Stamp | None, int, float] = (None, 0, 0.0)
 
     def is_current(self, stamp: Stamp | None) -> bool:
@@ -127,7 +130,7 @@ def store(
     ends = [end for end in (reply.until, question.client.valid_until) if end is not None]
     until = min(ends, default=None)
     noted = None if verdict.allowed else verdict  # A login that renews credentials is not cached.
-    answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until)
+    answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until, request.broker)
     _answers.put(_key(request, dialect), answer)
 
 

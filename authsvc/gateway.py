@@ -35,6 +35,7 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
         if cached is not None:
             reply, verdict, tally = cached.reply, cached.verdict, cached.tally
             request.caller_is_admitted = True  # Only answers to admitted callers are cached.
+            request.broker = cached.broker
         else:
             request.options = options()  # Read here, so that a wrong setting is answered as a fault.
             now = policy.cached(stamp) or await policy.current(stamp)
@@ -58,16 +59,18 @@ def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
         if verdict.allowed:
             renewals.note(verdict)
         else:
-            denials.note(dialect.name, request.question, verdict, request.peer)
+            denials.note(dialect.name, request.question, verdict, request.peer, request.broker)
     except Exception:
         logs.error(log, "auth.not_noted", dialect=dialect.name)
 
 
 async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | None) -> Verdict:
     """Return the verdict on *request*. Deny unknown callers before any parsing or look-up."""
-    if not now.admits(request, dialect):
+    caller = now.caller_of(request, dialect)
+    if caller is None:
         return deny(Reason.UNKNOWN_CALLER)
     request.caller_is_admitted = True
+    request.broker = caller.name
     try:
         question = dialect.questions[request.question](request)
     except Refused as refusal:

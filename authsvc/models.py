@@ -353,9 +353,14 @@ class Denial(models.Model):
     address = models.CharField(
         max_length=45, blank=True, default="", db_default="", help_text="from where the broker asked last"
     )
+    broker = models.CharField(
+        max_length=100, blank=True, default="", db_default="", help_text="the broker that asked last"
+    )
     count = models.PositiveBigIntegerField(default=1)
     first_at = models.DateTimeField()
     last_at = models.DateTimeField(db_index=True)
+    # Set by an operator who has seen it, and cleared when it happens again.
+    dismissed_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ["-last_at"]

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-BROKERS = f"SELECT token_digest, dialects, networks FROM {Broker._meta.db_table} WHERE is_active"
+BROKERS = f"SELECT token_digest, name, dialects, networks FROM {Broker._meta.db_table} WHERE is_active"
 GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_table} ORDER BY id"
 
 
@@ -38,6 +38,7 @@ GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_tabl
 class Caller:
     """An active broker: the dialects it may use and the networks it may call from; empty is any."""
 
+    name: str = ""
     dialects: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
 
@@ -61,21 +62,21 @@ class Policy:
 
     callers: Mapping[str, Caller] = field(default_factory=dict, repr=False)
     rules: Rules = field(default_factory=Rules)
-    _admitted: set[Hashable] = field(default_factory=set, repr=False)
+    _admitted: dict[Hashable, Caller] = field(default_factory=dict, repr=False)
 
-    def admits(self, request: Request, dialect: Dialect) -> bool:
-        """Return whether *request* is from an active broker that may ask in *dialect* from its address."""
+    def caller_of(self, request: Request, dialect: Dialect) -> Caller | None:
+        """Return the active broker that *request* is from, if it may ask in *dialect* from its address; or None."""
         proof = callers.proof(request, dialect)
-        if proof in self._admitted:
-            return True
+        if (admitted := self._admitted.get(proof)) is not None:
+            return admitted
         token = callers.token(request, dialect)
         caller = self.callers.get(digest(token)) if token else None
         if caller is None or not caller.admits(dialect.name, request.peer):
-            return False
+            return None
         # Proofs of a GET are not cached, because its query also holds the fields.
         if request.method == "POST" and len(self._admitted) < ADMITTED:
-            self._admitted.add(proof)
-        return True
+            self._admitted[proof] = caller
+        return caller
 
 
 class _Loaded(NamedTuple):
@@ -155,9 +156,9 @@ _policies: ReadCache[Policy] = ReadCache(_read)
 
 async def _load() -> Policy:
     callers = {}
-    for token, dialects, networks in await reader.fetch(BROKERS):
+    for token, name, dialects, networks in await reader.fetch(BROKERS):
         try:
-            callers[token] = _caller(_list(dialects), _list(networks))
+            callers[token] = _caller(name, _list(dialects), _list(networks))
         except ValueError:  # Written past the model: only this broker is refused.
             logs.error(log, "policy.broker_unreadable")
     by_subject: dict[str, list[grants.Rule]] = {}
@@ -168,8 +169,8 @@ async def _load() -> Policy:
     return Policy(callers, rules)
 
 
-def _caller(dialects: list[str], networks: list[str]) -> Caller:
-    return Caller(frozenset(dialects), tuple(ipaddress.ip_network(network) for network in networks))
+def _caller(name: str, dialects: list[str], networks: list[str]) -> Caller:
+    return Caller(name, frozenset(dialects), tuple(ipaddress.ip_network(network) for network in networks))
 
 
 def _list(value: Any) -> list[str]:

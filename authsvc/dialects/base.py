@@ -94,7 +94,9 @@ class Request:
         self.path_token = path_token
         self.oversized = oversized
         self.options = options
-        self.caller_is_admitted = False  # The gateway sets it for a valid token.
+        # The gateway sets both for a valid token.
+        self.caller_is_admitted = False
+        self.broker = ""
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, question={self.question!r}, peer={self.peer!r})"

@@ -84,6 +84,16 @@ class Migration(migrations.Migration):
             name='subject',
             field=authsvc.models.SubjectField(db_index=True, help_text='everyone, type:TYPE, group:GROUP or key:KEY, such as key:account/ingest', max_length=260),
         ),
+        migrations.AddField(
+            model_name='denial',
+            name='broker',
+            field=models.CharField(blank=True, db_default='', default='', help_text='the broker that asked last', max_length=100),
+        ),
+        migrations.AddField(
+            model_name='denial',
+            name='dismissed_at',
+            field=models.DateTimeField(blank=True, editable=False, null=True),
+        ),
         migrations.CreateModel(
             name='BrokerUse',
             fields=[

@@ -41,14 +41,14 @@ class Refusal(NamedTuple):
 
 
 class _Tally:
-    __slots__ = ("address", "count", "first_at", "last_at", "principal", "rule")
+    __slots__ = ("address", "broker", "count", "first_at", "last_at", "principal", "rule")
 
     def __init__(self, principal: str, rule: str, now: datetime) -> None:
         self.count = 0
         self.first_at = self.last_at = now
         self.principal = principal
         self.rule = rule
-        self.address = ""
+        self.address = self.broker = ""
 
 
 _pending: dict[Refusal, _Tally] = {}
@@ -57,8 +57,8 @@ _lock = threading.Lock()
 dropped = 0  # Denials that were not counted because MAX_PENDING different ones were pending.
 
 
-def note(dialect: str, question_name: str, verdict: Verdict, address: str = "") -> None:
-    """Count a refusal of a question from *address*. No I/O, bounded memory.
+def note(dialect: str, question_name: str, verdict: Verdict, address: str = "", broker: str = "") -> None:
+    """Count a refusal of a question of *broker* from *address*. No I/O, bounded memory.
 
     The answer "not a superuser" about an existing principal is not a refusal.
     """
@@ -86,6 +86,7 @@ def note(dialect: str, question_name: str, verdict: Verdict, address: str = "") 
                 tally.count += 1
                 tally.last_at = now
                 tally.address = make_storable(address, 45)
+                tally.broker = make_storable(broker, 100)
     background.wake()
 
 
@@ -149,6 +150,7 @@ def _put_back(taken: dict[Refusal, _Tally]) -> None:
             found.first_at = min(found.first_at, tally.first_at)
             found.last_at = max(found.last_at, tally.last_at)
             found.address = found.address or tally.address
+            found.broker = found.broker or tally.broker
 
 
 def _write(items: Iterable[tuple[Refusal, _Tally]]) -> None:
@@ -164,11 +166,15 @@ def _write(items: Iterable[tuple[Refusal, _Tally]]) -> None:
 
 def _upsert(items: Iterable[tuple[Refusal, _Tally]]) -> None:
     table = Denial._meta.db_table
-    names = (*Refusal._fields, "principal", "rule", "address", "count", "first_at", "last_at")
+    names = (*Refusal._fields, "principal", "rule", "address", "broker", "count", "first_at", "last_at")
     upsert = (
         f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "
         f"ON CONFLICT ({', '.join(Refusal._fields)}) DO UPDATE SET count = {table}.count + excluded.count, "
         "principal = excluded.principal, rule = excluded.rule, address = excluded.address, "
+        "broker = excluded.broker, "
+        # A dismissed cause that happens again is shown again.
+        f"dismissed_at = CASE WHEN excluded.last_at > {table}.dismissed_at THEN NULL "
+        f"ELSE {table}.dismissed_at END, "
         f"last_at = CASE WHEN excluded.last_at > {table}.last_at THEN excluded.last_at ELSE {table}.last_at END"
     )
     adapt = connection.ops.adapt_datetimefield_value
@@ -178,6 +184,7 @@ def _upsert(items: Iterable[tuple[Refusal, _Tally]]) -> None:
             tally.principal[:260],
             tally.rule[:300],
             tally.address,
+            tally.broker,
             tally.count,
             adapt(tally.first_at),
             adapt(tally.last_at),
@@ -213,7 +220,7 @@ def _fold(principals: dict[str, str]) -> None:
         tally = _Tally(principal, "", min(row.first_at for row in surplus))
         tally.count = sum(row.count for row in surplus)
         tally.last_at = max(row.last_at for row in surplus)
-        tally.address = surplus[0].address
+        tally.address, tally.broker = surplus[0].address, surplus[0].broker
         _upsert([(rest(principal, principals[principal]), tally)])
 
 

@@ -87,6 +87,32 @@ class TestDenials:
         assert before <= row.first_at <= middle <= row.last_at <= timezone.now()
         assert Denial.objects.get(topic="b").count == 1
 
+    def test_the_broker_that_asked_last_is_named(self, ask, station):
+        """Also in an answer from memory; a stranger without a token is no broker."""
+        good = {"username": station.username, "clientid": station.username, "acc": 2}
+        for _ in range(2):
+            ask("go-auth/acl", **good, topic="a")
+        ask("go-auth/acl", **good, topic="b", proof="wrong")
+        denials.flush()
+
+        assert dict(Denial.objects.values_list("reason", "broker")) == {
+            "no_grant": "mosquitto-1",
+            "unknown_caller": "",
+        }
+
+    def test_a_dismissed_one_comes_back_when_it_happens_again(self, ask, station):
+        good = {"username": station.username, "clientid": station.username, "acc": 2}
+        for topic in ("a", "b"):
+            ask("go-auth/acl", **good, topic=topic)
+        denials.flush()
+        Denial.objects.update(dismissed_at=timezone.now())
+
+        ask("go-auth/acl", **good, topic="a")
+        denials.flush()
+
+        dismissed = Denial.objects.filter(dismissed_at__isnull=False)
+        assert set(dismissed.values_list("topic", flat=True)) == {"b"}
+
     def test_the_answer_not_a_superuser_is_not_a_denial(self, ask, station):
         """go-auth asks it before every topic question. For an unknown name it is a denial."""
         assert ask("go-auth/superuser", username=station.username).status_code == DENIED
