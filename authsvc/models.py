@@ -302,6 +302,9 @@ class Grant(models.Model):
         SUBSCRIBE = ActionSet.SUBSCRIBE.value, "Subscribe"
         RECEIVE = ActionSet.RECEIVE.value, "Receive"
         ALL = ActionSet.ALL.value, "All"
+        PUBLISH_SUBSCRIBE = ActionSet.PUBLISH_SUBSCRIBE.value, "Publish, subscribe"
+        PUBLISH_RECEIVE = ActionSet.PUBLISH_RECEIVE.value, "Publish, receive"
+        SUBSCRIBE_RECEIVE = ActionSet.SUBSCRIBE_RECEIVE.value, "Subscribe, receive"
 
     subject = SubjectField(
         max_length=260,
@@ -309,11 +312,15 @@ class Grant(models.Model):
         help_text="everyone, type:TYPE, group:GROUP or key:KEY, such as key:account/ingest",
     )
     effect = models.CharField(max_length=5, choices=Effect, default=Effect.ALLOW)
-    actions = models.CharField(max_length=9, choices=Actions)
+    actions = models.CharField(max_length=17, choices=Actions)
     filter = FilterField(max_length=512)
     note = models.CharField(max_length=255, blank=True)
-    valid_from = models.DateTimeField(null=True, blank=True)
-    valid_until = models.DateTimeField(null=True, blank=True)
+    valid_from = models.DateTimeField(
+        null=True, blank=True, help_text="In force from this time; empty is from now."
+    )
+    valid_until = models.DateTimeField(
+        null=True, blank=True, help_text="In force until this time; empty is without an end."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -325,13 +332,20 @@ class Grant(models.Model):
             # An unreadable row would have to stop every question, since a deny must not be left out.
             models.CheckConstraint(
                 condition=models.Q(effect__in=["allow", "deny"])
-                & models.Q(actions__in=["publish", "subscribe", "receive", "all"]),
+                & models.Q(actions__in=[actions.value for actions in ActionSet]),
                 name="authsvc_grant_words",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(valid_from=None)
+                | models.Q(valid_until=None)
+                | models.Q(valid_until__gt=models.F("valid_from")),
+                name="authsvc_grant_period",
+                violation_error_message="The period must end after it begins.",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.effect} {self.subject} to {self.actions} {self.filter}"
+        return f"{self.effect} {self.subject} to {ActionSet(self.actions).sentence} {self.filter}"
 
 
 class Denial(models.Model):

@@ -8,12 +8,14 @@ class DevicehubConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from authsvc.granting import register_subject_check
         from authsvc.models import register_claim_check
         from devicehub import checks, commands, models, provisioning, roles  # noqa: F401 - models exist only now
         from devicehub.removal import inheritance
         from devicehub.retention import page_layout
 
         register_claim_check(provisioning.refuse_claims)
+        register_subject_check(provisioning.subject_problem)
         models.register_command_sender(commands.send)
         inheritance.watch()
         post_migrate.connect(

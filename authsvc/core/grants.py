@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import combinations
 from typing import NamedTuple
 
 from authsvc.core import topics
@@ -14,13 +15,41 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _UNSAFE = re.compile("[/+#\x00]")
 
 
+WORDS = ("publish", "subscribe", "receive")
+
+
 class ActionSet(StrEnum):
-    """The actions that one grant applies to."""
+    """The actions that one grant applies to: one, two, or all three of WORDS."""
 
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
     RECEIVE = "receive"
     ALL = "all"
+    PUBLISH_SUBSCRIBE = "publish,subscribe"
+    PUBLISH_RECEIVE = "publish,receive"
+    SUBSCRIBE_RECEIVE = "subscribe,receive"
+
+    @classmethod
+    def of(cls, actions: Iterable[str]) -> ActionSet:
+        """Return the set of *actions*, each one of WORDS. Raise ValueError for another text, or for none.
+
+        >>> ActionSet.of(["subscribe", "publish"]), ActionSet.of(WORDS)
+        (<ActionSet.PUBLISH_SUBSCRIBE: 'publish,subscribe'>, <ActionSet.ALL: 'all'>)
+        """
+        chosen = set(actions)
+        if unknown := chosen.difference(WORDS):
+            raise ValueError(f"{min(unknown)!r} is not one of {', '.join(WORDS)}")
+        return _SETS[tuple(word for word in WORDS if word in chosen)] if chosen else cls("")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The single actions, in the order of WORDS."""
+        return _ACTIONS[self]
+
+    @property
+    def sentence(self) -> str:
+        """The single actions for people: `publish, subscribe`, or `all`."""
+        return self.value.replace(",", ", ")
 
 
 class Rule(NamedTuple):
@@ -36,8 +65,15 @@ class Rule(NamedTuple):
 
     def applies_to(self, action: str) -> bool:
         """Return whether this rule applies to *action*."""
-        return self.actions == action or self.actions == ActionSet.ALL
+        return action in _ACTIONS[self.actions]
 
+
+_SETS = {
+    words: ActionSet.ALL if len(words) == len(WORDS) else ActionSet(",".join(words))
+    for size in range(1, len(WORDS) + 1)
+    for words in combinations(WORDS, size)
+}
+_ACTIONS = {actions: words for words, actions in _SETS.items()}
 
 # Directories of other projects may import this name. A stored grant is a row of authsvc.models.Grant.
 Grant = Rule

@@ -72,12 +72,29 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='grant',
             name='valid_from',
-            field=models.DateTimeField(blank=True, null=True),
+            field=models.DateTimeField(blank=True, help_text='In force from this time; empty is from now.', null=True),
         ),
         migrations.AddField(
             model_name='grant',
             name='valid_until',
-            field=models.DateTimeField(blank=True, null=True),
+            field=models.DateTimeField(blank=True, help_text='In force until this time; empty is without an end.', null=True),
+        ),
+        migrations.RemoveConstraint(
+            model_name='grant',
+            name='authsvc_grant_words',
+        ),
+        migrations.AlterField(
+            model_name='grant',
+            name='actions',
+            field=models.CharField(choices=[('publish', 'Publish'), ('subscribe', 'Subscribe'), ('receive', 'Receive'), ('all', 'All'), ('publish,subscribe', 'Publish, subscribe'), ('publish,receive', 'Publish, receive'), ('subscribe,receive', 'Subscribe, receive')], max_length=17),
+        ),
+        migrations.AddConstraint(
+            model_name='grant',
+            constraint=models.CheckConstraint(condition=models.Q(('effect__in', ['allow', 'deny']), ('actions__in', ['publish', 'subscribe', 'receive', 'all', 'publish,subscribe', 'publish,receive', 'subscribe,receive'])), name='authsvc_grant_words'),
+        ),
+        migrations.AddConstraint(
+            model_name='grant',
+            constraint=models.CheckConstraint(condition=models.Q(('valid_from', None), ('valid_until', None), ('valid_until__gt', models.F('valid_from')), _connector='OR'), name='authsvc_grant_period', violation_error_message='The period must end after it begins.'),
         ),
         migrations.AlterField(
             model_name='grant',

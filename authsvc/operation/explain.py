@@ -169,7 +169,7 @@ def _nearest(principal: Principal, client: Client, rules: Rules, action: Action,
     if not candidates:
         return ""
     best = max(candidates, key=lambda grant: _closeness(grant, action, wanted))
-    return f"{best.name}: {best.actions.value} {best.filter}"
+    return f"{best.name}: {best.actions.sentence} {best.filter}"
 
 
 def _closeness(grant: Rule, action: Action, wanted: str) -> tuple[int, int, int]:

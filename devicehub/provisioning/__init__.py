@@ -34,6 +34,7 @@ from devicehub.provisioning.names import (
     refuse_taken,
     shared_names,
 )
+from devicehub.provisioning.subjects import subject_problem
 
 __all__ = [
     "CREDENTIAL_FIELDS",
@@ -62,4 +63,5 @@ __all__ = [
     "rotate_api_key",
     "rotate_password",
     "shared_names",
+    "subject_problem",
 ]

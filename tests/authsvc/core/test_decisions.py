@@ -28,7 +28,7 @@ pytestmark = pytest.mark.sqlite_only  # Needs no database.
 
 def split(held: list[Rule], action: Action) -> tuple[list[str], list[str]]:
     """Return the filters that allow *action*, and those that deny it."""
-    applicable = [grant for grant in held if grant.actions.value in (action.value, "all")]
+    applicable = [grant for grant in held if action.value in grant.actions.words]
     return [g.filter for g in applicable if g.allow], [g.filter for g in applicable if not g.allow]
 
 

@@ -18,7 +18,7 @@ from authsvc.core.access import (
     account_key,
     is_username,
 )
-from authsvc.core.grants import PLACEHOLDERS, ActionSet, Grant, Rule
+from authsvc.core.grants import PLACEHOLDERS, WORDS, ActionSet, Grant, Rule
 
 pytestmark = pytest.mark.sqlite_only  # needs no database
 
@@ -31,7 +31,25 @@ def test_a_reason_code_is_its_name():
 
 def test_actions_are_the_words_of_mqtt():
     assert [action.value for action in Action] == ["publish", "subscribe", "receive"]
-    assert [actions.value for actions in ActionSet] == ["publish", "subscribe", "receive", "all"]
+    assert WORDS == ("publish", "subscribe", "receive")
+    assert [actions.value for actions in ActionSet] == [
+        *("publish", "subscribe", "receive", "all"),
+        *("publish,subscribe", "publish,receive", "subscribe,receive"),
+    ]
+
+
+@pytest.mark.parametrize("actions", ActionSet)
+def test_a_set_of_actions_applies_to_its_words(actions):
+    rule = Rule("a", actions)
+
+    assert ActionSet.of(reversed(actions.words)) is actions
+    assert [action.value for action in Action if rule.applies_to(action)] == list(actions.words)
+
+
+@pytest.mark.parametrize("actions", [[], ["all"], ["publish", ""], ["publish,subscribe"]])
+def test_a_set_of_other_words_is_refused(actions):
+    with pytest.raises(ValueError):
+        ActionSet.of(actions)
 
 
 def test_an_error_has_the_reason_of_its_deny():
