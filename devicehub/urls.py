@@ -4,7 +4,8 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from devicehub.api.token import token
-from devicehub.dashboard.views import show_overview, stream, strict
+from devicehub.dashboard.access import strict
+from devicehub.dashboard.views import show_overview, stream
 
 app_name = "devicehub"
 

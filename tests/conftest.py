@@ -154,7 +154,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def fresh_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count anew for each page, also on a busy machine that takes so long that counts would be cached."""
-    monkeypatch.setattr(overview, "counter", overview.Counter(overview._count))
+    monkeypatch.setattr(overview, "_counters", type(overview._counters)())
     monkeypatch.setattr(overview, "EXPENSIVE", float("inf"))
 
 

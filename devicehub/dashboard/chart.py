@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db.models import Max
 
+from devicehub import visibility
 from devicehub.dashboard import devices, display
 from devicehub.dashboard.selection import Plotted
 from devicehub.history import latest, series
@@ -62,10 +63,11 @@ class Tail:
 
 
 class Chart:
-    """One reading over a range of time, for at most MAX_SERIES devices."""
+    """One reading over a range of time, for at most MAX_SERIES devices of those that *user* may see."""
 
-    def __init__(self, plotted: Plotted, seconds: int) -> None:
+    def __init__(self, plotted: Plotted, seconds: int, user: Any) -> None:
         self.kind, self.reading = plotted
+        self._user = user
         self.seconds = seconds
         self.resolution = Resolution()
         self.names: dict[int, str] = {}  # The ids of the devices in the chart, by primary key.
@@ -83,7 +85,8 @@ class Chart:
         """Return the whole chart in the form that the page's script reads."""
         since = now - timedelta(seconds=self.seconds)
         until = now + EARLY
-        self._name(latest.heard_last(self.kind, self.reading.name, since, until, MAX_SERIES))
+        visible = visibility.devices(self.kind, self._user)
+        self._name(latest.heard_last(self.kind, self.reading.name, since, until, MAX_SERIES, visible))
         self.resolution = series.resolution(self.kind, self.names, self.reading.name, since, now)
         return {
             "reading": devices.title(self.reading),
@@ -91,7 +94,7 @@ class Chart:
             "unit": display.unit(self.reading.unit),
             "seconds": self.seconds,
             "step": self.step,
-            "newest": latest.measured_at(self.kind),
+            "newest": latest.measured_at(self.kind, visible),
             "series": self._points(since),
         }
 
@@ -100,7 +103,7 @@ class Chart:
         measured = [row for row in rows if row[3] is not None]
         new_devices = {row[1] for row in measured} - self.names.keys()
         if new_devices and self.has_room:
-            self._name(sorted(new_devices)[: MAX_SERIES - len(self.names)])
+            self._name(new_devices)
         since = now - timedelta(seconds=self.seconds)
         measured = [row for row in measured if row[1] in self.names and since <= row[2] <= now + EARLY]
         if not measured:
@@ -112,8 +115,9 @@ class Chart:
         return self._points(datetime.fromtimestamp(second, UTC))
 
     def _name(self, pks: Iterable[int]) -> None:
-        found = self.kind.device_model.objects.filter(pk__in=list(pks)).order_by("device_id")
-        self.names |= dict(found.values_list("pk", "device_id"))
+        found = visibility.devices(self.kind, self._user).filter(pk__in=list(pks)).order_by("device_id")
+        room = MAX_SERIES - len(self.names)
+        self.names |= dict(found.values_list("pk", "device_id")[:room])
 
     def _points(self, since: datetime) -> list[Series]:
         points = series.points(self.kind, self.names, self.reading.name, since, self.resolution)

@@ -22,7 +22,7 @@ class Confirmation:
     """A question before an act: it names the object and the number, and its buttons repeat the verb."""
 
     question: str
-    text: str  # What happens, to which objects, when, and how to come back.
+    text: str  # The effect, the objects, the time, and the way back.
     verb: str
     keep: str
     keep_url: str

@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from devicehub import visibility
 from devicehub.dashboard import display
 from devicehub.dashboard.selection import Place, Selection
 from devicehub.db import clock
@@ -83,13 +84,13 @@ class Page:
     next: str
 
 
-def page(kind: Kind, selection: Selection) -> Page:
-    """Return the page of *kind* that *selection* names, or the first page if that one is empty."""
+def page(kind: Kind, selection: Selection, user: Any) -> Page:
+    """Return the page of *kind* that *selection* names, or the first one if that is empty, as *user* may see it."""
     place = selection.places.get(kind.slug)
-    found, more = _slice(kind, selection, place)
+    found, more = _slice(shown(kind, user), selection, place)
     if not found and place is not None:
         place = None
-        found, more = _slice(kind, selection, None)
+        found, more = _slice(shown(kind, user), selection, None)
     forward = place is None or place.forward
     has_previous = place is not None and (forward or more)
     has_next = more if forward else True
@@ -108,9 +109,10 @@ def title(reading: Reading) -> str:
     return str(reading.verbose_name or reading.name.replace("_", " "))
 
 
-def _slice(kind: Kind, selection: Selection, place: Place | None) -> tuple[list[BaseDevice], bool]:
-    """Return at most PAGE devices in the order of their ids, and whether there are more in that direction."""
-    devices = shown(kind)
+def _slice(
+    devices: QuerySet[Any], selection: Selection, place: Place | None
+) -> tuple[list[BaseDevice], bool]:
+    """Return at most PAGE of *devices* in the order of their ids, and whether there are more in that direction."""
     if selection.status:
         devices = devices.filter(status=selection.status)
     if selection.search:
@@ -126,10 +128,9 @@ def _slice(kind: Kind, selection: Selection, place: Place | None) -> tuple[list[
     return found[:PAGE], len(found) > PAGE
 
 
-def shown(kind: Kind) -> QuerySet[Any]:
-    """Return the devices of *kind*, with the columns of a row only and so without any secret."""
-    devices: QuerySet[Any] = kind.device_model.objects.only(*SHOWN)
-    return devices
+def shown(kind: Kind, user: Any) -> QuerySet[Any]:
+    """Return the devices of *kind* that *user* may see, with the columns of a row only and so without any secret."""
+    return visibility.devices(kind, user).only(*SHOWN)
 
 
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:

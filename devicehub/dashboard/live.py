@@ -25,15 +25,17 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.core.handlers.asgi import ASGIRequest
 from django.db import DatabaseError, close_old_connections, connections
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from devicehub import visibility
 from devicehub.dashboard import devices, overview
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.devices import Row, State
 from devicehub.dashboard.selection import Selection
-from devicehub.kinds.registry import Kind, registry
+from devicehub.kinds.registry import Kind
 
 Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
@@ -56,34 +58,37 @@ def is_full() -> bool:
 class Table:
     """The rows of one kind on a page, and the state of each when it was last sent."""
 
-    def __init__(self, kind: Kind, selection: Selection) -> None:
-        self.kind = kind
+    def __init__(self, kind: Kind, selection: Selection, user: Any) -> None:
+        self.kind, self._user = kind, user
         # A kind without a table of readings has no tail: its rows change when their devices are heard.
         self.tail = Tail(kind) if kind.reading_model is not None else None
-        page = devices.page(kind, selection)
+        page = devices.page(kind, selection, user)
         self.pks = page.pks
         self.rows = page.rows
-        self._sent = {d.pk: self._signature(d) for d in devices.shown(kind).filter(pk__in=self.pks)}
+        self._sent = {d.pk: self._signature(d) for d in self._shown()}
 
     def changed(self, heard: set[int]) -> list[Row]:
         """Return the rows of the devices that changed or were *heard*."""
         if not self.pks:
             return []
-        now_shown = list(devices.shown(self.kind).filter(pk__in=self.pks).order_by())
+        now_shown = list(self._shown())
         now = {device.pk: self._signature(device) for device in now_shown}
         dirty = [d for d in now_shown if d.pk in heard or now[d.pk] != self._sent.get(d.pk)]
         self._sent = now
         return devices.rows(self.kind, dirty) if dirty else []
+
+    def _shown(self) -> QuerySet[Any]:
+        return devices.shown(self.kind, self._user).filter(pk__in=self.pks).order_by()
 
     def _signature(self, device: Any) -> tuple[str, State, datetime | None]:
         return device.name, devices.state(self.kind, device), device.last_seen
 
 
 class Watch:
-    """One open page and its content, so that only changes are sent."""
+    """One open page of *user* and its content, so that only changes are sent."""
 
-    def __init__(self, selection: Selection) -> None:
-        self._selection = selection
+    def __init__(self, selection: Selection, user: Any) -> None:
+        self._selection, self._user = selection, user
         self._chart: Chart | None = None
         self._tables: list[Table] = []
         self._shared: dict[str, Any] = {}
@@ -92,10 +97,11 @@ class Watch:
         """Return the whole content. A page that connects again after a pause is up to date with this alone."""
         now = timezone.now()
         # The tables are read before the chart, so that no row is missed between the two.
-        self._tables = [Table(kind, self._selection) for kind in registry]
+        self._tables = [Table(kind, self._selection, self._user) for kind in visibility.kinds_of(self._user)]
         news = self._news(now, [row for table in self._tables for row in table.rows])
-        if self._selection.plotted is not None:
-            self._chart = Chart(self._selection.plotted, self._selection.seconds)
+        plotted = self._selection.plotted
+        if plotted is not None and visibility.may(self._user, visibility.VIEW, plotted.kind.device_model):
+            self._chart = Chart(plotted, self._selection.seconds, self._user)
             news["chart"] = self._chart.load(now)
         return news
 
@@ -120,8 +126,8 @@ class Watch:
 
     def _news(self, now: datetime, rows: list[Row]) -> dict[str, Any]:
         """Return the time, the changed rows, and those of the shared parts that differ from the last ones sent."""
-        counts = overview.counter.counts(max_age=SECONDS * 0.9)
-        denials, quarantine = overview.denials(), overview.quarantine()
+        counts = overview.counts(self._user, max_age=SECONDS * 0.9)
+        denials, quarantine = overview.denials(self._user), overview.quarantine(self._user)
         shared = {
             "counts": counts,
             "denials": [replace(denial, last_ago="") for denial in denials],
@@ -151,7 +157,7 @@ def _spoken(denials: list[overview.DenialInWords]) -> str:
 
 
 class Login:
-    """The session and the user with which a stream was opened."""
+    """The session, the user and their limits with which a stream was opened."""
 
     def __init__(self, request: HttpRequest, user: AbstractBaseUser) -> None:
         """Take both from *request*, whose user is *user*."""
@@ -159,15 +165,17 @@ class Login:
         self._user_pk = user.pk
         self._sessions = type(session) if SESSION_KEY in session else None
         self._session_key = session.session_key if self._sessions else None
+        self._scope = overview.scope_of(user)
 
     def counts(self) -> bool:
-        """Return whether a new request with this session would have the same user.
+        """Return whether a new request with this session would have the same user with the same limits.
 
-        False after a sign-out, the end of the session or a new password, when the user is deactivated or deleted, and
-        when the session cannot be read.
+        False after a sign-out, the end of the session or a new password, when the user is deactivated or deleted,
+        when their permissions or sites changed, and when the session cannot be read.
         """
         try:
-            return bool(self._user().pk == self._user_pk)
+            user = self._user()
+            return bool(user.pk == self._user_pk and overview.scope_of(user) == self._scope)
         except DatabaseError as error:
             log.warning(
                 "live.database_away", error=type(error).__name__
@@ -201,16 +209,16 @@ def can_stream(request: HttpRequest) -> bool:
     return isinstance(request, ASGIRequest)
 
 
-def snapshot(selection: Selection) -> bytes:
-    """Return the whole content of the page as JSON, the same as the first event of a stream."""
-    return orjson.dumps(Watch(selection).start())
+def snapshot(selection: Selection, user: Any) -> bytes:
+    """Return the whole content of the page of *user* as JSON, the same as the first event of a stream."""
+    return orjson.dumps(Watch(selection, user).start())
 
 
-async def events(selection: Selection) -> AsyncGenerator[bytes, None]:
-    """Yield the events of one page until its reader disconnects or LIFETIME is over."""
+async def events(selection: Selection, user: Any) -> AsyncGenerator[bytes, None]:
+    """Yield the events of one page of *user* until its reader disconnects or LIFETIME is over."""
     stream = object()
     _streams.add(stream)
-    watch = Watch(selection)
+    watch = Watch(selection, user)
     loop = asyncio.get_running_loop()
     ends = loop.time() + LIFETIME
     try:

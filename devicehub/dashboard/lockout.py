@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from devicehub import logins
-from devicehub.dashboard.views import strict
+from devicehub.dashboard.access import strict
 
 
 @strict

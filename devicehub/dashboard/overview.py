@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from authsvc.core.access import Reason
 from authsvc.models import Denial
+from devicehub import visibility
 from devicehub.dashboard import display, reasons
-from devicehub.kinds.registry import registry
 from devicehub.models import CountedRefusal, QuarantinedMessage
 
 DENIALS = 20
@@ -27,6 +28,7 @@ EXPENSIVE = 0.05  # seconds; a count that takes longer is cached
 DAY = timedelta(
     days=1
 )  # Denials and quarantine are shown and counted over this time: no number is red for ever.
+MAX_SCOPES = 50  # Different limits of users whose numbers are cached.
 KEPT = 20  # A cached count is used for this many times the seconds that it took.
 
 
@@ -49,42 +51,80 @@ class Counts:
 class Counter:
     """Counts on demand; in a fleet where that is expensive, for at most 5 % of the time."""
 
-    def __init__(self, count: Callable[[], Counts], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, count: Callable[[Any], Counts], clock: Callable[[], float] = time.monotonic) -> None:
         self._count, self._clock = count, clock
         self._lock = threading.Lock()
         self._cached: Counts | None = None
         self._counted_at = self._took = 0.0
 
-    def counts(self, max_age: float = 0) -> Counts:
-        """Return the counts, at most *max_age* seconds old unless counting is expensive."""
+    def counts(self, user: Any, max_age: float = 0) -> Counts:
+        """Return the counts for *user*, at most *max_age* seconds old unless counting is expensive."""
         with self._lock:
             allowed = max(max_age, KEPT * self._took if self._took > EXPENSIVE else 0)
             started = self._clock()
             if self._cached is None or started - self._counted_at >= allowed:
-                self._cached = self._count()
+                self._cached = self._count(user)
                 self._counted_at = self._clock()
                 self._took = self._counted_at - started
             return self._cached
 
 
-def _count() -> Counts:
+class Scope(NamedTuple):
+    """The limits of a user, as far as the page depends on them."""
+
+    kinds: tuple[str, ...]
+    sites: frozenset[str] | None
+    denials: bool
+    quarantine: bool
+
+
+def scope_of(user: Any) -> Scope:
+    """Return the limits of *user*."""
+    return Scope(
+        tuple(kind.slug for kind in visibility.kinds_of(user)),
+        visibility.sites_of(user),
+        visibility.may(user, visibility.VIEW, Denial),
+        visibility.may(user, visibility.VIEW, QuarantinedMessage),
+    )
+
+
+def counts(user: Any, max_age: float = 0) -> Counts:
+    """Return the numbers of what *user* may see. Users with the same limits share them."""
+    scope = scope_of(user)
+    with _lock:
+        counter = _counters.setdefault(scope, Counter(_count))
+        _counters.move_to_end(scope)
+        while len(_counters) > MAX_SCOPES:
+            _counters.popitem(last=False)
+    return counter.counts(user, max_age)
+
+
+def _count(user: Any) -> Counts:
     """Count devices, causes of denials and the readings of the last minute, which the index on their time finds."""
     since = timezone.now() - timedelta(minutes=1)
-    by_kind = {kind.slug: kind.device_model.objects.count() for kind in registry}
+    kinds = visibility.kinds_of(user)
+    visible = {kind.slug: visibility.devices(kind, user) for kind in kinds}
+    by_kind = {slug: found.count() for slug, found in visible.items()}
     return Counts(
         devices=sum(by_kind.values()),
-        connected=sum(kind.device_model.objects.filter(connected=True).count() for kind in registry),
+        connected=sum(found.filter(connected=True).count() for found in visible.values()),
         readings=sum(
-            model._default_manager.filter(timestamp__gt=since).count()
-            for kind in registry
+            _of_devices(model._default_manager.filter(timestamp__gt=since), visible[kind.slug], user).count()
+            for kind in kinds
             for model in kind.value_models
         ),
-        denied=_attempts().count(),
+        denied=_attempts(user).count(),
         by_kind=by_kind,
     )
 
 
-counter = Counter(_count)
+def _of_devices(values: QuerySet[Any], visible: QuerySet[Any], user: Any) -> QuerySet[Any]:
+    """Return those of *values* that belong to the *visible* devices; all of them for a user without a limit."""
+    return values.filter(device__in=visible.values("pk")) if visibility.is_limited(user) else values
+
+
+_counters: OrderedDict[Scope, Counter] = OrderedDict()
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -103,8 +143,8 @@ class DenialInWords:
     last_ago: str = ""
 
 
-def denials() -> list[DenialInWords]:
-    """Return the latest denials, newest first."""
+def denials(user: Any) -> list[DenialInWords]:
+    """Return the latest denials that *user* may see, newest first."""
     now = timezone.now()
     return [
         DenialInWords(
@@ -121,13 +161,13 @@ def denials() -> list[DenialInWords]:
             last_at=denial.last_at,
             last_ago=display.ago(denial.last_at, now),
         )
-        for denial in _latest()
+        for denial in _latest(user)
     ]
 
 
-def _latest() -> list[Denial]:
+def _latest(user: Any) -> list[Denial]:
     """Return the denials to show, newest first. A principal with many denials gets only its share of the list."""
-    ordered = _attempts().order_by("-last_at", "-pk")
+    ordered = _attempts(user).order_by("-last_at", "-pk")
     fields = ("last_at", "pk", "principal")
     of_principals = ordered.exclude(principal="").values_list(*fields)[:LOOKED_AT]
     of_unknown = ordered.filter(principal="").values_list(*fields)[:DENIALS]
@@ -141,9 +181,15 @@ def _latest() -> list[Denial]:
     return list(ordered.filter(pk__in=(preferred + spare)[:DENIALS]))
 
 
-def _attempts() -> QuerySet[Denial]:
-    """Return the denials of attempts within a DAY. Brokers ask "superuser?" for every client: those are left out."""
-    return Denial.objects.filter(last_at__gt=timezone.now() - DAY).exclude(reason=Reason.NOT_SUPERUSER)
+def _attempts(user: Any) -> QuerySet[Denial]:
+    """Return the denials of attempts within a DAY that *user* may see.
+
+    Brokers ask "superuser?" for every client, so those denials are left out.
+    """
+    if not visibility.may(user, visibility.VIEW, Denial):
+        return Denial.objects.none()
+    recent = Denial.objects.filter(last_at__gt=timezone.now() - DAY).exclude(reason=Reason.NOT_SUPERUSER)
+    return visibility.rows(recent, user, "principal")
 
 
 class Counted(NamedTuple):
@@ -168,13 +214,14 @@ class Quarantine:
         return bool(self.latest or self.counted)
 
 
-def quarantine() -> Quarantine:
-    """Return the quarantine of the last DAY, with its latest messages."""
+def quarantine(user: Any) -> Quarantine:
+    """Return the quarantine of the last DAY that *user* may see, with its latest messages."""
+    if not visibility.may(user, visibility.VIEW, QuarantinedMessage):
+        return Quarantine(0, [], [])
     yesterday = timezone.now() - DAY
-    kept = QuarantinedMessage.objects.filter(received_at__gt=yesterday)
-    counted = CountedRefusal.objects.filter(last_at__gt=yesterday).values_list(
-        "device_key", "reason", "count", "last_at"
-    )
+    kept = visibility.rows(QuarantinedMessage.objects.filter(received_at__gt=yesterday), user)
+    refusals = visibility.rows(CountedRefusal.objects.filter(last_at__gt=yesterday), user)
+    counted = refusals.values_list("device_key", "reason", "count", "last_at")
     latest = kept.defer("payload").order_by("-received_at", "-pk")[:QUARANTINED]
     return Quarantine(
         kept.count(),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from django.db.models import OuterRef, Subquery, Value
+from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from devicehub.kinds.registry import Kind
@@ -53,21 +54,34 @@ def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[t
     }
 
 
-def heard_last(kind: Kind, name: str, since: datetime, until: datetime, most: int) -> list[int]:
-    """Return the primary keys of at most *most* devices that measured reading *name* last in this time.
+def heard_last(
+    kind: Kind, name: str, since: datetime, until: datetime, most: int, of: QuerySet[Any] | None = None
+) -> list[int]:
+    """Return the primary keys of at most *most* devices *of* this set that measured reading *name* last in this time.
 
-    Only the newest HEARD rows are searched. If the kind has at most *most* devices, all of them are returned.
+    Only the newest HEARD rows are searched. If there are at most *most* devices, all of them are returned. Without
+    *of* all devices of *kind* count.
     """
-    few = list(kind.device_model.objects.order_by("device_id").values_list("pk", flat=True)[: most + 1])
+    devices = kind.device_model.objects.all() if of is None else of
+    few = list(devices.order_by("device_id").values_list("pk", flat=True)[: most + 1])
     if len(few) <= most:
         return few
-    rows = kind.reading_model.objects.filter(timestamp__gte=since, timestamp__lte=until)
+    rows = _readings(kind, of).filter(timestamp__gte=since, timestamp__lte=until)
     newest = rows.order_by("-timestamp").values_list("device_id", name)[:HEARD]
     return list(dict.fromkeys(device for device, value in newest if value is not None))[:most]
 
 
-def measured_at(kind: Kind) -> datetime | None:
-    """Return the time of the newest reading of *kind*, or None."""
-    newest = kind.reading_model.objects.order_by("-timestamp").values_list("timestamp", flat=True)
-    moment: datetime | None = newest.first()
+def measured_at(kind: Kind, of: QuerySet[Any] | None = None) -> datetime | None:
+    """Return the time of the newest reading of *kind*, or of its devices *of*; None without one."""
+    moment: datetime | None = (
+        _readings(kind, of).order_by("-timestamp").values_list("timestamp", flat=True).first()
+    )
     return moment
+
+
+def _readings(kind: Kind, of: QuerySet[Any] | None) -> QuerySet[Any]:
+    """Return the readings of the devices *of*; a set without a condition is not compared, which would cost a join."""
+    readings: QuerySet[Any] = kind.reading_model.objects.all()
+    if of is None or not of.query.where:
+        return readings
+    return readings.filter(device__in=of.order_by().values("pk"))

@@ -174,8 +174,9 @@ def test_a_project_from_nothing_has_its_pages_with_their_style_and_scripts(site:
     assert site.get("/readyz").status_code == 200
 
     login = get(site, "/devices/login/?next=/devices/")
-    (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)"', login)
-    assert ".live" in get(site, style, "text/css")
+    tokens, parts = re.findall(r'<link rel="stylesheet" href="([^"]+)"', login)
+    assert "--accent" in get(site, tokens, "text/css")
+    assert ".live" in get(site, parts, "text/css")
     token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', login)[0]
     fields = {"username": "grower", "password": "grows-tomatoes", "csrfmiddlewaretoken": token}
     signed_in = site.post("/devices/login/?next=/devices/", data=fields)
@@ -183,7 +184,7 @@ def test_a_project_from_nothing_has_its_pages_with_their_style_and_scripts(site:
 
     dashboard = get(site, "/devices/")
     assert "GH-001" in dashboard
-    plot, live = re.findall(r'<script src="([^"]+)"', dashboard)
+    _theme, _parts, plot, live = re.findall(r'<script src="([^"]+)"', dashboard)
     assert "uPlot" in get(site, plot, SCRIPT)
     assert "EventSource" in get(site, live, SCRIPT)
     get(site, "/static/devicehub/chart.js", SCRIPT)

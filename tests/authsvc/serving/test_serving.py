@@ -161,7 +161,7 @@ def test_brokers_may_have_more_than_half(server, token):
 
 
 def test_waiting_connections_are_closed_before_one_that_is_served(server, token):
-    user = get_user_model().objects.create_user("operator", password="x")
+    user = get_user_model().objects.create_superuser("operator", password="x")
     browser = Client()
     browser.force_login(user)
     cookie = browser.cookies["sessionid"].value

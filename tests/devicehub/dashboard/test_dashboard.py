@@ -28,7 +28,9 @@ from devicehub.history import latest, series
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, DeviceStatus, QuarantinedMessage
 from rig import hub
+from rig.people import person
 
+EVERYBODY = User(is_superuser=True)  # A reader without a limit, who needs no row.
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
 
@@ -42,7 +44,7 @@ def kind() -> Kind:
 @pytest.fixture
 def viewer(db: None) -> User:
     """Return a user who may see the page and do nothing else."""
-    return User.objects.create_user("viewer", password="looks-around")
+    return person("viewer", password="looks-around")
 
 
 @pytest.fixture
@@ -238,7 +240,7 @@ class TestFleet:
         )
 
         text = page("?q=" + "%3Cscript%3Ealert(1)%3C/script%3E") + page()
-        watch = live.Watch(parse({}))
+        watch = live.Watch(parse({}), EVERYBODY)
         pieces = watch.start()
 
         for html in (text, *pieces["rows"].values(), pieces["denials"], pieces["quarantine"]):
@@ -306,7 +308,7 @@ class TestFleet:
         station(kind, "STATION-001")
 
         page(query)
-        live.Watch(parse({"q": "\x00", "range": "x", "after-weatherstation": "\x00"})).start()
+        live.Watch(parse({"q": "\x00", "range": "x", "after-weatherstation": "\x00"}), EVERYBODY).start()
 
     def test_counting_reads_no_more_than_a_minute_of_readings(self, kind: Kind, viewer: User) -> None:
         ours = station(kind, "STATION-001", connected=True)
@@ -317,7 +319,7 @@ class TestFleet:
         denial(reason=Reason.NOT_SUPERUSER, count=500)
         denial(topic="of last week", last_at=timezone.now() - timedelta(days=2))
 
-        counts = overview.counter.counts()
+        counts = overview.counts(EVERYBODY)
 
         assert (counts.devices, counts.connected, counts.readings, counts.denied) == (2, 1, 2, 1)
 
@@ -325,11 +327,11 @@ class TestFleet:
         monkeypatch.setattr(overview, "EXPENSIVE", 0.05)
         clock = iter([0.0, 1.0, 15.0, 22.0, 23.0])  # Counting takes a second.
         fleet = iter(overview.Counts(devices, 0, 0, 0, {}) for devices in (1, 2))
-        counter = overview.Counter(lambda: next(fleet), lambda: next(clock))
+        counter = overview.Counter(lambda _: next(fleet), lambda: next(clock))
 
-        assert counter.counts().devices == 1
-        assert counter.counts().devices == 1  # This is 14 seconds later.
-        assert counter.counts().devices == 2
+        assert counter.counts(EVERYBODY).devices == 1
+        assert counter.counts(EVERYBODY).devices == 1  # This is 14 seconds later.
+        assert counter.counts(EVERYBODY).devices == 2
 
 
 class TestDenials:
@@ -366,7 +368,7 @@ class TestDenials:
             denial(topic=f"t/{number}", last_at=now - timedelta(seconds=number))
         denial(reason=Reason.NOT_SUPERUSER, action="superuser", topic="")
 
-        assert [d.topic for d in overview.denials()] == [f"t/{number}" for number in range(20)]
+        assert [d.topic for d in overview.denials(EVERYBODY)] == [f"t/{number}" for number in range(20)]
 
     def test_the_quarantine_counts_a_day(self, page: Callable[..., str]) -> None:
         now = timezone.now()
@@ -375,7 +377,7 @@ class TestDenials:
                 reason="not_json", topic=f"t/{hours}", payload=b"x", received_at=now - timedelta(hours=hours)
             )
 
-        found = overview.quarantine()
+        found = overview.quarantine(EVERYBODY)
         assert (found.count, [m.topic for m in found.latest]) == (2, ["t/1", "t/2"])
         assert "not_json" in page()
 
@@ -384,7 +386,7 @@ class TestChart:
     def load(self, kind: Kind, seconds: int = 900, reading: str = "temperature") -> tuple[chart.Chart, Any]:
         plotted = parse({"reading": f"weatherstation.{reading}"}).plotted
         assert plotted is not None
-        made = chart.Chart(plotted, seconds)
+        made = chart.Chart(plotted, seconds, EVERYBODY)
         return made, made.load(timezone.now())
 
     def test_few_points_come_as_they_are(self, kind: Kind, viewer: User) -> None:
@@ -472,7 +474,7 @@ class TestLive:
             return len(captured)
 
         def started() -> live.Watch:
-            watch = live.Watch(Selection())
+            watch = live.Watch(Selection(), EVERYBODY)
             watch.start()
             return watch
 
@@ -486,7 +488,7 @@ class TestLive:
     def test_a_look_returns_only_changes(self, kind: Kind, viewer: User) -> None:
         ours, other = station(kind, "STATION-001"), station(kind, "STATION-002")
         read(kind, other, temperature=1.0)
-        watch = live.Watch(parse({}))
+        watch = live.Watch(parse({}), EVERYBODY)
         started = watch.start()
         assert set(started["rows"]) == {"weatherstation/STATION-001", "weatherstation/STATION-002"}
 
@@ -539,7 +541,7 @@ class TestLive:
         monkeypatch.setattr(live, "LIFETIME", 0)
 
         async def listen() -> list[bytes]:
-            return [event async for event in live.events(Selection())]
+            return [event async for event in live.events(Selection(), EVERYBODY)]
 
         assert len(loop.run(listen())) == 2
         assert not live._streams

@@ -16,6 +16,8 @@ from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from devicehub.dashboard import live
+from devicehub.models import SiteScope
+from rig.people import person
 
 # The values of production, before a fixture changes them.
 checks_at_least_every, looks_at_least_every = live.CHECK_SECONDS, live.SECONDS
@@ -33,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def viewer() -> User:
-    return User.objects.create_user("viewer", password="looks-around")
+    return person("viewer", password="looks-around")
 
 
 @pytest.fixture
@@ -67,6 +69,14 @@ def switch_off() -> None:
     User.objects.update(is_active=False)
 
 
+def lose_the_role() -> None:
+    User.objects.get().groups.clear()
+
+
+def limit() -> None:
+    SiteScope.objects.create(user=User.objects.get(), sites=["north"])
+
+
 def change_password() -> None:
     user = User.objects.get()
     user.set_password("another-one")
@@ -83,10 +93,12 @@ def expire() -> None:
         switch_off,
         change_password,
         expire,
+        lose_the_role,
+        limit,
         lambda: User.objects.all().delete(),
         lambda: Session.objects.all().delete(),
     ],
-    ids=["switched-off", "new-password", "expired", "deleted", "signed-out"],
+    ids=["switched-off", "new-password", "expired", "no-role", "limited", "deleted", "signed-out"],
 )
 def test_a_stream_ends_with_its_login(outlives, happen):
     assert not outlives(happen)

@@ -15,6 +15,7 @@ from django.urls import include, path
 from devicehub.dashboard import navigation
 from devicehub.dashboard.navigation import register
 from devicehub.templatetags import devicehub_navigation
+from rig.people import person
 
 pytestmark = pytest.mark.django_db
 
@@ -38,7 +39,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def viewer(client: Client) -> User:
-    user = User.objects.create_user("viewer", password="irrelevant here")
+    user = person("viewer", password="irrelevant here")
     client.force_login(user)
     return user
 

@@ -19,6 +19,7 @@ from django.utils import timezone
 from devicehub.dashboard import live
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig import hub
+from rig.people import person
 
 STREAM, JSON = "text/event-stream", "application/json"
 
@@ -26,7 +27,7 @@ STREAM, JSON = "text/event-stream", "application/json"
 @pytest.fixture
 def viewer(client: Client, transactional_db: None) -> User:
     """Return a user who is signed in and may see the page."""
-    user = User.objects.create_user("viewer")
+    user = person("viewer")
     client.force_login(user)
     return user
 

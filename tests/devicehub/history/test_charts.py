@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -23,7 +24,7 @@ class TestChart:
         plotted = parse({"reading": "weatherstation.temperature"}).plotted
 
         def load(seconds=7 * 86_400):
-            chart = Chart(plotted, seconds)
+            chart = Chart(plotted, seconds, User(is_superuser=True))
             return chart, chart.load(timezone.now())
 
         return load

@@ -345,7 +345,7 @@ class TestPages:
         assert "secret" not in text
 
     def test_an_open_page_hears_of_it(self, site, meter):
-        watch = live.Watch(parse({}))
+        watch = live.Watch(parse({}), get_user_model()(is_superuser=True))
         watch.start()
         send(meter.device, {"energy": 5})
 
