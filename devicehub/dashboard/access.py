@@ -4,7 +4,7 @@
     @require_safe
     def denials(request: HttpRequest) -> HttpResponse: ...
 
-What a reader sees and changes on the page is for `devicehub.visibility` to say, in GET and in POST.
+The view itself limits its rows and its changes by `devicehub.visibility`, in GET and in POST.
 """
 
 from __future__ import annotations
