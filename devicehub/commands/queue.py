@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -45,27 +45,56 @@ def send(
     if broker_name != "default":
         raise ValueError(f"There is no broker {broker_name!r}; commands go over MQTT_URL, which is 'default'")
     device.check_command(name, payload)
-    kind = registry.of(device)
-    if kind is None:
-        raise ValueError(f"{type(device).__name__} is not a registered kind of device")
-    lifetime = settings.command_deadline if deadline is None else deadline
-    if not timedelta(0) < lifetime <= LONGEST:
-        raise ValueError(f"A deadline must be above 0 and at most {LONGEST.days} days")
-    if not device.is_active:
-        raise CommandNotSent(f"{kind.key(device.device_id)} is disabled")
     now = timezone.now()
-    command = DeviceCommand(
-        device_key=kind.key(device.device_id),
-        name=name,
-        payload=_storable(payload or {}),
-        queued_at=now,
-        deadline=now + lifetime,
-        due_at=now + HEAD_START,
-    )
+    command = _command(device, name, _storable(payload or {}), _lifetime(deadline), now)
+    command.due_at = now + HEAD_START
     command.save(force_insert=True)
     # Robust: the row is committed, so an error is logged here, and the background sender retries.
     transaction.on_commit(lambda: sender.send_now(command.id), robust=True)
     return str(command.id)
+
+
+def send_many(
+    devices: Sequence[BaseDevice],
+    name: str,
+    payload: dict[str, Any] | None = None,
+    *,
+    deadline: timedelta | None = None,
+) -> list[str]:
+    """Queue a command for each of *devices*, which are of one kind; return the keys of those that got it.
+
+    Disabled devices are left out. The ingest worker publishes the commands: no call waits for a broker. It takes one
+    statement, so the caller bounds the number of devices. Raise as send() does.
+    """
+    lifetime, now = _lifetime(deadline), timezone.now()
+    for device in devices[:1]:
+        device.check_command(name, payload)
+    content = _storable(payload or {})
+    queued = [_command(device, name, content, lifetime, now) for device in devices if device.is_active]
+    DeviceCommand.objects.bulk_create(queued)
+    return [command.device_key for command in queued]
+
+
+def _lifetime(deadline: timedelta | None) -> timedelta:
+    lifetime = settings.command_deadline if deadline is None else deadline
+    if not timedelta(0) < lifetime <= LONGEST:
+        raise ValueError(f"A deadline must be above 0 and at most {LONGEST.days} days")
+    return lifetime
+
+
+def _command(
+    device: BaseDevice, name: str, payload: Any, lifetime: timedelta, now: datetime
+) -> DeviceCommand:
+    """Return the row of a command that is due now. Raise CommandNotSent if *device* is disabled."""
+    kind = registry.of(device)
+    if kind is None:
+        raise ValueError(f"{type(device).__name__} is not a registered kind of device")
+    key = kind.key(device.device_id)
+    if not device.is_active:
+        raise CommandNotSent(f"{key} is disabled")
+    return DeviceCommand(
+        device_key=key, name=name, payload=payload, queued_at=now, deadline=now + lifetime, due_at=now
+    )
 
 
 def cancel(command: DeviceCommand) -> bool:

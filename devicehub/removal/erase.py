@@ -31,6 +31,7 @@ from devicehub.models import (
     QuarantineUse,
     RemovalRequest,
     Rollup,
+    RotationMember,
 )
 from devicehub.removal import deletion, inheritance, requests, retained
 
@@ -49,6 +50,7 @@ class Erased:
     rollups: int = 0
     quarantine: int = 0
     commands: int = 0
+    rotations: int = 0  # Its places in rotations of a fleet.
     grants: int = 0
     denials: int = 0
     admin_log: int = 0  # Entries of the admin's log about the device.
@@ -126,6 +128,7 @@ register("quarantine", QuarantinedMessage, "device_key")
 register("quarantine", CountedRefusal, "device_key")
 register("commands", DeviceCommand, "device_key")
 register("denials", Denial, "principal")
+register("rotations", RotationMember, "device_key")
 
 
 def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:

@@ -51,6 +51,7 @@ class TestErasing:
             "grants": 1,
             "denials": 2,
             "admin_log": 0,
+            "rotations": 0,
             "retained": 4,
         }
         assert topics_to_clear() == TOPICS

@@ -1,0 +1,74 @@
+"""Files of new credentials: CSV for people, JSON for programs. They are made piece by piece and never stored."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from typing import Any
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # A spreadsheet takes a cell that begins with these for a formula.
+COLUMNS = ("type", "device_id", "name", "site", "mqtt_username", "mqtt_password", "api_key")
+CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+
+Issued = dict[str, Any]
+
+
+class CsvFile:
+    """Credentials as CSV with a byte order mark, so that spreadsheets read it as UTF-8."""
+
+    def begin(self) -> str:
+        """Return the beginning of the file, with its heading."""
+        return "\ufeff" + _lines([COLUMNS])
+
+    def piece(self, devices: Iterable[Issued]) -> str:
+        """Return the lines of *devices*."""
+        return _lines([harmless(str(found.get(name) or "")) for name in COLUMNS] for found in devices)
+
+    def end(self) -> str:
+        """Return the end of the file."""
+        return ""
+
+
+class JsonFile:
+    """Credentials as a JSON array of objects, one a line, with every value exactly as it is."""
+
+    def __init__(self) -> None:
+        self._separator = "\n "
+
+    def begin(self) -> str:
+        """Return the beginning of the file."""
+        return "["
+
+    def piece(self, devices: Iterable[Issued]) -> str:
+        """Return the objects of *devices*."""
+        text = ""
+        for found in devices:
+            text += self._separator + json.dumps(found)
+            self._separator = ",\n "
+        return text
+
+    def end(self) -> str:
+        """Return the end of the file, without which it is not valid: a file that broke off is noticed."""
+        return "\n]\n"
+
+
+def new_file(form: str) -> CsvFile | JsonFile:
+    """Return a file of the form `csv` or `json`."""
+    return CsvFile() if form == "csv" else JsonFile()
+
+
+def harmless(cell: str) -> str:
+    """Return *cell* with an apostrophe in front if a spreadsheet would take it for a formula.
+
+    >>> harmless("=1+1"), harmless("STATION-001")
+    ("'=1+1", 'STATION-001')
+    """
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def _lines(rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

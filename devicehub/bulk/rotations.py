@@ -1,0 +1,330 @@
+"""Rotations of a fleet: a named set of devices gets new credentials, and its change is watched until it ends.
+
+The passwords go into one file, once. A run works in batches, each in a transaction of its own, and a batch is
+committed before its lines are written. After a run that broke off, some devices may have a password that nobody
+received. Until they use it their old password stays valid, so that nothing is lost: issue() again replaces unused
+passwords, and roll_back() restores the old ones.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, models, transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Substr
+from django.utils import timezone
+
+from authsvc import audit
+from authsvc.core import passwords
+from authsvc.models import LastLogin
+from authsvc.text import make_storable
+from devicehub.bulk.changes import BATCH, Devices
+from devicehub.bulk.issued import Issued
+from devicehub.db.portions import batched
+from devicehub.errors import DevicehubError
+from devicehub.kinds.identifiers import mqtt_username
+from devicehub.kinds.registry import Kind, registry
+from devicehub.models import BaseDevice, Rotation, RotationMember, digest_api_key
+from devicehub.provisioning import CREDENTIAL_FIELDS, IdentityTaken, described
+
+MOST = 100_000  # Devices of one rotation.
+PAUSE = timedelta(seconds=30)  # A run without a batch for this long has broken off.
+KEPT = timedelta(days=366)  # Older rotations are deleted when a new one starts.
+WITHOUT_NAMES = [name for name in CREDENTIAL_FIELDS if name != "mqtt_username"]
+
+Members = QuerySet[RotationMember]
+
+
+class TooManyDevices(DevicehubError):
+    """A rotation would have more than MOST devices."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The numbers of members by state. Each member counts once, except that *waiting* ones are not rotated yet."""
+
+    total: int
+    waiting: int  # Not rotated yet.
+    confirmed: int  # Logged in with the new password.
+    old: int  # Logged in before, but not with the new password.
+    never: int  # Never logged in.
+    changed: int  # Changed or deleted since.
+    ended: int  # Finished or rolled back.
+
+
+@transaction.atomic
+def start(
+    name: str,
+    selections: Sequence[tuple[Kind, Devices]],
+    *,
+    until: datetime | None,
+    api_keys: bool = False,
+    origin: str = Rotation.Origin.ROTATION,
+) -> Rotation:
+    """Make a rotation of the devices in *selections*; issue() then changes them. Raise TooManyDevices.
+
+    *until* is the end of the old passwords, as in provisioning.rotate_password().
+    """
+    now = timezone.now()
+    Rotation.objects.filter(started_at__lt=now - KEPT).delete()
+    rotation = Rotation.objects.create(
+        name=make_storable(name.strip(), 100),
+        origin=origin,
+        started_by=make_storable(audit.current_actor().name, 150),
+        started_at=now,
+        touched_at=now,
+        until=until,
+        api_keys=api_keys,
+    )
+    total = 0
+    for kind, devices in selections:
+        ids = devices.order_by("pk").values_list("device_id", flat=True).iterator(chunk_size=1000)
+        for some in batched(ids, 1000):
+            total += len(some)
+            if total > MOST:
+                raise TooManyDevices(f"A rotation has at most {MOST:,} devices; choose fewer")
+            RotationMember.objects.bulk_create(
+                RotationMember(rotation=rotation, kind=kind.slug, device_key=kind.key(device_id))
+                for device_id in some
+            )
+    audit.record("rotation_started", audit_key(rotation), after={"name": rotation.name, "devices": total})
+    return rotation
+
+
+def audit_key(rotation: Rotation) -> str:
+    """Return the name of *rotation* in the audit."""
+    return f"rotation/{rotation.pk}"
+
+
+def is_running(rotation: Rotation) -> bool:
+    """Return whether a run of issue() writes the file of *rotation* now."""
+    return rotation.written_at is None and timezone.now() - rotation.touched_at < PAUSE
+
+
+def claim(rotation: Rotation) -> bool:
+    """Return whether the caller may run issue(): no other run writes the file, and the rotation has not ended."""
+    now = timezone.now()
+    free = Q(written_at__isnull=False) | Q(touched_at__lt=now - PAUSE) | Q(touched_at=F("started_at"))
+    rows = Rotation.objects.filter(free, pk=rotation.pk, ended_at=None)
+    return bool(rows.update(touched_at=now, written_at=None))
+
+
+def issue(rotation: Rotation, members: Members) -> Iterator[list[Issued]]:
+    """Give new credentials to those of *members* that have not used theirs; yield them in clear text, by batch.
+
+    An unused password of an earlier run is replaced, and the old password stays valid. Devices that were changed
+    otherwise since are left out. Each batch is committed when it is yielded.
+    """
+    last = 0
+    while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
+        with transaction.atomic():
+            issued = [found for kind, group in _by_kind(some) for found in _issue(rotation, kind, group)]
+            Rotation.objects.filter(pk=rotation.pk).update(touched_at=timezone.now(), written_at=None)
+        last = some[-1].pk
+        if issued:
+            yield issued
+    Rotation.objects.filter(pk=rotation.pk).update(written_at=timezone.now())
+
+
+def finish(members: Members) -> int:
+    """End the old passwords of *members* now; return how many had one."""
+    ended = 0
+    for kind, group in _pages(members):
+        with transaction.atomic():
+            devices = [device for device, _ in _unchanged(kind, group) if device.previous_password_hash]
+            _update(kind, devices, previous_password_hash="", previous_valid_until=None)
+            _end(group, RotationMember.End.FINISHED)
+            _record("overlap_ended", kind, devices)
+            ended += len(devices)
+    return ended
+
+
+def roll_back(members: Members) -> int:
+    """Restore the old passwords of those of *members* that have not used the new one; return how many.
+
+    A device whose credentials were changed since, or whose old password is not valid any more, keeps what it has.
+    """
+    now, restored = timezone.now(), 0
+    for kind, group in _pages(open_members(members)):
+        with transaction.atomic():
+            pairs = [
+                (device, member)
+                for device, member in _unchanged(kind, group)
+                if device.previous_password_hash and (device.previous_valid_until or now) > now
+            ]
+            for device, member in pairs:
+                device.set_hash(device.previous_password_hash)
+                device.password_expires_at = member.replaced_expiry
+            _save(kind, [device for device, _ in pairs])
+            _end([member for _, member in pairs], RotationMember.End.ROLLED_BACK)
+            _record("password_rolled_back", kind, [device for device, _ in pairs])
+            restored += len(pairs)
+    return restored
+
+
+def close(rotation: Rotation) -> None:
+    """Note that *rotation* was finished or rolled back."""
+    Rotation.objects.filter(pk=rotation.pk).update(ended_at=timezone.now())
+
+
+def progress(members: Members) -> Progress:
+    """Return the numbers of *members* by state."""
+    states = with_state(members).order_by().values_list("state").annotate(count=models.Count("pk"))
+    found = dict(states)
+    return Progress(sum(found.values()), *(found.get(name, 0) for name in STATES))
+
+
+STATES = ("waiting", "confirmed", "old", "never", "changed", "ended")
+
+
+def with_state(members: Members) -> QuerySet[Any]:
+    """Return *members* with *state*, one of STATES, and *seen_at*, the time of the last login."""
+    logins = LastLogin.objects.filter(key=OuterRef("device_key"))
+    found = members.annotate(
+        seen_at=Subquery(logins.values("at")),
+        confirmed_at=Subquery(logins.values("current_at")),
+        unchanged=_is_unchanged(),
+    )
+    cases = [
+        models.When(~Q(end=""), then=models.Value("ended")),
+        models.When(changed_at=None, then=models.Value("waiting")),
+        models.When(unchanged=False, then=models.Value("changed")),
+        models.When(confirmed_at__gt=F("changed_at"), then=models.Value("confirmed")),
+        models.When(seen_at=None, then=models.Value("never")),
+    ]
+    return found.annotate(
+        state=models.Case(*cases, default=models.Value("old"), output_field=models.CharField())
+    )
+
+
+def open_members(members: Members) -> QuerySet[Any]:
+    """Return those of *members* that wait for new credentials, or have not used theirs."""
+    return with_state(members).filter(state__in=("waiting", "old", "never"))
+
+
+def _is_unchanged() -> Any:
+    """Return the condition that a member's device has the credentials that the rotation gave it."""
+    found = Q(pk__in=[])
+    for kind in registry:
+        devices = kind.device_model._base_manager.filter(
+            device_id=Substr(OuterRef("device_key"), len(kind.slug) + 2),
+            credentials_changed_at=OuterRef("changed_at"),
+        )
+        found |= Q(kind=kind.slug) & Q(Exists(devices))
+    return models.Case(models.When(found, then=True), default=False, output_field=models.BooleanField())
+
+
+def _by_kind(members: Sequence[RotationMember]) -> Iterator[tuple[Kind, list[RotationMember]]]:
+    """Yield *members* by kind; those of a kind that the project has removed are left out."""
+    for slug in dict.fromkeys(member.kind for member in members):
+        if kind := registry.get(slug):
+            yield kind, [member for member in members if member.kind == slug]
+
+
+def _pages(members: Members) -> Iterator[tuple[Kind, list[RotationMember]]]:
+    last = 0
+    while some := list(members.filter(pk__gt=last, end="").order_by("pk")[:BATCH]):
+        yield from _by_kind(some)
+        last = some[-1].pk
+
+
+def _locked(kind: Kind, members: Sequence[RotationMember]) -> list[tuple[BaseDevice, RotationMember]]:
+    """Return the devices of *members* that exist, locked, with their members, which are read again after that."""
+    ids = [member.device_key.partition("/")[2] for member in members]
+    rows = kind.device_model._base_manager.select_for_update().filter(device_id__in=ids).order_by("pk")
+    devices = {kind.key(device.device_id): device for device in rows}
+    again = RotationMember.objects.filter(pk__in=[member.pk for member in members], end="").order_by("pk")
+    return [(devices[member.device_key], member) for member in again if member.device_key in devices]
+
+
+def _unchanged(kind: Kind, members: Sequence[RotationMember]) -> list[tuple[BaseDevice, RotationMember]]:
+    return [
+        (device, member)
+        for device, member in _locked(kind, members)
+        if member.changed_at is not None and device.credentials_changed_at == member.changed_at
+    ]
+
+
+def _issue(rotation: Rotation, kind: Kind, members: list[RotationMember]) -> list[Issued]:
+    """Change the devices of *members* and return their new credentials. The caller's transaction holds both."""
+    changed: list[tuple[BaseDevice, RotationMember]] = []
+    issued: list[Issued] = []
+    for device, member in _locked(kind, members):
+        if member.changed_at is None:
+            member.replaced_expiry = device.password_expires_at
+            password = _new_password(device, rotation.until)
+        elif device.credentials_changed_at == member.changed_at:
+            password = _replace_unused(device)
+        else:
+            continue
+        if not _has_username(kind, device):
+            continue
+        credentials = {"mqtt_username": str(device.mqtt_username), "mqtt_password": password}
+        if rotation.api_keys:
+            credentials["api_key"] = secrets.token_hex(32)
+            device.api_key = digest_api_key(credentials["api_key"])
+        member.changed_at = device.credentials_changed_at
+        changed.append((device, member))
+        place = {"type": kind.slug, "name": device.name, "site": device.site}
+        issued.append(place | described(kind, device, credentials))
+    devices = [device for device, _ in changed]
+    _save(kind, devices)
+    RotationMember.objects.bulk_update([member for _, member in changed], ["changed_at", "replaced_expiry"])
+    _record("password_rotated", kind, devices)
+    if rotation.api_keys:
+        _record("api_key_rotated", kind, devices)
+    return issued
+
+
+def _new_password(device: BaseDevice, until: datetime | None) -> str:
+    password = passwords.generate()
+    device.set_hash(passwords.hash_generated(password), keep_previous_until=until)
+    return password
+
+
+def _replace_unused(device: BaseDevice) -> str:
+    """Give *device* another new password in place of one that it never used; its old password stays as it is."""
+    kept, until = device.previous_password_hash, device.previous_valid_until
+    password = _new_password(device, None)
+    device.previous_password_hash, device.previous_valid_until = kept, until
+    return password
+
+
+def _has_username(kind: Kind, device: BaseDevice) -> bool:
+    """Return whether *device* has a username. One without gets that of its id, unless another identity has it."""
+    if device.mqtt_username is not None:
+        return True
+    names = device._meta
+    device.mqtt_username = mqtt_username(names.app_label, str(names.model_name), device.device_id)
+    try:
+        with transaction.atomic():
+            device.save(update_fields=["mqtt_username"])
+    except (IdentityTaken, IntegrityError):
+        return False
+    return True
+
+
+def _save(kind: Kind, devices: Sequence[BaseDevice]) -> None:
+    now = timezone.now()
+    for device in devices:
+        device.updated_at = now
+    kind.device_model._base_manager.bulk_update(devices, WITHOUT_NAMES)
+
+
+def _update(kind: Kind, devices: Sequence[BaseDevice], **values: Any) -> None:
+    kind.device_model._base_manager.filter(pk__in=[device.pk for device in devices]).update(
+        **values, updated_at=timezone.now()
+    )
+
+
+def _end(members: Sequence[RotationMember], end: str) -> None:
+    RotationMember.objects.filter(pk__in=[member.pk for member in members]).update(end=end)
+
+
+def _record(action: str, kind: Kind, devices: Sequence[BaseDevice]) -> None:
+    audit.record_many(action, ((kind.key(device.device_id), None, None) for device in devices))

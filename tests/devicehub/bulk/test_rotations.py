@@ -1,0 +1,254 @@
+"""Rotations of a fleet: the file, its progress, its two ends, and runs that break off."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from authsvc.core import passwords
+from authsvc.credentials import UNTIL_USED
+from authsvc.models import AuditEntry, LastLogin
+from devicehub import provisioning
+from devicehub.bulk import rotations
+from devicehub.models import Rotation
+from fleet.models import IrrigationValveDevice, WeatherStationDevice
+from rig.cast import provision
+
+pytestmark = pytest.mark.django_db
+Stations = WeatherStationDevice.objects
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(rotations, "BATCH", 3)
+
+
+@pytest.fixture
+def cast(db):
+    """Return seven stations with credentials, by device id."""
+    found = [provision(f"R-{number}", site="north") for number in range(7)]
+    return {member.device.device_id: member for member in found}
+
+
+def begin(kind, until=UNTIL_USED, **options) -> Rotation:
+    return rotations.start("spring", [(kind, Stations.all())], until=until, **options)
+
+
+def issue(rotation) -> dict[str, dict[str, object]]:
+    return {d["device_id"]: d for batch in rotations.issue(rotation, rotation.members.all()) for d in batch}
+
+
+def accepts(device_id: str, password: str) -> bool:
+    """Return whether the service would accept *password* now: the current one, or the previous during its overlap."""
+    device = Stations.get(device_id=device_id)
+    stored = [device.mqtt_password_hash]
+    if device.previous_valid_until and device.previous_valid_until > timezone.now():
+        stored.append(device.previous_password_hash)
+    return any(passwords.verify(password, found) for found in stored if found)
+
+
+def login(device_id: str, *, current: bool = True) -> None:
+    now = timezone.now()
+    LastLogin.objects.update_or_create(
+        key=f"weatherstation/{device_id}",
+        defaults={"first_at": now, "at": now, **({"current_at": now} if current else {"previous_at": now})},
+    )
+
+
+def test_a_rotation_issues_each_password_once(kind, cast):
+    rotation = begin(kind)
+
+    issued = issue(rotation)
+
+    assert issued.keys() == cast.keys()
+    for device_id, found in issued.items():
+        assert accepts(device_id, str(found["mqtt_password"]))
+        assert accepts(device_id, cast[device_id].password)
+        assert "api_key" not in found
+    rotation.refresh_from_db()
+    assert rotation.written_at is not None
+    assert AuditEntry.objects.filter(action="password_rotated").count() == 7
+    assert AuditEntry.objects.get(action="rotation_started").after == {"name": "spring", "devices": 7}
+
+
+def test_api_keys_are_replaced_if_wanted(kind, cast):
+    issued = issue(begin(kind, api_keys=True))
+
+    device = Stations.get(device_id="R-1")
+    assert device.api_key == provisioning_digest(issued["R-1"]["api_key"])
+    assert AuditEntry.objects.filter(action="api_key_rotated").count() == 7
+
+
+def provisioning_digest(key: object) -> str:
+    from devicehub.models import digest_api_key
+
+    return digest_api_key(str(key))
+
+
+def test_devices_of_several_types_rotate_together(kind, cast):
+    valve = provision("V-1", "irrigationvalve")
+    kinds = [
+        (kind, Stations.all()),
+        (provisioning.kind_of("irrigationvalve"), IrrigationValveDevice.objects.all()),
+    ]
+    rotation = rotations.start("both", kinds, until=None)
+
+    issued = issue(rotation)
+
+    assert set(issued) == {*cast, "V-1"}
+    valve.device.refresh_from_db()
+    assert passwords.verify(str(issued["V-1"]["mqtt_password"]), valve.device.mqtt_password_hash)
+
+
+def test_a_device_without_a_username_gets_one(kind, db):
+    Stations.create(device_id="BARE")
+
+    assert issue(begin(kind))["BARE"]["mqtt_username"] == "fleet-weatherstationdevice-BARE"
+
+
+def test_a_device_whose_username_is_taken_waits(kind, cast):
+    Stations.create(device_id="BARE")
+    Stations.filter(device_id="R-1").update(mqtt_username="fleet-weatherstationdevice-BARE")
+    rotation = begin(kind)
+
+    assert "BARE" not in issue(rotation)
+    assert rotations.progress(rotation.members.all()).waiting == 1
+
+
+def test_progress_tells_new_from_old_passwords(kind, cast):
+    login("R-4")
+    rotation = begin(kind)
+    assert rotations.progress(rotation.members.all()).waiting == 7
+    issue(rotation)
+    login("R-1")
+    login("R-2", current=False)
+    provisioning.revoke(Stations.get(device_id="R-3"))
+    Stations.filter(device_id="R-5").delete()
+
+    progress = rotations.progress(rotation.members.all())
+
+    assert (progress.total, progress.waiting, progress.confirmed) == (7, 0, 1)
+    assert (progress.old, progress.never, progress.changed) == (2, 2, 2)
+    found = rotations.with_state(rotation.members.all()).filter(state="old")
+    assert [member.device_key for member in found] == ["weatherstation/R-2", "weatherstation/R-4"]
+
+
+def test_finishing_ends_the_old_passwords(kind, cast):
+    rotation = begin(kind)
+    issued = issue(rotation)
+    login("R-1")
+    provisioning.rotate_password(Stations.get(device_id="R-3"), valid_until=UNTIL_USED)
+
+    assert rotations.finish(rotation.members.all()) == 6
+
+    assert not accepts("R-2", cast["R-2"].password)
+    assert accepts("R-2", str(issued["R-2"]["mqtt_password"]))
+    assert Stations.get(device_id="R-3").previous_password_hash, "the rotation after this one is not touched"
+    assert AuditEntry.objects.filter(action="overlap_ended").count() == 6
+    assert rotations.progress(rotation.members.all()).ended == 7
+
+
+def test_rolling_back_restores_old_passwords_of_those_not_confirmed(kind, cast):
+    expiry = timezone.now() + timedelta(days=3)
+    Stations.filter(device_id="R-2").update(password_expires_at=expiry)
+    rotation = begin(kind)
+    issued = issue(rotation)
+    login("R-1")
+
+    assert rotations.roll_back(rotation.members.all()) == 6
+
+    assert accepts("R-1", str(issued["R-1"]["mqtt_password"]))
+    assert accepts("R-2", cast["R-2"].password)
+    assert not accepts("R-2", str(issued["R-2"]["mqtt_password"]))
+    device = Stations.get(device_id="R-2")
+    assert (device.password_expires_at, device.previous_password_hash) == (expiry, "")
+    assert AuditEntry.objects.filter(action="password_rolled_back").count() == 6
+    assert rotations.roll_back(rotation.members.all()) == 0
+
+
+def test_rolling_back_leaves_devices_that_changed_since(kind, cast):
+    rotation = begin(kind)
+    issue(rotation)
+    revoked, rotated = Stations.get(device_id="R-1"), Stations.get(device_id="R-2")
+    provisioning.revoke(revoked)
+    newest = provisioning.rotate_password(rotated, valid_until=None)
+
+    assert rotations.roll_back(rotation.members.all()) == 5
+
+    assert Stations.get(device_id="R-1").mqtt_password_hash == ""
+    assert accepts("R-2", newest)
+
+
+def test_rolling_back_never_revives_a_password_that_ended(kind, cast):
+    rotation = begin(kind, until=timezone.now() + timedelta(hours=1))
+    issue(rotation)
+    Stations.filter(device_id="R-1").update(previous_valid_until=timezone.now() - timedelta(seconds=1))
+
+    assert rotations.roll_back(rotation.members.all()) == 6
+    assert not accepts("R-1", cast["R-1"].password)
+
+
+def test_a_rotation_at_once_cannot_be_rolled_back(kind, cast):
+    rotation = begin(kind, until=None)
+    issue(rotation)
+
+    assert rotations.roll_back(rotation.members.all()) == 0
+    assert not accepts("R-1", cast["R-1"].password)
+
+
+def test_a_run_that_broke_off_goes_on_without_losing_an_old_password(kind, cast):
+    rotation = begin(kind)
+    run = rotations.issue(rotation, rotation.members.all())
+    lost = {d["device_id"]: d["mqtt_password"] for d in next(run)}
+    run.close()
+    assert len(lost) == 3
+    assert rotations.progress(rotation.members.all()).waiting == 4
+
+    again = issue(rotation)
+
+    assert again.keys() == cast.keys()
+    for device_id, found in again.items():
+        assert accepts(device_id, cast[device_id].password)
+        assert accepts(device_id, str(found["mqtt_password"]))
+        assert device_id not in lost or not accepts(device_id, str(lost[device_id]))
+
+
+def test_a_second_file_leaves_confirmed_devices_alone(kind, cast):
+    rotation = begin(kind)
+    first = issue(rotation)
+    login("R-1")
+
+    assert "R-1" not in issue(rotation)
+    assert accepts("R-1", str(first["R-1"]["mqtt_password"]))
+
+
+def test_one_run_at_a_time(kind, cast):
+    rotation = begin(kind)
+
+    assert rotations.claim(rotation)
+    assert not rotations.claim(rotation)
+    Rotation.objects.update(touched_at=timezone.now() - rotations.PAUSE - timedelta(seconds=1))
+    assert rotations.claim(rotation)
+    rotations.close(rotation)
+    Rotation.objects.update(written_at=timezone.now())
+    assert not rotations.claim(rotation)
+
+
+def test_a_rotation_is_bounded(kind, cast, monkeypatch):
+    monkeypatch.setattr(rotations, "MOST", 6)
+
+    with pytest.raises(rotations.TooManyDevices):
+        begin(kind)
+    assert not Rotation.objects.exists()
+
+
+def test_no_row_of_a_rotation_holds_a_secret(kind, cast):
+    rotation = begin(kind)
+    issued = issue(rotation)
+
+    stored = [*rotation.members.values(), *Rotation.objects.values(), *AuditEntry.objects.values()]
+    for found in issued.values():
+        assert str(found["mqtt_password"]) not in repr(stored)
+    assert "$" not in repr(stored)
