@@ -245,6 +245,7 @@ AXES_VERBOSE = False
 LOGIN_URL = "devicehub:login"
 LOGIN_REDIRECT_URL = "devicehub:overview"
 LOGOUT_REDIRECT_URL = "devicehub:login"
+CSRF_FAILURE_VIEW = "devicehub.dashboard.errors.csrf_failed"
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

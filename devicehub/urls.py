@@ -4,6 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from devicehub.api.token import token
+from devicehub.dashboard import search
 from devicehub.dashboard.access import strict
 from devicehub.dashboard.views import show_overview, stream
 
@@ -15,6 +16,7 @@ urlpatterns = [
     path("api/token", token, name="token"),
     path("", show_overview, name="overview"),
     path("stream/", stream, name="stream"),
+    path("search/", search.show, name="search"),
     path("login/", strict(login), name="login"),
     path("logout/", strict(LogoutView.as_view()), name="logout"),
 ]

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_safe
 
 from devicehub import visibility
-from devicehub.dashboard import devices, live, overview
+from devicehub.dashboard import devices, errors, live, overview
 from devicehub.dashboard.access import page
 from devicehub.dashboard.selection import RANGE_NAMES, Selection, parse, plottable
 from devicehub.models import DeviceStatus
@@ -71,6 +71,10 @@ async def stream(request: HttpRequest) -> HttpResponseBase:
     # The connections of this request would stay open as long as the stream.
     await sync_to_async(connections.close_all)()
     if live.is_full():
+        if errors.accepts_html(request):
+            return errors.respond(
+                request, 503, "Too many pages are open", "Close one of them and reload this one."
+            )
         return _refuse(503, "Too many pages are open. Close one and reload.\n")
     return StreamingHttpResponse(
         live.while_signed_in(login, live.events(selection, user)),

@@ -1,0 +1,43 @@
+"""The addresses of pages about one thing."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from devicehub.dashboard import navigation
+from devicehub.kinds.registry import Kind, UnknownKey, registry
+
+
+def device_url(key: str, request: HttpRequest | None = None) -> str:
+    """Return the address of the device called *key* for the reader of *request*; "" for a key of no kind.
+
+    It is the page of the device, or while there is none its admin page if the reader may open that, or else its row
+    on the overview.
+    """
+    try:
+        kind, device_id = registry.resolve(key)
+    except UnknownKey:
+        return ""
+    own = address("devicehub:device", kind.slug, device_id)
+    in_admin = (
+        "" if own or request is None or not navigation.is_staff(request) else _admin_page(kind, device_id)
+    )
+    overview = address("devicehub:overview")
+    return own or in_admin or (f"{overview}?{urlencode({'q': device_id})}" if overview else "")
+
+
+def address(name: str, *arguments: object) -> str:
+    """Return the address of the URL *name*, or "" if the project leaves it out."""
+    try:
+        return reverse(name, args=arguments)
+    except NoReverseMatch:
+        return ""
+
+
+def _admin_page(kind: Kind, device_id: str) -> str:
+    meta = kind.device_model._meta
+    pk = kind.device_model.objects.filter(device_id=device_id).values_list("pk", flat=True).first()
+    return "" if pk is None else address(f"admin:{meta.app_label}_{meta.model_name}_change", pk)
