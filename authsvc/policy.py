@@ -111,6 +111,11 @@ async def current(stamp: Stamp | None = None) -> Policy:
     return policy
 
 
+async def read_now() -> Policy:
+    """Return the policy in the database, past all caches, which belong to the event loop that answers brokers."""
+    return await _load()
+
+
 async def _read(_: str) -> Policy:
     """Return the policy in the database. Load the tables only if their fingerprint has changed.
 

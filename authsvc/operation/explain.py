@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Set
+from collections.abc import Coroutine, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from authsvc import chain, policy
-from authsvc.core import authority, passwords, topics
+from authsvc.brokers.names import NAMES
+from authsvc.core import authority, passwords
 from authsvc.core.access import (
     Action,
     AmbiguousIdentity,
@@ -21,12 +23,16 @@ from authsvc.core.access import (
     Verify,
     is_username,
 )
-from authsvc.core.authority import Rules
-from authsvc.core.grants import Rule
 from authsvc.errors import AuthsvcError
+from authsvc.freshness import reader
+from authsvc.operation import checks, wire
+from authsvc.operation.checks import Check
 from authsvc.operation.reasons import SENTENCES
+from authsvc.operation.tried import Tried, TriedRule, try_rules
+from authsvc.operation.wire import CONNECT, Asked, WireAnswer
 
-CONNECT = "connect"
+T = TypeVar("T")
+DECIDED_BY_RULES = frozenset({Reason.GRANT, Reason.DENY_GRANT, Reason.NO_GRANT})
 WITHOUT_PASSWORD = "With the right password it may connect."  # noqa: S105 - A sentence.
 
 
@@ -35,7 +41,8 @@ class Explanation:
     """A decision for people and programs.
 
     *nearest* is the most similar rule if none allowed it. *client_ids* are those that it may connect as; an entry with
-    `*` at its end is a beginning of more; None is any.
+    `*` at its end is a beginning of more; None is any. *checks* are the steps of the decision in their order, *rules*
+    those that apply to the identity, and *closest* is the rule that decided, or else the most similar allow.
     """
 
     username: str
@@ -49,6 +56,10 @@ class Explanation:
     principal: str
     nearest: str
     client_ids: tuple[str, ...] | None
+    checks: tuple[Check, ...] = ()
+    rules: tuple[TriedRule, ...] = ()
+    rules_left_out: int = 0
+    closest: TriedRule | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -57,6 +68,23 @@ class Explanation:
 
 class NotOneIdentity(AuthsvcError):
     """A name is not that of one identity with a username: it has none, or there are several."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of *work*, which runs in an event loop and with connections of its own."""
+
+    async def finished() -> T:
+        try:
+            return await work
+        finally:
+            await reader.close()
+
+    return asyncio.run(finished())
+
+
+async def identities(name: str) -> dict[str, str]:
+    """Return the usernames, by key, of all identities that *name* may mean: a username, a key or a client id."""
+    return await chain.configured().identities(name)
 
 
 async def username_of(name: str) -> str:
@@ -88,7 +116,7 @@ async def explain_login(
 
     Without *client_id* its binding is not checked. Raise errors of the database.
     """
-    rules = (await policy.current()).rules
+    rules = (await policy.read_now()).rules
     directories = chain.configured()
     verify = authority.verify_here if password is not None else await _right_password(username, directories)
     question = LoginQuestion(Client(username, client_id), password or "")
@@ -107,6 +135,7 @@ async def explain_login(
         principal=principal.key if principal else "",
         nearest="",
         client_ids=_allowed_client_ids(principal),
+        checks=checks.of_login(decision.reason, principal, client_id),
     )
 
 
@@ -129,6 +158,17 @@ async def _right_password(username: str, directories: chain.Chain) -> Verify:
     return verify
 
 
+async def wire_answers(found: Explanation, dialects: tuple[str, ...] = tuple(NAMES)) -> list[WireAnswer]:
+    """Return the answers to the brokers *dialects* to the question of *found*, with the right password.
+
+    Brokers always send a client id. Without one in *found* it is the first that the identity may have.
+    """
+    own = (name for name in found.client_ids or () if not name.endswith("*"))
+    client_id = found.client_id or next(own, found.username)
+    verify = await _right_password(found.username, chain.configured())
+    return await wire.answers(Asked(found.username, client_id, found.action, found.topic), verify, dialects)
+
+
 def _allowed_client_ids(principal: Principal | None) -> tuple[str, ...] | None:
     if principal is None:
         return ()
@@ -139,14 +179,15 @@ def _allowed_client_ids(principal: Principal | None) -> tuple[str, ...] | None:
 
 async def explain(username: str, action: Action, topic: str, client_id: str | None = None) -> Explanation:
     """Return the decision on *topic*. Without *client_id* its binding is not checked. Raise errors of the database."""
-    rules = (await policy.current()).rules
+    rules = (await policy.read_now()).rules
     client = Client(username, client_id)
     question = TopicQuestion(client, action, [topic])
     verdict = await authority.decide(question, rules, chain.configured())
     decision, principal = verdict.decisions[0], verdict.principal
-    nearest = ""
-    if principal is not None and decision.reason is Reason.NO_GRANT:
-        nearest = _nearest(principal, client, rules, action, topic)
+    tried = Tried()
+    if principal is not None and decision.reason in DECIDED_BY_RULES:
+        tried = try_rules(principal, client, rules, action, topic, decision)
+    is_near = decision.reason is Reason.NO_GRANT and tried.closest is not None
     return Explanation(
         username=username,
         action=action.value,
@@ -157,23 +198,10 @@ async def explain(username: str, action: Action, topic: str, client_id: str | No
         sentence=SENTENCES[decision.reason],
         rule=decision.rule,
         principal=principal.key if principal else "",
-        nearest=nearest,
+        nearest=tried.closest.summary if is_near and tried.closest else "",
         client_ids=_allowed_client_ids(principal),
+        checks=checks.of_topic(decision.reason, principal, client_id, tried),
+        rules=tried.rules,
+        rules_left_out=tried.left_out,
+        closest=tried.closest,
     )
-
-
-def _nearest(principal: Principal, client: Client, rules: Rules, action: Action, topic: str) -> str:
-    """Return the allow rule that is most similar to the request, first by filter, then by action."""
-    wanted = topics.inner_filter(topic) or topic
-    candidates = [grant for grant in authority.filled(principal, client, rules) if grant.allow]
-    if not candidates:
-        return ""
-    best = max(candidates, key=lambda grant: _closeness(grant, action, wanted))
-    return f"{best.name}: {best.actions.sentence} {best.filter}"
-
-
-def _closeness(grant: Rule, action: Action, wanted: str) -> tuple[int, int, int]:
-    levels, requested = grant.filter.split("/"), wanted.split("/")
-    same = sum(one in ("+", other) for one, other in zip(levels, requested, strict=False))
-    covered = topics.covers(grant.filter, wanted) or topics.overlaps(grant.filter, wanted)
-    return (int(covered), same - abs(len(levels) - len(requested)), int(grant.applies_to(action)))

@@ -88,7 +88,7 @@ class TestDenials:
         assert Denial.objects.get(topic="b").count == 1
 
     def test_the_broker_that_asked_last_is_named(self, ask, station):
-        """Also in an answer from memory; a stranger without a token is no broker."""
+        """Also in an answer from memory; a stranger without a token has no name."""
         good = {"username": station.username, "clientid": station.username, "acc": 2}
         for _ in range(2):
             ask("go-auth/acl", **good, topic="a")
