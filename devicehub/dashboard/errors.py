@@ -18,7 +18,6 @@ from django.template.loader import render_to_string
 from devicehub.dashboard.access import strict
 
 RETRY_AFTER = 10  # seconds
-LONGEST_PATH = 200  # characters in the log
 log = structlog.get_logger(__name__)
 
 
@@ -72,7 +71,8 @@ def failed(request: HttpRequest) -> HttpResponse:
     """Return the page for an error of ours, with the id of its line in the log; status 503 without the database."""
     error = sys.exc_info()[1]
     number = f"req-{secrets.token_hex(4)}"
-    log.error("page.failed", id=number, path=request.path[:LONGEST_PATH], error=type(error).__name__)
+    # Django logs the path and the traceback beside it; a path may hold the token of a broker.
+    log.error("page.failed", id=number, error=type(error).__name__)
     if isinstance(error, OperationalError | InterfaceError):
         return database_away(request, number)
     text = "Devices and brokers go on. The log has the error under the id below."

@@ -21,7 +21,7 @@ from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from devicehub import logins
-from devicehub.dashboard.views import POLICY
+from devicehub.dashboard.policy import POLICY
 from rig.entrances import ENTRANCES
 
 PAGES = ["/login/", "/admin/login/"]
@@ -60,7 +60,7 @@ class TestLocks:
         assert refused["Content-Security-Policy"] == POLICY
         assert b"Too many failed sign-ins" in refused.content
         assert "Try again in 15 minutes, or contact an administrator" in refused.content.decode()
-        assert f'<a href="{page}">Back to sign in</a>' in refused.content.decode()
+        assert f'href="{page}">Back to sign in</a>' in refused.content.decode()
 
     @pytest.mark.parametrize("page", PAGES)
     def test_all_sign_in_pages_count_together(self, operator, page):
