@@ -64,9 +64,10 @@ class Credentials(models.Model):
         self.credentials_changed_at = timezone.now()
 
 
-def retire_previous(rows: models.QuerySet[Any]) -> None:
-    """Delete the previous password of *rows* that were to keep it until the current one is used."""
-    rows.filter(previous_valid_until=UNTIL_USED).update(previous_password_hash="", previous_valid_until=None)
+def retire_previous(rows: models.QuerySet[Any]) -> int:
+    """Delete the previous password of *rows* that were to keep it until the current one is used; return how many."""
+    kept = rows.filter(previous_valid_until=UNTIL_USED)
+    return kept.update(previous_password_hash="", previous_valid_until=None)
 
 
 def renew_hash(rows: models.QuerySet[Any], stored: str, renewed: str) -> None:

@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from django.db import transaction
 from django.db.models import QuerySet
 
-from authsvc import caches
+from authsvc import audit, caches
 from authsvc.caches import BoundedCache
 from authsvc.chain import Chain, configured
 from authsvc.conf import cache_size
@@ -139,9 +140,11 @@ class AccountDirectory:
         keys = found & {name} if name.startswith(prefix) else found
         return {key: key.removeprefix(prefix) for key in keys}
 
+    @transaction.atomic
     def retire_previous(self, key: str) -> None:
         """Delete the previous password of the account *key* if it was kept until the current one is used."""
-        retire_previous(_row(key))
+        if retire_previous(_row(key)):
+            audit.record("overlap_ended", key)
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         """Replace the hash *stored* of the account *key* by *renewed*."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models import QuerySet
 
+from authsvc import audit
 from authsvc.core.access import AmbiguousIdentity, Principal
 from authsvc.credentials import renew_hash, retire_previous
 from authsvc.directory import DerivedPrincipals, retires, secrets_of, version_of
@@ -105,10 +107,12 @@ class DeviceDirectory:
             keeper=self,
         )
 
+    @transaction.atomic
     def retire_previous(self, key: str) -> None:
         """Delete the previous password of the device called *key*."""
         for rows in _rows(key):
-            retire_previous(rows)
+            if retire_previous(rows):
+                audit.record("overlap_ended", key)
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         """Replace the hash *stored* of the device called *key* by *renewed*."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from django.db import Error
 
-from authsvc import background
+from authsvc import audit, background
 from authsvc.conf import settings
 from authsvc.core import passwords
 from authsvc.core.access import LoginQuestion, Verdict
@@ -16,6 +16,7 @@ from authsvc.core.access import LoginQuestion, Verdict
 log = structlog.get_logger(__name__)
 
 MAX_PENDING = 10_000
+ACTOR = audit.system("web")  # Logins are answered by the web processes.
 STRONG = 22  # So many letters and digits hold 128 random bits.
 
 _pending: queue.Queue[Callable[[], None]] = queue.Queue(MAX_PENDING)
@@ -45,7 +46,8 @@ def flush() -> int:
     while not _pending.empty():
         job = _pending.get_nowait()
         try:
-            job()
+            with audit.acting(ACTOR):
+                job()
         except Error:
             _queue(job)
             raise

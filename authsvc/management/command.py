@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, InterfaceError, OperationalError
 
+from authsvc import audit
 from authsvc.errors import AuthsvcError, lacks_tables
 
 
@@ -39,3 +40,18 @@ class DatabaseCommand(BaseCommand):
                     f"The database failed: {said}; committed changes stay, so run this again when it works"
                 ) from error
             raise
+
+
+class ReasonedCommand(DatabaseCommand):
+    """A command that changes credentials or rights. The audit keeps the text of `--reason` with its changes."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **options: Any) -> CommandParser:
+        """Return the parser of the command, with `--reason`."""
+        parser = super().create_parser(prog_name, subcommand, **options)
+        parser.add_argument("--reason", metavar="TEXT", default="", help="the reason, for the audit")
+        return parser
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run the command, and record its changes with the reason."""
+        with audit.because(options.pop("reason", "")):
+            return super().execute(*args, **options)

@@ -30,9 +30,8 @@ def revoke(kind: Kind, devices: Devices) -> int:
 
     def change(batch: list[BaseDevice]) -> int:
         having = [device for device in batch if device.mqtt_password_hash or device.api_key]
-        audit.record_many("revoked", ((key, None, None) for key in _keys(kind, having)))
         now = timezone.now()
-        return _update(
+        revoked = _update(
             kind,
             having,
             mqtt_password_hash="",
@@ -43,6 +42,8 @@ def revoke(kind: Kind, devices: Devices) -> int:
             credentials_changed_at=now,
             updated_at=now,
         )
+        audit.record_many("credentials_revoked", ((key, None, None) for key in _keys(kind, having)))
+        return revoked
 
     return _apply(kind, devices, change)
 
@@ -52,7 +53,7 @@ def disable(kind: Kind, devices: Devices) -> int:
 
     def change(batch: list[BaseDevice]) -> int:
         enabled = [device for device in batch if device.is_active]
-        _record(kind, enabled, "disabled", {"is_active": True}, {"is_active": False})
+        _record(kind, enabled, "device_disabled", {"is_active": True}, {"is_active": False})
         return _update(kind, enabled, is_active=False, updated_at=timezone.now())
 
     return _apply(kind, devices, change)
@@ -63,7 +64,7 @@ def enable(kind: Kind, devices: Devices) -> int:
 
     def change(batch: list[BaseDevice]) -> int:
         disabled = [device for device in batch if not device.is_active]
-        _record(kind, disabled, "enabled", {"is_active": False}, {"is_active": True})
+        _record(kind, disabled, "device_enabled", {"is_active": False}, {"is_active": True})
         pks = [device.pk for device in disabled]
         DisabledDevice.objects.filter(kind=kind.slug, device_pk__in=pks).delete()
         RemovalRequest.objects.filter(device_key__in=_keys(kind, disabled)).delete()
@@ -78,7 +79,7 @@ def move(kind: Kind, devices: Devices, site: str) -> int:
     def change(batch: list[BaseDevice]) -> int:
         elsewhere = [device for device in batch if device.site != site]
         audit.record_many(
-            "moved",
+            "device_moved",
             ((kind.key(device.device_id), {"site": device.site}, {"site": site}) for device in elsewhere),
         )
         return _update(kind, elsewhere, site=site, updated_at=timezone.now())
@@ -93,9 +94,7 @@ def send(kind: Kind, devices: Devices, name: str, payload: dict[str, Any]) -> in
     """
 
     def change(batch: list[BaseDevice]) -> int:
-        queued = commands.send_many(batch, name, payload)
-        audit.record_many("command_sent", ((key, None, {"command": name}) for key in queued))
-        return len(queued)
+        return len(commands.send_many(batch, name, payload))
 
     return _apply(kind, devices, change)
 

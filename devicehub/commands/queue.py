@@ -11,6 +11,7 @@ import orjson
 from django.db import transaction
 from django.utils import timezone
 
+from authsvc import audit
 from devicehub.commands import sender, transitions
 from devicehub.conf import settings
 from devicehub.errors import DevicehubError
@@ -48,7 +49,9 @@ def send(
     now = timezone.now()
     command = _command(device, name, _storable(payload or {}), _lifetime(deadline), now)
     command.due_at = now + HEAD_START
-    command.save(force_insert=True)
+    with transaction.atomic():
+        command.save(force_insert=True)
+        _record("command_sent", [command])
     # Robust: the row is committed, so an error is logged here, and the background sender retries.
     transaction.on_commit(lambda: sender.send_now(command.id), robust=True)
     return str(command.id)
@@ -71,7 +74,9 @@ def send_many(
         device.check_command(name, payload)
     content = _storable(payload or {})
     queued = [_command(device, name, content, lifetime, now) for device in devices if device.is_active]
-    DeviceCommand.objects.bulk_create(queued)
+    with transaction.atomic():
+        DeviceCommand.objects.bulk_create(queued)
+        _record("command_sent", queued)
     return [command.device_key for command in queued]
 
 
@@ -99,7 +104,18 @@ def _command(
 
 def cancel(command: DeviceCommand) -> bool:
     """Cancel a queued command; return False if it has ended, is being sent or may have arrived."""
-    return transitions.cancel(command, timezone.now())
+    with transaction.atomic():
+        is_cancelled = transitions.cancel(command, timezone.now())
+        if is_cancelled:
+            _record("command_cancelled", [command])
+    return is_cancelled
+
+
+def _record(action: str, some: Sequence[DeviceCommand]) -> None:
+    """Record *action* without the parameters of the commands, which may hold secrets of the device."""
+    audit.record_many(
+        action, ((command.device_key, None, {"command": command.name, "id": command.pk}) for command in some)
+    )
 
 
 def delete_open(device_keys: Collection[str]) -> None:

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from authsvc import audit
 from devicehub.ingest import limits
 from devicehub.ingest.allowance import owner_of
 from devicehub.ingest.announce import announce
@@ -82,6 +83,11 @@ def _replay(key: int) -> Outcome | None:
             return outcome
         row.replayed_at = timezone.now()
         row.save(update_fields=["replayed_at"])
+        audit.record(
+            "quarantine_replayed",
+            row.device_key or f"quarantine/{row.pk}",
+            after={"row": row.pk, "topic": row.topic, "reason": row.reason, "outcome": outcome.value},
+        )
         QuarantineUse.invalidate(owner_of(row.reason, row.device_key))
     for batch in stored:
         announce(batch)

@@ -11,6 +11,7 @@ from devicehub.provisioning.credentials import (
     MIN_CHOSEN,
     UnusablePassword,
     choose_password,
+    key_of,
     revoke,
     rotate_api_key,
     rotate_password,
@@ -25,7 +26,9 @@ from devicehub.provisioning.devices import (
     enable,
     find,
     kind_of,
+    move,
     next_ids,
+    set_expiry,
 )
 from devicehub.provisioning.names import (
     IdentityTaken,
@@ -53,7 +56,9 @@ __all__ = [
     "enable",
     "find",
     "grant_ingest",
+    "key_of",
     "kind_of",
+    "move",
     "next_ids",
     "refuse_claimed",
     "refuse_claims",
@@ -62,6 +67,7 @@ __all__ = [
     "rotate_account",
     "rotate_api_key",
     "rotate_password",
+    "set_expiry",
     "shared_names",
     "subject_problem",
 ]

@@ -7,24 +7,29 @@ from datetime import datetime
 
 from django.db import transaction
 
+from authsvc import audit, granting
 from authsvc.core.grants import ActionSet
 from authsvc.models import Account, Grant
 from devicehub.kinds import topics
-from devicehub.provisioning.credentials import hash_chosen
+from devicehub.provisioning.credentials import hash_chosen, overlap
 from devicehub.provisioning.names import IdentityTaken, refuse_used
 
 
+@transaction.atomic
 def rotate_account(account: Account, *, valid_until: datetime | None) -> str:
     """Give *account* a new password and return it, only once; the old one stays valid as in rotate_password()."""
     password = account.generate_password(keep_previous_until=valid_until)
     account.save(update_fields=Account.password_columns())
+    audit.record("password_rotated", account.key, after=overlap(account))
     return password
 
 
+@transaction.atomic
 def choose_account_password(account: Account, password: str) -> None:
     """Let *account* log in with a password that a person chose; the old one ends now. Raise UnusablePassword."""
     account.set_hash(hash_chosen(password))
     account.save(update_fields=Account.password_columns())
+    audit.record("password_chosen", account.key)
 
 
 @transaction.atomic
@@ -47,11 +52,13 @@ def create_account(
     refuse_used([name, *(text for text in account.client_ids if not text.endswith("*"))])
     password = account.generate_password()
     account.save(force_insert=True)
+    audit.record("account_created", account.key, after=audit.values(account, ("is_superuser", "client_ids")))
     if ingest:
         grant_ingest(account, clear_retained=clear_retained)
     return account, password
 
 
+@transaction.atomic
 def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
     """Give *account* the grants of ingest for the kinds that exist now; return how many were missing.
 
@@ -67,12 +74,14 @@ def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
         wanted += [(ActionSet.PUBLISH, text) for text in topics.subscriptions()]
     added = 0
     for actions, text in wanted:
-        _, made = Grant.objects.get_or_create(
+        grant, made = Grant.objects.get_or_create(
             subject=f"key:{account.key}",
             effect=Grant.Effect.ALLOW,
             actions=actions.value,
             filter=text,
             defaults={"note": "create_account --ingest"},
         )
+        if made:
+            audit.record("grant_created", granting.key(grant), after=audit.values(grant, granting.FIELDS))
         added += made
     return added

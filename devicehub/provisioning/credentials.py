@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime
+from typing import Any
 
+from django.db import transaction
+
+from authsvc import audit
 from authsvc.core import passwords
+from authsvc.credentials import UNTIL_USED, Credentials
 from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import mqtt_username
+from devicehub.kinds.registry import registry
 from devicehub.models import BaseDevice, digest_api_key
 
 MIN_CHOSEN = 12  # characters; a password that a person chose has at least this many
@@ -18,6 +24,7 @@ class UnusablePassword(DevicehubError, ValueError):
     """A password that a person chose is too short, or of a form with which no client can log in."""
 
 
+@transaction.atomic
 def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
     """Give *device* a new MQTT password and return it, only once; the old one stays valid until *valid_until*.
 
@@ -26,13 +33,16 @@ def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
     password = passwords.generate()
     device.set_hash(passwords.hash_generated(password), keep_previous_until=valid_until)
     _save(device)
+    audit.record("password_rotated", key_of(device), after=overlap(device))
     return password
 
 
+@transaction.atomic
 def choose_password(device: BaseDevice, password: str) -> None:
     """Let *device* log in with a password that a person chose; the old one ends now. Raise UnusablePassword."""
     device.set_hash(hash_chosen(password))
     _save(device)
+    audit.record("password_chosen", key_of(device))
 
 
 def hash_chosen(password: str) -> str:
@@ -44,20 +54,40 @@ def hash_chosen(password: str) -> str:
     return passwords.hash_chosen(password)
 
 
+@transaction.atomic
 def rotate_api_key(device: BaseDevice) -> str:
     """Give *device* a new API key and return it, only once; the old one and its tokens end now."""
     key = secrets.token_hex(32)
     device.api_key = digest_api_key(key)
     device.end_tokens()
     device.save(update_fields=CREDENTIAL_FIELDS)
+    audit.record("api_key_rotated", key_of(device))
     return key
 
 
+@transaction.atomic
 def revoke(device: BaseDevice) -> None:
     """End password, API key and tokens of *device*: no login succeeds until new ones are issued."""
     device.set_hash("")
     device.api_key = None
     _save(device)
+    audit.record("credentials_revoked", key_of(device))
+
+
+def key_of(device: BaseDevice) -> str:
+    """Return the key of *device*; for a model that is not registered, one of its table."""
+    kind = registry.of(device)
+    return kind.key(device.device_id) if kind else f"{device._meta.label_lower}/{device.device_id}"
+
+
+def overlap(row: Credentials) -> dict[str, Any]:
+    """Return, for the audit, until when the previous password of *row* stays valid; empty if it has ended."""
+    until = row.previous_valid_until
+    return (
+        {"previous_valid_until": "until the new one is used" if until == UNTIL_USED else until}
+        if until
+        else {}
+    )
 
 
 def _save(device: BaseDevice) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 
+from authsvc import audit
 from authsvc.core import access, passwords
 from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import is_client_id, is_device_id
@@ -120,6 +121,11 @@ def write(rows: list[Row], kind: Kind) -> int:
         device.mqtt_client_id = row.client_id or device.mqtt_client_id
         device.set_hash(row.hash)
         device.save()
+        audit.record(
+            "credentials_imported",
+            kind.key(device.device_id),
+            after={"mqtt_username": row.username, "scheme": row.scheme, "new": row.outcome is RowOutcome.NEW},
+        )
         if row.outcome is RowOutcome.NEW:
             transaction.on_commit(partial(announce, kind, device))
         written += 1

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 
+from authsvc import audit
+from authsvc.models import Account
 from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DisabledDevice, RemovalRequest
+from devicehub.provisioning.credentials import key_of
 from devicehub.provisioning.names import refuse_taken
 from devicehub.signals import device_provisioned, send
 
@@ -44,6 +48,9 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
     credentials = device.generate_credentials()
     refuse_taken([n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n])
     device.save(force_insert=True)
+    audit.record(
+        "device_created", kind.key(device_id), after={"mqtt_username": device.mqtt_username, **fields}
+    )
     transaction.on_commit(lambda: announce(kind, device))
     return device, credentials
 
@@ -53,6 +60,7 @@ def announce(kind: Kind, device: BaseDevice) -> None:
     send(device_provisioned, kind.sender, device=device)
 
 
+@transaction.atomic
 def disable(device: BaseDevice) -> None:
     """Disable *device*: every question about it is denied from now on, and none of its messages is stored.
 
@@ -60,6 +68,7 @@ def disable(device: BaseDevice) -> None:
     """
     device.is_active = False
     device.save(update_fields=["is_active", "updated_at"])
+    audit.record("device_disabled", key_of(device))
 
 
 @transaction.atomic
@@ -67,10 +76,33 @@ def enable(device: BaseDevice) -> None:
     """Let *device* log in and send again. A requested removal is cancelled, and the remaining rows stay."""
     device.is_active = True
     device.save(update_fields=["is_active", "updated_at"])
+    audit.record("device_enabled", key_of(device))
     kind = registry.of(device)
     if kind is not None:
         DisabledDevice.objects.filter(kind=kind.slug, device_pk=device.pk).delete()
         RemovalRequest.objects.filter(device_key=kind.key(device.device_id)).delete()
+
+
+@transaction.atomic
+def move(device: BaseDevice, site: str) -> None:
+    """Put *device* at *site*; an empty text is no site. People who are limited to other sites no longer see it."""
+    before, device.site = device.site, site
+    device.full_clean(exclude=[field.name for field in device._meta.fields if field.name != "site"])
+    device.save(update_fields=["site", "updated_at"])
+    audit.record("device_moved", key_of(device), before={"site": before}, after={"site": site})
+
+
+@transaction.atomic
+def set_expiry(row: BaseDevice | Account, expires_at: datetime | None) -> None:
+    """Let the password of a device or an account end at *expires_at*; None is never."""
+    before, row.password_expires_at = row.password_expires_at, expires_at
+    row.save(update_fields=["password_expires_at"])
+    audit.record(
+        "expiry_set",
+        row.key if isinstance(row, Account) else key_of(row),
+        before={"password_expires_at": before},
+        after={"password_expires_at": expires_at},
+    )
 
 
 def find(kind: Kind, device_id: str) -> BaseDevice:

@@ -1,5 +1,7 @@
 """Erasure of a device: all rows about it are deleted, history included, also those that a deleted device left.
 
+The entries of the audit stay: they say who changed the device and who erased it.
+
 The device is disabled first, so nothing new is stored. After a call that was killed, call it again to finish; the
 worker completes the removal of the device itself.
 """
@@ -14,7 +16,8 @@ from django.apps import apps
 from django.db import models, transaction
 from django.db.models import functions
 
-from authsvc.models import Denial
+from authsvc import audit
+from authsvc.models import AuditEntry, Denial
 from devicehub.db import batches
 from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
@@ -40,6 +43,9 @@ class NothingThere(DevicehubError):
     """There is no such device, and no data of it is left."""
 
 
+NOT_ROWS = ("retained", "audit_kept")  # Numbers of Erased that count no row to be deleted.
+
+
 @dataclass
 class Erased:
     """The numbers of rows of a device that were or would be erased; *others* are those of registered tables of apps."""
@@ -55,6 +61,7 @@ class Erased:
     denials: int = 0
     admin_log: int = 0  # Entries of the admin's log about the device.
     retained: int = 0  # Topics whose retained messages the broker is to clear.
+    audit_kept: int = 0  # Entries of the audit about the device, which stay.
     others: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
@@ -72,7 +79,7 @@ class Erased:
 
     @property
     def is_empty(self) -> bool:
-        return not any(count for name, count in self.counts().items() if name != "retained")
+        return not any(count for name, count in self.counts().items() if name not in NOT_ROWS)
 
 
 _OWN = frozenset(Erased.__dataclass_fields__) - {"others"}
@@ -111,7 +118,7 @@ def register(name: str, model: type[models.Model], column: str, *, kind: str | N
     With *kind*, the slug of a kind, *column* holds device ids of that kind. *column* should have an index.
     A model with a foreign key to a device need not be registered: Django deletes such rows with the device.
     """
-    if name in ("device", "others", "retained"):
+    if name in ("device", "others", *NOT_ROWS):
         raise ValueError(f"{name!r} is not a name for rows of a table")
     table = Table(name, model, column, kind)
     if table not in _tables:
@@ -155,13 +162,18 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
     for name, rows in _unnamed(kind, device_id, device):
         done.add(name, _drain_found(rows, pace))
     if device is None:
-        done.grants = inheritance.grants_of([kind.key(device_id)]).delete()[0]
+        with transaction.atomic():
+            done.grants = inheritance.delete_grants([kind.key(device_id)])
     else:
         _remove(kind, device, pace, done)
         for table, value in _tables_of(kind, device_id):
             if table.name == "quarantine":  # A message in flight may have been quarantined meanwhile.
                 done.add(table.name, table.drain(value, pace))
-    RemovalRequest.objects.filter(device_key=kind.key(device_id)).delete()
+    with transaction.atomic():
+        RemovalRequest.objects.filter(device_key=kind.key(device_id)).delete()
+        erased = {name: count for name, count in _together(found, done).counts().items() if count}
+        audit.record("device_erased", kind.key(device_id), before=erased)
+    done.audit_kept = _audit_of(kind, device_id)
     QuarantineUse.objects.filter(owner=kind.key(device_id)).delete()
     QuarantineUse.invalidate("")  # Messages on unknown topics count for no device.
     return _together(found, done)
@@ -182,17 +194,21 @@ def _together(found: Erased, done: Erased) -> Erased:
 
     More rows may have been stored meanwhile, and a worker may have deleted a part of them.
     """
-    total = Erased(retained=done.retained)
+    total = Erased(retained=done.retained, audit_kept=done.audit_kept)
     counted = done.counts()
     for name, count in found.counts().items():
-        if name != "retained":
+        if name not in NOT_ROWS:
             total.add(name, max(count, counted.get(name, 0)))
     return total
 
 
 def preview(kind: Kind, device_id: str) -> Erased:
     """Count the rows that erase() would delete; change nothing."""
-    found = Erased(retained=len(MessageType), grants=inheritance.grants_of([kind.key(device_id)]).count())
+    found = Erased(
+        retained=len(MessageType),
+        audit_kept=_audit_of(kind, device_id),
+        grants=inheritance.grants_of([kind.key(device_id)]).count(),
+    )
     for table, value in _tables_of(kind, device_id):
         found.add(table.name, table.count(value))
     device = kind.device_model.objects.filter(device_id=device_id).first()
@@ -203,6 +219,10 @@ def preview(kind: Kind, device_id: str) -> Erased:
     for name, rows in _unnamed(kind, device_id, device):
         found.add(name, rows.count())
     return found
+
+
+def _audit_of(kind: Kind, device_id: str) -> int:
+    return AuditEntry.objects.filter(object_key=kind.key(device_id)).count()
 
 
 def _tables_of(kind: Kind, device_id: str) -> list[tuple[Table, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from django.db import DEFAULT_DB_ALIAS, models, transaction
 
+from authsvc import audit, granting
 from authsvc.models import Grant
 from devicehub import commands, provisioning
 from devicehub.history import rollups
@@ -87,6 +88,7 @@ def before_delete(sender: type[BaseDevice], instance: BaseDevice, using: str, **
     device_id = lock(kind, instance)
     if device_id is not None:
         _disinherit(kind, [device_id])
+        audit.record("device_removed", kind.key(device_id))
 
 
 def lock(kind: Kind, device: BaseDevice) -> str | None:
@@ -103,6 +105,11 @@ def lock(kind: Kind, device: BaseDevice) -> str | None:
 def grants_of(keys: Iterable[str]) -> models.QuerySet[Grant]:
     """Return the grants of the devices of *keys*."""
     return Grant.objects.filter(subject__in=[f"key:{key}" for key in keys])
+
+
+def delete_grants(keys: Iterable[str]) -> int:
+    """Delete the grants of the devices of *keys*; return how many."""
+    return granting.delete_grants_of([f"key:{key}" for key in keys])
 
 
 def _left_over(keys: list[str]) -> set[str]:
@@ -122,6 +129,6 @@ def _disinherit(kind: Kind, device_ids: list[str]) -> None:
     keys = [kind.key(device_id) for device_id in device_ids]
     Rollup.objects.filter(device_key__in=keys).delete()
     RemovalRequest.objects.filter(device_key__in=keys).delete()
-    grants_of(keys).delete()
+    delete_grants(keys)
     commands.delete_open(keys)
     retained.enqueue(kind, device_ids)

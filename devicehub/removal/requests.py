@@ -9,6 +9,7 @@ import structlog
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
+from authsvc import audit
 from devicehub.db.batches import Pace, Stopped
 from devicehub.db.portions import batched
 from devicehub.kinds.registry import UnknownKey, registry
@@ -80,6 +81,7 @@ def _request(devices: list[BaseDevice]) -> None:
         update_fields=["requested_at"],
         unique_fields=["device_key"],
     )
+    audit.record_many("removal_requested", map(audit.Change, keys))
     for device in devices:
         device.is_active = False
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from django.db import transaction
 
+from authsvc import audit
 from devicehub import provisioning
 from devicehub.db.portions import batched
 from devicehub.errors import DevicehubError
@@ -76,6 +77,8 @@ def _issue_some(kind: Kind, ids: list[str]) -> list[Login]:
         model.objects.bulk_create(
             existing.values(), update_conflicts=True, unique_fields=["pk"], update_fields=fields
         )
+    audit.record_many("device_created", [audit.Change(kind.key(device.device_id)) for device in new])
+    audit.record_many("password_rotated", [audit.Change(kind.key(device_id)) for device_id in existing])
     return [Login(name, s["mqtt_username"], s["mqtt_password"]) for name, s in secrets.items()]
 
 

@@ -10,18 +10,20 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
 from django.http.request import split_domain_port, validate_host
 
+from authsvc import audit
 from authsvc.brokers import BROKERS, BY_DIALECT
 from authsvc.durations import duration
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import ReasonedCommand
 from authsvc.models import Broker
 
 NO_URL = re.compile(r"[^\w\-.~:/\[\]%@]")  # Also white space and quotes.
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)  # Bounds of --cache.
 
 
-class Command(DatabaseCommand):
+class Command(ReasonedCommand):
     help = "Register a broker. Prints its token, which is shown only once, and its configuration."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -68,9 +70,12 @@ class Command(DatabaseCommand):
             broker = Broker(name=name, dialects=[dialect], networks=network)
         elif not options["rotate"]:
             raise CommandError(f"There is already a broker {name}; --rotate gives it a new token")
+        action = "broker_created" if broker.pk is None else "token_rotated"
         token = broker.issue_token()
         broker.full_clean()
-        broker.save()
+        with transaction.atomic():
+            broker.save()
+            audit.record(action, broker.key, after=audit.values(broker, ("dialects", "networks")))
         if options["json"]:
             return json.dumps({"name": name, "dialect": dialect, "token": token})
         if not split_domain_port(host)[0]:

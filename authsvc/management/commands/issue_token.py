@@ -8,13 +8,13 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from authsvc import tokens
+from authsvc import audit, chain, tokens
 from authsvc.durations import duration
 from authsvc.freshness import reader
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import ReasonedCommand
 
 
-class Command(DatabaseCommand):
+class Command(ReasonedCommand):
     help = "Print a token for the JWT mode of mosquitto-go-auth. A change of the credentials revokes it."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -27,11 +27,16 @@ class Command(DatabaseCommand):
         )
 
     def handle(self, *, username: str, ttl: timedelta, **options: Any) -> str:
-        return asyncio.run(_issue(username, int(ttl.total_seconds())))
+        key, token = asyncio.run(_issue(username, int(ttl.total_seconds())))
+        audit.record("token_issued", key, after={"ttl": ttl})
+        return token
 
 
-async def _issue(username: str, seconds: int) -> str:
+async def _issue(username: str, seconds: int) -> tuple[str, str]:
+    """Return the key of *username*, and a token for it."""
     try:
-        return await tokens.issue(username, seconds)
+        token = await tokens.issue(username, seconds)
+        principal = await chain.configured().lookup(username)
+        return principal.key if principal else username, token
     finally:
         await reader.close()

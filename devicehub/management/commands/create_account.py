@@ -9,13 +9,13 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from authsvc.durations import duration
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import ReasonedCommand
 from authsvc.models import Account
 from devicehub import provisioning
 from devicehub.management.prompts import read_password
 
 
-class Command(DatabaseCommand):
+class Command(ReasonedCommand):
     help = "Create a service account and print its password, which is shown only once."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
+from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning, removal
 from devicehub.management.batch_command import BatchCommand
 from devicehub.removal import Erased, retained
 from devicehub.retention import pruning
 
 
-class Command(BatchCommand):
-    help = "Remove a device and everything that is stored about it, history included."
+class Command(ReasonedCommand, BatchCommand):
+    help = "Remove a device and everything that is stored about it, history included; its audit entries stay."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("type", help="the device type, such as weatherstation")
@@ -63,7 +64,7 @@ def _named(name: str, count: int) -> str:
 def _report(sentence: str, counts: Erased, *, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(counts.counts())
-    listed = ", ".join(
-        f"{count} {_named(name, count)}" for name, count in counts.counts().items() if name != "device"
-    )
-    return f"{sentence}: {listed}"
+    shown = {name: count for name, count in counts.counts().items() if name not in ("device", "audit_kept")}
+    listed = ", ".join(f"{count} {_named(name, count)}" for name, count in shown.items())
+    kept = f"{counts.audit_kept} audit entr{'y' if counts.audit_kept == 1 else 'ies'} about it"
+    return f"{sentence}: {listed}. Kept: {kept}"

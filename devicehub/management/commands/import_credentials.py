@@ -13,7 +13,7 @@ from django.template.defaultfilters import pluralize
 from rich.console import Console
 from rich.table import Table
 
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
 from devicehub.provisioning import credentials_file
 from devicehub.provisioning.credentials_file import Row, RowOutcome
@@ -21,7 +21,7 @@ from devicehub.provisioning.credentials_file import Row, RowOutcome
 SHOWN = 50  # rows of the table; --json shows all
 
 
-class Command(DatabaseCommand):
+class Command(ReasonedCommand):
     help = (
         "Read usernames and password hashes (mosquitto_passwd, go-auth, Django, passlib) from a password file or "
         "a CSV, and print the outcome of each row. Only --apply writes; refused rows are left out."

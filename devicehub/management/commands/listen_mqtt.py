@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from authsvc import audit
 from authsvc.management.command import DatabaseCommand
 from devicehub.conf import settings
 from devicehub.messages.message import Outcome
@@ -52,6 +53,11 @@ class Command(DatabaseCommand):
             action="store_true",
             help="first end the session at the broker; the messages that wait there for this worker are lost",
         )
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run the worker. It is the actor of the changes that its threads make."""
+        with audit.process(audit.system("listen_mqtt")):
+            return super().execute(*args, **options)
 
     def handle(
         self,

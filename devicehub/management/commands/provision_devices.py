@@ -16,7 +16,7 @@ from django.template.defaultfilters import pluralize
 from rich.console import Console
 from rich.progress import Progress
 
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
 from devicehub.kinds.registry import Kind
 from devicehub.models import validate_device_id
@@ -24,7 +24,7 @@ from devicehub.models import validate_device_id
 BEGIN = "["  # The file begins with this.
 
 
-class Command(DatabaseCommand):
+class Command(ReasonedCommand):
     help = "Create devices and write their credentials to a new file that only its owner can read."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
 
 
-class Command(DatabaseCommand):
+class Command(ReasonedCommand):
     help = "End the password, the API key and the tokens of a device."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -11,12 +11,12 @@ from django.utils import timezone
 
 from authsvc.credentials import UNTIL_USED
 from authsvc.durations import duration
-from authsvc.management.command import DatabaseCommand
+from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
 from devicehub.management.prompts import read_password
 
 
-class Command(DatabaseCommand):
+class Command(ReasonedCommand):
     help = "Give a device a new MQTT password (or API key) and print it, only once."
 
     def add_arguments(self, parser: CommandParser) -> None:

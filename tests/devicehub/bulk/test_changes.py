@@ -36,8 +36,8 @@ def test_devices_are_disabled_and_enabled_once(kind, fleet):
     assert changes.enable(kind, Stations.all()) == 0
 
     assert not RemovalRequest.objects.exists()
-    assert recorded() == {"disabled": 12, "enabled": 12}
-    row = AuditEntry.objects.filter(action="disabled").last()
+    assert recorded() == {"device_disabled": 12, "device_enabled": 12}
+    row = AuditEntry.objects.filter(action="device_disabled").last()
     assert (row.before, row.after) == ({"is_active": True}, {"is_active": False})
 
 
@@ -51,7 +51,7 @@ def test_revoked_devices_have_no_credentials(kind, fleet):
 
     assert changes.revoke(kind, Stations.all()) == 7
 
-    assert recorded()["revoked"] == 7
+    assert recorded()["credentials_revoked"] == 7
     assert not Stations.exclude(mqtt_password_hash="").exists()
     assert Stations.filter(credentials_changed_at=None).count() == 5
 
@@ -60,7 +60,7 @@ def test_devices_move_to_a_site(kind, fleet):
     assert changes.move(kind, Stations.all(), "south") == 8
 
     assert set(Stations.values_list("site", flat=True)) == {"south"}
-    row = AuditEntry.objects.filter(action="moved").first()
+    row = AuditEntry.objects.filter(action="device_moved").first()
     assert (row.before, row.after) == ({"site": "north"}, {"site": "south"})
 
 
@@ -106,5 +106,5 @@ def test_a_run_that_broke_off_is_finished_by_the_same_call(kind, fleet, monkeypa
         patch.setattr(changes, "pages", broken)
         changes.disable(kind, Stations.all())
 
-    assert Stations.filter(is_active=False).count() == recorded()["disabled"] == 5
+    assert Stations.filter(is_active=False).count() == recorded()["device_disabled"] == 5
     assert changes.disable(kind, Stations.all()) == 7

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from authsvc.models import Denial, Grant
+from authsvc.models import AuditEntry, Denial, Grant
 from devicehub import provisioning, removal
 from devicehub.db.batches import Pace
 from devicehub.ingest.pipeline import pipeline
@@ -53,8 +53,15 @@ class TestErasing:
             "admin_log": 0,
             "rotations": 0,
             "retained": 4,
+            "audit_kept": 3,
         }
         assert topics_to_clear() == TOPICS
+        actions = AuditEntry.objects.filter(object_key="weatherstation/STATION-001")
+        assert set(actions.values_list("action", flat=True)) == {
+            "removal_requested",
+            "device_removed",
+            "device_erased",
+        }
 
     def test_a_dry_run_counts_the_same_and_changes_nothing(self, station):
         fill(station)
@@ -65,6 +72,7 @@ class TestErasing:
         assert {name: counts[name] for name in before} == before == remains(station)
         assert topics_to_clear() == []
         assert "30 readings" in self.erase("--dry-run")
+        assert "Kept: 0 audit entries about it" in self.erase("--dry-run")
 
     def test_one_that_goes_on_sending_does_not_keep_it_from_ending(self, station, kind):
         """An open connection stays: each message of the disabled device is a row, and a row in the quarantine."""

@@ -1,0 +1,96 @@
+"""The words for actions in the audit, with their labels on pages. Other apps add theirs in `AppConfig.ready()`."""
+
+from __future__ import annotations
+
+from authsvc.errors import AuthsvcError
+
+LONGEST = 40  # characters, as the column has
+
+
+class UnknownAction(AuthsvcError, ValueError):
+    """The word for an action was not registered."""
+
+
+# Each of these issues, ends or reveals credentials of the object itself.
+OF_CREDENTIALS = (
+    "account_created",
+    "api_key_rotated",
+    "credentials_imported",
+    "credentials_revoked",
+    "device_created",
+    "password_chosen",
+    "password_rolled_back",
+    "password_rotated",
+)
+
+_labels: dict[str, str] = {
+    "credentials_shown": "Credentials shown",
+    "token_issued": "Token issued",
+    "password_rotated": "Password rotated",
+    "password_chosen": "Password chosen",
+    "overlap_ended": "Previous password ended",
+    "password_rolled_back": "Password rolled back",
+    "api_key_rotated": "API key rotated",
+    "credentials_revoked": "Credentials revoked",
+    "credentials_imported": "Credentials imported",
+    "expiry_set": "Expiry set",
+    "rotation_started": "Rotation set started",
+    "rotation_finished": "Rotation set finished",
+    "rotation_rolled_back": "Rotation set rolled back",
+    "device_created": "Device created",
+    "device_changed": "Device changed",
+    "device_disabled": "Device disabled",
+    "device_enabled": "Device enabled",
+    "device_moved": "Device moved",
+    "removal_requested": "Removal requested",
+    "device_removed": "Device removed",
+    "device_erased": "Device erased",
+    "grant_created": "Grant created",
+    "grant_changed": "Grant changed",
+    "grant_deleted": "Grant deleted",
+    "group_created": "Device group created",
+    "group_changed": "Device group changed",
+    "group_deleted": "Device group deleted",
+    "broker_created": "Broker created",
+    "broker_changed": "Broker changed",
+    "broker_deleted": "Broker deleted",
+    "token_rotated": "Broker token rotated",
+    "previous_token_ended": "Previous broker token ended",
+    "account_created": "Account created",
+    "account_changed": "Account changed",
+    "account_deleted": "Account deleted",
+    "user_created": "User created",
+    "user_changed": "User changed",
+    "user_deleted": "User deleted",
+    "role_created": "Role created",
+    "role_changed": "Role changed",
+    "role_deleted": "Role deleted",
+    "sites_changed": "Sites of a user changed",
+    "command_sent": "Command sent",
+    "command_cancelled": "Command cancelled",
+    "quarantine_replayed": "Quarantine replayed",
+    "denial_dismissed": "Denial dismissed",
+    "audit_retention_changed": "Audit retention changed",
+}
+
+
+def register(word: str, text: str) -> None:
+    """Add the action *word*, which pages show as *text*. Raise ValueError for a word that means something else."""
+    if not word or len(word) > LONGEST or _labels.setdefault(word, text) != text:
+        raise ValueError(f"{word!r} is taken, empty or longer than {LONGEST} characters")
+
+
+def label(word: str) -> str:
+    """Return the text of *word* for people; an entry may be older than its app, so any word has one."""
+    return _labels.get(word, word.replace("_", " ").capitalize())
+
+
+def labels() -> dict[str, str]:
+    """Return the labels of all actions by their words."""
+    return dict(_labels)
+
+
+def check(word: str) -> None:
+    """Raise UnknownAction unless *word* is registered."""
+    if word not in _labels:
+        raise UnknownAction(f"{word!r} is not an action of the audit; register() adds one")
