@@ -10,7 +10,7 @@ class DevicehubConfig(AppConfig):
     def ready(self) -> None:
         from authsvc.granting import register_subject_check
         from authsvc.models import register_claim_check
-        from devicehub import checks, commands, models, provisioning, roles  # noqa: F401 - models exist only now
+        from devicehub import checks, commands, models, provisioning, rights, roles  # noqa: F401 - models exist only now
         from devicehub.removal import inheritance
         from devicehub.retention import page_layout
 
@@ -18,6 +18,7 @@ class DevicehubConfig(AppConfig):
         register_subject_check(provisioning.subject_problem)
         models.register_command_sender(commands.send)
         inheritance.watch()
+        rights.watch()
         post_migrate.connect(
             page_layout.leave_room, sender=self, dispatch_uid="devicehub.retention.page_layout"
         )

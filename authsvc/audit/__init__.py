@@ -14,7 +14,7 @@ The actor comes from the context: a request sets its user, a worker itself, and 
 
 from authsvc.audit.actions import OF_CREDENTIALS, UnknownAction, label, labels, register
 from authsvc.audit.actors import Actor, acting, because, current_actor, process, system
-from authsvc.audit.entries import Change, difference, record, record_many, values
+from authsvc.audit.entries import Change, difference, record, record_many, values, was_recorded, watching
 
 __all__ = [
     "OF_CREDENTIALS",
@@ -33,4 +33,6 @@ __all__ = [
     "register",
     "system",
     "values",
+    "was_recorded",
+    "watching",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -20,6 +22,9 @@ from authsvc.text import make_storable
 MAX_KEY, MAX_ACTOR, MAX_ADDRESS = 260, 150, 45  # characters, as the columns have
 MAX_VALUE = 2_000  # A value with more characters of JSON is cut, and becomes a text.
 AT_ONCE = 500  # rows for each statement
+
+
+_watched: ContextVar[set[tuple[str, str]] | None] = ContextVar("audit_watched", default=None)
 
 
 class Change(NamedTuple):
@@ -51,6 +56,7 @@ def record(
     """
     entry = next(_entries(action, [Change(key, before, after)]))
     entry.save(using=using, force_insert=True)
+    _note([entry])
     return entry
 
 
@@ -59,7 +65,28 @@ def record_many(action: str, changes: Iterable[Change | Values], *, using: str =
     entries, written = _entries(action, changes), 0
     while some := list(islice(entries, AT_ONCE)):
         written += len(AuditEntry.objects.using(using).bulk_create(some))
+        _note(some)
     return written
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """Let was_recorded() know the entries that are written in this block."""
+    token = _watched.set(set())
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+
+
+def was_recorded(action: str, key: str) -> bool:
+    """Return whether an entry about *action* on *key* was written in the block of watching()."""
+    return (action, key) in (_watched.get() or ())
+
+
+def _note(entries: Iterable[AuditEntry]) -> None:
+    if (watched := _watched.get()) is not None:
+        watched.update((entry.action, entry.object_key) for entry in entries)
 
 
 def _entries(action: str, changes: Iterable[Change | Values]) -> Iterator[AuditEntry]:

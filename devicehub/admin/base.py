@@ -12,6 +12,7 @@ from django.utils.text import capfirst
 
 from authsvc.secret_columns import HidesSecrets
 from devicehub.admin import widgets
+from devicehub.admin.audited import Audited
 
 if not TYPE_CHECKING and apps.is_installed("unfold"):
     from unfold.admin import ModelAdmin as Foundation
@@ -23,8 +24,10 @@ Panel = Callable[[HttpRequest, Any], str]
 Choices = Callable[[], Sequence[tuple[str, str]]]
 
 
-class ModelAdmin(HidesSecrets, Foundation):  # type: ignore[type-arg]
+class ModelAdmin(Audited, HidesSecrets, Foundation):  # type: ignore[type-arg]
     """A page of the admin that shows no secret column and does not count whole tables.
+
+    The audit records its saves and deletions.
 
     *panels* stand above the form of an existing object, outside of the form, so a panel may hold forms of its own.
     A module adds one when it is imported: `DeviceAdmin.panels.append(panel)`. *lines*, *boxes* and *pairs* name
