@@ -85,7 +85,7 @@ def enable(device: BaseDevice) -> None:
 
 @transaction.atomic
 def move(device: BaseDevice, site: str) -> None:
-    """Put *device* at *site*; an empty text is no site. People who are limited to other sites no longer see it."""
+    """Put *device* at *site*; an empty text means none. People who are limited to other sites stop seeing it."""
     before, device.site = device.site, site
     device.full_clean(exclude=[field.name for field in device._meta.fields if field.name != "site"])
     device.save(update_fields=["site", "updated_at"])
