@@ -1,4 +1,7 @@
-"""Three ready groups of users. Each migrate sets their permissions again; other cuts are groups of one's own."""
+"""Three ready groups of users, and the assignment of one of them. Each migrate sets their permissions again.
+
+Other cuts are groups of one's own.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Group, Permission
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Q
 
 from devicehub.kinds.registry import registry
+from devicehub.models import SiteScope
 
 VIEWER, OPERATOR, ADMINISTRATOR = "DeviceHub viewer", "DeviceHub operator", "DeviceHub administrator"
+
+ALL_ROLES = (VIEWER, OPERATOR, ADMINISTRATOR)
 
 # The models that every role may see, beside those of each kind.
 SEEN = {
@@ -102,3 +108,23 @@ def _set(name: str, wanted: set[int], using: str) -> None:
     links.bulk_create(
         [Group.permissions.through(group_id=group.pk, permission_id=pk) for pk in sorted(wanted - existing)]
     )
+
+
+def of(user: Any) -> str:
+    """Return the strongest role of *user*, or ""."""
+    if user.pk is None:
+        return ""
+    names = {group.name for group in user.groups.all()}
+    return next((name for name in reversed(ALL_ROLES) if name in names), "")
+
+
+@transaction.atomic
+def assign(user: Any, role: str, sites: list[str] | None) -> None:
+    """Give *user* the *role*, or none for "", and limit them to *sites*, or not for None."""
+    user.groups.remove(*Group.objects.filter(name__in=ALL_ROLES).exclude(name=role))
+    if role:
+        user.groups.add(Group.objects.get(name=role))
+    if sites is None:
+        SiteScope.objects.filter(user=user).delete()
+    else:
+        SiteScope.objects.update_or_create(user=user, defaults={"sites": sites})

@@ -3,6 +3,6 @@
 Django imports this package alone, so it imports the modules that register pages.
 """
 
-from devicehub.admin import accounts, brokers, commands, denials, devices, grants, kinds, records
+from devicehub.admin import accounts, brokers, commands, denials, devices, grants, kinds, people, records
 
-__all__ = ["accounts", "brokers", "commands", "denials", "devices", "grants", "kinds", "records"]
+__all__ = ["accounts", "brokers", "commands", "denials", "devices", "grants", "kinds", "people", "records"]

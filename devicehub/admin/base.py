@@ -1,4 +1,7 @@
-"""The base of the admin's pages: unfold's where a project uses it, otherwise Django's own."""
+"""The base of the admin's pages: unfold's where a project uses it, otherwise Django's own.
+
+Each page shows a user only the rows that devicehub.visibility allows, in lists, forms, actions, histories and choices.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 
 from authsvc.secret_columns import HidesSecrets
-from devicehub.admin import widgets
+from devicehub import visibility
+from devicehub.admin import cells, texts, widgets
 from devicehub.admin.audited import Audited
 
 if not TYPE_CHECKING and apps.is_installed("unfold"):
@@ -22,20 +27,73 @@ else:
 # Return the markup of a panel about an object, or "" for none: `format_html` or `render_to_string` make it.
 Panel = Callable[[HttpRequest, Any], str]
 Choices = Callable[[], Sequence[tuple[str, str]]]
+ITSELF = "itself"
 
 
-class ModelAdmin(Audited, HidesSecrets, Foundation):  # type: ignore[type-arg]
-    """A page of the admin that shows no secret column and does not count whole tables.
+class Limited(HidesSecrets):
+    """A mixin for every ModelAdmin: users who are limited to sites see the rows of their devices alone.
+
+    *belongs_to* names the column that says to which device a row belongs: one with its key, or a foreign key; it is
+    ITSELF for devices. A page without it is hidden from users who are limited to sites.
+    """
+
+    belongs_to: str | None = None
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)  # type: ignore[misc]
+        if self.belongs_to is None:
+            return rows.none() if visibility.is_limited(request.user) else rows
+        if self.belongs_to == ITSELF:
+            return visibility.of_sites(rows, request.user)
+        if rows.model._meta.get_field(self.belongs_to).is_relation:
+            sites = visibility.sites_of(request.user)
+            return rows if sites is None else rows.filter(**{f"{self.belongs_to}__site__in": sites})
+        return visibility.rows(rows, request.user, self.belongs_to)
+
+    def _is_hidden(self, request: HttpRequest) -> bool:
+        return self.belongs_to is None and visibility.is_limited(request.user)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return not self._is_hidden(request) and super().has_module_permission(request)  # type: ignore[misc]
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return not self._is_hidden(request) and super().has_view_permission(request, obj)  # type: ignore[misc]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return not self._is_hidden(request) and super().has_add_permission(request)  # type: ignore[misc]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return not self._is_hidden(request) and super().has_change_permission(request, obj)  # type: ignore[misc]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return not self._is_hidden(request) and super().has_delete_permission(request, obj)  # type: ignore[misc]
+
+    def formfield_for_foreignkey(self, db_field: Any, request: Any, **options: Any) -> Any:
+        """Return the field of a foreign key, whose choices are the rows that the user sees in their own list."""
+        own = self.admin_site._registry.get(db_field.remote_field.model)  # type: ignore[attr-defined]
+        if own is not None and "queryset" not in options:
+            options["queryset"] = own.get_queryset(request)
+        return super().formfield_for_foreignkey(db_field, request, **options)  # type: ignore[misc]
+
+
+class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
+    """A page of the admin in the look of the product, which shows no secret column and does not count whole tables.
 
     The audit records its saves and deletions.
 
     *panels* stand above the form of an existing object, outside of the form, so a panel may hold forms of its own.
     A module adds one when it is imported: `DeviceAdmin.panels.append(panel)`. *lines*, *boxes* and *pairs* name
-    columns of JSON whose fields are one entry per line, check boxes, and rows of key and value.
+    columns of JSON whose fields are one entry per line, check boxes, and rows of key and value. *empty_text* says
+    what a list without rows would show, and what to do; *views* are links above a list, as label and query.
     """
 
     show_full_result_count = False
+    list_filter_sheet = False
     change_form_template = "devicehub/admin/change_form.html"
+    change_list_template = "devicehub/admin/change_list.html"
+    empty_value_display = cells.EMPTY
+    empty_text = "There is nothing here yet."
+    views: Sequence[tuple[str, str]] = ()
     panels: ClassVar[list[Panel]] = []
     lines: Collection[str] = ()
     boxes: Mapping[str, Choices] = {}
@@ -43,6 +101,19 @@ class ModelAdmin(Audited, HidesSecrets, Foundation):  # type: ignore[type-arg]
 
     class Media:
         css = {"all": ("devicehub/tokens.css", "devicehub/admin.css")}
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Return the columns of the list; ids, codes, numbers and times look as everywhere in the product."""
+        names = super().get_list_display(request)
+        return [cells.column(self.model, name, is_first=place == 0) for place, name in enumerate(names)]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, with links to its views and a text for an empty list."""
+        query = f"?{request.GET.urlencode()}"
+        links = [(label, found or "?", found == query or query == found + "?") for label, found in self.views]
+        more = {"views": links, "empty_text": self.empty_text, **(extra_context or {})}
+        answer: HttpResponse = super().changelist_view(request, more)
+        return answer
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
@@ -54,11 +125,17 @@ class ModelAdmin(Audited, HidesSecrets, Foundation):  # type: ignore[type-arg]
         answer: HttpResponse = super().render_change_form(request, context, *args, **options)
         return answer
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        """Return the class of the form, with a help text for each column that has none of its own."""
+        own = getattr(getattr(options.get("form", self.form), "Meta", None), "help_texts", None) or {}
+        options["help_texts"] = {**texts.help_texts(self.model), **own, **(options.get("help_texts") or {})}
+        return super().get_form(request, obj, change=change, **options)
+
     def formfield_for_dbfield(self, db_field: Any, request: Any, **options: Any) -> Any:
         """Return the form field of a column; those in *lines*, *boxes* and *pairs* get fields of ours."""
         about = {
-            "label": capfirst(db_field.verbose_name),
-            "help_text": db_field.help_text,
+            "label": options.get("label", capfirst(db_field.verbose_name)),
+            "help_text": options.get("help_text", db_field.help_text),
             "required": not db_field.blank,
         }
         if db_field.name in self.lines:
@@ -77,4 +154,11 @@ class RecordAdmin(ModelAdmin):
         return False
 
     def has_change_permission(self, request: Any, obj: Any = None) -> bool:
+        return False
+
+
+class EvidenceAdmin(RecordAdmin):
+    """The admin of rows that say what happened. Retention and the erasure of a device delete them, and no page does."""
+
+    def has_delete_permission(self, request: Any, obj: Any = None) -> bool:
         return False

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.text import capfirst
 
-from devicehub.admin.base import RecordAdmin
+from devicehub.admin import cells
+from devicehub.admin.base import EvidenceAdmin, RecordAdmin
+from devicehub.admin.lists import BoundedPaginator, DeviceFilter, lately
+from devicehub.kinds.registry import registry
+from devicehub.kinds.units import unit
 from devicehub.models import (
     BaseMessage,
     CountedRefusal,
@@ -18,38 +25,110 @@ from devicehub.models import (
 )
 
 SHOWN_BYTES = 2000  # A longer quarantined payload is cut.
+OUTCOMES = {
+    "stored": ("done", "good", "Stored"),
+    "partial": ("part", "warn", "Partly stored"),
+    "failed": ("error", "bad", "Failed"),
+    "duplicate": ("wait", "off", "Duplicate"),
+    "retained": ("wait", "off", "Retained"),
+}
 
 
-class ReadingAdmin(RecordAdmin):
+class OfDeviceAdmin(EvidenceAdmin):
+    """Rows with a foreign key to a device, newest first."""
+
+    belongs_to = "device"
+    paginator = BoundedPaginator
+    search_fields = ("^device__device_id",)
+    search_help_text = "The beginning of a device id"
     list_select_related = ("device",)
 
-    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        own = [f.name for f in self.model._meta.fields if f.name not in ("id", "device", "received_at")]
-        return ("device", *own)
+    @admin.display(description="Device", ordering="device__device_id")
+    def of_device(self, row: Any) -> str:
+        """Return a link to the device of *row*. Its id stands alone: the state of today says nothing about the row."""
+        meta = row.device._meta
+        url = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.device_id])
+        return format_html('<a class="dh-id" href="{}">{}</a>', url, row.device.device_id)
 
 
-class MessageAdmin(RecordAdmin):
-    list_display = ("received_at", "device", "topic", "outcome", "processing_error")
-    list_filter = ("outcome",)
-    list_select_related = ("device",)
-    readonly_fields = ("in_quarantine",)
+class ReadingAdmin(OfDeviceAdmin):
+    list_filter = (DeviceFilter, lately("timestamp"))
+    empty_text = "No reading is stored. The readings of a device show here as soon as it sends one."
+    exclude = ("device",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("of_device",)
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Return the time, the device and a column for each declared value, with its unit in the head."""
+        own = [
+            f for f in self.model._meta.fields if f.name not in ("id", "device", "received_at", "timestamp")
+        ]
+        self.list_display = ("timestamp", "of_device", *(f.name for f in own))
+        columns = super().get_list_display(request)
+        return [
+            *columns[:2],
+            *(self._with_unit(f, column) for f, column in zip(own, columns[2:], strict=True)),
+        ]
+
+    def _with_unit(self, field: Any, column: Any) -> Any:
+        kind = next((kind for kind in registry if self.model in kind.value_models), None)
+        reading = kind.readings.get(field.name) if kind else None
+        sign = unit(reading.unit) if reading else ""
+
+        @admin.display(
+            description=capfirst(str(field.verbose_name)) + (f" ({sign})" if sign else ""),
+            ordering=field.name,
+        )
+        def cell(row: Any) -> Any:
+            return column(row) if callable(column) else getattr(row, field.name)
+
+        cell.__name__ = field.name
+        return cell
+
+
+class MessageAdmin(OfDeviceAdmin):
+    list_display = ("received_at", "of_device", "topic", "result", "processing_error")
+    list_filter = ("outcome", DeviceFilter, lately("received_at"))
+    empty_text = "No message is stored. Each message of a device shows here, also one that was refused."
+    exclude = ("device", "digest", "notes", "processing_status", "outcome")
+    readonly_fields = ("of_device", "result", "dropped", "received_at", "in_quarantine")
+
+    @admin.display(description="Outcome", ordering="outcome")
+    def result(self, message: BaseMessage) -> str:
+        return cells.toned(*OUTCOMES[message.outcome]) if message.outcome in OUTCOMES else cells.EMPTY
+
+    @admin.display(description="Notes")
+    def dropped(self, message: BaseMessage) -> str:
+        """Return the dropped values, each with its reason."""
+        notes = message.notes if isinstance(message.notes, list) else []
+        items = format_html_join("", "<li>{}</li>", ((str(note),) for note in notes))
+        return format_html("<ul>{}</ul>", items) if notes else cells.EMPTY
 
     @admin.display(description="Payload in the quarantine")
     def in_quarantine(self, message: BaseMessage) -> str:
         """Return the beginning of a failed message's payload, with a link to the whole row."""
         row = message.quarantined
         if row is None:
-            return "-"
+            return cells.EMPTY
         url = reverse("admin:devicehub_quarantinedmessage_change", args=[row.pk])
         return format_html('<a href="{}">{}</a>: {}', url, row.pk, _shown(row.payload))
 
 
 @admin.register(QuarantinedMessage)
-class QuarantineAdmin(RecordAdmin):
-    list_display = ("received_at", "id", "reason", "topic", "device_key", "detail")
-    list_filter = ("reason",)
+class QuarantineAdmin(EvidenceAdmin):
+    belongs_to = "device_key"
+    list_display = ("received_at", "id", "device_key", "reason", "topic", "detail", "replayed_at")
+    list_filter = ("reason", lately("received_at"))
     search_fields = ("=id", "topic", "device_key")
-    readonly_fields = ("payload_as_sent", "size")
+    search_help_text = "Number, topic or device id"
+    empty_text = "Nothing is in quarantine. A message that cannot be stored is kept here, with the reason."
+    readonly_fields = ("of_device", "payload_as_sent", "size")
+    exclude = ("device_key",)
+
+    @admin.display(description="Device")
+    def of_device(self, row: QuarantinedMessage) -> str:
+        return cells.device(row.device_key) if row.device_key else cells.EMPTY
 
     @admin.display(description="Payload")
     def payload_as_sent(self, row: QuarantinedMessage) -> str:
@@ -68,22 +147,28 @@ def _shown(payload: bytes | memoryview) -> str:
 
 
 @admin.register(CountedRefusal)
-class CountedRefusalAdmin(RecordAdmin):
+class CountedRefusalAdmin(EvidenceAdmin):
+    belongs_to = "device_key"
     list_display = ("last_at", "device_key", "reason", "count", "first_at")
     list_filter = ("reason",)
     search_fields = ("device_key",)
+    empty_text = "No message was refused beyond the space that its device has in the quarantine."
 
 
 @admin.register(IngestWorker)
 class IngestWorkerAdmin(RecordAdmin):
     list_display = ("client_id", "group", "heard_since", "heard_until")
+    empty_text = "No worker has run in the last 8 days. Start one: manage.py listen_mqtt"
 
 
 @admin.register(RetainedTopic)
 class RetainedTopicAdmin(RecordAdmin):
     list_display = ("topic", "requested_at", "attempts", "next_at", "error")
+    empty_text = "No retained message waits for its end at the broker."
 
 
 @admin.register(RemovalRequest)
 class RemovalRequestAdmin(RecordAdmin):
+    belongs_to = "device_key"
     list_display = ("device_key", "requested_at")
+    empty_text = "No device is being removed. One with many rows stands here until a worker has deleted them."

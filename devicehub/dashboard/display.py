@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from django.template.defaultfilters import pluralize
 
+from authsvc.durations import ago as ago
+from devicehub.kinds.units import unit as unit
+
 LONGEST = 60
-# SenML units (RFC 8428, 12.1) that are usually written with another sign. Other units are shown unchanged.
-SIGNS: Mapping[str, str] = {"Cel": "°C", "%RH": "% RH", "Ohm": "Ω", "deg": "°", "count": ""}
-STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-
-
-def unit(senml: str) -> str:
-    """Return the usual sign of a SenML unit."""
-    return SIGNS.get(senml, senml)
 
 
 def value(found: Any) -> str:
@@ -45,16 +38,3 @@ def _number(found: float) -> str:
     if size >= 1e15 or 0 < size < 0.1:
         return f"{found:.3g}"
     return f"{found:,.0f}" if size >= 10_000 else f"{found:,.1f}" if size >= 1_000 else f"{found:.2f}"
-
-
-def ago(moment: datetime | None, now: datetime) -> str:
-    """Return in words how long *moment* is before *now*. ago() in time.js uses the same words."""
-    if moment is None:
-        return "never"
-    seconds = int((now - moment).total_seconds())
-    if seconds < 2:
-        return "just now"
-    for size, name in STEPS:
-        if seconds >= size:
-            return f"{seconds // size} {name} ago"
-    return f"{seconds} s ago"

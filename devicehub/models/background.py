@@ -6,7 +6,7 @@ from django.db import models
 
 
 class IngestWorker(models.Model):
-    """A worker of a shared subscription. The broker may keep giving it its share while it is away.
+    """A worker, with the group of its shared subscription or "". The broker may keep its share while it is away.
 
     All messages that reached its session from *heard_since* to *heard_until* are stored.
     """

@@ -28,7 +28,7 @@ EXPIRED = timedelta(days=8)  # A row is deleted after this time; a session of MQ
 class Peers:
     """The other workers of *group*, as the worker *client_id* sees them; an empty group has one worker.
 
-    Use it in one thread only.
+    Its row is written in any case, so that the admin lists each worker that runs. Use it in one thread only.
     """
 
     def __init__(self, group: str, client_id: str) -> None:
@@ -42,7 +42,7 @@ class Peers:
 
         All times are by time.monotonic(). Raise DatabaseError.
         """
-        if not self._group or until < since:
+        if not self._client_id or until < since:
             return since, until
         now = time.monotonic()
         if now >= self._look_at:
@@ -59,6 +59,8 @@ class Peers:
 
     def _here(self) -> list[IngestWorker]:
         """Return the other workers, except those that are away for longer than PATIENCE; report absences."""
+        if not self._group:
+            return []
         now = timezone.now()
         found = []
         for other in IngestWorker.objects.filter(group=self._group).exclude(client_id=self._client_id):

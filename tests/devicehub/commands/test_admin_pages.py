@@ -63,7 +63,8 @@ def test_a_queued_command_is_cancelled_on_its_page(admin_client, station):
 
 def test_who_may_only_look_cannot_cancel(client, django_user_model, station):
     reader = django_user_model.objects.create_user("reader", is_staff=True)
-    reader.user_permissions.add(Permission.objects.get(codename="view_devicecommand"))
+    rights = ("view_devicecommand", "view_weatherstationdevice")
+    reader.user_permissions.set(Permission.objects.filter(codename__in=rights))
     client.force_login(reader)
     waiting = queue(station)
     page = change_page(client, waiting)

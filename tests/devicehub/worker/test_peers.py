@@ -94,6 +94,12 @@ def test_a_worker_writes_until_when_it_heard(sharing, db, notifications):
     assert abs(before - written.heard_since - 3 * HOUR) < SECOND
 
 
+def test_a_worker_without_a_group_writes_its_row_too(db, notifications):
+    Clock(peers=Peers("", "ingest-1")).run()
+
+    assert list(IngestWorker.objects.values_list("client_id", "group")) == [("ingest-1", "")]
+
+
 def test_a_worker_that_hears_nothing_keeps_its_row(sharing, db, notifications):
     sharing.run()
     [said] = IngestWorker.objects.values_list("heard_until", flat=True)

@@ -1,0 +1,137 @@
+"""The cells of lists: states, ids, codes, numbers, times and links, in the marks of admin.css."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.templatetags.static import static
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import capfirst
+
+from authsvc.durations import ago
+from devicehub.kinds.registry import UnknownKey, registry
+from devicehub.states import State
+
+EMPTY = "–"
+# Columns with words of a machine: in its face, and in the case in which they came.
+MACHINE_WORDS = frozenset(
+    {
+        *("address", "client_id", "correlation_id", "dialect", "filter", "firmware_version", "group"),
+        *("mqtt_client_id", "mqtt_username", "object_key", "reason", "rule", "slug", "tag", "topic"),
+    }
+)
+KEYS = frozenset({"device_key", "principal"})
+
+
+def state(found: State) -> SafeString:
+    """Return the glyph and the word of a state."""
+    return toned(found.glyph, found.tone, found.word)
+
+
+def toned(glyph: str, tone: str, word: str) -> SafeString:
+    """Return *word* with a glyph of icons.svg, in a tone: good, warn, bad, busy or off."""
+    return format_html(
+        '<span class="dh-state dh-{}"><svg viewBox="0 0 12 12" aria-hidden="true"><use href="{}#g-{}"/></svg>{}</span>',
+        tone,
+        static("devicehub/icons.svg"),
+        glyph,
+        word,
+    )
+
+
+def identifier(text: str) -> SafeString:
+    """Return an id as a machine reads it."""
+    return format_html('<span class="dh-id">{}</span>', text)
+
+
+def code(text: Any) -> str:
+    """Return a word of a machine, such as a reason or a topic."""
+    return format_html('<span class="dh-code">{}</span>', text) if text not in (None, "") else EMPTY
+
+
+def number(value: Any) -> str:
+    """Return a number with separators, at the right of its column."""
+    return EMPTY if value is None else format_html('<span class="dh-number">{}</span>', f"{value:,}")
+
+
+def when(moment: datetime | None, never: str = EMPTY) -> str:
+    """Return how long ago *moment* is, with the exact time as its title."""
+    if moment is None:
+        return never
+    utc = moment.astimezone(UTC)
+    return format_html(
+        '<time class="dh-when" datetime="{}" title="{} UTC">{}</time>',
+        utc.isoformat(),
+        f"{utc:%Y-%m-%d %H:%M:%S}",
+        ago(moment, timezone.now()),
+    )
+
+
+def until(moment: datetime | None) -> str:
+    """Return *moment* to the second, for times that may lie ahead."""
+    if moment is None:
+        return EMPTY
+    utc = moment.astimezone(UTC)
+    return format_html('<time datetime="{}">{} UTC</time>', utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}")
+
+
+def device(key: str) -> str:
+    """Return *key* as a link to the page of its device, or as it is if no device type has it."""
+    try:
+        kind, device_id = registry.resolve(key)
+    except UnknownKey:
+        return code(key)
+    url = named_url(kind.device_model, device_id)
+    return format_html('<a class="dh-id" href="{}">{}</a>', url, device_id) if url else code(key)
+
+
+def named_url(model: type[models.Model], device_id: str) -> str:
+    """Return the address that leads to the page of the device *device_id*; "" if the admin does not show the model."""
+    meta = model._meta
+    try:
+        return reverse(f"admin:{meta.app_label}_{meta.model_name}_named", args=[device_id])
+    except NoReverseMatch:
+        return ""
+
+
+def list_url(model: type[models.Model], query: str = "") -> str:
+    """Return the address of the list of *model*; "" if the admin does not show the model."""
+    meta = model._meta
+    try:
+        return reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist") + query
+    except NoReverseMatch:
+        return ""
+
+
+def column(model: type[models.Model], name: Any, *, is_first: bool) -> Any:
+    """Return the column *name* of a list: a function for one that has a look of its own, else *name*."""
+    field = next((f for f in model._meta.concrete_fields if f.name == name), None)
+    shown = _shown(field, is_first) if field is not None else None
+    if shown is None:
+        return name
+
+    @admin.display(description=capfirst(str(field.verbose_name)), ordering=name)  # type: ignore[union-attr]
+    def cell(row: Any) -> Any:
+        return shown(getattr(row, name))
+
+    cell.__name__ = str(name)
+    return cell
+
+
+def _shown(field: models.Field[Any, Any], is_first: bool) -> Callable[[Any], str] | None:
+    """Return the function that makes a cell of a value of *field*; None for Django's own cell."""
+    if isinstance(field, models.DateTimeField):
+        return until if field.name in ("deadline", "valid_from", "valid_until") else when
+    if field.name in KEYS and not is_first:
+        return device
+    if field.name in MACHINE_WORDS or field.name in KEYS:
+        return code
+    numeric = (models.IntegerField, models.FloatField)
+    return number if isinstance(field, numeric) and not field.choices else None

@@ -1,0 +1,111 @@
+"""The state of a device in one word, the same for one device and for a filter over all devices of a kind.
+
+If several hold, the first in the order of STATES is the state, and the others follow it as words.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
+from django.utils import timezone
+
+from devicehub.kinds.registry import Kind
+from devicehub.models import BaseDevice, DeviceStatus
+
+OVERDUE = 2.5  # Heartbeat intervals without a message after which a device is silent.
+
+
+class State(NamedTuple):
+    """A state with its glyph in icons.svg, its tone and its word."""
+
+    name: str
+    glyph: str
+    tone: str
+    word: str
+
+
+STATES = {
+    state.name: state
+    for state in (
+        State("disabled", "disabled", "off", "Disabled"),
+        State("revoked", "revoked", "bad", "Revoked"),
+        State("error", "error", "bad", "Error"),
+        State("never", "never", "off", "Never seen"),
+        State("silent", "silent", "warn", "Silent"),
+        State("maintenance", "maintenance", "busy", "Maintenance"),
+        State("provisioning", "provisioning", "busy", "Provisioning"),
+        State("battery", "battery", "warn", "Low battery"),
+        State("connected", "connected", "good", "Connected"),
+    )
+}
+
+
+def silent_before(kind: Kind, now: datetime) -> datetime:
+    """Return the time after which a device of *kind* must have sent something, or else it is silent."""
+    return now - timedelta(seconds=kind.heartbeat_interval * OVERDUE)
+
+
+def conditions(kind: Kind, now: datetime) -> dict[str, Q]:
+    """Return the condition of each state but the last, which holds if no other does, for queries of *kind*."""
+    statuses = {
+        "error": DeviceStatus.ERROR,
+        "maintenance": DeviceStatus.MAINTENANCE,
+        "provisioning": DeviceStatus.PROVISIONING,
+        "battery": DeviceStatus.LOW_BATTERY,
+    }
+    quiet = Q(status=DeviceStatus.OFFLINE) | Q(last_seen__lt=silent_before(kind, now))
+    found = {
+        "disabled": Q(is_active=False),
+        "revoked": Q(mqtt_password_hash="", credentials_changed_at__isnull=False),
+        "never": Q(last_seen__isnull=True),
+        "silent": Q(last_seen__isnull=False) & quiet,
+        **{name: Q(status=status) for name, status in statuses.items()},
+    }
+    return {name: found[name] for name in STATES if name in found}
+
+
+def holding(kind: Kind, device: BaseDevice, now: datetime | None = None) -> list[State]:
+    """Return the states that hold for *device*, the one to show first."""
+    now = now or timezone.now()
+    seen, status = device.last_seen, device.status
+    is_quiet = status == DeviceStatus.OFFLINE or (seen is not None and seen < silent_before(kind, now))
+    holds = {
+        "disabled": not device.is_active,
+        "revoked": not device.mqtt_password_hash and device.credentials_changed_at is not None,
+        "error": status == DeviceStatus.ERROR,
+        "never": seen is None,
+        "silent": seen is not None and is_quiet,
+        "maintenance": status == DeviceStatus.MAINTENANCE,
+        "provisioning": status == DeviceStatus.PROVISIONING,
+        "battery": status == DeviceStatus.LOW_BATTERY,
+    }
+    return [STATES[name] for name in STATES if holds.get(name)] or [STATES["connected"]]
+
+
+def of(kind: Kind, device: BaseDevice, now: datetime | None = None) -> State:
+    """Return the state of *device* to show."""
+    return holding(kind, device, now)[0]
+
+
+def rank(kind: Kind, now: datetime | None = None) -> Case:
+    """Return the expression of the place of a device's state in STATES: low numbers need a look first."""
+    order = list(STATES)
+    cases = [
+        When(condition, then=Value(order.index(name)))
+        for name, condition in conditions(kind, now or timezone.now()).items()
+    ]
+    return Case(*cases, default=Value(order.index("connected")), output_field=IntegerField())
+
+
+def ranked(kind: Kind, devices: QuerySet[Any], now: datetime | None = None) -> QuerySet[Any]:
+    """Return *devices* with `state_rank`, the place of their state in STATES."""
+    found: QuerySet[Any] = devices.annotate(state_rank=rank(kind, now))
+    return found
+
+
+def only(kind: Kind, devices: QuerySet[Any], name: str, now: datetime | None = None) -> QuerySet[Any]:
+    """Return those of *devices* whose state to show is *name*."""
+    found: QuerySet[Any] = ranked(kind, devices, now).filter(state_rank=list(STATES).index(name))
+    return found

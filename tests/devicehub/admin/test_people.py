@@ -1,0 +1,102 @@
+"""Users and groups in the admin: role, sites, and rights that only their owner can give."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.test import Client
+
+from authsvc.models import AuditEntry
+from devicehub import roles, visibility
+from devicehub.models import SiteScope
+from fleet.models import WeatherStationDevice
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def mara() -> User:
+    return User.objects.create_user("mara", is_staff=True)
+
+
+@pytest.fixture
+def keeper() -> Client:
+    """Return the client of a user who may change users and groups, and nothing else."""
+    user = User.objects.create_user("keeper", is_staff=True)
+    names = ("view_user", "change_user", "add_user", "delete_user", "change_group", "view_group")
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def change(client: Client, user: User, **fields: object):
+    form = {"username": user.username, "is_active": "on", "is_staff": "on", **fields}
+    return client.post(f"/admin/auth/user/{user.pk}/change/", form)
+
+
+def test_a_role_and_sites_are_set_in_one_form_and_recorded(admin_client, mara):
+    WeatherStationDevice.objects.create(device_id="S-1", site="north")
+
+    assert (
+        change(admin_client, mara, role=roles.OPERATOR, is_limited="on", sites=["north"]).status_code == 302
+    )
+
+    mara = User.objects.get(username="mara")
+    assert roles.of(mara) == roles.OPERATOR
+    assert visibility.sites_of(mara) == {"north"}
+    entries = AuditEntry.objects.filter(object_key="user/mara", actor="admin")
+    recorded = [entry.after for entry in entries]
+    assert {"roles": [roles.OPERATOR]} in recorded
+    assert {"sites": ["north"]} in recorded
+    page = admin_client.get(f"/admin/auth/user/{mara.pk}/change/").content.decode()
+    assert f'value="{roles.OPERATOR}" class="dh-boxes" id="id_role_2" checked' in " ".join(page.split())
+
+    assert change(admin_client, mara, role=roles.VIEWER).status_code == 302
+    assert roles.of(User.objects.get(username="mara")) == roles.VIEWER
+    assert not SiteScope.objects.exists()
+
+
+def test_other_groups_stay(admin_client, mara):
+    field = Group.objects.create(name="Field crew")
+
+    change(admin_client, mara, role=roles.VIEWER, groups=[field.pk])
+
+    assert {group.name for group in mara.groups.all()} == {roles.VIEWER, "Field crew"}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"role": roles.ADMINISTRATOR}, {"is_superuser": "on"}, {"user_permissions": True}]
+)
+def test_a_user_gives_no_right_that_they_lack(keeper, mara, fields):
+    if "user_permissions" in fields:
+        fields = {"user_permissions": [Permission.objects.get(codename="change_broker").pk]}
+    change(keeper, mara, **fields)
+
+    mara = User.objects.get(username="mara")
+    assert (roles.of(mara), mara.is_superuser, mara.get_all_permissions()) == ("", False, set())
+
+
+def test_a_user_changes_no_superuser_and_no_ready_role(keeper, admin_user):
+    url = f"/admin/auth/user/{admin_user.pk}"
+    new = {"password1": "a-new-password-1", "password2": "a-new-password-1", "usable_password": "true"}
+
+    assert keeper.post(f"{url}/password/", new).status_code == 403
+    assert keeper.post(f"{url}/delete/", {"post": "yes"}).status_code == 403
+    keeper.post(
+        "/admin/auth/user/", {"action": "delete_selected", "_selected_action": admin_user.pk, "post": "yes"}
+    )
+    assert User.objects.get(pk=admin_user.pk).password == admin_user.password
+    viewer = Group.objects.get(name=roles.VIEWER)
+    assert keeper.post(f"/admin/auth/group/{viewer.pk}/change/", {"name": "Else"}).status_code == 403
+
+
+def test_the_pages_of_people_say_their_role(admin_client, mara):
+    roles.assign(mara, roles.VIEWER, ["north"])
+
+    page = admin_client.get("/admin/auth/user/").content.decode()
+
+    assert "Viewer" in page
+    assert "north" in page
+    assert admin_client.get("/admin/auth/user/add/").status_code == 200
+    assert admin_client.get("/admin/auth/group/").status_code == 200
