@@ -3,8 +3,8 @@
 A broker asks the same about each message of a device, and a device logs in with the same request after each
 interruption. The answer depends on the bytes of the request, the policy, the principal and the claimants of its client
 id. It is cached with these objects, and used again only while the caches of database reads hold the same objects, and
-before the time at which it changes (a token expires, EMQX gets a later expiry of its rules). A refused login is never
-cached, nor is a password or a token: a keyed digest takes their place.
+before the time at which it changes (a token of the client or of the broker expires, EMQX gets a later expiry of its
+rules). A refused login is never cached, nor is a password or a token: a keyed digest takes their place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from authsvc.core.access import LoginQuestion, Principal, Verdict
 from authsvc.dialects.base import Dialect, Reply, Request
 from authsvc.freshness.read_cache import Stamp, counts
 from authsvc.operation.metrics import Tally
-from authsvc.policy import Policy
+from authsvc.operation.notes import Note
+from authsvc.policy import Caller, Policy
 
 MAX_BYTES = 2_048  # Longer requests, body and query together, are not cached.
 # Within this time an unchanged stamp is enough; after it the age of the cached objects is checked too.
@@ -32,15 +33,16 @@ CHECKED_SECONDS = 1.0
 class Answer:
     """A cached reply, its verdict and its tally, and the objects that it depends on.
 
-    *verdict* is None if there is nothing to record. *client_id* is set if its claimants were read. *until* is the
-    Unix time at which it expires. *broker* is the name of the caller.
+    *verdict* is None if it causes no denial. *client_id* is set if its claimants were read. *until* is the Unix time
+    at which it expires. *note* counts how often it was used.
     """
 
     __slots__ = (
         "_checked",
-        "broker",
+        "caller",
         "claimants",
         "client_id",
+        "note",
         "policy",
         "principal",
         "reply",
@@ -59,7 +61,8 @@ class Answer:
         client_id: str | None,
         claimants: set[str] | None,
         until: float | None,
-        broker: str,
+        caller: Caller,
+        note: Note | None,
     ) -> None:
         self.reply = reply
         self.verdict = verdict
@@ -69,7 +72,8 @@ class Answer:
         self.client_id = client_id
         self.claimants = claimants
         self.until = until
-        self.broker = broker
+        self.caller = caller
+        self.note = note
         self._checked: tuple[Stamp | None, int, float] = (None, 0, 0.0)
 
     def is_current(self, stamp: Stamp | None) -> bool:
@@ -110,10 +114,11 @@ def store(
     verdict: Verdict,
     reply: Reply,
     tally: Tally,
+    note: Note | None,
 ) -> None:
     """Cache *reply* for requests of the same bytes, unless it depends on more than they and cached reads."""
     question, principal, cache = verdict.question, verdict.principal, directory.cached_chain()
-    if principal is None or question is None or cache is None or stamp is None:
+    if principal is None or question is None or cache is None or stamp is None or request.caller is None:
         return
     if len(request.body) + len(request.query) > MAX_BYTES:
         return
@@ -127,10 +132,12 @@ def store(
         claimants = cache.claimants.peek(client_id, stamp)
         if claimants is None:
             return
-    ends = [end for end in (reply.until, question.client.valid_until) if end is not None]
+    ends = [
+        end for end in (reply.until, question.client.valid_until, request.caller.until) if end is not None
+    ]
     until = min(ends, default=None)
     noted = None if verdict.allowed else verdict  # A login that renews credentials is not cached.
-    answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until, request.broker)
+    answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until, request.caller, note)
     _answers.put(_key(request, dialect), answer)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from django.db import Error, connection
@@ -15,6 +15,7 @@ SECONDS = 1.0
 STOP_SECONDS = 0.5  # For the last round, so that a locked or unreachable database does not delay the stop.
 
 _jobs: list[Callable[[], object]] = []
+_last_jobs: list[Callable[[], object]] = []
 _lock = threading.Lock()
 
 
@@ -26,7 +27,7 @@ class _Rounds(threading.Thread):
     def run(self) -> None:
         while not self.last.wait(SECONDS):
             _round()
-        _round()
+        _round(_last_jobs)
 
 
 _thread: _Rounds | None = None
@@ -38,6 +39,11 @@ def every_second(job: Callable[[], object], *, first: bool = False) -> None:
     *first*: run it before the jobs that wait for the database.
     """
     _jobs.insert(0 if first else len(_jobs), job)
+
+
+def at_the_end(job: Callable[[], object]) -> None:
+    """Run *job* before the others in the last round, for a job that otherwise collects for longer than a second."""
+    _last_jobs.append(job)
 
 
 def wake() -> None:
@@ -58,7 +64,7 @@ def stop() -> None:
     global _thread
     thread, _thread = _thread, None
     if thread is None or not thread.is_alive():
-        _round()
+        _round(_last_jobs)
         return
     thread.last.set()
     thread.join(STOP_SECONDS)
@@ -66,9 +72,9 @@ def stop() -> None:
         log.warning("background.given_up")
 
 
-def _round() -> None:
+def _round(before: Sequence[Callable[[], object]] = ()) -> None:
     try:
-        for job in _jobs:
+        for job in (*before, *_jobs):
             try:
                 job()
             except (Error, OSError) as error:

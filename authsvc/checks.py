@@ -18,6 +18,7 @@ from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from authsvc import views
+from authsvc.brokers.base import InvalidAddress, host_of
 from authsvc.conf import InvalidKeys, InvalidProxy, proxy, settings
 from authsvc.core.tokens import MIN_KEY_BYTES
 from authsvc.freshness import triggers
@@ -306,6 +307,17 @@ def check_proxy_is_named(**_: Any) -> list[CheckMessage]:
             id="authsvc.W017",
         )
     ]
+
+
+@register()
+def check_url(**_: Any) -> list[CheckMessage]:
+    """Report authsvc.E022 if AUTHSVC_URL is not an address, since a broker could not use its configuration."""
+    try:
+        host_of(settings.url)
+    except InvalidAddress as error:
+        hint = "Write the address at which brokers reach this service, such as http://hub.example.org:8000."
+        return [Error(f"AUTHSVC_URL {error}.", hint=hint, id="authsvc.E022")]
+    return []
 
 
 @register(Tags.database)

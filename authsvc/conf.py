@@ -56,6 +56,16 @@ class Settings:
         return str(getattr(django_settings, "AUTHSVC_RABBITMQ_EXCHANGE", "amq.topic"))
 
     @property
+    def url(self) -> str:
+        """AUTHSVC_URL: the address at which brokers reach this service, for their generated configuration."""
+        return str(getattr(django_settings, "AUTHSVC_URL", "") or "http://127.0.0.1:8000")
+
+    @property
+    def has_url(self) -> bool:
+        """Whether AUTHSVC_URL is set."""
+        return bool(getattr(django_settings, "AUTHSVC_URL", ""))
+
+    @property
     def stale_seconds(self) -> int:
         """AUTHSVC_STALE_SECONDS: while PostgreSQL is down, cached reads are used up to this age."""
         return int(getattr(django_settings, "AUTHSVC_STALE_SECONDS", 300))

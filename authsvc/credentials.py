@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -59,9 +60,24 @@ class Credentials(models.Model):
         self.password_expires_at = None
         self.end_tokens()
 
+    @property
+    def password_mark(self) -> str:
+        """The mark of the current password in the last logins; empty without a password."""
+        return mark_of(getattr(self, self.HASH_COLUMN))
+
+    def has_overlap(self) -> bool:
+        """Return whether the previous password is valid now beside the current one."""
+        until = self.previous_valid_until
+        return bool(self.previous_password_hash) and until is not None and until > timezone.now()
+
     def end_tokens(self) -> None:
         """Revoke every token that was issued before; the caller saves."""
         self.credentials_changed_at = timezone.now()
+
+
+def mark_of(stored: str) -> str:
+    """Return a short digest of the hash *stored*, by which a login names the password that it used; empty for none."""
+    return hashlib.sha256(stored.encode()).hexdigest()[:16] if stored else ""
 
 
 def retire_previous(rows: models.QuerySet[Any]) -> int:

@@ -19,7 +19,8 @@ from authsvc.dialects.base import Dialect, Reply, Request
 from authsvc.freshness import changes
 from authsvc.freshness.read_cache import Stamp
 from authsvc.logins import renewals, verifier
-from authsvc.operation import denials, metrics
+from authsvc.operation import denials, metrics, notes
+from authsvc.operation.notes import Note
 from authsvc.policy import Policy
 
 log = structlog.get_logger(__name__)
@@ -29,26 +30,33 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
     """Return the reply to *request* in *dialect*. Never raise."""
     since = time.perf_counter()
     verdict: Verdict | None = None
+    note: Note | None = None
     try:
         stamp = changes.stamp()
         cached = answer_cache.find(request, dialect, stamp)
         if cached is not None:
-            reply, verdict, tally = cached.reply, cached.verdict, cached.tally
+            reply, verdict, tally, note = cached.reply, cached.verdict, cached.tally, cached.note
             request.caller_is_admitted = True  # Only answers to admitted callers are cached.
-            request.broker = cached.broker
+            request.caller = cached.caller
         else:
             request.options = options()  # Read here, so that a wrong setting is answered as a fault.
             now = policy.cached(stamp) or await policy.current(stamp)
             verdict = await judge(request, dialect, now, stamp)
             reply = dialect.render(request, verdict)
             tally = metrics.tally(dialect.name, request.question, verdict)
-            answer_cache.store(request, dialect, now, stamp, verdict, reply, tally)
+            note = _note_of(dialect, request, verdict)
+            answer_cache.store(request, dialect, now, stamp, verdict, reply, tally, note)
     except Exception:
         logs.error(log, "auth.fault", dialect=dialect.name, question=request.question)
-        verdict, reply = None, dialect.fault(request)
+        verdict, note, reply = None, None, dialect.fault(request)
         tally = metrics.tally(dialect.name, request.question, None)
     if verdict is not None:
         _note(dialect, request, verdict)
+    if note is not None:
+        note.count += 1
+        note.at = since
+        if not note.is_queued:
+            _queue(dialect, note)
     tally.add(time.perf_counter() - since)
     return reply
 
@@ -59,18 +67,41 @@ def _note(dialect: Dialect, request: Request, verdict: Verdict) -> None:
         if verdict.allowed:
             renewals.note(verdict)
         else:
-            denials.note(dialect.name, request.question, verdict, request.peer, request.broker)
+            denials.note(dialect.name, request.question, verdict, request.peer, _name(request))
     except Exception:
+        logs.error(log, "auth.not_noted", dialect=dialect.name)
+
+
+def _name(request: Request) -> str:
+    """Return the name of the broker that asked; empty for an unknown one."""
+    return "" if request.caller is None else str(request.caller.name)
+
+
+def _note_of(dialect: Dialect, request: Request, verdict: Verdict) -> Note | None:
+    """Return the note that counts answers like this one. An error here does not change the answer."""
+    if request.caller is None:
+        return None
+    try:
+        return notes.of(request.caller, request.peer, verdict, is_login=request.question == dialect.login)
+    except Exception:
+        logs.error(log, "auth.not_noted", dialect=dialect.name)
+        return None
+
+
+def _queue(dialect: Dialect, note: Note) -> None:
+    """Queue *note* for the background thread. An error here does not change the answer."""
+    try:
+        notes.queue(note)
+    except Exception:  # Such as a thread that cannot start.
         logs.error(log, "auth.not_noted", dialect=dialect.name)
 
 
 async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | None) -> Verdict:
     """Return the verdict on *request*. Deny unknown callers before any parsing or look-up."""
-    caller = now.caller_of(request, dialect)
-    if caller is None:
+    request.caller = now.caller_of(request, dialect)
+    if request.caller is None:
         return deny(Reason.UNKNOWN_CALLER)
     request.caller_is_admitted = True
-    request.broker = caller.name
     try:
         question = dialect.questions[request.question](request)
     except Refused as refusal:
@@ -81,10 +112,12 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
     verdict = await authority.decide(
         question, now.rules, directory.View(stamp, attempt.is_verified_for), verify=attempt.verify
     )
-    # While it waited for a slow hash, the device may have been revoked.
+    # While it waited for a slow hash, the device may have been revoked, or the broker's token may have expired.
     if verdict.allowed and attempt.waited:
         stamp = changes.stamp()
         now = await policy.current(stamp)
+        if now.caller_of(request, dialect) is None:
+            return deny(Reason.UNKNOWN_CALLER)
         view = directory.View(stamp, attempt.is_verified_for)
         verdict = await authority.decide(question, now.rules, view, verify=attempt.verify)
     return verdict

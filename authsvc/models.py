@@ -12,6 +12,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
+from django.utils import timezone
 
 from authsvc.core import access, grants, passwords
 from authsvc.core.grants import ActionSet
@@ -84,6 +85,10 @@ def validate_networks(value: Any) -> None:
             ) from error
 
 
+REVOKED = "revoked:"
+TOKEN_FIELDS = ("token_digest", "previous_token_digest", "previous_token_until", "token_changed_at")
+
+
 class Broker(models.Model):
     """A broker that may ask questions. Its token is shown once; only its digest is stored."""
 
@@ -115,11 +120,41 @@ class Broker(models.Model):
             if getattr(self, field) is None:
                 raise ValidationError({field: "Write a list of texts, or [] for all."})
 
-    def issue_token(self) -> str:
-        """Return a new token of 256 random bits, which replaces the old one; the caller saves, and shows it once."""
+    @property
+    def is_revoked(self) -> bool:
+        """Whether its token was revoked, and it has got no other one since."""
+        return str(self.token_digest).startswith(REVOKED)
+
+    def has_overlap(self) -> bool:
+        """Return whether the previous token is accepted now beside the current one."""
+        until = self.previous_token_until
+        return self.previous_token_digest is not None and until is not None and until > timezone.now()
+
+    def issue_token(self, *, keep_previous_until: datetime | None = None) -> str:
+        """Return a new token of 256 random bits, which replaces the old one; the caller saves, and shows it once.
+
+        The replaced token is accepted until *keep_previous_until*. None ends it now, UNTIL_USED when the new one is
+        first used. A token before that ends now.
+        """
+        until, replaced = keep_previous_until, self.token_digest
+        keeps = bool(replaced) and not self.is_revoked and until is not None and until > timezone.now()
+        self.end_previous_token()
+        if keeps:
+            self.previous_token_digest, self.previous_token_until = replaced, until
         token = random.token_urlsafe(32)
         self.token_digest = digest(token)
+        self.token_changed_at = timezone.now()
         return token
+
+    def revoke_tokens(self) -> None:
+        """Accept no token any more until a new one is issued; the caller saves."""
+        self.token_digest = f"{REVOKED}{random.token_hex(16)}"  # No digest of a token begins like this.
+        self.token_changed_at = timezone.now()
+        self.end_previous_token()
+
+    def end_previous_token(self) -> None:
+        """Accept the current token alone; the caller saves."""
+        self.previous_token_digest = self.previous_token_until = None
 
 
 class ClientIdTaken(AuthsvcError, ValidationError, ValueError):
@@ -403,7 +438,9 @@ class Denial(models.Model):
 class LastLogin(models.Model):
     """The last login of a device or an account, by its key. Written in the background, one row each.
 
-    *current_at* and *previous_at* are the last logins with the current and with the previous password.
+    *current_at* and *previous_at* are the last logins with the current and with the previous password. *current_mark*
+    names the password that was the current one at *current_at*; a comparison of times would be wrong for a login
+    during the transaction of a change.
     """
 
     key = models.CharField(max_length=260, primary_key=True)
@@ -413,6 +450,7 @@ class LastLogin(models.Model):
     client_id = models.CharField(max_length=128, blank=True)
     address = models.CharField(max_length=45, blank=True)
     current_at = models.DateTimeField(null=True, blank=True)
+    current_mark = SecretField(max_length=16, blank=True, default="", editable=False)
     previous_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -420,6 +458,10 @@ class LastLogin(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} at {self.at}"
+
+    def used_password_of(self, row: Credentials) -> bool:
+        """Return whether a login with the current password of *row* was noted."""
+        return bool(self.current_mark) and self.current_mark == row.password_mark
 
 
 class BrokerUse(models.Model):

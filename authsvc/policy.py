@@ -8,7 +8,7 @@ import json
 import time
 import weakref
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import structlog
@@ -19,6 +19,7 @@ from authsvc.conf import limits, settings
 from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
+from authsvc.credentials import UNTIL_USED
 from authsvc.dialects.base import Dialect, Request
 from authsvc.freshness import read_cache, reader, triggers
 from authsvc.freshness.read_cache import ReadCache, Stamp
@@ -30,17 +31,33 @@ log = structlog.get_logger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-BROKERS = f"SELECT token_digest, name, dialects, networks FROM {Broker._meta.db_table} WHERE is_active"
+BROKERS = (
+    "SELECT id, name, token_digest, previous_token_digest, previous_token_until, dialects, networks "
+    f"FROM {Broker._meta.db_table} WHERE is_active"
+)
 GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_table} ORDER BY id"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An active broker: the dialects it may use and the networks it may call from; empty is any."""
+    """An active broker with one of its tokens: the dialects and the networks that it may use; empty is any.
 
-    name: str = ""
+    *until* is the Unix time at which the token expires. *retires_previous*: the previous token is accepted only until
+    this one is used.
+    """
+
     dialects: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
+    pk: int = 0
+    name: str = ""
+    token_digest: str = field(default="", repr=False)
+    is_previous: bool = False
+    until: float | None = None
+    retires_previous: bool = False
+
+    def has_expired(self) -> bool:
+        """Return whether the token was the previous one, and its overlap has ended."""
+        return self.until is not None and time.time() >= self.until
 
     def admits(self, dialect: str, peer: str) -> bool:
         """Return whether this broker may ask in *dialect* from the address *peer*."""
@@ -65,13 +82,14 @@ class Policy:
     _admitted: dict[Hashable, Caller] = field(default_factory=dict, repr=False)
 
     def caller_of(self, request: Request, dialect: Dialect) -> Caller | None:
-        """Return the active broker that *request* is from, if it may ask in *dialect* from its address; or None."""
+        """Return the active broker of *request*; None if it may not ask in *dialect* from its address."""
         proof = callers.proof(request, dialect)
-        if (admitted := self._admitted.get(proof)) is not None:
-            return admitted
+        caller = self._admitted.get(proof)
+        if caller is not None:
+            return None if caller.has_expired() else caller
         token = callers.token(request, dialect)
         caller = self.callers.get(digest(token)) if token else None
-        if caller is None or not caller.admits(dialect.name, request.peer):
+        if caller is None or caller.has_expired() or not caller.admits(dialect.name, request.peer):
             return None
         # Proofs of a GET are not cached, because its query also holds the fields.
         if request.method == "POST" and len(self._admitted) < ADMITTED:
@@ -160,22 +178,32 @@ _policies: ReadCache[Policy] = ReadCache(_read)
 
 
 async def _load() -> Policy:
-    callers = {}
-    for token, name, dialects, networks in await reader.fetch(BROKERS):
+    current, previous = {}, {}
+    for pk, name, token, previous_token, until, dialects, networks in await reader.fetch(BROKERS):
         try:
-            callers[token] = _caller(name, _list(dialects), _list(networks))
-        except ValueError:  # Written past the model: only this broker is refused.
+            caller = _caller(pk, name, token, _list(dialects), _list(networks))
+            end = reader.moment(until) if previous_token else None
+        except (ValueError, TypeError, AttributeError):
+            # Written past the model: only this broker is refused.
             logs.error(log, "policy.broker_unreadable")
+            continue
+        if end is not None:  # Without an end the previous token is refused.
+            previous[previous_token] = replace(
+                caller, token_digest=previous_token, is_previous=True, until=end
+            )
+            caller = replace(caller, retires_previous=end == UNTIL_USED.timestamp())
+        current[token] = caller
     by_subject: dict[str, list[grants.Rule]] = {}
     for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
         rule = grants.Rule(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
         by_subject.setdefault(subject, []).append(rule)
     rules = Rules({subject: tuple(found) for subject, found in by_subject.items()}, settings.bind_client_ids)
-    return Policy(callers, rules)
+    return Policy(previous | current, rules)
 
 
-def _caller(name: str, dialects: list[str], networks: list[str]) -> Caller:
-    return Caller(name, frozenset(dialects), tuple(ipaddress.ip_network(network) for network in networks))
+def _caller(pk: int, name: str, token: str, dialects: list[str], networks: list[str]) -> Caller:
+    found = tuple(ipaddress.ip_network(network) for network in networks)
+    return Caller(frozenset(dialects), found, pk, name, token)
 
 
 def _list(value: Any) -> list[str]:

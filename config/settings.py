@@ -274,6 +274,7 @@ AUTHSVC_DIRECTORIES = texts(
     "AUTHSVC_DIRECTORIES",
     default=["devicehub.directory.DeviceDirectory", "authsvc.directory.AccountDirectory"],
 )
+AUTHSVC_URL = text("AUTHSVC_URL", default="")
 AUTHSVC_CLIENT_ID = text("AUTHSVC_CLIENT_ID", default="bound")
 AUTHSVC_EMQX_RULES_TTL = seconds("AUTHSVC_EMQX_RULES_TTL", default="1h")
 AUTHSVC_RABBITMQ_VHOST = text("AUTHSVC_RABBITMQ_VHOST", default="/")

@@ -20,7 +20,7 @@ from authsvc import background
 from authsvc.caches import clear_caches
 from authsvc.freshness import reader
 from authsvc.models import Broker
-from authsvc.operation import denials
+from authsvc.operation import denials, notes
 from devicehub import mqtt
 from devicehub.dashboard import overview
 from rig import servers
@@ -148,6 +148,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(background, "wake", lambda: None)
     yield
     denials.clear()
+    notes.clear()
     clear_caches()
 
 

@@ -55,6 +55,7 @@ _labels: dict[str, str] = {
     "broker_changed": "Broker changed",
     "broker_deleted": "Broker deleted",
     "token_rotated": "Broker token rotated",
+    "token_revoked": "Broker tokens revoked",
     "previous_token_ended": "Previous broker token ended",
     "account_created": "Account created",
     "account_changed": "Account changed",

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from string import Template
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from authsvc.errors import AuthsvcError
+
+NO_URL = re.compile(r"[^\w\-.~:/\[\]%@]")  # Also white space and quotes.
+
+
+class InvalidAddress(AuthsvcError, ValueError):
+    """A text that is not the address of this service."""
+
+
+def host_of(url: str) -> str:
+    """Return the host in the service's address *url*, as a Host header has it. Raise InvalidAddress."""
+    try:
+        parts = urlsplit(url)
+        whole = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        whole = False
+    # Other characters could break the configuration, or make a plugin log the URL with the token.
+    if not whole or parts.username is not None or parts.query or parts.fragment or NO_URL.search(url):
+        raise InvalidAddress("is not the address of this service; write http://host:8000")
+    host = parts.hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 class Address(NamedTuple):

@@ -96,7 +96,7 @@ class Request:
         self.options = options
         # The gateway sets both for a valid token.
         self.caller_is_admitted = False
-        self.broker = ""
+        self.caller: Any = None  # The broker that the token belongs to.
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, question={self.question!r}, peer={self.peer!r})"

@@ -48,6 +48,7 @@ class Migration(migrations.Migration):
                 ('client_id', models.CharField(blank=True, max_length=128)),
                 ('address', models.CharField(blank=True, max_length=45)),
                 ('current_at', models.DateTimeField(blank=True, null=True)),
+                ('current_mark', models.CharField(blank=True, default='', editable=False, max_length=16)),
                 ('previous_at', models.DateTimeField(blank=True, null=True)),
             ],
             options={

@@ -17,7 +17,7 @@ from django.db import models, transaction
 from django.db.models import functions
 
 from authsvc import audit
-from authsvc.models import AuditEntry, Denial
+from authsvc.models import AuditEntry, Denial, LastLogin
 from devicehub.db import batches
 from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
@@ -59,6 +59,7 @@ class Erased:
     rotations: int = 0  # Its places in rotations of a fleet.
     grants: int = 0
     denials: int = 0
+    logins: int = 0  # The row of its last login.
     admin_log: int = 0  # Entries of the admin's log about the device.
     retained: int = 0  # Topics whose retained messages the broker is to clear.
     audit_kept: int = 0  # Entries of the audit about the device, which stay.
@@ -135,6 +136,7 @@ register("quarantine", QuarantinedMessage, "device_key")
 register("quarantine", CountedRefusal, "device_key")
 register("commands", DeviceCommand, "device_key")
 register("denials", Denial, "principal")
+register("logins", LastLogin, "key")
 register("rotations", RotationMember, "device_key")
 
 

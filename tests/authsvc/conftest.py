@@ -7,7 +7,7 @@ from django.core.asgi import get_asgi_application
 from django.core.cache import cache
 
 from authsvc import background
-from authsvc.operation import denials
+from authsvc.operation import denials, notes
 from rig.asking import OK
 from rig.entrances import send_request
 
@@ -17,9 +17,11 @@ def nothing_pending(transactional_db):
     """Drop pending denials before a test, and write those of the test before its database is flushed."""
     background.stop()
     denials.clear()
+    notes.clear()
     yield
     background.stop()
     denials.clear()
+    notes.clear()
 
 
 @pytest.fixture

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.core.management.base import CommandError, CommandParser
-from django.db import transaction
 from django.http.request import split_domain_port, validate_host
+from django.utils import timezone
 
-from authsvc import audit
+from authsvc import broker_tokens
 from authsvc.brokers import BROKERS, BY_DIALECT
+from authsvc.brokers.base import InvalidAddress, host_of
+from authsvc.conf import settings
+from authsvc.credentials import UNTIL_USED
 from authsvc.durations import duration
 from authsvc.management.command import ReasonedCommand
 from authsvc.models import Broker
 
-NO_URL = re.compile(r"[^\w\-.~:/\[\]%@]")  # Also white space and quotes.
+CANNOT_CHANGE = "--rotate only changes the token: change dialects and networks in the admin"
 SHORTEST, LONGEST = timedelta(seconds=1), timedelta(minutes=5)  # Bounds of --cache.
 
 
@@ -31,8 +32,8 @@ class Command(ReasonedCommand):
         parser.add_argument("dialect", choices=sorted(BY_DIALECT), help="dialect in which the broker asks")
         parser.add_argument(
             "--url",
-            default="http://127.0.0.1:8000",
-            help="address at which the broker reaches this service (default: %(default)s)",
+            default=settings.url,
+            help="address at which the broker reaches this service (default: %(default)s, the setting AUTHSVC_URL)",
         )
         parser.add_argument(
             "--network",
@@ -46,6 +47,17 @@ class Command(ReasonedCommand):
             help="time that mosquitto-go-auth may cache answers: 1s to 5m (default: none)",
         )
         parser.add_argument("--rotate", action="store_true", help="give an existing broker a new token")
+        until = parser.add_mutually_exclusive_group()
+        until.add_argument(
+            "--overlap",
+            type=duration,
+            help="with --rotate: how long the old token stays valid, such as 1h (default: not at all)",
+        )
+        until.add_argument(
+            "--until-used",
+            action="store_true",
+            help="with --rotate: end the old token when the new one is used",
+        )
         parser.add_argument("--json", action="store_true", help="print name, dialect and token as JSON")
 
     def handle(
@@ -58,24 +70,22 @@ class Command(ReasonedCommand):
         cache: timedelta | None,
         **options: Any,
     ) -> str:
-        host = _host(url)
+        try:
+            host = host_of(url)
+        except InvalidAddress as error:
+            raise CommandError(f"--url {error}") from error
         if cache is not None:
             _check_cache(cache, dialect, as_json=options["json"])
-        broker = Broker.objects.filter(name=name).first()
-        if options["rotate"] and broker is None:
-            raise CommandError(f"There is no broker {name}")
-        if options["rotate"] and (network or (broker and dialect not in (broker.dialects or [dialect]))):
-            raise CommandError("--rotate only changes the token: change dialects and networks in the admin")
-        if broker is None:
-            broker = Broker(name=name, dialects=[dialect], networks=network)
-        elif not options["rotate"]:
-            raise CommandError(f"There is already a broker {name}; --rotate gives it a new token")
-        action = "broker_created" if broker.pk is None else "token_rotated"
-        token = broker.issue_token()
-        broker.full_clean()
-        with transaction.atomic():
-            broker.save()
-            audit.record(action, broker.key, after=audit.values(broker, ("dialects", "networks")))
+        if (options["overlap"] or options["until_used"]) and not options["rotate"]:
+            raise CommandError("--overlap and --until-used need --rotate: a new broker has no old token")
+        ends = ""
+        if options["rotate"]:
+            if network:
+                raise CommandError(CANNOT_CHANGE)
+            until = _until(options)
+            token, ends = _rotate(name, dialect, until), f"\n# {_described(until)}"
+        else:
+            token = _create(name, dialect, network)
         if options["json"]:
             return json.dumps({"name": name, "dialect": dialect, "token": token})
         if not split_domain_port(host)[0]:
@@ -84,7 +94,7 @@ class Command(ReasonedCommand):
                 "each question would be refused, whatever ALLOWED_HOSTS holds: give the service another name, or use "
                 "its address"
             )
-        elif not validate_host(host, settings.ALLOWED_HOSTS):
+        elif not validate_host(host, django_settings.ALLOWED_HOSTS):
             self.stderr.write(f"Note: if the broker uses the Django entrance, add {host} to ALLOWED_HOSTS")
         if cache is not None:
             self.stderr.write(
@@ -92,7 +102,37 @@ class Command(ReasonedCommand):
                 "above the lines of the cache list more effects"
             )
         configuration = BY_DIALECT[dialect].configuration(url, token, cache)
-        return f"# The token of {name}, shown this once: {token}\n\n{configuration}"
+        return f"# The token of {name}, shown this once: {token}{ends}\n\n{configuration}"
+
+
+def _create(name: str, dialect: str, networks: list[str]) -> str:
+    try:
+        return broker_tokens.create_broker(name, [dialect], networks)[1]
+    except broker_tokens.BrokerExists as error:
+        raise CommandError(f"{error}; --rotate gives it a new token") from error
+
+
+def _rotate(name: str, dialect: str, until: datetime | None) -> str:
+    broker = Broker.objects.filter(name=name).first()
+    if broker is None:
+        raise CommandError(f"There is no broker {name}")
+    if dialect not in (broker.dialects or [dialect]):
+        raise CommandError(CANNOT_CHANGE)
+    return broker_tokens.rotate_token(broker, valid_until=until)
+
+
+def _until(options: dict[str, Any]) -> datetime | None:
+    if options["until_used"]:
+        return UNTIL_USED
+    return timezone.now() + options["overlap"] if options["overlap"] else None
+
+
+def _described(until: datetime | None) -> str:
+    if until is None:
+        return "The old one has ended."
+    if until == UNTIL_USED:
+        return "The old one ends when this one is first used."
+    return f"The old one is valid until {until:%Y-%m-%d %H:%M} UTC."
 
 
 def _check_cache(cache: timedelta, dialect: str, *, as_json: bool) -> None:
@@ -108,21 +148,3 @@ def _check_cache(cache: timedelta, dialect: str, *, as_json: bool) -> None:
 
 def _seconds(time: timedelta) -> int:
     return int(time.total_seconds())
-
-
-def _host(url: str) -> str:
-    """Return the host in the service's address *url*, as a Host header has it. Raise CommandError if there is none."""
-    try:
-        parts = urlsplit(url)
-        whole = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        whole = False
-    # Other characters could break the printed configuration, or make a plugin log the URL with the token.
-    if not whole or parts.username is not None or parts.query or parts.fragment or NO_URL.search(url):
-        raise CommandError("--url is not the address of this service; write http://host:8000")
-    host = parts.hostname or ""
-    return f"[{host}]" if ":" in host else host

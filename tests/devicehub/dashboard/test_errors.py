@@ -1,4 +1,4 @@
-"""The pages of errors, which work without a database, and the line of text for callers that are no browsers."""
+"""The pages of errors, which work without a database, and the line of text for callers that are not browsers."""
 
 from __future__ import annotations
 

@@ -50,6 +50,7 @@ class TestErasing:
             "commands": 2,
             "grants": 1,
             "denials": 2,
+            "logins": 0,
             "admin_log": 0,
             "rotations": 0,
             "retained": 4,

@@ -1,0 +1,92 @@
+"""Actions on brokers: register one, rotate and revoke its tokens. Each leaves its row in the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from authsvc import audit
+from authsvc.credentials import UNTIL_USED
+from authsvc.errors import AuthsvcError
+from authsvc.models import TOKEN_FIELDS, Broker
+
+
+class BrokerExists(AuthsvcError, ValueError):
+    """The name belongs to a broker already."""
+
+
+@transaction.atomic
+def create_broker(name: str, dialects: Iterable[str], networks: Iterable[str] = ()) -> tuple[Broker, str]:
+    """Register a broker; return it and its token, only once. Raise BrokerExists, ValidationError."""
+    if Broker.objects.filter(name=name).exists():
+        raise BrokerExists(f"There is already a broker {name}")
+    broker = Broker(name=name, dialects=list(dialects), networks=list(networks))
+    token = broker.issue_token()
+    broker.full_clean()
+    broker.save(force_insert=True)
+    after = {"dialects": broker.dialects, "networks": broker.networks}
+    audit.record("broker_created", broker.key, after=after)
+    return broker, token
+
+
+@transaction.atomic
+def rotate_token(broker: Broker, *, valid_until: datetime | None) -> str:
+    """Give *broker* a new token and return it, only once; the old one stays valid until *valid_until*.
+
+    None ends the old one now; authsvc.credentials.UNTIL_USED ends it when the new one is first used.
+    """
+    locked = _locked(broker)
+    token = locked.issue_token(keep_previous_until=valid_until)
+    _save(locked, broker)
+    audit.record("token_rotated", broker.key, after={"previous_token_until": _end(locked)})
+    return token
+
+
+@transaction.atomic
+def revoke_tokens(broker: Broker) -> None:
+    """End every token of *broker*: each of its questions is refused until it gets a new one."""
+    locked = _locked(broker)
+    locked.revoke_tokens()
+    _save(locked, broker)
+    audit.record("token_revoked", broker.key)
+
+
+@transaction.atomic
+def end_previous_token(broker: Broker) -> None:
+    """End the overlap of *broker* now."""
+    locked = _locked(broker)
+    locked.end_previous_token()
+    _save(locked, broker)
+    audit.record("previous_token_ended", broker.key)
+
+
+def retire_previous(pk: int, digest: str) -> None:
+    """End the previous token of a broker that was to keep it until the token of *digest* is used."""
+    rows = Broker.objects.filter(pk=pk, token_digest=digest, previous_token_until=UNTIL_USED)
+    with transaction.atomic(), audit.acting(audit.system("authorization service")):
+        broker = rows.select_for_update().first()
+        if broker is None:  # Another process was first.
+            return
+        broker.end_previous_token()
+        broker.save(update_fields=TOKEN_FIELDS)
+        audit.record("previous_token_ended", broker.key, after={"reason": "the new token was used"})
+
+
+def _locked(broker: Broker) -> Broker:
+    """Return the row of *broker*, locked, so that two rotations at once follow each other."""
+    return Broker.objects.select_for_update().get(pk=broker.pk)
+
+
+def _save(changed: Broker, broker: Broker) -> None:
+    changed.save(update_fields=TOKEN_FIELDS)
+    for name in TOKEN_FIELDS:
+        setattr(broker, name, getattr(changed, name))
+
+
+def _end(broker: Broker) -> Any:
+    """Return the end of the overlap of *broker* for the audit; None without one."""
+    until = broker.previous_token_until
+    return "until used" if until == UNTIL_USED else until and until.isoformat()
