@@ -9,6 +9,7 @@ class AuthsvcConfig(AppConfig):
 
     def ready(self) -> None:
         from authsvc import checks, logs, models  # noqa: F401 - Models are ready only now.
+        from authsvc.audit import triggers as keeping
         from authsvc.freshness import triggers
 
         logs.install()
@@ -18,5 +19,7 @@ class AuthsvcConfig(AppConfig):
             dispatch_uid="authsvc.models.before_account_save",
         )
 
+        pre_migrate.connect(keeping.before_migration, sender=self, dispatch_uid="authsvc.audit.triggers")
+        post_migrate.connect(keeping.install, sender=self, dispatch_uid="authsvc.audit.triggers")
         pre_migrate.connect(triggers.remove, sender=self, dispatch_uid="authsvc.freshness.triggers.remove")
         post_migrate.connect(triggers.install, sender=self, dispatch_uid="authsvc.freshness.triggers")

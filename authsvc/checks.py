@@ -18,10 +18,13 @@ from django.utils.encoding import force_bytes
 from django.utils.module_loading import import_string
 
 from authsvc import views
+from authsvc.audit import retention
+from authsvc.audit import triggers as keeping
 from authsvc.brokers.base import InvalidAddress, host_of
 from authsvc.conf import InvalidKeys, InvalidProxy, proxy, settings
 from authsvc.core.tokens import MIN_KEY_BYTES
 from authsvc.freshness import triggers
+from authsvc.models import AuditEntry, AuditRetention
 
 CLIENT_ID_MODES = ("bound", "any")
 MIN_CHARACTERS = 5  # Different characters in SECRET_KEY, as in Django's security.W009.
@@ -332,6 +335,35 @@ def check_triggers(databases: Sequence[str] | None = None, **_: Any) -> list[Che
         Warning(f"The trigger {name} is missing.", hint=hint, id="authsvc.W005")
         for name in triggers.missing()
     ]
+
+
+@register()
+def check_audit_retention(**_: Any) -> list[CheckMessage]:
+    """Report authsvc.E023 unless AUTHSVC_KEEP_AUDIT is a time of at least a day, or empty."""
+    try:
+        retention.configured()
+    except retention.InvalidRetention as error:
+        hint = "Write a timedelta or a text such as 730d; an empty text keeps entries for ever."
+        return [Error(f"AUTHSVC_KEEP_AUDIT: {error}.", hint=hint, id="authsvc.E023")]
+    return []
+
+
+@register(Tags.database)
+def check_audit(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """Report authsvc.W024 for each missing trigger of the audit, and for a retention that is not in force."""
+    if not databases or "default" not in databases:
+        return []
+    tables = {AuditEntry._meta.db_table, AuditRetention._meta.db_table}
+    if not tables <= set(connection.introspection.table_names()):
+        return []  # Before the first migrate.
+    problems = [
+        f"The trigger {name} is missing: entries of the audit could be changed." for name in keeping.missing()
+    ]
+    with suppress(retention.InvalidRetention):  # authsvc.E022 reports it.
+        if not retention.is_applied():
+            problems.append("AUTHSVC_KEEP_AUDIT has changed, and the new time is not in force yet.")
+    hint = "Run `manage.py migrate`."
+    return [Warning(problem, hint=hint, id="authsvc.W024") for problem in problems]
 
 
 class Mount(NamedTuple):

@@ -99,6 +99,11 @@ class Settings:
         return bool(getattr(django_settings, "AUTHSVC_UPGRADE_HASHES", False))
 
     @property
+    def keep_audit(self) -> object:
+        """AUTHSVC_KEEP_AUDIT: the time to keep entries of the audit, two years by default; empty is for ever."""
+        return getattr(django_settings, "AUTHSVC_KEEP_AUDIT", "730d")
+
+    @property
     def trusted_proxies(self) -> list[str]:
         """TRUSTED_PROXIES: networks whose `X-Forwarded-For` is trusted; `unix` for unix sockets."""
         return list(getattr(django_settings, "TRUSTED_PROXIES", ()))

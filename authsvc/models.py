@@ -521,10 +521,21 @@ class AuditEntry(models.Model):
 
 
 class AuditRetention(models.Model):
-    """One row with the seconds for which audit entries are kept; the triggers read it. Null keeps them for ever."""
+    """One row with the seconds for which audit entries are kept; the triggers read it. Null keeps them for ever.
+
+    *since* is the time from which changes have entries.
+    """
 
     id = models.SmallIntegerField(primary_key=True)
     keep_seconds = models.BigIntegerField(null=True)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(keep_seconds__gte=86_400), name="authsvc_auditretention_a_day"
+            )
+        ]
 
     def __str__(self) -> str:
         return "for ever" if self.keep_seconds is None else f"{self.keep_seconds} s"

@@ -36,7 +36,11 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.SmallIntegerField(primary_key=True, serialize=False)),
                 ('keep_seconds', models.BigIntegerField(null=True)),
+                ('since', models.DateTimeField()),
             ],
+            options={
+                'constraints': [models.CheckConstraint(condition=models.Q(('keep_seconds__gte', 86400)), name='authsvc_auditretention_a_day')],
+            },
         ),
         migrations.CreateModel(
             name='LastLogin',

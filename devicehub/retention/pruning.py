@@ -17,7 +17,9 @@ from django.db import connection
 from django.db.models import Min
 from django.utils import timezone
 
+from authsvc.audit import retention
 from authsvc.durations import duration
+from authsvc.models import AuditEntry
 from devicehub.conf import settings
 from devicehub.db import batches
 from devicehub.db.batches import Pace, Where
@@ -30,6 +32,7 @@ from devicehub.retention import partitions
 
 OPTIONS = ("keep_readings", "keep_messages", "keep_hours", "keep_days")
 SHORTEST = {"keep_hours": timedelta(days=1), "keep_days": timedelta(days=1)}
+CLOCKS_DIFFER = timedelta(minutes=5)
 PAIRS = 300  # pairs of a device and a reading, whose rollups one statement handles
 
 
@@ -120,6 +123,30 @@ def prune_quarantine(pace: Pace) -> Pruned:
         batches.delete_by_time(CountedRefusal._meta.db_table, "last_at", before, pace)
     done.oldest = _oldest(QuarantinedMessage, "received_at")
     return done
+
+
+def prune_audit(pace: Pace) -> Pruned:
+    """Delete the entries of the audit that are older than AUTHSVC_KEEP_AUDIT. Raise batches.Stopped."""
+    done = Pruned("audit", before=_audit_before())
+    if done.before:
+        old = Where("at < %s", [as_time(done.before)])
+        done.deleted = batches.delete_by_time(AuditEntry._meta.db_table, "at", old, pace)
+    done.oldest = _oldest(AuditEntry, "at")
+    return done
+
+
+def preview_audit() -> Pruned:
+    """Count the entries that prune_audit() would delete now; change nothing."""
+    before = _audit_before()
+    rows = AuditEntry.objects.filter(at__lt=before) if before else AuditEntry.objects.none()
+    kept = AuditEntry.objects.filter(at__gte=before) if before else AuditEntry.objects.all()
+    return Pruned("audit", rows.count(), oldest=kept.aggregate(oldest=Min("at"))["oldest"], before=before)
+
+
+def _audit_before() -> datetime | None:
+    """Return the time before which entries expired, a little early: triggers compare with the database's clock."""
+    before = retention.expired_before(retention.stored())
+    return before - CLOCKS_DIFFER if before else None
 
 
 def preview_quarantine() -> Pruned:

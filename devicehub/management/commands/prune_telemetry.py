@@ -21,10 +21,12 @@ from devicehub.retention.pruning import Pruned
 
 
 class Command(BatchCommand):
-    help = "Delete readings, messages, rollups and quarantined messages whose time to keep is over."
+    help = "Delete readings, messages, rollups, quarantined messages and audit entries whose time to keep is over."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("type", nargs="?", help="only this device type, and not the quarantine")
+        parser.add_argument(
+            "type", nargs="?", help="only this device type, and neither the quarantine nor the audit"
+        )
         parser.add_argument(
             "--older-than",
             type=duration,
@@ -52,6 +54,9 @@ class Command(BatchCommand):
                 if not options["type"]:
                     report["quarantine"] = [
                         pruning.preview_quarantine() if options["dry_run"] else pruning.prune_quarantine(pace)
+                    ]
+                    report["audit"] = [
+                        pruning.preview_audit() if options["dry_run"] else pruning.prune_audit(pace)
                     ]
             except IntegrityError as error:
                 raise CommandError(f"Another table refers to rows that are to be deleted: {error}") from error

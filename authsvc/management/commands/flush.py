@@ -1,0 +1,19 @@
+"""`manage.py flush`: Django's command, which also empties the audit: it drops the triggers that keep the entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.commands import flush
+
+from authsvc.audit import triggers
+
+
+class Command(flush.Command):
+    def handle(self, **options: Any) -> None:
+        """Empty all tables, the audit too, and create its triggers again. Tests of projects empty tables so."""
+        triggers.drop(options["database"])
+        try:
+            super().handle(**options)
+        finally:
+            triggers.install(options["database"])
