@@ -359,7 +359,7 @@ def check_audit(databases: Sequence[str] | None = None, **_: Any) -> list[CheckM
     problems = [
         f"The trigger {name} is missing: entries of the audit could be changed." for name in keeping.missing()
     ]
-    with suppress(retention.InvalidRetention):  # authsvc.E022 reports it.
+    with suppress(retention.InvalidRetention):  # authsvc.E023 reports it.
         if not retention.is_applied():
             problems.append("AUTHSVC_KEEP_AUDIT has changed, and the new time is not in force yet.")
     hint = "Run `manage.py migrate`."

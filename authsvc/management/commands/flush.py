@@ -7,9 +7,10 @@ from typing import Any
 from django.core.management.commands import flush
 
 from authsvc.audit import triggers
+from authsvc.management.command import DatabaseCommand
 
 
-class Command(flush.Command):
+class Command(DatabaseCommand, flush.Command):
     def handle(self, **options: Any) -> None:
         """Empty all tables, the audit too, and create its triggers again. Tests of projects empty tables so."""
         triggers.drop(options["database"])
