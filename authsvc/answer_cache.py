@@ -1,10 +1,11 @@
 """A cache of answers. An entry is valid while everything that it depends on is unchanged.
 
 A broker asks the same about each message of a device, and a device logs in with the same request after each
-interruption. The answer depends on the bytes of the request, the policy, the principal and the claimants of its client
-id. It is cached with these objects, and used again only while the caches of database reads hold the same objects, and
-before the time at which it changes (a token of the client or of the broker expires, EMQX gets a later expiry of its
-rules). A refused login is never cached, nor is a password or a token: a keyed digest takes their place.
+interruption. The answer depends on the bytes of the request, the policy, the principal, its groups and the claimants
+of its client id. It is cached with these objects, and used again only while the caches of database reads hold the same
+objects, and before the time at which it changes (a token of the client or of the broker expires, a period of a
+grant begins or ends, EMQX gets a later expiry of its rules). A refused login is never cached, nor is a password or a
+token: a keyed digest takes their place.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ CHECKED_SECONDS = 1.0
 class Answer:
     """A cached reply, its verdict and its tally, and the objects that it depends on.
 
-    *verdict* is None if it causes no denial. *client_id* is set if its claimants were read. *until* is the Unix time
-    at which it expires. *note* counts how often it was used.
+    *verdict* is None if it causes no denial. *client_id* is set if its claimants were read, *groups* if those of the
+    principal were. *until* is the Unix time at which it expires; a clock that is set back ends it too. *note* counts
+    how often it was used.
     """
 
     __slots__ = (
@@ -42,10 +44,12 @@ class Answer:
         "caller",
         "claimants",
         "client_id",
+        "groups",
         "note",
         "policy",
         "principal",
         "reply",
+        "since",
         "tally",
         "until",
         "verdict",
@@ -60,6 +64,7 @@ class Answer:
         principal: Principal,
         client_id: str | None,
         claimants: set[str] | None,
+        groups: frozenset[str] | None,
         until: float | None,
         caller: Caller,
         note: Note | None,
@@ -71,14 +76,16 @@ class Answer:
         self.principal = principal
         self.client_id = client_id
         self.claimants = claimants
+        self.groups = groups
         self.until = until
+        self.since = 0.0 if until is None else time.time()
         self.caller = caller
         self.note = note
         self._checked: tuple[Stamp | None, int, float] = (None, 0, 0.0)
 
     def is_current(self, stamp: Stamp | None) -> bool:
         """Return whether the caches still hold the objects that this answer depends on."""
-        if self.until is not None and time.time() >= self.until:
+        if self.until is not None and not self.since <= time.time() < self.until:
             return False
         stamp_then, invalidated_then, until = self._checked
         now = time.monotonic()
@@ -91,6 +98,8 @@ class Answer:
         if cache.principals.peek(self.principal.username, stamp) is not self.principal:
             return False
         if self.client_id is not None and cache.claimants.peek(self.client_id, stamp) is not self.claimants:
+            return False
+        if self.groups is not None and cache.groups.peek(self.principal.key, stamp) is not self.groups:
             return False
         self._checked = (stamp, invalidated, now + CHECKED_SECONDS)
         return True
@@ -132,12 +141,11 @@ def store(
         claimants = cache.claimants.peek(client_id, stamp)
         if claimants is None:
             return
-    ends = [
-        end for end in (reply.until, question.client.valid_until, request.caller.until) if end is not None
-    ]
-    until = min(ends, default=None)
+    ends = (reply.until, question.client.valid_until, request.caller.until, verdict.until)
+    until = min((end for end in ends if end is not None), default=None)
     noted = None if verdict.allowed else verdict  # A login that renews credentials is not cached.
-    answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, until, request.caller, note)
+    groups, caller = verdict.groups, request.caller
+    answer = Answer(reply, noted, tally, policy, principal, client_id, claimants, groups, until, caller, note)
     _answers.put(_key(request, dialect), answer)
 
 

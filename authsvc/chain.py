@@ -38,6 +38,14 @@ class Chain:
                 claimed |= await directory.claimants(client_id)
         return claimed
 
+    async def groups(self, key: str) -> frozenset[str]:
+        """Return the names of the groups of the principal *key*, in all directories that have groups."""
+        found: frozenset[str] = frozenset()
+        for directory in self._directories:
+            if hasattr(directory, "groups"):
+                found |= await directory.groups(key)
+        return found
+
     async def identities(self, name: str) -> dict[str, str]:
         """Return the usernames, by key, of all principals whose key or client id is *name*.
 

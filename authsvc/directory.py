@@ -169,12 +169,23 @@ def parse_client_ids(column: Any) -> tuple[list[str], tuple[str, ...]]:
 
 
 class CachedChain:
-    """A chain with caches of its principals and claimants."""
+    """A chain with caches of its principals, claimants and groups."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.principals = ReadCache(chain.lookup)
         self.claimants = ReadCache(chain.claimants)
+        self.groups = ReadCache(self._groups)
+        self._same: BoundedCache[tuple[str, ...], frozenset[str]] = BoundedCache(cache_size)
+
+    async def _groups(self, key: str) -> frozenset[str]:
+        """Return the groups of *key*. Equal groups are the same object, so that answers that follow stay cached."""
+        found = await self.chain.groups(key)
+        names = tuple(sorted(found))
+        same = self._same.get(names)
+        if same is None:
+            self._same.put(names, same := found)
+        return same
 
 
 class View:
@@ -206,6 +217,13 @@ class View:
         if self._cache is None:
             return await configured().claimants(client_id)
         return await self._cache.claimants.get(client_id, self._stamp) or set()
+
+    async def groups(self, key: str) -> frozenset[str]:
+        """Return the names of the groups of the principal *key*."""
+        if self._cache is None:
+            return await configured().groups(key)
+        found = await self._cache.groups.get(key, self._stamp)
+        return frozenset() if found is None else found
 
 
 @functools.cache

@@ -107,10 +107,10 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
     except Refused as refusal:
         return deny(refusal.reason)
     if type(question) is not LoginQuestion:
-        return await authority.decide(question, now.rules, directory.View(stamp))
+        return await authority.decide(question, now.rules, directory.View(stamp), time.time)
     attempt = verifier.Attempt(question.password)
     verdict = await authority.decide(
-        question, now.rules, directory.View(stamp, attempt.is_verified_for), verify=attempt.verify
+        question, now.rules, directory.View(stamp, attempt.is_verified_for), time.time, attempt.verify
     )
     # While it waited for a slow hash, the device may have been revoked, or the broker's token may have expired.
     if verdict.allowed and attempt.waited:
@@ -119,7 +119,7 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
         if now.caller_of(request, dialect) is None:
             return deny(Reason.UNKNOWN_CALLER)
         view = directory.View(stamp, attempt.is_verified_for)
-        verdict = await authority.decide(question, now.rules, view, verify=attempt.verify)
+        verdict = await authority.decide(question, now.rules, view, time.time, attempt.verify)
     return verdict
 
 

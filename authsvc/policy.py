@@ -35,7 +35,10 @@ BROKERS = (
     "SELECT id, name, token_digest, previous_token_digest, previous_token_until, dialects, networks "
     f"FROM {Broker._meta.db_table} WHERE is_active"
 )
-GRANTS = f"SELECT id, subject, effect, actions, filter FROM {Grant._meta.db_table} ORDER BY id"
+GRANTS = (
+    "SELECT id, subject, effect, actions, filter, valid_from, valid_until "
+    f"FROM {Grant._meta.db_table} ORDER BY id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +196,16 @@ async def _load() -> Policy:
             )
             caller = replace(caller, retires_previous=end == UNTIL_USED.timestamp())
         current[token] = caller
-    by_subject: dict[str, list[grants.Rule]] = {}
-    for pk, subject, effect, actions, text in await reader.fetch(GRANTS):
+    always: dict[str, tuple[grants.Rule, ...]] = {}
+    periods: dict[str, tuple[grants.Period, ...]] = {}
+    for pk, subject, effect, actions, text, begins, ends in await reader.fetch(GRANTS):
         rule = grants.Rule(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
-        by_subject.setdefault(subject, []).append(rule)
-    rules = Rules({subject: tuple(found) for subject, found in by_subject.items()}, settings.bind_client_ids)
-    return Policy(previous | current, rules)
+        if begins is None and ends is None:
+            always[subject] = (*always.get(subject, ()), rule)
+        else:
+            period = grants.Period(rule, reader.moment(begins), reader.moment(ends))
+            periods[subject] = (*periods.get(subject, ()), period)
+    return Policy(previous | current, Rules(always, settings.bind_client_ids, periods))
 
 
 def _caller(pk: int, name: str, token: str, dialects: list[str], networks: list[str]) -> Caller:

@@ -16,10 +16,14 @@ from authsvc.sources import Source
 from devicehub.conf import settings
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, UnknownKey, registry
-from devicehub.models import NAMES, BaseDevice
+from devicehub.models import NAMES, BaseDevice, DeviceGroup, GroupMember
 
 PASSWORD = BaseDevice.password_columns()
 COLUMNS = f"device_id, {', '.join(PASSWORD)}, mqtt_client_id, is_active, api_key IS NULL"
+SELECT_GROUPS = (
+    f"SELECT slug FROM {DeviceGroup._meta.db_table} AS named JOIN {GroupMember._meta.db_table} AS member "
+    "ON member.group_id = named.id WHERE member.device_key = %s"
+)
 DECIDE = (*PASSWORD, "is_active", "api_key")
 
 
@@ -52,6 +56,10 @@ class DeviceDirectory:
         rows = await reader.fetch(self._claims, [client_id] * len(self._kinds) * len(NAMES))
         return {self._kinds[number].key(device_id) for number, device_id in rows}
 
+    async def groups(self, key: str) -> frozenset[str]:
+        """Return the names of the groups of the device called *key*."""
+        return frozenset(slug for (slug,) in await reader.fetch(SELECT_GROUPS, [key]))
+
     async def identities(self, name: str) -> dict[str, str]:
         """Return the usernames, by key, of the devices that *name* names: a key, a device id or another client id."""
         try:
@@ -68,8 +76,11 @@ class DeviceDirectory:
         return found
 
     def sources(self) -> list[Source]:
-        """Return the tables of devices, with the columns on which a decision depends."""
-        return [Source(kind.device_model._meta.db_table, NAMES, DECIDE) for kind in registry]
+        """Return the tables of devices and groups, with the columns on which a decision depends."""
+        devices = [Source(kind.device_model._meta.db_table, NAMES, DECIDE) for kind in registry]
+        members = Source(GroupMember._meta.db_table, ("device_key",), ("group_id",))
+        # Another name of a group concerns all its members. It seldom changes, so all caches are cleared.
+        return [*devices, members, Source(DeviceGroup._meta.db_table, (), ("slug",))]
 
     def _prepared(self) -> str:
         """Return the statement for a look-up; make both statements anew when a kind was registered."""

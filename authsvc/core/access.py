@@ -219,7 +219,9 @@ class Decision(NamedTuple):
 class Verdict(NamedTuple):
     """One Decision per requested topic, and the principal (None: unknown).
 
-    After a login *secret* is the one that matched, and *rules* are set if LoginQuestion.wants_rules is.
+    After a login *secret* is the one that matched, and *rules* are set if LoginQuestion.wants_rules is. *groups* are
+    those of the principal if a rule depends on groups. *until* is the Unix time at which a period of a rule begins or
+    ends, after which the verdict may be another.
     """
 
     decisions: tuple[Decision, ...]
@@ -227,6 +229,8 @@ class Verdict(NamedTuple):
     question: Question | None = None
     rules: tuple[Rule, ...] | None = None
     secret: Secret | None = None
+    groups: frozenset[str] | None = None
+    until: float | None = None
 
     @property
     def allowed(self) -> bool:
@@ -250,7 +254,11 @@ def deny(reason: Reason, principal: Principal | None = None, question: Question 
 
 
 class Directory(Protocol):
-    """A source of principals."""
+    """A source of principals.
+
+    It may also have `async def groups(self, key: str) -> frozenset[str]`, the names of the groups of the principal
+    *key*. Without it, its principals are in no group.
+    """
 
     async def lookup(self, username: str) -> Principal | None:
         """Return the principal of *username*, or None. Raise AmbiguousIdentity for two; other exceptions are faults."""

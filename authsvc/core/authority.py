@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from authsvc.core import grants, passwords, topics
 from authsvc.core.access import (
@@ -28,7 +29,7 @@ from authsvc.core.access import (
     deny,
     is_username,
 )
-from authsvc.core.grants import Rule
+from authsvc.core.grants import Period, Rule
 
 # A principal has at most this many secrets: the current password and the previous one.
 SECRETS = 2
@@ -38,20 +39,57 @@ SECRETS = 2
 class Rules:
     """The rules for all questions: operator grants by subject, and whether client ids are bound.
 
-    Subjects are `everyone`, `type:<type>` and `key:<key>`.
+    Subjects are `everyone`, `type:<type>`, `group:<group>` and `key:<key>`. *periods* are the grants that are not
+    always in force. *has_groups*: a grant has a group as its subject, so the groups of principals must be read.
     """
 
     grants: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     bind_client_ids: bool = True
+    periods: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)
+    has_groups: bool = field(init=False, repr=False, compare=False)
 
-    def of(self, principal: Principal) -> Iterator[Rule]:
-        """Yield the grants that apply to *principal*, its own first, with placeholders not yet filled."""
+    def __post_init__(self) -> None:
+        has_groups = any(subject.startswith("group:") for subject in (*self.grants, *self.periods))
+        object.__setattr__(self, "has_groups", has_groups)
+
+    def of(self, principal: Principal, groups: Collection[str] = (), now: float = 0.0) -> Iterator[Rule]:
+        """Yield the grants that apply to *principal* at *now*, its own first, with placeholders not yet filled."""
         yield from principal.grants
-        if self.grants:
-            yield from self.grants.get("everyone", ())
-            if kind := principal.attributes.get("type"):
-                yield from self.grants.get(f"type:{kind}", ())
-            yield from self.grants.get(f"key:{principal.key}", ())
+        if not self.grants and not self.periods:
+            return
+        for subject in _subjects(principal, groups):
+            yield from self.grants.get(subject, ())
+            if self.periods:
+                yield from (period.rule for period in self.periods.get(subject, ()) if period.holds(now))
+
+    def every(self, principal: Principal, groups: Collection[str]) -> Iterator[tuple[str, Period]]:
+        """Yield the grants of *principal* with their subjects, in force or not, for an explanation."""
+        for subject in _subjects(principal, groups):
+            yield from ((subject, Period(rule)) for rule in self.grants.get(subject, ()))
+            yield from ((subject, period) for period in self.periods.get(subject, ()))
+
+    def turn(self, principal: Principal, groups: Collection[str], now: float) -> float | None:
+        """Return the next time after *now* at which a grant of *principal* begins or ends; None if none does."""
+        periods = (period for s in _subjects(principal, groups) for period in self.periods.get(s, ()))
+        return min((turn for period in periods if (turn := period.turn(now)) is not None), default=None)
+
+
+def _subjects(principal: Principal, groups: Collection[str]) -> Iterator[str]:
+    """Yield the subjects of grants that apply to *principal*."""
+    yield "everyone"
+    if kind := principal.attributes.get("type"):
+        yield f"type:{kind}"
+    if groups:
+        yield from (f"group:{group}" for group in sorted(groups))
+    yield f"key:{principal.key}"
+
+
+class Held(NamedTuple):
+    """The rules of a principal at one time, as they stand in a verdict; see Verdict for *groups* and *until*."""
+
+    rules: tuple[Rule, ...] = ()
+    groups: frozenset[str] | None = None
+    until: float | None = None
 
 
 async def verify_here(password: str, stored: str) -> bool:
@@ -71,6 +109,9 @@ async def decide(
     principal, refusal = await _identify(client.username, directory)
     if isinstance(question, LoginQuestion):
         verdict = await _login(question, principal, refusal, rules, clock(), verify)
+        if question.wants_rules and verdict.allowed and principal is not None and not principal.superuser:
+            held = await _held(principal, client, rules, directory, clock)
+            verdict = verdict._replace(rules=held.rules, groups=held.groups, until=held.until)
         bound = rules.bind_client_ids and principal is not None and principal.client_ids is not None
         return await _only_claimant(verdict, directory) if verdict.allowed and bound else verdict
     if principal is None:
@@ -84,7 +125,9 @@ async def decide(
     if not _may_use_client_id(principal, client, rules):
         return deny(Reason.CLIENT_ID, principal, question)
     if isinstance(question, TopicQuestion):
-        return Verdict(_topics(question, principal, rules), principal, question)
+        held = Held() if principal.superuser else await _held(principal, client, rules, directory, clock)
+        decisions = tuple(_topic(principal, held.rules, question.action, topic) for topic in question.topics)
+        return Verdict(decisions, principal, question, groups=held.groups, until=held.until)
     if isinstance(question, SuperuserQuestion):
         decision = Decision(
             principal.superuser, Reason.SUPERUSER if principal.superuser else Reason.NOT_SUPERUSER
@@ -159,10 +202,7 @@ async def _login(
         return deny(found, principal, question)
     if not _may_use_client_id(principal, question.client, rules):
         return deny(Reason.CLIENT_ID, principal, question)
-    held = None
-    if question.wants_rules and not principal.superuser:
-        held = filled(principal, question.client, rules)
-    return Verdict((Decision(True, Reason.CREDENTIALS),), principal, question, held, found)
+    return Verdict((Decision(True, Reason.CREDENTIALS),), principal, question, None, found)
 
 
 async def _check_password(
@@ -198,16 +238,32 @@ async def _check_password(
     return refusal
 
 
-def _topics(question: TopicQuestion, principal: Principal, rules: Rules) -> tuple[Decision, ...]:
-    held = () if principal.superuser else filled(principal, question.client, rules)
-    return tuple(_topic(principal, held, question.action, topic) for topic in question.topics)
+async def _held(
+    principal: Principal, client: Client, rules: Rules, directory: Directory, clock: Clock
+) -> Held:
+    """Return the rules of *principal* now. Groups and clock are read only if a grant depends on them."""
+    groups = await groups_of(principal, directory) if rules.has_groups else None
+    if not rules.periods:
+        return Held(filled(principal, client, rules, groups or ()), groups)
+    now = clock()
+    return Held(
+        filled(principal, client, rules, groups or (), now), groups, rules.turn(principal, groups or (), now)
+    )
 
 
-def filled(principal: Principal, client: Client, rules: Rules) -> tuple[Rule, ...]:
-    """Return the grants of *principal* with placeholders filled; grants that cannot be filled are left out."""
+async def groups_of(principal: Principal, directory: Directory) -> frozenset[str]:
+    """Return the groups of *principal*; none if *directory* has no groups."""
+    find = getattr(directory, "groups", None)
+    return frozenset() if find is None else await find(principal.key)
+
+
+def filled(
+    principal: Principal, client: Client, rules: Rules, groups: Collection[str] = (), now: float = 0.0
+) -> tuple[Rule, ...]:
+    """Return the grants of *principal* at *now* with placeholders filled, without those that cannot be filled."""
     values: dict[str, str] | None = None
     filled: list[Rule] = []
-    for grant in rules.of(principal):
+    for grant in rules.of(principal, groups, now):
         if "{" not in grant.filter:
             filled.append(grant)
             continue

@@ -75,6 +75,28 @@ _SETS = {
 }
 _ACTIONS = {actions: words for words, actions in _SETS.items()}
 
+
+class Period(NamedTuple):
+    """A rule that is in force from *begins* until before *ends* (Unix seconds; None is without that limit)."""
+
+    rule: Rule
+    begins: float | None = None
+    ends: float | None = None
+
+    def holds(self, now: float) -> bool:
+        """Return whether the rule is in force at *now*."""
+        return (self.begins is None or self.begins <= now) and (self.ends is None or now < self.ends)
+
+    def turn(self, now: float) -> float | None:
+        """Return the next time after *now* at which the rule comes into force or ends; None if there is none.
+
+        >>> period = Period(Rule("a"), begins=10, ends=20)
+        >>> period.turn(5), period.turn(10), period.turn(20)
+        (10, 20, None)
+        """
+        return min((moment for moment in self[1:] if moment is not None and moment > now), default=None)
+
+
 # Directories of other projects may import this name. A stored grant is a row of authsvc.models.Grant.
 Grant = Rule
 

@@ -186,7 +186,8 @@ async def explain(username: str, action: Action, topic: str, client_id: str | No
     decision, principal = verdict.decisions[0], verdict.principal
     tried = Tried()
     if principal is not None and decision.reason in DECIDED_BY_RULES:
-        tried = try_rules(principal, client, rules, action, topic, decision)
+        now, groups = time.time(), verdict.groups or frozenset()
+        tried = try_rules(principal, client, rules, action, topic, decision, groups, now)
     is_near = decision.reason is Reason.NO_GRANT and tried.closest is not None
     return Explanation(
         username=username,

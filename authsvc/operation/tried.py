@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from authsvc.core import grants, levels, topics
 from authsvc.core.access import Action, Client, Decision, Principal
 from authsvc.core.authority import Rules
-from authsvc.core.grants import ActionSet, Rule
+from authsvc.core.grants import ActionSet, Period, Rule
 from authsvc.core.levels import Comparison, cut
 
 OWN = "own topics"
@@ -24,6 +25,7 @@ class Outcome(StrEnum):
     OTHER_ACTION = "other_action"
     DIFFERS = "differs"
     UNFILLED = "unfilled"
+    NOT_NOW = "not_now"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class TriedRule:
     @property
     def summary(self) -> str:
         """The rule in one line: `own data: publish things/weatherstation/STATION-001/data`."""
-        return f"{self.name}: {self.actions.sentence} {self.filter}"
+        period = f" ({self.sentence})" if self.outcome is Outcome.NOT_NOW else ""
+        return f"{self.name}: {self.actions.sentence} {self.filter}{period}"
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,22 @@ class Tried:
 
 
 def try_rules(
-    principal: Principal, client: Client, rules: Rules, action: Action, topic: str, decision: Decision
+    principal: Principal,
+    client: Client,
+    rules: Rules,
+    action: Action,
+    topic: str,
+    decision: Decision,
+    groups: Collection[str] = (),
+    now: float = 0.0,
 ) -> Tried:
-    """Return the rules of *principal* beside a request on which *decision* was made."""
+    """Return the rules of *principal*, a member of *groups*, beside a request on which *decision* was made at *now*."""
     wanted = (topics.inner_filter(topic) if action is Action.SUBSCRIBE else None) or topic
     found = [
-        _tried(rule, subject, text, action, wanted, decision)
-        for rule, subject, text in _held(principal, client, rules)
+        _tried(period.rule, subject, text, action, wanted, decision)
+        if period.holds(now) or text is None
+        else _waiting(period, subject, text, wanted, now)
+        for period, subject, text in _held(principal, client, rules, groups)
     ]
     deciding = next((rule for rule in found if rule.outcome is Outcome.DECIDES), None)
     allows = [rule for rule in found if rule.allow and rule.outcome is not Outcome.UNFILLED]
@@ -74,13 +86,34 @@ def try_rules(
     return Tried(tuple(found[:MAX_RULES]), max(0, len(found) - MAX_RULES), deciding or nearest)
 
 
-def _held(principal: Principal, client: Client, rules: Rules) -> Iterator[tuple[Rule, str, str | None]]:
+def _held(
+    principal: Principal, client: Client, rules: Rules, groups: Collection[str]
+) -> Iterator[tuple[Period, str, str | None]]:
     """Yield each rule of *principal* with its subject and its filled filter, which is None if a value is missing."""
-    subjects = {rule.name: subject for subject, held in rules.grants.items() for rule in held}
     values = {**principal.attributes, "username": principal.username, "client_id": client.client_id or ""}
-    own = len(principal.grants)
-    for number, rule in enumerate(rules.of(principal)):
-        yield rule, OWN if number < own else subjects.get(rule.name, ""), grants.fill(rule.filter, values)
+    own = ((OWN, Period(rule)) for rule in principal.grants)
+    for subject, period in (*own, *rules.every(principal, groups)):
+        yield period, subject, grants.fill(period.rule.filter, values)
+
+
+def _waiting(period: Period, subject: str, text: str, wanted: str, now: float) -> TriedRule:
+    """Return a rule outside its period."""
+    rule = period.rule
+    begins = period.begins if period.begins is not None and period.begins > now else None
+    moment = datetime.fromtimestamp(begins or period.ends or 0, UTC)
+    sentence = f"{'Not in force until' if begins else 'Its period ended at'} {moment:%Y-%m-%d %H:%M:%S} UTC."
+    comparison = levels.compare(text, wanted, rule.allow)
+    return TriedRule(
+        rule.name,
+        subject,
+        rule.allow,
+        rule.actions,
+        rule.filter,
+        text,
+        Outcome.NOT_NOW,
+        sentence,
+        comparison,
+    )
 
 
 def _tried(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -56,6 +59,49 @@ def test_a_grant_is_in_force_and_out_of_force_in_every_process(ours, fresh_devic
 
     ours.sql("DELETE FROM authsvc_grant WHERE subject = %(key)s", key=key)
     assert ours.all_answer(DENIED, lambda url: ours.publish(url, fresh_device, topic))
+
+
+def test_a_period_ends_in_every_process_with_its_last_moment(ours, fresh_device):
+    key, topic = f"key:weatherstation/{fresh_device['device_id']}", "plant/8/state"
+    ends = datetime.now(UTC) + timedelta(seconds=1.5)
+    ours.sql(
+        "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at, valid_until) "
+        "VALUES (%(key)s, 'allow', 'publish,receive', 'plant/+/state', '', now(), %(ends)s)",
+        key=key,
+        ends=ends,
+    )
+    assert ours.all_answer(OK, lambda url: ours.publish(url, fresh_device, topic))
+
+    time.sleep(max(0, (ends - datetime.now(UTC)).total_seconds()))
+    assert [ours.publish(url, fresh_device, topic) for url in ours.urls] == [DENIED, DENIED]
+    ours.sql("DELETE FROM authsvc_grant WHERE subject = %(key)s", key=key)
+
+
+def test_a_membership_is_in_force_in_every_process(ours, fresh_device, heard):
+    topic, key = "plant/9/state", f"weatherstation/{fresh_device['device_id']}"
+    ours.sql(
+        "INSERT INTO devicehub_devicegroup (slug, name, note, types, sites, tags, created_at) "
+        "VALUES ('roof', 'Roof', '', '[]', '[]', '[]', now())"
+    )
+    ours.sql(
+        "INSERT INTO authsvc_grant (subject, effect, actions, filter, note, created_at) "
+        "VALUES ('group:roof', 'allow', 'publish', 'plant/9/state', '', now())"
+    )
+    for url in ours.urls * 2:
+        assert ours.publish(url, fresh_device, topic) == DENIED
+
+    notified = heard(
+        "INSERT INTO devicehub_groupmember (group_id, device_key) "
+        f"SELECT id, '{key}' FROM devicehub_devicegroup WHERE slug = 'roof'"
+    )
+    assert ours.all_answer(OK, lambda url: ours.publish(url, fresh_device, topic))
+    # By name: the entries of other devices stay in memory.
+    assert [set(json.loads(payload)) for payload in notified] == [{None, key}]
+
+    assert heard(f"DELETE FROM devicehub_groupmember WHERE device_key = '{key}'")
+    assert ours.all_answer(DENIED, lambda url: ours.publish(url, fresh_device, topic))
+    ours.sql("DELETE FROM authsvc_grant WHERE subject = 'group:roof'")
+    ours.sql("DELETE FROM devicehub_devicegroup")
 
 
 def test_a_disabled_broker_is_a_stranger_in_every_process(ours, fresh_device):

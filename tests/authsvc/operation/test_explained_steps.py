@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
@@ -18,6 +19,7 @@ from authsvc.operation import denials, wire
 from authsvc.operation.checks import Passage
 from authsvc.operation.explain import explain, explain_login, wire_answers
 from authsvc.operation.tried import MAX_RULES, Outcome
+from devicehub.models import DeviceGroup
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 from rig.oracles import reads_as_allow
@@ -33,6 +35,27 @@ def why(loop, transactional_db):
 
 def outcomes(found):
     return {(rule.name, rule.actions.value): rule.outcome for rule in found.rules}
+
+
+def test_a_grant_outside_its_period_is_named_with_its_time(station: Cast, why):
+    roof = DeviceGroup.objects.create(slug="roof", name="Roof")
+    roof.members.create(device_key="weatherstation/STATION-001")
+    later = Grant.objects.create(
+        subject="group:roof", actions="publish", filter="x", valid_from=datetime(2100, 1, 1, tzinfo=UTC)
+    )
+    ended = Grant.objects.create(
+        subject="everyone", actions="receive", filter="x", valid_until=datetime(2000, 1, 1, tzinfo=UTC)
+    )
+
+    found = why(station.username, Action.PUBLISH, "x")
+
+    assert outcomes(found)[f"grant {later.pk}", "publish"] is Outcome.NOT_NOW
+    assert found.nearest == f"grant {later.pk}: publish x (Not in force until 2100-01-01 00:00:00 UTC.)"
+    sentences = {rule.name: rule.sentence for rule in found.rules}
+    assert sentences[f"grant {ended.pk}"] == "Its period ended at 2000-01-01 00:00:00 UTC."
+    later.valid_from = None
+    later.save()
+    assert why(station.username, Action.PUBLISH, "x").allowed
 
 
 def test_each_rule_says_why_it_does_not_fit(station: Cast, why):
