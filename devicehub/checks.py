@@ -95,6 +95,20 @@ def check_broker_address(**_: Any) -> list[CheckMessage]:
 
 
 @register()
+def check_device_address(**_: Any) -> list[CheckMessage]:
+    """Check that DEVICEHUB_DEVICE_URL is an address without a login, or empty (devicehub.E022)."""
+    try:
+        address = BrokerAddress.parse(settings.device_url, "DEVICEHUB_DEVICE_URL")
+        problem = "DEVICEHUB_DEVICE_URL has a user name or a password" if address.username else ""
+    except InvalidAddress as error:
+        problem = str(error)
+    if not problem or not settings.device_url:
+        return []
+    hint = "Write the address that devices use, as mqtts://mqtt.example.org:8883, or leave it empty."
+    return [Error(problem, hint=hint, id="devicehub.E022")]
+
+
+@register()
 def check_group(**_: Any) -> list[CheckMessage]:
     """Check that the group of the shared subscription is a share name (MQTT 5.0, 4.8.2) or empty (devicehub.E006)."""
     group = settings.mqtt_group

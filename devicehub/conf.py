@@ -54,6 +54,11 @@ class Settings:
         return str(getattr(django_settings, "MQTT_URL", "mqtt://127.0.0.1:1883"))
 
     @property
+    def device_url(self) -> str:
+        """DEVICEHUB_DEVICE_URL: the broker that devices use, as mqtts://host:8883; empty is that of MQTT_URL."""
+        return str(getattr(django_settings, "DEVICEHUB_DEVICE_URL", ""))
+
+    @property
     def mqtt_version(self) -> str:
         """DEVICEHUB_MQTT_VERSION: `5` or `3.1.1`. Set, not guessed: see docs/reference/settings.md."""
         return str(getattr(django_settings, "DEVICEHUB_MQTT_VERSION", "5"))

@@ -4,7 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from devicehub.api.token import token
-from devicehub.dashboard import search
+from devicehub.dashboard import credentials, search
 from devicehub.dashboard.access import strict
 from devicehub.dashboard.views import show_overview, stream
 
@@ -17,6 +17,9 @@ urlpatterns = [
     path("", show_overview, name="overview"),
     path("stream/", stream, name="stream"),
     path("search/", search.show, name="search"),
+    path("devices/add/", credentials.add_device, name="add_device"),
+    path("devices/<str:slug>/<str:device_id>/credentials/", credentials.credentials, name="credentials"),
+    path("devices/<str:slug>/<str:device_id>/credentials/light/", credentials.light, name="light"),
     path("login/", strict(login), name="login"),
     path("logout/", strict(LogoutView.as_view()), name="logout"),
 ]

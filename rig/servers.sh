@@ -17,6 +17,7 @@ is_there() {
     case $1 in
         postgresql) compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || command -v initdb >/dev/null ;;
         rabbitmq-server) test -x /usr/lib/rabbitmq/bin/rabbitmq-server ;;
+        mosquitto-clients) command -v mosquitto_pub >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }

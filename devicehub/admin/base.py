@@ -115,13 +115,17 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
         answer: HttpResponse = super().changelist_view(request, more)
         return answer
 
+    def all_panels(self) -> Sequence[Panel]:
+        """Return the panels above the form of an object."""
+        return self.panels
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponse:
         """Render the form, with the panels of an existing object."""
         found = context.get("original")
         if found is not None:
-            context["panels"] = [markup for panel in self.panels if (markup := panel(request, found))]
+            context["panels"] = [markup for panel in self.all_panels() if (markup := panel(request, found))]
         answer: HttpResponse = super().render_change_form(request, context, *args, **options)
         return answer
 

@@ -18,7 +18,8 @@ from django.utils.html import format_html, format_html_join
 from authsvc.models import Denial, Grant
 from devicehub import provisioning, removal, states, visibility
 from devicehub.admin import cells
-from devicehub.admin.base import ITSELF, ModelAdmin, Panel
+from devicehub.admin.base import ITSELF, Panel
+from devicehub.admin.credentials import WithCredentials
 from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.kinds.registry import Kind, registry
@@ -140,7 +141,7 @@ def _may_list(request: HttpRequest, model: type[Any]) -> bool:
     return page is not None and page.has_view_permission(request)
 
 
-class DeviceAdmin(ModelAdmin):
+class DeviceAdmin(WithCredentials):
     form = DeviceForm
     belongs_to = ITSELF
     panels: ClassVar[list[Panel]] = [links]

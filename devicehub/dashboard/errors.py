@@ -33,7 +33,7 @@ def respond(request: HttpRequest, status: int, title: str, text: str, **context:
     """
     if accepts_html(request):
         content = {"status": status, "title": title, "text": text, "path": request.path, **context}
-        body, kind = render_to_string("devicehub/error.html", content), "text/html"
+        body, kind = str(render_to_string("devicehub/error.html", content)), "text/html"
     else:
         body, kind = f"{title}. {text}\n", "text/plain"
     response = HttpResponse(body, status=status, content_type=f"{kind}; charset=utf-8")

@@ -40,10 +40,10 @@ class BrokerAddress:
     tls: bool = False
 
     @classmethod
-    def parse(cls, url: str) -> BrokerAddress:
+    def parse(cls, url: str, name: str = "MQTT_URL") -> BrokerAddress:
         """Return the address in mqtt://[user:password@]host[:port] (mqtts:// for TLS), percent-decoded.
 
-        Raise InvalidAddress, which repeats nothing of *url*: it may hold a password.
+        Raise InvalidAddress, which names the setting *name* and repeats nothing of *url*: it may hold a password.
         """
         try:
             parts = urlsplit(url)
@@ -54,11 +54,11 @@ class BrokerAddress:
             ends_early = True
         if ends_early:  # Raised here, because a traceback shows the text of an error that is being handled.
             raise InvalidAddress(
-                "MQTT_URL cannot be read; write mqtt://user:password@host:1883. "
+                f"{name} cannot be read; write mqtt://user:password@host:1883. "
                 "Percent-encode / ? # @ : [ ] and % in the user name and the password: / is %2F, # is %23"
             )
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise InvalidAddress("MQTT_URL is not an mqtt:// or mqtts:// address")
+            raise InvalidAddress(f"{name} is not an mqtt:// or mqtts:// address")
         return cls(
             host=parts.hostname,
             port=port or (8883 if parts.scheme == "mqtts" else 1883),

@@ -90,6 +90,28 @@ def overlap(row: Credentials) -> dict[str, Any]:
     )
 
 
+@transaction.atomic
+def end_overlap(device: BaseDevice) -> None:
+    """End the previous password of *device* now. Without one nothing changes."""
+    if not device.previous_password_hash:
+        return
+    device.previous_password_hash, device.previous_valid_until = "", None
+    device.save(update_fields=["previous_password_hash", "previous_valid_until", "updated_at"])
+    audit.record("overlap_ended", key_of(device))
+
+
+def end_of_previous(device: BaseDevice, *, had: bool) -> str:
+    """Return the sentence about the end of the password that a rotation replaced; *had* says whether there was one."""
+    if not had:
+        return "There was no password before."
+    until = device.previous_valid_until
+    if until is None:
+        return "The old one has ended."
+    if until == UNTIL_USED:
+        return "The old one ends when this one is first used."
+    return f"The old one is valid until {until:%Y-%m-%d %H:%M} UTC."
+
+
 def _save(device: BaseDevice) -> None:
     """Save the credentials of *device*. With a password but no username it gets the username of its id."""
     if device.mqtt_username is None and device.mqtt_password_hash:

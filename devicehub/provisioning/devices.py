@@ -20,6 +20,10 @@ from devicehub.provisioning.credentials import key_of
 from devicehub.provisioning.names import refuse_taken
 from devicehub.signals import device_provisioned, send
 
+FOLLOWING = 20  # A free id is searched for one by one among so many; after them the highest number decides.
+
+RECORDED = ("mqtt_username", "mqtt_client_id", "name", "site")  # The columns of a new device in the audit.
+
 
 class UnknownKind(DevicehubError):
     """There is no device type with that name."""
@@ -45,14 +49,22 @@ def create(kind: Kind, device_id: str, **fields: Any) -> tuple[BaseDevice, dict[
     Raise InvalidDeviceId, IdentityTaken.
     """
     device = kind.device_model(device_id=device_id, **fields)
+    return device, add(kind, device)
+
+
+@transaction.atomic
+def add(kind: Kind, device: BaseDevice) -> dict[str, str]:
+    """Save *device*, which has no row yet, with new credentials; return them in clear text, only once.
+
+    Raise InvalidDeviceId, IdentityTaken.
+    """
     credentials = device.generate_credentials()
     refuse_taken([n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n])
     device.save(force_insert=True)
-    audit.record(
-        "device_created", kind.key(device_id), after={"mqtt_username": device.mqtt_username, **fields}
-    )
+    given = {name: found for name in RECORDED if (found := getattr(device, name))}
+    audit.record("device_created", kind.key(device.device_id), after=given)
     transaction.on_commit(lambda: announce(kind, device))
-    return device, credentials
+    return credentials
 
 
 def announce(kind: Kind, device: BaseDevice) -> None:
@@ -122,6 +134,22 @@ def next_ids(kind: Kind, prefix: str, count: int) -> Iterator[str]:
     numbers = (int(match[1]) for device_id in existing if (match := pattern.fullmatch(device_id)))
     first = max(numbers, default=0) + 1
     return (f"{prefix}{number:03d}" for number in range(first, first + count))
+
+
+def next_id(kind: Kind, devices: Iterable[BaseDevice]) -> str:
+    """Return a free id that continues that of the first of *devices*, the newest first: after STATION-115 STATION-116.
+
+    Without a device it continues the name of the type.
+    """
+    newest = next((device.device_id for device in devices), "")
+    numbered = re.fullmatch(r"(.*?[^0-9])([0-9]{1,9})", newest)
+    prefix = numbered[1] if numbered else f"{re.sub(r'[^A-Z0-9]', '', kind.slug.upper()) or 'DEVICE'}-"
+    number = int(numbered[2]) if numbered else 0
+    for following in range(number + 1, number + 1 + FOLLOWING):
+        device_id = f"{prefix}{following:03d}"
+        if not kind.device_model.objects.filter(device_id=device_id).exists():
+            return device_id
+    return next(next_ids(kind, prefix, 1))
 
 
 def described(kind: Kind, device: BaseDevice, credentials: dict[str, str]) -> dict[str, Any]:

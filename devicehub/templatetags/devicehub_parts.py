@@ -6,7 +6,11 @@
 {% pill "error" %}                      the same on a ground, for a state that stands alone
 {% when device.last_seen %}             "3 s ago", with the exact time in `title`; "never" without one
 {% copy "password" "the password" %}    a button that copies the text of the element with that id
+{% copy_from "text" slug "the text" %}  the same for the element with the id text-SLUG
 {{ count|number }}                      1,284, and an en dash for None
+{{ port|unlocalized }}                  1883, a number that is a name
+{{ found|shown }} {{ unit|sign }}       21.4 °C, the value of a reading and the sign of its unit
+{{ reading|reading_name }}              the name of a declared reading
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from devicehub.dashboard import display
+from devicehub.kinds.declare import Reading
 
 register = template.Library()
 
@@ -120,6 +125,36 @@ def copy(element: str, name: str) -> SafeString:
         icon("copy"),
         name,
     )
+
+
+@register.simple_tag
+def copy_from(beginning: str, slug: str, name: str) -> SafeString:
+    """Return a button that copies the text of the element with the id *beginning*-*slug*."""
+    return copy(f"{beginning}-{slug}", name)
+
+
+@register.filter
+def unlocalized(found: Any) -> str:
+    """Return *found* without separators."""
+    return str(found)
+
+
+@register.filter
+def shown(found: Any) -> str:
+    """Return the value of a reading as people read it."""
+    return display.value(found)
+
+
+@register.filter
+def sign(unit: str) -> str:
+    """Return the usual sign of a SenML unit."""
+    return display.unit(unit)
+
+
+@register.filter
+def reading_name(reading: Reading) -> str:
+    """Return the name of a declared reading."""
+    return str(reading.verbose_name or reading.name.replace("_", " "))
 
 
 @register.filter

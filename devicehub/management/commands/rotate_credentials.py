@@ -47,13 +47,14 @@ class Command(ReasonedCommand):
             provisioning.choose_password(device, read_password())
             return f"{device.mqtt_username} has the password you chose. The old one has ended."
         if options["api_key"]:
+            had_key = device.api_key is not None
             answer = {"api_key": provisioning.rotate_api_key(device)}
-            ends = "The old one has ended."
+            ends = "The old one has ended." if had_key else "There was no API key before."
         else:
-            until = _until(options)
-            password = provisioning.rotate_password(device, valid_until=until)
+            had = bool(device.mqtt_password_hash)
+            password = provisioning.rotate_password(device, valid_until=_until(options))
             answer = {"mqtt_username": str(device.mqtt_username), "mqtt_password": password}
-            ends = _described(until)
+            ends = provisioning.end_of_previous(device, had=had)
         if options["json"]:
             return json.dumps(answer)
         return "\n".join(
@@ -65,11 +66,3 @@ def _until(options: dict[str, Any]) -> datetime | None:
     if options["now"]:
         return None
     return UNTIL_USED if options["until_used"] else timezone.now() + options["overlap"]
-
-
-def _described(until: datetime | None) -> str:
-    if until is None:
-        return "The old one has ended."
-    if until == UNTIL_USED:
-        return "The old one ends when this one is first used."
-    return f"The old one is valid until {until:%Y-%m-%d %H:%M} UTC."

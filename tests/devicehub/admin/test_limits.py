@@ -16,6 +16,7 @@ from devicehub import roles
 from devicehub.admin.base import Limited
 from devicehub.models import DeviceCommand, QuarantinedMessage, RemovalRequest, SiteScope
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
+from rig.credential_pages import nonce_of
 
 pytestmark = pytest.mark.django_db
 OURS = ("authsvc", "devicehub", "fleet", "auth")
@@ -135,7 +136,8 @@ def test_actions_and_suggestions_reach_no_other_site(operator, foreign):
 @pytest.mark.parametrize("site", ["south", "", "North"])
 def test_a_limited_user_sets_no_other_site(operator, site):
     own = WeatherStationDevice.objects.get(device_id="NORTH-1")
-    form = {"name": "Roof", "status": "", "is_active": "on", "site": site}
+    nonce = nonce_of(operator.get(url(WeatherStationDevice, "add")).content.decode())
+    form = {"name": "Roof", "status": "", "is_active": "on", "site": site, "nonce": nonce}
 
     for answer in (
         operator.post(url(WeatherStationDevice, "change", own.pk), form),

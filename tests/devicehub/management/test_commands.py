@@ -26,6 +26,7 @@ from devicehub.models import digest_api_key
 from devicehub.signals import device_provisioned
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import servers
+from rig.credential_pages import nonce_of, secrets_of
 from rig.hub import ROOT, environment
 
 pytestmark = pytest.mark.django_db
@@ -265,12 +266,16 @@ def test_the_admin_refuses_a_name_of_another_device(admin_client):
     page = "/admin/fleet/irrigationvalvedevice/add/"
     form = {"device_id": "V1", "status": "offline", "metadata": "{}", "mode": "manual", "opening": "0"}
 
-    refused = admin_client.post(page, form | {"mqtt_client_id": "fleet-weatherstationdevice-STATION-001"})
+    def add(**more):
+        nonce = nonce_of(admin_client.get(page).content.decode())
+        return admin_client.post(page, {**form, **more, "nonce": nonce})
+
+    refused = add(mqtt_client_id="fleet-weatherstationdevice-STATION-001")
     assert "weatherstation/STATION-001 has the name" in refused.content.decode()
     assert not IrrigationValveDevice.objects.exists()
 
-    assert admin_client.post(page, form).status_code == 302
-    assert admin_client.post(page, form | {"device_id": "V2"}).status_code == 302
+    assert secrets_of(add().content.decode())
+    assert secrets_of(add(device_id="V2").content.decode())
     assert list(IrrigationValveDevice.objects.values_list("mqtt_client_id", flat=True)) == [None, None]
 
 
