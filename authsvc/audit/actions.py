@@ -37,6 +37,7 @@ _labels: dict[str, str] = {
     "rotation_started": "Rotation set started",
     "rotation_finished": "Rotation set finished",
     "rotation_rolled_back": "Rotation set rolled back",
+    "import_started": "Import of devices started",
     "device_created": "Device created",
     "device_changed": "Device changed",
     "device_disabled": "Device disabled",

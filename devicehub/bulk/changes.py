@@ -31,7 +31,7 @@ def revoke(kind: Kind, devices: Devices) -> int:
     def change(batch: list[BaseDevice]) -> int:
         having = [device for device in batch if device.mqtt_password_hash or device.api_key]
         now = timezone.now()
-        revoked = _update(
+        _update(
             kind,
             having,
             mqtt_password_hash="",
@@ -42,8 +42,7 @@ def revoke(kind: Kind, devices: Devices) -> int:
             credentials_changed_at=now,
             updated_at=now,
         )
-        audit.record_many("credentials_revoked", ((key, None, None) for key in _keys(kind, having)))
-        return revoked
+        return _record(kind, having, "credentials_revoked")
 
     return _apply(kind, devices, change)
 
@@ -53,8 +52,8 @@ def disable(kind: Kind, devices: Devices) -> int:
 
     def change(batch: list[BaseDevice]) -> int:
         enabled = [device for device in batch if device.is_active]
-        _record(kind, enabled, "device_disabled", {"is_active": True}, {"is_active": False})
-        return _update(kind, enabled, is_active=False, updated_at=timezone.now())
+        _update(kind, enabled, is_active=False, updated_at=timezone.now())
+        return _record(kind, enabled, "device_disabled")
 
     return _apply(kind, devices, change)
 
@@ -64,11 +63,12 @@ def enable(kind: Kind, devices: Devices) -> int:
 
     def change(batch: list[BaseDevice]) -> int:
         disabled = [device for device in batch if not device.is_active]
-        _record(kind, disabled, "device_enabled", {"is_active": False}, {"is_active": True})
         pks = [device.pk for device in disabled]
         DisabledDevice.objects.filter(kind=kind.slug, device_pk__in=pks).delete()
-        RemovalRequest.objects.filter(device_key__in=_keys(kind, disabled)).delete()
-        return _update(kind, disabled, is_active=True, updated_at=timezone.now())
+        keys = [kind.key(device.device_id) for device in disabled]
+        RemovalRequest.objects.filter(device_key__in=keys).delete()
+        _update(kind, disabled, is_active=True, updated_at=timezone.now())
+        return _record(kind, disabled, "device_enabled")
 
     return _apply(kind, devices, change)
 
@@ -78,11 +78,12 @@ def move(kind: Kind, devices: Devices, site: str) -> int:
 
     def change(batch: list[BaseDevice]) -> int:
         elsewhere = [device for device in batch if device.site != site]
-        audit.record_many(
-            "device_moved",
-            ((kind.key(device.device_id), {"site": device.site}, {"site": site}) for device in elsewhere),
+        _update(kind, elsewhere, site=site, updated_at=timezone.now())
+        moves = (
+            audit.Change(kind.key(device.device_id), {"site": device.site}, {"site": site})
+            for device in elsewhere
         )
-        return _update(kind, elsewhere, site=site, updated_at=timezone.now())
+        return audit.record_many("device_moved", moves)
 
     return _apply(kind, devices, change)
 
@@ -92,11 +93,7 @@ def send(kind: Kind, devices: Devices, name: str, payload: dict[str, Any]) -> in
 
     Raise ValueError or TypeError if their type does not declare the command with this payload.
     """
-
-    def change(batch: list[BaseDevice]) -> int:
-        return len(commands.send_many(batch, name, payload))
-
-    return _apply(kind, devices, change)
+    return _apply(kind, devices, lambda batch: len(commands.send_many(batch, name, payload)))
 
 
 def pages(devices: Devices) -> Iterator[list[int]]:
@@ -127,16 +124,10 @@ def _apply(kind: Kind, devices: Devices, change: Change) -> int:
     return changed
 
 
-def _keys(kind: Kind, devices: Sequence[BaseDevice]) -> list[str]:
-    return [kind.key(device.device_id) for device in devices]
+def _record(kind: Kind, devices: Sequence[BaseDevice], action: str) -> int:
+    return audit.record_many(action, (audit.Change(kind.key(device.device_id)) for device in devices))
 
 
-def _record(
-    kind: Kind, devices: Sequence[BaseDevice], action: str, before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    audit.record_many(action, ((key, before, after) for key in _keys(kind, devices)))
-
-
-def _update(kind: Kind, devices: Sequence[BaseDevice], **values: Any) -> int:
-    rows = kind.device_model._base_manager.filter(pk__in=[device.pk for device in devices])
-    return int(rows.update(**values)) if devices else 0
+def _update(kind: Kind, devices: Sequence[BaseDevice], **values: Any) -> None:
+    if devices:
+        kind.device_model._base_manager.filter(pk__in=[device.pk for device in devices]).update(**values)

@@ -23,6 +23,7 @@ from authsvc import audit
 from authsvc.core import passwords
 from authsvc.models import LastLogin
 from authsvc.text import make_storable
+from devicehub import provisioning
 from devicehub.bulk.changes import BATCH, Devices
 from devicehub.bulk.issued import Issued
 from devicehub.db.portions import batched
@@ -92,7 +93,8 @@ def start(
                 RotationMember(rotation=rotation, kind=kind.slug, device_key=kind.key(device_id))
                 for device_id in some
             )
-    audit.record("rotation_started", audit_key(rotation), after={"name": rotation.name, "devices": total})
+    action = "import_started" if origin == Rotation.Origin.IMPORT else "rotation_started"
+    audit.record(action, audit_key(rotation), after={"name": rotation.name, "devices": total})
     return rotation
 
 
@@ -167,9 +169,11 @@ def roll_back(members: Members) -> int:
     return restored
 
 
-def close(rotation: Rotation) -> None:
-    """Note that *rotation* was finished or rolled back."""
+@transaction.atomic
+def close(rotation: Rotation, action: str, count: int) -> None:
+    """Note that *rotation* has ended by *action*, `rotation_finished` or `rotation_rolled_back`, of *count* devices."""
     Rotation.objects.filter(pk=rotation.pk).update(ended_at=timezone.now())
+    audit.record(action, audit_key(rotation), after={"name": rotation.name, "devices": count})
 
 
 def progress(members: Members) -> Progress:
@@ -275,7 +279,10 @@ def _issue(rotation: Rotation, kind: Kind, members: list[RotationMember]) -> lis
     devices = [device for device, _ in changed]
     _save(kind, devices)
     RotationMember.objects.bulk_update([member for _, member in changed], ["changed_at", "replaced_expiry"])
-    _record("password_rotated", kind, devices)
+    audit.record_many(
+        "password_rotated",
+        (audit.Change(kind.key(d.device_id), None, provisioning.overlap(d)) for d in devices),
+    )
     if rotation.api_keys:
         _record("api_key_rotated", kind, devices)
     return issued
@@ -327,4 +334,4 @@ def _end(members: Sequence[RotationMember], end: str) -> None:
 
 
 def _record(action: str, kind: Kind, devices: Sequence[BaseDevice]) -> None:
-    audit.record_many(action, ((kind.key(device.device_id), None, None) for device in devices))
+    audit.record_many(action, (audit.Change(kind.key(device.device_id)) for device in devices))

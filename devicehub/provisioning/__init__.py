@@ -14,6 +14,7 @@ from devicehub.provisioning.credentials import (
     end_of_previous,
     end_overlap,
     key_of,
+    overlap,
     revoke,
     rotate_api_key,
     rotate_password,
@@ -36,6 +37,7 @@ from devicehub.provisioning.devices import (
 )
 from devicehub.provisioning.names import (
     IdentityTaken,
+    owners,
     refuse_claimed,
     refuse_claims,
     refuse_taken,
@@ -68,6 +70,8 @@ __all__ = [
     "move",
     "next_id",
     "next_ids",
+    "overlap",
+    "owners",
     "refuse_claimed",
     "refuse_claims",
     "refuse_taken",

@@ -81,6 +81,26 @@ def refuse_used(names: list[str], but: BaseDevice | None = None) -> None:
         raise IdentityTaken(f"The account {account.username} has that name already; choose another one")
 
 
+def owners(names: Collection[str]) -> dict[str, set[str]]:
+    """Return the keys of the devices and accounts that have one of *names*, by name. The caller bounds their number.
+
+    It takes one query for each kind and column, so that a batch of new devices is checked together.
+    """
+    found: dict[str, set[str]] = {}
+    for kind in registry:
+        for column in NAMES:
+            rows = kind.device_model._base_manager.order_by().filter(**{f"{column}__in": names})
+            for name, device_id in rows.values_list(column, "device_id"):
+                found.setdefault(name, set()).add(kind.key(device_id))
+    accounts = Account.objects.filter(~models.Q(client_ids=[]) | models.Q(username__in=names))
+    for username, client_ids in accounts.values_list("username", "client_ids"):
+        claim = claim_of(username, client_ids)
+        for name in names:
+            if name == username or claim.covers(name):
+                found.setdefault(name, set()).add(claim.key)
+    return found
+
+
 def shared_names(most: int = 100) -> list[tuple[str, list[str]]]:
     """Return the usernames and client ids that name more than one identity, with the keys of these identities.
 

@@ -1,4 +1,4 @@
-"""`manage.py provision_devices TYPE --count N --prefix P --output FILE|-`: create devices with credentials."""
+"""`manage.py provision_devices TYPE`: create devices with credentials, by a count or from a table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -18,31 +19,65 @@ from rich.progress import Progress
 
 from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
+from devicehub.bulk import imports, issued, table_file
+from devicehub.bulk.xlsx_package import UnreadableTable
 from devicehub.kinds.registry import Kind
 from devicehub.models import validate_device_id
 
 BEGIN = "["  # The file begins with this.
+SHOWN = 50  # Rows with errors that are printed.
 
 
 class Command(ReasonedCommand):
     help = "Create devices and write their credentials to a new file that only its owner can read."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("type", help="the device type, such as weatherstation")
-        parser.add_argument("--count", type=int, required=True, help="number of devices")
-        parser.add_argument("--prefix", required=True, help="ids are PREFIX001, PREFIX002, ...")
-        parser.add_argument("--output", required=True, help="a new file, or - for standard output")
+        parser.add_argument(
+            "type", help="the device type, such as weatherstation; with --from that of rows without"
+        )
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--count", type=int, help="number of devices")
+        source.add_argument(
+            "--from",
+            dest="table",
+            help="a CSV or XLSX file: its first line names device_id and, if you like, name, site, type; "
+            "other columns become metadata",
+        )
+        parser.add_argument("--prefix", help="with --count: ids are PREFIX001, PREFIX002, ...")
+        parser.add_argument(
+            "--output", help="a new file, CSV if its name ends in .csv, or - for standard output"
+        )
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="with --from: print the verdicts of the rows, and create nothing",
+        )
 
-    def handle(self, *, count: int, prefix: str, output: str, **options: Any) -> None:
-        if count < 1:
-            raise CommandError("--count must be 1 or more")
+    def handle(self, **options: Any) -> None:
+        output = options["output"]
+        if not output and not options["dry_run"]:
+            raise CommandError("--output is needed: a new file for the credentials, or - for standard output")
         try:
             kind = provisioning.kind_of(options["type"])
+            if options["table"]:
+                self._import(kind, options["table"], output, options["dry_run"])
+            else:
+                self._count(kind, options)
+        except FileExistsError as error:
+            raise CommandError(f"{output} exists already; give the name of a new file") from error
+
+    def _count(self, kind: Kind, options: dict[str, Any]) -> None:
+        count, prefix, output = options["count"], options["prefix"], options["output"]
+        if count < 1:
+            raise CommandError("--count must be 1 or more")
+        if prefix is None or options["dry_run"]:
+            raise CommandError("--count needs --prefix, and --dry-run needs --from")
+        try:
             validate_device_id(f"{prefix}001")
             with _opened(output) as file:
                 self._provision(kind, prefix, count, file)
-        except FileExistsError as error:
-            raise CommandError(f"{output} exists already; give the name of a new file") from error
+        except FileExistsError:
+            raise
         except OSError as error:
             raise CommandError(f"{output} cannot be written: {error.strerror}") from error
         self.stderr.write(f"Provisioned {count} device{pluralize(count)} of type {kind.slug}")
@@ -60,6 +95,72 @@ class Command(ReasonedCommand):
                     _flush(file)
         file.write("\n]\n")
 
+    def _import(self, kind: Kind, table: str, output: str | None, dry_run: bool) -> None:
+        """Judge the rows of the file *table*, and create the new ones unless *dry_run*. Exit with 1 after an error."""
+        try:
+            with open(table, "rb") as source:
+                counts = self._import_rows(kind, source, None if dry_run else output)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise CommandError(f"{error.filename or table}: {error.strerror}") from error
+        except UnreadableTable as error:
+            raise CommandError(f"{table}: {error}") from error
+        created = f"{counts['new']} {'new' if dry_run else 'created'}"
+        self.stderr.write(f"{created}, {counts['exists']} exist, {counts['error']} refused")
+        if counts["error"]:
+            sys.exit(1)
+
+    def _import_rows(self, kind: Kind, source: IO[bytes], output: str | None) -> Counter[str]:
+        for _ in table_file.read(source):
+            pass  # A fault in the last line is reported before the first device is created.
+        rows = table_file.read(source)
+        _, headings = next(rows)
+        columns = imports.guess(headings)
+        imports.check_columns(columns)
+        batches = imports.judge(rows, headings, columns, kind, imports.Limits())
+        counts: Counter[str] = Counter()
+        with contextlib.nullcontext() if output is None else _opened(output) as file:
+            written = _Written(file, output or "")
+            for candidates in batches:
+                if file is not None:
+                    imports.create(candidates, imports.Limits(), before_commit=written.add)
+                counts.update(candidate.verdict for candidate in candidates)
+                self._report(candidates, counts["error"])
+            written.end()
+        if output not in (None, "-") and not counts["new"]:
+            os.remove(str(output))
+        return counts
+
+    def _report(self, candidates: list[imports.Candidate], errors: int) -> None:
+        """Print the rows with an error, SHOWN at most in all."""
+        found = [candidate for candidate in candidates if candidate.verdict == "error"]
+        left = SHOWN - (errors - len(found))
+        for candidate in found[: max(left, 0)]:
+            column = f"{candidate.column}: " if candidate.column else ""
+            self.stderr.write(f"Line {candidate.line}: {column}{candidate.problem}")
+        if 0 <= left < len(found):
+            self.stderr.write("Further rows with errors are counted only")
+
+
+class _Written:
+    """The credentials file of an import. Its lines are on the disk before the commit of their devices."""
+
+    def __init__(self, file: IO[str] | None, name: str) -> None:
+        self._file = file
+        self._form = issued.new_file("csv" if name.lower().endswith(".csv") else "json")
+        if file is not None:
+            file.write(self._form.begin())
+
+    def add(self, devices: list[issued.Issued]) -> None:
+        if self._file is not None and devices:
+            self._file.write(self._form.piece(devices))
+            _flush(self._file)
+
+    def end(self) -> None:
+        if self._file is not None:
+            self._file.write(self._form.end())
+
 
 @contextlib.contextmanager
 def _opened(output: str) -> Iterator[IO[str]]:
@@ -68,7 +169,7 @@ def _opened(output: str) -> Iterator[IO[str]]:
         sys.stdout.flush()
         return
     try:
-        with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", newline="") as file:
             yield file
     except (provisioning.IdentityTaken, ValidationError):
         if os.path.getsize(output) <= len(BEGIN):  # No device was created, so the same call can be retried.

@@ -231,7 +231,7 @@ def test_one_run_at_a_time(kind, cast):
     assert not rotations.claim(rotation)
     Rotation.objects.update(touched_at=timezone.now() - rotations.PAUSE - timedelta(seconds=1))
     assert rotations.claim(rotation)
-    rotations.close(rotation)
+    rotations.close(rotation, "rotation_finished", 0)
     Rotation.objects.update(written_at=timezone.now())
     assert not rotations.claim(rotation)
 
