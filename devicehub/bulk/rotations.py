@@ -9,7 +9,7 @@ passwords, and roll_back() restores the old ones.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -116,17 +116,20 @@ def claim(rotation: Rotation) -> bool:
     return bool(rows.update(touched_at=now, written_at=None))
 
 
-def issue(rotation: Rotation, members: Members) -> Iterator[list[Issued]]:
+def issue(
+    rotation: Rotation, members: Members, *, before_commit: Callable[[list[Issued]], None] = lambda _: None
+) -> Iterator[list[Issued]]:
     """Give new credentials to those of *members* that have not used theirs; yield them in clear text, by batch.
 
     An unused password of an earlier run is replaced, and the old password stays valid. Devices that were changed
-    otherwise since are left out. Each batch is committed when it is yielded.
+    otherwise since are left out. Each batch is committed when it is yielded; *before_commit* gets it before that.
     """
     last = 0
     while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
         with transaction.atomic():
             issued = [found for kind, group in _by_kind(some) for found in _issue(rotation, kind, group)]
             Rotation.objects.filter(pk=rotation.pk).update(touched_at=timezone.now(), written_at=None)
+            before_commit(issued)
         last = some[-1].pk
         if issued:
             yield issued

@@ -21,6 +21,7 @@ from devicehub.provisioning.devices import announce
 from devicehub.provisioning.names import IdentityTaken, refuse_taken
 
 COLUMNS = ("username", "hash", "device_id", "client_id")
+HEADINGS = frozenset({*COLUMNS, "name", "site", "type"})  # Names that show that a line is a heading.
 SEPARATORS = (",", ";", "\t")
 TOO_MANY = (
     "there are more fields than the first line names; put a hash that holds the separator into double quotes"
@@ -84,7 +85,7 @@ def read(text: str) -> CredentialsFile:
     rows = [row for number, line in enumerate(lines, 1) if (row := _password_line(number, line))]
     is_csv = ":" not in first and any(len(_fields(first, separator)) > 1 for separator in SEPARATORS)
     if is_csv or all(row.problem for row in rows):
-        raise UnreadableFile(EXPECTED)
+        raise UnreadableFile(_missing(first) or EXPECTED)
     return CredentialsFile(rows)
 
 
@@ -134,6 +135,19 @@ def write(rows: list[Row], kind: Kind) -> int:
 
 class RowRefused(DevicehubError):
     """The row cannot be imported, for the reason in the text."""
+
+
+def _missing(first: str) -> str:
+    """Return which columns the heading *first* lacks; empty if it is not a heading. It repeats nothing of the file."""
+    for separator in SEPARATORS:
+        names = {name.strip().lower() for name in _fields(first, separator)}
+        if names & HEADINGS:
+            lacking = [name for name in ("username", "hash") if name not in names]
+            columns = (
+                f"columns {' and '.join(lacking)} are" if len(lacking) > 1 else f"column {lacking[0]} is"
+            )
+            return f"The {columns} missing; for devices with new credentials use provision_devices --from"
+    return ""
 
 
 def _fields(line: str, separator: str) -> list[str]:

@@ -19,9 +19,10 @@ from rich.progress import Progress
 
 from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
-from devicehub.bulk import imports, issued, table_file
+from devicehub.bulk import imports, table_file
 from devicehub.bulk.xlsx_package import UnreadableTable
 from devicehub.kinds.registry import Kind
+from devicehub.management.credentials_output import credentials_output, flush
 from devicehub.models import validate_device_id
 
 BEGIN = "["  # The file begins with this.
@@ -92,7 +93,7 @@ class Command(ReasonedCommand):
                     device, credentials = provisioning.create(kind, device_id)
                     line = json.dumps(provisioning.described(kind, device, credentials))
                     file.write(f"{',' if number else ''}\n {line}")
-                    _flush(file)
+                    flush(file)
         file.write("\n]\n")
 
     def _import(self, kind: Kind, table: str, output: str | None, dry_run: bool) -> None:
@@ -118,18 +119,13 @@ class Command(ReasonedCommand):
         _, headings = next(rows)
         columns = imports.guess(headings)
         imports.check_columns(columns)
-        batches = imports.judge(rows, headings, columns, kind, imports.Limits())
         counts: Counter[str] = Counter()
-        with contextlib.nullcontext() if output is None else _opened(output) as file:
-            written = _Written(file, output or "")
-            for candidates in batches:
-                if file is not None:
+        with contextlib.nullcontext() if output is None else credentials_output(output) as written:
+            for candidates in imports.judge(rows, headings, columns, kind, imports.Limits()):
+                if written is not None:
                     imports.create(candidates, imports.Limits(), before_commit=written.add)
                 counts.update(candidate.verdict for candidate in candidates)
                 self._report(candidates, counts["error"])
-            written.end()
-        if output not in (None, "-") and not counts["new"]:
-            os.remove(str(output))
         return counts
 
     def _report(self, candidates: list[imports.Candidate], errors: int) -> None:
@@ -141,25 +137,6 @@ class Command(ReasonedCommand):
             self.stderr.write(f"Line {candidate.line}: {column}{candidate.problem}")
         if 0 <= left < len(found):
             self.stderr.write("Further rows with errors are counted only")
-
-
-class _Written:
-    """The credentials file of an import. Its lines are on the disk before the commit of their devices."""
-
-    def __init__(self, file: IO[str] | None, name: str) -> None:
-        self._file = file
-        self._form = issued.new_file("csv" if name.lower().endswith(".csv") else "json")
-        if file is not None:
-            file.write(self._form.begin())
-
-    def add(self, devices: list[issued.Issued]) -> None:
-        if self._file is not None and devices:
-            self._file.write(self._form.piece(devices))
-            _flush(self._file)
-
-    def end(self) -> None:
-        if self._file is not None:
-            self._file.write(self._form.end())
 
 
 @contextlib.contextmanager
@@ -175,9 +152,3 @@ def _opened(output: str) -> Iterator[IO[str]]:
         if os.path.getsize(output) <= len(BEGIN):  # No device was created, so the same call can be retried.
             os.remove(output)
         raise
-
-
-def _flush(file: IO[str]) -> None:
-    file.flush()
-    if file is not sys.stdout:
-        os.fsync(file.fileno())
