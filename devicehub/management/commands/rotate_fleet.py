@@ -69,12 +69,14 @@ class Command(ReasonedCommand):
         if act in (None, "again") and not options["output"]:
             raise CommandError("--output is needed: a new file for the credentials, or - for standard output")
         if act is None:
-            return self._issue(_new, options)
+            self._issue(_new, options)
+            return None
         rotation = Rotation.objects.filter(pk=options[act]).first()
         if rotation is None:
             raise CommandError(f"There is no rotation {options[act]}")
         if act == "again":
-            return self._issue(lambda _: rotation, options)
+            self._issue(lambda _: rotation, options)
+            return None
         if act == "show":
             return json.dumps({"name": rotation.name, **asdict(rotations.progress(rotation.members.all()))})
         return _end(rotation, act)

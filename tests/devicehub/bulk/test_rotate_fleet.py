@@ -88,9 +88,7 @@ def test_a_heading_without_the_columns_of_credentials_names_them(db, tmp_path):
     table = tmp_path / "fleet.csv"
     table.write_text("device_id,name,site\nA-1,Roof,north\n")
 
-    with pytest.raises(
-        CommandError, match="columns username and hash are missing"
-    ):
+    with pytest.raises(CommandError, match="columns username and hash are missing"):
         call_command("import_credentials", str(table), "--type", "weatherstation")
     table.write_text("username;name\nA-1;Roof\n")
     with pytest.raises(CommandError, match="column hash is missing"):
