@@ -4,7 +4,7 @@ from django.db.models.signals import post_migrate, pre_migrate, pre_save
 
 class AuthsvcConfig(AppConfig):
     name = "authsvc"
-    verbose_name = "Authorization"
+    verbose_name = "Access"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
-from django.templatetags.static import static
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from authsvc.core.tokens import MIN_KEY_BYTES
 from authsvc.durations import duration
 from authsvc.operation.deployment import LOOPBACK
+from devicehub.unfold import UNFOLD as UNFOLD
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -250,6 +250,7 @@ CSRF_FAILURE_VIEW = "devicehub.dashboard.errors.csrf_failed"
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = "devicehub.formats"  # times with seconds
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "var" / "static"
@@ -299,15 +300,6 @@ DEVICEHUB_MQTT_DROPS = texts("DEVICEHUB_MQTT_DROPS", default=[])
 DEVICEHUB_COMMAND_DEADLINE = seconds("DEVICEHUB_COMMAND_DEADLINE", default="1h")
 DEVICEHUB_QUARANTINE_PER_DEVICE = number("DEVICEHUB_QUARANTINE_PER_DEVICE", default=10 << 20)
 DEVICEHUB_KEEP_QUARANTINE = text("DEVICEHUB_KEEP_QUARANTINE", default="")
-
-UNFOLD = {
-    "SITE_TITLE": "DeviceHub",
-    "SITE_HEADER": "DeviceHub",
-    "SITE_URL": "/",
-    "SITE_FAVICONS": [
-        {"rel": "icon", "type": "image/svg+xml", "href": lambda _: static("devicehub/mark.svg")}
-    ],
-}
 
 LOGGING = {
     "version": 1,

@@ -4,7 +4,7 @@ from django.db.models.signals import post_migrate
 
 class DevicehubConfig(AppConfig):
     name = "devicehub"
-    verbose_name = "Devices"
+    verbose_name = "Messages"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -1,0 +1,36 @@
+"""Tags of the start page of the admin: `{% load devicehub_admin %}`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.templatetags.static import static
+from django.utils.html import format_html
+
+from devicehub.admin import cells, index
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def admin_fleet(context: Any) -> index.Fleet:
+    """Return the content of the start page, for an admin that does not call DASHBOARD_CALLBACK."""
+    return index.fleet(context["request"])
+
+
+@register.simple_tag
+def dh_glyph(name: str) -> str:
+    """Return the glyph *name* of icons.svg."""
+    return format_html(
+        '<svg viewBox="0 0 12 12" aria-hidden="true"><use href="{}#g-{}"/></svg>',
+        static("devicehub/icons.svg"),
+        name,
+    )
+
+
+@register.simple_tag
+def dh_when(moment: datetime | None) -> str:
+    """Return how long ago *moment* is."""
+    return cells.when(moment)

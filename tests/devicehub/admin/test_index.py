@@ -1,0 +1,183 @@
+"""The start page of the admin, its navigation, its badges and its search."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from authsvc.models import Account, AuditEntry, Broker, Denial
+from devicehub import roles
+from devicehub.admin import index, sidebar
+from devicehub.models import QuarantinedMessage
+from fleet.models import IrrigationValveDevice, WeatherStationDevice
+
+pytestmark = pytest.mark.django_db
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def fleet() -> None:
+    now = timezone.now()
+    seen = {"last_seen": now, "status": "online", "mqtt_password_hash": "x"}
+    WeatherStationDevice.objects.create(device_id="N-1", site="north", **seen)
+    WeatherStationDevice.objects.create(device_id="S-1", site="south", **{**seen, "status": "error"})
+    WeatherStationDevice.objects.create(device_id="S-2", site="south")
+    IrrigationValveDevice.objects.create(
+        device_id="V-1", site="north", **{**seen, "last_seen": now - 9 * HOUR}
+    )
+    for key in ("weatherstation/N-1", "weatherstation/S-1"):
+        Denial.objects.create(
+            dialect="emqx",
+            principal=key,
+            username=key[-3:],
+            topic=f"other/{key}",
+            action="publish",
+            reason="no_grant",
+            first_at=now,
+            last_at=now,
+        )
+    QuarantinedMessage.objects.create(
+        device_key="weatherstation/S-1",
+        reason="not_json",
+        detail="no JSON",
+        topic="t",
+        payload=b"{",
+        received_at=now,
+    )
+    broker = Broker.objects.create(name="hall", token_digest="x")
+    broker.uses.create(address="10.0.0.1", first_at=now - 9 * HOUR, last_at=now - 2 * HOUR, count=5)
+
+
+def user(name: str, role: str, sites: list[str] | None = None) -> User:
+    found = User.objects.create_user(name, is_staff=True)
+    roles.assign(found, role, sites)
+    return found
+
+
+def tiles(page) -> dict[str, int]:
+    return {tile.label: tile.value for tile in page.context["fleet"].tiles}
+
+
+def test_the_tiles_count_and_link_on(admin_client, fleet):
+    page = admin_client.get("/admin/")
+
+    assert tiles(page) == {
+        "Connected": 1,
+        "Silent": 1,
+        "Never seen": 1,
+        "In error": 1,
+        "Denied, 24 h": 2,
+        "Quarantine, 24 h": 1,
+    }
+    for tile in page.context["fleet"].tiles:
+        assert admin_client.get(tile.url).status_code == 200, tile
+    text = page.content.decode()
+    assert "hall" in text
+    assert "no JSON" in text
+    assert "2 h ago" in text
+
+
+def test_a_limited_user_counts_their_site(client, fleet):
+    client.force_login(user("nora", roles.OPERATOR, ["north"]))
+
+    page = client.get("/admin/")
+
+    assert tiles(page) == {
+        "Connected": 1,
+        "Silent": 1,
+        "Never seen": 0,
+        "In error": 0,
+        "Denied, 24 h": 1,
+        "Quarantine, 24 h": 0,
+    }
+    for hidden in ("S-1", "S-2", "hall"):
+        assert hidden not in page.content.decode()
+
+
+def test_the_index_makes_at_most_eight_queries(rf, admin_user, fleet):
+    request = rf.get("/admin/")
+    request.user = admin_user
+
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        index.fleet(request)
+
+    assert len(queries) <= 8
+
+
+def test_changes_are_shown_with_their_author(admin_client):
+    AuditEntry.objects.create(
+        at=timezone.now(), actor_kind="user", actor="mara", action="grant_created", object_key="grant/7"
+    )
+
+    text = admin_client.get("/admin/").content.decode()
+
+    assert "mara" in text
+    assert "grant/7" in text
+
+
+def titles(request) -> list[str]:
+    return [item["title"] for group in sidebar.navigation(request) for item in group["items"]]
+
+
+def test_the_navigation_shows_pages_that_exist_and_that_the_user_may_see(rf, fleet):
+    request = rf.get("/admin/authsvc/denial/5/change/")
+    request.user = user("olga", roles.ADMINISTRATOR)
+    groups = sidebar.navigation(request)
+    items = {item["title"]: item for group in groups for item in group["items"]}
+
+    assert [group["title"] for group in groups] == ["", "Fleet", "Access", "Messages", "Operation", "People"]
+    assert {"Weather stations", "Irrigation valves", "Denials", "Brokers", "Users", "Roles"} <= set(items)
+    assert (items["Denials"]["badge"], items["Denials"]["badge_variant"]) == ("2", "danger")
+    assert items["Brokers"]["badge"] == "1"
+    assert [title for title, item in items.items() if item["active"]] == ["Denials"]
+
+    request.user = user("nora", roles.VIEWER, ["north"])
+    assert not {"Brokers", "Grants", "Service accounts", "Users"} & set(titles(request))
+    request.user = User.objects.create_user("eve", is_staff=True)
+    assert titles(request) == ["Overview of the administration", "Back to the dashboard"]
+
+
+def test_an_item_of_an_app_appears_once_its_page_exists(rf, admin_user, monkeypatch):
+    monkeypatch.setattr(sidebar, "_items", dict(sidebar._items))
+    sidebar.register("Nowhere", "nowhere:list", group=sidebar.FLEET, icon="star", order=1)
+    sidebar.register("Index again", "admin:password_change", group="Own", icon="star", order=1)
+    request = rf.get("/admin/")
+    request.user = admin_user
+
+    assert "Nowhere" not in titles(request)
+    assert titles(request)[-1] == "Index again"
+
+
+def test_the_search_finds_what_the_user_may_see(rf, fleet):
+    Account.objects.create(username="N-1-backend")
+    request = rf.get("/admin/search/")
+    request.user = user("olga", roles.ADMINISTRATOR)
+    assert {found.title for found in index.search(request, "n-1")} == {
+        "N-1",
+        "N-1-backend",
+        "other/weatherstation/N-1",
+    }
+
+    request.user = user("nora", roles.OPERATOR, ["north"])
+    assert index.search(request, "s-1") == []
+    assert index.search(request, "\x00") == []
+    WeatherStationDevice.objects.bulk_create(
+        WeatherStationDevice(device_id=f"M-{n}", site="north") for n in range(index.FOUND + 5)
+    )
+    assert len(index.search(request, "M-")) == index.FOUND
+
+
+@pytest.mark.usefixtures("fleet")
+def test_unfold_searches_with_it(admin_client):
+    pytest.importorskip("unfold")
+
+    page = admin_client.get("/admin/search/?s=s-2&extended=1")
+
+    assert "S-2" in page.content.decode()
