@@ -22,6 +22,7 @@ MAP = "docs/explanation/architecture.md"
 TESTED_ELSEWHERE = {
     "authsvc/management": "commands are documented in test_docs and run in the rooms of what they call",
     "authsvc/migrations": "tests/project/test_earlier_project.py migrates",
+    "devicehub/formats": "tests/devicehub/admin shows times with them",
     "devicehub/migrations": "tests/project/test_earlier_project.py migrates",
     "devicehub/static": "files of the pages, tested in the browser with the dashboard",
     "devicehub/templates": "tested with the pages of the dashboard",
