@@ -4,7 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from devicehub.api.token import token
-from devicehub.dashboard import credentials, search
+from devicehub.dashboard import credentials, denials, search, simulator
 from devicehub.dashboard.access import strict
 from devicehub.dashboard.views import show_overview, stream
 
@@ -16,6 +16,11 @@ urlpatterns = [
     path("api/token", token, name="token"),
     path("", show_overview, name="overview"),
     path("stream/", stream, name="stream"),
+    path("denials/", denials.show_list, name="denials"),
+    path("denials/<int:number>/", denials.show_one, name="denial"),
+    path("denials/<int:number>/allow/", denials.allow_one, name="allow_denial"),
+    path("denials/<int:number>/dismiss/", denials.dismiss_one, name="dismiss_denial"),
+    path("simulator/", simulator.show, name="simulator"),
     path("search/", search.show, name="search"),
     path("devices/add/", credentials.add_device, name="add_device"),
     path("devices/<str:slug>/<str:device_id>/credentials/", credentials.credentials, name="credentials"),

@@ -23,6 +23,7 @@ from authsvc.core.access import (
     Verify,
     is_username,
 )
+from authsvc.core.authority import Rules
 from authsvc.errors import AuthsvcError
 from authsvc.freshness import reader
 from authsvc.operation import checks, wire
@@ -109,14 +110,19 @@ async def username_of(name: str) -> str:
     return username
 
 
+async def current_rules() -> Rules:
+    """Return the rules in the database, past all caches."""
+    return (await policy.read_now()).rules
+
+
 async def explain_login(
-    username: str, client_id: str | None = None, password: str | None = None
+    username: str, client_id: str | None = None, password: str | None = None, *, rules: Rules | None = None
 ) -> Explanation:
     """Decide whether *username* may connect, with the reason. Without *password* the right one is assumed.
 
     Without *client_id* its binding is not checked. Raise errors of the database.
     """
-    rules = (await policy.read_now()).rules
+    rules = rules or await current_rules()
     directories = chain.configured()
     verify = authority.verify_here if password is not None else await _right_password(username, directories)
     question = LoginQuestion(Client(username, client_id), password or "")
@@ -177,9 +183,14 @@ def _allowed_client_ids(principal: Principal | None) -> tuple[str, ...] | None:
     return (*dict.fromkeys(principal.client_ids), *(f"{prefix}*" for prefix in principal.client_id_prefixes))
 
 
-async def explain(username: str, action: Action, topic: str, client_id: str | None = None) -> Explanation:
-    """Return the decision on *topic*. Without *client_id* its binding is not checked. Raise errors of the database."""
-    rules = (await policy.read_now()).rules
+async def explain(
+    username: str, action: Action, topic: str, client_id: str | None = None, *, rules: Rules | None = None
+) -> Explanation:
+    """Return the decision on *topic*. Without *client_id* its binding is not checked. Raise errors of the database.
+
+    *rules* are those of `current_rules()`, for several explanations at once.
+    """
+    rules = rules or await current_rules()
     client = Client(username, client_id)
     question = TopicQuestion(client, action, [topic])
     verdict = await authority.decide(question, rules, chain.configured())

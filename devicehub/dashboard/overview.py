@@ -16,7 +16,8 @@ from django.utils import timezone
 from authsvc.core.access import Reason
 from authsvc.models import Denial
 from devicehub import visibility
-from devicehub.dashboard import display, reasons
+from devicehub.dashboard import display
+from devicehub.denials import reasons
 from devicehub.models import CountedRefusal, QuarantinedMessage
 
 DENIALS = 20
@@ -56,6 +57,10 @@ class Counter:
         self._lock = threading.Lock()
         self._cached: Counts | None = None
         self._counted_at = self._took = 0.0
+
+    def latest(self, max_age: float) -> Counts | None:
+        """Return the counts if they are at most *max_age* seconds old, without counting; or None."""
+        return self._cached if self._clock() - self._counted_at <= max_age else None
 
     def counts(self, user: Any, max_age: float = 0) -> Counts:
         """Return the counts for *user*, at most *max_age* seconds old unless counting is expensive."""
@@ -97,6 +102,13 @@ def counts(user: Any, max_age: float = 0) -> Counts:
         while len(_counters) > MAX_SCOPES:
             _counters.popitem(last=False)
     return counter.counts(user, max_age)
+
+
+def counted(user: Any, max_age: float) -> Counts | None:
+    """Return the numbers of what *user* may see if they are at most *max_age* seconds old, without counting."""
+    with _lock:
+        counter = _counters.get(scope_of(user))
+    return None if counter is None else counter.latest(max_age)
 
 
 def _count(user: Any) -> Counts:
@@ -188,7 +200,9 @@ def _attempts(user: Any) -> QuerySet[Denial]:
     """
     if not visibility.may(user, visibility.VIEW, Denial):
         return Denial.objects.none()
-    recent = Denial.objects.filter(last_at__gt=timezone.now() - DAY).exclude(reason=Reason.NOT_SUPERUSER)
+    recent = Denial.objects.filter(last_at__gt=timezone.now() - DAY, dismissed_at=None).exclude(
+        reason=Reason.NOT_SUPERUSER
+    )
     return visibility.rows(recent, user, "principal")
 
 

@@ -22,8 +22,9 @@ from django.utils import timezone
 
 from authsvc.core.access import Reason
 from authsvc.models import Denial
-from devicehub.dashboard import chart, devices, display, live, overview, reasons
+from devicehub.dashboard import chart, devices, display, live, overview
 from devicehub.dashboard.selection import Selection, parse
+from devicehub.denials import reasons
 from devicehub.history import latest, series
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, DeviceStatus, QuarantinedMessage

@@ -33,8 +33,9 @@ urlpatterns = [
 
 @pytest.fixture(autouse=True)
 def entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a test register entries, which are removed afterwards."""
-    monkeypatch.setattr(navigation, "_entries", dict(navigation._entries))
+    """Begin with the entries of the shell; a test registers others, which are removed afterwards."""
+    own = {name: navigation._entries[name] for name in (navigation.START, "admin:index")}
+    monkeypatch.setattr(navigation, "_entries", own)
 
 
 @pytest.fixture
