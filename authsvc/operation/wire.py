@@ -98,7 +98,7 @@ async def _answer(
 class _Remembered:
     """The directories for the questions of several brokers, which all read the same identity."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: chain.Chain) -> None:
         self._directory = directory
         self._found: dict[str, Principal | None] = {}
         self._ambiguous: set[str] = set()
@@ -116,6 +116,9 @@ class _Remembered:
 
     async def claimants(self, client_id: str) -> set[str]:
         return await self._directory.claimants(client_id)
+
+    async def groups(self, key: str) -> frozenset[str]:
+        return await self._directory.groups(key)
 
 
 def _of_token(asked: Asked) -> Question:

@@ -19,7 +19,7 @@ from authsvc.operation import denials, wire
 from authsvc.operation.checks import Passage
 from authsvc.operation.explain import explain, explain_login, wire_answers
 from authsvc.operation.tried import MAX_RULES, Outcome
-from devicehub.models import DeviceGroup
+from devicehub.models import DeviceGroup, GroupMember
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 from rig.oracles import reads_as_allow
@@ -231,6 +231,15 @@ class TestWireAnswers:
         for answer in loop.run(wire_answers(found)):
             assert secret not in answer.body
         assert not any(answer.allowed for answer in loop.run(wire_answers(strange)))
+
+    def test_a_grant_of_a_group_counts_for_every_broker(self, station: Cast, loop):
+        group = DeviceGroup.objects.create(slug="crew", name="Crew")
+        GroupMember.objects.create(group=group, device_key="weatherstation/STATION-001")
+        Grant.objects.create(subject="group:crew", actions="publish", filter="crew/x")
+        found = loop.run(explain(station.username, Action.PUBLISH, "crew/x"))
+
+        assert found.allowed
+        assert all(answer.allowed for answer in loop.run(wire_answers(found)))
 
     def test_a_comma_is_two_topics_for_nanomq(self, station: Cast, loop):
         Grant.objects.create(subject="everyone", actions="publish", filter="a,b")
