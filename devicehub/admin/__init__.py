@@ -3,6 +3,28 @@
 Django imports this package alone, so it imports the modules that register pages.
 """
 
-from devicehub.admin import accounts, brokers, commands, denials, devices, grants, kinds, people, records
+from devicehub.admin import (
+    accounts,
+    audit,
+    brokers,
+    commands,
+    denials,
+    devices,
+    grants,
+    kinds,
+    people,
+    records,
+)
 
-__all__ = ["accounts", "brokers", "commands", "denials", "devices", "grants", "kinds", "people", "records"]
+__all__ = [
+    "accounts",
+    "audit",
+    "brokers",
+    "commands",
+    "denials",
+    "devices",
+    "grants",
+    "kinds",
+    "people",
+    "records",
+]

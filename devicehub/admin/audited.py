@@ -51,7 +51,7 @@ def key(row: models.Model) -> str:
 class Audited:
     """A mixin for a ModelAdmin that records saves and deletions of models with a word."""
 
-    model: type[models.Model]
+    model: Any
 
     def changeform_view(self, *args: Any, **options: Any) -> HttpResponse:
         """Show or save the form. Entries of actions that it calls are noted, so that none is written twice."""

@@ -1,0 +1,213 @@
+"""The pages of the audit. They can be read and exported; entries end by retention."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from asgiref.sync import sync_to_async
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.core.handlers.asgi import ASGIRequest
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+
+from authsvc import audit
+from authsvc.audit import export, retention
+from authsvc.models import Account, AuditEntry, Broker, Grant
+from devicehub.admin import cells
+from devicehub.admin.base import EvidenceAdmin
+from devicehub.admin.lists import BoundedPaginator, lately
+from devicehub.models import DeviceGroup
+
+RECENT = 2_000  # The filters offer the authors and addresses of so many of the newest entries,
+OFFERED = 30  # and at most so many of them; a link may name any other.
+SHOWN = 80  # characters of the values in a list
+TABLE = (
+    '<table class="dh-changes"><thead><tr><th scope="col">Column</th><th scope="col">Before</th>'
+    '<th scope="col">After</th></tr></thead><tbody>{}</tbody></table>'
+)
+# The list that shows an object, and the column that names it there, by the first part of its key.
+OBJECTS: dict[str, tuple[type[Any], str]] = {
+    "account": (Account, "username"),
+    "broker": (Broker, "name"),
+    "grant": (Grant, "id"),
+    "group": (DeviceGroup, "slug"),
+    "role": (Group, "name"),
+    "user": (get_user_model(), "username"),
+}
+
+
+class ActionFilter(admin.SimpleListFilter):
+    title, parameter_name = "action", "action"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        return sorted(audit.labels().items(), key=lambda item: item[1])
+
+    def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        return queryset.filter(action=self.value()) if self.value() else None
+
+
+class RecentFilter(admin.SimpleListFilter):
+    """A filter by a column of texts, which offers the values of recent entries that the user may see."""
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        column = str(self.parameter_name)
+        recent = model_admin.get_queryset(request).order_by("-pk").values_list(column, flat=True)[:RECENT]
+        found = sorted({value for value in recent if value})[:OFFERED]
+        chosen = request.GET.get(column, "")
+        return [(value, value) for value in dict.fromkeys([chosen, *found]) if value]
+
+    def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else None
+
+
+class ActorFilter(RecentFilter):
+    title, parameter_name = "author", "actor"
+
+
+class AddressFilter(RecentFilter):
+    title, parameter_name = "address", "address"
+
+
+@admin.register(AuditEntry)
+class AuditAdmin(EvidenceAdmin):
+    """The list and the page of entries, limited to the devices of the reader."""
+
+    belongs_to = "object_key"
+    paginator = BoundedPaginator
+    change_list_template = "devicehub/admin/audit_list.html"
+    list_display = ("at", "what", "on", "author", "changes_in_short", "reason_given")
+    list_display_links = ("at",)
+    list_filter = (lately("at"), ActionFilter, ActorFilter, "actor_kind", AddressFilter)
+    search_fields = ("object_key", "actor", "=address", "reason")
+    search_help_text = "A part of an object, an author or a reason, or a whole address"
+    fieldsets = (
+        (None, {"fields": ("time", "what", "on", "author", "reason_given")}),
+        ("Values", {"fields": ("changes",)}),
+    )
+    readonly_fields = ("time", "what", "on", "author", "reason_given", "changes")
+    empty_text = "No change is recorded yet. Each change of credentials or rights leaves an entry here."
+
+    @admin.display(description="Time")
+    def time(self, entry: AuditEntry) -> str:
+        return cells.until(entry.at)
+
+    @admin.display(description="Action", ordering="action")
+    def what(self, entry: AuditEntry) -> str:
+        return audit.label(entry.action)
+
+    @admin.display(description="Object", ordering="object_key")
+    def on(self, entry: AuditEntry) -> str:
+        return object_link(entry.object_key)
+
+    @admin.display(description="Author", ordering="actor")
+    def author(self, entry: AuditEntry) -> str:
+        kind = (
+            "" if entry.actor_kind == AuditEntry.Kind.USER else f" ({entry.get_actor_kind_display().lower()})"
+        )
+        address = format_html(" {}", cells.code(entry.address)) if entry.address else ""
+        return format_html("{}{}{}", entry.actor, kind, address)
+
+    @admin.display(description="Reason")
+    def reason_given(self, entry: AuditEntry) -> str:
+        return entry.reason or cells.EMPTY
+
+    @admin.display(description="Values")
+    def changes_in_short(self, entry: AuditEntry) -> str:
+        """Return the changed values in one line, cut to SHOWN characters."""
+        texts = [f"{name}: {_arrow(old, new)}" for name, old, new in _values(entry)]
+        line = ", ".join(texts)
+        return f"{line[:SHOWN]}…" if len(line) > SHOWN else line or cells.EMPTY
+
+    @admin.display(description="Before and after")
+    def changes(self, entry: AuditEntry) -> str:
+        """Return a table of the changed values."""
+        rows = format_html_join("", '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>', _values(entry))
+        return format_html(TABLE, rows) if rows else cells.EMPTY
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, with links to its exports and how long entries are kept."""
+        query = f"?{request.GET.urlencode()}" if request.GET else ""
+        forms = [
+            (form.upper(), reverse("admin:authsvc_auditentry_export", args=[form]) + query)
+            for form in export.FORMS
+        ]
+        return super().changelist_view(request, {"exports": forms, "kept": _kept(), **(extra_context or {})})
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.export)
+        return [path("export/<str:form>/", view, name="authsvc_auditentry_export"), *super().get_urls()]
+
+    def export(self, request: HttpRequest, form: str) -> HttpResponse | StreamingHttpResponse:
+        """Return the entries of the list, with its filters and its search, as a file."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if form not in export.FORMS:
+            raise Http404
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(reverse("admin:authsvc_auditentry_changelist"))
+        write, media_type = export.FORMS[form]
+        texts = write(rows)
+        name = f"audit-{timezone.now():%Y-%m-%d}.{form}"
+        return StreamingHttpResponse(
+            _without_blocking(texts) if isinstance(request, ASGIRequest) else texts,
+            content_type=media_type,
+            headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
+        )
+
+
+async def _without_blocking(texts: Iterator[str]) -> AsyncIterator[str]:
+    """Yield *texts*, each made in a thread: of a plain iterator Django would collect all first."""
+    while (text := await sync_to_async(lambda: next(texts, None))()) is not None:
+        yield text
+
+
+def object_link(key: str) -> str:
+    """Return *key* as a link to the page or the list that shows its object."""
+    kind, _, name = key.partition("/")
+    if kind not in OBJECTS:
+        return cells.device(key)
+    model, column = OBJECTS[kind]
+    url = cells.list_url(model, f"?{urlencode({column: name})}")
+    return format_html('<a class="dh-id" href="{}">{}</a>', url, key) if url else cells.code(key)
+
+
+def _values(entry: AuditEntry) -> list[tuple[str, str, str]]:
+    """Return column, value before and value after as texts."""
+    before, after = entry.before or {}, entry.after or {}
+    names = dict.fromkeys([*before, *after])
+    return [(name.replace("_", " "), _text(before, name), _text(after, name)) for name in names]
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    if name not in values:
+        return ""
+    value = values[name]
+    if value is None or value == "":
+        return "empty"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ", ".join(value) or "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _arrow(old: str, new: str) -> str:
+    return f"{old} → {new}" if old and new else new or f"{old} → "
+
+
+def _kept() -> str:
+    """Return how long entries are kept, for people."""
+    row = retention.stored()
+    if row is None or row.keep_seconds is None:
+        return "Entries are kept for ever."
+    return f"Entries are kept for {row.keep_seconds // 86_400:,} days (AUTHSVC_KEEP_AUDIT)."
