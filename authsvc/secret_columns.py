@@ -9,6 +9,8 @@ from django.apps import apps
 from django.db import models
 
 OF_DJANGO = frozenset({"password", "session_key", "session_data"})
+# Columns of other apps with names so general that only their own model counts.
+OF_OTHERS = {"otp_totp.totpdevice": frozenset({"key"}), "otp_static.statictoken": frozenset({"token"})}
 AS_A_WHOLE = frozenset({"exact", "in", "isnull"})
 
 
@@ -41,6 +43,10 @@ class SecretField(models.CharField):  # type: ignore[type-arg]
 
 def of(model: type[models.Model]) -> frozenset[str]:
     """Return the names of the secret columns of *model*."""
+    return _named(model) | OF_OTHERS.get(model._meta.label_lower, frozenset())
+
+
+def _named(model: type[models.Model]) -> frozenset[str]:
     return frozenset(
         field.name
         for field in model._meta.concrete_fields
@@ -55,7 +61,7 @@ def is_secret(path: str) -> bool:
 
 @functools.cache
 def _names() -> frozenset[str]:
-    return OF_DJANGO.union(*(of(model) for model in apps.get_models(include_auto_created=True)))
+    return OF_DJANGO.union(*(_named(model) for model in apps.get_models(include_auto_created=True)))
 
 
 class HidesSecrets:

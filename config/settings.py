@@ -176,6 +176,10 @@ SECRET_KEY = secret_key(debug=DEBUG)
 ALLOWED_HOSTS = texts("ALLOWED_HOSTS", default=sorted(LOOPBACK - {"::1"}))
 
 INSTALLED_APPS = [
+    # Before devicehub, whose admin takes their pages out: a list of keys would be one to search.
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
     "fleet",
     "devicehub",
     "authsvc",
@@ -196,6 +200,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "devicehub.dashboard.sign_in.Sessions",
     "devicehub.actors.note_actor",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -241,6 +246,10 @@ AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
+
+# The second factor: the name in an authenticator app, and no key of one in the admin.
+OTP_TOTP_ISSUER = "DeviceHub"
+OTP_ADMIN_HIDE_SENSITIVE_DATA = True
 
 LOGIN_URL = "devicehub:login"
 LOGIN_REDIRECT_URL = "devicehub:overview"

@@ -10,7 +10,7 @@ class DevicehubConfig(AppConfig):
     def ready(self) -> None:
         from authsvc.granting import register_subject_check
         from authsvc.models import register_claim_check
-        from devicehub import checks, commands, models, provisioning, rights, roles  # noqa: F401 - models exist only now
+        from devicehub import checks, commands, models, provisioning, rights, roles, second_factor, sessions  # noqa: F401 - models exist only now
         from devicehub.removal import inheritance
         from devicehub.retention import page_layout
 
@@ -19,6 +19,8 @@ class DevicehubConfig(AppConfig):
         models.register_command_sender(commands.send)
         inheritance.watch()
         rights.watch()
+        sessions.watch()
+        second_factor.watch()
         post_migrate.connect(
             page_layout.leave_room, sender=self, dispatch_uid="devicehub.retention.page_layout"
         )

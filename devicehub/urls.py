@@ -4,7 +4,7 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from devicehub.api.token import token
-from devicehub.dashboard import credentials, denials, search, simulator
+from devicehub.dashboard import account, credentials, denials, search, simulator
 from devicehub.dashboard.access import strict
 from devicehub.dashboard.views import show_overview, stream
 
@@ -26,5 +26,9 @@ urlpatterns = [
     path("devices/<str:slug>/<str:device_id>/credentials/", credentials.credentials, name="credentials"),
     path("devices/<str:slug>/<str:device_id>/credentials/light/", credentials.light, name="light"),
     path("login/", strict(login), name="login"),
+    path("account/", account.show, name="account"),
+    path("account/password/", account.change_password, name="password_change"),
+    path("account/second-factor/", account.show_second_factor, name="second_factor"),
+    path("account/sessions/end/", account.end_others, name="end_sessions"),
     path("logout/", strict(LogoutView.as_view()), name="logout"),
 ]

@@ -14,6 +14,7 @@ from devicehub.admin import (
     kinds,
     people,
     records,
+    second_factor,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "kinds",
     "people",
     "records",
+    "second_factor",
 ]

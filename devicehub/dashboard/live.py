@@ -30,7 +30,7 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from devicehub import visibility
+from devicehub import sessions, visibility
 from devicehub.dashboard import devices, overview
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.devices import Row, State
@@ -188,7 +188,8 @@ class Login:
             return next((user for user in users if user.is_active), AnonymousUser())
         request = HttpRequest()
         request.session = self._sessions(self._session_key)
-        return get_user(request)
+        user: AbstractBaseUser | AnonymousUser = sessions.admitted(request.session, get_user(request))
+        return user
 
 
 async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

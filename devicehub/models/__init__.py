@@ -23,7 +23,7 @@ from devicehub.models.devices import (
 )
 from devicehub.models.fields import DeviceIdField, InvalidDeviceId, validate_device_id
 from devicehub.models.groups import DeviceGroup, DeviceOptions, DeviceTag, GroupMember
-from devicehub.models.people import SiteScope, UsedForm
+from devicehub.models.people import SignIn, SiteScope, UsedForm
 from devicehub.models.telemetry import (
     LONG_AGO,
     QUARANTINED_AS,
@@ -74,6 +74,7 @@ __all__ = [
     "Rollup",
     "Rotation",
     "RotationMember",
+    "SignIn",
     "SiteScope",
     "UsedForm",
     "default_deadline",

@@ -8,6 +8,23 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 
+# Marks in the text that a browser sends about itself. Later ones also stand in the texts of earlier browsers.
+BROWSERS = (
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
+
 
 def validate_sites(value: Any) -> None:
     """Raise ValidationError unless *value* is a list of names of sites."""
@@ -28,6 +45,26 @@ class SiteScope(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user}: {', '.join(self.sites) or 'no site'}"
+
+
+class SignIn(models.Model):
+    """A session of a user. The session holds the number of this row, and without the row it counts as ended."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="sign_ins")
+    address = models.CharField(max_length=45, blank=True)
+    agent = models.CharField(max_length=200, blank=True)
+    signed_in_at = models.DateTimeField()
+    last_seen = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.user} from {self.address or 'nowhere'}"
+
+    @property
+    def browser(self) -> str:
+        """The browser and the system in words, as far as the request named them."""
+        name = next((name for mark, name in BROWSERS if mark in self.agent), "")
+        system = next((name for mark, name in SYSTEMS if mark in self.agent), "")
+        return " on ".join(filter(None, (name, system))) or self.agent[:40] or "unknown"
 
 
 class UsedForm(models.Model):

@@ -636,7 +636,8 @@ def test_the_settings_of_a_large_fleet_are_those_of_the_bench():
 
 def test_the_options_for_sqlite_of_the_how_to_are_those_of_the_project():
     settings = "".join(marked(page(INCLUDE), "project: end of plant/settings.py"))
-    module: dict[str, Any] = {"DATABASES": {"default": {}}, "MIDDLEWARE": [], "BASE_DIR": Path()}
+    middleware = ["django.contrib.auth.middleware.AuthenticationMiddleware"]
+    module: dict[str, Any] = {"DATABASES": {"default": {}}, "MIDDLEWARE": middleware, "BASE_DIR": Path()}
     exec(settings, module)
 
     assert (

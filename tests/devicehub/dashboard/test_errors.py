@@ -1,4 +1,4 @@
-"""The pages of errors, which work without a database, and the line of text for callers that are not browsers."""
+"""The pages of errors, which work without a database, and the line of text for callers without a browser."""
 
 from __future__ import annotations
 

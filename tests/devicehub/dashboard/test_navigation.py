@@ -96,14 +96,14 @@ def test_an_app_adds_an_entry_in_its_place(client, viewer):
 def test_groups_stand_in_the_order_of_work_and_others_after_them(rf, viewer):
     register("Fields", "devicehub:token", order=1, group="Plant")
     register("Denials", "devicehub:login", order=1, group=navigation.ACCESS)
-    register("My account", "devicehub:logout", order=1, group=navigation.ACCOUNT)
+    register("My keys", "devicehub:logout", order=1, group=navigation.ACCOUNT)
     request = rf.get("/")
     request.user = viewer
 
     menu = navigation.menu(request)
 
     assert [group.name for group in menu.groups] == ["", "Access", "Plant"]
-    assert [link.label for link in menu.account] == ["My account"]
+    assert [link.label for link in menu.account] == ["My keys", "My account"]
 
 
 def test_a_badge_is_shown_where_there_is_something_to_do(client, viewer):
