@@ -103,7 +103,7 @@ def test_groups_stand_in_the_order_of_work_and_others_after_them(rf, viewer):
     menu = navigation.menu(request)
 
     assert [group.name for group in menu.groups] == ["", "Access", "Plant"]
-    assert [link.label for link in menu.account] == ["My keys", "My account"]
+    assert [link.label for link in menu.account] == ["My keys"]
 
 
 def test_a_badge_is_shown_where_there_is_something_to_do(client, viewer):
