@@ -22,7 +22,6 @@ from authsvc.core.access import ACCOUNT, Action, Reason
 from authsvc.models import Broker, Denial, Grant
 from authsvc.operation.explain import Explanation
 from authsvc.operation.reasons import SENTENCES
-from authsvc.operation.tried import OWN
 from authsvc.text import make_storable
 from devicehub import visibility
 from devicehub.dashboard import navigation, overview
@@ -30,7 +29,7 @@ from devicehub.dashboard.access import page
 from devicehub.dashboard.links import device_url
 from devicehub.denials import allowing, reasons
 from devicehub.denials.dismissal import dismiss
-from devicehub.denials.explained import explain_denials
+from devicehub.denials.explained import explain_denials, rule_label
 
 PAGE = 20
 BADGE_SECONDS = 300  # A number at the navigation that is older is left out.
@@ -220,7 +219,7 @@ def listed(request: HttpRequest, wanted: Filter) -> Listed:
 def describe(denials: Iterable[Denial], request: HttpRequest) -> list[Row]:
     """Return *denials* as rows for the reader of *request*."""
     found = list(denials)
-    now = explain_denials(found)
+    now = explain_denials(found, request.user)
     devices = _devices({denial.principal for denial in found}, request.user)
     named = _named({d.username for d in found if d.reason == Reason.UNKNOWN_USERNAME}, request.user)
     return [_row(denial, now.get(denial.pk), devices, named, request) for denial in found]
@@ -259,9 +258,6 @@ def _row(
     user = request.user
     is_device, is_account = denial.principal in devices, denial.principal.startswith(f"{ACCOUNT}/")
     key, username = named.get(denial.username, ("", "")) if not denial.principal else ("", "")
-    closest = now.closest if now is not None else None
-    if closest is not None and closest.subject != OWN and not visibility.may(user, visibility.VIEW, Grant):
-        closest = None
     about = "a service account" if is_account else devices.get(denial.principal, "unknown")
     return Row(
         denial=denial,
@@ -274,8 +270,8 @@ def _row(
         named_id=key.partition("/")[2] if username else "",
         named=username,
         broker=", ".join(part for part in (denial.broker, NAMES.get(denial.dialect, denial.dialect)) if part),
-        now=replace(now, closest=closest) if now is not None else None,
-        rule_label=_rule_label(now),
+        now=now,
+        rule_label=rule_label(now) if now is not None else "",
         url=reverse("devicehub:denial", args=[denial.pk]),
         simulator_url=_simulator_url(denial, user),
         allow_url=reverse("devicehub:allow_denial", args=[denial.pk])
@@ -291,15 +287,6 @@ def _who(denial: Denial) -> str:
     if denial.principal:
         return denial.principal.partition("/")[2]
     return denial.username or ("Unknown names" if denial.is_rest else "An unknown client")
-
-
-def _rule_label(now: Explanation | None) -> str:
-    if now is None or now.closest is None:
-        return ""
-    if now.reason == Reason.DENY_GRANT:
-        return "Forbidden by"
-    own = now.closest.subject == OWN and now.closest.actions == now.action
-    return f"May {now.action}" if own else "Nearest rule" if now.closest.subject == OWN else "Nearest grant"
 
 
 def _simulator_url(denial: Denial, user: Any) -> str:

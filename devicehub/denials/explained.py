@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from authsvc.core.access import Action
-from authsvc.models import Denial
+from authsvc.core.access import Action, Reason
+from authsvc.models import Denial, Grant
 from authsvc.operation.explain import (
     Explanation,
     NotOneIdentity,
@@ -18,6 +19,7 @@ from authsvc.operation.explain import (
     username_of,
     wire_answers,
 )
+from authsvc.operation.tried import OWN
 from authsvc.operation.wire import CONNECT, WireAnswer
 from authsvc.text import make_storable
 from devicehub import visibility
@@ -81,9 +83,15 @@ def owner_of(topic: str, principal: str) -> str:
     return "" if key == principal else key
 
 
-def explain_denials(rows: Iterable[Denial]) -> dict[int, Explanation]:
-    """Return the present decisions on the topics of *rows*, by primary key; a login would need its password."""
-    return run(_explained([row for row in rows if row.action in set(Action) and row.username]))
+def explain_denials(rows: Iterable[Denial], user: Any) -> dict[int, Explanation]:
+    """Return the present decisions on the topics of *rows*, by primary key; a login would need its password.
+
+    Grants are left out for a *user* who may not see them.
+    """
+    found = run(_explained([row for row in rows if row.action in set(Action) and row.username]))
+    if visibility.may(user, visibility.VIEW, Grant):
+        return found
+    return {pk: _without_grants(explanation) for pk, explanation in found.items()}
 
 
 async def _explained(rows: list[Denial]) -> dict[int, Explanation]:
@@ -92,3 +100,20 @@ async def _explained(rows: list[Denial]) -> dict[int, Explanation]:
         row.pk: await explain(row.username, Action(row.action), row.topic, row.client_id or None, rules=rules)
         for row in rows
     }
+
+
+def _without_grants(found: Explanation) -> Explanation:
+    own = tuple(rule for rule in found.rules if rule.subject == OWN)
+    closest = found.closest if found.closest is not None and found.closest.subject == OWN else None
+    return replace(found, rules=own, closest=closest, nearest="", rule="")
+
+
+def rule_label(found: Explanation) -> str:
+    """Return the name of the rule that stands below the request, level by level."""
+    if found.closest is None:
+        return ""
+    if found.reason == Reason.DENY_GRANT:
+        return "Forbidden by"
+    if found.closest.subject != OWN:
+        return "Nearest grant"
+    return f"May {found.action}" if found.closest.actions == found.action else "Nearest rule"
