@@ -15,6 +15,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import NoReverseMatch, reverse
+from django.utils.text import Truncator
 
 from authsvc.models import Denial
 from devicehub import visibility
@@ -24,6 +25,8 @@ from devicehub.admin.lists import ChoiceFilter, lately
 from devicehub.denials import allowing, reasons
 from devicehub.denials.dismissal import dismiss
 from devicehub.denials.explained import ACTIONS, explain_denials, rule_label
+
+LONGEST = 60  # Characters of a topic in the list.
 
 
 class DismissedFilter(ChoiceFilter):
@@ -88,7 +91,7 @@ class DenialAdmin(EvidenceAdmin):
     belongs_to = "principal"
     panels: ClassVar[list[Panel]] = [cause_panel]
     empty_text = "Nothing was denied. A refusal of a broker to a client shows here within a second or two."
-    list_display = ("last_at", "who", "doing", "summary", "why", "reason", "count", "broker")
+    list_display = ("last_at", "who", "doing", "why", "summary", "reason", "count", "broker")
     list_filter = ("reason", "action", "broker", "dialect", DismissedFilter, lately("last_at"))
     search_fields = ("username", "principal", "client_id", "topic")
     search_help_text = "Username, device id, client id or topic"
@@ -113,7 +116,7 @@ class DenialAdmin(EvidenceAdmin):
 
     @admin.display(description="Topic", ordering="topic")
     def summary(self, denial: Denial) -> str:
-        return denial.summary if denial.is_rest else cells.code(denial.topic)
+        return denial.summary if denial.is_rest else cells.code(Truncator(denial.topic).chars(LONGEST))
 
     @admin.display(description="Why")
     def why(self, denial: Denial) -> str:

@@ -189,4 +189,11 @@ for _title, _model, _group, _icon, _order, _badge, _tone in (
     register(
         _title, f"admin:{_model}{LIST}", group=_group, icon=_icon, order=_order, badge=_badge, tone=_tone
     )
-register("Simulator", "devicehub:simulator", group=ACCESS, icon="verified_user", order=30)
+register(
+    "Simulator",
+    "devicehub:simulator",
+    group=ACCESS,
+    icon="verified_user",
+    order=30,
+    may=_may_view(f"admin:authsvc_grant{LIST}"),  # It shows the rules by which it decides.
+)
