@@ -10,9 +10,10 @@ from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 from django.db import connection, router
+from django.db.models import Model
 
 from authsvc.core import topics as filters
-from authsvc.models import Account
+from authsvc.models import Account, AuditEntry, AuditRetention
 from devicehub import provisioning
 from devicehub.conf import settings
 from devicehub.kinds import topics
@@ -202,7 +203,48 @@ def check_identities(databases: Sequence[str] | None = None, **_: Any) -> list[C
     ]
 
 
-def _migrated() -> bool:
+@register()
+def check_actors(**_: Any) -> list[CheckMessage]:
+    """Check that the audit knows who changes something on a page (devicehub.W023)."""
+    middleware = list(django_settings.MIDDLEWARE)
+    if AUTHENTICATION not in middleware:
+        return []  # No page knows a user.
+    hint = f"Put {ACTORS!r} directly below {AUTHENTICATION!r} in MIDDLEWARE."
+    if ACTORS not in middleware:
+        problem = "The audit records changes on pages under the login name of the server, not of the user."
+        return [Warning(problem, hint=hint, id="devicehub.W023")]
+    if middleware.index(ACTORS) < middleware.index(AUTHENTICATION):
+        problem = f"{ACTORS} stands above the middleware that knows the user."
+        return [Warning(problem, hint=hint, id="devicehub.W023")]
+    return []
+
+
+AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"
+ACTORS = "devicehub.actors.note_actor"
+
+
+@register(Tags.database)
+def check_recorded(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """Check that each change of credentials has its entry in the audit (devicehub.W024; `check --database default`)."""
+    if not databases or "default" not in databases or not _migrated(AuditEntry, AuditRetention):
+        return []
+    found = provisioning.unrecorded(NAMED + 1)
+    if not found:
+        return []
+    more = " and others" if len(found) > NAMED else ""
+    hint = (
+        "generate_credentials() with save(), a bulk write or SQL changes credentials without an entry. Use the actions "
+        "of devicehub.provisioning, or call audit.record(). If the change is not yours, rotate these credentials."
+    )
+    problem = f"Credentials were changed without an entry in the audit: {', '.join(found[:NAMED])}{more}."
+    return [Warning(problem, hint=hint, id="devicehub.W024")]
+
+
+NAMED = 5  # A message names at most so many devices.
+
+
+def _migrated(*models: type[Model]) -> bool:
     """Return whether all tables of identities exist: checks also run before the first migration."""
-    tables = {kind.device_model._meta.db_table for kind in registry} | {Account._meta.db_table}
+    tables = {Account._meta.db_table, *(model._meta.db_table for model in models)}
+    tables |= {kind.device_model._meta.db_table for kind in registry}
     return tables <= set(connection.introspection.table_names())

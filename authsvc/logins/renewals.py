@@ -16,7 +16,7 @@ from authsvc.core.access import LoginQuestion, Verdict
 log = structlog.get_logger(__name__)
 
 MAX_PENDING = 10_000
-ACTOR = audit.system("web")  # Logins are answered by the web processes.
+ACTOR = audit.system("authorization service")
 STRONG = 22  # So many letters and digits hold 128 random bits.
 
 _pending: queue.Queue[Callable[[], None]] = queue.Queue(MAX_PENDING)

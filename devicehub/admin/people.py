@@ -173,7 +173,7 @@ class GroupForm(forms.ModelForm):  # type: ignore[type-arg]
         return chosen
 
 
-class RoleAdmin(django_pages.GroupAdmin, ModelAdmin):  # type: ignore[misc]
+class RoleAdmin(django_pages.GroupAdmin, ModelAdmin):
     """The page of a group. The three ready roles are set again by each migrate, so they can only be read."""
 
     form = GroupForm

@@ -44,6 +44,7 @@ from devicehub.provisioning.names import (
     shared_names,
 )
 from devicehub.provisioning.subjects import subject_problem
+from devicehub.provisioning.unrecorded import unrecorded
 
 __all__ = [
     "CREDENTIAL_FIELDS",
@@ -82,4 +83,5 @@ __all__ = [
     "set_expiry",
     "shared_names",
     "subject_problem",
+    "unrecorded",
 ]
