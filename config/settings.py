@@ -9,7 +9,7 @@ from argparse import ArgumentTypeError
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import environ
 import structlog
@@ -139,6 +139,35 @@ def keys(value: str) -> dict[str, str] | None:
     return found
 
 
+def mail(url: str) -> dict[str, Any]:
+    """Return *url* as the EMAIL settings; without one, no mail is sent. Raise ImproperlyConfigured, without the URL.
+
+    It may hold a password, percent-encoded.
+    """
+    ports = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if url and (parts.scheme not in ports or not parts.hostname):
+        raise ImproperlyConfigured(
+            "EMAIL_URL cannot be read; write smtp+tls://user:password@mail.example.org:587, or smtp+ssl:// for port 465"
+        )
+    backend = "smtp" if url else "dummy"
+    return {
+        "EMAIL_BACKEND": f"django.core.mail.backends.{backend}.EmailBackend",
+        "EMAIL_HOST": parts.hostname or "",
+        "EMAIL_PORT": port or ports.get(parts.scheme, 25),
+        "EMAIL_HOST_USER": unquote(parts.username or ""),
+        "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+        "EMAIL_USE_TLS": parts.scheme == "smtp+tls",
+        "EMAIL_USE_SSL": parts.scheme == "smtp+ssl",
+        "EMAIL_TIMEOUT": 10,
+        "DEVICEHUB_PASSWORD_RESET": bool(url),
+    }
+
+
 def seconds(name: str, default: str) -> int:
     """Return the seconds of the duration in the environment variable *name*, such as 90s, 15m, 1h, 2d.
 
@@ -255,6 +284,11 @@ LOGIN_URL = "devicehub:login"
 LOGIN_REDIRECT_URL = "devicehub:overview"
 LOGOUT_REDIRECT_URL = "devicehub:login"
 CSRF_FAILURE_VIEW = "devicehub.dashboard.errors.csrf_failed"
+
+# With a mail server, the sign-in offers a link for a new password.
+globals().update(mail(secret("EMAIL_URL", "")))
+DEFAULT_FROM_EMAIL = text("DEFAULT_FROM_EMAIL", default="devicehub@localhost")
+PASSWORD_RESET_TIMEOUT = 3600
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

@@ -98,5 +98,10 @@ class Settings:
         """DEVICEHUB_KEEP_QUARANTINE: how long quarantined messages are kept, such as `90d`; empty means for ever."""
         return str(getattr(django_settings, "DEVICEHUB_KEEP_QUARANTINE", ""))
 
+    @property
+    def password_reset(self) -> bool:
+        """DEVICEHUB_PASSWORD_RESET: whether the sign-in offers to mail a link for a new password."""
+        return bool(getattr(django_settings, "DEVICEHUB_PASSWORD_RESET", False))
+
 
 settings = Settings()

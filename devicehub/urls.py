@@ -4,13 +4,18 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
 from devicehub.api.token import token
-from devicehub.dashboard import account, credentials, denials, search, simulator
+from devicehub.conf import settings
+from devicehub.dashboard import account, credentials, denials, password_reset, search, simulator
 from devicehub.dashboard.access import strict
 from devicehub.dashboard.views import show_overview, stream
 
 app_name = "devicehub"
 
-login = LoginView.as_view(template_name="devicehub/login.html", redirect_authenticated_user=True)
+login = LoginView.as_view(
+    template_name="devicehub/login.html",
+    redirect_authenticated_user=True,
+    extra_context={"offers_reset": lambda: settings.password_reset},
+)
 
 urlpatterns = [
     path("api/token", token, name="token"),
@@ -30,5 +35,9 @@ urlpatterns = [
     path("account/password/", account.change_password, name="password_change"),
     path("account/second-factor/", account.show_second_factor, name="second_factor"),
     path("account/sessions/end/", account.end_others, name="end_sessions"),
+    path("password/reset/", password_reset.ask, name="password_reset"),
+    path("password/reset/sent/", password_reset.sent, name="password_reset_sent"),
+    path("password/reset/<uidb64>/<token>/", password_reset.choose, name="password_reset_confirm"),
+    path("password/reset/done/", password_reset.done, name="password_reset_done"),
     path("logout/", strict(LogoutView.as_view()), name="logout"),
 ]
