@@ -18,18 +18,22 @@ class BrokerExists(AuthsvcError, ValueError):
     """The name belongs to a broker already."""
 
 
-@transaction.atomic
 def create_broker(name: str, dialects: Iterable[str], networks: Iterable[str] = ()) -> tuple[Broker, str]:
     """Register a broker; return it and its token, only once. Raise BrokerExists, ValidationError."""
     if Broker.objects.filter(name=name).exists():
         raise BrokerExists(f"There is already a broker {name}")
     broker = Broker(name=name, dialects=list(dialects), networks=list(networks))
+    return broker, add(broker)
+
+
+@transaction.atomic
+def add(broker: Broker) -> str:
+    """Save the new *broker* and return its token, only once. Raise ValidationError."""
     token = broker.issue_token()
     broker.full_clean()
     broker.save(force_insert=True)
-    after = {"dialects": broker.dialects, "networks": broker.networks}
-    audit.record("broker_created", broker.key, after=after)
-    return broker, token
+    audit.record("broker_created", broker.key, after=audit.values(broker, ("dialects", "networks")))
+    return token
 
 
 @transaction.atomic

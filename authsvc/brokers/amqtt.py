@@ -11,4 +11,4 @@ CONFIGURATION = """\
 AUTHSVC_TOKEN=$token python manage.py run_dev_broker --auth-url $url
 """
 
-BROKER = BrokerSoftware("amqtt", CONFIGURATION)
+BROKER = BrokerSoftware("amqtt", "aMQTT, for development", CONFIGURATION)

@@ -52,13 +52,14 @@ def _none(address: Address) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class BrokerSoftware:
-    """A broker product: the dialect in which it asks, and its configuration, ready to paste.
+    """A broker product: the dialect in which it asks, its name for people, and its configuration, ready to paste.
 
     A blank line separates the files of *template*; each file begins with a comment that names it. *cache* is the part
     that makes the broker cache answers, or empty; *placeholders* returns values that only this template needs.
     """
 
     dialect: str
+    name: str
     template: str
     cache: str = ""
     placeholders: Callable[[Address], Mapping[str, str]] = _none

@@ -29,4 +29,4 @@ authentication_settings.node_cache.enable = false
 authorization.node_cache.enable = false
 """
 
-BROKER = BrokerSoftware("emqx", CONFIGURATION)
+BROKER = BrokerSoftware("emqx", "EMQX 5.7 and later", CONFIGURATION)

@@ -27,4 +27,4 @@ auth.http.timeout = 5s
 auth.http.connect_timeout = 5s
 """
 
-BROKER = BrokerSoftware("emqx4", CONFIGURATION)
+BROKER = BrokerSoftware("emqx4", "EMQX 4.3 and 4.4", CONFIGURATION)

@@ -82,5 +82,13 @@ def _jwt(address: Address) -> Mapping[str, str]:
     return {"jwt_host": host, "tls": TLS_JWT if address.is_tls else ""}
 
 
-BROKER = BrokerSoftware("go-auth", CONFIGURATION, cache=CACHE, placeholders=_http)
-BROKER_JWT = BrokerSoftware("jwt", CONFIGURATION_JWT, cache=CACHE, placeholders=_jwt)
+BROKER = BrokerSoftware(
+    "go-auth", "Mosquitto with mosquitto-go-auth", CONFIGURATION, cache=CACHE, placeholders=_http
+)
+BROKER_JWT = BrokerSoftware(
+    "jwt",
+    "Mosquitto with mosquitto-go-auth, for clients with tokens (JWT)",
+    CONFIGURATION_JWT,
+    cache=CACHE,
+    placeholders=_jwt,
+)

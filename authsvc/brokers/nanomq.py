@@ -33,4 +33,4 @@ auth {
 }
 """
 
-BROKER = BrokerSoftware("nanomq", CONFIGURATION)
+BROKER = BrokerSoftware("nanomq", "NanoMQ", CONFIGURATION)

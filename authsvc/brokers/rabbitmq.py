@@ -25,4 +25,4 @@ mqtt.exchange = amq.topic
 [{rabbitmq_mqtt, [{ignore_colons_in_username, true}]}].
 """
 
-BROKER = BrokerSoftware("rabbitmq", CONFIGURATION)
+BROKER = BrokerSoftware("rabbitmq", "RabbitMQ", CONFIGURATION)

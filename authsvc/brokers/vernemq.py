@@ -27,4 +27,4 @@ vmq_webhooks.w6.hook = auth_on_subscribe_m5
 vmq_webhooks.w6.endpoint = $url/mqtt/k/$token/vernemq/subscribe
 """
 
-BROKER = BrokerSoftware("vernemq", CONFIGURATION)
+BROKER = BrokerSoftware("vernemq", "VerneMQ", CONFIGURATION)

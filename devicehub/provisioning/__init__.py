@@ -1,15 +1,20 @@
 """Actions on identities: create devices and accounts with their credentials, issue new ones, revoke them."""
 
 from devicehub.provisioning.accounts import (
+    add_account,
+    check_names,
     choose_account_password,
     create_account,
+    end_account_overlap,
     grant_ingest,
+    revoke_account,
     rotate_account,
 )
 from devicehub.provisioning.credentials import (
     CREDENTIAL_FIELDS,
     MIN_CHOSEN,
     UnusablePassword,
+    check_chosen,
     choose_password,
     end_of_previous,
     end_overlap,
@@ -54,7 +59,10 @@ __all__ = [
     "UnknownKind",
     "UnusablePassword",
     "add",
+    "add_account",
     "announce",
+    "check_chosen",
+    "check_names",
     "choose_account_password",
     "choose_password",
     "create",
@@ -62,6 +70,7 @@ __all__ = [
     "described",
     "disable",
     "enable",
+    "end_account_overlap",
     "end_of_previous",
     "end_overlap",
     "find",
@@ -77,6 +86,7 @@ __all__ = [
     "refuse_claims",
     "refuse_taken",
     "revoke",
+    "revoke_account",
     "rotate_account",
     "rotate_api_key",
     "rotate_password",

@@ -46,16 +46,46 @@ def create_account(
     *ingest* gives it exactly the grants that `listen_mqtt` and the sender of commands need: to receive and subscribe
     to all data, status and reply topics, and to publish to all cmd topics; with *clear_retained* to the others too.
     """
-    if Account.objects.filter(username=name).exists():
-        raise IdentityTaken(f"There is an account {name} already")
     account = Account(username=name, is_superuser=superuser, client_ids=list(client_ids))
-    refuse_used([name, *(text for text in account.client_ids if not text.endswith("*"))])
-    password = account.generate_password()
-    account.save(force_insert=True)
-    audit.record("account_created", account.key, after=audit.values(account, ("is_superuser", "client_ids")))
+    password = add_account(account)
     if ingest:
         grant_ingest(account, clear_retained=clear_retained)
     return account, password
+
+
+@transaction.atomic
+def add_account(account: Account) -> str:
+    """Save the new *account* and return its password, only once. Raise IdentityTaken, InvalidUsername."""
+    check_names(account)
+    expires_at = account.password_expires_at
+    password = account.generate_password()
+    account.password_expires_at = expires_at
+    account.save(force_insert=True)
+    audit.record("account_created", account.key, after=audit.values(account, ("is_superuser", "client_ids")))
+    return password
+
+
+def check_names(account: Account) -> None:
+    """Raise IdentityTaken if a name of the new *account* belongs to another identity."""
+    if Account.objects.filter(username=account.username).exists():
+        raise IdentityTaken(f"There is an account {account.username} already")
+    refuse_used([account.username, *(text for text in account.client_ids if not text.endswith("*"))])
+
+
+@transaction.atomic
+def end_account_overlap(account: Account) -> None:
+    """End the previous password of *account* now."""
+    account.previous_password_hash, account.previous_valid_until = "", None
+    account.save(update_fields=["previous_password_hash", "previous_valid_until"])
+    audit.record("overlap_ended", account.key)
+
+
+@transaction.atomic
+def revoke_account(account: Account) -> None:
+    """End the passwords and tokens of *account*: no login succeeds until it gets a new password."""
+    account.set_hash("")
+    account.save(update_fields=Account.password_columns())
+    audit.record("credentials_revoked", account.key)
 
 
 @transaction.atomic

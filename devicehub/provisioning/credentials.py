@@ -47,11 +47,16 @@ def choose_password(device: BaseDevice, password: str) -> None:
 
 def hash_chosen(password: str) -> str:
     """Return the hash (argon2id) of a password that a person chose. Raise UnusablePassword."""
+    check_chosen(password)
+    return passwords.hash_chosen(password)
+
+
+def check_chosen(password: str) -> None:
+    """Raise UnusablePassword unless a person may choose *password*."""
     if len(password) < MIN_CHOSEN:
         raise UnusablePassword(f"A password must have at least {MIN_CHOSEN} characters")
     if passwords.too_long(password) or "\x00" in password:
         raise UnusablePassword(f"A password must have at most {passwords.MAX_BYTES} bytes and no NUL")
-    return passwords.hash_chosen(password)
 
 
 @transaction.atomic
