@@ -119,6 +119,13 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
         """Return the panels above the form of an object."""
         return self.panels
 
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Return the list. Its whole count is known without a further query if there is no filter."""
+        found = super().get_changelist_instance(request)
+        if not found.has_active_filters and not found.query:
+            found.full_result_count = found.result_count
+        return found
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponse:

@@ -17,6 +17,7 @@ from django.utils.text import capfirst
 
 from authsvc.durations import ago
 from devicehub.kinds.registry import UnknownKey, registry
+from devicehub.kinds.units import figure
 from devicehub.states import State
 
 EMPTY = "–"
@@ -26,6 +27,9 @@ MACHINE_WORDS = frozenset(
         *("address", "client_id", "correlation_id", "dialect", "filter", "firmware_version", "group"),
         *("mqtt_client_id", "mqtt_username", "object_key", "reason", "rule", "slug", "tag", "topic"),
     }
+)
+TO_THE_SECOND = frozenset(
+    {"at", "deadline", "queued_at", "received_at", "timestamp", "valid_from", "valid_until"}
 )
 KEYS = frozenset({"device_key", "principal"})
 
@@ -58,7 +62,10 @@ def code(text: Any) -> str:
 
 def number(value: Any) -> str:
     """Return a number with separators, at the right of its column."""
-    return EMPTY if value is None else format_html('<span class="dh-number">{}</span>', f"{value:,}")
+    if value is None:
+        return EMPTY
+    text = figure(value) if isinstance(value, float) else f"{value:,}"
+    return format_html('<span class="dh-number">{}</span>', text)
 
 
 def when(moment: datetime | None, never: str = EMPTY) -> str:
@@ -75,7 +82,7 @@ def when(moment: datetime | None, never: str = EMPTY) -> str:
 
 
 def until(moment: datetime | None) -> str:
-    """Return *moment* to the second, for times that may lie ahead."""
+    """Return *moment* to the second, for rows that differ by seconds, and for times that may lie ahead."""
     if moment is None:
         return EMPTY
     utc = moment.astimezone(UTC)
@@ -128,7 +135,9 @@ def column(model: type[models.Model], name: Any, *, is_first: bool) -> Any:
 def _shown(field: models.Field[Any, Any], is_first: bool) -> Callable[[Any], str] | None:
     """Return the function that makes a cell of a value of *field*; None for Django's own cell."""
     if isinstance(field, models.DateTimeField):
-        return until if field.name in ("deadline", "valid_from", "valid_until") else when
+        return until if field.name in TO_THE_SECOND else when
+    if field.name == "device_id":
+        return identifier
     if field.name in KEYS and not is_first:
         return device
     if field.name in MACHINE_WORDS or field.name in KEYS:

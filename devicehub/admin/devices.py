@@ -210,7 +210,7 @@ class DeviceAdmin(WithCredentials):
             return device.status
         first, *others = states.holding(self.kind, device)
         also = ", ".join(state.word.lower() for state in others)
-        return format_html("{}{}", cells.state(first), f", {also}" if also else "")
+        return format_html("<span>{}{}</span>", cells.state(first), f", {also}" if also else "")
 
     @admin.display(description="Credentials")
     def credentials(self, device: BaseDevice) -> str:

@@ -80,7 +80,7 @@ class Found:
 
 def numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return *context* with the content of the page as `fleet`."""
-    return {**context, "fleet": fleet(request)}
+    return {**context, "title": "Overview of the administration", "fleet": fleet(request)}
 
 
 def fleet(request: HttpRequest) -> Fleet:

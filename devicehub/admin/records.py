@@ -91,8 +91,13 @@ class MessageAdmin(OfDeviceAdmin):
     list_display = ("received_at", "of_device", "topic", "result", "processing_error")
     list_filter = ("outcome", DeviceFilter, lately("received_at"))
     empty_text = "No message is stored. Each message of a device shows here, also one that was refused."
-    exclude = ("device", "digest", "notes", "processing_status", "outcome")
     readonly_fields = ("of_device", "result", "dropped", "received_at", "in_quarantine")
+    fieldsets = (
+        (None, {"fields": ("of_device", "topic", "received_at")}),
+        ("Outcome", {"fields": ("result", "dropped", "processing_error", "processed_at")}),
+        ("Payload", {"fields": ("payload_json", "payload_raw", "in_quarantine", "content_type")}),
+        ("Properties", {"fields": ("correlation_id", "user_properties")}),
+    )
 
     @admin.display(description="Outcome", ordering="outcome")
     def result(self, message: BaseMessage) -> str:

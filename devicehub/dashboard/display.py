@@ -8,6 +8,7 @@ from typing import Any
 from django.template.defaultfilters import pluralize
 
 from authsvc.durations import ago as ago
+from devicehub.kinds.units import figure
 from devicehub.kinds.units import unit as unit
 
 LONGEST = 60
@@ -26,15 +27,8 @@ def value(found: Any) -> str:
     if isinstance(found, int):
         return f"{found:,}"
     if isinstance(found, float):
-        return _number(found)
+        return figure(found)
     if isinstance(found, bytes | memoryview):
         return f"{len(found)} byte{pluralize(len(found))}"
     text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def _number(found: float) -> str:
-    size = abs(found)
-    if size >= 1e15 or 0 < size < 0.1:
-        return f"{found:.3g}"
-    return f"{found:,.0f}" if size >= 10_000 else f"{found:,.1f}" if size >= 1_000 else f"{found:.2f}"

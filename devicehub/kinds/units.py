@@ -1,4 +1,4 @@
-"""The usual signs of units. Declarations and payloads use those of SenML (RFC 8428, 12.1)."""
+"""Units and figures as people read them. Declarations and payloads use those of SenML (RFC 8428, 12.1)."""
 
 from __future__ import annotations
 
@@ -11,3 +11,15 @@ SIGNS: Mapping[str, str] = {"Cel": "°C", "%RH": "% RH", "Ohm": "Ω", "deg": "°
 def unit(senml: str) -> str:
     """Return the usual sign of a SenML unit."""
     return SIGNS.get(senml, senml)
+
+
+def figure(found: float) -> str:
+    """Return a measured number with as many digits as its size needs.
+
+    >>> figure(21.375), figure(101325.0), figure(0.00042)
+    ('21.38', '101,325', '0.00042')
+    """
+    size = abs(found)
+    if size >= 1e15 or 0 < size < 0.1:
+        return f"{found:.3g}"
+    return f"{found:,.0f}" if size >= 10_000 else f"{found:,.1f}" if size >= 1_000 else f"{found:.2f}"
