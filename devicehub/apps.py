@@ -1,5 +1,5 @@
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_delete
 
 
 class DevicehubConfig(AppConfig):
@@ -17,6 +17,12 @@ class DevicehubConfig(AppConfig):
         register_claim_check(provisioning.refuse_claims)
         register_subject_check(provisioning.subject_problem)
         models.register_command_sender(commands.send)
+        models.register_placing(provisioning.follow)
+        pre_delete.connect(
+            provisioning.before_group_delete,
+            sender=models.DeviceGroup,
+            dispatch_uid="devicehub.provisioning.groups",
+        )
         inheritance.watch()
         rights.watch()
         sessions.watch()

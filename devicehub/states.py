@@ -8,11 +8,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
+from django.db.models import Case, Exists, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models.functions import Concat
 from django.utils import timezone
 
 from devicehub.kinds.registry import Kind
-from devicehub.models import BaseDevice, DeviceStatus
+from devicehub.models import BaseDevice, DeviceOptions, DeviceStatus
 
 OVERDUE = 2.5  # Heartbeat intervals without a message after which a device is silent.
 
@@ -42,9 +43,42 @@ STATES = {
 }
 
 
-def silent_before(kind: Kind, now: datetime) -> datetime:
-    """Return the time after which a device of *kind* must have sent something, or else it is silent."""
-    return now - timedelta(seconds=kind.heartbeat_interval * OVERDUE)
+def intervals(kind: Kind) -> list[tuple[float, Q]]:
+    """Return the heartbeat intervals of *kind*, in seconds, each with the condition for the devices that have it.
+
+    The first is that of the kind; the others are those of devices with an interval of their own, which are few.
+    """
+    options = DeviceOptions.objects.filter(expected_heartbeat__isnull=False)
+    found = options.filter(device_key__startswith=f"{kind.slug}/").order_by()
+    own = sorted({seconds for seconds in found.values_list("expected_heartbeat", flat=True) if seconds})
+    if not own:
+        return [(kind.heartbeat_interval, Q())]
+    mine = options.filter(device_key=Concat(Value(f"{kind.slug}/"), OuterRef("device_id")))
+    each = [(seconds, Q(Exists(mine.filter(expected_heartbeat=seconds)))) for seconds in own]
+    return [(kind.heartbeat_interval, ~Q(Exists(mine))), *each]
+
+
+def interval_of(kind: Kind, device: BaseDevice) -> float:
+    """Return the heartbeat interval of *device* in seconds: its own, or that of *kind*."""
+    if device.pk is None:
+        return kind.heartbeat_interval
+    if not hasattr(device, "own_heartbeat"):
+        rows = DeviceOptions.objects.filter(device_key=kind.key(device.device_id))
+        found = rows.values_list("expected_heartbeat", flat=True).first()
+        device.own_heartbeat = found  # type: ignore[attr-defined]
+    return device.own_heartbeat or kind.heartbeat_interval  # type: ignore[attr-defined]
+
+
+def silent_before(seconds: float, now: datetime) -> datetime:
+    """Return the time after which a device with a heartbeat of *seconds* must have sent something, or it is silent."""
+    return now - timedelta(seconds=seconds * OVERDUE)
+
+
+def _late(kind: Kind, now: datetime) -> Q:
+    late = Q(pk__in=[])
+    for seconds, whose in intervals(kind):
+        late |= whose & Q(last_seen__lt=silent_before(seconds, now))
+    return late
 
 
 def conditions(kind: Kind, now: datetime) -> dict[str, Q]:
@@ -55,7 +89,7 @@ def conditions(kind: Kind, now: datetime) -> dict[str, Q]:
         "provisioning": DeviceStatus.PROVISIONING,
         "battery": DeviceStatus.LOW_BATTERY,
     }
-    quiet = Q(status=DeviceStatus.OFFLINE) | Q(last_seen__lt=silent_before(kind, now))
+    quiet = Q(status=DeviceStatus.OFFLINE) | _late(kind, now)
     found = {
         "disabled": Q(is_active=False),
         "revoked": Q(mqtt_password_hash="", credentials_changed_at__isnull=False),
@@ -70,7 +104,9 @@ def holding(kind: Kind, device: BaseDevice, now: datetime | None = None) -> list
     """Return the states that hold for *device*, the one to show first."""
     now = now or timezone.now()
     seen, status = device.last_seen, device.status
-    is_quiet = status == DeviceStatus.OFFLINE or (seen is not None and seen < silent_before(kind, now))
+    is_quiet = status == DeviceStatus.OFFLINE or (
+        seen is not None and seen < silent_before(interval_of(kind, device), now)
+    )
     holds = {
         "disabled": not device.is_active,
         "revoked": not device.mqtt_password_hash and device.credentials_changed_at is not None,
@@ -100,8 +136,16 @@ def rank(kind: Kind, now: datetime | None = None) -> Case:
 
 
 def ranked(kind: Kind, devices: QuerySet[Any], now: datetime | None = None) -> QuerySet[Any]:
-    """Return *devices* with `state_rank`, the place of their state in STATES."""
-    found: QuerySet[Any] = devices.annotate(state_rank=rank(kind, now))
+    """Return *devices* with `state_rank`, the place of their state in STATES, and with their heartbeats."""
+    found: QuerySet[Any] = with_heartbeats(kind, devices).annotate(state_rank=rank(kind, now))
+    return found
+
+
+def with_heartbeats(kind: Kind, devices: QuerySet[Any]) -> QuerySet[Any]:
+    """Return *devices* with the interval of each in `own_heartbeat`, so that a list takes no query for each."""
+    key = Concat(Value(f"{kind.slug}/"), OuterRef("device_id"))
+    own = DeviceOptions.objects.filter(device_key=key).values("expected_heartbeat")
+    found: QuerySet[Any] = devices.annotate(own_heartbeat=Subquery(own))
     return found
 
 

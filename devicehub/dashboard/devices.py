@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from devicehub import visibility
+from devicehub import states, visibility
 from devicehub.dashboard import display
 from devicehub.dashboard.selection import Place, Selection
 from devicehub.db import clock
@@ -130,7 +130,7 @@ def _slice(
 
 def shown(kind: Kind, user: Any) -> QuerySet[Any]:
     """Return the devices of *kind* that *user* may see, with the columns of a row only and so without any secret."""
-    return visibility.devices(kind, user).only(*SHOWN)
+    return states.with_heartbeats(kind, visibility.devices(kind, user)).only(*SHOWN)
 
 
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
@@ -157,7 +157,7 @@ def state(kind: Kind, device: BaseDevice) -> State:
     if not device.is_active:
         return State("Disabled", "off", "disabled")
     status = DeviceStatus(device.status) if device.status in DeviceStatus.values else None
-    if status is DeviceStatus.ONLINE and device.is_heartbeat_overdue(kind.heartbeat_interval):
+    if status is DeviceStatus.ONLINE and device.is_heartbeat_overdue(states.interval_of(kind, device)):
         return State("Online, overdue", "warn", "silent")
     return State(status.label, *LOOKS[status]) if status else State(device.status, "off", "never")
 

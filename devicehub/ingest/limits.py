@@ -1,4 +1,4 @@
-"""The limit of messages that are stored of one device in a time: DEVICEHUB_RATE_LIMIT, off by default.
+"""The limit of messages that are stored of one device in a time: its own, or DEVICEHUB_RATE_LIMIT, off by default.
 
 A device may send its whole allowance at once; used allowance comes back evenly. Messages beyond it fail as
 `rate_limited`: they are kept in the quarantine, can be replayed from there, and change nothing on their device.
@@ -7,16 +7,20 @@ A device may send its whole allowance at once; used allowance comes back evenly.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from types import MappingProxyType
 
 from django.db import transaction
 
-from devicehub.conf import RateLimit
+from authsvc import caches
+from devicehub.conf import RateLimit, rate_limit
+from devicehub.models import DeviceOptions
 
 # Devices with a count; one whose count was dropped may send its whole allowance again.
 MOST_COUNTED = 100_000
+READ_EVERY = 10.0  # Seconds between two reads of the limits of single devices.
 
 
 class Limiter:
@@ -25,19 +29,33 @@ class Limiter:
     def __init__(self) -> None:
         self._used: dict[str, tuple[float, float]] = {}  # By key: the count, and its time (monotonic).
 
-    def beyond(self, limit: RateLimit, keys: Sequence[str], now: float | None = None) -> list[int]:
-        """Return the positions in *keys*, the devices of messages in order, beyond *limit*. Call in a transaction."""
+    def beyond(
+        self,
+        limit: RateLimit | None,
+        keys: Sequence[str],
+        now: float | None = None,
+        own: Mapping[str, RateLimit] = MappingProxyType({}),
+    ) -> list[int]:
+        """Return the positions in *keys*, the devices of messages in order, beyond *limit*. Call in a transaction.
+
+        *own* are limits of single devices, which hold in place of *limit*.
+        """
         now = time.monotonic() if now is None else now
         used: dict[str, tuple[float, float]] = {}
         refused = []
+        general = limit
         for position, key in enumerate(keys):
+            limit = own.get(key, general) if own else general
+            if limit is None:
+                continue
             count = used[key][0] if key in used else self._left_over(key, limit, now)
             if count + 1 > limit.messages:
                 refused.append(position)
             else:
                 count += 1
             used[key] = (count, now)
-        transaction.on_commit(lambda: self._count(used, limit, now))
+        longest = max((each.seconds for each in (general, *own.values()) if each is not None), default=0)
+        transaction.on_commit(lambda: self._count(used, longest, now))
         return refused
 
     def clear(self) -> None:
@@ -49,14 +67,44 @@ class Limiter:
         count, at = self._used.get(key, (0.0, now))
         return max(0.0, count - (now - at) * limit.messages / limit.seconds)
 
-    def _count(self, used: dict[str, tuple[float, float]], limit: RateLimit, now: float) -> None:
+    def _count(self, used: dict[str, tuple[float, float]], seconds: int, now: float) -> None:
         self._used |= used
         if len(self._used) > MOST_COUNTED:
-            recent = {key: value for key, value in self._used.items() if now - value[1] < limit.seconds}
+            recent = {key: value for key, value in self._used.items() if now - value[1] < seconds}
             self._used = dict(list(recent.items())[-MOST_COUNTED:])
 
 
+class OwnLimits:
+    """The limits of single devices by key, read at most once in READ_EVERY seconds."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, RateLimit] = {}
+        self._until = float("-inf")
+
+    def read(self, now: float | None = None) -> Mapping[str, RateLimit]:
+        """Return the limits. A text that is not a rate, which only SQL can store, is left out."""
+        now = time.monotonic() if now is None else now
+        if now >= self._until:
+            rows = DeviceOptions.objects.exclude(rate_limit="").values_list("device_key", "rate_limit")
+            self._found = dict(_rates(rows[:MOST_COUNTED]))
+            self._until = now + READ_EVERY
+        return self._found
+
+    def clear(self) -> None:
+        """Read again at the next call."""
+        self._until = float("-inf")
+
+
+def _rates(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, RateLimit]]:
+    for key, text in rows:
+        with suppress(ValueError):
+            if (limit := rate_limit(text)) is not None:
+                yield key, limit
+
+
 limiter = Limiter()
+own_limits = OwnLimits()
+caches.register(own_limits.clear)
 _lifted: ContextVar[bool] = ContextVar("lifted", default=False)
 
 

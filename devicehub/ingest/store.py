@@ -101,12 +101,14 @@ def _mark_duplicates(own: list[Judged]) -> None:
 
 def _refuse_too_many(own: list[Judged]) -> None:
     """Fail the messages of one kind beyond the rate limit, if one is set. Messages that failed already count, too."""
-    limit = settings.rate_limit
-    if limit is None or limits.are_lifted():
+    limit, single = settings.rate_limit, limits.own_limits.read()
+    if (limit is None and not single) or limits.are_lifted():
         return
     counted = [place for place, item in enumerate(own) if item.outcome not in NO_ROW]
-    for position in limits.limiter.beyond(limit, [own[place].key for place in counted]):
+    keys = [own[place].key for place in counted]
+    for position in limits.limiter.beyond(limit, keys, own=single):
         place = counted[position]
+        limit = single.get(keys[position], settings.rate_limit)
         if own[place].outcome in NEWS:
             own[place] = own[place].ended(Outcome.FAILED, FailureReason.RATE_LIMITED, f"more than {limit}")
 

@@ -1,4 +1,5 @@
 
+import devicehub.models.groups
 import devicehub.models.people
 import django.core.validators
 import django.db.models.deletion
@@ -18,12 +19,12 @@ class Migration(migrations.Migration):
             name='DeviceGroup',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.SlugField(unique=True)),
+                ('slug', models.SlugField(help_text='The name in grants, as in group:roof; it cannot be changed later.', unique=True, validators=[django.core.validators.RegexValidator('\\A[a-z0-9_-]+\\Z', 'Use small letters, digits, - and _.')])),
                 ('name', models.CharField(max_length=100)),
                 ('note', models.CharField(blank=True, max_length=255)),
-                ('types', models.JSONField(blank=True, default=list)),
-                ('sites', models.JSONField(blank=True, default=list)),
-                ('tags', models.JSONField(blank=True, default=list)),
+                ('types', models.JSONField(blank=True, default=list, validators=[devicehub.models.groups.validate_words])),
+                ('sites', models.JSONField(blank=True, default=list, validators=[devicehub.models.groups.validate_words])),
+                ('tags', models.JSONField(blank=True, default=list, validators=[devicehub.models.groups.validate_words])),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={
@@ -34,8 +35,8 @@ class Migration(migrations.Migration):
             name='DeviceOptions',
             fields=[
                 ('device_key', models.CharField(max_length=260, primary_key=True, serialize=False)),
-                ('expected_heartbeat', models.FloatField(blank=True, help_text='Seconds between two messages of this device; empty is the interval of its type.', null=True, validators=[django.core.validators.MinValueValidator(1)])),
-                ('rate_limit', models.CharField(blank=True, help_text='Messages that this device may send, such as 60/m; empty is the limit of all devices.', max_length=40)),
+                ('expected_heartbeat', models.FloatField(blank=True, help_text='Seconds between two messages of this device; empty is the interval of its type.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(2592000)])),
+                ('rate_limit', models.CharField(blank=True, help_text='Messages that this device may send, such as 60/m; empty is the limit of all devices.', max_length=40, validators=[devicehub.models.groups.validate_rate])),
             ],
         ),
         migrations.CreateModel(

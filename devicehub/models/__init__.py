@@ -20,9 +20,10 @@ from devicehub.models.devices import (
     new_names,
     register_command_sender,
     register_naming,
+    register_placing,
 )
 from devicehub.models.fields import DeviceIdField, InvalidDeviceId, validate_device_id
-from devicehub.models.groups import DeviceGroup, DeviceOptions, DeviceTag, GroupMember
+from devicehub.models.groups import MAX_TAGS, DeviceGroup, DeviceOptions, DeviceTag, GroupMember
 from devicehub.models.people import SignIn, SiteScope, UsedForm
 from devicehub.models.telemetry import (
     LONG_AGO,
@@ -40,6 +41,7 @@ from devicehub.models.telemetry import (
 
 __all__ = [
     "LONG_AGO",
+    "MAX_TAGS",
     "NAMES",
     "OPEN_STATES",
     "OPERATOR_STATES",
@@ -82,5 +84,6 @@ __all__ = [
     "new_names",
     "register_command_sender",
     "register_naming",
+    "register_placing",
     "validate_device_id",
 ]

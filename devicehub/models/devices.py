@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -62,8 +62,26 @@ def register_naming(check: Naming) -> None:
     _naming = check
 
 
+Placing = Callable[["type[BaseDevice]", Collection[str], str], None]
+
+
+_placing: Placing | None = None
+
+
+def register_placing(follow: Placing) -> None:
+    """Have *follow* called with the model, the ids of devices that were created or got a site, and the database.
+
+    It is called in the transaction of the change, after it.
+    """
+    global _placing
+    _placing = follow
+
+
+PLACED = frozenset({"site", "device_id"})  # Columns by which a group selects devices.
+
+
 class DeviceQuerySet(models.QuerySet["BaseDevice"]):
-    """A query set that checks new names of devices in the transaction that writes them."""
+    """A query set that checks new names of devices, and places them, in the transaction that writes them."""
 
     def bulk_create(self, objs: Iterable[BaseDevice], *args: Any, **options: Any) -> list[BaseDevice]:
         """Create *objs* as any query set does, after a check of the names that are new."""
@@ -74,12 +92,32 @@ class DeviceQuerySet(models.QuerySet["BaseDevice"]):
         with transaction.atomic(using=self.db):
             for some in batched(devices, 200):
                 _naming(self.model, *new_names(self.model, some, self.db), self.db)
-            return super().bulk_create(devices, *args, **options)
+            created = super().bulk_create(devices, *args, **options)
+            if _placing is not None:
+                _placing(self.model, [device.device_id for device in devices], self.db)
+            return created
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def update(self, **changes: Any) -> int:
         """Update as any query set does, with a check of the names that are new in the same transaction."""
+        if _placing is not None and not PLACED.isdisjoint(changes):
+            return self._update_placed(changes)
+        return self._update_named(changes)
+
+    def _update_placed(self, changes: dict[str, Any]) -> int:
+        self._for_write = True
+        with transaction.atomic(using=self.db):
+            pks = list(self.order_by().values_list("pk", flat=True))
+            changed = self._update_named(changes)
+            rows = self.model._base_manager.using(self.db).order_by()
+            for some in batched(pks, 200):
+                ids = list(rows.filter(pk__in=some).values_list("device_id", flat=True))
+                if _placing is not None:
+                    _placing(self.model, ids, self.db)
+        return changed
+
+    def _update_named(self, changes: dict[str, Any]) -> int:
         if _naming is None or changes.keys().isdisjoint(NAMES):
             return super().update(**changes)
         self._for_write = True
@@ -162,12 +200,16 @@ class BaseDevice(Credentials):
         return f"{self.name or self.device_id} ({self.status})"
 
     def save(self, *args: Any, **options: Any) -> None:
-        """Save as any model does; the names of a new device are checked in the same transaction."""
-        if _naming is None or not self._state.adding:
+        """Save as any model does; the names of a new device are checked, and it is placed, in the same transaction."""
+        fields = options.get("update_fields")
+        is_placed = self._state.adding or fields is None or not PLACED.isdisjoint(fields)
+        if not is_placed or (_naming is None and _placing is None):
             super().save(*args, **options)
             return
         with transaction.atomic(using=options.get("using") or self._state.db):
             super().save(*args, **options)
+            if _placing is not None:
+                _placing(type(self), [self.device_id], self._state.db or "default")
 
     def generate_credentials(self) -> dict[str, str]:
         """Set new MQTT credentials and an API key; return them in clear text, to be shown once. The caller saves."""

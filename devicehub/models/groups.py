@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from django.core.validators import MinValueValidator
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
+
+from devicehub.conf import rate_limit
+
+MAX_TAGS = 50  # Of one device.
+LONGEST_HEARTBEAT = 30 * 86_400  # seconds
+
+
+def validate_words(value: Any) -> None:
+    """Raise ValidationError unless *value* is a list of texts that are not empty."""
+    if not isinstance(value, list) or not all(isinstance(entry, str) and entry for entry in value):
+        raise ValidationError("Write a list of texts, one per line.")
+
+
+def validate_rate(value: str) -> None:
+    """Raise ValidationError unless *value* is a rate such as 600/m."""
+    try:
+        rate_limit(value)
+    except ValueError as error:
+        raise ValidationError("Write messages for each second, minute or hour, such as 600/m.") from error
 
 
 class DeviceTag(models.Model):
@@ -29,12 +51,13 @@ class DeviceOptions(models.Model):
     expected_heartbeat = models.FloatField(
         null=True,
         blank=True,
-        validators=[MinValueValidator(1)],
+        validators=[MinValueValidator(1), MaxValueValidator(LONGEST_HEARTBEAT)],
         help_text="Seconds between two messages of this device; empty is the interval of its type.",
     )
     rate_limit = models.CharField(
         max_length=40,
         blank=True,
+        validators=[validate_rate],
         help_text="Messages that this device may send, such as 60/m; empty is the limit of all devices.",
     )
 
@@ -45,13 +68,18 @@ class DeviceOptions(models.Model):
 class DeviceGroup(models.Model):
     """A named set of devices, as a subject of grants: chosen members, or all devices that a filter selects."""
 
-    slug = models.SlugField(max_length=50, unique=True)
+    slug = models.SlugField(
+        max_length=50,
+        unique=True,
+        validators=[RegexValidator(r"\A[a-z0-9_-]+\Z", "Use small letters, digits, - and _.")],
+        help_text="The name in grants, as in group:roof; it cannot be changed later.",
+    )
     name = models.CharField(max_length=100)
     note = models.CharField(max_length=255, blank=True)
     # A filter selects the devices that fit every list that is not empty. Without any list members are chosen by hand.
-    types = models.JSONField(default=list, blank=True)
-    sites = models.JSONField(default=list, blank=True)
-    tags = models.JSONField(default=list, blank=True)
+    types = models.JSONField(default=list, blank=True, validators=[validate_words])
+    sites = models.JSONField(default=list, blank=True, validators=[validate_words])
+    tags = models.JSONField(default=list, blank=True, validators=[validate_words])
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -59,6 +87,11 @@ class DeviceGroup(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def has_filter(self) -> bool:
+        """Whether a filter selects the members; otherwise they are chosen by hand."""
+        return bool(self.types or self.sites or self.tags)
 
 
 class GroupMember(models.Model):

@@ -40,6 +40,17 @@ from devicehub.provisioning.devices import (
     next_ids,
     set_expiry,
 )
+from devicehub.provisioning.groups import (
+    UnknownMembers,
+    change_group,
+    count_fitting,
+    count_members,
+    create_group,
+    delete_group,
+    follow,
+    follow_all,
+)
+from devicehub.provisioning.groups import before_delete as before_group_delete
 from devicehub.provisioning.names import (
     IdentityTaken,
     owners,
@@ -48,6 +59,7 @@ from devicehub.provisioning.names import (
     refuse_taken,
     shared_names,
 )
+from devicehub.provisioning.options import set_options, set_tags, tags_of
 from devicehub.provisioning.subjects import subject_problem
 from devicehub.provisioning.unrecorded import unrecorded
 
@@ -57,16 +69,23 @@ __all__ = [
     "IdentityTaken",
     "UnknownDevice",
     "UnknownKind",
+    "UnknownMembers",
     "UnusablePassword",
     "add",
     "add_account",
     "announce",
+    "before_group_delete",
+    "change_group",
     "check_chosen",
     "check_names",
     "choose_account_password",
     "choose_password",
+    "count_fitting",
+    "count_members",
     "create",
     "create_account",
+    "create_group",
+    "delete_group",
     "described",
     "disable",
     "enable",
@@ -74,6 +93,8 @@ __all__ = [
     "end_of_previous",
     "end_overlap",
     "find",
+    "follow",
+    "follow_all",
     "grant_ingest",
     "key_of",
     "kind_of",
@@ -91,7 +112,10 @@ __all__ = [
     "rotate_api_key",
     "rotate_password",
     "set_expiry",
+    "set_options",
+    "set_tags",
     "shared_names",
     "subject_problem",
+    "tags_of",
     "unrecorded",
 ]

@@ -30,6 +30,9 @@ from devicehub.models import (
     BaseDevice,
     CountedRefusal,
     DeviceCommand,
+    DeviceOptions,
+    DeviceTag,
+    GroupMember,
     QuarantinedMessage,
     QuarantineUse,
     RemovalRequest,
@@ -58,6 +61,9 @@ class Erased:
     commands: int = 0
     rotations: int = 0  # Its places in rotations of a fleet.
     grants: int = 0
+    memberships: int = 0  # In groups.
+    tags: int = 0
+    options: int = 0
     denials: int = 0
     logins: int = 0  # The row of its last login.
     admin_log: int = 0  # Entries of the admin's log about the device.
@@ -136,6 +142,9 @@ register("quarantine", QuarantinedMessage, "device_key")
 register("quarantine", CountedRefusal, "device_key")
 register("commands", DeviceCommand, "device_key")
 register("denials", Denial, "principal")
+register("memberships", GroupMember, "device_key")
+register("tags", DeviceTag, "device_key")
+register("options", DeviceOptions, "device_key")
 register("logins", LastLogin, "key")
 register("rotations", RotationMember, "device_key")
 

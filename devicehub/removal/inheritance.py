@@ -1,7 +1,8 @@
 """Protection of new devices from the data of earlier devices with the same id.
 
-Grants, open commands, rollups and requests are deleted in the transaction that deletes the device. If SQL deleted the
-device, they remain; they are then deleted in the transaction that creates another device with the id.
+Grants, memberships, tags, options, open commands, rollups and requests are deleted in the transaction that deletes the
+device. If SQL deleted the device, they remain; they are then deleted in the transaction that creates another device
+with the id.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ from devicehub.models import (
     OPEN_STATES,
     BaseDevice,
     DeviceCommand,
+    DeviceOptions,
+    DeviceTag,
+    GroupMember,
     RemovalRequest,
     Rollup,
     new_names,
     register_naming,
 )
 from devicehub.removal import retained
+
+# Tables of operators with rows by device key.
+ADDITIONS: tuple[Any, ...] = (GroupMember, DeviceTag, DeviceOptions)
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +125,7 @@ def _left_over(keys: list[str]) -> set[str]:
         DeviceCommand.objects.filter(device_key__in=keys, state__in=OPEN_STATES),
         RemovalRequest.objects.filter(device_key__in=keys),
         Rollup.objects.filter(device_key__in=keys),
+        *(model.objects.filter(device_key__in=keys) for model in ADDITIONS),
     )
     found = grants_of(keys).order_by().values_list("subject")
     found = found.union(*(each.order_by().values_list("device_key") for each in rows))
@@ -130,5 +138,7 @@ def _disinherit(kind: Kind, device_ids: list[str]) -> None:
     Rollup.objects.filter(device_key__in=keys).delete()
     RemovalRequest.objects.filter(device_key__in=keys).delete()
     delete_grants(keys)
+    for model in ADDITIONS:
+        model.objects.filter(device_key__in=keys).delete()
     commands.delete_open(keys)
     retained.enqueue(kind, device_ids)

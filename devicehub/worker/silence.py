@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 
+from devicehub import states
 from devicehub.db import clock
 from devicehub.ingest import listeners
 from devicehub.ingest.announce import announce_transitions
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 MULTIPLIER = 2.5  # The same as in BaseDevice.is_heartbeat_overdue().
 EVERY = 1.0  # Seconds between two checks for kinds that are due.
 LOOKS = 25  # Checks of a kind in the time after which a device is overdue.
+READ_EVERY = 10.0  # Seconds between two reads of the intervals of single devices.
 SELDOM = 60.0  # The most seconds between two checks of a kind.
 SCAN = 50_000  # Keys found by one scan of a kind, which costs as much for one key as for many.
 BATCH = 500  # Devices changed in one transaction.
@@ -60,8 +62,10 @@ class SilenceWatch:
         self._listening_since, self._heard_until = listening_since, heard_until
         self._peers = peers or Peers("", "")
         self._notify, self._stopping = notify, stopping
-        self._due: dict[str, float] = {}
-        self._under_way: dict[str, Iterator[list[Transition]]] = {}
+        self._due: dict[tuple[str, float], float] = {}
+        self._under_way: dict[tuple[str, float], Iterator[list[Transition]]] = {}
+        self._read: list[tuple[Kind, float, Q]] = []
+        self._read_at = float("-inf")
         self._anew = float("-inf")  # The time.monotonic() at which hearing last began anew.
         self._offset = time.time() - time.monotonic()
         self._until = float("inf")  # The result of heard_until() at the last run.
@@ -76,25 +80,32 @@ class SilenceWatch:
 
     def _run(self, since: float, until: float) -> int:
         changed, end = 0, time.monotonic() + BUDGET
-        for kind in registry:
-            window = kind.heartbeat_interval * MULTIPLIER
+        for kind, interval, whose in self._intervals():
+            window, name = interval * MULTIPLIER, (kind.slug, interval)
             if until - since < window:
-                self._under_way.pop(kind.slug, None)
+                self._under_way.pop(name, None)
                 continue
-            if time.monotonic() < self._due.get(kind.slug, 0) or not clock.is_right():
+            if time.monotonic() < self._due.get(name, 0) or not clock.is_right():
                 continue
             # The clocks are read in this order: a process that is stopped between the two waits longer, not shorter.
             limit = timezone.now() - timedelta(seconds=time.monotonic() - until + window)
-            batches = self._under_way.pop(kind.slug, None) or mark_silent(kind, limit)
+            batches = self._under_way.pop(name, None) or mark_silent(kind, limit, whose)
             for transitions in batches:
                 changed += len(transitions)
                 if transitions and listeners.are_there(kind):
                     self._notify(transitions)
                 if self._stopping() or time.monotonic() > end:
-                    self._under_way[kind.slug] = batches  # The next run goes on from here.
+                    self._under_way[name] = batches  # The next run goes on from here.
                     return changed
-            self._due[kind.slug] = time.monotonic() + min(window / LOOKS, SELDOM)
+            self._due[name] = time.monotonic() + min(window / LOOKS, SELDOM)
         return changed
+
+    def _intervals(self) -> list[tuple[Kind, float, Q]]:
+        """Return the heartbeat intervals of each kind with their devices, as read at most READ_EVERY seconds ago."""
+        if time.monotonic() >= self._read_at + READ_EVERY:
+            self._read = [(kind, *found) for kind in registry for found in states.intervals(kind)]
+            self._read_at = time.monotonic()
+        return self._read
 
     def _heard(self) -> tuple[float, float]:
         """Return the time in which this worker and the others heard all devices, by time.monotonic().
@@ -115,13 +126,14 @@ class SilenceWatch:
         return (now, now) if since is None else self._peers.heard(max(since, self._anew), until)
 
 
-def mark_silent(kind: Kind, limit: datetime) -> Iterator[list[Transition]]:
-    """Mark the devices of *kind* that were not heard since *limit*, and yield the changes of each batch.
+def mark_silent(kind: Kind, limit: datetime, whose: Q | None = None) -> Iterator[list[Transition]]:
+    """Mark the devices of *kind*, or those of *whose*, that were not heard since *limit*; yield each batch's changes.
 
     Each batch is one transaction, and its changes are yielded after the commit.
     """
     last = 0
     seeming = _overdue(limit) | (COUNTS & Q(last_seen__gt=timezone.now() + clock.AHEAD))
+    seeming &= whose or Q()
     while True:
         # Found without a lock: on SQLite a transaction would keep all writers waiting meanwhile.
         found = kind.device_model.objects.filter(seeming, pk__gt=last).order_by("pk")

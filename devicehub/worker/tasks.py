@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 
 from django.db import connection
 
-from devicehub import commands, removal
+from devicehub import commands, provisioning, removal
 from devicehub.db.batches import Pace
 from devicehub.errors import DevicehubError
 from devicehub.history import rollups
@@ -31,6 +31,7 @@ SEND_EVERY = 1.0
 ROLL_UP_EVERY = 60.0
 REMOVE_EVERY = 15.0
 EXTEND_EVERY = 3600.0
+FOLLOW_EVERY = 60.0
 
 Needed = TypeVar("Needed")
 
@@ -138,4 +139,5 @@ register("rollups", ROLL_UP_EVERY, _roll_up, needs=pace)
 register("retained", REMOVE_EVERY, disabled.clear)
 register("removal", REMOVE_EVERY, removal.work_off, needs=pace)
 register("partitions", EXTEND_EVERY, partitions.extend_all, needs=pace)
+register("groups", FOLLOW_EVERY, provisioning.follow_all)
 register("wal_checkpoints", wal_checkpoints.EVERY, WalCheckpoints.run, needs=_checkpoints)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from devicehub import states
 from devicehub.kinds.registry import registry
-from devicehub.models import DeviceStatus
+from devicehub.models import DeviceOptions, DeviceStatus
 from fleet.models import WeatherStationDevice
 
 NOW = timezone.now()
@@ -41,6 +41,24 @@ def test_a_device_shows_the_state_that_needs_a_look_first(name):
     kind = registry.get("weatherstation")
 
     assert states.of(kind, device(name), NOW).name == name.partition(",")[0]
+
+
+@pytest.mark.django_db
+def test_a_heartbeat_of_its_own_decides_when_a_device_is_silent():
+    kind = registry.get("weatherstation")
+    for number, (seconds, ago) in enumerate([(1, 5), (86_400, 7_200), (None, 7_200), (None, 5)]):
+        WeatherStationDevice.objects.create(
+            device_id=f"S-{number}", status=DeviceStatus.ONLINE, last_seen=NOW - timedelta(seconds=ago)
+        )
+        if seconds:
+            DeviceOptions.objects.create(device_key=f"weatherstation/S-{number}", expected_heartbeat=seconds)
+    devices = WeatherStationDevice.objects.order_by("device_id")
+
+    expected = ["silent", "connected", "silent", "connected"]
+    assert [states.of(kind, device, NOW).name for device in devices] == expected
+    assert [states.of(kind, device, NOW).name for device in states.ranked(kind, devices, NOW)] == expected
+    found = states.only(kind, devices, "silent", NOW)
+    assert [device.device_id for device in found] == ["S-0", "S-2"]
 
 
 def test_the_other_states_follow():

@@ -8,12 +8,13 @@ from django.db import transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devicehub import provisioning
 from devicehub.conf import RateLimit, rate_limit
 from devicehub.ingest import limits
-from devicehub.ingest.limits import Limiter, limiter
+from devicehub.ingest.limits import Limiter, OwnLimits, limiter
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message, Outcome
-from devicehub.models import QuarantinedMessage
+from devicehub.models import DeviceOptions, QuarantinedMessage
 from fleet.models import WeatherStationDevice
 
 STORED, FAILED, DUPLICATE = Outcome.STORED, Outcome.FAILED, Outcome.DUPLICATE
@@ -105,6 +106,27 @@ def test_over_the_limit_a_duplicate_stays_one(station, settings):
     pipeline([timed])
 
     assert pipeline([timed]) == [DUPLICATE]
+
+
+def test_a_device_may_have_a_limit_of_its_own(station, neighbour, settings):
+    provisioning.set_options("weatherstation/STATION-001", rate_limit="1/h")
+    assert pipeline([message(station, n) for n in range(3)]) == [STORED, FAILED, FAILED]
+    assert pipeline([message(neighbour, n) for n in range(3)]) == [STORED] * 3
+
+    settings.DEVICEHUB_RATE_LIMIT = "2/h"
+    assert pipeline([message(neighbour, n) for n in range(3)]) == [STORED, STORED, FAILED]
+    assert pipeline([message(station)]) == [FAILED]
+
+
+def test_limits_of_single_devices_are_read_seldom(station, django_assert_num_queries):
+    provisioning.set_options("weatherstation/STATION-001", rate_limit="1/h")
+    DeviceOptions.objects.create(device_key="weatherstation/BY-SQL", rate_limit="often")
+    limits = OwnLimits()
+    with django_assert_num_queries(1):
+        assert limits.read(now=0) == {"weatherstation/STATION-001": (1, 3600)}
+        limits.read(now=9.9)
+    with django_assert_num_queries(1):
+        limits.read(now=10)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -33,6 +33,17 @@ def test_a_silent_device_is_reported_once(db, worker, notifications):
     ]
 
 
+def test_a_device_with_a_heartbeat_of_its_own_is_silent_by_that(db, worker, notifications):
+    silent("FAST", for_=5 * SECOND)
+    silent("SLOW", for_=2 * WINDOW)
+    silent("PLAIN", for_=2 * WINDOW)
+    provisioning.set_options("weatherstation/FAST", expected_heartbeat=1)
+    provisioning.set_options("weatherstation/SLOW", expected_heartbeat=86_400)
+
+    assert worker.run() == 2
+    assert {device for _, device, *_ in notifications} == {"FAST", "PLAIN"}
+
+
 def test_hooks_are_notified_of_a_silent_device(db, worker, monkeypatch):
     heard = []
     for name in ("on_disconnect", "on_status_change"):
@@ -236,6 +247,7 @@ def test_many_are_marked_in_batches_and_a_run_has_a_budget(db, worker, notificat
 def test_a_watch_without_overdue_devices_writes_nothing(db, worker, django_assert_num_queries):
     silent(for_=MINUTE)
     queries = 1 if connection.vendor == "sqlite" else 2  # PostgreSQL is queried for its clock.
+    worker.run()  # It reads the intervals of single devices.
 
     with django_assert_num_queries(queries * len(registry)):
         worker.since -= 1e6
