@@ -5,7 +5,16 @@ from django.urls import path
 
 from devicehub.api.token import token
 from devicehub.conf import settings
-from devicehub.dashboard import account, credentials, denials, password_reset, search, simulator
+from devicehub.dashboard import (
+    account,
+    credentials,
+    denials,
+    importing,
+    password_reset,
+    rotations,
+    search,
+    simulator,
+)
 from devicehub.dashboard.access import strict
 from devicehub.dashboard.views import show_overview, stream
 
@@ -30,6 +39,12 @@ urlpatterns = [
     path("devices/add/", credentials.add_device, name="add_device"),
     path("devices/<str:slug>/<str:device_id>/credentials/", credentials.credentials, name="credentials"),
     path("devices/<str:slug>/<str:device_id>/credentials/light/", credentials.light, name="light"),
+    path("devices/import/", importing.import_devices, name="import_devices"),
+    path("devices/import/<int:number>/", importing.show_import, name="import"),
+    path("devices/import/<int:number>/progress/", importing.show_progress, name="import_progress"),
+    path("rotations/", rotations.show_rotations, name="rotations"),
+    path("rotations/<int:number>/", rotations.show_rotation, name="rotation"),
+    path("rotations/<int:number>/progress/", rotations.show_progress, name="rotation_progress"),
     path("login/", strict(login), name="login"),
     path("account/", account.show, name="account"),
     path("account/password/", account.change_password, name="password_change"),

@@ -83,21 +83,24 @@ def device(key: str, user: Any, action: str = VIEW) -> BaseDevice | None:
     return found
 
 
-def sees_everything(user: Any) -> bool:
-    """Return whether *user* may see the devices of every kind and site, and so also rows that belong to no device."""
-    return not is_limited(user) and len(kinds_of(user)) == len(registry)
+def sees_everything(user: Any, action: str = VIEW) -> bool:
+    """Return whether *user* may see (or do *action* with) the devices of every kind and site.
+
+    Such a user also sees rows that belong to no device.
+    """
+    return not is_limited(user) and len(kinds_of(user, action)) == len(registry)
 
 
-def rows(queryset: QuerySet[Any], user: Any, column: str = "device_key") -> QuerySet[Any]:
-    """Return those of *queryset* whose *column* is the key of a device that *user* may see.
+def rows(queryset: QuerySet[Any], user: Any, column: str = "device_key", action: str = VIEW) -> QuerySet[Any]:
+    """Return those of *queryset* whose *column* is the key of a device that *user* may see, or do *action* with.
 
     A user who may see everything gets all rows, also those of accounts and of names that no device has.
     """
-    if sees_everything(user):
+    if sees_everything(user, action):
         return queryset
     visible = Q(pk__in=[])
-    for kind in kinds_of(user):
-        keys = devices(kind, user).annotate(
+    for kind in kinds_of(user, action):
+        keys = devices(kind, user, action).annotate(
             _key=Concat(Value(f"{kind.slug}/"), "device_id", output_field=models.CharField())
         )
         visible |= Q((f"{column}__in", keys.order_by().values("_key")))

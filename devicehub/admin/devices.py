@@ -19,6 +19,7 @@ from authsvc.models import Denial, Grant
 from devicehub import provisioning, removal, states, visibility
 from devicehub.admin import cells
 from devicehub.admin.base import ITSELF, Panel
+from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
 from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
 from devicehub.kinds.identifiers import is_client_id
@@ -141,7 +142,7 @@ def _may_list(request: HttpRequest, model: type[Any]) -> bool:
     return page is not None and page.has_view_permission(request)
 
 
-class DeviceAdmin(WithCredentials):
+class DeviceAdmin(ManyDevices, WithCredentials):
     form = DeviceForm
     belongs_to = ITSELF
     panels: ClassVar[list[Panel]] = [links]

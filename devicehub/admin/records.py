@@ -13,6 +13,7 @@ from django.utils.text import capfirst
 from devicehub.admin import cells
 from devicehub.admin.base import EvidenceAdmin, RecordAdmin
 from devicehub.admin.lists import BoundedPaginator, DeviceFilter, lately
+from devicehub.admin.replaying import Replays
 from devicehub.kinds.registry import registry
 from devicehub.kinds.units import unit
 from devicehub.models import (
@@ -121,7 +122,7 @@ class MessageAdmin(OfDeviceAdmin):
 
 
 @admin.register(QuarantinedMessage)
-class QuarantineAdmin(EvidenceAdmin):
+class QuarantineAdmin(Replays, EvidenceAdmin):
     belongs_to = "device_key"
     list_display = ("received_at", "id", "device_key", "reason", "topic", "detail", "replayed_at")
     list_filter = ("reason", lately("received_at"))

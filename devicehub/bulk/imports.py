@@ -232,13 +232,24 @@ def claim(upload: DeviceImport) -> bool:
     return bool(rows.update(touched_at=timezone.now(), done=0))
 
 
+def begin(upload: DeviceImport) -> Rotation:
+    """Return the rotation of *upload*, in which its new devices are watched; make it before the first run."""
+    if upload.rotation is None:
+        with transaction.atomic():
+            upload.rotation = rotations.start(
+                f"Import of {upload.file_name}", [], until=None, api_keys=True, origin=Rotation.Origin.IMPORT
+            )
+            upload.save(update_fields=["rotation"])
+    return upload.rotation
+
+
 def run(upload: DeviceImport, limits: Limits) -> Iterator[list[Issued]]:
     """Create the new devices of *upload* and yield their credentials, by batch; delete its rows at the end.
 
     A batch is committed when it is yielded. After a run that broke off, another run creates the rest; the devices
     that exist without anybody knowing their credentials are in the rotation of the import, which issues new ones.
     """
-    rotation = _rotation_of(upload)
+    rotation = begin(upload)
     for candidates in _judged(upload, limits):
         with transaction.atomic():
             issued = create(candidates, limits, rotation=rotation)
@@ -274,16 +285,6 @@ def _storable(rows: Iterable[Row], hidden: Collection[int]) -> Iterator[tuple[in
 def _judged(upload: DeviceImport, limits: Limits) -> Iterator[list[Candidate]]:
     kind = registry.get(upload.kind) if upload.kind else None
     return judge(rows_of(upload), upload.headings, upload.columns, kind, limits)
-
-
-def _rotation_of(upload: DeviceImport) -> Rotation:
-    if upload.rotation is None:
-        with transaction.atomic():
-            upload.rotation = rotations.start(
-                f"Import of {upload.file_name}", [], until=None, api_keys=True, origin=Rotation.Origin.IMPORT
-            )
-            upload.save(update_fields=["rotation"])
-    return upload.rotation
 
 
 def _described(candidate: Candidate) -> dict[str, Any]:

@@ -127,7 +127,9 @@ def issue(
     last = 0
     while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
         with transaction.atomic():
-            issued = [found for kind, group in _by_kind(some) for found in _issue(rotation, kind, group)]
+            issued = [
+                found for kind, group in _by_kind(some) for found in _issue(rotation, members, kind, group)
+            ]
             Rotation.objects.filter(pk=rotation.pk).update(touched_at=timezone.now(), written_at=None)
             before_commit(issued)
         last = some[-1].pk
@@ -141,7 +143,9 @@ def finish(members: Members) -> int:
     ended = 0
     for kind, group in _pages(members):
         with transaction.atomic():
-            devices = [device for device, _ in _unchanged(kind, group) if device.previous_password_hash]
+            devices = [
+                device for device, _ in _unchanged(members, kind, group) if device.previous_password_hash
+            ]
             _update(kind, devices, previous_password_hash="", previous_valid_until=None)
             _end(group, RotationMember.End.FINISHED)
             _record("overlap_ended", kind, devices)
@@ -159,7 +163,7 @@ def roll_back(members: Members) -> int:
         with transaction.atomic():
             pairs = [
                 (device, member)
-                for device, member in _unchanged(kind, group)
+                for device, member in _unchanged(members, kind, group)
                 if device.previous_password_hash and (device.previous_valid_until or now) > now
             ]
             for device, member in pairs:
@@ -173,9 +177,13 @@ def roll_back(members: Members) -> int:
 
 
 @transaction.atomic
-def close(rotation: Rotation, action: str, count: int) -> None:
-    """Note that *rotation* has ended by *action*, `rotation_finished` or `rotation_rolled_back`, of *count* devices."""
-    Rotation.objects.filter(pk=rotation.pk).update(ended_at=timezone.now())
+def close(rotation: Rotation, action: str, count: int, *, whole: bool = True) -> None:
+    """Record that *rotation* has ended for *count* devices, by `rotation_finished` or `rotation_rolled_back`.
+
+    It stays open unless these are *whole*, all that it has: a user of one site ends a part.
+    """
+    if whole:
+        Rotation.objects.filter(pk=rotation.pk).update(ended_at=timezone.now())
     audit.record(action, audit_key(rotation), after={"name": rotation.name, "devices": count})
 
 
@@ -240,28 +248,35 @@ def _pages(members: Members) -> Iterator[tuple[Kind, list[RotationMember]]]:
         last = some[-1].pk
 
 
-def _locked(kind: Kind, members: Sequence[RotationMember]) -> list[tuple[BaseDevice, RotationMember]]:
-    """Return the devices of *members* that exist, locked, with their members, which are read again after that."""
+def _locked(
+    scope: Members, kind: Kind, members: Sequence[RotationMember]
+) -> list[tuple[BaseDevice, RotationMember]]:
+    """Return the devices of *members* that exist, locked, with their members, which are read again after that.
+
+    One that is not in *scope* any more is left out: it may have been moved to a site that the user must not touch.
+    """
     ids = [member.device_key.partition("/")[2] for member in members]
     rows = kind.device_model._base_manager.select_for_update().filter(device_id__in=ids).order_by("pk")
     devices = {kind.key(device.device_id): device for device in rows}
-    again = RotationMember.objects.filter(pk__in=[member.pk for member in members], end="").order_by("pk")
+    again = scope.filter(pk__in=[member.pk for member in members], end="").order_by("pk")
     return [(devices[member.device_key], member) for member in again if member.device_key in devices]
 
 
-def _unchanged(kind: Kind, members: Sequence[RotationMember]) -> list[tuple[BaseDevice, RotationMember]]:
+def _unchanged(
+    scope: Members, kind: Kind, members: Sequence[RotationMember]
+) -> list[tuple[BaseDevice, RotationMember]]:
     return [
         (device, member)
-        for device, member in _locked(kind, members)
+        for device, member in _locked(scope, kind, members)
         if member.changed_at is not None and device.credentials_changed_at == member.changed_at
     ]
 
 
-def _issue(rotation: Rotation, kind: Kind, members: list[RotationMember]) -> list[Issued]:
+def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[RotationMember]) -> list[Issued]:
     """Change the devices of *members* and return their new credentials. The caller's transaction holds both."""
     changed: list[tuple[BaseDevice, RotationMember]] = []
     issued: list[Issued] = []
-    for device, member in _locked(kind, members):
+    for device, member in _locked(scope, kind, members):
         if member.changed_at is None:
             member.replaced_expiry = device.password_expires_at
             password = _new_password(device, rotation.until)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
@@ -20,6 +21,43 @@ from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 from devicehub.models import QuarantinedMessage, QuarantineUse
 
 CHUNK = 500  # Keys that one query reads.
+SHOWN = 20  # Failures that a report names.
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A message that failed again: its row, its device and topic, and the reason of this time."""
+
+    row: int
+    device_key: str
+    topic: str
+    reason: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.row}, {self.device_key or self.topic}: {self.reason}: {self.detail}"
+
+
+@dataclass
+class Report:
+    """The number of replayed messages by outcome, and the first SHOWN that failed again."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, outcome: Outcome, failure: Failure | None) -> None:
+        """Count one message."""
+        self.outcomes[outcome] += 1
+        if failure is not None and len(self.failures) < SHOWN:
+            self.failures.append(failure)
+
+    def lines(self) -> list[str]:
+        """Return the report in words: the numbers, then a line for each failure."""
+        counts = ", ".join(f"{self.outcomes[outcome]} {outcome.value}" for outcome in Outcome)
+        found = [f"Replayed: {counts}", *(f"Failed again: {failure}" for failure in self.failures)]
+        if (more := self.outcomes[Outcome.FAILED] - len(self.failures)) > 0:
+            found.append(f"and {more:,} more")
+        return found
 
 
 def waiting(
@@ -38,27 +76,27 @@ def replay(
     *,
     goes_on: Callable[[], bool] = lambda: True,
     on_each: Callable[[], None] = lambda: None,
-) -> Counter[Outcome]:
+) -> Report:
     """Store each of *rows*, oldest first, in a transaction of its own; return the number of each outcome.
 
     A message that fails again stays as it is and can be retried; any other is marked and never replayed again.
     Stop early, between two messages, if *goes_on* returns False.
     """
-    outcomes: Counter[Outcome] = Counter()
+    report = Report()
     last = 0
-    while keys := list(rows.filter(pk__gt=last).values_list("pk", flat=True)[:CHUNK]):
+    while keys := list(rows.order_by("pk").filter(pk__gt=last).values_list("pk", flat=True)[:CHUNK]):
         for key in keys:
             if not goes_on():
-                return outcomes
-            outcome = _replay(key)
-            if outcome is not None:
-                outcomes[outcome] += 1
+                return report
+            done = _replay(key)
+            if done is not None:
+                report.add(*done)
             on_each()
         last = keys[-1]
-    return outcomes
+    return report
 
 
-def _replay(key: int) -> Outcome | None:
+def _replay(key: int) -> tuple[Outcome, Failure | None] | None:
     """Replay the row *key* and return its outcome; None if another process replayed it first."""
     stored: list[Sequence[Item]] = []
     with transaction.atomic():
@@ -66,7 +104,8 @@ def _replay(key: int) -> Outcome | None:
         if row is None:
             return None
         if row.reason == FailureReason.TOO_LARGE and len(row.payload) >= MAX_KEPT:
-            return Outcome.FAILED  # Only the beginning of the message was kept.
+            # Only the beginning of the message was kept.
+            return Outcome.FAILED, _failure(row, row.reason, "only the beginning of the message was kept")
         message = Message(
             row.topic,
             bytes(row.payload),
@@ -79,8 +118,9 @@ def _replay(key: int) -> Outcome | None:
         with limits.lifted():
             [outcome] = pipeline([message], notify=stored.append)
         if outcome is Outcome.FAILED:
+            failure = _failure_of_this_time(row)
             transaction.set_rollback(True)  # The message is in the quarantine already.
-            return outcome
+            return outcome, failure
         row.replayed_at = timezone.now()
         row.save(update_fields=["replayed_at"])
         audit.record(
@@ -91,4 +131,14 @@ def _replay(key: int) -> Outcome | None:
         QuarantineUse.invalidate(owner_of(row.reason, row.device_key))
     for batch in stored:
         announce(batch)
-    return outcome
+    return outcome, None
+
+
+def _failure_of_this_time(row: QuarantinedMessage) -> Failure:
+    """Return why *row* failed now, by the row that the pipeline has just added."""
+    again = QuarantinedMessage.objects.filter(pk__gt=row.pk, topic=row.topic).order_by("-pk").first() or row
+    return _failure(row, again.reason, again.detail)
+
+
+def _failure(row: QuarantinedMessage, reason: str, detail: str) -> Failure:
+    return Failure(row.pk, row.device_key, row.topic, reason, detail)

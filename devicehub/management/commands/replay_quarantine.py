@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from authsvc.management.command import DatabaseCommand
+from devicehub.commands.description import printable
 from devicehub.ingest.replay import replay, waiting
 from devicehub.messages.message import FailureReason, Outcome
 
@@ -46,11 +48,11 @@ class Command(DatabaseCommand):
         console = Console(stderr=True)
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
             task = progress.add_task("replay", total=count)
-            outcomes = replay(rows, goes_on=lambda: not self.stopping, on_each=lambda: progress.advance(task))
-        counts = {outcome.value: outcomes[outcome] for outcome in Outcome}
+            report = replay(rows, goes_on=lambda: not self.stopping, on_each=lambda: progress.advance(task))
         if options["json"]:
-            return json.dumps(counts)
-        return "Replayed: " + ", ".join(f"{number} {name}" for name, number in counts.items())
+            counts = {outcome.value: report.outcomes[outcome] for outcome in Outcome}
+            return json.dumps(counts | {"failures": [asdict(failure) for failure in report.failures]})
+        return "\n".join(printable(line) for line in report.lines())
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True

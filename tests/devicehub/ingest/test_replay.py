@@ -182,7 +182,7 @@ def test_somebody_else_may_replay_at_the_same_time(station):
         QuarantinedMessage.objects.filter(pk=row.pk).update(replayed_at=datetime.now(UTC))
         return True
 
-    assert replay.replay(rows, goes_on=also) == {}
+    assert replay.replay(rows, goes_on=also).outcomes == {}
     assert WeatherStationReading.objects.count() == 0
 
 
@@ -192,9 +192,9 @@ def test_it_stops_between_two_messages(station):
     device = station()
     turns = iter([True, False])
 
-    outcomes = replay.replay(replay.waiting(), goes_on=lambda: next(turns))
+    report = replay.replay(replay.waiting(), goes_on=lambda: next(turns))
 
-    assert outcomes == {Outcome.STORED: 1}
+    assert report.outcomes == {Outcome.STORED: 1}
     assert device.readings.count() == 1
 
 
@@ -212,3 +212,19 @@ def test_a_database_that_cannot_store_is_one_line(station, monkeypatch):
     ):
         run()
     assert replay.waiting().count() == 1
+
+
+def test_the_report_names_what_failed_again_and_why(station, monkeypatch):
+    station()
+    monkeypatch.setattr(replay, "SHOWN", 1)
+    first, second = quarantined(payload=b'{"temperature": 999}'), quarantined(payload=b"no json")
+
+    lines = run().splitlines()
+
+    assert lines[0] == "Replayed: 0 stored, 0 partial, 2 failed, 0 duplicate, 0 retained"
+    assert lines[1].startswith(f"Failed again: {first.pk}, ")
+    assert "temperature" in lines[1]
+    assert lines[2] == "and 1 more"
+    assert [failure["row"] for failure in json.loads(run("--json"))["failures"]] == [first.pk]
+    assert QuarantinedMessage.objects.filter(replayed_at=None).count() == 2
+    assert second.pk > first.pk

@@ -1,0 +1,388 @@
+"""The pages of rotations: the list, one rotation with its progress, and the acts that end it.
+
+The views take the addresses of their half of the site, so the admin shows the same pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    JsonResponse,
+)
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_safe
+
+from authsvc import audit
+from authsvc.credentials import UNTIL_USED
+from devicehub import nonces, visibility
+from devicehub.bulk import rotations
+from devicehub.bulk.rotations import Progress
+from devicehub.credentials import answers
+from devicehub.dashboard import confirmation, credentials_file, navigation
+from devicehub.dashboard.access import page
+from devicehub.dashboard.bulk import devices_in_words
+from devicehub.dashboard.bulk_forms import EndForm
+from devicehub.dashboard.confirmation import Confirmation
+from devicehub.dashboard.links import device_url
+from devicehub.models import Rotation, RotationMember
+from devicehub.nonces import FormExpired, FormUsed
+
+ROWS = 25  # Rotations on one page of the list.
+MEMBERS = 100  # Devices on one page of a rotation.
+STATES = {
+    "old": ("Still on the old password", "silent", "warn"),
+    "never": ("Never seen", "never", "off"),
+    "confirmed": ("Confirmed", "done", "good"),
+    "waiting": ("Not rotated yet", "wait", "off"),
+    "changed": ("Changed since", "part", "off"),
+    "ended": ("Ended", "disabled", "off"),
+}
+
+
+@dataclass(frozen=True)
+class Links:
+    """The addresses of the pages of rotations, in one half of the site."""
+
+    all: str
+    one: Callable[[int], str]
+    progress: Callable[[int], str]
+
+
+def _links() -> Links:
+    return Links(
+        all=reverse("devicehub:rotations"),
+        one=lambda number: reverse("devicehub:rotation", args=[number]),
+        progress=lambda number: reverse("devicehub:rotation_progress", args=[number]),
+    )
+
+
+@page
+@require_safe
+def show_rotations(request: HttpRequest) -> HttpResponse:
+    """Return the list of rotations."""
+    return listing(request, _links())
+
+
+@page
+@require_http_methods(["GET", "HEAD", "POST"])
+def show_rotation(request: HttpRequest, number: int) -> HttpResponseBase:
+    """Return the progress of one rotation; a POST ends it, or writes another file."""
+    return one(request, number, _links())
+
+
+@page
+@require_safe
+def show_progress(request: HttpRequest, number: int) -> HttpResponse:
+    """Return in JSON how far the file of a rotation is."""
+    return progress(request, number)
+
+
+def listing(request: HttpRequest, links: Links) -> HttpResponse:
+    """Return the list of the rotations that hold a device of the user, the newest first."""
+    before = request.GET.get("before", "")
+    rows = visible_rotations(request.user)
+    if before.isdecimal():
+        rows = rows.filter(pk__lt=int(before[:18]))
+    found = list(rows.order_by("-pk")[: ROWS + 1])
+    context = {
+        "rotations": [
+            (rotation, links.one(rotation.pk), _members(rotation, request.user).count(), _state(rotation))
+            for rotation in found[:ROWS]
+        ],
+        "next": f"?before={found[ROWS - 1].pk}" if len(found) > ROWS else "",
+        "first": "?" if before else "",
+    }
+    return render(request, "devicehub/rotations.html", context)
+
+
+def one(request: HttpRequest, number: int, links: Links) -> HttpResponseBase:
+    """Return the page of one rotation; a POST is one of ACTS. Raise Http404 for one without a device of the user."""
+    rotation = _find(number, request.user)
+    if request.method == "POST":
+        return _act(request, rotation, links)
+    members = _members(rotation, request.user)
+    numbers = rotations.progress(members)
+    shown = request.GET.get("state", "")
+    if shown not in STATES:
+        shown = next((name for name in STATES if getattr(numbers, name)), "old")
+    after = request.GET.get("after", "")
+    rows = rotations.with_state(members).filter(state=shown).order_by("pk")
+    if after.isdecimal():
+        rows = rows.filter(pk__gt=int(after[:18]))
+    found = list(rows[: MEMBERS + 1])
+    may_act = bool(_members(rotation, request.user, visibility.CHANGE).exists())
+    context = {
+        "rotation": rotation,
+        "links": links,
+        "numbers": numbers,
+        "state": _state(rotation),
+        "is_import": rotation.origin == Rotation.Origin.IMPORT,
+        "until": _until(rotation),
+        "tabs": [
+            (name, word, getattr(numbers, name), name == shown)
+            for name, (word, _, _) in STATES.items()
+            if getattr(numbers, name) or name == shown
+        ],
+        "shares": _shares(numbers),
+        "shown": shown,
+        "word": STATES[shown][0],
+        "members": [(member, device_url(member.device_key, request)) for member in found[:MEMBERS]],
+        "next": f"?state={shown}&after={found[MEMBERS - 1].pk}" if len(found) > MEMBERS else "",
+        "first": f"?state={shown}" if after else "",
+        "acts": [act for act in ACTS.values() if act.fits(rotation, numbers)] if may_act else [],
+        "progress_url": links.progress(rotation.pk) if rotations.is_running(rotation) else "",
+    }
+    return render(request, "devicehub/rotation.html", context)
+
+
+def progress(request: HttpRequest, number: int) -> HttpResponse:
+    """Return how many devices of a rotation have new credentials, for the page that waits."""
+    rotation = _find(number, request.user)
+    members = _members(rotation, request.user)
+    total, waiting = members.count(), members.filter(changed_at=None, end="").count()
+    text = f"{total - waiting:,} of {total:,} devices have new credentials."
+    over = not rotations.is_running(rotation)
+    return answers.no_store(
+        JsonResponse({"done": total - waiting, "total": total, "text": text, "over": over})
+    )
+
+
+def visible_rotations(user: Any) -> QuerySet[Rotation]:
+    """Return the rotations that hold a device that *user* may see."""
+    if visibility.sees_everything(user):
+        return Rotation.objects.all()
+    members = visibility.rows(RotationMember.objects.filter(rotation=OuterRef("pk")), user)
+    return Rotation.objects.filter(Exists(members))
+
+
+def _find(number: int, user: Any) -> Rotation:
+    rotation = visible_rotations(user).filter(pk=number).first()
+    if rotation is None:
+        raise Http404
+    return rotation
+
+
+def _members(rotation: Rotation, user: Any, action: str = visibility.VIEW) -> QuerySet[Any]:
+    return visibility.rows(rotation.members.all(), user, action=action)
+
+
+def _state(rotation: Rotation) -> tuple[str, str]:
+    """Return the state of *rotation* and its word, for the tag `pill`."""
+    if rotation.ended_at is not None:
+        return "done", "Ended"
+    if rotations.is_running(rotation):
+        return "provisioning", "Writing the file"
+    if rotation.written_at is None:
+        return "part", "Broke off"
+    return "wait", "Open"
+
+
+def _until(rotation: Rotation) -> str:
+    """Return in words when the old passwords end."""
+    if rotation.origin == Rotation.Origin.IMPORT:
+        return "The devices are new, so there are no old passwords."
+    if rotation.until is None:
+        return "The old passwords ended at once."
+    if rotation.until == UNTIL_USED:
+        return "Each old password ends when the new one is first used."
+    ends = "ended" if rotation.until <= timezone.now() else "end"
+    return f"The old passwords {ends} at {rotation.until:%Y-%m-%d %H:%M} UTC, or earlier if they expire."
+
+
+def _shares(numbers: Progress) -> list[tuple[str, float, float]]:
+    """Return the parts of the bar: tone, beginning and width, of 100."""
+    parts, at = [], 0.0
+    for name, tone in (("confirmed", "good"), ("old", "warn"), ("never", "off"), ("waiting", "none")):
+        width = 100 * getattr(numbers, name) / max(numbers.total, 1)
+        parts.append((tone, round(at, 3), round(width, 3)))
+        at += width
+    return [part for part in parts if part[2]]
+
+
+@dataclass(frozen=True)
+class Act:
+    """An act on a rotation: its words, the number of devices that it concerns, and what it does."""
+
+    name: str
+    label: str
+    verb: str
+    question: str
+    text: Callable[[Progress], str]
+    count: Callable[[Progress], int]
+    run: Callable[[HttpRequest, Rotation, Any], str | HttpResponseBase]
+    needs_old: bool = (
+        True  # It concerns old passwords, which new devices and those changed at once do not have.
+    )
+    ends: bool = True
+
+    def fits(self, rotation: Rotation, numbers: Progress) -> bool:
+        """Return whether the act has anything to do now."""
+        if rotation.ended_at is not None or rotations.is_running(rotation) or not self.count(numbers):
+            return False
+        has_old = rotation.origin == Rotation.Origin.ROTATION and rotation.until is not None
+        return has_old or not self.needs_old
+
+
+def _act(request: HttpRequest, rotation: Rotation, links: Links) -> HttpResponseBase:
+    act = ACTS.get(request.POST.get("do", ""))
+    members = _members(rotation, request.user, visibility.CHANGE)
+    if act is None:
+        raise Http404
+    if not members.exists():
+        raise PermissionDenied("You may not change these devices.")
+    numbers = rotations.progress(members)
+    back = links.one(rotation.pk)
+    if not act.fits(rotation, numbers):
+        messages.info(request, "Nothing to do: it was done meanwhile.")
+        return HttpResponseRedirect(back)
+    count = act.count(numbers)
+    form = EndForm(request.POST if "confirmed" in request.POST else None, with_file=act.name == "again")
+    if not form.is_bound or not form.is_valid() or not confirmation.is_confirmed(request, count):
+        return _ask(request, act, rotation, numbers, form, links)
+    try:
+        with transaction.atomic():
+            nonces.use(request.POST.get("nonce", ""), _purpose(act, rotation), request.user)
+        with audit.because(form.cleaned_data["reason"]):
+            done = act.run(request, rotation, members)
+    except (FormUsed, FormExpired) as error:
+        return answers.refused(request, error, back)
+    if isinstance(done, HttpResponseBase):
+        return done
+    messages.success(request, done)
+    return HttpResponseRedirect(back)
+
+
+def _purpose(act: Act, rotation: Rotation) -> str:
+    return f"rotation:{act.name}:{rotation.pk}"
+
+
+def _ask(
+    request: HttpRequest, act: Act, rotation: Rotation, numbers: Progress, form: EndForm, links: Links
+) -> HttpResponse:
+    count = act.count(numbers)
+    words = devices_in_words(count)
+    ask = Confirmation(
+        question=act.question.format(devices=words),
+        text=act.text(numbers),
+        verb=act.verb.format(devices=words),
+        keep="Leave them",
+        keep_url=links.one(rotation.pk),
+        count=count,
+        hidden=[("do", act.name), ("nonce", nonces.issue(_purpose(act, rotation), request.user))],
+        ends=act.ends,
+        error=f"The number is not {count}." if form.is_bound else "",
+    )
+    is_file = act.name == "again"
+    context = {
+        "ask": ask,
+        "form": form,
+        "follow_url": links.one(rotation.pk) if is_file else "",
+        "follow": "Show the rotation",
+        "progress_url": links.progress(rotation.pk) if is_file else "",
+    }
+    return answers.no_store(render(request, "devicehub/confirm_many.html", context))
+
+
+def _again(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str | HttpResponseBase:
+    if not rotations.claim(rotation):
+        return "Nothing to do: another file of this rotation is being written."
+    form = request.POST["file_format"]
+    batches = rotations.issue(rotation, members)
+    return credentials_file.answer(
+        request, f"rotation-{rotation.pk}", form, batches, reason=request.POST.get("reason", "")
+    )
+
+
+def _finish(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str:
+    count = rotations.finish(members)
+    _close(rotation, members, "rotation_finished", count)
+    return f"The old passwords of {devices_in_words(count)} have ended."
+
+
+def _roll_back(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str:
+    count = rotations.roll_back(members)
+    _close(rotation, members, "rotation_rolled_back", count)
+    return f"{devices_in_words(count)} have their old passwords again; the others keep what they have."
+
+
+def _close(rotation: Rotation, members: QuerySet[Any], action: str, count: int) -> None:
+    """Note the end of *rotation* if *members* are all of its devices; a user of one site ends a part of it."""
+    rotations.close(rotation, action, count, whole=members.count() == rotation.members.count())
+
+
+def _text_of_again(numbers: Progress) -> str:
+    return (
+        "They have not used the password that they got. It ends, and the answer is one file with new ones, shown "
+        "this once. Old passwords stay valid."
+    )
+
+
+def _text_of_finish(numbers: Progress) -> str:
+    late = devices_in_words(numbers.old + numbers.never)
+    return f"{late} of these did not log in with the new password yet, and cannot log in without it any more."
+
+
+def _text_of_roll_back(numbers: Progress) -> str:
+    return (
+        "The old password becomes the only one again, and the new one ends. Devices that used the new one keep it, "
+        "and so do those whose credentials were changed since or whose old password has ended."
+    )
+
+
+ACTS = {
+    act.name: act
+    for act in (
+        Act(
+            "again",
+            "Rotate again",
+            "Rotate {devices} again",
+            "Give {devices} another password?",
+            _text_of_again,
+            lambda numbers: numbers.waiting + numbers.old + numbers.never,
+            _again,
+            needs_old=False,
+            ends=False,
+        ),
+        Act(
+            "finish",
+            "Finish now",
+            "End the old passwords",
+            "End the old passwords of {devices} now?",
+            _text_of_finish,
+            lambda numbers: numbers.confirmed + numbers.old + numbers.never,
+            _finish,
+        ),
+        Act(
+            "roll_back",
+            "Roll back",
+            "Roll back {devices}",
+            "Restore the old passwords of {devices}?",
+            _text_of_roll_back,
+            lambda numbers: numbers.old + numbers.never,
+            _roll_back,
+        ),
+    )
+}
+
+navigation.register(
+    "Rotations",
+    "devicehub:rotations",
+    group=navigation.ACCESS,
+    icon="rotate",
+    order=50,
+    visible=lambda request: visibility.sees_something(request.user),
+)

@@ -1,0 +1,170 @@
+"""The pages of rotations: progress, the two ends, another file, and the limits of their readers."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from authsvc.credentials import UNTIL_USED
+from authsvc.models import AuditEntry, LastLogin
+from devicehub import roles
+from devicehub.bulk import rotations
+from devicehub.kinds.registry import registry
+from devicehub.models import Rotation
+from fleet.models import WeatherStationDevice
+from rig import fleets
+from rig.cast import provision
+
+pytestmark = pytest.mark.django_db
+Stations = WeatherStationDevice.objects
+
+
+@pytest.fixture
+def cast():
+    return {f"R-{n}": provision(f"R-{n}", site="north" if n < 3 else "south") for n in range(5)}
+
+
+@pytest.fixture
+def rotation(cast) -> Rotation:
+    """Return a rotation whose file is written: R-0 is confirmed, R-1 still uses the old password."""
+    found = rotations.start("spring", [(registry.get("weatherstation"), Stations.all())], until=UNTIL_USED)
+    for _ in rotations.issue(found, found.members.all()):
+        pass
+    now = timezone.now()
+    LastLogin.objects.create(key="weatherstation/R-0", first_at=now, at=now, current_at=now)
+    LastLogin.objects.create(key="weatherstation/R-1", first_at=now, at=now, previous_at=now)
+    return Rotation.objects.get()
+
+
+@pytest.fixture
+def operator() -> Client:
+    return signed_in(fleets.person("olga", roles.OPERATOR))
+
+
+def signed_in(user) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def act(client: Client, url: str, name: str, **fields):
+    page = client.post(url, {"do": name}).content.decode()
+    hidden = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page))
+    return client.post(url, hidden | {"confirmed": "yes"} | fields)
+
+
+def test_the_list_leads_to_each_rotation(operator, rotation):
+    page = operator.get("/rotations/").content.decode()
+
+    assert f'href="/rotations/{rotation.pk}/"' in page
+    assert "spring" in page
+    assert (
+        "No rotation yet"
+        in signed_in(fleets.person("new", roles.OPERATOR, ["west"])).get("/rotations/").content.decode()
+    )
+
+
+def test_the_page_tells_new_from_old(operator, rotation):
+    page = operator.get(f"/rotations/{rotation.pk}/").content.decode()
+
+    assert re.search(r"Still on the old one</span><span class=\"value\"[^>]*>1<", page)
+    assert "weatherstation/R-1" in page
+    assert "weatherstation/R-0" not in page, "the list is of those still on the old password"
+    assert "weatherstation/R-0" in operator.get(f"/rotations/{rotation.pk}/?state=confirmed").content.decode()
+
+
+def test_the_members_are_paged_by_key(operator, rotation, monkeypatch):
+    from devicehub.dashboard import rotations as pages
+
+    monkeypatch.setattr(pages, "MEMBERS", 2)
+    first = operator.get(f"/rotations/{rotation.pk}/?state=never").content.decode()
+    (following,) = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = operator.get(f"/rotations/{rotation.pk}/{following.replace('&amp;', '&')}").content.decode()
+
+    assert "R-2" in first
+    assert "R-4" not in first
+    assert "R-4" in second
+
+
+def test_rolling_back_restores_those_not_confirmed(operator, rotation, cast):
+    answer = act(operator, f"/rotations/{rotation.pk}/", "roll_back", reason="wrong file")
+
+    assert answer.status_code == 302
+    assert Stations.get(device_id="R-1").check_mqtt_password(cast["R-1"].password)
+    assert not Stations.get(device_id="R-0").check_mqtt_password(cast["R-0"].password)
+    assert AuditEntry.objects.filter(action="password_rolled_back", reason="wrong file").count() == 4
+    assert "Ended" in operator.get(f"/rotations/{rotation.pk}/").content.decode()
+
+
+def test_finishing_says_how_many_are_late(operator, rotation, cast):
+    page = operator.post(f"/rotations/{rotation.pk}/", {"do": "finish"}).content.decode()
+    assert "End the old passwords of 5 devices now?" in page
+    assert "4 devices of these did not log in with the new password yet" in page
+
+    act(operator, f"/rotations/{rotation.pk}/", "finish")
+
+    assert not Stations.exclude(previous_password_hash="").exists()
+
+
+def test_another_file_replaces_unused_passwords_once(operator, rotation, cast):
+    answer = act(operator, f"/rotations/{rotation.pk}/", "again", file_format="json")
+
+    assert "no-store" in answer.headers["Cache-Control"]
+    issued = json.loads(b"".join(answer.streaming_content))
+    assert {found["device_id"] for found in issued} == {"R-1", "R-2", "R-3", "R-4"}
+    assert Stations.get(device_id="R-1").check_mqtt_password(issued[0]["mqtt_password"])
+
+
+def test_progress_is_told_while_the_file_is_written(operator, rotation):
+    Rotation.objects.update(written_at=None, touched_at=timezone.now())
+
+    found = operator.get(f"/rotations/{rotation.pk}/progress/")
+
+    assert found.json() == {
+        "done": 5, "total": 5, "text": "5 of 5 devices have new credentials.", "over": False,
+    }  # fmt: skip
+    assert "data-progress" in operator.get(f"/rotations/{rotation.pk}/").content.decode()
+    assert operator.post(f"/rotations/{rotation.pk}/", {"do": "roll_back"}).status_code == 302
+
+
+def test_a_limited_operator_sees_and_ends_their_part(rotation, cast):
+    northern = signed_in(fleets.person("mara", roles.OPERATOR, ["north"]))
+
+    page = northern.get(f"/rotations/{rotation.pk}/?state=never").content.decode()
+    assert "R-2" in page
+    assert "R-3" not in page
+    act(northern, f"/rotations/{rotation.pk}/", "roll_back")
+
+    assert Stations.get(device_id="R-2").check_mqtt_password(cast["R-2"].password)
+    assert not Stations.get(device_id="R-3").check_mqtt_password(cast["R-3"].password)
+    rotation.refresh_from_db()
+    assert rotation.ended_at is None, "the southern part goes on"
+
+
+def test_others_see_and_do_nothing(rotation, cast):
+    western = signed_in(fleets.person("wim", roles.OPERATOR, ["west"]))
+    viewer = signed_in(fleets.person("vera", roles.VIEWER))
+    nobody = signed_in(fleets.person("eve"))
+    url = f"/rotations/{rotation.pk}/"
+
+    assert western.get(url).status_code == western.post(url, {"do": "finish"}).status_code == 404
+    assert western.get(url + "progress/").status_code == 404
+    assert viewer.get(url).status_code == 200
+    assert "Roll back" not in viewer.get(url).content.decode()
+    for name in ("again", "finish", "roll_back"):
+        assert viewer.post(url, {"do": name, "confirmed": "yes", "file_format": "csv"}).status_code == 403
+    assert nobody.get(url).status_code == nobody.get("/rotations/").status_code == 403
+
+
+def test_the_admin_has_the_same_pages(operator, rotation):
+    listed = operator.get("/admin/devicehub/rotation/").content.decode()
+
+    assert f'href="/admin/devicehub/rotation/{rotation.pk}/change/"' in listed
+    url = f"/admin/devicehub/rotation/{rotation.pk}/change/"
+    assert "weatherstation/R-1" in operator.get(url).content.decode()
+    assert act(operator, url, "roll_back").headers["Location"] == url
+    assert operator.get(f"/admin/devicehub/rotation/{rotation.pk}/progress/").json()["total"] == 5
