@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from django.contrib.auth.models import Group, User
 
-from devicehub.models import SiteScope
+from devicehub.models import BaseDevice, SiteScope
 from fleet.models import WeatherStationDevice
 
 
-def two_sites(count: int = 12) -> list[WeatherStationDevice]:
+def two_sites(count: int = 12) -> list[BaseDevice]:
     """Return *count* stations F-00, F-01, ..., of which every third is at the southern site."""
     return [
         WeatherStationDevice.objects.create(device_id=f"F-{n:02d}", site="south" if n % 3 == 0 else "north")

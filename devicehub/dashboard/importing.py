@@ -203,7 +203,8 @@ def start(request: HttpRequest, links: Links) -> HttpResponseBase:
             if DEVICE_ID in upload.columns:
                 imports.check(upload, limits_of(request.user))
             return HttpResponseRedirect(links.one(upload.pk))
-    open_uploads = DeviceImport.objects.filter(user_id=request.user.pk, finished_at=None).order_by("-pk")[:5]
+    user: Any = request.user
+    open_uploads = DeviceImport.objects.filter(user=user, finished_at=None).order_by("-pk")[:5]
     context = {
         "form": form,
         "links": links,
