@@ -250,6 +250,7 @@ class Account(Credentials):
     objects = AccountQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "service account"
         ordering = ["username"]
         indexes = [
             # A login reads the accounts with further client ids, which are few.

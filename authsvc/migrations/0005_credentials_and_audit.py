@@ -133,4 +133,8 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('broker', 'address'), name='authsvc_brokeruse_address')],
             },
         ),
+        migrations.AlterModelOptions(
+            name='account',
+            options={'ordering': ['username'], 'verbose_name': 'service account'},
+        ),
     ]

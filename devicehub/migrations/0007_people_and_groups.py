@@ -88,4 +88,20 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('group', 'device_key'), name='devicehub_groupmember_unique')],
             },
         ),
+        migrations.AlterModelOptions(
+            name='devicecommand',
+            options={'ordering': ['-queued_at'], 'verbose_name': 'command'},
+        ),
+        migrations.AlterModelOptions(
+            name='devicegroup',
+            options={'ordering': ['name'], 'verbose_name': 'group of devices', 'verbose_name_plural': 'groups of devices'},
+        ),
+        migrations.AlterModelOptions(
+            name='quarantinedmessage',
+            options={'ordering': ['-received_at'], 'verbose_name': 'message in quarantine', 'verbose_name_plural': 'quarantine'},
+        ),
+        migrations.AlterModelOptions(
+            name='removalrequest',
+            options={'ordering': ['requested_at'], 'verbose_name': 'removal'},
+        ),
     ]

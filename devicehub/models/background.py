@@ -62,6 +62,7 @@ class RemovalRequest(models.Model):
     requested_at = models.DateTimeField()
 
     class Meta:
+        verbose_name = "removal"
         ordering = ["requested_at"]
 
     def __str__(self) -> str:

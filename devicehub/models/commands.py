@@ -63,6 +63,7 @@ class DeviceCommand(models.Model):
     response = models.JSONField(null=True, blank=True)
 
     class Meta:
+        verbose_name = "command"
         ordering = ["-queued_at"]
         indexes = [
             models.Index(

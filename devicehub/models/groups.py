@@ -83,6 +83,8 @@ class DeviceGroup(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        verbose_name = "group of devices"
+        verbose_name_plural = "groups of devices"
         ordering = ["name"]
 
     def __str__(self) -> str:

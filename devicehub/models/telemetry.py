@@ -126,6 +126,8 @@ class QuarantinedMessage(models.Model):
     objects = QuarantinedQuerySet.as_manager()
 
     class Meta:
+        verbose_name = "message in quarantine"
+        verbose_name_plural = "quarantine"
         ordering = ["-received_at"]
         db_table = "devicehub_quarantine"
 

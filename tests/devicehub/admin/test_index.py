@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -141,7 +142,8 @@ def test_the_navigation_shows_pages_that_exist_and_that_the_user_may_see(rf, fle
     request.user = user("nora", roles.VIEWER, ["north"])
     assert not {"Brokers", "Grants", "Service accounts", "Users"} & set(titles(request))
     request.user = User.objects.create_user("eve", is_staff=True)
-    assert titles(request) == ["Overview of the administration", "Back to the dashboard"]
+    back = ["Back to the dashboard"] if sidebar.address("devicehub:overview") else []
+    assert titles(request) == ["Overview of the administration", *back]
 
 
 def test_an_item_of_an_app_appears_once_its_page_exists(rf, admin_user, monkeypatch):
@@ -176,7 +178,8 @@ def test_the_search_finds_what_the_user_may_see(rf, fleet):
 
 @pytest.mark.usefixtures("fleet")
 def test_unfold_searches_with_it(admin_client):
-    pytest.importorskip("unfold")
+    if not apps.is_installed("unfold"):
+        pytest.skip("needs unfold")
 
     page = admin_client.get("/admin/search/?s=s-2&extended=1")
 

@@ -1,0 +1,223 @@
+"""Every page of the admin opens, with a help text on every column of ours and no word of an empty template."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import Group
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
+from devicehub.admin.base import EvidenceAdmin
+from devicehub.models import (
+    CountedRefusal,
+    DeviceCommand,
+    IngestWorker,
+    QuarantinedMessage,
+    RemovalRequest,
+    RetainedTopic,
+)
+from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
+from rig.hub import ROOT
+
+pytestmark = pytest.mark.django_db
+OURS = ("authsvc", "devicehub", "fleet", "auth")
+KEY = "weatherstation/Station-a"
+EVIDENCE = {
+    AuditEntry,
+    CountedRefusal,
+    Denial,
+    DeviceCommand,
+    QuarantinedMessage,
+    WeatherStationMessage,
+    WeatherStationReading,
+}
+
+
+def pages() -> list[type]:
+    return [model for model in admin.site._registry if model._meta.app_label in OURS]
+
+
+def url(model: type, page: str, *args: object) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+@pytest.fixture
+def rows() -> None:
+    now = timezone.now()
+    device = WeatherStationDevice.objects.create(device_id="Station-a", metadata={"floor": 2}, last_seen=now)
+    WeatherStationReading.objects.create(device=device, timestamp=now, temperature=20.33333)
+    WeatherStationMessage.objects.create(
+        device=device, topic="things/a", outcome="partial", notes=["wind: <unknown>"], payload_json={"a": 1}
+    )
+    DeviceCommand.objects.create(device_key=KEY, name="reboot")
+    QuarantinedMessage.objects.create(
+        device_key=KEY, reason="not_json", topic="things/a", payload=b"{", received_at=now
+    )
+    Denial.objects.create(
+        dialect="emqx",
+        principal=KEY,
+        action="publish",
+        topic="no/Topic",
+        reason="no_grant",
+        first_at=now,
+        last_at=now,
+    )
+    Grant.objects.create(subject=f"key:{KEY}", actions="publish", filter="extra/Topic")
+    Broker.objects.create(name="hall", token_digest="x", dialects=["emqx"])
+    Account.objects.create(username="Backend")
+    AuditEntry.objects.create(at=now, actor_kind="user", actor="mara", action="revoked", object_key=KEY)
+    CountedRefusal.objects.create(device_key=KEY, reason="not_json", count=1, first_at=now, last_at=now)
+    IngestWorker.objects.create(client_id="ingest-1", group="", heard_since=now, heard_until=now)
+    RetainedTopic.objects.create(topic="things/a/cmd", requested_at=now, next_at=now)
+    RemovalRequest.objects.create(device_key=KEY, requested_at=now)
+    Group.objects.create(name="Field crew")
+
+
+@pytest.mark.usefixtures("rows")
+def test_every_page_opens(admin_client: Client):
+    for model in pages():
+        for query in ("", "?q=a", "?o=1.-2"):
+            assert admin_client.get(url(model, "changelist") + query).status_code in (200, 302), (
+                model,
+                query,
+            )
+        assert admin_client.get(url(model, "add")).status_code in (200, 302, 403), model
+        for row in model._base_manager.all()[:1]:
+            for page in ("change", "history", "delete"):
+                assert admin_client.get(url(model, page, row.pk)).status_code in (200, 403), (model, page)
+    assert admin_client.get("/admin/").status_code == 200
+
+
+def test_every_empty_list_says_what_would_be_there(admin_client: Client):
+    for model in pages():
+        text = admin_client.get(url(model, "changelist")).content.decode()
+        assert "yielded into no results" not in text, model
+        if not model._base_manager.exists():
+            assert admin.site._registry[model].empty_text in text, model
+
+
+@pytest.mark.usefixtures("rows")
+def test_every_column_in_a_form_has_a_help_text(admin_client: Client):
+    without = set()
+    for model in pages():
+        urls = [url(model, "change", row.pk) for row in model._base_manager.all()[:1]] + [url(model, "add")]
+        for page in map(admin_client.get, urls):
+            if page.status_code != 200 or "adminform" not in (page.context or ()):
+                continue
+            columns = {field.name for field in model._meta.get_fields()}
+            for fieldset in page.context["adminform"]:
+                for line in fieldset:
+                    for found in line:
+                        field = found.field
+                        name = field["name"] if isinstance(field, dict) else field.name
+                        text = field["help_text"] if isinstance(field, dict) else field.help_text
+                        if name in columns and not text:
+                            without.add(f"{model._meta.label}.{name}")
+
+    assert without == set()
+
+
+def test_evidence_is_neither_added_nor_deleted(admin_client: Client, rows):
+    for model in EVIDENCE & set(pages()):
+        row = model._base_manager.first()
+        assert isinstance(admin.site._registry[model], EvidenceAdmin) or row is not None, model
+        assert admin_client.get(url(model, "add")).status_code == 403, model
+        assert admin_client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403, model
+        chosen = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
+        admin_client.post(url(model, "changelist"), chosen)
+        assert model._base_manager.filter(pk=row.pk).exists(), model
+
+
+def test_rows_link_to_their_device_and_keep_the_case_of_ids(admin_client: Client, rows):
+    named = reverse("admin:fleet_weatherstationdevice_named", args=["Station-a"])
+    device = WeatherStationDevice.objects.get()
+    page = url(WeatherStationDevice, "change", device.pk)
+
+    assert admin_client.get(named)["Location"] == page
+    for model in (DeviceCommand, QuarantinedMessage):
+        assert named in admin_client.get(url(model, "changelist")).content.decode()
+    for model in (WeatherStationReading, WeatherStationMessage):
+        assert page in admin_client.get(url(model, "changelist")).content.decode()
+    text = admin_client.get(page).content.decode()
+    for link in (f"?device={device.pk}", f"?principal__exact={KEY}", f"?device_key__exact={KEY}"):
+        assert link in text
+    message = WeatherStationMessage.objects.get()
+    text = admin_client.get(url(WeatherStationMessage, "change", message.pk)).content.decode()
+    for words in ("Partly stored", "wind: &lt;unknown&gt;", "Received at", "Message on things/a"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("?state=never", {"never"}),
+        ("?state=silent", {"quiet"}),
+        ("?credentials=none", {"never"}),
+        ("?credentials=expired", {"expired"}),
+        ("?quiet=1d", {"quiet"}),
+        ("?quiet=30d", set()),
+        ("?q=qui", {"quiet"}),
+    ],
+)
+def test_devices_are_filtered_by_what_needs_a_look(admin_client: Client, query, found):
+    now, day = timezone.now(), timedelta(days=1)
+    valid = {"mqtt_password_hash": "x", "status": "online"}
+    WeatherStationDevice.objects.create(device_id="never")
+    WeatherStationDevice.objects.create(device_id="quiet", last_seen=now - 2 * day, **valid)
+    WeatherStationDevice.objects.create(
+        device_id="expired", last_seen=now, password_expires_at=now - day, **valid
+    )
+
+    page = admin_client.get(url(WeatherStationDevice, "changelist") + query)
+
+    assert {device.device_id for device in page.context["cl"].result_list} == found
+    assert not {"name", "site"} & set(page.context["cl"].list_display)  # No device has one.
+
+
+def test_a_status_is_chosen_by_an_operator_or_left_to_the_device(admin_client: Client):
+    device = WeatherStationDevice.objects.create(
+        device_id="S-1", status="error", connected=True, reported_status="error"
+    )
+    page = url(WeatherStationDevice, "change", device.pk)
+    form = {"is_active": "on", "metadata_key": ["floor", ""], "metadata_value": ["2", ""]}
+
+    for chosen, status in (("", "error"), ("maintenance", "maintenance"), ("error", "error")):
+        assert admin_client.post(page, {**form, "status": chosen}).status_code == 302
+        device.refresh_from_db()
+        assert (device.status, device.metadata) == (status, {"floor": 2})
+
+
+@pytest.mark.servers
+@pytest.mark.sqlite_only
+def test_all_of_this_holds_in_the_admin_of_django():
+    """A project without unfold, and without the pages of devicehub.urls."""
+    if not apps.is_installed("unfold"):
+        pytest.skip("this is that project")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--ds=rig.stock_admin"]
+    chosen = [
+        "-m",
+        "not servers",
+        "tests/devicehub/admin/test_pages.py",
+        "tests/devicehub/admin/test_index.py",
+    ]
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("PYTEST_", "DATABASE_"))}
+    run = subprocess.run(
+        [*command, *chosen],
+        cwd=ROOT,
+        env={name: text for name, text in kept.items() if name != "DJANGO_SETTINGS_MODULE"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout
