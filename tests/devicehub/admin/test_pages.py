@@ -198,7 +198,7 @@ def test_a_status_is_chosen_by_an_operator_or_left_to_the_device(admin_client: C
 
 @pytest.mark.servers
 @pytest.mark.sqlite_only
-def test_all_of_this_holds_in_the_admin_of_django():
+def test_the_pages_work_in_the_admin_of_django():
     """A project without unfold, and without the pages of devicehub.urls."""
     if not apps.is_installed("unfold"):
         pytest.skip("this is that project")
