@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -149,9 +150,11 @@ class BrokerAdmin(WithSecret):
         """Return the class of the form; for a new broker it also has the address for the configuration."""
         if obj is None:
             options["form"] = BrokerForm
+        options["labels"] = {"dialects": "Software"}
         form = super().get_form(request, obj, change=change, **options)
         if obj is None and "address" in form.base_fields:
-            form.base_fields["address"].initial = address_of(request)
+            field, name = form.base_fields["address"], form.base_fields["name"]
+            field.initial, field.widget = address_of(request), copy(name.widget)
         return form
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -190,6 +193,7 @@ class BrokerAdmin(WithSecret):
             "state": _state(row, max((use.last_at for use in uses), default=None)),
             "uses": uses,
             "asked": sum(use.count for use in uses),
+            "since": min((use.first_at for use in uses), default=None),
             "software": _software(row),
             "overlap": row.has_overlap(),
             "until": None if row.previous_token_until == UNTIL_USED else row.previous_token_until,

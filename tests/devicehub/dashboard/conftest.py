@@ -1,30 +1,3 @@
 """The browser of tests of pages."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import pytest
-from django.db import connections
-
-from rig import servers
-from rig.browser import BROWSER_FLAGS
-
-
-@pytest.fixture
-def browser(needs_real: Callable[[servers.MissingServer], None]) -> Iterator[Any]:
-    """Run Debian's chromium; return the browser of playwright."""
-    from playwright.sync_api import sync_playwright
-
-    try:
-        program = servers.chromium()
-    except servers.MissingServer as missing:
-        needs_real(missing)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # The event loop of playwright runs in this thread.
-        with sync_playwright() as playwright:
-            opened = playwright.chromium.launch(executable_path=program, args=BROWSER_FLAGS)
-            yield opened
-            opened.close()
-            connections.close_all()  # Inside that loop Django uses other connections than outside.
+from rig.browser import browser as browser

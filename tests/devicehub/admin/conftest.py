@@ -1,0 +1,3 @@
+"""The browser of tests of pages."""
+
+from rig.browser import browser as browser
