@@ -68,7 +68,7 @@ def _after_save(instance: Any, created: bool, using: str, **_: Any) -> None:
     before = {} if row is None else _values(row)
     old, new = audit.difference(before, after)
     if row is not None and getattr(row, "password", None) != getattr(instance, "password", None):
-        new["new_password"] = True
+        audit.record("user_password_changed", key(instance), using=using)
     if new:
         word = f"{_word(instance)}_{'created' if created else 'changed'}"
         action = "sites_changed" if isinstance(instance, SiteScope) else word

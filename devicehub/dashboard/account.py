@@ -103,10 +103,9 @@ class PasswordChange(PasswordChangeView):
 
     @transaction.atomic
     def form_valid(self, form: Any) -> HttpResponse:
-        """Store the password, end the other sessions and record the change."""
+        """Store the password, which records itself, and end the other sessions."""
         response = super().form_valid(form)
         sessions.end_others(self.request)
-        audit.record("user_password_changed", f"user/{self.request.user.get_username()}")
         messages.success(self.request, "The new password is in force, and your other sessions have ended.")
         return response
 

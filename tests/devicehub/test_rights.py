@@ -35,7 +35,7 @@ def test_a_user_is_recorded_from_the_first_day_to_the_last():
     assert created[:2] == ("user_created", "user/mara")
     assert created[3]["is_superuser"] is True
     assert demoted == ("user_changed", "user/mara", {"is_staff": True}, {"is_staff": False})
-    assert password == ("user_changed", "user/mara", None, {"new_password": True})
+    assert password == ("user_password_changed", "user/mara", None, None)
     assert deleted[:2] == ("user_deleted", "user/mara")
 
 
@@ -123,4 +123,4 @@ def test_the_form_of_a_user_records_its_change(client):
         {"password1": "a long enough one", "password2": "a long enough one", "usable_password": "true"},
     )
 
-    assert entries() == [("user_changed", "user/joe", None, {"new_password": True})]
+    assert entries() == [("user_password_changed", "user/joe", None, None)]
