@@ -26,6 +26,7 @@ class LinesField(forms.Field):
     """A list of texts, one per line. Empty lines and repeated entries do not count."""
 
     widget = LinesInput
+    most = MAX_LINES
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(map(str, value)) if isinstance(value, list | tuple) else value
@@ -34,8 +35,8 @@ class LinesField(forms.Field):
         """Return the entries of the text *value*. Raise ValidationError if they are too many."""
         entries = value.split("\n") if isinstance(value, str) else value or []
         found = list(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
-        if len(found) > MAX_LINES:
-            raise ValidationError(f"Write at most {MAX_LINES:,} lines.", code="too_many")
+        if len(found) > self.most:
+            raise ValidationError(f"Write at most {self.most:,} lines.", code="too_many")
         if any("\x00" in entry for entry in found):
             raise ValidationError("Leave out the null characters.", code="null")
         return found

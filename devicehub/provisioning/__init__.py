@@ -47,8 +47,10 @@ from devicehub.provisioning.groups import (
     count_members,
     create_group,
     delete_group,
+    existing,
     follow,
     follow_all,
+    keys_of,
 )
 from devicehub.provisioning.groups import before_delete as before_group_delete
 from devicehub.provisioning.names import (
@@ -92,11 +94,13 @@ __all__ = [
     "end_account_overlap",
     "end_of_previous",
     "end_overlap",
+    "existing",
     "find",
     "follow",
     "follow_all",
     "grant_ingest",
     "key_of",
+    "keys_of",
     "kind_of",
     "move",
     "next_id",

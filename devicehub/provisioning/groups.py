@@ -189,6 +189,17 @@ def existing(keys: Collection[str]) -> set[str]:
     }
 
 
+def keys_of(device_ids: Collection[str]) -> dict[str, list[str]]:
+    """Return the keys of the devices with one of *device_ids*, by device id; devices of two types may share one."""
+    found: dict[str, list[str]] = {}
+    for kind in registry:
+        for some in batched(device_ids, PORTION):
+            rows = kind.device_model.objects.filter(device_id__in=some).values_list("device_id", flat=True)
+            for device_id in rows:
+                found.setdefault(device_id, []).append(kind.key(device_id))
+    return found
+
+
 def _add(group: DeviceGroup, keys: Iterable[str]) -> int:
     added = 0
     for some in batched(keys, PORTION):
