@@ -94,9 +94,9 @@ def runserver(folder: Path, **variables: str) -> Iterator[str]:
 
 
 @contextmanager
-def amqtt(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
-    """Run aMQTT by `manage.py run_dev_broker` and yield its port."""
-    port = servers.free_port()
+def amqtt(folder: Path, *, auth_url: str, token: str, port: int | None = None) -> Iterator[int]:
+    """Run aMQTT by `manage.py run_dev_broker` and yield its port, which is *port* if given."""
+    port = port or servers.free_port()
     command = [sys.executable, "manage.py", "run_dev_broker", "--port", str(port), "--auth-url", auth_url]
     with servers.process(
         command,
@@ -156,15 +156,17 @@ class Hub:
 
 @contextmanager
 def running(broker: str, folder: Path) -> Iterator[Hub]:
-    """Run a hub with *broker* on the test database. Raise servers.MissingServer."""
+    """Run a hub with *broker* on the test database; its pages name the broker's address. Raise MissingServer."""
     row = Broker(name=f"test {broker}", dialects=[broker])
     token = row.issue_token()
     row.save()
     name = f"ingest-{broker}"
     _, password = provisioning.create_account(name, ingest=True, client_ids=[f"{name}-*"])
     with ExitStack() as stack:
-        url = stack.enter_context(gunicorn(folder))
-        port = stack.enter_context(BROKERS[broker](folder, auth_url=url, token=token))
+        port = servers.free_port()
+        settings = {"DEVICEHUB_DEVICE_URL": f"mqtt://127.0.0.1:{port}", "DEVICEHUB_MQTT_VERSION": VERSION}
+        url = stack.enter_context(gunicorn(folder, **settings))
+        stack.enter_context(BROKERS[broker](folder, auth_url=url, token=token, port=port))
         mqtt_url = f"mqtt://{name}:{password}@127.0.0.1:{port}"
         worker = listener(folder, mqtt_url)
         stack.callback(worker.stop)

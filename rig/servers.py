@@ -320,8 +320,8 @@ def _rabbitmq_environment(folder: Path, printed: str, port: int, epmd_port: int)
 
 
 @contextmanager
-def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
-    """Run RabbitMQ with MQTT only, which asks *auth_url* all questions; yield its MQTT port.
+def rabbitmq(folder: Path, *, auth_url: str, token: str, port: int | None = None) -> Iterator[int]:
+    """Run RabbitMQ with MQTT only, which asks *auth_url* all questions; yield its MQTT port, *port* if given.
 
     The start takes 7 to 10 seconds, because the MQTT plugin waits a random 3 to 6 for other nodes: start one per
     test session. A second start in the same *folder* is the same node again, with its data.
@@ -332,7 +332,7 @@ def rabbitmq(folder: Path, *, auth_url: str, token: str) -> Iterator[int]:
     epmd = _program("epmd", package="rabbitmq-server")
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()
-    port, epmd_port = free_port(), free_port()
+    port, epmd_port = port or free_port(), free_port()
     printed = BY_DIALECT["rabbitmq"].configuration(auth_url, token)
     env = _rabbitmq_environment(folder, printed, port, epmd_port)
     log = folder / "rabbitmq.log"

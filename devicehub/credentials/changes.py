@@ -17,7 +17,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from authsvc import audit
 from devicehub import nonces, provisioning, visibility
-from devicehub.credentials import panel
+from devicehub.credentials import panel, progress
 from devicehub.credentials.answers import Links, addresses, find, no_store, once, record_shown, refused
 from devicehub.credentials.forms import ExpiryForm, ReasonForm, RotateForm, SiteForm, suggested_sites
 from devicehub.kinds.registry import Kind
@@ -68,6 +68,7 @@ def _state(
     }
     context: dict[str, Any] = {
         "panel": panel.of(kind, device),
+        "progress": progress.of(kind, device),
         "kind": kind,
         "device": device,
         "forms": shown,

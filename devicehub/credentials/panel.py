@@ -32,8 +32,8 @@ class Bars:
 
     bars: list[Bar]
     today: str
-    first: datetime
-    last: datetime
+    first: str
+    last: str
     words: str
 
 
@@ -125,17 +125,16 @@ def of(kind: Kind, device: BaseDevice) -> Panel:
     )
 
 
-def used_since_change(device: BaseDevice, login: LastLogin | None) -> datetime | None:
+def used_at(device: BaseDevice, login: LastLogin | None) -> datetime | None:
     """Return the last login with the current password of *device*; None if there was none yet."""
-    used, changed = login.current_at if login else None, device.credentials_changed_at
-    return used if used is not None and (changed is None or used >= changed) else None
+    return login.current_at if login is not None and login.used_password_of(device) else None
 
 
 def _overlap(device: BaseDevice, login: LastLogin | None, now: datetime) -> Overlap | None:
     until = device.previous_valid_until
     if not device.previous_password_hash or until is None or until <= now:
         return None
-    used = used_since_change(device, login)
+    used = used_at(device, login)
     return Overlap(
         until=None if until == UNTIL_USED else until,
         is_new_used=used is not None,
@@ -177,7 +176,14 @@ def _bars(device: BaseDevice, overlap: Overlap | None, now: datetime) -> Bars:
     if overlap is not None:
         drawn = [bar("New", "bar-now", start, device.password_expires_at)]
         drawn.append(bar("Before it", "bar-old", first, overlap.until))
-    return Bars(drawn, f"{at(now):.1f}%", first, last, _words(device, overlap, start))
+    written = "%Y-%m-%d" if last - first > timedelta(days=3) else "%d %b %H:%M"
+    return Bars(
+        drawn,
+        f"{at(now):.1f}%",
+        f"{first:{written}}",
+        f"{last:{written}}",
+        _words(device, overlap, start),
+    )
 
 
 def _words(device: BaseDevice, overlap: Overlap | None, start: datetime) -> str:

@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from devicehub import states, visibility
-from devicehub.dashboard import display
+from devicehub.dashboard import display, links
 from devicehub.dashboard.selection import Place, Selection
 from devicehub.db import clock
 from devicehub.history import latest
@@ -62,6 +62,7 @@ class Row:
     last_seen: datetime | None
     last_seen_ago: str
     cells: list[Cell]
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,12 @@ def page(kind: Kind, selection: Selection, user: Any) -> Page:
         previous=selection.at(slug, Place(False, found[0].device_id)).query if has_previous and found else "",
         next=selection.at(slug, Place(True, found[-1].device_id)).query if has_next and found else "",
     )
+
+
+def row_url(kind: Kind, device_id: str) -> str:
+    """Return the address of the page of a device, or while there is none of its credentials."""
+    own = links.address("devicehub:device", kind.slug, device_id)
+    return own or links.address("devicehub:credentials", kind.slug, device_id)
 
 
 def title(reading: Reading) -> str:
@@ -147,6 +154,7 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             last_seen=clock.plausible(device.last_seen, now),
             last_seen_ago=display.ago(clock.plausible(device.last_seen, now), now),
             cells=[_cell(reading, newest.get((device.pk, reading.name))) for reading in declared.values()],
+            url=row_url(kind, device.device_id),
         )
         for device in devices
     ]

@@ -46,6 +46,7 @@ def show_overview(request: HttpRequest) -> HttpResponse:
             ],
             "statuses": DeviceStatus.choices,
             "now": timezone.now(),
+            "may_add": bool(visibility.kinds_of(user, visibility.ADD)),
             "poll_seconds": None if live.can_stream(request) else live.POLL_SECONDS,
         },
     )

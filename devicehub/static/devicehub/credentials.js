@@ -1,7 +1,7 @@
 // The page that shows new credentials once: downloads made in the browser, the light, and nothing left behind.
 import { tickTimes } from "./time.js";
 
-const once = document.getElementById("once");
+const once = document.getElementById("once");  // Absent on the page that shows the state only.
 
 // Downloads are made here, so that a secret is neither sent again nor part of an address.
 function save(text, name, type) {
@@ -11,26 +11,26 @@ function save(text, name, type) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
-for (const button of once.querySelectorAll("[data-download]")) {
-  button.addEventListener("click", () => {
-    save(document.getElementById(button.dataset.download).textContent, button.dataset.name, button.dataset.type);
-  });
+function saveText({ currentTarget: { dataset } }) {
+  save(document.getElementById(dataset.download).textContent, dataset.name, dataset.type);
 }
-for (const button of once.querySelectorAll("[data-download-svg]")) {
-  button.addEventListener("click", () => {
-    const drawn = document.getElementById(button.dataset.downloadSvg).querySelector("svg").cloneNode(true);
-    drawn.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-    save(drawn.outerHTML, button.dataset.name, "image/svg+xml");
-  });
+function saveDrawing({ currentTarget: { dataset } }) {
+  const drawn = document.getElementById(dataset.downloadSvg).querySelector("svg").cloneNode(true);
+  drawn.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  save(drawn.outerHTML, dataset.name, "image/svg+xml");
 }
-for (const button of once.querySelectorAll("[data-print]")) button.addEventListener("click", () => print());
-
 // The browser may keep a left page in memory for the way back, whatever Cache-Control says: leave no secret in it.
-addEventListener("pagehide", () => {
+function wipe() {
   const said = document.createElement("p");
   said.textContent = "These credentials were shown once. If they are lost, rotate them.";
   once.replaceChildren(said);
-});
+}
+if (once) {
+  for (const button of once.querySelectorAll("[data-download]")) button.addEventListener("click", saveText);
+  for (const button of once.querySelectorAll("[data-download-svg]")) button.addEventListener("click", saveDrawing);
+  for (const button of once.querySelectorAll("[data-print]")) button.addEventListener("click", () => print());
+  addEventListener("pagehide", wipe);
+}
 
 // The light is replaced when there is news, so that it is read aloud once; the times in it run by themselves.
 const light = document.getElementById("light");
@@ -44,7 +44,7 @@ async function look() {
       if (answer.ok) show(await answer.json());
     } catch { /* The next request may succeed. */ }
   }
-  if (light.dataset.stage === "sending") document.getElementById("watching").remove();
+  if (light.dataset.stage === "sending") document.getElementById("watching")?.remove();
   else setTimeout(look, count < SOON ? EVERY : LATER);
 }
 function show(news) {

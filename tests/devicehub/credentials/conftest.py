@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 
 from devicehub import roles
+from rig.browser import browser as browser
 from rig.credential_pages import ADD, nonce_of, signed_in
 from rig.people import person
 

@@ -70,7 +70,7 @@ def test_an_expiry_is_named_two_weeks_before_and_then_over(device):
 def test_an_overlap_says_whether_the_new_password_was_used(device):
     provisioning.rotate_password(device, valid_until=timezone.now() + timedelta(days=1))
     before = of(device)
-    login(device, current_at=timezone.now(), previous_at=timezone.now())
+    login(device, current_at=timezone.now(), current_mark=device.password_mark, previous_at=timezone.now())
     after = of(device)
 
     assert (before.word, before.overlap.is_new_used, after.overlap.is_new_used) == ("Two valid", False, True)
