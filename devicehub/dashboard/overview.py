@@ -17,6 +17,7 @@ from authsvc.core.access import Reason
 from authsvc.models import Denial
 from devicehub import visibility
 from devicehub.dashboard import display
+from devicehub.dashboard.links import address
 from devicehub.denials import reasons
 from devicehub.models import CountedRefusal, QuarantinedMessage
 
@@ -153,6 +154,7 @@ class DenialInWords:
     count: int
     last_at: datetime
     last_ago: str = ""
+    url: str = ""
 
 
 def denials(user: Any) -> list[DenialInWords]:
@@ -172,6 +174,7 @@ def denials(user: Any) -> list[DenialInWords]:
             count=denial.count,
             last_at=denial.last_at,
             last_ago=display.ago(denial.last_at, now),
+            url=address("devicehub:denial", denial.pk),
         )
         for denial in _latest(user)
     ]

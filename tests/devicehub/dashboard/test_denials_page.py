@@ -84,6 +84,11 @@ class TestList:
             assert part in page, part
         assert "who=weatherstation%2FSTATION-001&amp;action=publish" in page
 
+    def test_the_overview_leads_to_a_cause(self, text):
+        found = denial()
+
+        assert f'<a class="id" href="/denials/{found.pk}/">weatherstation/STATION-001</a>' in text("/")
+
     def test_a_username_that_is_a_device_id_names_the_right_one(self, text):
         denial(username="STATION-001", principal="", action="user", topic="", reason="unknown_username")
 
