@@ -329,5 +329,5 @@ navigation.register(
     group=navigation.FLEET,
     icon="up",
     order=40,
-    visible=lambda request: may_import(request.user),
+    visible=lambda request: may_import(getattr(request, "user", None)),
 )
