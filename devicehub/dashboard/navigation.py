@@ -114,7 +114,9 @@ def register(
 
 
 def menu(request: HttpRequest) -> Menu:
-    """Return the links that *request* may see. An entry without a URL in the project is left out."""
+    """Return the links that *request* may see; none without a user. An entry without a URL is left out."""
+    if _user(request) is None:
+        return Menu()
     seen = [entry for entry in _entries.values() if entry.visible(request)]
     found = [(entry, url) for entry in seen if (url := _url(entry.url_name)) is not None]
     current = _current(request.path, found)

@@ -26,6 +26,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from devicehub import visibility
 from devicehub.dashboard import display
 from devicehub.kinds.declare import Reading
 
@@ -178,6 +179,13 @@ def initials(user: Any) -> str:
     """Return at most two letters for the avatar of *user*."""
     words = (user.get_full_name() or user.get_username()).split()
     return "".join(word[0] for word in words[:2]).upper() or "?"
+
+
+@register.filter
+def limits(user: Any) -> str:
+    """Return the sites to which *user* is limited, or "" without a limit."""
+    sites = visibility.sites_of(user)
+    return "" if sites is None else ", ".join(sorted(sites)) or "no site"
 
 
 @register.filter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -81,6 +82,14 @@ def test_a_limited_user_sees_their_sites_only(client: Client, northerner):
         assert "bad/north" in text
         assert "south" not in text
         assert "stranger" not in text
+
+
+def test_the_account_menu_names_the_sites_of_a_limit(client: Client, northerner):
+    client.force_login(northerner)
+    assert re.search(r"northerner<br>north</p>", client.get("/account/").content.decode())
+
+    client.force_login(person("anywhere"))
+    assert "anywhere</p>" in client.get("/account/").content.decode()
 
 
 def test_the_numbers_of_a_limited_user_are_those_of_their_sites(northerner, fleet):

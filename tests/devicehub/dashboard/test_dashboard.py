@@ -556,6 +556,8 @@ class TestLive:
         async def status() -> int:
             client = AsyncClient()
             await client.aforce_login(viewer)
+            page = await client.get("/stream/", headers={"Accept": "text/html,*/*"})
+            assert "Close one of them" in page.content.decode()
             return int((await client.get("/stream/")).status_code)
 
         assert loop.run(status()) == 503
