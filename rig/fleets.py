@@ -1,10 +1,8 @@
-"""A small fleet at two sites, and people with roles and sites."""
+"""A small fleet at two sites."""
 
 from __future__ import annotations
 
-from django.contrib.auth.models import Group, User
-
-from devicehub.models import BaseDevice, SiteScope
+from devicehub.models import BaseDevice
 from fleet.models import WeatherStationDevice
 
 
@@ -14,13 +12,3 @@ def two_sites(count: int = 12) -> list[BaseDevice]:
         WeatherStationDevice.objects.create(device_id=f"F-{n:02d}", site="south" if n % 3 == 0 else "north")
         for n in range(count)
     ]
-
-
-def person(name: str, role: str | None = None, sites: list[str] | None = None) -> User:
-    """Return a member of the staff with *role*, perhaps limited to *sites*."""
-    user = User.objects.create_user(name, is_staff=True)
-    if role is not None:
-        user.groups.add(Group.objects.get(name=role))
-    if sites is not None:
-        SiteScope.objects.create(user=user, sites=sites)
-    return User.objects.get(pk=user.pk)

@@ -327,7 +327,7 @@ navigation.register(
     "Import devices",
     "devicehub:import_devices",
     group=navigation.FLEET,
-    icon="up",
+    icon="firmware",
     order=40,
     visible=lambda request: may_import(getattr(request, "user", None)),
 )

@@ -31,6 +31,7 @@ SEND_EVERY = 1.0
 ROLL_UP_EVERY = 60.0
 REMOVE_EVERY = 15.0
 EXTEND_EVERY = 3600.0
+DELETE_EVERY = 3600.0
 FOLLOW_EVERY = 60.0
 
 Needed = TypeVar("Needed")
@@ -140,4 +141,5 @@ register("retained", REMOVE_EVERY, disabled.clear)
 register("removal", REMOVE_EVERY, removal.work_off, needs=pace)
 register("partitions", EXTEND_EVERY, partitions.extend_all, needs=pace)
 register("groups", FOLLOW_EVERY, provisioning.follow_all)
+register("imports", DELETE_EVERY, imports.delete_old)
 register("wal_checkpoints", wal_checkpoints.EVERY, WalCheckpoints.run, needs=_checkpoints)

@@ -16,6 +16,7 @@ from devicehub import roles
 from devicehub.models import DeviceCommand, Rotation
 from fleet.models import WeatherStationDevice
 from rig import fleets
+from rig.people import person
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/fleet/weatherstationdevice/"
@@ -29,12 +30,12 @@ def fleet():
 
 @pytest.fixture
 def operator(fleet) -> Client:
-    return signed_in(fleets.person("olga", roles.OPERATOR))
+    return signed_in(person("olga", roles.OPERATOR, is_staff=True))
 
 
 @pytest.fixture
 def northern(fleet) -> Client:
-    return signed_in(fleets.person("mara", roles.OPERATOR, ["north"]))
+    return signed_in(person("mara", roles.OPERATOR, ["north"], is_staff=True))
 
 
 def signed_in(user) -> Client:
@@ -190,7 +191,7 @@ def test_forged_choices_of_other_sites_change_nothing(northern, fleet):
 
 
 def test_a_viewer_does_none_of_it(fleet):
-    viewer = signed_in(fleets.person("vera", roles.VIEWER))
+    viewer = signed_in(person("vera", roles.VIEWER, is_staff=True))
 
     assert "rotate_many" not in viewer.get(LIST).content.decode()
     for act in ("rotate", "revoke", "disable", "enable", "move", "send"):
@@ -205,7 +206,7 @@ def test_a_viewer_does_none_of_it(fleet):
 
 
 def test_commands_need_their_own_permission(fleet):
-    user = fleets.person("rosa")
+    user = person("rosa", None, is_staff=True)
     user.user_permissions.set(
         Permission.objects.filter(codename__in=["view_weatherstationdevice", "change_weatherstationdevice"])
     )
@@ -225,4 +226,4 @@ def test_types_without_commands_offer_none(operator, monkeypatch):
     monkeypatch.setattr(type(kind), "__setattr__", object.__setattr__)
     monkeypatch.setattr(kind, "commands", {})
 
-    assert not bulk.may(fleets.person("root", roles.ADMINISTRATOR), "send", kind)
+    assert not bulk.may(person("root", roles.ADMINISTRATOR, is_staff=True), "send", kind)

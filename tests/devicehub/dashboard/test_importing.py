@@ -19,7 +19,7 @@ from devicehub.bulk import imports
 from devicehub.dashboard import importing
 from devicehub.models import DeviceImport, ImportPart
 from fleet.models import WeatherStationDevice
-from rig import fleets
+from rig.people import person
 
 pytestmark = pytest.mark.django_db
 START = "/devices/import/"
@@ -28,7 +28,7 @@ Stations = WeatherStationDevice.objects
 
 @pytest.fixture
 def operator() -> Client:
-    return signed_in(fleets.person("olga", roles.OPERATOR))
+    return signed_in(person("olga", roles.OPERATOR, is_staff=True))
 
 
 def signed_in(user) -> Client:
@@ -131,7 +131,7 @@ def test_an_upload_that_is_too_large_is_stopped(operator, monkeypatch):
 
 def test_the_form_needs_its_token():
     client = Client(enforce_csrf_checks=True)
-    client.force_login(fleets.person("olga", roles.OPERATOR))
+    client.force_login(person("olga", roles.OPERATOR, is_staff=True))
 
     assert upload(client, TABLE).status_code == 403
     assert not DeviceImport.objects.exists()
@@ -150,7 +150,7 @@ def test_a_large_number_is_typed(operator):
 
 
 def test_a_limited_operator_imports_into_their_sites(operator):
-    northern = signed_in(fleets.person("mara", roles.OPERATOR, ["north"]))
+    northern = signed_in(person("mara", roles.OPERATOR, ["north"], is_staff=True))
     url = upload(northern, TABLE).headers["Location"]
 
     assert "south is not one of your sites" in northern.get(url).content.decode()
@@ -163,7 +163,7 @@ def test_limits_are_checked_again_when_the_devices_are_created(operator):
     """The person was limited to a site after the verdicts."""
     from devicehub.models import SiteScope
 
-    mara = fleets.person("mara", roles.OPERATOR)
+    mara = person("mara", roles.OPERATOR, is_staff=True)
     client = signed_in(mara)
     url = upload(client, TABLE).headers["Location"]
     SiteScope.objects.create(user=mara, sites=["north"])
@@ -175,12 +175,12 @@ def test_limits_are_checked_again_when_the_devices_are_created(operator):
 
 def test_an_upload_is_that_of_its_user(operator):
     url = upload(operator, TABLE).headers["Location"]
-    other = signed_in(fleets.person("mara", roles.ADMINISTRATOR))
+    other = signed_in(person("mara", roles.ADMINISTRATOR, is_staff=True))
 
     assert other.get(url).status_code == other.post(url, {"do": "create"}).status_code == 404
     assert other.get(url + "progress/").status_code == 404
     for role, status in ((roles.VIEWER, 403), (None, 403)):
-        client = signed_in(fleets.person(f"v{role}", role))
+        client = signed_in(person(f"v{role}", role, is_staff=True))
         assert client.get(START).status_code == upload(client, TABLE).status_code == status
 
 

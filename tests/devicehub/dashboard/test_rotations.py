@@ -16,8 +16,8 @@ from devicehub.bulk import rotations
 from devicehub.kinds.registry import registry
 from devicehub.models import Rotation
 from fleet.models import WeatherStationDevice
-from rig import fleets
 from rig.cast import provision
+from rig.people import person
 
 pytestmark = pytest.mark.django_db
 Stations = WeatherStationDevice.objects
@@ -42,7 +42,7 @@ def rotation(cast) -> Rotation:
 
 @pytest.fixture
 def operator() -> Client:
-    return signed_in(fleets.person("olga", roles.OPERATOR))
+    return signed_in(person("olga", roles.OPERATOR, is_staff=True))
 
 
 def signed_in(user) -> Client:
@@ -64,7 +64,9 @@ def test_the_list_leads_to_each_rotation(operator, rotation):
     assert "spring" in page
     assert (
         "No rotation yet"
-        in signed_in(fleets.person("new", roles.OPERATOR, ["west"])).get("/rotations/").content.decode()
+        in signed_in(person("new", roles.OPERATOR, ["west"], is_staff=True))
+        .get("/rotations/")
+        .content.decode()
     )
 
 
@@ -132,7 +134,7 @@ def test_progress_is_told_while_the_file_is_written(operator, rotation):
 
 
 def test_a_limited_operator_sees_and_ends_their_part(rotation, cast):
-    northern = signed_in(fleets.person("mara", roles.OPERATOR, ["north"]))
+    northern = signed_in(person("mara", roles.OPERATOR, ["north"], is_staff=True))
 
     page = northern.get(f"/rotations/{rotation.pk}/?state=never").content.decode()
     assert "R-2" in page
@@ -146,9 +148,9 @@ def test_a_limited_operator_sees_and_ends_their_part(rotation, cast):
 
 
 def test_others_see_and_do_nothing(rotation, cast):
-    western = signed_in(fleets.person("wim", roles.OPERATOR, ["west"]))
-    viewer = signed_in(fleets.person("vera", roles.VIEWER))
-    nobody = signed_in(fleets.person("eve"))
+    western = signed_in(person("wim", roles.OPERATOR, ["west"], is_staff=True))
+    viewer = signed_in(person("vera", roles.VIEWER, is_staff=True))
+    nobody = signed_in(person("eve", None, is_staff=True))
     url = f"/rotations/{rotation.pk}/"
 
     assert western.get(url).status_code == western.post(url, {"do": "finish"}).status_code == 404

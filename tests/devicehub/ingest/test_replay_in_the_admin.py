@@ -14,6 +14,7 @@ from devicehub.admin import replaying
 from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig import fleets
+from rig.people import person
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LIST = "/admin/devicehub/quarantinedmessage/"
@@ -57,7 +58,7 @@ def replay(user, rows) -> list[str]:
 
 
 def test_the_action_reports_which_failed_again(rows):
-    said = replay(fleets.person("olga", roles.OPERATOR), rows[:2])
+    said = replay(person("olga", roles.OPERATOR, is_staff=True), rows[:2])
 
     assert said[0] == "Replayed: 1 stored, 0 partial, 1 failed, 0 duplicate, 0 retained"
     assert said[1].startswith(f"Failed again: {rows[1].pk}, weatherstation/F-01: ")
@@ -67,7 +68,7 @@ def test_the_action_reports_which_failed_again(rows):
 
 
 def test_messages_that_were_replayed_are_left_alone(rows):
-    olga = fleets.person("olga", roles.OPERATOR)
+    olga = person("olga", roles.OPERATOR, is_staff=True)
     replay(olga, rows[:1])
 
     assert replay(olga, rows[:1]) == ["These messages were replayed before."]
@@ -76,20 +77,20 @@ def test_messages_that_were_replayed_are_left_alone(rows):
 def test_a_request_replays_a_bounded_number(rows, monkeypatch):
     monkeypatch.setattr(replaying, "MOST", 1)
 
-    said = replay(fleets.person("olga", roles.OPERATOR), rows)
+    said = replay(person("olga", roles.OPERATOR, is_staff=True), rows)
 
     assert said[0] == "The oldest 1 of the chosen messages; replay the rest again."
     assert QuarantinedMessage.objects.filter(replayed_at=None).count() == 2
 
 
 def test_a_limited_operator_replays_messages_of_their_sites(rows):
-    replay(fleets.person("mara", roles.OPERATOR, ["north"]), rows)
+    replay(person("mara", roles.OPERATOR, ["north"], is_staff=True), rows)
 
     assert QuarantinedMessage.objects.get(pk=rows[2].pk).replayed_at is None
     assert QuarantinedMessage.objects.get(pk=rows[0].pk).replayed_at is not None
 
 
 def test_a_viewer_replays_nothing(rows):
-    replay(fleets.person("vera", roles.VIEWER), rows)
+    replay(person("vera", roles.VIEWER, is_staff=True), rows)
 
     assert not QuarantinedMessage.objects.exclude(replayed_at=None).exists()
