@@ -129,5 +129,6 @@ def _record(kind: Kind, devices: Sequence[BaseDevice], action: str) -> int:
 
 
 def _update(kind: Kind, devices: Sequence[BaseDevice], **values: Any) -> None:
+    """Set *values* by the manager of devices, whose update() also places them in groups by their new site."""
     if devices:
-        kind.device_model._base_manager.filter(pk__in=[device.pk for device in devices]).update(**values)
+        kind.device_model.objects.filter(pk__in=[device.pk for device in devices]).update(**values)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 from django.db import connection
 
 from devicehub import commands, provisioning, removal
+from devicehub.bulk import imports
 from devicehub.db.batches import Pace
 from devicehub.errors import DevicehubError
 from devicehub.history import rollups

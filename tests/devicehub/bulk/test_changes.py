@@ -62,6 +62,15 @@ def test_devices_move_to_a_site(kind, fleet):
     assert (row.before, row.after) == ({"site": "north"}, {"site": "south"})
 
 
+def test_groups_by_site_follow_a_move(kind, fleet):
+    group = provisioning.create_group("south", "South", sites=["south"])
+    assert provisioning.count_members(group) == 4
+
+    changes.move(kind, Stations.all(), "south")
+
+    assert provisioning.count_members(group) == 12
+
+
 def test_enabled_devices_get_a_command(kind, fleet):
     changes.disable(kind, Stations.filter(site="south"))
 

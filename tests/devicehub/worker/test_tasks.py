@@ -14,7 +14,7 @@ from devicehub.worker.periodic import PeriodicWork
 from devicehub.worker.tasks import Context, DuplicateTask
 from rig.hub import eventually
 
-OURS = ["silence", "commands", "rollups", "retained", "removal", "partitions", "imports"]
+OURS = ["silence", "commands", "rollups", "retained", "removal", "partitions", "groups", "imports"]
 
 
 @pytest.fixture
