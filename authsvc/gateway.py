@@ -37,7 +37,8 @@ async def answer(request: Request, dialect: Dialect) -> Reply:
         if cached is not None:
             reply, verdict, tally, note = cached.reply, cached.verdict, cached.tally, cached.note
             request.caller_is_admitted = True  # Only answers to admitted callers are cached.
-            request.caller = cached.caller
+            if verdict is not None:
+                request.caller = cached.caller  # For the denial.
         else:
             request.options = options()  # Read here, so that a wrong setting is answered as a fault.
             now = policy.cached(stamp) or await policy.current(stamp)

@@ -202,14 +202,14 @@ def with_state(members: Members) -> QuerySet[Any]:
     logins = LastLogin.objects.filter(key=OuterRef("device_key"))
     found = members.annotate(
         seen_at=Subquery(logins.values("at")),
-        confirmed_at=Subquery(logins.values("current_at")),
+        used_mark=Subquery(logins.values("current_mark")),
         unchanged=_is_unchanged(),
     )
     cases = [
         models.When(~Q(end=""), then=models.Value("ended")),
         models.When(changed_at=None, then=models.Value("waiting")),
         models.When(unchanged=False, then=models.Value("changed")),
-        models.When(confirmed_at__gt=F("changed_at"), then=models.Value("confirmed")),
+        models.When(~Q(password_mark="") & Q(used_mark=F("password_mark")), then=models.Value("confirmed")),
         models.When(seen_at=None, then=models.Value("never")),
     ]
     return found.annotate(
@@ -290,13 +290,14 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         if rotation.api_keys:
             credentials["api_key"] = secrets.token_hex(32)
             device.api_key = digest_api_key(credentials["api_key"])
-        member.changed_at = device.credentials_changed_at
+        member.changed_at, member.password_mark = device.credentials_changed_at, device.password_mark
         changed.append((device, member))
         place = {"type": kind.slug, "name": device.name, "site": device.site}
         issued.append(place | described(kind, device, credentials))
     devices = [device for device, _ in changed]
     _save(kind, devices)
-    RotationMember.objects.bulk_update([member for _, member in changed], ["changed_at", "replaced_expiry"])
+    columns = ["changed_at", "password_mark", "replaced_expiry"]
+    RotationMember.objects.bulk_update([member for _, member in changed], columns)
     audit.record_many(
         "password_rotated",
         (audit.Change(kind.key(d.device_id), None, provisioning.overlap(d)) for d in devices),

@@ -73,6 +73,7 @@ class Migration(migrations.Migration):
                 ('device_key', models.CharField(db_index=True, max_length=260)),
                 ('changed_at', models.DateTimeField(blank=True, null=True)),
                 ('replaced_expiry', models.DateTimeField(blank=True, null=True)),
+                ('password_mark', models.CharField(blank=True, editable=False, max_length=16)),
                 ('end', models.CharField(blank=True, choices=[('finished', 'Finished'), ('rolled_back', 'Rolled back')], max_length=11)),
                 ('rotation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='members', to='devicehub.rotation')),
             ],

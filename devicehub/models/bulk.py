@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 
+from authsvc.secret_columns import SecretField
+
 
 class Rotation(models.Model):
     """A named set of devices that get new credentials together, so that their change can be watched.
@@ -51,6 +53,9 @@ class RotationMember(models.Model):
     replaced_expiry = models.DateTimeField(
         null=True, blank=True
     )  # The expiry of the password that was replaced.
+    # By this a login shows that it had the new password; a comparison of times would also count a login with the old one
+    # that was judged while the transaction of the rotation ran.
+    password_mark = SecretField(max_length=16, blank=True, editable=False)
     end = models.CharField(max_length=11, choices=End, blank=True)
 
     class Meta:

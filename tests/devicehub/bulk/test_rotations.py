@@ -50,10 +50,10 @@ def accepts(device_id: str, password: str) -> bool:
 
 
 def login(device_id: str, *, current: bool = True) -> None:
-    now = timezone.now()
+    now, mark = timezone.now(), Stations.get(device_id=device_id).password_mark
+    used = {"current_at": now, "current_mark": mark} if current else {"previous_at": now}
     LastLogin.objects.update_or_create(
-        key=f"weatherstation/{device_id}",
-        defaults={"first_at": now, "at": now, **({"current_at": now} if current else {"previous_at": now})},
+        key=f"weatherstation/{device_id}", defaults={"first_at": now, "at": now, **used}
     )
 
 
@@ -252,3 +252,16 @@ def test_no_row_of_a_rotation_holds_a_secret(kind, cast):
     for found in issued.values():
         assert str(found["mqtt_password"]) not in repr(stored)
     assert "$" not in repr(stored)
+
+
+def test_a_login_with_the_old_password_during_the_rotation_confirms_nothing(kind, cast):
+    """It was judged before the commit, and noted with a later time than that of the new password."""
+    rotation = begin(kind)
+    old = Stations.get(device_id="R-1").password_mark
+    issue(rotation)
+    later = timezone.now() + timedelta(seconds=5)
+    LastLogin.objects.create(
+        key="weatherstation/R-1", first_at=later, at=later, current_at=later, current_mark=old
+    )
+
+    assert rotations.progress(rotation.members.all()).confirmed == 0
