@@ -85,8 +85,7 @@ class AuditAdmin(EvidenceAdmin):
     belongs_to = "object_key"
     paginator = BoundedPaginator
     change_list_template = "devicehub/admin/audit_list.html"
-    list_display = ("at", "what", "on", "author", "changes_in_short", "reason_given")
-    list_display_links = ("at",)
+    list_display = ("time", "what", "on", "author", "changes_in_short", "reason_given")
     list_filter = (lately("at"), ActionFilter, ActorFilter, "actor_kind", AddressFilter)
     search_fields = ("object_key", "actor", "=address", "reason")
     search_help_text = "A part of an object, an author or a reason, or a whole address"
@@ -97,7 +96,7 @@ class AuditAdmin(EvidenceAdmin):
     readonly_fields = ("time", "what", "on", "author", "reason_given", "changes")
     empty_text = "No change is recorded yet. Each change of credentials or rights leaves an entry here."
 
-    @admin.display(description="Time")
+    @admin.display(description="Time", ordering="at")
     def time(self, entry: AuditEntry) -> str:
         return cells.until(entry.at)
 

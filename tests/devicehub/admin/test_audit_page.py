@@ -53,6 +53,7 @@ class TestPages:
         assert "new roof" in page
         assert "AUTHSVC_KEEP_AUDIT" in page
         entry = AuditEntry.objects.get(action="device_moved")
+        assert f"{LIST}{entry.pk}/change/" in page
         detail = client.get(f"{LIST}{entry.pk}/change/").content.decode()
         assert '<th scope="row">site</th><td>north</td><td>east</td>' in detail
         assert "NORTH-1</a>" in detail
