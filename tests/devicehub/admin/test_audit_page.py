@@ -8,6 +8,8 @@ import io
 import json
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
 from django.test import AsyncClient
 from django.urls import reverse
 
@@ -151,6 +153,8 @@ def test_under_asgi_the_export_is_streamed():
         client = AsyncClient()
         await client.aforce_login(user)
         response = await client.get(reverse("admin:authsvc_auditentry_export", args=["csv"]))
-        return b"".join([part async for part in response.streaming_content]).decode()
+        text = b"".join([part async for part in response.streaming_content]).decode()
+        await sync_to_async(connections.close_all)()  # Those of the thread of this event loop.
+        return text
 
     assert "account/backend" in asyncio.run(export())
