@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -83,7 +83,19 @@ def try_rules(
     deciding = next((rule for rule in found if rule.outcome is Outcome.DECIDES), None)
     allows = [rule for rule in found if rule.allow and rule.outcome is not Outcome.UNFILLED]
     nearest = max(allows, key=lambda rule: _closeness(rule, action, wanted), default=None)
-    return Tried(tuple(found[:MAX_RULES]), max(0, len(found) - MAX_RULES), deciding or nearest)
+    closest = deciding or nearest
+    return Tried(
+        tuple(_compared(rule, wanted) for rule in found[:MAX_RULES]),
+        max(0, len(found) - MAX_RULES),
+        None if closest is None else _compared(closest, wanted),
+    )
+
+
+def _compared(rule: TriedRule, wanted: str) -> TriedRule:
+    """Return *rule* with its levels, which are compared for the rules that are shown only."""
+    if rule.outcome is Outcome.UNFILLED:
+        return rule
+    return replace(rule, comparison=levels.compare(rule.filter, wanted, rule.allow))
 
 
 def _held(
@@ -102,7 +114,6 @@ def _waiting(period: Period, subject: str, text: str, wanted: str, now: float) -
     begins = period.begins if period.begins is not None and period.begins > now else None
     moment = datetime.fromtimestamp(begins or period.ends or 0, UTC)
     sentence = f"{'Not in force until' if begins else 'Its period ended at'} {moment:%Y-%m-%d %H:%M:%S} UTC."
-    comparison = levels.compare(text, wanted, rule.allow)
     return TriedRule(
         rule.name,
         subject,
@@ -112,33 +123,20 @@ def _waiting(period: Period, subject: str, text: str, wanted: str, now: float) -
         text,
         Outcome.NOT_NOW,
         sentence,
-        comparison,
     )
 
 
 def _tried(
     rule: Rule, subject: str, text: str | None, action: Action, wanted: str, decision: Decision
 ) -> TriedRule:
-    comparison = None
     if text is None:
         outcome, sentence = Outcome.UNFILLED, "A placeholder of it has no value here."
     elif not rule.applies_to(action):
         outcome, sentence = Outcome.OTHER_ACTION, f"It is for {rule.actions.sentence} only."
     else:
         outcome, sentence = _fit(rule, text, wanted, decision)
-    if text is not None:
-        comparison = levels.compare(text, wanted, rule.allow)
-    return TriedRule(
-        rule.name,
-        subject,
-        rule.allow,
-        rule.actions,
-        rule.filter,
-        text or rule.filter,
-        outcome,
-        sentence,
-        comparison,
-    )
+    filled = text or rule.filter
+    return TriedRule(rule.name, subject, rule.allow, rule.actions, rule.filter, filled, outcome, sentence)
 
 
 def _fit(rule: Rule, text: str, wanted: str, decision: Decision) -> tuple[Outcome, str]:

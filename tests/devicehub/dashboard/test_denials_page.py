@@ -84,6 +84,13 @@ class TestList:
             assert part in page, part
         assert "who=weatherstation%2FSTATION-001&amp;action=publish" in page
 
+    def test_a_rule_outside_its_period_says_so(self, text):
+        ended = timezone.now() - timedelta(hours=1)
+        Grant.objects.create(subject="everyone", actions="publish", filter=FOREIGN, valid_until=ended)
+        denial()
+
+        assert f"Its period ended at {ended:%Y-%m-%d %H:%M:%S} UTC." in text("/denials/")
+
     def test_the_overview_leads_to_a_cause(self, text):
         found = denial()
 
