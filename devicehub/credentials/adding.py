@@ -63,6 +63,8 @@ def _added(request: HttpRequest, form: DeviceForm, links: Links) -> HttpResponse
         device, credentials = _create(
             kind, values["device_id"], request.user, name=values["name"], site=values["site"]
         )
+        if tags := values.get("tags"):
+            provisioning.set_tags(kind.key(device.device_id), tags)
         record_shown(kind, device, credentials)
     return once(request, kind, device, credentials, links, is_new=True)
 

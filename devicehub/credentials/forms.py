@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from authsvc.credentials import UNTIL_USED
 from devicehub import visibility
 from devicehub.kinds.identifiers import is_device_id
 from devicehub.kinds.registry import Kind
-from devicehub.models import BaseDevice
+from devicehub.models import MAX_TAGS, BaseDevice, DeviceTag
 
 MAX_SITES = 200  # Sites that a field suggests.
 LONGEST_OVERLAP = timedelta(days=366)
@@ -48,6 +49,36 @@ class ReasonField(forms.CharField):
             max_length=MAX_REASON,
             widget=forms.TextInput(attrs={"autocomplete": "off"}),
         )
+
+
+class TagsField(forms.CharField):
+    """The tags of a device in one line."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            label="Tags",
+            required=False,
+            max_length=MAX_TAGS * 51,
+            help_text="Words of letters, digits, - and _, with spaces between them. A group may select devices by tag.",
+            widget=forms.TextInput(attrs={"class": "mono", "autocomplete": "off", "spellcheck": "false"}),
+        )
+
+    def clean(self, value: Any) -> list[str]:
+        """Return the tags, sorted. Raise ValidationError."""
+        tags = sorted(set(re.split(r"[\s,]+", super().clean(value))) - {""})
+        if len(tags) > MAX_TAGS:
+            raise ValidationError(f"A device has at most {MAX_TAGS} tags.")
+        for tag in tags:
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", tag):
+                raise ValidationError(
+                    f"{tag[:60]} cannot be a tag: use letters, digits, - and _, at most 50."
+                )
+        return tags
+
+
+def may_tag(user: Any) -> bool:
+    """Return whether *user* may set tags. They can bring a device into a group, so a limit to sites excludes it."""
+    return visibility.may(user, visibility.ADD, DeviceTag) and not visibility.is_limited(user)
 
 
 class SiteField(forms.CharField):
@@ -101,6 +132,8 @@ class DeviceForm(forms.Form):
             f"Left empty it is the next free id: {free}."
         )
         self.fields["site"] = SiteField(user, kinds)
+        if may_tag(user):
+            self.fields["tags"] = TagsField()
         self.fields["reason"] = ReasonField()
 
     def clean_device_id(self) -> str:

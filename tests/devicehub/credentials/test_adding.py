@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.test import override_settings
 
 from authsvc.models import AuditEntry
+from devicehub import provisioning
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import provision
 from rig.credential_pages import ADD, nonce_of, secrets_of, signed_in
@@ -108,6 +109,16 @@ def test_a_limited_operator_adds_devices_at_own_sites_only(southerner, add):
     assert not secrets_of(none.content.decode())
     assert secrets_of(own.content.decode())
     assert WeatherStationDevice.objects.get().site == "south"
+
+
+def test_tags_are_for_people_without_a_limit(operator, southerner, add):
+    wrong = add(operator, device_id="STATION-1", tags="a/b").content.decode()
+    add(operator, device_id="STATION-1", tags="roof, north-wing  roof")
+    add(southerner, device_id="STATION-2", site="south", tags="roof")
+
+    assert "a/b cannot be a tag" in wrong
+    assert provisioning.tags_of("weatherstation/STATION-1") == ["north-wing", "roof"]
+    assert provisioning.tags_of("weatherstation/STATION-2") == []
 
 
 def test_viewers_and_strangers_add_nothing(viewer, client, db):

@@ -19,6 +19,7 @@ from devicehub import roles
 from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationReading
 from rig import hub, servers
+from rig.axe import problems, problems_in_every_look
 from rig.credential_pages import signed_in
 from rig.people import person
 
@@ -83,6 +84,7 @@ def test_a_device_is_added_connected_and_seen(browser: Any, tmp_path: Path, need
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.click("text=Add a device")
+        assert problems(page) == []
         page.fill("[name=device_id]", "STATION-115")
         page.click("text=Add and show its credentials")
 
@@ -116,6 +118,11 @@ def test_a_device_is_added_connected_and_seen(browser: Any, tmp_path: Path, need
 
             assert hub.eventually(commanded, 15), output.read_text()
 
+        assert problems_in_every_look(page) == []
+        state = page.context.new_page()
+        state.goto("/devices/weatherstation/STATION-115/credentials/")
+        assert problems(state) == []
+        state.close()
         page.evaluate("dispatchEvent(new Event('pagehide'))")  # A browser may keep the page in memory.
         assert password not in page.content()
         page.reload()

@@ -364,3 +364,15 @@ def test_run_dev_broker_without_amqtt_says_how_to_install_it(monkeypatch):
 
     assert 'pip install "devicehub[demo]"' in str(refused.value)
     assert "script/setup --demo" in str(refused.value)
+
+
+def test_a_first_password_ends_no_old_one():
+    WeatherStationDevice.objects.create(device_id="STATION-009")
+
+    first, second = (run("rotate_credentials", "weatherstation", "STATION-009") for _ in range(2))
+    key = run("rotate_credentials", "weatherstation", "STATION-009", "--api-key")
+
+    assert "There was no password before." in first
+    assert "valid until" not in first
+    assert "The old one is valid until" in second
+    assert "There was no API key before." in key
