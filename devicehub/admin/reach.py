@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from authsvc.core import grants
+from authsvc.core import grants, topics
 from authsvc.core.access import ACCOUNT
 from authsvc.models import Account
 from devicehub.conf import settings
@@ -40,8 +40,8 @@ class Reach:
 def of(subject: str, text: str) -> Reach:
     """Return the reach of a grant of *subject* for the filter *text*; both are valid."""
     found = [Example(key, grants.fill(text, values)) for key, values in islice(_members(subject), EXAMPLES)]
-    concrete = next((example.filter for example in found if example.filter), None)
-    opens = tuple(islice(opened(concrete), LISTED)) if concrete else ()
+    concrete = next((example.filter for example in found if example.filter), "")
+    opens = tuple(islice(opened(concrete), LISTED)) if topics.has_wildcard(concrete) else ()
     return Reach(*_count(subject), tuple(found), opens)
 
 

@@ -38,7 +38,7 @@
   const choose = (form, name, fields) => {
     const chosen = () => form.querySelector(`[name="${name}"]:checked`)?.value;
     const rows = Object.entries(fields).flatMap(([kind, names]) =>
-      names.map((field) => [kind, form.querySelector(`.field-${field}, #id_${field}`)?.closest(`.field-${field}, .form-row`)]),
+      names.map((field) => [kind, form.querySelector(`.field-${field}`)?.closest(".form-row")]),
     );
     const show = () => rows.forEach(([kind, row]) => row && (row.hidden = kind !== chosen()));
     form.addEventListener("change", (event) => event.target.name === name && show());
@@ -85,11 +85,15 @@
     input.addEventListener("change", add);
   };
 
-  document.querySelectorAll("[data-suggest]").forEach(suggest);
-  document.querySelectorAll("[data-into]").forEach(collect);
-  document.querySelectorAll("[data-preview]").forEach(preview);
-  document.querySelectorAll("form").forEach((form) => {
-    if (form.querySelector('[name="kind"]')) choose(form, "kind", { type: ["type"], group: ["group"], device: ["device"], account: ["account"] });
-    if (form.querySelector('[name="how"]')) choose(form, "how", { chosen: ["members", "add_member"], filter: ["types", "sites", "tags"] });
-  });
+  const start = () => {
+    document.querySelectorAll("[data-suggest]").forEach(suggest);
+    document.querySelectorAll("[data-into]").forEach(collect);
+    document.querySelectorAll("[data-preview]").forEach(preview);
+    document.querySelectorAll("form").forEach((form) => {
+      if (form.querySelector('[name="kind"]')) choose(form, "kind", { type: ["type"], group: ["group"], device: ["device"], account: ["account"] });
+      if (form.querySelector('[name="how"]')) choose(form, "how", { chosen: ["members", "add_member"], filter: ["types", "sites", "tags"] });
+    });
+  };
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
 })();
