@@ -53,8 +53,8 @@ class RotationMember(models.Model):
     replaced_expiry = models.DateTimeField(
         null=True, blank=True
     )  # The expiry of the password that was replaced.
-    # By this a login shows that it had the new password; a comparison of times would also count a login with the old one
-    # that was judged while the transaction of the rotation ran.
+    # By this a login shows that it had the new password; a comparison of times would also count a login with the old
+    # one that was judged while the transaction of the rotation ran.
     password_mark = SecretField(max_length=16, blank=True, editable=False)
     end = models.CharField(max_length=11, choices=End, blank=True)
 

@@ -42,7 +42,7 @@ GLOSSARY = {
     *("read", "write", "execute", "observe", "pack", "record"),
     *("ask", "question", "caller", "broker token", "dialect", "fault", "principal", "account", "directory"),
     *("keeper", "claimant", "claim", "grant", "rule", "policy", "decision", "verdict", "denial", "key"),
-    *("period", "group", "member", "tag"),
+    *("nearest rule", "policy test", "period", "group", "member", "tag"),
     *("credentials", "API key", "token", "scheme", "overlap", "provisioning"),
     *("cached", "stamp", "stale", "revision", "deaf"),
     *("device type", "kind", "store", "reading", "sample", "state field", "command", "reply", "presence"),
