@@ -112,16 +112,26 @@ def check_columns(columns: Sequence[str]) -> None:
 
 
 def judge(
-    rows: Iterable[Row], headings: Sequence[str], columns: Sequence[str], kind: Kind | None, limits: Limits
+    rows: Iterable[Row],
+    headings: Sequence[str],
+    columns: Sequence[str],
+    kind: Kind | None,
+    limits: Limits,
+    *,
+    compared: bool = True,
 ) -> Iterator[list[Candidate]]:
-    """Yield the rows with their verdicts, by batch. *kind* is the type of rows that name none. Write nothing."""
+    """Yield the rows with their verdicts, by batch. *kind* is the type of rows that name none. Write nothing.
+
+    Unless they are *compared* with the existing identities, the verdict of all others is `new`: create() compares.
+    """
     check_columns(columns)
     seen: set[str] = set()
     for batch in batched(rows, BATCH):
         candidates = [_candidate(row, headings, columns, kind, limits) for row in batch]
         for candidate in candidates:
             _refuse_second(candidate, seen)
-        recheck(candidates, limits)
+        if compared:
+            recheck(candidates, limits)
         yield candidates
 
 
@@ -250,7 +260,7 @@ def run(upload: DeviceImport, limits: Limits) -> Iterator[list[Issued]]:
     that exist without anybody knowing their credentials are in the rotation of the import, which issues new ones.
     """
     rotation = begin(upload)
-    for candidates in _judged(upload, limits):
+    for candidates in _judged(upload, limits, compared=False):
         with transaction.atomic():
             issued = create(candidates, limits, rotation=rotation)
             DeviceImport.objects.filter(pk=upload.pk).update(
@@ -282,9 +292,9 @@ def _storable(rows: Iterable[Row], hidden: Collection[int]) -> Iterator[tuple[in
         yield line, ["" if n in hidden else make_storable(cell) for n, cell in enumerate(cells)]
 
 
-def _judged(upload: DeviceImport, limits: Limits) -> Iterator[list[Candidate]]:
+def _judged(upload: DeviceImport, limits: Limits, *, compared: bool = True) -> Iterator[list[Candidate]]:
     kind = registry.get(upload.kind) if upload.kind else None
-    return judge(rows_of(upload), upload.headings, upload.columns, kind, limits)
+    return judge(rows_of(upload), upload.headings, upload.columns, kind, limits, compared=compared)
 
 
 def _described(candidate: Candidate) -> dict[str, Any]:

@@ -121,9 +121,10 @@ class Command(ReasonedCommand):
         imports.check_columns(columns)
         counts: Counter[str] = Counter()
         with contextlib.nullcontext() if output is None else credentials_output(output) as written:
-            for candidates in imports.judge(rows, headings, columns, kind, imports.Limits()):
+            limits = imports.Limits()
+            for candidates in imports.judge(rows, headings, columns, kind, limits, compared=written is None):
                 if written is not None:
-                    imports.create(candidates, imports.Limits(), before_commit=written.add)
+                    imports.create(candidates, limits, before_commit=written.add)
                 counts.update(candidate.verdict for candidate in candidates)
                 self._report(candidates, counts["error"])
         return counts
