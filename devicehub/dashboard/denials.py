@@ -331,8 +331,8 @@ def show_list(request: HttpRequest) -> HttpResponse:
 
 
 def _brokers(user: Any) -> list[str]:
-    """Return the names of brokers for the filter, to a reader who may see brokers."""
-    if not visibility.may(user, visibility.VIEW, Broker):
+    """Return the names of brokers for the filter, to a reader who may see brokers and is not limited to sites."""
+    if visibility.is_limited(user) or not visibility.may(user, visibility.VIEW, Broker):
         return []
     return list(Broker.objects.order_by("name").values_list("name", flat=True)[:100])
 
