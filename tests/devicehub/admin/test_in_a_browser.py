@@ -1,0 +1,100 @@
+"""The pages of the admin in a browser: no serious finding of axe, no error in the console, no sideways scroll."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connections
+from django.test import Client
+from django.utils import timezone
+
+from authsvc.models import Broker, Denial, Grant
+from devicehub import roles
+from devicehub.models import QuarantinedMessage
+from fleet.models import WeatherStationMessage, WeatherStationReading
+from rig import axe, hub
+from rig.cast import Cast
+
+pytestmark = [pytest.mark.servers, pytest.mark.sqlite_only, pytest.mark.django_db(transaction=True)]
+IN_EVERY_LOOK = ("", "fleet/weatherstationdevice/{device}/change/")
+PAGES = (
+    "fleet/weatherstationdevice/",
+    "fleet/weatherstationmessage/{message}/change/",
+    "fleet/irrigationvalvedevice/",
+    "authsvc/denial/{denial}/change/",
+    "authsvc/grant/add/",
+    "authsvc/broker/{broker}/change/",
+    "devicehub/quarantinedmessage/{quarantined}/change/",
+    "auth/user/{user}/change/",
+)
+
+
+def fill(station: Cast) -> dict[str, Any]:
+    """Create the rows that the pages show; return their primary keys by name."""
+    now, device = timezone.now(), station.device
+    key = f"weatherstation/{device.device_id}"
+    WeatherStationReading.objects.create(device=device, timestamp=now, temperature=20.5)
+    message = WeatherStationMessage.objects.create(
+        device=device, topic=station.topic("data"), outcome="stored"
+    )
+    denial = Denial.objects.create(
+        dialect="emqx",
+        principal=key,
+        action="publish",
+        topic="no/topic",
+        reason="no_grant",
+        first_at=now,
+        last_at=now,
+    )
+    row = {"reason": "not_json", "topic": "things/a", "payload": b"{", "received_at": now}
+    quarantined = QuarantinedMessage.objects.create(device_key=key, **row)
+    Grant.objects.create(subject=f"key:{key}", actions="publish", filter="extra/topic")
+    mara = User.objects.create_user("mara", is_staff=True)
+    roles.assign(mara, roles.OPERATOR, ["north"])
+    return {
+        "device": device.pk,
+        "message": message.pk,
+        "denial": denial.pk,
+        "quarantined": quarantined.pk,
+        "broker": Broker.objects.create(name="hall", token_digest="x").pk,
+        "user": mara.pk,
+    }
+
+
+def test_the_pages_can_be_used_by_everybody(browser: Any, client: Client, station: Cast, tmp_path: Path):
+    rows = fill(station)
+    client.force_login(User.objects.create_superuser("admin"))
+    session = client.cookies[settings.SESSION_COOKIE_NAME].value
+    found: list[str] = []
+    with hub.gunicorn(tmp_path) as url:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
+        page = context.new_page()
+        page.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: found.append(str(error)))
+        for address in IN_EVERY_LOOK:
+            page.goto(f"{url}/admin/{address.format(**rows)}")
+            found += axe.problems_in_every_look(page)
+        page.emulate_media(color_scheme="dark")
+        page.set_viewport_size({"width": 1280, "height": 900})
+        for address in PAGES:
+            page.goto(f"{url}/admin/{address.format(**rows)}")
+            found += [f"{page.url}: {problem}" for problem in axe.problems(page)]
+        # From the start page over a number to the list of its rows, and from a row to its device.
+        page.goto(f"{url}/admin/")
+        page.get_by_role("link", name="Denied, 24 h 1").click()
+        assert page.url.endswith("/admin/authsvc/denial/?since=24h")
+        page.get_by_role("link", name="Weather stations").first.click()
+        page.get_by_role("link", name="STATION-001").click()
+        page.get_by_label("More about this device").get_by_role("link", name="Readings").click()
+        assert page.url.endswith(f"?device={rows['device']}")
+        page.get_by_role("link", name="Back to the dashboard").click()
+        assert page.url == f"{url}/"
+        context.close()
+        connections.close_all()
+
+    assert found == []
