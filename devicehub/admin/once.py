@@ -159,7 +159,8 @@ class WithSecret(ModelAdmin):
             with audit.because(form.cleaned_data.get("reason", "")), transaction.atomic():
                 if act.makes_secret:
                     nonces.use(request.POST.get("nonce", ""), self._purpose(act, row), request.user)
-                row = self.get_queryset(request).select_for_update().get(pk=row.pk)
+                # PostgreSQL locks no row with the sums of the list. get_object() has found it for this user.
+                row = self.model._default_manager.select_for_update().get(pk=row.pk)
                 done = act.run(row, form) if act.fits(row) else ALREADY
                 if isinstance(done, Made):
                     self._record(row)

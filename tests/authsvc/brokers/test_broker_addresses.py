@@ -10,6 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from authsvc.brokers import BY_DIALECT
+from authsvc.checks import check_url
 from authsvc.models import Broker
 
 pytestmark = pytest.mark.sqlite_only
@@ -56,3 +57,18 @@ def test_an_address_that_no_url_can_hold_makes_no_broker(dialect, url):
         call_command("create_broker", "broker-1", dialect, "--url", url, stdout=StringIO(), stderr=StringIO())
 
     assert not Broker.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("", []),
+        ("https://hub.example.org/sub", []),
+        ("hub:8000", ["authsvc.E022"]),
+        ("http://a@b", ["authsvc.E022"]),
+    ],
+)
+def test_a_check_reports_an_address_that_no_broker_can_use(settings, url, found):
+    settings.AUTHSVC_URL = url
+
+    assert [message.id for message in check_url()] == found
