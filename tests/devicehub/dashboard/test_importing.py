@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import openpyxl
 import pytest
+from django.apps import apps
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
@@ -221,3 +222,17 @@ def test_the_admin_has_the_same_pages(operator):
     b"".join(create(operator, url).streaming_content)
     assert Stations.count() == 2
     assert operator.get(url.replace("change", "progress")).json()["over"]
+
+
+def test_a_shown_password_is_nowhere_afterwards(operator, caplog):
+    """Not in a table, the session and the admin log included, nor in the log, nor on a page."""
+    url = upload(operator, TABLE).headers["Location"]
+    issued = json.loads(b"".join(create(operator, url).streaming_content))
+    secrets = [found[name] for found in issued for name in ("mqtt_password", "api_key")]
+
+    stored = [repr(list(model._base_manager.values())) for model in apps.get_models()]
+    pages = [operator.get(address).content.decode() for address in (url, "/rotations/", "/rotations/1/", "/")]
+
+    assert len(secrets) == 4
+    for text in (*stored, *pages, caplog.text, *operator.cookies.output().splitlines()):
+        assert not any(secret in text for secret in secrets)
