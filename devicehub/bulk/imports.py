@@ -424,6 +424,7 @@ def _note(kind: Kind, devices: Sequence[BaseDevice], rotation: Rotation | None) 
                 kind=kind.slug,
                 device_key=kind.key(device.device_id),
                 changed_at=device.credentials_changed_at,
+                password_mark=device.password_mark,
             )
             for device in devices
         )

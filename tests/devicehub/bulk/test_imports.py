@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from authsvc.models import Account, AuditEntry
+from authsvc.models import Account, AuditEntry, LastLogin
 from devicehub import provisioning
 from devicehub.bulk import imports, rotations
 from devicehub.bulk.imports import Limits
@@ -166,7 +166,13 @@ def test_an_import_is_watched_as_a_rotation(kind, mara):
     members = upload.rotation.members.all()
     progress = rotations.progress(members)
     assert (progress.total, progress.never) == (2, 2)
+    now, mark = timezone.now(), Stations.get(device_id="A-2").password_mark
+    LastLogin.objects.create(
+        key="weatherstation/A-2", first_at=now, at=now, current_at=now, current_mark=mark
+    )
+    assert rotations.progress(members).confirmed == 1
     again = [found for batch in rotations.issue(upload.rotation, members) for found in batch]
+    assert len(again) == 1
     device = Stations.get(device_id="A-1")
     assert device.check_mqtt_password(again[0]["mqtt_password"])
     assert again[0]["api_key"]

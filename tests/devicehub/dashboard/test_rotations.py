@@ -35,7 +35,10 @@ def rotation(cast) -> Rotation:
     for _ in rotations.issue(found, found.members.all()):
         pass
     now = timezone.now()
-    LastLogin.objects.create(key="weatherstation/R-0", first_at=now, at=now, current_at=now)
+    mark = Stations.get(device_id="R-0").password_mark
+    LastLogin.objects.create(
+        key="weatherstation/R-0", first_at=now, at=now, current_at=now, current_mark=mark
+    )
     LastLogin.objects.create(key="weatherstation/R-1", first_at=now, at=now, previous_at=now)
     return Rotation.objects.get()
 
