@@ -107,11 +107,14 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
         names = super().get_list_display(request)
         return [cells.column(self.model, name, is_first=place == 0) for place, name in enumerate(names)]
 
+    def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
+        """Return the links above the list: label, address, and whether it is the current one."""
+        query = f"?{request.GET.urlencode()}"
+        return [(label, found or "?", found == query or query == found + "?") for label, found in self.views]
+
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, with links to its views and a text for an empty list."""
-        query = f"?{request.GET.urlencode()}"
-        links = [(label, found or "?", found == query or query == found + "?") for label, found in self.views]
-        more = {"views": links, "empty_text": self.empty_text, **(extra_context or {})}
+        more = {"views": self.get_views(request), "empty_text": self.empty_text, **(extra_context or {})}
         answer: HttpResponse = super().changelist_view(request, more)
         return answer
 

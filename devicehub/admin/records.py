@@ -44,6 +44,17 @@ class OfDeviceAdmin(EvidenceAdmin):
     search_help_text = "The beginning of a device id"
     list_select_related = ("device",)
 
+    def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
+        """Return the lists of the same rows of each kind, if there are several."""
+        place = "message_model" if issubclass(self.model, BaseMessage) else "reading_model"
+        models = [(kind.name, getattr(kind, place)) for kind in registry]
+        found = [
+            (name, url, model is self.model)
+            for name, model in models
+            if model is not None and (url := cells.list_url(model))
+        ]
+        return found if len(found) > 1 else []
+
     @admin.display(description="Device", ordering="device__device_id")
     def of_device(self, row: Any) -> str:
         """Return a link to the device of *row*. Its id stands alone: the state of today says nothing about the row."""

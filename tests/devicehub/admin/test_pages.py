@@ -158,7 +158,15 @@ def test_rows_link_to_their_device_and_keep_the_case_of_ids(admin_client: Client
     for model in (DeviceCommand, QuarantinedMessage):
         assert named in admin_client.get(url(model, "changelist")).content.decode()
     for model in (WeatherStationReading, WeatherStationMessage):
-        assert page in admin_client.get(url(model, "changelist")).content.decode()
+        text = admin_client.get(url(model, "changelist")).content.decode()
+        assert page in text
+        assert (
+            url(
+                apps.get_model("fleet", model.__name__.replace("WeatherStation", "IrrigationValve")),
+                "changelist",
+            )
+            in text
+        )
     text = admin_client.get(page).content.decode()
     for link in (f"?device={device.pk}", f"?principal__exact={KEY}", f"?device_key__exact={KEY}"):
         assert link in text
