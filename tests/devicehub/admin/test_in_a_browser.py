@@ -27,6 +27,7 @@ PAGES = (
     "fleet/irrigationvalvedevice/",
     "authsvc/denial/{denial}/change/",
     "authsvc/grant/add/",
+    "devicehub/devicegroup/add/",
     "authsvc/broker/{broker}/change/",
     "devicehub/quarantinedmessage/{quarantined}/change/",
     "auth/user/{user}/change/",
