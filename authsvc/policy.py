@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from django.db import connections
@@ -27,6 +27,7 @@ from authsvc.models import Broker, Grant, digest
 
 ADMITTED = 1_000  # Cached proofs of admitted callers; a broker has few of them.
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -196,16 +197,21 @@ async def _load() -> Policy:
             )
             caller = replace(caller, retires_previous=end == UNTIL_USED.timestamp())
         current[token] = caller
-    always: dict[str, tuple[grants.Rule, ...]] = {}
-    periods: dict[str, tuple[grants.Period, ...]] = {}
+    always: dict[str, list[grants.Rule]] = {}
+    periods: dict[str, list[grants.Period]] = {}
     for pk, subject, effect, actions, text, begins, ends in await reader.fetch(GRANTS):
         rule = grants.Rule(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
         if begins is None and ends is None:
-            always[subject] = (*always.get(subject, ()), rule)
+            always.setdefault(subject, []).append(rule)
         else:
             period = grants.Period(rule, reader.moment(begins), reader.moment(ends))
-            periods[subject] = (*periods.get(subject, ()), period)
-    return Policy(previous | current, Rules(always, settings.bind_client_ids, periods))
+            periods.setdefault(subject, []).append(period)
+    rules = Rules(_frozen(always), settings.bind_client_ids, _frozen(periods))
+    return Policy(previous | current, rules)
+
+
+def _frozen(by_subject: Mapping[str, list[T]]) -> dict[str, tuple[T, ...]]:
+    return {subject: tuple(found) for subject, found in by_subject.items()}
 
 
 def _caller(pk: int, name: str, token: str, dialects: list[str], networks: list[str]) -> Caller:
