@@ -36,6 +36,8 @@ from devicehub.removal import requests
 
 SHOWN_DEVICES = 100  # The confirmation page of a deletion lists at most this many.
 GOES_LATER = "; disabled at once, then removed in the background"
+# People with a limit do not learn by which identity.
+TAKEN = "Another identity has one of these names already; choose another one."
 SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
 BY_DEVICE = ("", "As the device reports it")
 # The sections of the form. A field in none of them is one that the type or the project declares.
@@ -77,7 +79,8 @@ class DeviceForm(forms.ModelForm):  # type: ignore[type-arg]
         try:
             provisioning.refuse_taken([n for n in new if n], but=device if device.pk else None)
         except provisioning.IdentityTaken as error:
-            raise ValidationError(str(error)) from error
+            is_limited = visibility.is_limited(self.user)
+            raise ValidationError(TAKEN if is_limited else str(error)) from error
         return cleaned
 
     def clean_mqtt_client_id(self) -> str | None:

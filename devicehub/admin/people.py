@@ -87,7 +87,7 @@ def has_all(user: Any, permissions: QuerySet[Permission]) -> bool:
 
 
 class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,misc]
-    """The page of a user. The password and the rights of a superuser are for superusers alone."""
+    """The page of a user, whom only people with all of the user's rights may change: a new password would give them."""
 
     form = PersonForm
     add_form = own_forms.AdminUserCreationForm if own_forms is django_forms else own_forms.UserCreationForm
@@ -135,8 +135,8 @@ class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,
         return super().has_delete_permission(request, obj) and _may_touch(request, obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        """Delete the users. Raise PermissionDenied if there is a superuser among them, for other than superusers."""
-        if not request.user.is_superuser and queryset.filter(is_superuser=True).exists():
+        """Delete the users. Raise PermissionDenied if one of them has rights that the reader lacks."""
+        if not all(_may_touch(request, user) for user in queryset):
             raise PermissionDenied
         super().delete_queryset(request, queryset)
 
@@ -156,7 +156,11 @@ class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,
 
 
 def _may_touch(request: HttpRequest, user: Any) -> bool:
-    return user is None or not user.is_superuser or bool(request.user.is_superuser)
+    """Return whether the reader has all rights of *user*, whose password or mail address would give them."""
+    if user is None or request.user.is_superuser:
+        return True
+    own = Permission.objects.filter(Q(group__user=user) | Q(user=user))
+    return not user.is_superuser and has_all(request.user, own)
 
 
 class GroupForm(forms.ModelForm):  # type: ignore[type-arg]

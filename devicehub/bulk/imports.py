@@ -46,7 +46,9 @@ ALIASES = {
     **dict.fromkeys(("site", "location"), SITE),
     **dict.fromkeys(("type", "device_type", "kind"), TYPE),
 }
-SECRET = re.compile(r"passw|passphrase|secret|token|hash|api_?key|private|psk|credential")
+SECRET = re.compile(
+    r"passw|passphrase|pwd|secret|token|hash|api_?key|private|psk|pre_?shared|credential|(?:^|_)(?:pass|key)(?:_|$)"
+)
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 LONGEST = {NAME: 255, SITE: 100}
 
@@ -96,10 +98,23 @@ def guess(headings: Sequence[str]) -> list[str]:
     """Return what each of *headings* becomes: a field of a device, metadata under its own name, or nothing."""
     columns: list[str] = []
     for heading in headings:
-        name = re.sub(r"[^a-z0-9]+", "_", heading.lower()).strip("_")
-        found = IGNORED if not name or SECRET.search(name) else ALIASES.get(name, METADATA)
+        name = _word(heading)
+        found = IGNORED if not name or is_secret(heading) else ALIASES.get(name, METADATA)
         columns.append(METADATA if found in SINGLE and found in columns else found)
     return columns
+
+
+def is_secret(heading: str) -> bool:
+    """Return whether a column is called like a secret, so that its cells are not kept.
+
+    >>> is_secret("API Key"), is_secret("keyboard")
+    (True, False)
+    """
+    return SECRET.search(_word(heading)) is not None
+
+
+def _word(heading: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", heading.lower()).strip("_")
 
 
 def check_columns(columns: Sequence[str]) -> None:
@@ -190,7 +205,7 @@ def store(user: Any, file: IO[bytes], file_name: str, kind: str) -> DeviceImport
         rows = table_file.read(file)
         _, headings = next(rows)
         columns = guess(headings)
-        hidden = [number for number, name in enumerate(headings) if SECRET.search(name.lower())]
+        hidden = [number for number, name in enumerate(headings) if is_secret(name)]
         upload = DeviceImport.objects.create(
             user=user,
             file_name=make_storable(file_name, 100),

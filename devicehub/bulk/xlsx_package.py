@@ -7,6 +7,7 @@ they fill the memory, so that their numbers are counted here first, without buil
 from __future__ import annotations
 
 import zipfile
+import zlib
 from typing import IO, NoReturn
 from xml.parsers import expat
 
@@ -20,6 +21,8 @@ MAX_STRINGS = 500_000
 MAX_ELEMENTS = 20_000  # In a part that holds no cells and no texts, such as the styles.
 MAX_DEPTH = 50
 CHUNK = 64 << 10
+# Others take as much memory as the file demands.
+COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 ENTRY = b"PK\x01\x02"  # Each file of a package has an entry in its directory, which begins with this.
 # An XML file begins with one of these; other parts are pictures and the like, which the reader cannot read.
 XML_BEGINNINGS = tuple(bytes([byte]) for byte in b"<\x00\xef\xff\xfe \t\r\n")
@@ -40,13 +43,15 @@ def check(file: IO[bytes]) -> None:
     try:
         with zipfile.ZipFile(file) as package:
             entries = package.infolist()
+            if not {entry.compress_type for entry in entries} <= COMPRESSIONS:
+                raise UnreadableTable("The file is packed in a way that XLSX does not have; save it again")
             if sum(entry.file_size for entry in entries) > MAX_BYTES:
                 raise UnreadableTable(TOO_LARGE)
             left = MAX_BYTES
             for entry in entries:
                 with package.open(entry) as part:
                     left = _check_part(part, left)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError, EOFError) as error:
         raise UnreadableTable("The file is not a whole XLSX file; save it again") from error
     except expat.ExpatError as error:
         raise UnreadableTable("The file is not an XLSX table that can be read; save it again") from error

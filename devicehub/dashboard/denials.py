@@ -157,9 +157,9 @@ def _place(text: str) -> tuple[datetime, int] | None:
         return None
     try:
         found = datetime.fromisoformat(moment)
-    except ValueError:
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC), int(pk)
+    except (ValueError, OverflowError):  # The year 1 begins earlier in the east.
         return None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)), int(pk)
 
 
 def visible(user: Any) -> QuerySet[Denial]:

@@ -30,7 +30,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from authsvc import audit
 from devicehub import nonces, visibility
 from devicehub.bulk import imports
-from devicehub.bulk.imports import DEVICE_ID, IGNORED, METADATA, NAME, SECRET, SITE, TYPE, Limits
+from devicehub.bulk.imports import DEVICE_ID, IGNORED, METADATA, NAME, SITE, TYPE, Limits
 from devicehub.bulk.xlsx_package import MAX_BYTES, UnreadableTable
 from devicehub.credentials import answers
 from devicehub.dashboard import confirmation, credentials_file, navigation
@@ -98,9 +98,7 @@ class ColumnsForm(forms.Form):
         for number, heading in enumerate(upload.headings):
             self.fields[f"column{number}"] = forms.ChoiceField(
                 label=heading or f"Column {number + 1}",
-                choices=[(IGNORED, MEANINGS[IGNORED])]
-                if SECRET.search(heading.lower())
-                else [*MEANINGS.items()],
+                choices=[(IGNORED, MEANINGS[IGNORED])] if imports.is_secret(heading) else [*MEANINGS.items()],
                 initial=upload.columns[number],
                 required=False,
             )

@@ -173,3 +173,18 @@ def test_a_limited_user_changes_a_device_of_their_site(operator):
     assert answer.status_code == 302
     own.refresh_from_db()
     assert (own.name, own.status, own.site) == ("Roof", "maintenance", "north")
+
+
+def test_a_taken_name_does_not_tell_a_limited_user_by_whom(foreign):
+    WeatherStationDevice.objects.filter(device_id=FOREIGN).update(mqtt_client_id="radio-7")
+    own = WeatherStationDevice.objects.get(device_id="NORTH-1")
+    user = User.objects.create_user("olga", is_staff=True)
+    roles.assign(user, roles.OPERATOR, ["north"])
+    client = Client()
+    client.force_login(user)
+
+    form = {"site": "north", "is_active": "on", "mqtt_client_id": "radio-7"}
+    page = client.post(url(WeatherStationDevice, "change", own.pk), form).content.decode()
+
+    assert "Another identity has one of these names already" in page
+    assert FOREIGN not in page

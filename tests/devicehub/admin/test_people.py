@@ -91,6 +91,24 @@ def test_a_user_changes_no_superuser_and_no_ready_role(keeper, admin_user):
     assert keeper.post(f"/admin/auth/group/{viewer.pk}/change/", {"name": "Else"}).status_code == 403
 
 
+@pytest.mark.parametrize("fields", [{}, {"is_active": False}])
+def test_a_user_changes_no_user_with_more_rights(keeper, mara, fields):
+    """A new password or mail address would give them these rights."""
+    roles.assign(mara, roles.ADMINISTRATOR, None)
+    User.objects.filter(pk=mara.pk).update(**fields)
+    url = f"/admin/auth/user/{mara.pk}"
+    new = {"password1": "a-new-password-1", "password2": "a-new-password-1", "usable_password": "true"}
+
+    assert keeper.post(f"{url}/password/", new).status_code == 403
+    assert change(keeper, mara, email="keeper@example.org").status_code == 403
+    assert keeper.post(f"{url}/delete/", {"post": "yes"}).status_code == 403
+    keeper.post(
+        "/admin/auth/user/", {"action": "delete_selected", "_selected_action": mara.pk, "post": "yes"}
+    )
+    after = User.objects.get(pk=mara.pk)
+    assert (after.password, after.email, roles.of(after)) == (mara.password, "", roles.ADMINISTRATOR)
+
+
 def test_the_pages_of_people_say_their_role(admin_client, mara):
     roles.assign(mara, roles.VIEWER, ["north"])
 

@@ -170,6 +170,28 @@ def test_a_package_that_states_a_wrong_size_is_refused():
         rows(lying)
 
 
+def packed(method: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as package:
+        package.writestr("xl/workbook.xml", "<a>" + "x" * 5_000 + "</a>")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_only_the_compression_of_xlsx_is_unpacked(method):
+    """The other methods take as much memory as the file demands."""
+    with pytest.raises(UnreadableTable, match="packed in a way"):
+        rows(packed(method))
+
+
+def test_a_damaged_part_is_refused():
+    damaged = bytearray(packed(zipfile.ZIP_DEFLATED))
+    damaged[damaged.index(b"xl/workbook.xml") + len("xl/workbook.xml")] ^= 0xFF
+
+    with pytest.raises(UnreadableTable, match="whole XLSX"):
+        rows(bytes(damaged))
+
+
 def test_a_refused_package_takes_little_memory(monkeypatch):
     """The elements are counted without building them."""
     import tracemalloc

@@ -118,6 +118,8 @@ class TestList:
             ("since=nonsense&before=nonsense&action=x", True),
             ("before=2020-01-01~1", False),
             ("before=~", True),
+            ("before=0001-01-01T00:00:00%2B23:59~1", True),
+            ("before=9999-12-31T23:59:59-23:59~1", True),
             ("q=%00%ff", False),
         ):
             assert ("This topic belongs to STATION-002." in text(f"/denials/?{query}")) is is_there, query
