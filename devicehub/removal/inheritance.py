@@ -1,8 +1,8 @@
 """Protection of new devices from the data of earlier devices with the same id.
 
-Grants, memberships, tags, options, open commands, rollups and requests are deleted in the transaction that deletes the
-device. If SQL deleted the device, they remain; they are then deleted in the transaction that creates another device
-with the id.
+Grants, memberships, tags, options, the last login, open commands, rollups and requests are deleted in the transaction
+that deletes the device. If SQL deleted the device, they remain; they are then deleted in the transaction that creates
+another device with the id.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import structlog
 from django.db import DEFAULT_DB_ALIAS, models, transaction
 
 from authsvc import audit, granting
-from authsvc.models import Grant
+from authsvc.models import Grant, LastLogin
 from devicehub import commands, provisioning
 from devicehub.history import rollups
 from devicehub.kinds.registry import Kind, registry
@@ -128,7 +128,8 @@ def _left_over(keys: list[str]) -> set[str]:
         *(model.objects.filter(device_key__in=keys) for model in ADDITIONS),
     )
     found = grants_of(keys).order_by().values_list("subject")
-    found = found.union(*(each.order_by().values_list("device_key") for each in rows))
+    logins = LastLogin.objects.filter(key__in=keys).order_by().values_list("key")
+    found = found.union(logins, *(each.order_by().values_list("device_key") for each in rows))
     return {text.removeprefix("key:") for (text,) in found}
 
 
@@ -140,5 +141,6 @@ def _disinherit(kind: Kind, device_ids: list[str]) -> None:
     delete_grants(keys)
     for model in ADDITIONS:
         model.objects.filter(device_key__in=keys).delete()
+    LastLogin.objects.filter(key__in=keys).delete()
     commands.delete_open(keys)
     retained.enqueue(kind, device_ids)

@@ -11,7 +11,7 @@ from django.db.models.functions import Concat, Replace
 from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
 
-from authsvc.models import Denial, Grant, PolicyRevision
+from authsvc.models import Denial, Grant, LastLogin, PolicyRevision
 from devicehub import provisioning
 from devicehub.db.batches import Pace
 from devicehub.kinds.registry import registry
@@ -30,6 +30,7 @@ def leave(key=KEY):
     Grant.objects.create(subject=f"key:{key}", actions="all", filter="secret/#")
     DeviceCommand.objects.create(device_key=key, name="reboot")
     RemovalRequest.objects.create(device_key=key, requested_at=timezone.now())
+    LastLogin.objects.create(key=key, first_at=timezone.now(), at=timezone.now())
     Rollup.objects.create(
         device_key=key,
         name="temperature",
@@ -57,10 +58,11 @@ def inherited(key=KEY):
         DeviceCommand.objects.filter(device_key=key).exclude(due_at=None).count(),
         RemovalRequest.objects.filter(device_key=key).count(),
         Rollup.objects.filter(device_key=key).count(),
+        LastLogin.objects.filter(key=key).count(),
     )
 
 
-ALL, NOTHING = (1, 1, 1, 1), (0, 0, 0, 0)
+ALL, NOTHING = (1, 1, 1, 1, 1), (0, 0, 0, 0, 0)
 
 
 @pytest.fixture
