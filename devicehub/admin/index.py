@@ -19,6 +19,7 @@ from authsvc.models import Account, AuditEntry, Broker, Denial
 from authsvc.operation.reasons import SENTENCES
 from devicehub import states, visibility
 from devicehub.admin import cells
+from devicehub.dashboard.rotations import visible_rotations
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import QuarantinedMessage, Rotation
 
@@ -166,7 +167,7 @@ def _count(user: Any) -> dict[str, int]:
     queries = {
         "denials": visibility.rows(denials, user, "principal"),
         "quarantine": visibility.rows(quarantined, user),
-        "rotations": Rotation.objects.filter(ended_at=None, origin=Rotation.Origin.ROTATION),
+        "rotations": visible_rotations(user).filter(ended_at=None, origin=Rotation.Origin.ROTATION),
         "brokers": Broker.objects.filter(is_active=True, uses__isnull=False)
         .exclude(uses__last_at__gte=now - STOPPED)
         .distinct(),

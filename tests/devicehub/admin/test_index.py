@@ -14,7 +14,7 @@ from django.utils import timezone
 from authsvc.models import Account, AuditEntry, Broker, Denial
 from devicehub import roles
 from devicehub.admin import index, sidebar
-from devicehub.models import QuarantinedMessage
+from devicehub.models import QuarantinedMessage, Rotation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 
 pytestmark = pytest.mark.django_db
@@ -110,6 +110,15 @@ def test_the_index_makes_at_most_eight_queries(rf, admin_user, fleet):
         index.fleet(request)
 
     assert len(queries) <= 8
+
+
+def test_a_badge_counts_the_rotations_that_the_user_may_see(fleet):
+    now = timezone.now()
+    rotation = Rotation.objects.create(name="spring", started_at=now, touched_at=now)
+    rotation.members.create(kind="weatherstation", device_key="weatherstation/S-1")
+
+    assert index.counts(user("sven", roles.VIEWER, ["south"]))["rotations"] == 1
+    assert index.counts(user("nora", roles.VIEWER, ["north"])).get("rotations", 0) == 0
 
 
 def test_changes_are_shown_with_their_author(admin_client):
