@@ -22,9 +22,9 @@ def device_url(key: str, request: HttpRequest | None = None) -> str:
     except UnknownKey:
         return ""
     own = address("devicehub:device", kind.slug, device_id)
-    in_admin = (
-        "" if own or request is None or not navigation.is_staff(request) else _admin_page(kind, device_id)
-    )
+    in_admin = ""
+    if not own and request is not None and navigation.is_staff(request):
+        in_admin = _admin_page(kind, device_id)
     overview = address("devicehub:overview")
     return own or in_admin or (f"{overview}?{urlencode({'q': device_id})}" if overview else "")
 
@@ -38,6 +38,9 @@ def address(name: str, *arguments: object) -> str:
 
 
 def _admin_page(kind: Kind, device_id: str) -> str:
-    meta = kind.device_model._meta
+    """Return the address that leads to the admin page of a device; no query, unless a project registered its own."""
+    name = f"admin:{kind.device_model._meta.app_label}_{kind.device_model._meta.model_name}"
+    if found := address(f"{name}_named", device_id):
+        return found
     pk = kind.device_model.objects.filter(device_id=device_id).values_list("pk", flat=True).first()
-    return "" if pk is None else address(f"admin:{meta.app_label}_{meta.model_name}_change", pk)
+    return "" if pk is None else address(f"{name}_change", pk)

@@ -63,7 +63,7 @@ def test_staff_are_led_to_its_admin_page(client, viewer, station):
     viewer.save()
 
     address = client.get("/search/", {"q": "STATION-001"})["Location"]
-    assert address == f"/admin/fleet/weatherstationdevice/{station.pk}/change/"
+    assert client.get(address)["Location"] == f"/admin/fleet/weatherstationdevice/{station.pk}/change/"
 
 
 @override_settings(ROOT_URLCONF=__name__)
