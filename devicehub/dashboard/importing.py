@@ -49,7 +49,6 @@ MEANINGS = {
     METADATA: "Metadata",
     IGNORED: "Leave out",
 }
-TOO_LARGE = f"The file has more than {MAX_BYTES >> 20} MB; divide it."
 
 
 @dataclass(frozen=True)
@@ -296,7 +295,7 @@ def _ask(
         count=count,
         hidden=[("do", "create"), ("nonce", nonces.issue(purpose, request.user))],
         ends=False,
-        error=f"The number is not {count}." if form.is_bound else "",
+        error=f"The number is not {count}." if form.is_bound and form.is_valid() else "",
     )
     context = {
         "ask": ask,

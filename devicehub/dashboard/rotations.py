@@ -284,7 +284,7 @@ def _ask(
         count=count,
         hidden=[("do", act.name), ("nonce", nonces.issue(_purpose(act, rotation), request.user))],
         ends=act.ends,
-        error=f"The number is not {count}." if form.is_bound else "",
+        error=f"The number is not {count}." if form.is_bound and form.is_valid() else "",
     )
     is_file = act.name == "again"
     context = {

@@ -173,3 +173,17 @@ def test_the_admin_has_the_same_pages(operator, rotation):
     assert "weatherstation/R-1" in operator.get(url).content.decode()
     assert act(operator, url, "roll_back").headers["Location"] == url
     assert operator.get(f"/admin/devicehub/rotation/{rotation.pk}/progress/").json()["total"] == 5
+
+
+def test_a_wrong_field_is_not_reported_as_a_wrong_number(operator, rotation):
+    page = act(operator, f"/rotations/{rotation.pk}/", "finish", reason="x" * 301).content.decode()
+
+    assert "at most 300 characters" in page
+    assert "The number is not" not in page
+
+
+def test_the_links_of_members_take_no_query_each(operator, rotation, django_assert_max_num_queries):
+    with django_assert_max_num_queries(14):
+        page = operator.get(f"/rotations/{rotation.pk}/?state=never").content.decode()
+
+    assert page.count("/admin/fleet/weatherstationdevice/named/R-") >= 3
