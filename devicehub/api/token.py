@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from typing import NamedTuple
 
 import structlog
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from authsvc import audit, tokens
+from authsvc import tokens
 from authsvc.caches import BoundedCache
 from authsvc.core.access import AmbiguousIdentity
 from authsvc.freshness import reader
-from authsvc.models import AuditEntry
 from authsvc.serving import addresses
 from devicehub.kinds.registry import registry
 from devicehub.models import digest_api_key
@@ -48,8 +46,8 @@ async def token(request: HttpRequest) -> JsonResponse:
     if not key or len(key) > MAX_KEY or not key.isascii():
         return _unauthorized()
     address, digest = addresses.subscriber(addresses.of_request(request)), digest_api_key(key)
-    found = await _device(digest)
-    if found is None:
+    username = await _username(digest)
+    if username is None:
         if wait := _locked(address, digest):
             return _too_many(wait)
         _note_failure(address, digest)
@@ -58,8 +56,7 @@ async def token(request: HttpRequest) -> JsonResponse:
     if ttl is None:
         return JsonResponse({"error": f"ttl is a whole number of seconds, 1 to {TTL}."}, status=400)
     try:
-        with audit.acting(audit.Actor(AuditEntry.Kind.KEY, found.key, address)):
-            issued = await tokens.issue(found.username, ttl)
+        issued = await tokens.issue(username, ttl)
     except (tokens.NotIssued, AmbiguousIdentity):
         return _unauthorized()  # The reply does not show whether the device is disabled or ambiguous.
     return JsonResponse(
@@ -104,26 +101,17 @@ def _note_failure(address: str, digest: str) -> None:
         log.warning("token.locked", address=address)
 
 
-class _Device(NamedTuple):
-    key: str
-    username: str
-
-
-async def _device(digest: str) -> _Device | None:
-    """Return the device whose API key has this digest, or None; one statement for all kinds."""
+async def _username(digest: str) -> str | None:
+    """Return the MQTT username of the device whose key has this digest, or None; one statement for all kinds."""
     kinds = list(registry)
     if not kinds:
         return None
     arms = (
-        f"SELECT {number}, device_id, mqtt_username FROM {kind.device_model._meta.db_table} "
-        "WHERE api_key = %s AND is_active"
-        for number, kind in enumerate(kinds)
+        f"SELECT mqtt_username FROM {kind.device_model._meta.db_table} WHERE api_key = %s AND is_active"
+        for kind in kinds
     )
     rows = await reader.fetch(" UNION ALL ".join(arms), [digest] * len(kinds))
-    if len(rows) != 1 or not rows[0][2]:
-        return None
-    number, device_id, username = rows[0]
-    return _Device(kinds[number].key(device_id), username)
+    return str(rows[0][0]) if len(rows) == 1 and rows[0][0] else None
 
 
 def _ttl(request: HttpRequest) -> int | None:
