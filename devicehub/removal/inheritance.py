@@ -139,6 +139,7 @@ def _disinherit(kind: Kind, device_ids: list[str]) -> None:
     Rollup.objects.filter(device_key__in=keys).delete()
     RemovalRequest.objects.filter(device_key__in=keys).delete()
     delete_grants(keys)
+    LastLogin.objects.filter(key__in=keys).delete()
     for model in ADDITIONS:
         model.objects.filter(device_key__in=keys).delete()
     LastLogin.objects.filter(key__in=keys).delete()
