@@ -43,8 +43,9 @@ def begin(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
     request.session.pop(CODE_DUE, None)
     own = SignIn.objects.filter(user_id=user.pk)
     own.filter(last_seen__lt=now - timedelta(seconds=settings.SESSION_COOKIE_AGE)).delete()
-    kept = list(own.order_by("-last_seen", "-pk").values_list("pk", flat=True)[:MOST])
-    own.exclude(pk__in=kept).delete()
+    # Their numbers are read first: a condition for the others would also hold for a sign-in at the same time.
+    many = list(own.order_by("-last_seen", "-pk").values_list("pk", flat=True)[MOST:])
+    own.filter(pk__in=many).delete()
 
 
 def end(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:

@@ -74,9 +74,10 @@ def _explain_command(denial: Denial) -> str:
     action = reasons.action(denial)
     if not denial.username or action not in ACTIONS:
         return ""
-    return shlex.join(
-        ["python", "manage.py", "explain", denial.username, action, *filter(None, [denial.topic])]
-    )
+    words = [denial.username, action, *filter(None, [denial.topic])]
+    # The client chose these texts, and one that begins with a dash would be an option of the command.
+    marked = ["--", *words] if any(word.startswith("-") for word in words) else words
+    return shlex.join(["python", "manage.py", "explain", *marked])
 
 
 def _address(name: str, *arguments: object) -> str:

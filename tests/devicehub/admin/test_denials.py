@@ -79,6 +79,15 @@ def test_a_project_without_the_pages_has_the_form_of_a_grant_and_the_command(ope
     assert "manage.py explain fleet-weatherstationdevice-STATION-001 publish things/" in text
 
 
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_name_that_looks_like_an_option_is_none_in_the_command(operator):
+    found = denial(username="--pythonpath=/tmp/x", principal="", reason=Reason.UNKNOWN_USERNAME)
+
+    text = operator.get(f"{LIST}{found.pk}/change/").content.decode()
+
+    assert "manage.py explain -- --pythonpath=/tmp/x publish things/" in text
+
+
 def test_evidence_is_dismissed_and_not_deleted_added_or_changed(operator):
     found = denial()
     page = f"{LIST}{found.pk}/"

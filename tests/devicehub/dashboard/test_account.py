@@ -121,6 +121,22 @@ class TestSessions:
         assert [admits(client) for client in (first, second, third)] == [False, True, True]
         assert not SignIn.objects.filter(pk=old.pk).exists()
 
+    def test_a_sign_in_at_the_same_time_stays(self, operator):
+        """It adds its row between the statements of the other one."""
+        now, added = timezone.now(), []
+
+        def add(execute, statement, *args):
+            found = execute(statement, *args)
+            if not added and statement.endswith(f" {sessions.MOST}"):
+                added.append(SignIn.objects.create(user=operator, signed_in_at=now, last_seen=now))
+            return found
+
+        with connection.execute_wrapper(add):
+            signed_in()
+
+        assert len(added) == 1
+        assert SignIn.objects.count() == 2
+
     def test_the_last_use_is_noted_every_few_minutes(self, operator):
         client = signed_in()
         noted = SignIn.objects.get().last_seen
