@@ -5,13 +5,17 @@ Each page shows a user only the rows that devicehub.visibility allows, in lists,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.text import capfirst
 
 from authsvc.secret_columns import HidesSecrets
@@ -28,6 +32,7 @@ else:
 Panel = Callable[[HttpRequest, Any], str]
 Choices = Callable[[], Sequence[tuple[str, str]]]
 ITSELF = "itself"
+NOTICE = "_devicehub_notice"  # The attribute of a request that holds the notice of a save in our words.
 
 
 class Limited(HidesSecrets):
@@ -159,6 +164,48 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
         if db_field.name in self.pairs:
             return widgets.PairsField(**about)
         return super().formfield_for_dbfield(db_field, request, **options)
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """Return the answer of the foundation, with our notice about the new object."""
+        with _saying(request, self._notice(request, obj, "added")):
+            return super().response_add(request, obj, post_url_continue)
+
+    def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        """Return the answer of the foundation, with our notice about the saved object."""
+        with _saying(request, self._notice(request, obj, "saved")):
+            return super().response_change(request, obj)
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> HttpResponse:
+        """Return the answer of the foundation, with our notice about the deleted object."""
+        with _saying(request, format_html("{} deleted: {}.", capfirst(self.opts.verbose_name), obj_display)):
+            return super().response_delete(request, obj_display, obj_id)
+
+    def message_user(
+        self, request: HttpRequest, message: Any, level: Any = messages.INFO, *args: Any, **options: Any
+    ) -> None:
+        """Send a notice; while the foundation answers to a save, ours in the place of its own."""
+        super().message_user(request, getattr(request, NOTICE, "") or message, level, *args, **options)
+
+    def _notice(self, request: HttpRequest, obj: Any, verb: str) -> str:
+        """Return the notice that *obj* was saved, with a link to its page if the user may open it."""
+        shown: Any = obj
+        if self.has_view_permission(request, obj):
+            name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+            url = reverse(name, args=[quote(obj.pk)], current_app=self.admin_site.name)
+            shown = format_html('<a href="{}">{}</a>', url, obj)
+        return format_html("{} {}: {}.", capfirst(self.opts.verbose_name), verb, shown)
+
+
+@contextmanager
+def _saying(request: HttpRequest, notice: str) -> Iterator[None]:
+    """Let each notice of the block be *notice*."""
+    setattr(request, NOTICE, notice)
+    try:
+        yield
+    finally:
+        delattr(request, NOTICE)
 
 
 class RecordAdmin(ModelAdmin):

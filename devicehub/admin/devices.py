@@ -22,6 +22,7 @@ from devicehub.admin.base import ITSELF, Panel
 from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
 from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
+from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOptions
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import (
@@ -42,9 +43,10 @@ SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "cre
 BY_DEVICE = ("", "As the device reports it")
 # The sections of the form. A field in none of them is one that the type or the project declares.
 SECTIONS = {
-    "Identity": ("device_id", "name", "site"),
+    "Identity": ("device_id", "name", "site", TAGS),
     "State": ("now", "status", "is_active", "last_seen", "battery_level", "firmware_version"),
     "Login": ("mqtt_username", "mqtt_client_id", "password_expires_at"),
+    "Limits": (HEARTBEAT, RATE),
     "Declared by the type": (),
     "Metadata": ("metadata",),
     "Dates": ("created_at", "updated_at"),
@@ -66,7 +68,7 @@ class StatusField(forms.ChoiceField):
         return self.to_python(initial) != self.to_python(data)
 
 
-class DeviceForm(forms.ModelForm):  # type: ignore[type-arg]
+class DeviceForm(OptionsForm):
     """The form of a device. It refuses names of another identity, since a shared name locks both identities out."""
 
     user: Any = None  # The reader of the page; DeviceAdmin.get_form() sets it.
@@ -145,7 +147,7 @@ def _may_list(request: HttpRequest, model: type[Any]) -> bool:
     return page is not None and page.has_view_permission(request)
 
 
-class DeviceAdmin(ManyDevices, WithCredentials):
+class DeviceAdmin(WithOptions, ManyDevices, WithCredentials):
     form = DeviceForm
     belongs_to = ITSELF
     panels: ClassVar[list[Panel]] = [links]
@@ -245,13 +247,15 @@ class DeviceAdmin(ManyDevices, WithCredentials):
         return super().formfield_for_dbfield(db_field, request, **options)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return (*SHOWN, "now", "device_id") if obj else SHOWN
+        shown = (*SHOWN, "now", "device_id") if obj else SHOWN
+        return (*shown, *self.closed_options(request))
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return the sections of the form. A project may declare its own with `fields` or `fieldsets`."""
         if self.fields or self.fieldsets:
             return list(super().get_fieldsets(request, obj))
-        fields = [str(name) for name in self.get_fields(request, obj) if obj or name not in SHOWN]
+        hidden = {*(() if obj else SHOWN), *self.hidden_options(request, obj)}
+        fields = [str(name) for name in self.get_fields(request, obj) if name not in hidden]
         known = {name for names in SECTIONS.values() for name in names}
         sections = {title: [name for name in names if name in fields] for title, names in SECTIONS.items()}
         sections["Declared by the type"] = [name for name in fields if name not in known]

@@ -135,6 +135,12 @@ def _of_model(title: str, model: type[Any], group: str, icon: str, order: int) -
     return Item(title, name, group, icon, order, _may_view(name))
 
 
+def group_of(list_url: str) -> str:
+    """Return the group in which the list at *list_url* stands; "" for a list that was not registered."""
+    found = (item.group for item in _items.values() if address(item.url_name) == list_url)
+    return next(found, "")
+
+
 def address(url_name: str) -> str:
     """Return the address of *url_name*; "" in a project without it."""
     try:

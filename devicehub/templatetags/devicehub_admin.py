@@ -1,4 +1,4 @@
-"""Tags of the start page of the admin: `{% load devicehub_admin %}`."""
+"""Tags of the pages of the admin: `{% load devicehub_admin %}`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django import template
 from django.templatetags.static import static
 from django.utils.html import format_html
 
-from devicehub.admin import cells, index
+from devicehub.admin import cells, index, sidebar
 
 register = template.Library()
 
@@ -34,3 +34,9 @@ def dh_glyph(name: str) -> str:
 def dh_when(moment: datetime | None) -> str:
     """Return how long ago *moment* is."""
     return cells.when(moment)
+
+
+@register.simple_tag
+def dh_group(list_url: Any) -> str:
+    """Return the group of the navigation in which the list at *list_url* stands, or ""."""
+    return sidebar.group_of(str(list_url or ""))
