@@ -90,3 +90,16 @@ def renew_hash(rows: models.QuerySet[Any], stored: str, renewed: str) -> None:
     """Replace the hash *stored* of *rows* by *renewed*. It is of the same password, so tokens stay valid."""
     column = rows.model.HASH_COLUMN
     rows.filter(**{column: stored}).update(**{column: renewed})
+
+
+def end_of_old(until: datetime | None, name: str = "one") -> str:
+    """Return a sentence about the end of an old secret, which people call *name*; *until* as in UNTIL_USED.
+
+    >>> end_of_old(None), end_of_old(UNTIL_USED, "token")
+    ('The old one has ended.', 'The old token ends when this one is first used.')
+    """
+    if until is None:
+        return f"The old {name} has ended."
+    if until == UNTIL_USED:
+        return f"The old {name} ends when this one is first used."
+    return f"The old {name} is valid until {until:%Y-%m-%d %H:%M} UTC."

@@ -1,6 +1,15 @@
-"""Texts from outside, made storable in a database."""
+"""Texts from outside, made storable in a database and harmless in a spreadsheet."""
 
 from __future__ import annotations
+
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+)  # A spreadsheet takes a cell that begins with one of these for a formula.
 
 
 def make_storable(text: str, longest: int | None = None) -> str:
@@ -14,3 +23,12 @@ def make_storable(text: str, longest: int | None = None) -> str:
     if not text:
         return text
     return text[:longest].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+
+
+def harmless(cell: str) -> str:
+    """Return *cell* with an apostrophe in front if a spreadsheet would take it for a formula.
+
+    >>> harmless("=1+1"), harmless("STATION-001")
+    ("'=1+1", 'STATION-001')
+    """
+    return f"'{cell}" if cell.startswith(FORMULA) else cell

@@ -12,13 +12,13 @@ from django.db.models import QuerySet
 
 from authsvc.audit.actions import label
 from authsvc.models import AuditEntry
+from authsvc.text import harmless
 
 AT_ONCE = 1_000  # entries of one query
 COLUMNS = (
     *("at", "actor_kind", "actor", "address", "action", "label", "object_key"),
     *("before", "after", "reason"),
 )
-DANGEROUS = ("=", "+", "-", "@", "\t", "\r")  # A spreadsheet takes a cell that begins with one for a formula.
 
 Entries = Sequence[AuditEntry]
 
@@ -55,7 +55,7 @@ def _cells(found: dict[str, Any]) -> list[str]:
         value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
         for value in (found[name] for name in COLUMNS)
     )
-    return [f"'{text}" if text.startswith(DANGEROUS) else text for text in texts]
+    return [harmless(text) for text in texts]
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> str:

@@ -16,11 +16,11 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from authsvc.core.access import account_key
-from authsvc.credentials import UNTIL_USED
+from authsvc.credentials import UNTIL_USED, end_of_old
 from authsvc.models import Account, Grant, LastLogin
 from devicehub import provisioning, visibility
 from devicehub.admin import cells
-from devicehub.admin.once import Act, Made, Shown, WithSecret, end_of_old
+from devicehub.admin.once import Act, Made, Shown, WithSecret
 from devicehub.credentials.forms import ReasonForm, RotateForm
 
 GRANTS = 50  # Grants that the panel of an account lists.

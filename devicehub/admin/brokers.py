@@ -20,10 +20,10 @@ from authsvc import broker_tokens
 from authsvc.brokers import BROKERS, BY_DIALECT
 from authsvc.brokers.base import InvalidAddress, host_of
 from authsvc.conf import settings
-from authsvc.credentials import UNTIL_USED
+from authsvc.credentials import UNTIL_USED, end_of_old
 from authsvc.models import Broker
 from devicehub.admin import cells
-from devicehub.admin.once import Act, Made, Shown, WithSecret, end_of_old
+from devicehub.admin.once import Act, Made, Shown, WithSecret
 from devicehub.credentials.forms import ReasonForm, RotateForm
 
 # Uses are written once a minute, so a broker that asked longer ago has stopped, or has no clients.

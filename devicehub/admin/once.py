@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, ClassVar
 
 from django import forms
@@ -22,7 +21,6 @@ from django.urls import path, reverse
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from authsvc import audit
-from authsvc.credentials import UNTIL_USED
 from devicehub import nonces
 from devicehub.admin.base import ModelAdmin, Panel
 from devicehub.credentials.answers import no_store
@@ -252,12 +250,3 @@ class WithSecret(ModelAdmin):
 
     def _url(self, page: str, *arguments: Any) -> str:
         return reverse(f"admin:{self._name(page)}", args=arguments, current_app=self.admin_site.name)
-
-
-def end_of_old(until: datetime | None, name: str) -> str:
-    """Return a sentence about the end of an old secret, which people call *name*."""
-    if until is None:
-        return f"The old {name} has ended."
-    if until == UNTIL_USED:
-        return f"The old {name} ends when this one is first used."
-    return f"The old {name} is valid until {until:%Y-%m-%d %H:%M} UTC."

@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # A spreadsheet takes a cell that begins with these for a formula.
+from authsvc.text import harmless
+
 COLUMNS = ("type", "device_id", "name", "site", "mqtt_username", "mqtt_password", "api_key")
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
@@ -57,15 +58,6 @@ class JsonFile:
 def new_file(form: str) -> CsvFile | JsonFile:
     """Return a file of the form `csv` or `json`."""
     return CsvFile() if form == "csv" else JsonFile()
-
-
-def harmless(cell: str) -> str:
-    """Return *cell* with an apostrophe in front if a spreadsheet would take it for a formula.
-
-    >>> harmless("=1+1"), harmless("STATION-001")
-    ("'=1+1", 'STATION-001')
-    """
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def _lines(rows: Iterable[Iterable[str]]) -> str:

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from authsvc import audit
 from authsvc.core import passwords
-from authsvc.credentials import UNTIL_USED, Credentials
+from authsvc.credentials import UNTIL_USED, Credentials, end_of_old
 from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import mqtt_username
 from devicehub.kinds.registry import registry
@@ -109,12 +109,7 @@ def end_of_previous(device: BaseDevice, *, had: bool) -> str:
     """Return the sentence about the end of the password that a rotation replaced; *had* says whether there was one."""
     if not had:
         return "There was no password before."
-    until = device.previous_valid_until
-    if until is None:
-        return "The old one has ended."
-    if until == UNTIL_USED:
-        return "The old one ends when this one is first used."
-    return f"The old one is valid until {until:%Y-%m-%d %H:%M} UTC."
+    return end_of_old(device.previous_valid_until)
 
 
 def _save(device: BaseDevice) -> None:

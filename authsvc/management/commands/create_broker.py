@@ -15,7 +15,7 @@ from authsvc import broker_tokens
 from authsvc.brokers import BROKERS, BY_DIALECT
 from authsvc.brokers.base import InvalidAddress, host_of
 from authsvc.conf import settings
-from authsvc.credentials import UNTIL_USED
+from authsvc.credentials import UNTIL_USED, end_of_old
 from authsvc.durations import duration
 from authsvc.management.command import ReasonedCommand
 from authsvc.models import Broker
@@ -83,7 +83,7 @@ class Command(ReasonedCommand):
             if network:
                 raise CommandError(CANNOT_CHANGE)
             until = _until(options)
-            token, ends = _rotate(name, dialect, until), f"\n# {_described(until)}"
+            token, ends = _rotate(name, dialect, until), f"\n# {end_of_old(until)}"
         else:
             token = _create(name, dialect, network)
         if options["json"]:
@@ -125,14 +125,6 @@ def _until(options: dict[str, Any]) -> datetime | None:
     if options["until_used"]:
         return UNTIL_USED
     return timezone.now() + options["overlap"] if options["overlap"] else None
-
-
-def _described(until: datetime | None) -> str:
-    if until is None:
-        return "The old one has ended."
-    if until == UNTIL_USED:
-        return "The old one ends when this one is first used."
-    return f"The old one is valid until {until:%Y-%m-%d %H:%M} UTC."
 
 
 def _check_cache(cache: timedelta, dialect: str, *, as_json: bool) -> None:
