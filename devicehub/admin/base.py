@@ -194,7 +194,7 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
         if self.has_view_permission(request, obj):
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
             url = reverse(name, args=[quote(obj.pk)], current_app=self.admin_site.name)
-            shown = format_html('<a href="{}">{}</a>', url, obj)
+            shown = format_html('<a class="dh-link" href="{}">{}</a>', url, obj)
         return format_html("{} {}: {}.", capfirst(self.opts.verbose_name), verb, shown)
 
 

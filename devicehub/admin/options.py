@@ -50,11 +50,18 @@ class TagLinesField(TagsField):
             return True
 
 
+class SecondsField(forms.FloatField):
+    """A number of seconds, shown without a fraction of zero."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class OptionsForm(forms.ModelForm):  # type: ignore[type-arg]
     """The fields of a device that are not columns of its table."""
 
     device_tags = TagLinesField()
-    device_heartbeat = forms.FloatField(
+    device_heartbeat = SecondsField(
         label="Expected heartbeat",
         required=False,
         validators=[MinValueValidator(1), MaxValueValidator(LONGEST_HEARTBEAT)],

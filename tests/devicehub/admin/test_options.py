@@ -75,7 +75,7 @@ def test_tags_and_limits_are_saved_with_the_device_and_recorded(admin_client, de
     ]
     page = admin_client.get(url("change", device.pk)).content.decode()
     assert ">\nb\nold\nroof</textarea>" in page
-    assert 'value="60.0"' in page
+    assert 'value="60"' in page
     assert 'value="60/m"' in page
 
 
@@ -191,8 +191,8 @@ def test_a_notice_says_the_saved_object_with_a_link(admin_client, device, button
 
     (notice,) = map(str, answer.context["messages"])
     page = url("change", device.pk)
-    assert notice == f'Weather Station saved: <a href="{page}">&lt;b&gt; (offline)</a>.'
-    assert f'<a href="{page}">&lt;b&gt; (offline)</a>' in answer.content.decode()
+    assert notice == f'Weather Station saved: <a class="dh-link" href="{page}">&lt;b&gt; (offline)</a>.'
+    assert f'<a class="dh-link" href="{page}">&lt;b&gt; (offline)</a>' in answer.content.decode()
 
 
 def test_notices_of_other_models_are_in_our_words(admin_client):
@@ -208,10 +208,10 @@ def test_notices_of_other_models_are_in_our_words(admin_client):
     pk = DeviceGroup.objects.get().pk
     notices = [str(*answer.context["messages"]) for answer in (added, deleted, user)]
     assert notices[0] == (
-        f'Group of devices added: <a href="/admin/devicehub/devicegroup/{pk}/change/">Roof</a>.'
+        f'Group of devices added: <a class="dh-link" href="/admin/devicehub/devicegroup/{pk}/change/">Roof</a>.'
     )
     assert notices[1] == "Grant deleted: allow everyone to publish plant/1."
-    assert notices[2].startswith("User added: <a ")
+    assert notices[2].startswith("User added: <a class=")
 
 
 def test_the_trail_of_groups_names_their_place_in_the_navigation(admin_client):
