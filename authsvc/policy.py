@@ -201,10 +201,17 @@ async def _load() -> Policy:
     periods: dict[str, list[grants.Period]] = {}
     for pk, subject, effect, actions, text, begins, ends in await reader.fetch(GRANTS):
         rule = grants.Rule(text, ActionSet(actions), effect == Grant.Effect.ALLOW, f"grant {pk}")
-        if begins is None and ends is None:
+        try:
+            period = grants.Period(rule, reader.moment(begins), reader.moment(ends))
+        except (ValueError, TypeError, AttributeError):
+            # Written past the model, which SQLite allows: a deny holds at any time then, and an allow at none.
+            logs.error(log, "policy.period_unreadable")
+            if rule.allow:
+                continue
+            period = grants.Period(rule)
+        if period.begins is None and period.ends is None:
             always.setdefault(subject, []).append(rule)
         else:
-            period = grants.Period(rule, reader.moment(begins), reader.moment(ends))
             periods.setdefault(subject, []).append(period)
     rules = Rules(_frozen(always), settings.bind_client_ids, _frozen(periods))
     return Policy(previous | current, rules)

@@ -90,6 +90,24 @@ def test_a_kept_answer_ends_with_the_period(may, station, clock, judged):
 
 
 @pytest.mark.sqlite_only
+@pytest.mark.parametrize("until", ["never", "", 7])
+def test_an_unreadable_period_opens_nothing_and_stops_no_other_grant(may, station, until):
+    """The column of SQLite holds any text or number."""
+    allow("news/1")
+    broken = [allow("news/2"), allow("news/#", effect="deny"), allow("other/1")]
+    assert [may(station, 2, topic) for topic in ("news/1", "other/1")] == [False, True]
+
+    table = Grant._meta.db_table
+    sql(f"UPDATE {table} SET valid_until = %s WHERE id IN (%s, %s)", until, broken[0].pk, broken[2].pk)
+    assert [may(station, 2, topic) for topic in ("news/1", "other/1")] == [False, False]
+    Grant.objects.filter(pk=broken[1].pk).delete()
+    assert [may(station, 2, topic) for topic in ("news/1", "news/2")] == [True, False]
+    allow("news/1", effect="deny")
+    sql(f"UPDATE {table} SET valid_until = %s WHERE effect = 'deny'", until)
+    assert not may(station, 2, "news/1")
+
+
+@pytest.mark.sqlite_only
 def test_a_clock_that_is_set_back_ends_a_kept_answer(may, station, clock):
     allow("news/1", valid_from=at(10), valid_until=at(20))
     clock(15)
