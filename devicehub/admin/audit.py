@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
-from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
 from django.db.models import QuerySet
@@ -22,11 +19,10 @@ from django.utils.html import format_html, format_html_join
 
 from authsvc import audit
 from authsvc.audit import export, retention
-from authsvc.models import Account, AuditEntry, Broker, Grant
+from authsvc.models import AuditEntry
 from devicehub.admin import cells
 from devicehub.admin.base import EvidenceAdmin
 from devicehub.admin.lists import BoundedPaginator, lately
-from devicehub.models import DeviceGroup
 
 RECENT = 2_000  # The filters offer the authors and addresses of so many of the newest entries,
 OFFERED = 30  # and at most so many of them; a link may name any other.
@@ -35,15 +31,6 @@ TABLE = (
     '<table class="dh-changes"><thead><tr><th scope="col">Column</th><th scope="col">Before</th>'
     '<th scope="col">After</th></tr></thead><tbody>{}</tbody></table>'
 )
-# The list that shows an object, and the column that names it there, by the first part of its key.
-OBJECTS: dict[str, tuple[type[Any], str]] = {
-    "account": (Account, "username"),
-    "broker": (Broker, "name"),
-    "grant": (Grant, "id"),
-    "group": (DeviceGroup, "slug"),
-    "role": (Group, "name"),
-    "user": (get_user_model(), "username"),
-}
 
 
 class ActionFilter(admin.SimpleListFilter):
@@ -106,7 +93,7 @@ class AuditAdmin(EvidenceAdmin):
 
     @admin.display(description="Object", ordering="object_key")
     def on(self, entry: AuditEntry) -> str:
-        return object_link(entry.object_key)
+        return cells.changed(entry.object_key)
 
     @admin.display(description="Author", ordering="actor")
     def author(self, entry: AuditEntry) -> str:
@@ -170,16 +157,6 @@ async def _without_blocking(texts: Iterator[str]) -> AsyncIterator[str]:
     """Yield *texts*, each made in a thread: of a plain iterator Django would collect all first."""
     while (text := await sync_to_async(lambda: next(texts, None))()) is not None:
         yield text
-
-
-def object_link(key: str) -> str:
-    """Return *key* as a link to the page or the list that shows its object."""
-    kind, _, name = key.partition("/")
-    if kind not in OBJECTS:
-        return cells.device(key)
-    model, column = OBJECTS[kind]
-    url = cells.list_url(model, f"?{urlencode({column: name})}")
-    return format_html('<a class="dh-id" href="{}">{}</a>', url, key) if url else cells.code(key)
 
 
 def _values(entry: AuditEntry) -> list[tuple[str, str, str]]:

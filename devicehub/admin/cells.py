@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.db import models
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
@@ -16,8 +19,10 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from authsvc.durations import ago
+from authsvc.models import Account, Broker, Grant
 from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.units import figure
+from devicehub.models import DeviceGroup
 from devicehub.states import State
 
 EMPTY = "–"
@@ -31,6 +36,15 @@ MACHINE_WORDS = frozenset(
 TO_THE_SECOND = frozenset(
     {"at", "deadline", "queued_at", "received_at", "timestamp", "valid_from", "valid_until"}
 )
+# The list that shows an object, and the column that names it there, by the first part of its key.
+OBJECTS: dict[str, tuple[type[Any], str]] = {
+    "account": (Account, "username"),
+    "broker": (Broker, "name"),
+    "grant": (Grant, "id"),
+    "group": (DeviceGroup, "slug"),
+    "role": (Group, "name"),
+    "user": (get_user_model(), "username"),
+}
 KEYS = frozenset({"device_key", "principal"})
 
 
@@ -144,3 +158,13 @@ def _shown(field: models.Field[Any, Any], is_first: bool) -> Callable[[Any], str
         return code
     numeric = (models.IntegerField, models.FloatField)
     return number if isinstance(field, numeric) and not field.choices else None
+
+
+def changed(key: str) -> str:
+    """Return the *key* of a changed object as a link to the page or the list that shows its object."""
+    kind, _, name = key.partition("/")
+    if kind not in OBJECTS:
+        return device(key)
+    model, column = OBJECTS[kind]
+    url = list_url(model, f"?{urlencode({column: name})}")
+    return format_html('<a class="dh-id" href="{}">{}</a>', url, key) if url else code(key)

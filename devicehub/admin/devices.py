@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import ProtectedError, QuerySet, RestrictedError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
+from django.template.loader import render_to_string
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -23,6 +24,7 @@ from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
 from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
 from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOptions
+from devicehub.dashboard import bulk
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import (
@@ -142,6 +144,15 @@ def links(request: HttpRequest, device: BaseDevice) -> str:
     )
 
 
+def command_panel(request: HttpRequest, device: BaseDevice) -> str:
+    """Return the button that leads to the form of a command, for a user who may send one to *device*."""
+    kind = registry.of(device)
+    if kind is None or not bulk.may(request.user, "send", kind):
+        return ""
+    context = {"device": device, "list_url": cells.list_url(kind.device_model)}
+    return render_to_string("devicehub/admin/send_command.html", context, request)
+
+
 def _may_list(request: HttpRequest, model: type[Any]) -> bool:
     page = admin.site._registry.get(model)
     return page is not None and page.has_view_permission(request)
@@ -150,7 +161,7 @@ def _may_list(request: HttpRequest, model: type[Any]) -> bool:
 class DeviceAdmin(WithOptions, ManyDevices, WithCredentials):
     form = DeviceForm
     belongs_to = ITSELF
-    panels: ClassVar[list[Panel]] = [links]
+    panels: ClassVar[list[Panel]] = [command_panel, links]
     pairs = ("metadata",)
     list_display = ("device_id", "now", "last_seen", "credentials", "name", "site")
     list_filter = (StateFilter, CredentialsFilter, QuietFilter, "connected", "site")

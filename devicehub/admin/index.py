@@ -14,12 +14,13 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
+from authsvc import audit
 from authsvc.caches import BoundedCache
 from authsvc.models import Account, AuditEntry, Broker, Denial
-from authsvc.operation.reasons import SENTENCES
 from devicehub import states, visibility
 from devicehub.admin import cells
 from devicehub.dashboard.rotations import visible_rotations
+from devicehub.denials import reasons
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import QuarantinedMessage, Rotation
 
@@ -57,6 +58,16 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A row of the audit: its author, its action in words, and its object as a link."""
+
+    actor: str
+    action: str
+    object: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Fleet:
     """The content of the page."""
 
@@ -64,7 +75,7 @@ class Fleet:
     kinds: list[tuple[str, list[Tile]]] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     sees_changes: bool = False
-    changes: list[AuditEntry] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     changes_url: str = ""
     brokers: list[Any] = field(default_factory=list)
 
@@ -185,11 +196,10 @@ def _looks(request: HttpRequest) -> list[Look]:
     if may_list(request, Denial):
         denials = Denial.objects.filter(last_at__gte=since, dismissed_at=None).exclude(reason=Denial.REST)
         for denial in visibility.rows(denials, request.user, "principal").order_by("-last_at")[:LOOKS]:
-            sentence = SENTENCES.get(denial.reason, "Refused.")
+            sentence = reasons.sentence(denial)
             who = denial.principal or denial.username or "an unknown client"
-            found.append(
-                Look(sentence, f"{who} {denial.topic}", _change(denial), "bad", "error", denial.last_at)
-            )
+            did = f"{who} {denial.action} {denial.topic}".rstrip()
+            found.append(Look(sentence, did, _change(denial), "bad", "error", denial.last_at))
     if may_list(request, QuarantinedMessage):
         rows = QuarantinedMessage.objects.filter(received_at__gte=since, replayed_at=None).defer("payload")
         for row in visibility.rows(rows, request.user).order_by("-received_at")[:LOOKS]:
@@ -200,9 +210,12 @@ def _looks(request: HttpRequest) -> list[Look]:
     return sorted(found, key=lambda look: look.at, reverse=True)[:LOOKS]
 
 
-def _changes(user: Any) -> list[AuditEntry]:
+def _changes(user: Any) -> list[Change]:
     rows = visibility.rows(AuditEntry.objects.all(), user, "object_key")
-    return list(rows.order_by("-at", "-pk")[:CHANGES])
+    return [
+        Change(row.actor, audit.label(row.action), cells.changed(row.object_key), row.at)
+        for row in rows.order_by("-at", "-pk")[:CHANGES]
+    ]
 
 
 def _brokers() -> QuerySet[Any]:

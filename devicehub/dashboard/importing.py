@@ -240,6 +240,7 @@ def one(request: HttpRequest, number: int, links: Links) -> HttpResponseBase:
         "new": upload.counts.get("new", 0),
         "exists": upload.counts.get("exists", 0),
         "errors": upload.counts.get("error", 0),
+        "lacks_id": DEVICE_ID not in upload.columns,
     }
     return answers.no_store(render(request, "devicehub/import_rows.html", context))
 

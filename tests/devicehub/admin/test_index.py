@@ -81,6 +81,7 @@ def test_the_tiles_count_and_link_on(admin_client, fleet):
     assert "hall" in text
     assert "no JSON" in text
     assert "2 h ago" in text
+    assert "N-1 publish other/weatherstation/N-1" in text
 
 
 def test_a_limited_user_counts_their_site(client, fleet):
@@ -129,7 +130,8 @@ def test_changes_are_shown_with_their_author(admin_client):
     text = admin_client.get("/admin/").content.decode()
 
     assert "mara" in text
-    assert "grant/7" in text
+    assert "Grant created" in text
+    assert 'href="/admin/authsvc/grant/?id=7">grant/7<' in text
 
 
 def titles(request) -> list[str]:

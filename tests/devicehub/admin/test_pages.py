@@ -203,6 +203,17 @@ def test_devices_are_filtered_by_what_needs_a_look(admin_client: Client, query, 
     assert not {"name", "site"} & set(page.context["cl"].list_display)  # No device has one.
 
 
+def test_the_page_of_a_device_leads_to_the_form_of_a_command(admin_client: Client):
+    station = WeatherStationDevice.objects.create(device_id="ROOF-1")
+    page = admin_client.get(f"/admin/fleet/weatherstationdevice/{station.pk}/change/").content.decode()
+    assert "Send a command" in page
+
+    form = {"action": "send_many", "_selected_action": station.pk}
+    answer = admin_client.post("/admin/fleet/weatherstationdevice/", form).content.decode()
+
+    assert "Send a command to 1 device?" in answer
+
+
 def test_a_status_is_chosen_by_an_operator_or_left_to_the_device(admin_client: Client):
     device = WeatherStationDevice.objects.create(
         device_id="S-1", status="error", connected=True, reported_status="error"

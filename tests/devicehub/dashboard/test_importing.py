@@ -76,6 +76,13 @@ def test_a_table_becomes_devices_with_credentials_once(operator):
     assert not ImportPart.objects.exists()
 
 
+def test_a_table_without_device_ids_says_so(operator):
+    page = operator.get(upload(operator, b"name,site\nRoof,north\n").headers["Location"]).content.decode()
+
+    assert "No column holds the device ids." in page
+    assert "Create" not in page
+
+
 def test_an_xlsx_table_is_read(operator):
     book = openpyxl.Workbook()
     book.active.append(["Serial", "Label", "Location"])
