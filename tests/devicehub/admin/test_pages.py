@@ -214,6 +214,24 @@ def test_the_page_of_a_device_leads_to_the_form_of_a_command(admin_client: Clien
     assert "Send a command to 1 device?" in answer
 
 
+def test_the_page_of_a_quarantined_message_replays_it(admin_client: Client):
+    WeatherStationDevice.objects.create(device_id="ROOF-1")
+    row = QuarantinedMessage.objects.create(
+        device_key="weatherstation/ROOF-1",
+        topic="things/weatherstation/ROOF-1/data",
+        payload=b"{",
+        reason="not_json",
+        received_at=timezone.now(),
+    )
+    page = admin_client.get(f"/admin/devicehub/quarantinedmessage/{row.pk}/change/").content.decode()
+    assert "Replay this message" in page
+
+    form = {"action": "replay", "_selected_action": row.pk}
+    answer = admin_client.post("/admin/devicehub/quarantinedmessage/", form, follow=True).content.decode()
+
+    assert f"Failed again: {row.pk}" in answer
+
+
 def test_a_status_is_chosen_by_an_operator_or_left_to_the_device(admin_client: Client):
     device = WeatherStationDevice.objects.create(
         device_id="S-1", status="error", connected=True, reported_status="error"
