@@ -16,6 +16,7 @@ from django.db.models.functions import Concat, Substr
 
 from authsvc import audit, granting
 from devicehub.db.portions import batched
+from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import Kind, UnknownKey, registry
 from devicehub.models import BaseDevice, DeviceGroup, DeviceTag, GroupMember
 
@@ -24,7 +25,7 @@ PORTION = 500  # Members that one statement writes.
 FIELDS = ("name", "note", "types", "sites", "tags")
 
 
-class UnknownMembers(ValidationError):
+class UnknownMembers(DevicehubError, ValidationError):
     """Keys of members that name no device."""
 
 
