@@ -15,6 +15,19 @@ from authsvc.errors import AuthsvcError
 NO_URL = re.compile(r"[^\w\-.~:/\[\]%@]")  # Also white space and quotes.
 
 
+# The names of brokers for people, by dialect.
+NAMES: Mapping[str, str] = {
+    "go-auth": "mosquitto, go-auth",
+    "jwt": "mosquitto, go-auth with tokens",
+    "emqx": "EMQX 5 and 6",
+    "emqx4": "EMQX 4",
+    "nanomq": "NanoMQ",
+    "rabbitmq": "RabbitMQ",
+    "vernemq": "VerneMQ",
+    "amqtt": "aMQTT",
+}
+
+
 class InvalidAddress(AuthsvcError, ValueError):
     """A text that is not the address of this service."""
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from authsvc import chain, policy
-from authsvc.brokers.names import NAMES
+from authsvc.brokers.base import NAMES
 from authsvc.core import authority, passwords
 from authsvc.core.access import (
     Action,

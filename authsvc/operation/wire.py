@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from authsvc import chain, policy
-from authsvc.brokers.names import NAMES
+from authsvc.brokers.base import NAMES
 from authsvc.conf import options
 from authsvc.core import authority
 from authsvc.core.access import (

@@ -17,7 +17,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from authsvc.brokers.names import NAMES
+from authsvc.brokers.base import NAMES
 from authsvc.core.access import ACCOUNT, Action, Reason
 from authsvc.models import Broker, Denial, Grant
 from authsvc.operation.explain import Explanation

@@ -37,7 +37,8 @@ def respond(request: HttpRequest, status: int, title: str, text: str, **context:
     else:
         body, kind = f"{title}. {text}\n", "text/plain"
     response = HttpResponse(body, status=status, content_type=f"{kind}; charset=utf-8")
-    response.headers["Cache-Control"] = "no-store"
+    if request.method in ("GET", "HEAD"):  # Only these are ever cached.
+        response.headers["Cache-Control"] = "no-store"
     return response
 
 

@@ -14,7 +14,7 @@ from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_safe
 
-from authsvc.brokers.names import NAMES
+from authsvc.brokers.base import NAMES
 from authsvc.core import topics as mqtt
 from authsvc.core.access import ACCOUNT, Action, Reason
 from authsvc.models import Grant

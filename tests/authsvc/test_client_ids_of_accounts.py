@@ -21,6 +21,7 @@ from devicehub.kinds.registry import registry
 from devicehub.provisioning import IdentityTaken, credentials_file
 from devicehub.simulation import logins
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
+from rig.credential_pages import nonce_of
 from rig.hub import database_url
 
 Stations = WeatherStationDevice.objects
@@ -125,9 +126,9 @@ def test_the_admin_refuses_it_in_words(account, admin_client):
 
     assert answer.status_code == 200
     assert "is a client id of the account ingest" in answer.content.decode()
-    answer = admin_client.post(
-        reverse("admin:fleet_weatherstationdevice_add"), form | {"device_id": "ingest-7"}
-    )
+    page = reverse("admin:fleet_weatherstationdevice_add")
+    nonce = nonce_of(admin_client.get(page).content.decode())
+    answer = admin_client.post(page, form | {"device_id": "ingest-7", "nonce": nonce})
     assert "is a client id of the account ingest" in answer.content.decode()
 
 
@@ -197,7 +198,7 @@ def test_commands_and_the_admin_refuse_it_too(account, admin_client):
         call_command("create_account", "another", "--client-id", "other-*")
     answer = admin_client.post(
         reverse("admin:authsvc_account_change", args=[account.pk]),
-        {"client_ids": '["other-*"]', "is_active": "on"},
+        {"client_ids": "other-*", "is_active": "on"},
     )
     assert answer.status_code == 200
     assert "weatherstation/other-1 has the name other-1" in answer.content.decode()

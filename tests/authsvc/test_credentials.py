@@ -108,7 +108,8 @@ def test_the_form_of_a_device_shows_the_expiry_after_the_client_id(rf, admin_use
     request = rf.get("/")
     request.user = admin_user
 
-    fields = admin.site.get_model_admin(WeatherStationDevice).get_fields(request)
+    sections = admin.site.get_model_admin(WeatherStationDevice).get_fieldsets(request)
+    fields = [field for _, section in sections for field in section["fields"]]
 
     assert fields[0] == "device_id"
     assert fields[fields.index("mqtt_client_id") + 1] == "password_expires_at"

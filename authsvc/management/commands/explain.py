@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from authsvc.brokers.names import NAMES
+from authsvc.brokers.base import NAMES
 from authsvc.core.access import Action
 from authsvc.management.command import DatabaseCommand
 from authsvc.operation.explain import (

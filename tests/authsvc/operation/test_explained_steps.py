@@ -12,7 +12,7 @@ import pytest
 from django.core.management import call_command
 
 from authsvc import dialects
-from authsvc.brokers.names import NAMES
+from authsvc.brokers.base import NAMES
 from authsvc.core.access import Action
 from authsvc.models import Account, AuditEntry, Denial, Grant
 from authsvc.operation import denials, wire
