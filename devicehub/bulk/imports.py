@@ -274,10 +274,14 @@ def run(upload: DeviceImport, limits: Limits) -> Iterator[list[Issued]]:
     A batch is committed when it is yielded. After a run that broke off, another run creates the rest; the devices
     that exist without anybody knowing their credentials are in the rotation of the import, which issues new ones.
     """
-    rotation = begin(upload)
+    rotation, is_recorded = begin(upload), False
     for candidates in _judged(upload, limits, compared=False):
         with transaction.atomic():
             issued = create(candidates, limits, rotation=rotation)
+            if issued and not is_recorded:
+                expected = upload.counts.get("new", 0) - upload.created
+                rotations.record_shown(rotation, max(expected, len(issued)))
+                is_recorded = True
             DeviceImport.objects.filter(pk=upload.pk).update(
                 touched_at=timezone.now(),
                 done=F("done") + len(candidates),

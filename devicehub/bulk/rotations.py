@@ -103,6 +103,11 @@ def audit_key(rotation: Rotation) -> str:
     return f"rotation/{rotation.pk}"
 
 
+def record_shown(rotation: Rotation, count: int) -> None:
+    """Record that a file with the new credentials of *count* devices is written: once, with its first lines."""
+    audit.record("credentials_shown", audit_key(rotation), after={"devices": count})
+
+
 def is_running(rotation: Rotation) -> bool:
     """Return whether a run of issue() writes the file of *rotation* now."""
     return rotation.written_at is None and timezone.now() - rotation.touched_at < PAUSE
@@ -124,13 +129,16 @@ def issue(
     An unused password of an earlier run is replaced, and the old password stays valid. Devices that were changed
     otherwise since are left out. Each batch is committed when it is yielded; *before_commit* gets it before that.
     """
-    last = 0
+    last, expected = 0, open_members(members).count()
     while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
         with transaction.atomic():
             issued = [
                 found for kind, group in _by_kind(some) for found in _issue(rotation, members, kind, group)
             ]
             Rotation.objects.filter(pk=rotation.pk).update(touched_at=timezone.now(), written_at=None)
+            if issued and expected:
+                record_shown(rotation, expected)
+                expected = 0
             before_commit(issued)
         last = some[-1].pk
         if issued:

@@ -17,9 +17,11 @@ from django.template.defaultfilters import pluralize
 from rich.console import Console
 from rich.progress import Progress
 
+from authsvc import audit
 from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
 from devicehub.bulk import imports, table_file
+from devicehub.bulk.issued import Issued
 from devicehub.bulk.xlsx_package import UnreadableTable
 from devicehub.kinds.registry import Kind
 from devicehub.management.credentials_output import credentials_output, flush
@@ -76,14 +78,14 @@ class Command(ReasonedCommand):
         try:
             validate_device_id(f"{prefix}001")
             with _opened(output) as file:
-                self._provision(kind, prefix, count, file)
+                self._provision(kind, prefix, count, file, output)
         except FileExistsError:
             raise
         except OSError as error:
             raise CommandError(f"{output} cannot be written: {error.strerror}") from error
         self.stderr.write(f"Provisioned {count} device{pluralize(count)} of type {kind.slug}")
 
-    def _provision(self, kind: Kind, prefix: str, count: int, file: IO[str]) -> None:
+    def _provision(self, kind: Kind, prefix: str, count: int, file: IO[str], name: str) -> None:
         """Create the devices. Each line is on the disk before the commit of its device, so no crash loses one."""
         file.write(BEGIN)
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -91,6 +93,8 @@ class Command(ReasonedCommand):
             for number, device_id in enumerate(progress.track(ids, total=count, description=kind.slug)):
                 with transaction.atomic():
                     device, credentials = provisioning.create(kind, device_id)
+                    if not number:
+                        _record_shown(kind, name)
                     line = json.dumps(provisioning.described(kind, device, credentials))
                     file.write(f"{',' if number else ''}\n {line}")
                     flush(file)
@@ -122,9 +126,16 @@ class Command(ReasonedCommand):
         counts: Counter[str] = Counter()
         with contextlib.nullcontext() if output is None else credentials_output(output) as written:
             limits = imports.Limits()
+
+            def write(found: list[Issued]) -> None:
+                if written is not None and output is not None:
+                    if found and not written.count:
+                        _record_shown(kind, output)
+                    written.add(found)
+
             for candidates in imports.judge(rows, headings, columns, kind, limits, compared=written is None):
                 if written is not None:
-                    imports.create(candidates, limits, before_commit=written.add)
+                    imports.create(candidates, limits, before_commit=write)
                 counts.update(candidate.verdict for candidate in candidates)
                 self._report(candidates, counts["error"])
         return counts
@@ -138,6 +149,12 @@ class Command(ReasonedCommand):
             self.stderr.write(f"Line {candidate.line}: {column}{candidate.problem}")
         if 0 <= left < len(found):
             self.stderr.write("Further rows with errors are counted only")
+
+
+def _record_shown(kind: Kind, output: str) -> None:
+    """Record that the file *output* gets new credentials. The transaction of its first device holds the entry."""
+    name = "standard output" if output == "-" else os.path.basename(output)
+    audit.record("credentials_shown", f"provision/{kind.slug}", after={"file": name})
 
 
 @contextlib.contextmanager

@@ -155,6 +155,8 @@ def test_an_upload_becomes_devices_with_credentials(kind, fleet, mara, django_ca
     assert (device.name, device.site, device.metadata) == ("Säule 3", "north", {"floor": "3"})
     assert device.check_mqtt_password(str(issued["A-3"]["mqtt_password"]))
     assert AuditEntry.objects.filter(action="device_created").count() == 7
+    shown = AuditEntry.objects.get(action="credentials_shown")
+    assert (shown.object_key, shown.after) == (f"rotation/{upload.rotation_id}", {"devices": 7})
     upload.refresh_from_db()
     assert (upload.done, upload.created, upload.parts.count()) == (9, 7, 0)
     assert upload.finished_at is not None

@@ -10,6 +10,7 @@ import stat
 import pytest
 from django.core.management import CommandError, call_command
 
+from authsvc.models import AuditEntry
 from devicehub.bulk import imports
 from fleet.models import WeatherStationDevice
 
@@ -40,6 +41,8 @@ def test_devices_come_from_a_table(table, tmp_path, capsys):
     assert issued["A-1"]["name"] == "=SUM(1)", "JSON keeps values exactly"
     assert stat.S_IMODE(os.stat(output).st_mode) == 0o600
     assert "2 created, 0 exist, 0 refused" in capsys.readouterr().err
+    shown = AuditEntry.objects.get(action="credentials_shown")
+    assert (shown.object_key, shown.after) == ("provision/weatherstation", {"file": "credentials.json"})
 
 
 def test_a_csv_file_is_for_people(table, tmp_path):

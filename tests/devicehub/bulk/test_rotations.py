@@ -71,6 +71,8 @@ def test_a_rotation_issues_each_password_once(kind, cast):
     assert rotation.written_at is not None
     assert AuditEntry.objects.filter(action="password_rotated").count() == 7
     assert AuditEntry.objects.get(action="rotation_started").after == {"name": "spring", "devices": 7}
+    shown = AuditEntry.objects.get(action="credentials_shown")
+    assert (shown.object_key, shown.after) == (f"rotation/{rotation.pk}", {"devices": 7})
 
 
 def test_api_keys_are_replaced_if_wanted(kind, cast):
