@@ -17,7 +17,7 @@ from authsvc import audit
 from authsvc.conf import settings
 from authsvc.core.access import ACCOUNT
 from authsvc.core.grants import ActionSet
-from authsvc.models import Account, Grant, InvalidGrant
+from authsvc.models import Account, Grant, InvalidGrant, LastLogin
 
 FIELDS = ("subject", "effect", "actions", "filter", "note", "valid_from", "valid_until")
 
@@ -126,6 +126,12 @@ def delete_grants_of(subjects: Iterable[str]) -> int:
     for grant in found:
         delete_grant(grant)
     return len(found)
+
+
+def after_account_delete(instance: Account, **_: Any) -> None:
+    """Delete the grants and the last login of a deleted account, so that another one of its name has neither."""
+    delete_grants_of([f"key:{instance.key}"])
+    LastLogin.objects.filter(key=instance.key).delete()
 
 
 def actions_of(actions: Iterable[str]) -> ActionSet:

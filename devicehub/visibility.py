@@ -6,6 +6,7 @@ so only people without a limit see it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
@@ -14,8 +15,18 @@ from django.db import models
 from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Concat
 
+from authsvc.models import AuditEntry, Denial
 from devicehub.kinds.registry import Kind, UnknownKey, registry
-from devicehub.models import BaseDevice, SiteScope
+from devicehub.models import BaseDevice, CountedRefusal, DeviceCommand, QuarantinedMessage, SiteScope
+
+# Records that stay when a device is deleted, with the column of its key.
+KEPT: tuple[tuple[type[models.Model], str], ...] = (
+    (AuditEntry, "object_key"),
+    (Denial, "principal"),
+    (QuarantinedMessage, "device_key"),
+    (CountedRefusal, "device_key"),
+    (DeviceCommand, "device_key"),
+)
 
 VIEW, ADD, CHANGE, DELETE = "view", "add", "change", "delete"
 
@@ -113,6 +124,20 @@ def known_sites() -> list[tuple[str, str]]:
     for kind in registry:
         found |= set(kind.device_model.objects.order_by().values_list("site", flat=True).distinct())
     return [(site, site) for site in sorted(found - {""})]
+
+
+def with_records(keys: Collection[str]) -> set[str]:
+    """Return those of *keys* that have records, also of an earlier device with the same id.
+
+    A person with a limit may not add a device under such an id: its records may be those of another site.
+    """
+    return {
+        key
+        for model, column in KEPT
+        for key in model._base_manager.filter((f"{column}__in", keys))
+        .values_list(column, flat=True)
+        .distinct()
+    }
 
 
 def check_site(user: Any, site: str) -> None:

@@ -62,6 +62,7 @@ def render(request: Request, verdict: Verdict) -> Reply:
     until = None
     ends = [int(verdict.secret.valid_until)] if verdict.secret and verdict.secret.valid_until else []
     now = time.time()
+    # Without a rule to cache EMQX asks about each topic, and each answer is a deny.
     if verdict.rules is not None and not _turns_soon(verdict, now) and (acl := expressed(verdict.rules)):
         answer["acl"] = acl
         end, until = end_of_rules(now, request.options.emqx_rules_ttl)

@@ -24,6 +24,7 @@ from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
 from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
 from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOptions
+from devicehub.credentials import adding
 from devicehub.dashboard import bulk
 from devicehub.kinds.identifiers import is_client_id
 from devicehub.kinds.registry import Kind, registry
@@ -81,6 +82,8 @@ class DeviceForm(OptionsForm):
         # Only changed names are checked: a device that already has a wrong name can still be disabled.
         new = [given[n] for n in NAMES if n in given and n in self.changed_data]
         try:
+            if not device.pk and "device_id" in given:
+                adding.refuse_used(registry.of(device), given["device_id"], self.user)
             provisioning.refuse_taken([n for n in new if n], but=device if device.pk else None)
         except provisioning.IdentityTaken as error:
             is_limited = visibility.is_limited(self.user)

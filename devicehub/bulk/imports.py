@@ -22,7 +22,7 @@ from django.utils import timezone
 
 from authsvc import audit
 from authsvc.text import make_storable
-from devicehub import provisioning
+from devicehub import provisioning, visibility
 from devicehub.bulk import rotations, table_file
 from devicehub.bulk.issued import Issued
 from devicehub.bulk.table_file import Row
@@ -155,6 +155,7 @@ def recheck(candidates: Sequence[Candidate], limits: Limits) -> None:
     left = [candidate for candidate in candidates if candidate.verdict != "error"]
     owners = provisioning.owners({name for c in left for name in (c.device_id, c.username)})
     visible = _visible(left, limits)
+    used = visibility.with_records({c.key for c in left}) if limits.sites is not None else set()
     for candidate in left:
         found = {
             key: name for name in (candidate.device_id, candidate.username) for key in owners.get(name, ())
@@ -166,6 +167,8 @@ def recheck(candidates: Sequence[Candidate], limits: Limits) -> None:
             candidate.refuse(DEVICE_ID, f"{owner} has the name {name} already")
         elif own is not None and candidate.key not in visible:
             candidate.refuse(DEVICE_ID, f"another identity has the name {candidate.device_id} already")
+        elif own is None and candidate.key in used:
+            candidate.refuse(DEVICE_ID, "an earlier device had this id")
         else:
             candidate.verdict = "new" if own is None else "exists"
 

@@ -75,11 +75,18 @@ def _create(kind: Kind, device_id: str, user: Any, **fields: Any) -> tuple[BaseD
         chosen = device_id or _next_id(kind, user)
         try:
             with transaction.atomic():
+                refuse_used(kind, chosen, user)
                 return provisioning.create(kind, chosen, **fields)
         except (provisioning.IdentityTaken, IntegrityError):
             if device_id or attempt == ATTEMPTS:
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def refuse_used(kind: Kind | None, device_id: str, user: Any) -> None:
+    """Raise IdentityTaken if *user* has a limit, and an earlier device with this id left records."""
+    if kind and visibility.is_limited(user) and visibility.with_records({kind.key(device_id)}):
+        raise provisioning.IdentityTaken("An earlier device had this id; choose another one.")
 
 
 def _next_id(kind: Kind, user: Any) -> str:

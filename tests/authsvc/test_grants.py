@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from django.utils import timezone
 
+from authsvc import granting
 from authsvc.core.access import Reason
 from authsvc.core.grants import ActionSet
-from authsvc.models import Denial, Grant
+from authsvc.models import Account, Denial, Grant, LastLogin
 from devicehub import provisioning
 from rig.asking import reasons, sql
 from rig.cast import provision
@@ -181,3 +182,17 @@ class TestGrants:
             (2, "a\n"),
         ):
             assert not may(root, acc, topic)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("way", ["model", "query set"])
+def test_an_account_of_the_same_name_has_no_grants_of_the_deleted_one(way):
+    account = Account.objects.create(username="backend")
+    granting.create_grant("key:account/backend", ["publish"], "plant/#")
+    kept = granting.create_grant("everyone", ["receive"], "news/#")
+    LastLogin.objects.create(key="account/backend", first_at=timezone.now(), at=timezone.now())
+
+    account.delete() if way == "model" else Account.objects.filter(pk=account.pk).delete()
+
+    assert list(Grant.objects.all()) == [kept]
+    assert not LastLogin.objects.exists()

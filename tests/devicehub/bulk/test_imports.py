@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from authsvc import audit
 from authsvc.models import Account, AuditEntry, LastLogin
 from devicehub import provisioning
 from devicehub.bulk import imports, rotations
@@ -130,6 +131,16 @@ def test_a_limited_person_imports_into_their_sites_only(kind, fleet):
         ("error", "type"),
     ]
     assert found[4].problem == "another identity has the name F-00 already"
+
+
+def test_a_limited_person_imports_no_id_of_an_earlier_device(kind):
+    audit.record("device_removed", kind.key("A-1"))
+
+    (limited,) = judged(kind, ["A-1", "", "north"], limits=Limits(sites={"north"}))
+    (of_all,) = judged(kind, ["A-1", "", "north"])
+
+    assert (limited.verdict, limited.problem) == ("error", "an earlier device had this id")
+    assert of_all.verdict == "new"
 
 
 def test_an_upload_becomes_devices_with_credentials(kind, fleet, mara, django_capture_on_commit_callbacks):

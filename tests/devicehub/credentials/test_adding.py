@@ -111,6 +111,18 @@ def test_a_limited_operator_adds_devices_at_own_sites_only(southerner, add):
     assert WeatherStationDevice.objects.get().site == "south"
 
 
+def test_a_limited_operator_does_not_take_the_records_of_an_earlier_device(operator, southerner, add):
+    add(operator, device_id="STATION-1", site="north")
+    WeatherStationDevice.objects.get().delete()  # Its audit stays.
+
+    taken = add(southerner, device_id="STATION-1", site="south").content.decode()
+    of_operator = add(operator, device_id="STATION-1", site="north").content.decode()
+
+    assert "This id is taken" in taken
+    assert not secrets_of(taken)
+    assert secrets_of(of_operator)
+
+
 def test_tags_are_for_people_without_a_limit(operator, southerner, add):
     wrong = add(operator, device_id="STATION-1", tags="a/b").content.decode()
     add(operator, device_id="STATION-1", tags="roof, north-wing  roof")
