@@ -22,7 +22,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.template.defaultfilters import pluralize
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.http import urlencode
 
 from authsvc import audit
 from devicehub import nonces, visibility
@@ -175,10 +178,30 @@ def _move(request: HttpRequest, selection: Selection, form: forms.Form) -> str:
     return f"{devices_in_words(count)} moved to {site or 'no site'}."
 
 
-def _send(request: HttpRequest, selection: Selection, form: forms.Form) -> str:
+def _send(request: HttpRequest, selection: Selection, form: forms.Form) -> str | HttpResponseBase:
+    """Queue the command, and lead on to the list of such commands if the user may see it."""
     data = form.cleaned_data
+    keys = [selection.kind.key(name) for name in selection.devices.values_list("device_id", flat=True)[:2]]
     count = changes.send(selection.kind, selection.devices, data["command"], data["payload"])
-    return f"{data['command']} is queued for {devices_in_words(count)}."
+    notice = f"{data['command']} is queued for {devices_in_words(count)}."
+    url = _commands_url(request.user, data["command"], keys)
+    if not url:
+        return notice
+    link = '{} <a class="dh-link" href="{}">Back to where you were</a>'
+    messages.success(request, format_html(link, notice, selection.keep_url))
+    return HttpResponseRedirect(url)
+
+
+def _commands_url(user: Any, command: str, keys: Sequence[str]) -> str:
+    """Return the list of commands: those of the one device in *keys*, or of the last hour; empty without the right."""
+    if not (user.is_staff and user.has_perm("devicehub.view_devicecommand")):
+        return ""
+    try:
+        url = reverse("admin:devicehub_devicecommand_changelist")
+    except NoReverseMatch:
+        return ""
+    chosen = {"q": keys[0]} if len(keys) == 1 else {"since": "1h"}
+    return f"{url}?{urlencode({'name': command, **chosen})}"
 
 
 def _rotate_form(user: Any, kind: Kind, data: Any) -> ManyForm:

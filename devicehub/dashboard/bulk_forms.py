@@ -105,7 +105,9 @@ class CommandManyForm(ManyForm):
         ]
         for name, command in self.kind.commands.items():
             for parameter, type_ in command.payload.items():
-                self.fields[f"{name}.{parameter}"] = _parameter(name, parameter, type_)
+                field = _parameter(name, parameter, type_)
+                field.needed = "" if type_ is str else f"required by {name}"  # type: ignore[attr-defined]
+                self.fields[f"{name}.{parameter}"] = field
 
     def clean(self) -> dict[str, Any]:
         """Return the cleaned data with *payload*. Parameters that are missing get an error."""

@@ -63,7 +63,8 @@
     });
     form.addEventListener("input", refresh);
     form.addEventListener("change", refresh);
-    refresh();
+    // An empty form would only list what is missing before anything is typed.
+    if ([...form.querySelectorAll("input[type=text], textarea")].some(({ value }) => value.trim())) refresh();
   };
 
   // A chosen device becomes one more line of the members.

@@ -1,5 +1,20 @@
-/* The page of an act whose answer is a file: the browser saves the file and stays, so the page says how far it is. */
 "use strict";
+/* The parameters of the chosen command alone; without a script those of all commands are there. */
+(() => {
+  const choices = [...document.querySelectorAll('input[type=radio][name="command"]')];
+  const show = () => {
+    for (const choice of choices) {
+      for (const input of document.querySelectorAll(`[name^="${CSS.escape(choice.value)}."]`)) {
+        const row = input.closest(".field");
+        if (row) row.hidden = !choice.checked;
+      }
+    }
+  };
+  for (const choice of choices) choice.addEventListener("change", show);
+  show();
+})();
+
+/* The page of an act whose answer is a file: the browser saves the file and stays, so the page says how far it is. */
 (() => {
   const note = document.querySelector("[data-file-note]");
   if (!note) return;

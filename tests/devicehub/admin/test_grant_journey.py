@@ -52,6 +52,8 @@ def test_a_group_is_made_and_gets_a_grant(page, live_server):
     assert provisioning.count_members(DeviceGroup.objects.get()) == 3
 
     page.goto(f"{live_server.url}/admin/authsvc/grant/add/")
+    page.wait_for_timeout(300)  # An empty form has no preview and no errors.
+    assert "See which topics it opens" in page.inner_text(".dh-preview")
     page.check("[name=kind][value=group]")
     assert not page.is_visible("[name=device]")
     page.select_option("[name=group]", "mill")

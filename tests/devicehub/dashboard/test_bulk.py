@@ -132,14 +132,26 @@ def test_devices_move_and_are_enabled(operator, fleet):
 def test_a_command_goes_to_all_with_its_parameters(operator, fleet):
     page = ask(operator, "send", fleet[:2]).content.decode()
     assert "set_interval: interval" in page
+    assert "required by set_interval" in page
 
     wrong = do(operator, "send", fleet[:2], command="set_interval")
     assert "set_interval needs interval." in wrong.content.decode()
-    do(operator, "send", fleet[:2], command="set_interval", **{"set_interval.interval": "60"})
+    sent = do(operator, "send", fleet[:2], command="set_interval", **{"set_interval.interval": "60"})
 
+    assert sent["Location"] == "/admin/devicehub/devicecommand/?name=set_interval&since=1h"
+    assert operator.get(sent["Location"]).context["cl"].result_count == 2
     assert (
         list(DeviceCommand.objects.values_list("name", "payload")) == [("set_interval", {"interval": 60})] * 2
     )
+
+
+def test_a_command_to_one_device_leads_to_its_commands(operator, fleet):
+    do(operator, "send", fleet[:2], command="set_interval", **{"set_interval.interval": "60"})
+    sent = do(operator, "send", fleet[:1], command="set_interval", **{"set_interval.interval": "60"})
+
+    listed = operator.get(sent["Location"])
+    assert {row.device_key for row in listed.context["cl"].result_list} == {"weatherstation/F-00"}
+    assert "queued for 1 device." in listed.content.decode()
 
 
 def test_a_rotation_answers_with_a_file_that_works_once(operator, fleet):
