@@ -37,7 +37,7 @@ def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., 
 
     def run(*given: str) -> Any:
         command = [sys.executable, "-m", "bench", *given, "--database", "sqlite", "--json"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
         assert done.returncode in (0, 1), done.stderr
         report = json.loads(done.stdout)
         assert done.returncode == (0 if report["met"] else 1)
