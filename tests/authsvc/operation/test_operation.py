@@ -521,7 +521,7 @@ class TestStop:
     def test_a_starting_worker_does_not_delay_it(self, fleeting):
         """A worker that imports the project ends when it has, which takes longer on a busy machine."""
         began = time.monotonic()
-        env = hub.environment(DATABASE_URL=fleeting.url)
+        env = hub.environment(DATABASE_URL=fleeting.fleet.url)
         subprocess.run([sys.executable, "-c", "import config.asgi"], cwd=ROOT, env=env, check=True)
         one_start = time.monotonic() - began
         first, _ = fleeting.workers()
