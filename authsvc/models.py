@@ -238,7 +238,9 @@ class Account(Credentials):
     username = UsernameField(max_length=128, unique=True)
     password_hash = SecretField(max_length=256, blank=True, editable=False)
     is_active = models.BooleanField(default=True)
-    is_superuser = models.BooleanField(default=False, help_text="No topic rule applies to a superuser.")
+    is_superuser = models.BooleanField(
+        "superuser", default=False, help_text="No topic rule applies to a superuser."
+    )
     client_ids = models.JSONField(
         default=list,
         blank=True,

@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
                 ('username', authsvc.models.UsernameField(max_length=128, unique=True)),
                 ('password_hash', models.CharField(blank=True, editable=False, max_length=256)),
                 ('is_active', models.BooleanField(default=True)),
-                ('is_superuser', models.BooleanField(default=False, help_text='No topic rule applies to a superuser.')),
+                ('is_superuser', models.BooleanField(default=False, help_text='No topic rule applies to a superuser.', verbose_name='superuser')),
                 ('client_ids', models.JSONField(blank=True, default=list, help_text='Client ids it may connect as besides its username; an entry may end in *.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],

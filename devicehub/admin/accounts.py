@@ -21,7 +21,9 @@ from authsvc.models import Account, Grant, LastLogin
 from devicehub import provisioning, visibility
 from devicehub.admin import cells
 from devicehub.admin.once import Act, Made, Shown, WithSecret
+from devicehub.credentials.address import for_devices
 from devicehub.credentials.forms import ReasonForm, RotateForm
+from devicehub.credentials.literals import in_shell
 
 GRANTS = 50  # Grants that the panel of an account lists.
 
@@ -162,6 +164,8 @@ class AccountAdmin(WithSecret):
         """Return the class of the form; that of a new account checks its names."""
         if obj is None:
             options["form"] = AccountForm
+        text = "Client ids it may connect as besides its username, one per line; an entry may end in *."
+        options["help_texts"] = {"client_ids": text}
         return super().get_form(request, obj, change=change, **options)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -182,7 +186,15 @@ class AccountAdmin(WithSecret):
             ("password", "Password", made.secret, True),
             ("client", "Client id", row.username, False),
         ]
-        text = f"MQTT_USERNAME={row.username}\nMQTT_PASSWORD={made.secret}\n"
+        address = for_devices()
+        variables = {
+            "MQTT_HOST": address.host,
+            "MQTT_PORT": str(address.port),
+            "MQTT_TLS": str(int(address.tls)),
+            "MQTT_USERNAME": row.username,
+            "MQTT_PASSWORD": made.secret,
+        }
+        text = "".join(f"{name}={in_shell(value)}\n" for name, value in variables.items())
         files = [{"id": "env", "label": ".env", "name": f"{row.username}.env", "text": text}]
         return Shown(f"Put this into {row.username}", "service account", values, files)
 

@@ -147,6 +147,7 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
         """Return the class of the form, with a help text for each column that has none of its own."""
         own = getattr(getattr(options.get("form", self.form), "Meta", None), "help_texts", None) or {}
+        options["labels"] = {**texts.LABELS, **(options.get("labels") or {})}
         options["help_texts"] = {**texts.help_texts(self.model), **own, **(options.get("help_texts") or {})}
         return super().get_form(request, obj, change=change, **options)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.apps import apps
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth import admin as django_pages
 from django.contrib.auth import forms as django_forms
 from django.contrib.auth.models import Group, Permission, User
@@ -144,7 +144,18 @@ class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,
         if not self.has_change_permission(request, self.get_object(request, id)):
             raise PermissionDenied
         answer: HttpResponse = super().user_change_password(request, id, form_url)
+        if answer.status_code == 302:
+            self._say_password(request, id)
         return answer
+
+    def _say_password(self, request: HttpRequest, number: str) -> None:
+        """Put our notice about a new password in the place of Django's; its errors stay."""
+        for found in list(messages.get_messages(request)):
+            user = self.get_object(request, number)
+            ours = user is not None and found.level == messages.SUCCESS
+            state = "changed" if user is not None and user.has_usable_password() else "switched off"
+            text = f"Password of {user} {state}." if ours else found.message
+            messages.add_message(request, found.level, text, found.extra_tags)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         """Save the groups, then the role and the sites, which the groups of the form do not contain."""

@@ -141,6 +141,12 @@ def group_of(list_url: str) -> str:
     return next(found, "")
 
 
+def title_of(list_url: str) -> str:
+    """Return the title of the list at *list_url*; "" for a list that was not registered."""
+    found = (item.title for item in _items.values() if address(item.url_name) == list_url)
+    return next(found, "")
+
+
 def address(url_name: str) -> str:
     """Return the address of *url_name*; "" in a project without it."""
     try:

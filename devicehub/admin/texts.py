@@ -203,6 +203,9 @@ HELP: Mapping[type[models.Model], Mapping[str, str]] = {
     Group: {"name": "A name for people.", "permissions": "The rights of everybody in it."},
 }
 
+# The labels of columns whose name Django would not write as people do.
+LABELS = {"mqtt_username": "MQTT username", "mqtt_client_id": "MQTT client id"}
+
 
 def help_texts(model: type[models.Model]) -> dict[str, str]:
     """Return the help text of each column of *model* that has none in the model."""

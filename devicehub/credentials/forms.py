@@ -46,6 +46,7 @@ class ReasonField(forms.CharField):
         super().__init__(
             label="Reason",
             required=False,
+            help_text="It stands in the audit beside the change.",
             max_length=MAX_REASON,
             widget=forms.TextInput(attrs={"autocomplete": "off"}),
         )
@@ -85,7 +86,12 @@ class SiteField(forms.CharField):
     """A site: one of those of a user who is limited to sites, otherwise any text, with the existing ones to choose."""
 
     def __init__(self, user: Any, kinds: Sequence[Kind]) -> None:
-        super().__init__(label="Site", max_length=100, required=visibility.is_limited(user))
+        super().__init__(
+            label="Site",
+            max_length=100,
+            required=visibility.is_limited(user),
+            help_text="The place of the device. People can be limited to sites.",
+        )
         own = visibility.sites_of(user)
         self.suggested = [] if own is not None else existing_sites(kinds)
         if own is not None:

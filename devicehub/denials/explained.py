@@ -19,7 +19,7 @@ from authsvc.operation.explain import (
     username_of,
     wire_answers,
 )
-from authsvc.operation.tried import OWN
+from authsvc.operation.tried import OWN, Outcome
 from authsvc.operation.wire import CONNECT, WireAnswer
 from authsvc.text import make_storable
 from devicehub import visibility
@@ -112,6 +112,8 @@ def rule_label(found: Explanation) -> str:
     """Return the name of the rule that stands below the request, level by level."""
     if found.closest is None:
         return ""
+    if found.allowed:
+        return "Allowed by" if found.closest.outcome == Outcome.DECIDES else ""
     if found.reason == Reason.DENY_GRANT:
         return "Forbidden by"
     if found.closest.subject != OWN:

@@ -98,7 +98,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AlterModelOptions(
             name='quarantinedmessage',
-            options={'ordering': ['-received_at'], 'verbose_name': 'message in quarantine', 'verbose_name_plural': 'quarantine'},
+            options={'ordering': ['-received_at'], 'verbose_name': 'message in quarantine', 'verbose_name_plural': 'messages in quarantine'},
         ),
         migrations.AlterModelOptions(
             name='removalrequest',

@@ -127,7 +127,7 @@ class QuarantinedMessage(models.Model):
 
     class Meta:
         verbose_name = "message in quarantine"
-        verbose_name_plural = "quarantine"
+        verbose_name_plural = "messages in quarantine"
         ordering = ["-received_at"]
         db_table = "devicehub_quarantine"
 

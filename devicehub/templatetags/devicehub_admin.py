@@ -40,3 +40,9 @@ def dh_when(moment: datetime | None) -> str:
 def dh_group(list_url: Any) -> str:
     """Return the group of the navigation in which the list at *list_url* stands, or ""."""
     return sidebar.group_of(str(list_url or ""))
+
+
+@register.simple_tag
+def dh_title(list_url: Any, otherwise: Any) -> str:
+    """Return the title that the list at *list_url* has in the navigation; *otherwise* if it is not there."""
+    return sidebar.title_of(str(list_url or "")) or str(otherwise)

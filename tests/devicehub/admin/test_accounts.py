@@ -73,7 +73,10 @@ class TestAdding:
         assert passwords.verify(password, account.password_hash)
         assert account.client_ids == ["backend-*", "reports"]
         assert account.password_expires_at == expires
-        assert f"MQTT_PASSWORD={password}" in unescape(answer.content.decode())
+        page = unescape(answer.content.decode())
+        assert f"MQTT_PASSWORD={password}" in page
+        assert "MQTT_HOST=" in page
+        assert "MQTT_PORT=" in page
 
     @pytest.mark.parametrize(
         "wrong",

@@ -9,6 +9,7 @@ from django.test import Client
 from authsvc.models import AuditEntry
 from devicehub import roles, visibility
 from devicehub.models import SiteScope
+from devicehub.templatetags.devicehub_admin import dh_title
 from fleet.models import WeatherStationDevice
 
 pytestmark = pytest.mark.django_db
@@ -118,3 +119,16 @@ def test_the_pages_of_people_say_their_role(admin_client, mara):
     assert "north" in page
     assert admin_client.get("/admin/auth/user/add/").status_code == 200
     assert admin_client.get("/admin/auth/group/").status_code == 200
+    assert dh_title("/admin/auth/group/", "groups") == "Roles"
+
+
+def test_the_notices_of_people_are_ours(admin_client, mara):
+    secret = "a new pass phrase"
+    passwords = {"password1": secret, "password2": secret, "usable_password": "true"}
+
+    added = admin_client.post("/admin/auth/user/add/", {"username": "lea", **passwords}, follow=True)
+    changed = admin_client.post(f"/admin/auth/user/{mara.pk}/password/", passwords, follow=True)
+
+    assert [str(m) for m in changed.context["messages"]] == ["Password of mara changed."]
+    (notice,) = map(str, added.context["messages"])
+    assert notice.startswith("User added: ")
