@@ -61,20 +61,26 @@ class Run:
     seconds: float
 
 
-QUICK = Part("quick", "SQLite", "not servers and not long")
+QUICK = Part("quick", "SQLite", "not servers and not long and not pages")
 # Both lanes take about as long.
 LANES = (
     (
         QUICK,
-        Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only"),
-        Part("servers-postgresql", "PostgreSQL", "servers and not long and not sqlite_only", BY_FILE),
+        Part("pages", "SQLite", "pages and not servers and not long"),
+        Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only and not pages"),
+        Part(
+            "servers-postgresql",
+            "PostgreSQL",
+            "servers and not long and not sqlite_only and not pages",
+            BY_FILE,
+        ),
     ),
     (Part("servers", "SQLite", "servers and not long", BY_FILE),),
 )
 LONG = (
     Part("fuzzed", "SQLite", "fuzzed and not servers", examples=20),
     Part("long", "SQLite", "long", BY_FILE),
-    Part("long-postgresql", "PostgreSQL", "long and not sqlite_only", BY_FILE),
+    Part("long-postgresql", "PostgreSQL", "(long or pages) and not sqlite_only", BY_FILE),
 )
 
 

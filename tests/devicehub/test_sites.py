@@ -36,7 +36,7 @@ from devicehub.models import (
 )
 from fleet.models import WeatherStationDevice
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only, pytest.mark.pages]
 
 MARK = "hiddenmark"
 SOUTH, KEY = "SOUTH-1", "weatherstation/SOUTH-1"

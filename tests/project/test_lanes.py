@@ -20,11 +20,18 @@ pytestmark = pytest.mark.sqlite_only
 def selected(marks: str, carried: set[str]) -> bool:
     """Return whether pytest's expression *marks* selects a test that carries these marks."""
     return bool(
-        eval(marks, {}, {name: name in carried for name in ("servers", "long", "sqlite_only", "fuzzed")})
+        eval(
+            marks,
+            {},
+            {name: name in carried for name in ("servers", "long", "pages", "sqlite_only", "fuzzed")},
+        )
     )
 
 
-@pytest.mark.parametrize("carried", [set(), {"servers"}, {"long"}, {"long", "servers"}])
+@pytest.mark.parametrize(
+    "carried",
+    [set(), {"servers"}, {"long"}, {"long", "servers"}, {"pages"}, {"pages", "servers"}, {"pages", "long"}],
+)
 @pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
 def test_every_test_is_in_exactly_one_part_of_a_database(carried, database):
     parts = [part for lane in (*LANES, LONG) for part in lane if part.database == database]
@@ -44,7 +51,7 @@ def test_marks_among_the_arguments_narrow_a_part():
     command = lanes.command(QUICK, ["-m", "postgresql_only", "tests/authsvc", "-x"], seed=7)
 
     at = command.index("-m", 3)
-    assert command[at + 1] == "not servers and not long and (postgresql_only)"
+    assert command[at + 1] == "not servers and not long and not pages and (postgresql_only)"
     assert command[-2:] == ["tests/authsvc", "-x"]
     assert "--randomly-seed=7" in command
 
@@ -54,12 +61,12 @@ def test_marks_behind_other_flags_do_not_replace_those_of_the_part(given):
     command = lanes.command(QUICK, given, seed=7)
 
     at = command.index("-m", 3)
-    assert command[at + 1] == "not servers and not long and (slow)"
+    assert command[at + 1] == "not servers and not long and not pages and (slow)"
     assert not any("m" in argument for argument in command[at + 2 :])
 
 
 def test_the_table_says_how_long_each_part_took():
-    runs = [Run(QUICK, 0, "10 passed in 61.02s", 61.4), Run(LANES[0][1], 1, "1 failed in 5.00s", 5.2)]
+    runs = [Run(QUICK, 0, "10 passed in 61.02s", 61.4), Run(LANES[0][2], 1, "1 failed in 5.00s", 5.2)]
 
     assert lanes.report(runs, 70).splitlines() == [
         "quick       SQLite      61 s  10 passed in 61.02s",

@@ -21,7 +21,7 @@ from devicehub import provisioning, roles
 from rig.credential_pages import nonce_of, signed_in
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 
 ADD = "/admin/authsvc/account/add/"
 LIST = "/admin/authsvc/account/"

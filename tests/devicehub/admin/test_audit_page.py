@@ -18,6 +18,8 @@ from authsvc.models import AuditEntry
 from devicehub import provisioning, roles
 from rig.people import person
 
+pytestmark = pytest.mark.pages
+
 LIST = "/admin/authsvc/auditentry/"
 OF_PEOPLE = ("user_created", "user_changed", "sites_changed")
 

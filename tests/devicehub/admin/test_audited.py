@@ -10,7 +10,7 @@ from devicehub import provisioning
 from fleet.models import WeatherStationDevice
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 
 GRANT = {"subject": "everyone", "effect": "allow", "actions": "publish", "filter": "plant/1", "note": ""}
 

@@ -12,7 +12,12 @@ from devicehub import roles
 from rig.asking import DENIED, OK
 from rig.people import person
 
-pytestmark = [pytest.mark.servers, pytest.mark.sqlite_only, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.sqlite_only,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.pages,
+]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from devicehub import roles
 from rig.credential_pages import nonce_of, signed_in
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 
 ADD = "/admin/authsvc/broker/add/"
 LIST = "/admin/authsvc/broker/"

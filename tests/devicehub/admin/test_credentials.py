@@ -16,6 +16,8 @@ from rig.cast import provision
 from rig.credential_pages import nonce_of, secrets_of
 from rig.people import person
 
+pytestmark = pytest.mark.pages
+
 # A project without the pages of devicehub.urls.
 urlpatterns = [path("manage/", admin.site.urls)]
 

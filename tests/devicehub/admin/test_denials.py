@@ -17,7 +17,7 @@ from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 from rig.people import person
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.pages]
 HOSTILE = "<script>alert(1)</script>"
 LIST = "/admin/authsvc/denial/"
 

@@ -12,6 +12,8 @@ from devicehub.admin.devices import DeviceAdmin
 from devicehub.admin.widgets import MAX_LINES, MAX_PAIRS, ChoiceBoxesField, LinesField, PairsField
 from fleet.models import WeatherStationDevice
 
+pytestmark = pytest.mark.pages
+
 VALUES = [1, 1.5, True, None, "north", "2", "true", "", " padded ", '"quoted"', ["a"], {"b": 1}, "NaN"]
 
 

@@ -13,7 +13,12 @@ from devicehub.models import DeviceGroup
 from rig.cast import provision
 from rig.people import person
 
-pytestmark = [pytest.mark.servers, pytest.mark.sqlite_only, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.sqlite_only,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.pages,
+]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from devicehub import provisioning
 from devicehub.models import DeviceGroup, SiteScope
 from rig.cast import provision
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 
 GRANTS, GROUPS = "/admin/authsvc/grant", "/admin/devicehub/devicegroup"
 ONE = "weatherstation/S-1"

@@ -19,7 +19,12 @@ from fleet.models import WeatherStationMessage, WeatherStationReading
 from rig import axe, hub
 from rig.cast import Cast
 
-pytestmark = [pytest.mark.servers, pytest.mark.sqlite_only, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.sqlite_only,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.pages,
+]
 IN_EVERY_LOOK = ("", "fleet/weatherstationdevice/{device}/change/")
 PAGES = (
     "fleet/weatherstationdevice/",

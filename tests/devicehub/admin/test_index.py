@@ -17,7 +17,7 @@ from devicehub.admin import index, sidebar
 from devicehub.models import QuarantinedMessage, Rotation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 HOUR = timedelta(hours=1)
 
 

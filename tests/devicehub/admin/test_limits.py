@@ -18,7 +18,7 @@ from devicehub.models import DeviceCommand, QuarantinedMessage, RemovalRequest, 
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from rig.credential_pages import nonce_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 OURS = ("authsvc", "devicehub", "fleet", "auth")
 FOREIGN = "SOUTH-7"  # A device of another site; no page may contain its id.
 

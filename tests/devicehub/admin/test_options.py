@@ -16,7 +16,7 @@ from fleet.models import WeatherStationDevice
 from rig.credential_pages import nonce_of, signed_in
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 
 KEY = "weatherstation/S-1"
 OPTIONS = {"device_tags": "", "device_heartbeat": "", "device_rate_limit": ""}

@@ -28,7 +28,7 @@ from devicehub.models import (
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from rig.hub import ROOT
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 OURS = ("authsvc", "devicehub", "fleet", "auth")
 KEY = "weatherstation/Station-a"
 EVIDENCE = {

@@ -12,7 +12,7 @@ from devicehub.models import SiteScope
 from devicehub.templatetags.devicehub_admin import dh_title
 from fleet.models import WeatherStationDevice
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from django.test import override_settings
 
 from authsvc.models import AuditEntry
@@ -10,6 +11,8 @@ from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import provision
 from rig.credential_pages import ADD, nonce_of, secrets_of, signed_in
 from rig.people import person
+
+pytestmark = pytest.mark.pages
 
 
 def test_a_new_device_can_log_in_with_what_the_answer_shows(operator, add):

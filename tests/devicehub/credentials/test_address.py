@@ -7,7 +7,7 @@ from django.core.checks import run_checks
 
 from devicehub.credentials import address
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.pages]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from fleet.models import WeatherStationDevice
 from rig.cast import provision
 from rig.credential_pages import nonce_of, secrets_of
 
+pytestmark = pytest.mark.pages
+
 URL = "/devices/weatherstation/STATION-001/credentials/"
 LIGHT = f"{URL}light/"
 

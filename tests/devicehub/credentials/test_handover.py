@@ -19,7 +19,7 @@ from fleet.models import WeatherStationDevice
 
 HOSTILE = 'it\'s a "client" \\ $(touch gone) `x` é1 😀 ??/ %s </script>'
 PLAIN = "STATION-001"
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.pages]
 
 
 def made(client_id: str = PLAIN, **secrets: str) -> handover.Handover:

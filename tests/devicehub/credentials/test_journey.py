@@ -23,7 +23,7 @@ from rig.axe import problems, problems_in_every_look
 from rig.credential_pages import signed_in
 from rig.people import person
 
-pytestmark = [pytest.mark.servers, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.servers, pytest.mark.django_db(transaction=True), pytest.mark.pages]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from devicehub import provisioning
 from fleet.models import WeatherStationReading
 from rig.cast import provision
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 KEY = "weatherstation/STATION-001"
 LIGHT = "/devices/weatherstation/STATION-001/credentials/light/"
 

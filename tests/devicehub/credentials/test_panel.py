@@ -17,7 +17,7 @@ from devicehub.provisioning import kind_of
 from fleet.models import WeatherStationDevice
 from rig.cast import provision
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 KEY = "weatherstation/STATION-001"
 
 

@@ -14,6 +14,8 @@ from django.test import Client
 from fleet.models import WeatherStationDevice
 from rig.credential_pages import secrets_of
 
+pytestmark = pytest.mark.pages
+
 PAGES = (
     "/",
     "/devices/add/",

@@ -20,7 +20,7 @@ from devicehub.models import CountedRefusal, QuarantinedMessage
 from fleet.models import IrrigationValveDevice, WeatherStationDevice, WeatherStationReading
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 JSON = "application/json"
 
 

@@ -28,7 +28,7 @@ from devicehub.dashboard import live
 from devicehub.models import SignIn
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 PASSWORD = "grows-tomatoes-9"
 HTML = {"Accept": "text/html"}
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"

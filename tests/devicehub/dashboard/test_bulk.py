@@ -18,7 +18,7 @@ from fleet.models import WeatherStationDevice
 from rig import fleets
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 LIST = "/admin/fleet/weatherstationdevice/"
 Stations = WeatherStationDevice.objects
 

@@ -12,6 +12,8 @@ from django.test import AsyncRequestFactory, RequestFactory
 from authsvc import audit
 from devicehub.dashboard import credentials_file
 
+pytestmark = pytest.mark.pages
+
 
 @pytest.fixture
 def made() -> list[str]:

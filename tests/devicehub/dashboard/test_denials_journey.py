@@ -18,6 +18,8 @@ from rig import axe, hub
 from rig.cast import Cast
 from rig.people import person
 
+pytestmark = pytest.mark.pages
+
 
 @pytest.mark.servers
 def test_a_refused_publish_is_explained_and_allowed(

@@ -19,7 +19,7 @@ from fleet.models import WeatherStationDevice
 from rig.cast import Cast, provision
 from rig.people import person
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.pages]
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 FOREIGN = "things/weatherstation/STATION-002/data"
 

@@ -18,7 +18,7 @@ from config.urls import handler400, handler403, handler404, handler500
 from config.urls import urlpatterns as of_the_site
 from devicehub.dashboard.policy import HEADER, POLICY
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 HANDLERS = (handler400, handler403, handler404, handler500)
 

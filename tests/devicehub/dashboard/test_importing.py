@@ -22,7 +22,7 @@ from devicehub.models import DeviceImport, ImportPart
 from fleet.models import WeatherStationDevice
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 START = "/devices/import/"
 Stations = WeatherStationDevice.objects
 

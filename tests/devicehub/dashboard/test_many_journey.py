@@ -16,6 +16,8 @@ from fleet.models import WeatherStationDevice
 from rig import axe, hub
 from rig.people import person
 
+pytestmark = pytest.mark.pages
+
 TABLE = (
     "device_id;name;site;floor\n"
     + "".join(f"ROOF-{n:02d};Dach {n};north;{n}\n" for n in range(12))

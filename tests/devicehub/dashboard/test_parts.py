@@ -17,7 +17,7 @@ from devicehub.dashboard import confirmation
 from devicehub.dashboard.confirmation import Confirmation, is_confirmed
 from devicehub.templatetags.devicehub_parts import STATES
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = [pytest.mark.sqlite_only, pytest.mark.pages]
 STATIC = Path(settings.BASE_DIR) / "devicehub" / "static" / "devicehub"
 TEMPLATES = Path(settings.BASE_DIR) / "devicehub" / "templates" / "devicehub"
 

@@ -16,7 +16,7 @@ from devicehub.dashboard import password_reset
 from devicehub.models import SignIn
 from rig.people import person
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only, pytest.mark.pages]
 NEW = {"new_password1": "plants-9-trees", "new_password2": "plants-9-trees"}
 PAGES = ("/password/reset/", "/password/reset/sent/", "/password/reset/MQ/abc-def/", "/password/reset/done/")
 

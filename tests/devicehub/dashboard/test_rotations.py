@@ -19,7 +19,7 @@ from fleet.models import WeatherStationDevice
 from rig.cast import provision
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 Stations = WeatherStationDevice.objects
 
 

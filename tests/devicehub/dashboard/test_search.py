@@ -18,7 +18,7 @@ from devicehub.kinds.registry import registry
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 
 # A project without the admin.
 urlpatterns = [path("devices/", include("devicehub.urls"))]

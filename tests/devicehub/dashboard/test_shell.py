@@ -18,7 +18,12 @@ from fleet.models import WeatherStationDevice
 from rig import axe, hub
 from rig.people import person
 
-pytestmark = [pytest.mark.servers, pytest.mark.sqlite_only, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.sqlite_only,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.pages,
+]
 
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 PAGES = ("/", "/search/?q=S", "/account/", "/account/second-factor/", "/account/password/", "/none/")
