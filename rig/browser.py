@@ -21,6 +21,18 @@ BROWSER_FLAGS = [
 ]
 
 
+def settled(page: Any) -> str:
+    """Return the content of *page* once no navigation replaces it, at most three seconds later."""
+    from playwright.sync_api import Error
+
+    for _ in range(30):
+        try:
+            return str(page.content())
+        except Error:  # The page of an error is still coming.
+            page.wait_for_timeout(100)
+    return str(page.content())
+
+
 @pytest.fixture
 def browser(needs_real: Callable[[servers.MissingServer], None]) -> Iterator[Any]:
     """Run Debian's chromium; return the browser of playwright."""

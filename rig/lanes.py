@@ -66,7 +66,6 @@ QUICK = Part("quick", "SQLite", "not servers and not long and not pages")
 LANES = (
     (
         QUICK,
-        Part("pages", "SQLite", "pages and not servers and not long"),
         Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only and not pages"),
         Part(
             "servers-postgresql",
@@ -75,7 +74,10 @@ LANES = (
             BY_FILE,
         ),
     ),
-    (Part("servers", "SQLite", "servers and not long", BY_FILE),),
+    (
+        Part("servers", "SQLite", "servers and not long", BY_FILE),
+        Part("pages", "SQLite", "pages and not servers and not long"),
+    ),
 )
 LONG = (
     Part("fuzzed", "SQLite", "fuzzed and not servers", examples=20),

@@ -10,6 +10,7 @@ from authsvc import background
 from authsvc.models import Broker
 from devicehub import roles
 from rig.asking import DENIED, OK
+from rig.browser import settled
 from rig.people import person
 
 pytestmark = [
@@ -60,7 +61,7 @@ def test_a_broker_is_born_used_and_rotated(page, live_server, station):
     assert "Asking" in page.inner_text(".dh-panel")
     with pytest.raises(Exception, match="ERR_CACHE_MISS"):  # The answer is nowhere in the browser.
         page.go_back()
-    assert token not in page.content()
+    assert token not in settled(page)
 
     page.goto(f"{live_server.url}/admin/authsvc/broker/{Broker.objects.get().pk}/change/")
     page.click("text=Rotate token")

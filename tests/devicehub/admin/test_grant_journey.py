@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.sqlite_only,
     pytest.mark.django_db(transaction=True),
     pytest.mark.pages,
+    pytest.mark.long,
 ]
 
 

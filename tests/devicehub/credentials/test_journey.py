@@ -20,6 +20,7 @@ from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationReading
 from rig import hub, servers
 from rig.axe import problems, problems_in_every_look
+from rig.browser import settled
 from rig.credential_pages import signed_in
 from rig.people import person
 
@@ -124,12 +125,12 @@ def test_a_device_is_added_connected_and_seen(browser: Any, tmp_path: Path, need
         assert problems(state) == []
         state.close()
         page.evaluate("dispatchEvent(new Event('pagehide'))")  # A browser may keep the page in memory.
-        assert password not in page.content()
+        assert password not in settled(page)
         page.reload()
         assert page.is_visible("text=This form was submitted already")
-        assert password not in page.content()
+        assert password not in settled(page)
         page.go_back()
-        assert password not in page.content()
+        assert password not in settled(page)
         with pytest.raises(Error, match="ERR_CACHE_MISS"):  # The browser does not submit a form by itself.
             page.go_forward()
         assert errors == []

@@ -16,7 +16,7 @@ from fleet.models import WeatherStationDevice
 from rig import axe, hub
 from rig.people import person
 
-pytestmark = pytest.mark.pages
+pytestmark = [pytest.mark.pages, pytest.mark.long]
 
 TABLE = (
     "device_id;name;site;floor\n"

@@ -54,6 +54,7 @@ def fill() -> None:
     QuarantinedMessage.objects.create(reason="not_json", topic="a/b", payload=b"", received_at=now)
 
 
+@pytest.mark.long
 def test_the_pages_are_accessible_in_both_themes_and_on_a_phone(client: Client, browser: Any, tmp_path: Path):
     fill()
     client.force_login(person("viewer"))
