@@ -14,7 +14,7 @@ from django.db.models import Model
 
 from authsvc.core import topics as filters
 from authsvc.models import Account, AuditEntry, AuditRetention
-from devicehub import provisioning
+from devicehub import provisioning, second_factor
 from devicehub.conf import settings
 from devicehub.kinds import topics
 from devicehub.kinds.registry import registry
@@ -217,6 +217,16 @@ def check_actors(**_: Any) -> list[CheckMessage]:
         problem = f"{ACTORS} stands above the middleware that knows the user."
         return [Warning(problem, hint=hint, id="devicehub.W023")]
     return []
+
+
+@register()
+def check_second_factor(**_: Any) -> list[CheckMessage]:
+    """Check that a second factor is asked for where its apps are installed (devicehub.W025)."""
+    if not all(apps.is_installed(name) for name in second_factor.APPS) or second_factor.is_installed():
+        return []
+    hint = f"Put {second_factor.MIDDLEWARE!r} below {AUTHENTICATION!r} in MIDDLEWARE."
+    problem = "A sign-in asks for no second factor, also of users who have one."
+    return [Warning(problem, hint=hint, id="devicehub.W025")]
 
 
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"

@@ -21,6 +21,8 @@ from devicehub.models import CommandState, DeviceCommand
 # The times of a command, in the order of its states.
 STEPS = ("queued_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")
 
+MOST = 1_000  # Commands of one request.
+
 # The glyph and the tone of each state.
 LOOKS = {
     CommandState.QUEUED: ("wait", "off"),
@@ -88,7 +90,12 @@ class DeviceCommandAdmin(EvidenceAdmin):
     @admin.action(description="Cancel selected commands", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[DeviceCommand]) -> None:
         """Cancel the commands that are still queued, and report how many were not."""
-        chosen = list(queryset)
+        chosen = list(queryset.order_by("pk")[: MOST + 1])
+        if len(chosen) > MOST:
+            self.message_user(
+                request, f"These are the oldest {MOST:,} of the chosen commands; cancel the rest again."
+            )
+            del chosen[MOST:]
         cancelled = sum(commands.cancel(command) for command in chosen)
         self.message_user(request, f"{cancelled} cancelled.")
         if cancelled < len(chosen):

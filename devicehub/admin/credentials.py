@@ -8,24 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.urls import path, reverse
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_safe
 
-from devicehub import nonces, provisioning, visibility
-from devicehub.admin.base import ModelAdmin, Panel
+from devicehub import provisioning, visibility
+from devicehub.admin.base import Panel
+from devicehub.admin.once import MADE, AddedOnce
 from devicehub.credentials import answers, changes, panel
 from devicehub.credentials.answers import Links
 from devicehub.kinds.registry import Kind, registry
-from devicehub.nonces import FormExpired, FormUsed
-
-MADE = "_devicehub_credentials"  # The attribute of a request that holds the new credentials until its answer.
 
 
-class WithCredentials(ModelAdmin):
+class WithCredentials(AddedOnce):
     """The admin of a device model: adding a device makes its credentials, and the answer shows them once."""
 
     add_form_template = "devicehub/admin/add_device.html"
@@ -33,29 +30,9 @@ class WithCredentials(ModelAdmin):
     class Media:
         css = {"all": ("devicehub/credentials.css",)}
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """Return the form for a new device, which works once; its answer shows the credentials."""
-        purpose = f"add:{self.model._meta.label_lower}"
-        context = {
-            **(extra_context or {}),
-            "show_save_and_add_another": False,
-            "show_save_and_continue": False,
-        }
-        if request.method != "POST":
-            context["nonce"] = nonces.issue(purpose, request.user)
-            return super().add_view(request, form_url, context)
-        context["nonce"] = request.POST.get("nonce", "")
-        try:
-            with transaction.atomic():
-                nonces.use(context["nonce"], purpose, request.user)
-                response = super().add_view(request, form_url, context)
-                if not hasattr(request, MADE):
-                    transaction.set_rollback(True)  # The form comes back with its errors and its number.
-        except (FormUsed, FormExpired) as error:
-            return answers.refused(request, error, self._links().add)
-        return response
+    def refuse(self, request: HttpRequest, error: Exception) -> HttpResponse:
+        """Return the answer to a form that was submitted before, or is too old."""
+        return answers.refused(request, error, self._links().add)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save a device; a new one gets its credentials in the same step."""

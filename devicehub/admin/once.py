@@ -67,24 +67,11 @@ class Shown:
     hint: str = ""
 
 
-class WithSecret(ModelAdmin):
-    """The admin of a model whose rows have a secret: adding a row makes it, and the answer shows it once."""
+class AddedOnce(ModelAdmin):
+    """The admin of a model whose new rows have a secret: the form works once, and its answer shows the secret."""
 
-    add_form_template = "devicehub/admin/add_once.html"
-    acts: ClassVar[Sequence[Act]] = ()
-    panel_template: str
-    secret_name: str  # As people call it: token, password.
-
-    def create(self, row: Any, typed: Mapping[str, Any]) -> str:
-        """Save the new *row* and return its secret."""
-        raise NotImplementedError
-
-    def shown(self, request: HttpRequest, row: Any, made: Made) -> Shown:
-        """Return the content of the page that shows the secret of *row*."""
-        raise NotImplementedError
-
-    def about(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the context of the panel about *row*."""
+    def refuse(self, request: HttpRequest, error: Exception) -> HttpResponse:
+        """Return the answer to a form that was submitted before, or is too old."""
         raise NotImplementedError
 
     def add_view(
@@ -110,8 +97,33 @@ class WithSecret(ModelAdmin):
                 if not hasattr(request, MADE):
                     transaction.set_rollback(True)  # The form comes back with its errors and its number.
         except (FormUsed, FormExpired) as error:
-            return self._refused(request, error, self._url("add"))
+            return self.refuse(request, error)
         return response
+
+
+class WithSecret(AddedOnce):
+    """The admin of a model whose rows have a secret: adding a row makes it, and the answer shows it once."""
+
+    add_form_template = "devicehub/admin/add_once.html"
+    acts: ClassVar[Sequence[Act]] = ()
+    panel_template: str
+    secret_name: str  # As people call it: token, password.
+
+    def create(self, row: Any, typed: Mapping[str, Any]) -> str:
+        """Save the new *row* and return its secret."""
+        raise NotImplementedError
+
+    def shown(self, request: HttpRequest, row: Any, made: Made) -> Shown:
+        """Return the content of the page that shows the secret of *row*."""
+        raise NotImplementedError
+
+    def about(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return the context of the panel about *row*."""
+        raise NotImplementedError
+
+    def refuse(self, request: HttpRequest, error: Exception) -> HttpResponse:
+        """Return the answer to a form that was submitted before, or is too old."""
+        return self._refused(request, error, self._url("add"))
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save a row; a new one gets its secret in the same step."""

@@ -188,6 +188,23 @@ def checked():
 
 
 @pytest.mark.django_db(transaction=True)
+def test_flush_keeps_the_triggers_until_its_question_is_answered(kept, monkeypatch):
+    audit.record("device_created", "weatherstation/S-1")
+    seen = []
+
+    def refuse(_question):
+        seen.append(triggers.missing())
+        return "no"
+
+    monkeypatch.setattr("builtins.input", refuse)
+    call_command("flush", verbosity=0, stdout=StringIO())
+
+    assert seen == [[]]
+    assert triggers.missing() == []
+    assert AuditEntry.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
 def test_flush_empties_the_audit_and_creates_its_triggers_again():
     """Tests of projects that use transactions empty their tables so."""
     triggers.install()

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from authsvc import audit
 from authsvc.models import Account, AuditEntry, AuditRetention
-from devicehub import checks, provisioning
+from devicehub import checks, provisioning, second_factor
 from fleet.models import WeatherStationDevice
 
 pytestmark = pytest.mark.django_db
@@ -101,3 +101,10 @@ def test_a_missing_or_misplaced_middleware_is_reported(settings, change_middlewa
     settings.MIDDLEWARE = change_middleware(settings.MIDDLEWARE)
 
     assert [found.id for found in checks.check_actors()] == ["devicehub.W023"] * reported
+
+
+@pytest.mark.parametrize("removed", [second_factor.MIDDLEWARE, None])
+def test_a_second_factor_that_no_sign_in_asks_for_is_reported(settings, removed):
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != removed]
+
+    assert [found.id for found in checks.check_second_factor()] == ["devicehub.W025"] * bool(removed)
