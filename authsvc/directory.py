@@ -141,9 +141,9 @@ class AccountDirectory:
         return {key: key.removeprefix(prefix) for key in keys}
 
     @transaction.atomic
-    def retire_previous(self, key: str) -> None:
-        """Delete the previous password of the account *key* if it was kept until the current one is used."""
-        if retire_previous(_row(key)):
+    def retire_previous(self, key: str, used: str, previous: str) -> None:
+        """Delete the hash *previous* of the account *key* if it was kept until that of the hash *used* is used."""
+        if retire_previous(_row(key), used, previous):
             audit.record("overlap_ended", key)
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:

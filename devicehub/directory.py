@@ -119,10 +119,10 @@ class DeviceDirectory:
         )
 
     @transaction.atomic
-    def retire_previous(self, key: str) -> None:
-        """Delete the previous password of the device called *key*."""
+    def retire_previous(self, key: str, used: str, previous: str) -> None:
+        """Delete the hash *previous* of the device called *key* if it was kept until that of the hash *used* is used."""
         for rows in _rows(key):
-            if retire_previous(rows):
+            if retire_previous(rows, used, previous):
                 audit.record("overlap_ended", key)
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:

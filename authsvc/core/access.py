@@ -167,8 +167,8 @@ class Secret(NamedTuple):
 class Keeper(Protocol):
     """A directory that can update the credentials of its principals. Both methods run in a background thread."""
 
-    def retire_previous(self, key: str) -> None:
-        """Delete the previous password of *key*, because its new password was used."""
+    def retire_previous(self, key: str, used: str, previous: str) -> None:
+        """Delete the hash *previous* of *key*, because the new password of the hash *used* was used."""
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         """Replace the hash *stored* of *key* by *renewed*, of the same password, unless it changed since."""

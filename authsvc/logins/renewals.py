@@ -28,8 +28,9 @@ def note(verdict: Verdict) -> None:
     if secret is None or principal is None or principal.keeper is None:
         return
     keeper, key, current = principal.keeper, principal.key, principal.secrets[0]
-    if principal.retires_previous and secret is current:
-        _queue(lambda: keeper.retire_previous(key))
+    if principal.retires_previous and secret is current and len(principal.secrets) > 1:
+        previous = principal.secrets[1].hash
+        _queue(lambda: keeper.retire_previous(key, current.hash, previous))
     if settings.upgrade_hashes and secret is current and isinstance(question, LoginQuestion):
         stored, password = secret.hash, question.password
         if (

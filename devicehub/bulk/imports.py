@@ -276,10 +276,13 @@ def run(upload: DeviceImport, limits: Limits) -> Iterator[list[Issued]]:
 
     A batch is committed when it is yielded. After a run that broke off, another run creates the rest; the devices
     that exist without anybody knowing their credentials are in the rotation of the import, which issues new ones.
+    Raise rotations.Overtaken before a batch if another run began meanwhile, of the import or of its rotation.
     """
     rotation, is_recorded = begin(upload), False
+    rotations.overtake(rotation)
     for candidates in _judged(upload, limits, compared=False):
         with transaction.atomic():
+            rotations.go_on(rotation)
             issued = create(candidates, limits, rotation=rotation)
             if issued and not is_recorded:
                 expected = upload.counts.get("new", 0) - upload.created
@@ -290,12 +293,11 @@ def run(upload: DeviceImport, limits: Limits) -> Iterator[list[Issued]]:
                 done=F("done") + len(candidates),
                 created=F("created") + len(issued),
             )
-            Rotation.objects.filter(pk=rotation.pk).update(touched_at=timezone.now())
         if issued:
             yield issued
     now = timezone.now()
     with transaction.atomic():
-        Rotation.objects.filter(pk=rotation.pk).update(written_at=now)
+        rotations.go_on(rotation, written_at=now)
         DeviceImport.objects.filter(pk=upload.pk).update(finished_at=now)
         upload.parts.all().delete()
 

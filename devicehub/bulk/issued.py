@@ -27,6 +27,10 @@ class CsvFile:
         """Return the lines of *devices*."""
         return _lines([harmless(str(found.get(name) or "")) for name in COLUMNS] for found in devices)
 
+    def broken(self, reason: str) -> str:
+        """Return a last line that says why the file is of no use."""
+        return _lines([[harmless(reason)]])
+
     def end(self) -> str:
         """Return the end of the file."""
         return ""
@@ -49,6 +53,10 @@ class JsonFile:
             text += self._separator + json.dumps(found)
             self._separator = ",\n "
         return text
+
+    def broken(self, reason: str) -> str:
+        """Return a last line that says why the file is of no use; with it the file is not valid."""
+        return f"\n{reason}\n"
 
     def end(self) -> str:
         """Return the end of the file, without which it is not valid: a file that broke off is noticed."""

@@ -4,6 +4,9 @@ The passwords go into one file, once. A run works in batches, each in a transact
 committed before its lines are written. After a run that broke off, some devices may have a password that nobody
 received. Until they use it their old password stays valid, so that nothing is lost: issue() again replaces unused
 passwords, and roll_back() restores the old ones.
+
+Each run has a number. A run that stalled, and that another run or the end of the rotation overtook, changes nothing
+more: it raises Overtaken, so that its file is never complete.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from django.utils import timezone
 
 from authsvc import audit
 from authsvc.core import passwords
+from authsvc.credentials import UNTIL_USED
 from authsvc.models import LastLogin
 from authsvc.text import make_storable
 from devicehub import provisioning
@@ -43,6 +47,16 @@ Members = QuerySet[RotationMember]
 
 class TooManyDevices(DevicehubError):
     """A rotation would have more than MOST devices."""
+
+
+class Overtaken(DevicehubError):
+    """A run may not go on, because a later one or the end of the rotation came first; its file is of no use."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This file stopped too long, and the rotation went on without it. Its passwords may have been replaced: "
+            "use the file of the later run, or rotate again"
+        )
 
 
 @dataclass(frozen=True)
@@ -114,11 +128,34 @@ def is_running(rotation: Rotation) -> bool:
 
 
 def claim(rotation: Rotation) -> bool:
-    """Return whether the caller may run issue(): no other run writes the file, and the rotation has not ended."""
+    """Return whether the caller may run issue(): no other run writes the file, and the rotation has not ended.
+
+    A run that stalled is overtaken by this.
+    """
     now = timezone.now()
     free = Q(written_at__isnull=False) | Q(touched_at__lt=now - PAUSE) | Q(touched_at=F("started_at"))
     rows = Rotation.objects.filter(free, pk=rotation.pk, ended_at=None)
-    return bool(rows.update(touched_at=now, written_at=None))
+    return _next_run(rotation, rows, touched_at=now, written_at=None)
+
+
+def overtake(rotation: Rotation) -> None:
+    """Stop every run of *rotation* before its next batch. The caller may run the next one."""
+    _next_run(rotation, Rotation.objects.filter(pk=rotation.pk))
+
+
+@transaction.atomic
+def _next_run(rotation: Rotation, rows: QuerySet[Rotation], **values: Any) -> bool:
+    if not rows.update(run=F("run") + 1, **values):
+        return False
+    rotation.refresh_from_db(fields=["run"])
+    return True
+
+
+def go_on(rotation: Rotation, *, written_at: datetime | None = None) -> None:
+    """Note a step of the run of *rotation*, and lock it in the caller's transaction. Raise Overtaken."""
+    rows = Rotation.objects.filter(pk=rotation.pk, run=rotation.run)
+    if not rows.update(touched_at=timezone.now(), written_at=written_at):
+        raise Overtaken
 
 
 def issue(
@@ -128,14 +165,15 @@ def issue(
 
     An unused password of an earlier run is replaced, and the old password stays valid. Devices that were changed
     otherwise since are left out. Each batch is committed when it is yielded; *before_commit* gets it before that.
+    Raise Overtaken before a batch if this is not the latest run any more.
     """
     last, expected = 0, open_members(members).count()
     while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
         with transaction.atomic():
+            go_on(rotation)
             issued = [
                 found for kind, group in _by_kind(some) for found in _issue(rotation, members, kind, group)
             ]
-            Rotation.objects.filter(pk=rotation.pk).update(touched_at=timezone.now(), written_at=None)
             if issued and expected:
                 record_shown(rotation, expected)
                 expected = 0
@@ -143,11 +181,12 @@ def issue(
         last = some[-1].pk
         if issued:
             yield issued
-    Rotation.objects.filter(pk=rotation.pk).update(written_at=timezone.now())
+    go_on(rotation, written_at=timezone.now())
 
 
-def finish(members: Members) -> int:
+def finish(rotation: Rotation, members: Members) -> int:
     """End the old passwords of *members* now; return how many had one."""
+    overtake(rotation)
     ended = 0
     for kind, group in _pages(members):
         with transaction.atomic():
@@ -161,11 +200,12 @@ def finish(members: Members) -> int:
     return ended
 
 
-def roll_back(members: Members) -> int:
+def roll_back(rotation: Rotation, members: Members) -> int:
     """Restore the old passwords of those of *members* that have not used the new one; return how many.
 
     A device whose credentials were changed since, or whose old password is not valid any more, keeps what it has.
     """
+    overtake(rotation)
     now, restored = timezone.now(), 0
     for kind, group in _pages(open_members(members)):
         with transaction.atomic():
@@ -288,8 +328,9 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         if member.changed_at is None:
             member.replaced_expiry = device.password_expires_at
             password = _new_password(device, rotation.until)
+            member.kept_old = bool(device.previous_password_hash)
         elif device.credentials_changed_at == member.changed_at:
-            password = _replace_unused(device)
+            password = _replace_unused(device, rotation, member)
         else:
             continue
         if not _has_username(kind, device):
@@ -304,7 +345,7 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         issued.append(place | described(kind, device, credentials))
     devices = [device for device, _ in changed]
     _save(kind, devices)
-    columns = ["changed_at", "password_mark", "replaced_expiry"]
+    columns = ["changed_at", "password_mark", "replaced_expiry", "kept_old"]
     RotationMember.objects.bulk_update([member for _, member in changed], columns)
     audit.record_many(
         "password_rotated",
@@ -321,9 +362,16 @@ def _new_password(device: BaseDevice, until: datetime | None) -> str:
     return password
 
 
-def _replace_unused(device: BaseDevice) -> str:
-    """Give *device* another new password in place of one that it never used; its old password stays as it is."""
+def _replace_unused(device: BaseDevice, rotation: Rotation, member: RotationMember) -> str:
+    """Give *device* another new password in place of one that it never used; its old password stays as it is.
+
+    If the old one has ended already, the login that ended it is only not noted yet: the password of that login, the
+    last that *device* used, then stays valid instead.
+    """
     kept, until = device.previous_password_hash, device.previous_valid_until
+    if not kept and member.kept_old and rotation.until == UNTIL_USED:
+        member.replaced_expiry = device.password_expires_at
+        return _new_password(device, UNTIL_USED)
     password = _new_password(device, None)
     device.previous_password_hash, device.previous_valid_until = kept, until
     return password

@@ -12,6 +12,7 @@ from authsvc import audit
 from devicehub.actors import of_request
 from devicehub.bulk import issued
 from devicehub.bulk.issued import Issued
+from devicehub.bulk.rotations import Overtaken
 
 
 def answer(
@@ -20,7 +21,7 @@ def answer(
     """Return the file *name* of *form* (`csv` or `json`) with the credentials in *batches*.
 
     Each step of *batches* runs when the reader has taken the text before it, as the user of *request*. A reader who
-    goes away ends the run after the step in which it is.
+    goes away ends the run after the step in which it is. The file of a run that was overtaken ends with the reason.
     """
     pieces = _as_user(_pieces(form, batches), of_request(request), reason)
     content = _awaited(pieces) if isinstance(request, ASGIRequest) else pieces
@@ -38,8 +39,12 @@ def answer(
 def _pieces(form: str, batches: Iterator[list[Issued]]) -> Iterator[str]:
     file = issued.new_file(form)
     yield file.begin()
-    for batch in batches:
-        yield file.piece(batch)
+    try:
+        for batch in batches:
+            yield file.piece(batch)
+    except Overtaken as error:
+        yield file.broken(str(error))
+        raise  # The server then breaks the connection off, so that the file does not look complete.
     yield file.end()
 
 

@@ -308,13 +308,13 @@ def _again(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> 
 
 
 def _finish(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str:
-    count = rotations.finish(members)
+    count = rotations.finish(rotation, members)
     _close(rotation, members, "rotation_finished", count)
     return f"The old passwords of {devices_in_words(count)} have ended."
 
 
 def _roll_back(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str:
-    count = rotations.roll_back(members)
+    count = rotations.roll_back(rotation, members)
     _close(rotation, members, "rotation_rolled_back", count)
     return f"{devices_in_words(count)} have their old passwords again; the others keep what they have."
 

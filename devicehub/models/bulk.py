@@ -26,6 +26,7 @@ class Rotation(models.Model):
     touched_at = models.DateTimeField()
     until = models.DateTimeField(null=True, blank=True)
     api_keys = models.BooleanField(default=False)  # The API keys are replaced too.
+    run = models.PositiveIntegerField(default=0)  # The number of the latest run; an earlier one stops.
     written_at = models.DateTimeField(null=True, blank=True)  # The file is complete.
     ended_at = models.DateTimeField(null=True, blank=True)  # Finished or rolled back.
 
@@ -53,6 +54,7 @@ class RotationMember(models.Model):
     replaced_expiry = models.DateTimeField(
         null=True, blank=True
     )  # The expiry of the password that was replaced.
+    kept_old = models.BooleanField(default=False)  # The replaced password stayed valid for an overlap.
     # By this a login shows that it had the new password; a comparison of times would also count a login with the old
     # one that was judged while the transaction of the rotation ran.
     password_mark = SecretField(max_length=16, blank=True, editable=False)

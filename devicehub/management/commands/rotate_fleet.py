@@ -107,9 +107,9 @@ def _until(options: dict[str, Any]) -> datetime | None:
 def _end(rotation: Rotation, act: str) -> str:
     members = rotation.members.all()
     if act == "finish":
-        count = rotations.finish(members)
+        count = rotations.finish(rotation, members)
         rotations.close(rotation, "rotation_finished", count)
         return f"{count} old passwords ended"
-    count = rotations.roll_back(members)
+    count = rotations.roll_back(rotation, members)
     rotations.close(rotation, "rotation_rolled_back", count)
     return f"{count} old passwords restored"

@@ -15,7 +15,7 @@ from devicehub import provisioning
 from devicehub.bulk import imports, rotations
 from devicehub.bulk.imports import Limits
 from devicehub.bulk.xlsx_package import UnreadableTable
-from devicehub.models import DeviceImport, ImportPart
+from devicehub.models import DeviceImport, ImportPart, Rotation
 from devicehub.signals import device_provisioned
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 
@@ -210,6 +210,28 @@ def test_a_run_that_broke_off_is_continued(kind, mara):
     upload.refresh_from_db()
     assert upload.created == 7
     assert upload.rotation.members.count() == 7
+
+
+@pytest.mark.parametrize("later", ["import", "rotation"])
+def test_an_import_that_stalled_stops_when_it_was_overtaken(kind, mara, later):
+    upload = imports.store(mara, table("device_id", *(f"A-{n}" for n in range(7))), "f.csv", "weatherstation")
+    assert imports.claim(upload)
+    stalled = imports.run(upload, Limits())
+    next(stalled)
+    late = timezone.now() - imports.PAUSE - timedelta(seconds=1)
+    DeviceImport.objects.update(touched_at=late)
+    Rotation.objects.update(touched_at=late)
+    if later == "import":
+        again = DeviceImport.objects.get(pk=upload.pk)
+        assert imports.claim(again)
+        next(imports.run(again, Limits()))
+    else:
+        assert rotations.claim(Rotation.objects.get())
+    created = Stations.count()
+
+    with pytest.raises(rotations.Overtaken):
+        next(stalled)
+    assert Stations.count() == created
 
 
 def test_a_name_that_is_taken_meanwhile_costs_one_row(kind, mara, monkeypatch):

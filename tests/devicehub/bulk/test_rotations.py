@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from authsvc.credentials import UNTIL_USED
 from authsvc.models import AuditEntry, LastLogin
 from devicehub import provisioning
 from devicehub.bulk import rotations
+from devicehub.directory import DeviceDirectory
 from devicehub.models import Rotation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import provision
@@ -143,7 +145,7 @@ def test_finishing_ends_the_old_passwords(kind, cast):
     login("R-1")
     provisioning.rotate_password(Stations.get(device_id="R-3"), valid_until=UNTIL_USED)
 
-    assert rotations.finish(rotation.members.all()) == 6
+    assert rotations.finish(rotation, rotation.members.all()) == 6
 
     assert not accepts("R-2", cast["R-2"].password)
     assert accepts("R-2", str(issued["R-2"]["mqtt_password"]))
@@ -159,7 +161,7 @@ def test_rolling_back_restores_old_passwords_of_those_not_confirmed(kind, cast):
     issued = issue(rotation)
     login("R-1")
 
-    assert rotations.roll_back(rotation.members.all()) == 6
+    assert rotations.roll_back(rotation, rotation.members.all()) == 6
 
     assert accepts("R-1", str(issued["R-1"]["mqtt_password"]))
     assert accepts("R-2", cast["R-2"].password)
@@ -167,7 +169,7 @@ def test_rolling_back_restores_old_passwords_of_those_not_confirmed(kind, cast):
     device = Stations.get(device_id="R-2")
     assert (device.password_expires_at, device.previous_password_hash) == (expiry, "")
     assert AuditEntry.objects.filter(action="password_rolled_back").count() == 6
-    assert rotations.roll_back(rotation.members.all()) == 0
+    assert rotations.roll_back(rotation, rotation.members.all()) == 0
 
 
 def test_rolling_back_leaves_devices_that_changed_since(kind, cast):
@@ -177,7 +179,7 @@ def test_rolling_back_leaves_devices_that_changed_since(kind, cast):
     provisioning.revoke(revoked)
     newest = provisioning.rotate_password(rotated, valid_until=None)
 
-    assert rotations.roll_back(rotation.members.all()) == 5
+    assert rotations.roll_back(rotation, rotation.members.all()) == 5
 
     assert Stations.get(device_id="R-1").mqtt_password_hash == ""
     assert accepts("R-2", newest)
@@ -188,7 +190,7 @@ def test_rolling_back_never_revives_a_password_that_ended(kind, cast):
     issue(rotation)
     Stations.filter(device_id="R-1").update(previous_valid_until=timezone.now() - timedelta(seconds=1))
 
-    assert rotations.roll_back(rotation.members.all()) == 6
+    assert rotations.roll_back(rotation, rotation.members.all()) == 6
     assert not accepts("R-1", cast["R-1"].password)
 
 
@@ -196,7 +198,7 @@ def test_a_rotation_at_once_cannot_be_rolled_back(kind, cast):
     rotation = begin(kind, until=None)
     issue(rotation)
 
-    assert rotations.roll_back(rotation.members.all()) == 0
+    assert rotations.roll_back(rotation, rotation.members.all()) == 0
     assert not accepts("R-1", cast["R-1"].password)
 
 
@@ -236,6 +238,86 @@ def test_one_run_at_a_time(kind, cast):
     rotations.close(rotation, "rotation_finished", 0)
     Rotation.objects.update(written_at=timezone.now())
     assert not rotations.claim(rotation)
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["between batches", "at the end"])
+def test_a_run_that_was_overtaken_changes_nothing_more(kind, cast, is_last):
+    """It stalled in the middle of its file, or with the last batch, and "Rotate again" began meanwhile."""
+    rotation = begin(kind)
+    assert rotations.claim(rotation)
+    stalled = rotations.issue(rotation, rotation.members.all())
+    early = {d["device_id"]: d["mqtt_password"] for _ in range(3 if is_last else 1) for d in next(stalled)}
+    later = stall(rotation)
+    assert rotations.claim(later)
+    second = rotations.issue(later, later.members.all())
+    issued = {d["device_id"]: d["mqtt_password"] for d in next(second)}
+
+    with pytest.raises(rotations.Overtaken):
+        next(stalled)
+
+    issued |= {d["device_id"]: d["mqtt_password"] for batch in second for d in batch}
+    assert issued.keys() == cast.keys()
+    for device_id, password in issued.items():
+        assert accepts(device_id, str(password))
+        assert device_id not in early or not accepts(device_id, str(early[device_id]))
+
+
+@pytest.mark.parametrize("end", [rotations.finish, rotations.roll_back])
+def test_a_stalled_run_does_not_outlast_the_end(kind, cast, end):
+    rotation = begin(kind)
+    assert rotations.claim(rotation)
+    stalled = rotations.issue(rotation, rotation.members.all())
+    next(stalled)
+    end(stall(rotation), rotation.members.all())
+
+    with pytest.raises(rotations.Overtaken):
+        next(stalled)
+    assert accepts("R-6", cast["R-6"].password)
+
+
+def stall(rotation: Rotation) -> Rotation:
+    """Return *rotation* as another process reads it after its run made a pause."""
+    Rotation.objects.update(touched_at=timezone.now() - rotations.PAUSE - timedelta(seconds=1))
+    return Rotation.objects.get(pk=rotation.pk)
+
+
+def first_use(device_id: str) -> Callable[[], None]:
+    """Return the change that the service makes about a second after the first login with the new password."""
+    device = Stations.get(device_id=device_id)
+    used, previous = device.mqtt_password_hash, device.previous_password_hash
+    return lambda: DeviceDirectory().retire_previous(f"weatherstation/{device_id}", used, previous)
+
+
+@pytest.mark.parametrize("is_ended", [True, False], ids=["the old one has ended", "the old one ends next"])
+def test_rotating_again_keeps_a_password_whose_use_is_not_noted_yet(kind, cast, is_ended):
+    rotation = begin(kind)
+    first = str(issue(rotation)["R-1"]["mqtt_password"])
+    end_of_old = first_use("R-1")
+    if is_ended:
+        end_of_old()
+
+    second = str(issue(rotation)["R-1"]["mqtt_password"])
+    end_of_old()
+
+    assert accepts("R-1", first), "the device has no other"
+    assert accepts("R-1", second)
+    assert not accepts("R-1", cast["R-1"].password)
+    first_use("R-1")()
+    assert not accepts("R-1", first)
+
+
+def test_a_late_end_of_an_overlap_revives_no_password(kind, cast):
+    """The job waited for the database, and a person ended that password meanwhile."""
+    issue(begin(kind))
+    used = Stations.get(device_id="R-1")
+    late = first_use("R-1")
+    current = provisioning.rotate_password(used, valid_until=None)
+    newest = provisioning.rotate_password(used, valid_until=UNTIL_USED)
+
+    late()
+
+    assert Stations.get(device_id="R-1").check_mqtt_password(newest)
+    assert accepts("R-1", current)
 
 
 def test_a_rotation_is_bounded(kind, cast, monkeypatch):

@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.test import AsyncRequestFactory, RequestFactory
 
 from authsvc import audit
+from devicehub.bulk.rotations import Overtaken
 from devicehub.dashboard import credentials_file
 
 pytestmark = pytest.mark.pages
@@ -44,6 +45,20 @@ def test_a_step_is_made_when_its_text_is_wanted(made):
     answer.close()
     assert made == ["olga"]
     assert audit.current_actor().name != "olga"
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_the_file_of_an_overtaken_run_ends_with_the_reason_and_breaks_off(made, form):
+    def overtaken():
+        yield from batches(made)
+        raise Overtaken
+
+    pieces = iter(credentials_file.answer(request_of(RequestFactory()), "f", form, overtaken()))
+
+    found = [next(pieces) for _ in range(5)]
+    assert b"rotate again" in found[-1]
+    with pytest.raises(Overtaken):
+        next(pieces)
 
 
 @pytest.mark.django_db(transaction=True)

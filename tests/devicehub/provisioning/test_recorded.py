@@ -126,11 +126,13 @@ OTHERS = {
     "command": Case(lambda: commands.send(station(), "reboot"), "command_sent"),
     "replay": Case(lambda: replay.replay(QuarantinedMessage.objects.all()), "quarantine_replayed"),
     "first use": Case(
-        lambda: DeviceDirectory().retire_previous(provisioning.key_of(overlapping(station()))),
+        lambda: DeviceDirectory().retire_previous(STATION, overlapping(station()).mqtt_password_hash, "x"),
         "overlap_ended",
     ),
     "first use by an account": Case(
-        lambda: AccountDirectory().retire_previous(overlapping(account()).key), "overlap_ended", BACKEND
+        lambda: AccountDirectory().retire_previous(BACKEND, overlapping(account()).password_hash, "x"),
+        "overlap_ended",
+        BACKEND,
     ),
     "grant": Case(lambda: granting.create_grant("everyone", ["publish"], "plant/1"), "grant_created", ""),
     "broker": Case(lambda: broker_tokens.create_broker("new", ["go-auth"]), "broker_created", "broker/new"),
