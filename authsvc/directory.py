@@ -142,7 +142,7 @@ class AccountDirectory:
 
     @transaction.atomic
     def retire_previous(self, key: str, used: str, previous: str) -> None:
-        """Delete the hash *previous* of the account *key* if it was kept until that of the hash *used* is used."""
+        """Delete the hash *previous* of the account *key* if it was kept until the password of *used* is used."""
         if retire_previous(_row(key), used, previous):
             audit.record("overlap_ended", key)
 

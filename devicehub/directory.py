@@ -120,7 +120,7 @@ class DeviceDirectory:
 
     @transaction.atomic
     def retire_previous(self, key: str, used: str, previous: str) -> None:
-        """Delete the hash *previous* of the device called *key* if it was kept until that of the hash *used* is used."""
+        """Delete the hash *previous* of the device *key* if it was kept until the password of *used* is used."""
         for rows in _rows(key):
             if retire_previous(rows, used, previous):
                 audit.record("overlap_ended", key)
