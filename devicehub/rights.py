@@ -54,17 +54,25 @@ def _values(row: Any) -> dict[str, Any]:
 
 
 def _before_save(instance: Any, raw: bool, update_fields: Collection[str] | None, **_: Any) -> None:
-    """Note the row as it is. A sign-in, and a better hash after it, save a column alone: they change no right."""
+    """Note the row as it is. A sign-in, and a better hash after it, save a column alone: they change no right.
+
+    During the save of a better hash Django has no clear text in `_password`; after set_password() it has.
+    """
     instance.__dict__.pop(_BEFORE, None)
-    if not raw and not (update_fields and set(update_fields) <= {"last_login", "password"}):
+    is_new_password = getattr(instance, "_password", None) is not None
+    quiet = {"last_login"} if is_new_password else {"last_login", "password"}
+    if not raw and not (update_fields and quiet.issuperset(update_fields)):
         row = type(instance)._base_manager.filter(pk=instance.pk).first() if instance.pk else None
         instance.__dict__[_BEFORE] = row
 
 
-def _after_save(instance: Any, created: bool, using: str, **_: Any) -> None:
+def _after_save(
+    instance: Any, created: bool, using: str, update_fields: Collection[str] | None, **_: Any
+) -> None:
     if _BEFORE not in instance.__dict__:
         return
-    row, after = instance.__dict__.pop(_BEFORE), _values(instance)
+    row, saved = instance.__dict__.pop(_BEFORE), update_fields
+    after = {name: value for name, value in _values(instance).items() if not saved or name in saved}
     before = {} if row is None else _values(row)
     old, new = audit.difference(before, after)
     if row is not None and getattr(row, "password", None) != getattr(instance, "password", None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
 from django.urls import reverse
@@ -37,6 +38,37 @@ def test_a_user_is_recorded_from_the_first_day_to_the_last():
     assert demoted == ("user_changed", "user/mara", {"is_staff": True}, {"is_staff": False})
     assert password == ("user_password_changed", "user/mara", None, None)
     assert deleted[:2] == ("user_deleted", "user/mara")
+
+
+def test_a_password_that_is_saved_alone_is_a_change_and_a_better_hash_is_none(settings):
+    user = person("mara", password="a long enough password")
+    entries()
+
+    user.set_password("another long password")
+    user.save(update_fields=["password"])
+    changed = entries()
+    settings.PASSWORD_HASHERS = [
+        *settings.PASSWORD_HASHERS,
+        f"{PBKDF2PasswordHasher.__module__}.PBKDF2PasswordHasher",
+    ]
+    older = PBKDF2PasswordHasher().encode("another long password", "salt", iterations=1)
+    User.objects.update(password=older)
+    user = User.objects.get()
+    assert user.check_password("another long password")
+    assert user.password != older
+
+    assert changed == [("user_password_changed", "user/mara", None, None)]
+    assert entries() == []
+
+
+def test_only_what_is_saved_is_recorded():
+    user = person("mara")
+    entries()
+    user.email, user.is_superuser = "mara@example.org", True
+
+    user.save(update_fields=["email"])
+
+    assert entries() == [("user_changed", "user/mara", {"email": ""}, {"email": "mara@example.org"})]
 
 
 def test_a_sign_in_is_no_change(client):
