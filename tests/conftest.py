@@ -23,6 +23,7 @@ from authsvc.models import Broker
 from authsvc.operation import denials, notes
 from devicehub import mqtt
 from devicehub.dashboard import overview
+from devicehub.db import costly
 from rig import servers
 from rig.cast import Cast, provision
 from rig.empty_tables import EmptyTables
@@ -156,7 +157,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def fresh_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count anew for each page, also on a busy machine that takes so long that counts would be cached."""
     monkeypatch.setattr(overview, "_counters", type(overview._counters)())
-    monkeypatch.setattr(overview, "EXPENSIVE", float("inf"))
+    monkeypatch.setattr(costly, "EXPENSIVE", float("inf"))
 
 
 @pytest.fixture

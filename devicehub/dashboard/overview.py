@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
@@ -18,6 +17,7 @@ from authsvc.models import Denial
 from devicehub import visibility
 from devicehub.dashboard import display
 from devicehub.dashboard.links import address
+from devicehub.db.costly import Costly
 from devicehub.denials import reasons
 from devicehub.models import CountedRefusal, QuarantinedMessage
 
@@ -26,12 +26,10 @@ DENIALS = 20
 OF_ONE = 5
 LOOKED_AT = 500  # The shown denials are chosen from this many of the latest rows.
 QUARANTINED = 5
-EXPENSIVE = 0.05  # seconds; a count that takes longer is cached
 DAY = timedelta(
     days=1
 )  # Denials and quarantine are shown and counted over this time: no number is red for ever.
 MAX_SCOPES = 50  # Different limits of users whose numbers are cached.
-KEPT = 20  # A cached count is used for this many times the seconds that it took.
 
 
 @dataclass(frozen=True)
@@ -48,31 +46,6 @@ class Counts:
     def shown(self) -> dict[str, str]:
         """The numbers as the page shows them, by name."""
         return {name: f"{getattr(self, name):,}" for name in ("devices", "connected", "readings", "denied")}
-
-
-class Counter:
-    """Counts on demand; in a fleet where that is expensive, for at most 5 % of the time."""
-
-    def __init__(self, count: Callable[[Any], Counts], clock: Callable[[], float] = time.monotonic) -> None:
-        self._count, self._clock = count, clock
-        self._lock = threading.Lock()
-        self._cached: Counts | None = None
-        self._counted_at = self._took = 0.0
-
-    def latest(self, max_age: float) -> Counts | None:
-        """Return the counts if they are at most *max_age* seconds old, without counting; or None."""
-        return self._cached if self._clock() - self._counted_at <= max_age else None
-
-    def counts(self, user: Any, max_age: float = 0) -> Counts:
-        """Return the counts for *user*, at most *max_age* seconds old unless counting is expensive."""
-        with self._lock:
-            allowed = max(max_age, KEPT * self._took if self._took > EXPENSIVE else 0)
-            started = self._clock()
-            if self._cached is None or started - self._counted_at >= allowed:
-                self._cached = self._count(user)
-                self._counted_at = self._clock()
-                self._took = self._counted_at - started
-            return self._cached
 
 
 class Scope(NamedTuple):
@@ -98,17 +71,16 @@ def counts(user: Any, max_age: float = 0) -> Counts:
     """Return the numbers of what *user* may see. Users with the same limits share them."""
     scope = scope_of(user)
     with _lock:
-        counter = _counters.setdefault(scope, Counter(_count))
+        counter = _counters.setdefault(scope, Costly())
         _counters.move_to_end(scope)
         while len(_counters) > MAX_SCOPES:
             _counters.popitem(last=False)
-    return counter.counts(user, max_age)
+    return counter.get(partial(_count, user), max_age)
 
 
 def counted(user: Any, max_age: float) -> Counts | None:
     """Return the numbers of what *user* may see if they are at most *max_age* seconds old, without counting."""
-    with _lock:
-        counter = _counters.get(scope_of(user))
+    counter = _counters.get(scope_of(user))
     return None if counter is None else counter.latest(max_age)
 
 
@@ -136,7 +108,7 @@ def _of_devices(values: QuerySet[Any], visible: QuerySet[Any], user: Any) -> Que
     return values.filter(device__in=visible.values("pk")) if visibility.is_limited(user) else values
 
 
-_counters: OrderedDict[Scope, Counter] = OrderedDict()
+_counters: OrderedDict[Scope, Costly[Counts]] = OrderedDict()
 _lock = threading.Lock()
 
 

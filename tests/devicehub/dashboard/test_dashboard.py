@@ -324,16 +324,6 @@ class TestFleet:
 
         assert (counts.devices, counts.connected, counts.readings, counts.denied) == (2, 1, 2, 1)
 
-    def test_expensive_counts_are_cached_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(overview, "EXPENSIVE", 0.05)
-        clock = iter([0.0, 1.0, 15.0, 22.0, 23.0])  # Counting takes a second.
-        fleet = iter(overview.Counts(devices, 0, 0, 0, {}) for devices in (1, 2))
-        counter = overview.Counter(lambda _: next(fleet), lambda: next(clock))
-
-        assert counter.counts(EVERYBODY).devices == 1
-        assert counter.counts(EVERYBODY).devices == 1  # This is 14 seconds later.
-        assert counter.counts(EVERYBODY).devices == 2
-
 
 class TestDenials:
     def test_every_reason_has_a_sentence(self) -> None:
