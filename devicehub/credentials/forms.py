@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -14,11 +16,13 @@ from django.utils import timezone
 from authsvc.audit.actors import MAX_REASON
 from authsvc.credentials import UNTIL_USED
 from devicehub import visibility
+from devicehub.db.costly import Costly
 from devicehub.kinds.identifiers import is_device_id
 from devicehub.kinds.registry import Kind
 from devicehub.models import MAX_TAGS, BaseDevice, DeviceTag
 
 MAX_SITES = 200  # Sites that a field suggests.
+SITES_KEPT = 400  # They are used for this many times the seconds that an expensive query for them took.
 LONGEST_OVERLAP = timedelta(days=366)
 UNTIL_DATE, UNTIL_NEW, NOW = "date", "used", "now"
 
@@ -107,12 +111,22 @@ def suggested_sites(form: forms.Form | None) -> list[str]:
 
 
 def existing_sites(kinds: Sequence[Kind]) -> list[str]:
-    """Return at most MAX_SITES sites of devices of *kinds*, sorted."""
+    """Return at most MAX_SITES sites of devices of *kinds*, sorted; in a large fleet they may be a minute old.
+
+    No index has the sites: it would need a migration of the tables of a project. So the query reads all devices.
+    """
     found: set[str] = set()
     for kind in kinds:
-        rows = kind.device_model.objects.exclude(site="").order_by("site")
-        found.update(rows.values_list("site", flat=True).distinct()[:MAX_SITES])
+        found.update(_sites.setdefault(kind, Costly(kept=SITES_KEPT)).get(partial(_sites_of, kind)))
     return sorted(found)[:MAX_SITES]
+
+
+def _sites_of(kind: Kind) -> list[str]:
+    rows = kind.device_model.objects.exclude(site="").order_by("site")
+    return list(rows.values_list("site", flat=True).distinct()[:MAX_SITES])
+
+
+_sites: WeakKeyDictionary[Kind, Costly[list[str]]] = WeakKeyDictionary()
 
 
 class DeviceForm(forms.Form):
