@@ -12,7 +12,7 @@ from typing import Any
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.http import (
     Http404,
     HttpRequest,
@@ -98,9 +98,11 @@ def listing(request: HttpRequest, links: Links) -> HttpResponse:
     if before.isdecimal():
         rows = rows.filter(pk__lt=int(before[:18]))
     found = list(rows.order_by("-pk")[: ROWS + 1])
+    members = visibility.rows(RotationMember.objects.filter(rotation__in=found[:ROWS]), request.user)
+    counts = dict(members.order_by().values_list("rotation").annotate(Count("pk")))
     context = {
         "rotations": [
-            (rotation, links.one(rotation.pk), _members(rotation, request.user).count(), _state(rotation))
+            (rotation, links.one(rotation.pk), counts.get(rotation.pk, 0), _state(rotation))
             for rotation in found[:ROWS]
         ],
         "next": f"?before={found[ROWS - 1].pk}" if len(found) > ROWS else "",

@@ -6,7 +6,9 @@ import json
 import re
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from authsvc.credentials import UNTIL_USED
@@ -71,6 +73,20 @@ def test_the_list_leads_to_each_rotation(operator, rotation):
         .get("/rotations/")
         .content.decode()
     )
+
+
+def test_the_list_counts_the_members_of_all_rotations_by_one_query(operator, rotation):
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            page = operator.get("/rotations/").content.decode()
+        assert re.findall(r'num third">(\d+)<', page) == ["5"] * Rotation.objects.count()
+        return len(captured)
+
+    with_one = queries()
+    for name in ("summer", "autumn"):
+        rotations.start(name, [(registry.get("weatherstation"), Stations.all())], until=UNTIL_USED)
+
+    assert queries() == with_one
 
 
 def test_the_page_tells_new_from_old(operator, rotation):
