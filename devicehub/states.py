@@ -121,8 +121,9 @@ def holding(kind: Kind, device: BaseDevice, now: datetime | None = None) -> list
 
 
 def of(kind: Kind, device: BaseDevice, now: datetime | None = None) -> State:
-    """Return the state of *device* to show."""
-    return holding(kind, device, now)[0]
+    """Return the state of *device* to show; that of its row if it was read by ranked()."""
+    read = getattr(device, "state_rank", None)
+    return holding(kind, device, now)[0] if read is None or now else list(STATES.values())[read]
 
 
 def rank(kind: Kind, now: datetime | None = None) -> Case:

@@ -18,27 +18,11 @@ from devicehub.history import latest
 from devicehub.kinds.declare import NUMBERS, Reading
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Latest
-from devicehub.models import BaseDevice, DeviceStatus
+from devicehub.models import BaseDevice
+from devicehub.states import State
 
 PAGE = 50
 SHOWN = ("device_id", "name", "status", "is_active", "connected", "last_seen")
-LOOKS = {  # The tone and the glyph of each status.
-    DeviceStatus.ONLINE: ("good", "connected"),
-    DeviceStatus.OFFLINE: ("off", "silent"),
-    DeviceStatus.ERROR: ("bad", "error"),
-    DeviceStatus.MAINTENANCE: ("busy", "maintenance"),
-    DeviceStatus.LOW_BATTERY: ("warn", "battery"),
-    DeviceStatus.PROVISIONING: ("busy", "provisioning"),
-}
-
-
-@dataclass(frozen=True)
-class State:
-    """The word of a state, its tone and its glyph."""
-
-    text: str
-    tone: str
-    glyph: str
 
 
 @dataclass(frozen=True)
@@ -135,9 +119,9 @@ def _slice(
     return found[:PAGE], len(found) > PAGE
 
 
-def shown(kind: Kind, user: Any) -> QuerySet[Any]:
-    """Return the devices of *kind* that *user* may see, with the columns of a row only and so without any secret."""
-    return states.with_heartbeats(kind, visibility.devices(kind, user)).only(*SHOWN)
+def shown(kind: Kind, user: Any, *more: str) -> QuerySet[Any]:
+    """Return the devices of *kind* that *user* may see, with the columns of a row and *more*, so without any secret."""
+    return states.ranked(kind, visibility.devices(kind, user)).only(*SHOWN, *more)
 
 
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
@@ -150,7 +134,7 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             key=kind.key(device.device_id),
             device_id=device.device_id,
             name=device.name,
-            state=state(kind, device),
+            state=states.of(kind, device),
             last_seen=clock.plausible(device.last_seen, now),
             last_seen_ago=display.ago(clock.plausible(device.last_seen, now), now),
             cells=[_cell(reading, newest.get((device.pk, reading.name))) for reading in declared.values()],
@@ -158,16 +142,6 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
         )
         for device in devices
     ]
-
-
-def state(kind: Kind, device: BaseDevice) -> State:
-    """Return the state of a device for operators. A disabled device is disabled, whatever status it last sent."""
-    if not device.is_active:
-        return State("Disabled", "off", "disabled")
-    status = DeviceStatus(device.status) if device.status in DeviceStatus.values else None
-    if status is DeviceStatus.ONLINE and device.is_heartbeat_overdue(states.interval_of(kind, device)):
-        return State("Online, overdue", "warn", "silent")
-    return State(status.label, *LOOKS[status]) if status else State(device.status, "off", "never")
 
 
 def _cell(reading: Reading, newest: Latest | None) -> Cell:

@@ -30,12 +30,13 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from devicehub import sessions, visibility
+from devicehub import sessions, states, visibility
 from devicehub.dashboard import devices, overview
 from devicehub.dashboard.chart import Chart, Tail
-from devicehub.dashboard.devices import Row, State
+from devicehub.dashboard.devices import Row
 from devicehub.dashboard.selection import Selection
 from devicehub.kinds.registry import Kind
+from devicehub.states import State
 
 Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
@@ -81,7 +82,7 @@ class Table:
         return devices.shown(self.kind, self._user).filter(pk__in=self.pks).order_by()
 
     def _signature(self, device: Any) -> tuple[str, State, datetime | None]:
-        return device.name, devices.state(self.kind, device), device.last_seen
+        return device.name, states.of(self.kind, device), device.last_seen
 
 
 class Watch:

@@ -12,7 +12,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from authsvc.text import make_storable
-from devicehub import visibility
+from devicehub import states, visibility
 from devicehub.dashboard import devices, navigation
 from devicehub.dashboard.access import page
 from devicehub.dashboard.links import device_url
@@ -21,6 +21,7 @@ from devicehub.dashboard.selection import LONGEST
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice
+from devicehub.states import State
 
 MOST = 20
 LONGEST_TOPIC = 1024
@@ -36,7 +37,7 @@ class Found:
     name: str
     site: str
     kind: Kind
-    state: devices.State
+    state: State
     url: str
     is_exact: bool
 
@@ -80,7 +81,7 @@ def _devices(text: str, request: HttpRequest) -> Iterator[Found]:
     """Yield the exact ones first; of the others at most one more than MOST."""
     seen: set[str] = set()
     for kind, exact, part in _conditions(text, request.user):
-        rows = visibility.devices(kind, request.user).only(*devices.SHOWN, "site", "mqtt_username")
+        rows = devices.shown(kind, request.user, "site", "mqtt_username")
         for is_exact, condition in ((True, exact), (False, part)):
             if condition is None or len(seen) > MOST:
                 continue
@@ -116,7 +117,7 @@ def _found(kind: Kind, device: BaseDevice, request: HttpRequest, *, is_exact: bo
         name=device.name,
         site=device.site,
         kind=kind,
-        state=devices.state(kind, device),
+        state=states.of(kind, device),
         url=device_url(key, request),
         is_exact=is_exact,
     )

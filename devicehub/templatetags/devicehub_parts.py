@@ -26,7 +26,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from devicehub import visibility
+from devicehub import states, visibility
 from devicehub.dashboard import display
 from devicehub.kinds.declare import Reading
 
@@ -42,16 +42,8 @@ class Look(NamedTuple):
 
 
 STATES: Mapping[str, Look] = {
-    "connected": Look("connected", "good", "Connected"),
-    "silent": Look("silent", "warn", "Silent"),
-    "never": Look("never", "off", "Never seen"),
-    "disabled": Look("disabled", "off", "Disabled"),
-    "error": Look("error", "bad", "Error"),
-    "revoked": Look("revoked", "bad", "Revoked"),
+    **{state.name: Look(state.glyph, state.tone, state.word) for state in states.STATES.values()},
     "asleep": Look("asleep", "busy", "Asleep"),
-    "provisioning": Look("provisioning", "busy", "Provisioning"),
-    "maintenance": Look("maintenance", "busy", "Maintenance"),
-    "battery": Look("battery", "warn", "Low battery"),
     "offline": Look("silent", "off", "Offline"),
     "done": Look("done", "good", "Done"),
     "part": Look("part", "warn", "Partly"),
