@@ -18,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from devicehub import visibility
 from devicehub.admin.base import RecordAdmin
 from devicehub.dashboard import bulk, importing, rotations
+from devicehub.dashboard.access import strict
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import DeviceImport, Rotation
 
@@ -79,7 +80,7 @@ class _Pages(RecordAdmin):
     """An admin whose list and pages are views of the dashboard."""
 
     def _wrapped(self, view: Callable[..., HttpResponseBase]) -> Any:
-        return self.admin_site.admin_view(view)
+        return self.admin_site.admin_view(strict(view))
 
     def _name(self, page: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{page}"

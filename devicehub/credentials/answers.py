@@ -18,6 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from authsvc import audit
 from devicehub import visibility
+from devicehub.content_security import restrict
 from devicehub.credentials import handover, progress, snippets
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice
@@ -98,8 +99,9 @@ def refused(request: HttpRequest, error: Exception, back: str) -> HttpResponse:
 
 
 def no_store(response: HttpResponse) -> HttpResponse:
-    """Keep *response* out of every cache, that of the browser's history included."""
+    """Keep *response* out of every cache, that of the browser's history included, and give it the strict policy."""
     response.headers["Cache-Control"] = "no-store, private"
+    restrict(response)
     return response
 
 

@@ -18,7 +18,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 
 from devicehub import visibility
-from devicehub.dashboard.policy import HEADER, POLICY
+from devicehub.content_security import restrict
 
 View = Callable[..., HttpResponseBase]
 
@@ -29,7 +29,7 @@ def strict(view: View) -> View:
     @wraps(view)
     def answer(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
         response = view(request, *args, **kwargs)
-        response.headers[HEADER] = POLICY
+        restrict(response)
         return response
 
     return answer

@@ -1,4 +1,4 @@
-"""The Content-Security-Policy of every response: the one of the dashboard, and a wider one for the admin."""
+"""The middleware that sets the Content-Security-Policy of every response."""
 
 from __future__ import annotations
 
@@ -11,30 +11,10 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-HEADER = "Content-Security-Policy"
+from devicehub.content_security import ADMIN_POLICY, HEADER, POLICY
+
 DEBUG_PAGES = (HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
 Middleware = Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]
-
-
-def _policy(*, script: str = "'self'", style: str = "'self'") -> str:
-    return "; ".join(
-        (
-            "default-src 'self'",
-            f"script-src {script}",
-            f"style-src {style}",
-            "img-src 'self' data:",
-            "connect-src 'self'",
-            "object-src 'none'",
-            "base-uri 'none'",
-            "form-action 'self'",
-            "frame-ancestors 'none'",
-        )
-    )
-
-
-POLICY = _policy()
-# The admin uses unfold, whose library Alpine compiles the expressions in attributes, and sets styles.
-ADMIN_POLICY = _policy(script="'self' 'unsafe-eval'", style="'self' 'unsafe-inline'")
 
 
 @sync_and_async_middleware

@@ -17,12 +17,14 @@ from django.test import Client
 from django.urls import include, path
 from django.utils import timezone
 
-from authsvc.models import Denial
+from authsvc.models import Broker, Denial
 from devicehub.dashboard.policy import ADMIN_POLICY, HEADER, POLICY, content_policy
 from devicehub.models import DeviceCommand
 from fleet.models import WeatherStationDevice
 from rig import hub, servers
 from rig.browser import BROWSER_FLAGS
+from rig.cast import provision
+from rig.credential_pages import nonce_of, secrets_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
 LOUD = ("error", "warning")  # The types of console messages that count.
@@ -80,6 +82,25 @@ def test_every_answer_of_django_has_the_policy_once(client: Client, settings, ur
     assert (response.status_code, response[HEADER]) == (status, policy)
     assert response["X-Content-Type-Options"] == ("own" if url == "/own" else "nosniff")
     response.getvalue()  # It closes the static file.
+
+
+def test_a_page_of_the_admin_that_shows_a_secret_has_the_strict_policy(client: Client):
+    client.force_login(User.objects.create_superuser("admin"))
+    provision("STATION-001")
+    url = "/admin/fleet/weatherstationdevice/credentials/STATION-001/"
+    state = client.get(url)
+
+    shown = client.post(url, {"do": "rotate_key", "nonce": nonce_of(state.content.decode(), "rotate_key")})
+
+    assert secrets_of(shown.content.decode()).keys() == {"key"}
+    addresses = (
+        "/admin/authsvc/broker/1/secret/",
+        "/admin/devicehub/rotation/",
+        "/admin/devicehub/deviceimport/",
+    )
+    Broker(name="mq", pk=1).save()
+    answers = [state, shown, *map(client.get, addresses)]
+    assert [(answer.status_code, answer[HEADER]) for answer in answers] == [(200, POLICY)] * 5
 
 
 def test_a_host_that_is_not_ours_and_a_redirect_to_https_have_it(client: Client, settings):
@@ -152,6 +173,9 @@ PAGES = (
     "/admin/fleet/weatherstationdevice/{device}/change/",
     "/admin/fleet/weatherstationdevice/{device}/delete/",
     "/admin/fleet/weatherstationdevice/{device}/history/",
+    "/admin/fleet/weatherstationdevice/credentials/STATION-001/",  # It has the strict policy, as the next two.
+    "/admin/devicehub/rotation/",
+    "/admin/devicehub/deviceimport/",
     "/admin/devicehub/devicecommand/{command}/change/",  # It has a button of ours.
     "/admin/authsvc/denial/?reason=no_grant",  # It has filters.
     "/admin/auth/user/{user}/change/",  # It has two lists side by side.
