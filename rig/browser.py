@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connections
+from django.test import Client
 
 from rig import servers
 
@@ -31,6 +33,22 @@ def settled(page: Any) -> str:
         except Error:  # The page of an error is still coming.
             page.wait_for_timeout(100)
     return str(page.content())
+
+
+def in_browser(browser: Any, client: Client, url: str, **options: Any) -> Any:
+    """Return a context of *browser* for the site at *url*, signed in as *client* is."""
+    context = browser.new_context(base_url=url, **options)
+    name = settings.SESSION_COOKIE_NAME
+    context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": url}])
+    return context
+
+
+def complaints(page: Any) -> list[str]:
+    """Return the list to which the errors of *page* and the lines in its console are added, apart from plain logs."""
+    found: list[str] = []
+    page.on("console", lambda line: found.append(line.text) if line.type != "log" else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from django.test import Client
 
 from authsvc import background
 from authsvc.models import Broker
 from devicehub import roles
 from rig.asking import DENIED, OK
-from rig.browser import settled
+from rig.browser import in_browser, settled
+from rig.credential_pages import signed_in
 from rig.people import person
 
 pytestmark = [
@@ -25,13 +25,9 @@ pytestmark = [
 def page(browser, live_server):
     """Return the page of an administrator, who may use the clipboard."""
     roles.install()
-    client = Client()
-    client.force_login(person("ada", roles.ADMINISTRATOR, is_staff=True))
-    context = browser.new_context()
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    cookie = {"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}
-    context.add_cookies([cookie])
-    return context.new_page()
+    client = signed_in(person("ada", roles.ADMINISTRATOR, is_staff=True))
+    clipboard = ["clipboard-read", "clipboard-write"]
+    return in_browser(browser, client, live_server.url, permissions=clipboard).new_page()
 
 
 def test_a_broker_is_born_used_and_rotated(page, live_server, station):

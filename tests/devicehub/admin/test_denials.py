@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from django.contrib import admin
 from django.test import Client, override_settings
 from django.urls import path
-from django.utils import timezone
 
 from authsvc.core.access import Reason
 from authsvc.models import AuditEntry, Denial, Grant
 from devicehub import roles
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
+from rig.denied import denial
 from rig.people import person
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.pages]
@@ -22,22 +20,6 @@ HOSTILE = "<script>alert(1)</script>"
 LIST = "/admin/authsvc/denial/"
 
 urlpatterns = [path("admin/", admin.site.urls)]  # A project without devicehub.urls.
-
-
-def denial(**fields: Any) -> Denial:
-    now = timezone.now()
-    defaults = {
-        "dialect": "go-auth",
-        "broker": "orchard-main",
-        "username": "fleet-weatherstationdevice-STATION-001",
-        "principal": "weatherstation/STATION-001",
-        "action": "publish",
-        "topic": "things/weatherstation/STATION-002/data",
-        "reason": Reason.NO_GRANT,
-        "first_at": now,
-        "last_at": now,
-    }
-    return Denial.objects.create(**(defaults | fields))
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
-from django.test import Client
 
 from authsvc.models import Grant
 from devicehub import provisioning, roles
 from devicehub.models import DeviceGroup
+from rig.browser import in_browser
 from rig.cast import provision
+from rig.credential_pages import signed_in
 from rig.people import person
 
 pytestmark = [
@@ -25,12 +26,8 @@ pytestmark = [
 @pytest.fixture
 def page(browser, live_server):
     roles.install()
-    client = Client()
-    client.force_login(person("ada", roles.ADMINISTRATOR, is_staff=True))
-    context = browser.new_context()
-    cookie = {"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}
-    context.add_cookies([cookie])
-    page = context.new_page()
+    client = signed_in(person("ada", roles.ADMINISTRATOR, is_staff=True))
+    page = in_browser(browser, client, live_server.url).new_page()
     page.on("pageerror", lambda error: pytest.fail(str(error)))
     return page
 

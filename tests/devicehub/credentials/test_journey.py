@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
 from playwright.sync_api import Error
 
@@ -20,7 +19,7 @@ from devicehub.mqtt import BrokerAddress, Connection, Outgoing
 from fleet.models import WeatherStationReading
 from rig import hub, servers
 from rig.axe import problems, problems_in_every_look
-from rig.browser import settled
+from rig.browser import in_browser, settled
 from rig.credential_pages import signed_in
 from rig.people import person
 
@@ -43,10 +42,8 @@ def running(command: list[str], folder: Path, log: str) -> Iterator[Path]:
 
 def open_overview(browser: Any, url: str, user: User) -> Any:
     """Return the overview in a browser in which *user* is signed in."""
-    context = browser.new_context(base_url=url, permissions=["clipboard-read", "clipboard-write"])
-    session = signed_in(user).cookies[settings.SESSION_COOKIE_NAME].value
-    context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
-    page = context.new_page()
+    clipboard = ["clipboard-read", "clipboard-write"]
+    page = in_browser(browser, signed_in(user), url, permissions=clipboard).new_page()
     page.set_default_timeout(15_000)
     page.goto("/")
     return page

@@ -16,6 +16,7 @@ from devicehub import roles
 from devicehub.models import DeviceCommand, Rotation
 from fleet.models import WeatherStationDevice
 from rig import fleets
+from rig.credential_pages import signed_in
 from rig.people import person
 
 pytestmark = [pytest.mark.django_db, pytest.mark.pages]
@@ -36,12 +37,6 @@ def operator(fleet) -> Client:
 @pytest.fixture
 def northern(fleet) -> Client:
     return signed_in(person("mara", roles.OPERATOR, ["north"], is_staff=True))
-
-
-def signed_in(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def fields_of(page: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from devicehub.denials import reasons
 from devicehub.history import latest, series
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, DeviceStatus, QuarantinedMessage
-from rig import hub
+from rig import denied, hub
 from rig.people import person
 
 EVERYBODY = User(is_superuser=True)  # A reader without a limit, who needs no row.
@@ -74,19 +75,12 @@ def read(kind: Kind, device: BaseDevice, ago: float = 0, **values: Any) -> None:
     )
 
 
-def denial(**fields: Any) -> Denial:
-    now = timezone.now()
-    defaults = {
-        "dialect": "amqtt",
-        "username": "fleet-weatherstationdevice-STATION-007",
-        "principal": "weatherstation/STATION-007",
-        "action": "publish",
-        "topic": "things/weatherstation/STATION-003/data",
-        "reason": Reason.NO_GRANT,
-        "first_at": now,
-        "last_at": now,
-    }
-    return Denial.objects.create(**{**defaults, **fields})
+denial = partial(
+    denied.denial,
+    username="fleet-weatherstationdevice-STATION-007",
+    principal="weatherstation/STATION-007",
+    topic="things/weatherstation/STATION-003/data",
+)
 
 
 class Elements(HTMLParser):

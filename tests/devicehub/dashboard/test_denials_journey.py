@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.test import Client
 
 from authsvc.models import Denial, Grant
@@ -15,6 +14,7 @@ from devicehub import roles
 from devicehub.mqtt import Outgoing
 from fleet.models import WeatherStationReading
 from rig import axe, hub
+from rig.browser import complaints, in_browser
 from rig.cast import Cast
 from rig.people import person
 
@@ -27,7 +27,6 @@ def test_a_refused_publish_is_explained_and_allowed(
 ):
     client.force_login(person("operator", roles.OPERATOR))
     message = Outgoing(neighbour.topic("data"), json.dumps({"temperature": 21.5}).encode())
-    problems: list[str] = []
 
     with hub.running("amqtt", tmp_path) as running:
         connection = running.connect(station)
@@ -35,12 +34,9 @@ def test_a_refused_publish_is_explained_and_allowed(
         assert hub.eventually(Denial.objects.filter(topic=message.topic).exists)
         assert not WeatherStationReading.objects.exists()
 
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        session = client.cookies[settings.SESSION_COOKIE_NAME].value
-        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": running.url}])
-        page = context.new_page()
-        page.on("console", lambda line: problems.append(line.text) if line.type != "log" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
+        size = {"width": 1280, "height": 900}
+        page = in_browser(browser, client, running.url, viewport=size).new_page()
+        problems = complaints(page)
 
         page.goto(f"{running.url}/")
         page.get_by_role("navigation", name="Main").get_by_role("link", name="Denials").click()

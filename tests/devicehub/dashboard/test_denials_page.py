@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
-from typing import Any
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -12,10 +12,10 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.core.access import Reason
 from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
 from devicehub import roles
 from fleet.models import WeatherStationDevice
+from rig import denied
 from rig.cast import Cast, provision
 from rig.people import person
 
@@ -24,23 +24,7 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 FOREIGN = "things/weatherstation/STATION-002/data"
 
 
-def denial(**fields: Any) -> Denial:
-    now = timezone.now()
-    defaults = {
-        "dialect": "go-auth",
-        "broker": "orchard-main",
-        "username": "fleet-weatherstationdevice-STATION-001",
-        "client_id": "STATION-001",
-        "principal": "weatherstation/STATION-001",
-        "action": "publish",
-        "topic": FOREIGN,
-        "reason": Reason.NO_GRANT,
-        "address": "10.0.0.7",
-        "count": 214,
-        "first_at": now - timedelta(hours=2),
-        "last_at": now,
-    }
-    return Denial.objects.create(**(defaults | fields))
+denial = partial(denied.denial, client_id="STATION-001", address="10.0.0.7", count=214)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from devicehub.bulk import imports
 from devicehub.dashboard import importing
 from devicehub.models import DeviceImport, ImportPart
 from fleet.models import WeatherStationDevice
+from rig.credential_pages import signed_in
 from rig.people import person
 
 pytestmark = [pytest.mark.django_db, pytest.mark.pages]
@@ -30,12 +31,6 @@ Stations = WeatherStationDevice.objects
 @pytest.fixture
 def operator() -> Client:
     return signed_in(person("olga", roles.OPERATOR, is_staff=True))
-
-
-def signed_in(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def upload(client: Client, content: bytes, name: str = "fleet.csv", start: str = START):

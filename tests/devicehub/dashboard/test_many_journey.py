@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.test import Client
 
 from devicehub import roles
 from fleet.models import WeatherStationDevice
 from rig import axe, hub
+from rig.browser import complaints, in_browser
 from rig.people import person
 
 pytestmark = [pytest.mark.pages, pytest.mark.long]
@@ -30,16 +30,12 @@ def test_a_table_becomes_a_fleet_whose_passwords_rotate(
     transactional_db: None, client: Client, browser: Any, tmp_path: Path
 ):
     client.force_login(person("olga", roles.OPERATOR, is_staff=True))
-    problems: list[str] = []
     (tmp_path / "fleet.csv").write_text(TABLE, encoding="cp1252")
 
     with hub.gunicorn(tmp_path) as url:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-        session = client.cookies[settings.SESSION_COOKIE_NAME].value
-        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
-        page = context.new_page()
-        page.on("console", lambda line: problems.append(line.text) if line.type != "log" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
+        size = {"width": 1280, "height": 900}
+        page = in_browser(browser, client, url, viewport=size).new_page()
+        problems = complaints(page)
 
         page.goto(f"{url}/")
         page.get_by_role("navigation", name="Main").get_by_role("link", name="Import devices").click()

@@ -19,6 +19,7 @@ from devicehub.kinds.registry import registry
 from devicehub.models import Rotation
 from fleet.models import WeatherStationDevice
 from rig.cast import provision
+from rig.credential_pages import signed_in
 from rig.people import person
 
 pytestmark = [pytest.mark.django_db, pytest.mark.pages]
@@ -48,12 +49,6 @@ def rotation(cast) -> Rotation:
 @pytest.fixture
 def operator() -> Client:
     return signed_in(person("olga", roles.OPERATOR, is_staff=True))
-
-
-def signed_in(user) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def act(client: Client, url: str, name: str, **fields):
