@@ -77,7 +77,53 @@ class ManyDevices:
 
 
 class _Pages(RecordAdmin):
-    """An admin whose list and pages are views of the dashboard."""
+    """An admin whose list, pages and progress are views of the dashboard, in the module *views_of*."""
+
+    views_of: Any
+
+    def may(self, user: Any) -> bool:
+        """Return whether *user* may see the list; the views limit its rows."""
+        raise NotImplementedError
+
+    def first_view(self) -> Any:
+        """Return the view of the list."""
+        raise NotImplementedError
+
+    def links(self) -> Any:
+        """Return the addresses of the pages, as the views take them."""
+        raise NotImplementedError
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request.user)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.may(request.user)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the list, of one row and of its progress."""
+        one = require_http_methods(["GET", "HEAD", "POST"])(self.one_view)
+        return [
+            path("", self.first_view(), name=self._name("changelist")),
+            path("<int:number>/change/", self._wrapped(one), name=self._name("change")),
+            path(
+                "<int:number>/progress/",
+                self._wrapped(require_safe(self.progress_view)),
+                name=self._name("progress"),
+            ),
+        ]
+
+    def one_view(self, request: HttpRequest, number: int) -> HttpResponseBase:
+        """Return the page of one row; a POST acts on it."""
+        response: HttpResponseBase = self.views_of.one(request, number, self.links())
+        return response
+
+    def progress_view(self, request: HttpRequest, number: int) -> HttpResponseBase:
+        """Return how far its file is."""
+        response: HttpResponseBase = self.views_of.progress(request, number)
+        return response
 
     def _wrapped(self, view: Callable[..., HttpResponseBase]) -> Any:
         return self.admin_site.admin_view(strict(view))
@@ -91,49 +137,26 @@ class _Pages(RecordAdmin):
     def _is_hidden(self, request: HttpRequest) -> bool:
         return False  # The views limit what they show themselves.
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
 
 @admin.register(Rotation)
 class RotationAdmin(_Pages):
     """The pages of rotations."""
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return visibility.sees_something(request.user)
+    views_of = rotations
 
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return self.has_view_permission(request)
+    def may(self, user: Any) -> bool:
+        return visibility.sees_something(user)
 
-    def get_urls(self) -> list[Any]:
-        """Return the URLs of the list, of a rotation and of its progress."""
-        return [
-            path("", self._wrapped(require_safe(self.list_view)), name=self._name("changelist")),
-            path(
-                "<int:number>/change/",
-                self._wrapped(require_http_methods(["GET", "HEAD", "POST"])(self.one_view)),
-                name=self._name("change"),
-            ),
-            path(
-                "<int:number>/progress/",
-                self._wrapped(require_safe(self.progress_view)),
-                name=self._name("progress"),
-            ),
-        ]
+    def first_view(self) -> Any:
+        """Return the view of the list of rotations."""
+        return self._wrapped(require_safe(self.list_view))
 
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
         """Return the list of rotations."""
-        return rotations.listing(request, self._links())
+        return rotations.listing(request, self.links())
 
-    def one_view(self, request: HttpRequest, number: int) -> HttpResponseBase:
-        """Return one rotation; a POST ends it, or writes another file."""
-        return rotations.one(request, number, self._links())
-
-    def progress_view(self, request: HttpRequest, number: int) -> HttpResponseBase:
-        """Return how far its file is."""
-        return rotations.progress(request, number)
-
-    def _links(self) -> rotations.Links:
+    def links(self) -> rotations.Links:
+        """Return the addresses of the pages of rotations."""
         return rotations.Links(
             all=self._url("changelist"),
             one=lambda number: self._url("change", number),
@@ -145,42 +168,22 @@ class RotationAdmin(_Pages):
 class ImportAdmin(_Pages):
     """The pages that import devices."""
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return importing.may_import(request.user)
+    views_of = importing
 
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return self.has_view_permission(request)
+    def may(self, user: Any) -> bool:
+        return importing.may_import(user)
 
-    def get_urls(self) -> list[Any]:
-        """Return the URLs of the upload, of its rows and of its progress."""
+    def first_view(self) -> Any:
+        """Return the view of the form for a table, whose upload is bounded."""
         start = require_http_methods(["GET", "HEAD", "POST"])(self.start_view)
-        return [
-            path("", importing.bounded(self._wrapped(start)), name=self._name("changelist")),
-            path(
-                "<int:number>/change/",
-                self._wrapped(require_http_methods(["GET", "HEAD", "POST"])(self.one_view)),
-                name=self._name("change"),
-            ),
-            path(
-                "<int:number>/progress/",
-                self._wrapped(require_safe(self.progress_view)),
-                name=self._name("progress"),
-            ),
-        ]
+        return importing.bounded(self._wrapped(start))
 
     def start_view(self, request: HttpRequest) -> HttpResponseBase:
         """Return the form for a table; a POST keeps its rows."""
-        return importing.start(request, self._links())
+        return importing.start(request, self.links())
 
-    def one_view(self, request: HttpRequest, number: int) -> HttpResponseBase:
-        """Return the columns and verdicts; a POST changes the columns or creates the devices."""
-        return importing.one(request, number, self._links())
-
-    def progress_view(self, request: HttpRequest, number: int) -> HttpResponseBase:
-        """Return how many rows are done."""
-        return importing.progress(request, number)
-
-    def _links(self) -> importing.Links:
+    def links(self) -> importing.Links:
+        """Return the addresses of the pages of imports."""
         return importing.Links(
             start=self._url("changelist"),
             one=lambda number: self._url("change", number),
