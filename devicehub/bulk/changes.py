@@ -42,7 +42,7 @@ def revoke(kind: Kind, devices: Devices) -> int:
             credentials_changed_at=now,
             updated_at=now,
         )
-        return _record(kind, having, "credentials_revoked")
+        return record(kind, having, "credentials_revoked")
 
     return _apply(kind, devices, change)
 
@@ -53,7 +53,7 @@ def disable(kind: Kind, devices: Devices) -> int:
     def change(batch: list[BaseDevice]) -> int:
         enabled = [device for device in batch if device.is_active]
         _update(kind, enabled, is_active=False, updated_at=timezone.now())
-        return _record(kind, enabled, "device_disabled")
+        return record(kind, enabled, "device_disabled")
 
     return _apply(kind, devices, change)
 
@@ -68,7 +68,7 @@ def enable(kind: Kind, devices: Devices) -> int:
         keys = [kind.key(device.device_id) for device in disabled]
         RemovalRequest.objects.filter(device_key__in=keys).delete()
         _update(kind, disabled, is_active=True, updated_at=timezone.now())
-        return _record(kind, disabled, "device_enabled")
+        return record(kind, disabled, "device_enabled")
 
     return _apply(kind, devices, change)
 
@@ -124,7 +124,8 @@ def _apply(kind: Kind, devices: Devices, change: Change) -> int:
     return changed
 
 
-def _record(kind: Kind, devices: Sequence[BaseDevice], action: str) -> int:
+def record(kind: Kind, devices: Sequence[BaseDevice], action: str) -> int:
+    """Record *action* in the audit for each of *devices*; return how many."""
     return audit.record_many(action, (audit.Change(kind.key(device.device_id)) for device in devices))
 
 

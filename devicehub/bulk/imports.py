@@ -24,7 +24,7 @@ from authsvc import audit
 from authsvc.text import make_storable
 from devicehub import provisioning, visibility
 from devicehub.bulk import rotations, table_file
-from devicehub.bulk.issued import Issued
+from devicehub.bulk.issued import Issued, entry
 from devicehub.bulk.table_file import Row
 from devicehub.bulk.xlsx_package import UnreadableTable
 from devicehub.db.portions import batched
@@ -416,8 +416,7 @@ def _create_new(candidates: Sequence[Candidate], rotation: Rotation | None) -> l
                 device = kind.device_model(device_id=candidate.device_id, **candidate.fields)
                 credentials = device.generate_credentials()
                 devices.append(device)
-                place = {"type": kind.slug, "name": device.name, "site": device.site}
-                issued.append(place | provisioning.described(kind, device, credentials))
+                issued.append(entry(kind, device, credentials))
         _insert(kind, devices)
         _note(kind, devices, rotation)
         transaction.on_commit(partial(_announce, kind, devices))

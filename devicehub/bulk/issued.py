@@ -9,11 +9,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from authsvc.text import harmless
+from devicehub import provisioning
+from devicehub.kinds.registry import Kind
+from devicehub.models import BaseDevice
 
 COLUMNS = ("type", "device_id", "name", "site", "mqtt_username", "mqtt_password", "api_key")
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
 Issued = dict[str, Any]
+
+
+def entry(kind: Kind, device: BaseDevice, credentials: dict[str, str]) -> Issued:
+    """Return what a file holds about *device* and its new *credentials*."""
+    place = {"type": kind.slug, "name": device.name, "site": device.site}
+    return place | provisioning.described(kind, device, credentials)
 
 
 class CsvFile:

@@ -28,14 +28,14 @@ from authsvc.credentials import UNTIL_USED
 from authsvc.models import LastLogin
 from authsvc.text import make_storable
 from devicehub import provisioning
-from devicehub.bulk.changes import BATCH, Devices
-from devicehub.bulk.issued import Issued
+from devicehub.bulk.changes import BATCH, Devices, record
+from devicehub.bulk.issued import Issued, entry
 from devicehub.db.portions import batched
 from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import mqtt_username
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, Rotation, RotationMember, digest_api_key
-from devicehub.provisioning import CREDENTIAL_FIELDS, IdentityTaken, described
+from devicehub.provisioning import CREDENTIAL_FIELDS, IdentityTaken
 
 MOST = 100_000  # Devices of one rotation.
 PAUSE = timedelta(seconds=30)  # A run without a batch for this long has broken off.
@@ -195,7 +195,7 @@ def finish(rotation: Rotation, members: Members) -> int:
             ]
             _update(kind, devices, previous_password_hash="", previous_valid_until=None)
             _end(group, RotationMember.End.FINISHED)
-            _record("overlap_ended", kind, devices)
+            record(kind, devices, "overlap_ended")
             ended += len(devices)
     return ended
 
@@ -219,7 +219,7 @@ def roll_back(rotation: Rotation, members: Members) -> int:
                 device.password_expires_at = member.replaced_expiry
             _save(kind, [device for device, _ in pairs])
             _end([member for _, member in pairs], RotationMember.End.ROLLED_BACK)
-            _record("password_rolled_back", kind, [device for device, _ in pairs])
+            record(kind, [device for device, _ in pairs], "password_rolled_back")
             restored += len(pairs)
     return restored
 
@@ -341,8 +341,7 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
             device.api_key = digest_api_key(credentials["api_key"])
         member.changed_at, member.password_mark = device.credentials_changed_at, device.password_mark
         changed.append((device, member))
-        place = {"type": kind.slug, "name": device.name, "site": device.site}
-        issued.append(place | described(kind, device, credentials))
+        issued.append(entry(kind, device, credentials))
     devices = [device for device, _ in changed]
     _save(kind, devices)
     columns = ["changed_at", "password_mark", "replaced_expiry", "kept_old"]
@@ -352,7 +351,7 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         (audit.Change(kind.key(d.device_id), None, provisioning.overlap(d)) for d in devices),
     )
     if rotation.api_keys:
-        _record("api_key_rotated", kind, devices)
+        record(kind, devices, "api_key_rotated")
     return issued
 
 
@@ -406,7 +405,3 @@ def _update(kind: Kind, devices: Sequence[BaseDevice], **values: Any) -> None:
 
 def _end(members: Sequence[RotationMember], end: str) -> None:
     RotationMember.objects.filter(pk__in=[member.pk for member in members]).update(end=end)
-
-
-def _record(action: str, kind: Kind, devices: Sequence[BaseDevice]) -> None:
-    audit.record_many(action, (audit.Change(kind.key(device.device_id)) for device in devices))

@@ -20,7 +20,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
-from django.shortcuts import render
 from django.template.defaultfilters import pluralize
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -95,7 +94,7 @@ def answer(request: HttpRequest, name: str, selection: Selection) -> HttpRespons
     form = act.form(user, kind, request.POST if is_answer else None)
     if is_answer and request.POST.get("count") != str(count):
         form.add_error(None, f"Other devices fit the list now: {count:,} in all.")
-    if not is_answer or not form.is_valid() or not confirmation.is_confirmed(request, count):
+    if not confirmation.is_answered(request, form, count):
         return _page(request, act, chosen, count, form, purpose)
     try:
         with transaction.atomic():
@@ -131,15 +130,9 @@ def _page(
         hidden=[*selection.hidden, ("count", str(count)), ("nonce", nonces.issue(purpose, request.user))],
         names=names,
         ends=act.ends,
-        error=f"The number is not {count}." if form.is_bound and form.is_valid() else "",
     )
-    context = {
-        "ask": ask,
-        "form": form,
-        "sites": suggested_sites(form),
-        "follow_url": selection.rotations_url if isinstance(form, RotateManyForm) else "",
-    }
-    return answers.no_store(render(request, "devicehub/confirm_many.html", context))
+    follow_url = selection.rotations_url if isinstance(form, RotateManyForm) else ""
+    return confirmation.page_with(request, ask, form, sites=suggested_sites(form), follow_url=follow_url)
 
 
 def devices_in_words(count: int) -> str:

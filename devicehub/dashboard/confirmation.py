@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+
+from devicehub.credentials.answers import no_store
 
 TYPED_FROM = 11  # From this number of things on, the number is typed.
 
@@ -44,6 +48,22 @@ def is_confirmed(request: HttpRequest, count: int = 1) -> bool:
         return False
     typed = request.POST.get("typed", "").replace(",", "").strip()
     return count < TYPED_FROM or typed == str(count)
+
+
+def is_answered(request: HttpRequest, form: Form, count: int) -> bool:
+    """Return whether *request* is the answer of that page, and *form*, the fields on it, has no error."""
+    return form.is_bound and form.is_valid() and is_confirmed(request, count)
+
+
+def page_with(request: HttpRequest, ask: Confirmation, form: Form, **more: Any) -> HttpResponse:
+    """Return the page that asks, with the fields of *form*; if they have no error, the typed number is wrong.
+
+    *more* are `sites` to choose from, and of an act whose answer is a file `follow_url`, `follow` and `progress_url`.
+    """
+    if form.is_bound and form.is_valid():
+        ask = replace(ask, error=f"The number is not {ask.count}.")
+    context = {"ask": ask, "form": form, **more}
+    return no_store(render(request, "devicehub/confirm_many.html", context))
 
 
 def page(request: HttpRequest, ask: Confirmation, template: str = "devicehub/confirm.html") -> HttpResponse:

@@ -264,7 +264,7 @@ def _create(request: HttpRequest, upload: DeviceImport, links: Links) -> HttpRes
         return HttpResponseRedirect(links.one(upload.pk))
     purpose = f"import:{upload.pk}"
     form = EndForm(request.POST if "confirmed" in request.POST else None, with_file=True)
-    if not form.is_bound or not form.is_valid() or not confirmation.is_confirmed(request, count):
+    if not confirmation.is_answered(request, form, count):
         return _ask(request, upload, count, form, links, purpose)
     try:
         with transaction.atomic():
@@ -296,16 +296,15 @@ def _ask(
         count=count,
         hidden=[("do", "create"), ("nonce", nonces.issue(purpose, request.user))],
         ends=False,
-        error=f"The number is not {count}." if form.is_bound and form.is_valid() else "",
     )
-    context = {
-        "ask": ask,
-        "form": form,
-        "follow_url": links.one(upload.pk),
-        "follow": "Show the import",
-        "progress_url": links.progress(upload.pk),
-    }
-    return answers.no_store(render(request, "devicehub/confirm_many.html", context))
+    return confirmation.page_with(
+        request,
+        ask,
+        form,
+        follow_url=links.one(upload.pk),
+        follow="Show the import",
+        progress_url=links.progress(upload.pk),
+    )
 
 
 def _check(user: Any) -> None:

@@ -253,7 +253,7 @@ def _act(request: HttpRequest, rotation: Rotation, links: Links) -> HttpResponse
         return HttpResponseRedirect(back)
     count = act.count(numbers)
     form = EndForm(request.POST if "confirmed" in request.POST else None, with_file=act.name == "again")
-    if not form.is_bound or not form.is_valid() or not confirmation.is_confirmed(request, count):
+    if not confirmation.is_answered(request, form, count):
         return _ask(request, act, rotation, numbers, form, links)
     try:
         with transaction.atomic():
@@ -286,17 +286,16 @@ def _ask(
         count=count,
         hidden=[("do", act.name), ("nonce", nonces.issue(_purpose(act, rotation), request.user))],
         ends=act.ends,
-        error=f"The number is not {count}." if form.is_bound and form.is_valid() else "",
     )
     is_file = act.name == "again"
-    context = {
-        "ask": ask,
-        "form": form,
-        "follow_url": links.one(rotation.pk) if is_file else "",
-        "follow": "Show the rotation",
-        "progress_url": links.progress(rotation.pk) if is_file else "",
-    }
-    return answers.no_store(render(request, "devicehub/confirm_many.html", context))
+    return confirmation.page_with(
+        request,
+        ask,
+        form,
+        follow_url=links.one(rotation.pk) if is_file else "",
+        follow="Show the rotation",
+        progress_url=links.progress(rotation.pk) if is_file else "",
+    )
 
 
 def _again(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str | HttpResponseBase:
