@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from authsvc.dialects import DIALECTS
 from rig.cast import Cast
+from rig.examples import examples
 
 by_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 QUESTIONS = [f"{dialect.name}/{question}" for dialect in DIALECTS for question in dialect.questions]
@@ -23,7 +24,7 @@ by_access = pytest.mark.parametrize(
 in_sessions = settings(
     deadline=None,
     database=None,
-    max_examples=15,
+    max_examples=examples(6),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

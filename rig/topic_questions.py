@@ -11,6 +11,7 @@ from authsvc.core.grants import ActionSet, Rule
 from authsvc.core.memory import MemoryDirectory
 from rig import naive
 from rig.coroutines import result
+from rig.examples import examples
 
 FILTERS = naive.filters(naive.LITERALS, 3)
 DEPTH = naive.enough(FILTERS)
@@ -21,8 +22,8 @@ NON_CHARACTERS = [
 ]
 QUICK = 0.05  # seconds of processor time, for the longest text that MQTT can carry
 
-a_few = settings(max_examples=100, deadline=None)
-many = settings(max_examples=300, deadline=None)
+a_few = settings(max_examples=examples(50), deadline=None)
+many = settings(max_examples=examples(100), deadline=None)
 
 legal_filters = st.sampled_from(FILTERS)
 # Mostly illegal: wildcards inside and before the end, and shares, whole, broken and nested.

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @by_question
-@settings(quick, max_examples=examples(15))
+@settings(quick, max_examples=examples(8))
 @given(request=requests(), hook=rarely)
 def test_every_question_gets_the_right_answer(path, request, hook):
     if not hook:
@@ -47,14 +47,14 @@ def test_the_seeds_reach_an_allow_of_every_question():
     assert reached == set(QUESTIONS)
 
 
-@settings(quick, max_examples=examples(400))
+@settings(quick, max_examples=examples(100))
 @given(mutated())
 def test_a_right_question_with_one_error_gets_the_right_answer(case):
     judge_body(*case)
 
 
 @by_question
-@settings(quick, max_examples=examples(25))
+@settings(quick, max_examples=examples(10))
 @given(st.data())
 def test_a_changed_permitted_question_gets_the_right_answer(path, data):
     """One or two fields get a value from another question, or are added to the question."""
@@ -128,6 +128,7 @@ def test_a_question_survives_as_bytes():
         assert oracles.permitted(path, request) or not oracles.permitted(path, right) or right.oversized
 
 
+@pytest.mark.servers
 def test_an_input_is_replayed_without_atheris(tmp_path):
     seed = tmp_path / "seed"
     seed.write_bytes(next(SEEDS["body"]()))

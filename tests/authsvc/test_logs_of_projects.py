@@ -193,6 +193,7 @@ open("plant.json", "w").write(json.dumps({"token": token, "password": password, 
 """
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_a_project_that_logs_everything_logs_no_secret(tmp_path):
     """A separate project without a configuration of structlog, whose default prints every variable."""

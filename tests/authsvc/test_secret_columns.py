@@ -74,19 +74,19 @@ OWN = [
     for model in (Account, Broker, WeatherStationDevice)
     for column in sorted(secret_columns.of(model))
 ]
-LOOKUPS = (
-    "regex",
-    "startswith",
-    "istartswith",
-    "contains",
-    "gt",
-    "lte",
-    "range",
-    "in",
-    "exact",
-    "isnull",
-    "",
-)
+LOOKUPS = {  # Each with a value that Django accepts for it: a page is refused by its lookup alone.
+    "regex": "^a",
+    "startswith": "a",
+    "istartswith": "a",
+    "contains": "a",
+    "gt": "a",
+    "lte": "a",
+    "range": "a,b",
+    "in": f"a,{HASH}",
+    "exact": HASH,
+    "isnull": "1",
+    "": HASH,
+}
 
 
 def test_every_column_that_sounds_secret_is_secret():
@@ -135,12 +135,11 @@ def test_a_lookup_through_a_secret_column_is_secret(lookup, is_secret):
 def test_staff_cannot_filter_a_list_by_a_secret_column(get, model, column):
     filled(model)
 
-    for lookup in LOOKUPS:
+    for lookup, value in LOOKUPS.items():
         query = f"{column}__{lookup}" if lookup else column
-        for value in (HASH, "^a", "1"):
-            response = get(model, **{query: value})
-            assert response.status_code == 400, query
-            assert column not in response.content.decode()
+        response = get(model, **{query: value})
+        assert response.status_code == 400, query
+        assert column not in response.content.decode()
 
 
 def test_staff_cannot_filter_through_a_relation(get):

@@ -108,6 +108,7 @@ def test_a_list_of_mutants_replaces_no_figures(page, capsys):
     assert "--list measures nothing" in capsys.readouterr().err
 
 
+@pytest.mark.servers
 def test_a_page_is_never_half_written(page):
     """Between the first byte and the last the disk becomes full."""
     page.chmod(0o640)

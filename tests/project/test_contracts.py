@@ -60,6 +60,7 @@ def broken(tree: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.servers
 def test_the_code_keeps_its_contracts(tree):
     assert broken(tree) == {}
 
@@ -93,6 +94,7 @@ WRONG = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("modules", WRONG.values(), ids=WRONG)
 def test_a_module_in_the_wrong_place_breaks_its_contract(tree, modules):
     before = {}

@@ -55,6 +55,7 @@ def test_a_password_may_hold_every_character(password):
     assert (found["PASSWORD"], found["HOST"], found["PORT"], found["NAME"]) == (password, "host", 5433, "db")
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize(
     "program", [["manage.py", "check"], ["-m", "gunicorn", "--check-config", "config.asgi"]]

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.sqlite_only
 GOOD = "w7Vd-0kq3uNf_T2yRzLx8aHcB5eJmP4s"  # 32 bytes
 
 
+@pytest.mark.servers
 def test_the_start_refuses_a_short_secret_key_in_one_line_that_says_how_to_make_one(tmp_path):
     kept = {name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ}
     refused = subprocess.run(

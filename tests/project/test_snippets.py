@@ -511,6 +511,7 @@ def test_the_code_of_the_how_to_sends_commands(station):
     assert not module["is_done"](sent[1].id)
 
 
+@pytest.mark.servers
 def test_the_broker_of_ones_own_starts():
     (example,) = blocks(page("how-to/amqtt.md"), "python", "amqtt broker")
     example = example.replace("127.0.0.1:1883", f"127.0.0.1:{free_port()}")

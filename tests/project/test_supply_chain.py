@@ -82,6 +82,7 @@ def test_what_builds_the_c_parser_is_listed():
     assert {"setuptools", "wheel"} <= {entry.name for entry in entries("build")}
 
 
+@pytest.mark.servers
 def test_set_up_takes_no_file_whose_hash_is_not_listed(tmp_path):
     """pip gets the options of script/setup, and a list with another hash."""
     options = re.search(r"-m pip install (--.*) \"\$@\"", (ROOT / "script" / "setup").read_text())

@@ -41,7 +41,7 @@ def judge_token(token: str) -> None:
     assert claims == Claims(oracles._holder(f"Bearer {token}") or "", 7)
 
 
-@settings(quick, max_examples=examples(400))
+@settings(quick, max_examples=examples(100))
 @given(st.data())
 def test_a_token_with_an_error_is_refused(data):
     token = TOKENS["STATION-001"]
@@ -78,7 +78,7 @@ claims_of_tokens = st.one_of(
 ).map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
-@settings(quick, max_examples=examples(150))
+@settings(quick, max_examples=examples(60))
 @given(headers_of_tokens, st.one_of(st.just(PARTS[1]), claims_of_tokens), st.booleans())
 def test_no_header_makes_a_token(header, claims, signed):
     """Signed with our key or not: the header is untrusted until the signature is verified."""

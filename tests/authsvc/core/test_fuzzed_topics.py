@@ -32,7 +32,7 @@ LONG = [
 # Topics.
 
 
-@settings(quick, max_examples=examples(250))
+@settings(quick, max_examples=examples(80))
 @given(levels, levels)
 @example("+/#", "#")
 @example("/#", "/+/#")
@@ -41,7 +41,7 @@ def test_filters_are_related_as_their_topics_are(granted, wanted):
     judge_topics(granted, wanted)
 
 
-@settings(quick, max_examples=examples(200))
+@settings(quick, max_examples=examples(80))
 @given(st.data())
 def test_a_filter_that_was_made_narrower_is_covered(data):
     """Random filters are seldom related, so the second one is derived from the first."""
@@ -59,7 +59,7 @@ def test_the_longest_texts_are_judged_without_recursion(granted, wanted):
     judge_template(granted, {"username": wanted[:9]})
 
 
-@settings(quick, max_examples=examples(200))
+@settings(quick, max_examples=examples(80))
 @given(
     st.lists(
         st.one_of(st.sampled_from(["{username}", "{client_id}", "{x}", "/", "+", "#"]), hostile), max_size=8

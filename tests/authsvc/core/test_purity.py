@@ -27,6 +27,7 @@ for package in (authsvc.core, authsvc.dialects):
 """
 
 
+@pytest.mark.servers
 def test_core_and_dialects_import_without_django():
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL],

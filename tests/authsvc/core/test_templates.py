@@ -50,7 +50,7 @@ def shape(text: str) -> tuple[int, int, int]:
     return text.count("/"), text.count("+"), text.count("#")
 
 
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(templates, values)
 @example("a/{username}/b", {"username": "#"})
 @example("{username}{client_id}", {"username": "{client_id}", "client_id": "A1"})

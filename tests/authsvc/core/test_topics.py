@@ -123,7 +123,7 @@ def test_deep_filters_never_disagree_with_a_topic(one, other, levels):
 # Well-formedness.
 
 
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.one_of(hostile_text, scraps))
 @example("")
 @example("a/#/b")

@@ -61,7 +61,7 @@ def connect_answer(held, operators=()):
     return json.loads(reply.body), authorizer
 
 
-@settings(deadline=None, max_examples=examples(250), database=None)
+@settings(deadline=None, max_examples=examples(80), database=None)
 @given(
     held=grants,
     operators=grants,
@@ -96,7 +96,7 @@ def test_rules_decide_as_the_authorizer_would(held, operators, topics, filters):
         assert emqx_rules.allows(answer["acl"], "subscribe", text) == authorizer("subscribe", text), text
 
 
-@settings(deadline=None, max_examples=examples(100), database=None)
+@settings(deadline=None, max_examples=examples(50), database=None)
 @given(held=grants)
 def test_rules_are_well_formed_or_left_out(held):
     """EMQX refuses the login for one invalid rule, a null or an `expire_at` in the past."""

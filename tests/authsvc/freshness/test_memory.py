@@ -345,6 +345,8 @@ print("both")
 """
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 def test_a_fork_opens_its_own_connection_and_threads(tmp_path):
     """With preload_app gunicorn forks a process that may have answered questions before."""
     env = hub.environment(DATABASE_URL=f"sqlite:///{tmp_path}/hub.sqlite3")

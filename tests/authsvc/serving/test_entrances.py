@@ -215,7 +215,7 @@ header_values = st.binary(max_size=20)
 @settings(
     deadline=None,
     database=None,
-    max_examples=examples(60),
+    max_examples=examples(25),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

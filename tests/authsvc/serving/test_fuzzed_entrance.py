@@ -101,7 +101,7 @@ proofs = st.sampled_from(["path", "query", "path", "query", "none", "part", "two
 in_sessions = settings(quick, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@settings(in_sessions, max_examples=examples(250))
+@settings(in_sessions, max_examples=examples(80))
 @given(mutated(), st.lists(st.integers(0, 400), max_size=4), st.one_of(st.just([]), odd_headers), proofs)
 def test_the_entrance_answers_as_the_oracle_says(send_messages, broker, case, cuts, odd, proof):
     """The body comes in pieces; headers may be repeated or not be text; there are zero, one or two proofs."""
@@ -151,7 +151,7 @@ def test_a_repeated_header_counts_as_none(send_messages, broker):
     assert oracles.reads_as_deny(path, twice)
 
 
-@settings(in_sessions, max_examples=examples(60))
+@settings(in_sessions, max_examples=examples(25))
 @given(requests(), st.sampled_from(QUESTIONS), st.lists(st.integers(0, 400), max_size=4))
 def test_a_stranger_is_denied(send_messages, request_, path, cuts):
     """Without the proof of a broker every question reads as a deny, never as a fault."""
@@ -181,7 +181,7 @@ odd_paths = st.one_of(
 )
 
 
-@settings(in_sessions, max_examples=examples(60))
+@settings(in_sessions, max_examples=examples(25))
 @given(odd_paths, st.sampled_from(["POST", "GET", "HEAD", "DELETE", "post", "", "\xff"]))
 @example("k/\ud800/go-auth/user", "POST")
 def test_an_odd_path_leads_nowhere(send_messages, path, method):

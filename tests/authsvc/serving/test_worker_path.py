@@ -19,6 +19,8 @@ def test_nothing_else_is_found_there():
         _ = serving.Boss
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 def test_gunicorn_is_imported_only_for_the_worker():
     """A command or an ASGI application on another server does not need gunicorn."""
     script = "import sys, authsvc.serving.addresses; sys.exit('gunicorn' in sys.modules)"

@@ -35,6 +35,8 @@ else:
 """
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 def test_processes_of_one_host_name_and_process_id_have_a_client_id_each():
     """Two processes that were started apart, and one that was forked from the other."""
     (one, retained, forked), (two, *_) = (run_python(SHOW).stdout.split() for _ in range(2))

@@ -16,7 +16,7 @@ from rig.examples import examples
 from rig.messages import DUPLICATE, EARLIER, FAILED, NOW, RETAINED, fresh, iso, readings
 
 a_few_hundred = settings(
-    deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=examples(250)
+    deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=examples(60)
 )
 
 

@@ -141,7 +141,7 @@ one_thing = st.one_of(
 )
 
 
-@settings(deadline=None, database=None, max_examples=examples(80), suppress_health_check=list(HealthCheck))
+@settings(deadline=None, database=None, max_examples=examples(30), suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_presence_depends_on_what_was_said_and_not_on_the_order_of_storing(db, data):
     messages = data.draw(st.lists(one_thing, min_size=2, max_size=6))

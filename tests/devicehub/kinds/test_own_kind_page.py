@@ -23,6 +23,7 @@ def test_the_code_of_the_page_is_the_code_of_the_app():
     assert admin == (APP / "pages.py").read_text().strip()
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("apps", ["[heat, *INSTALLED_APPS]", "[*INSTALLED_APPS, heat]"])
 def test_its_admin_is_found_wherever_the_app_stands(apps):

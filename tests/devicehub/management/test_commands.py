@@ -298,6 +298,7 @@ def manage(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_a_database_that_is_away_is_said_in_one_line_without_its_password():
     done = manage(f"postgres://hub:hidden-password@127.0.0.1:{servers.free_port()}/hub", "prune_telemetry")
@@ -321,6 +322,7 @@ def test_a_database_in_memory_is_refused(url):
     assert not (ROOT / ":memory:").exists()
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_a_wrong_database_is_refused_by_the_program():
     done = manage("sqlite:///:memory:", "check")
@@ -329,6 +331,7 @@ def test_a_wrong_database_is_refused_by_the_program():
     assert done.stderr.endswith("DATABASE_URL names no file; write sqlite:///relative/or//absolute/path\n")
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_a_file_that_is_no_database_is_said_in_one_line(tmp_path):
     (tmp_path / "db.sqlite3").write_bytes(b"no database " * 100)

@@ -131,7 +131,7 @@ class RolledBack(Exception):
     pass
 
 
-@settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=examples(600))
+@settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), max_examples=examples(120))
 @given(
     body=bodies,
     content_type=content_types,

@@ -44,7 +44,7 @@ thorough = settings(
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-    max_examples=examples(60),
+    max_examples=examples(25),
 )
 
 

@@ -60,6 +60,7 @@ def test_a_device_with_many_rows_goes_in_portions(station, neighbour):
     assert remains(neighbour) == kept
 
 
+@pytest.mark.servers
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_that_is_killed_is_followed_by_another(station):
     """Between the two no message of the device is stored, and the request stays."""

@@ -283,6 +283,8 @@ signal.signal(signal.SIGTERM, lambda *_: running.stop())
 """
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 def test_a_worker_ends_while_its_database_hangs(tmp_path):
     """No message is lost: those that are not committed are not acknowledged."""
     script = LISTENS + "worker.pipeline = hang\nwith running:\n    running.run()\n"
@@ -338,6 +340,7 @@ def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
 # --- Settings of its connection
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_a_worker_keeps_sqlite_durable_and_only_its_storing_thread_has_a_large_cache(tmp_path):
     """It uses more memory and copies the log less often; commits are flushed all the same.
@@ -358,6 +361,7 @@ def test_a_worker_keeps_sqlite_durable_and_only_its_storing_thread_has_a_large_c
     assert requested[5:] == ["2", "-2000", "50000"]  # The cache in KiB; this is SQLite's default.
 
 
+@pytest.mark.servers
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize(("mode", "enough"), [("WAL", "2"), ("DELETE", "3")])
 def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path, mode, enough):
@@ -374,6 +378,7 @@ def test_a_worker_makes_sqlite_durable_where_the_project_does_not(tmp_path, mode
     assert requested == [enough]
 
 
+@pytest.mark.servers
 @pytest.mark.postgresql_only
 def test_a_worker_waits_for_nothing_for_ever_and_commits_to_the_disk(transactional_db):
     """This holds also if the database, or the role, allows commits before the data is on the disk."""
