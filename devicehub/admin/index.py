@@ -29,7 +29,7 @@ STOPPED = timedelta(hours=1)  # A broker that asked before and not in this time 
 FRESH = 10  # Seconds for which the counts beside the navigation are cached.
 LOOKS, CHANGES, BROKERS, FOUND = 5, 10, 10, 20  # The rows of each part at most.
 LONGEST = 128  # Characters of a search.
-TILES = ("connected", "silent", "never", "error")
+TILES = ("connected", "silent", "never", "error", "revoked", "disabled")
 
 _counts: BoundedCache[tuple[str, str], tuple[float, dict[str, int]]] = BoundedCache(lambda: 100)
 
@@ -43,6 +43,11 @@ class Tile:
     url: str
     tone: str = ""
     glyph: str = ""
+
+    @property
+    def is_red(self) -> bool:
+        """Whether the number is red: something went wrong. An operator revoked the others, so they are in order."""
+        return self.tone == "bad" and self.value > 0 and self.glyph != "revoked"
 
 
 @dataclass(frozen=True)

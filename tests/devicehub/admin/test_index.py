@@ -28,6 +28,10 @@ def fleet() -> None:
     WeatherStationDevice.objects.create(device_id="N-1", site="north", **seen)
     WeatherStationDevice.objects.create(device_id="S-1", site="south", **{**seen, "status": "error"})
     WeatherStationDevice.objects.create(device_id="S-2", site="south")
+    WeatherStationDevice.objects.create(
+        device_id="S-3", site="south", credentials_changed_at=now, **{**seen, "mqtt_password_hash": ""}
+    )
+    WeatherStationDevice.objects.create(device_id="S-4", site="south", is_active=False, **seen)
     IrrigationValveDevice.objects.create(
         device_id="V-1", site="north", **{**seen, "last_seen": now - 9 * HOUR}
     )
@@ -72,11 +76,18 @@ def test_the_tiles_count_and_link_on(admin_client, fleet):
         "Silent": 1,
         "Never seen": 1,
         "In error": 1,
+        "Revoked": 1,
+        "Disabled": 1,
         "Denied, 24 h": 2,
         "Quarantine, 24 h": 1,
     }
     for tile in page.context["fleet"].tiles:
-        assert admin_client.get(tile.url).status_code == 200, tile
+        assert admin_client.get(tile.url).context["cl"].result_count == tile.value, tile
+    assert {tile.label for tile in page.context["fleet"].tiles if tile.is_red} == {
+        "In error",
+        "Denied, 24 h",
+        "Quarantine, 24 h",
+    }
     text = page.content.decode()
     assert "hall" in text
     assert "no JSON" in text
@@ -94,6 +105,8 @@ def test_a_limited_user_counts_their_site(client, fleet):
         "Silent": 1,
         "Never seen": 0,
         "In error": 0,
+        "Revoked": 0,
+        "Disabled": 0,
         "Denied, 24 h": 1,
         "Quarantine, 24 h": 0,
     }
