@@ -5,12 +5,11 @@ Each page shows a user only the rows that devicehub.visibility allows, in lists,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.utils import quote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -22,6 +21,8 @@ from authsvc.secret_columns import HidesSecrets
 from devicehub import visibility
 from devicehub.admin import cells, texts, widgets
 from devicehub.admin.audited import Audited
+from devicehub.admin.notices import Notices, saying
+from devicehub.admin.removing import Removes
 
 if not TYPE_CHECKING and apps.is_installed("unfold"):
     from unfold.admin import ModelAdmin as Foundation
@@ -32,7 +33,6 @@ else:
 Panel = Callable[[HttpRequest, Any], str]
 Choices = Callable[[], Sequence[tuple[str, str]]]
 ITSELF = "itself"
-NOTICE = "_devicehub_notice"  # The attribute of a request that holds the notice of a save in our words.
 
 
 class Limited(HidesSecrets):
@@ -81,7 +81,7 @@ class Limited(HidesSecrets):
         return super().formfield_for_foreignkey(db_field, request, **options)  # type: ignore[misc]
 
 
-class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
+class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignore[type-arg]
     """A page of the admin in the look of the product, which shows no secret column and does not count whole tables.
 
     The audit records its saves and deletions.
@@ -119,7 +119,12 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list, with links to its views and a text for an empty list."""
-        more = {"views": self.get_views(request), "empty_text": self.empty_text, **(extra_context or {})}
+        more = {
+            "title": capfirst(self.noun(2)),
+            "views": self.get_views(request),
+            "empty_text": self.empty_text,
+            **(extra_context or {}),
+        }
         answer: HttpResponse = super().changelist_view(request, more)
         return answer
 
@@ -140,6 +145,8 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
         """Render the form, with the panels of an existing object."""
         found = context.get("original")
         if found is not None:
+            context["show_delete"] = False  # Our own link to the removal is the last thing of the page.
+            context["remove"] = self.noun() if self.has_delete_permission(request, found) else ""
             context["panels"] = [markup for panel in self.all_panels() if (markup := panel(request, found))]
         answer: HttpResponse = super().render_change_form(request, context, *args, **options)
         return answer
@@ -170,24 +177,13 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
         self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
     ) -> HttpResponse:
         """Return the answer of the foundation, with our notice about the new object."""
-        with _saying(request, self._notice(request, obj, "added")):
+        with saying(request, self._notice(request, obj, "added")):
             return super().response_add(request, obj, post_url_continue)
 
     def response_change(self, request: HttpRequest, obj: Any) -> HttpResponse:
         """Return the answer of the foundation, with our notice about the saved object."""
-        with _saying(request, self._notice(request, obj, "saved")):
+        with saying(request, self._notice(request, obj, "saved")):
             return super().response_change(request, obj)
-
-    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> HttpResponse:
-        """Return the answer of the foundation, with our notice about the deleted object."""
-        with _saying(request, format_html("{} deleted: {}.", capfirst(self.opts.verbose_name), obj_display)):
-            return super().response_delete(request, obj_display, obj_id)
-
-    def message_user(
-        self, request: HttpRequest, message: Any, level: Any = messages.INFO, *args: Any, **options: Any
-    ) -> None:
-        """Send a notice; while the foundation answers to a save, ours in the place of its own."""
-        super().message_user(request, getattr(request, NOTICE, "") or message, level, *args, **options)
 
     def _notice(self, request: HttpRequest, obj: Any, verb: str) -> str:
         """Return the notice that *obj* was saved, with a link to its page if the user may open it."""
@@ -196,17 +192,7 @@ class ModelAdmin(Audited, Limited, Foundation):  # type: ignore[type-arg]
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
             url = reverse(name, args=[quote(obj.pk)], current_app=self.admin_site.name)
             shown = format_html('<a class="dh-link" href="{}">{}</a>', url, obj)
-        return format_html("{} {}: {}.", capfirst(self.opts.verbose_name), verb, shown)
-
-
-@contextmanager
-def _saying(request: HttpRequest, notice: str) -> Iterator[None]:
-    """Let each notice of the block be *notice*."""
-    setattr(request, NOTICE, notice)
-    try:
-        yield
-    finally:
-        delattr(request, NOTICE)
+        return format_html("{} {}: {}.", capfirst(self.noun()), verb, shown)
 
 
 class RecordAdmin(ModelAdmin):

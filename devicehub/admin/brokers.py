@@ -128,7 +128,7 @@ ACTS = (
 
 @admin.register(Broker)
 class BrokerAdmin(WithSecret):
-    list_display = ("name", "state", "software", "last_asked", "questions", "places", "created_at")
+    list_display = ("name", "state", "software", "last_asked", "number_of_questions", "places", "created_at")
     list_filter = ("is_active",)
     search_fields = ("name",)
     readonly_fields = ("created_at", "token_changed_at")
@@ -214,7 +214,7 @@ class BrokerAdmin(WithSecret):
         return cells.when(broker.asked_at, "never")
 
     @admin.display(description="questions", ordering="asked")
-    def questions(self, broker: Any) -> str:
+    def number_of_questions(self, broker: Any) -> str:
         return cells.number(broker.asked or 0)
 
     @admin.display(description="networks")

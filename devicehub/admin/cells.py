@@ -16,10 +16,10 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
 
 from authsvc.durations import ago
 from authsvc.models import Account, Broker, Grant
+from devicehub.admin import texts
 from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.units import figure
 from devicehub.models import DeviceGroup
@@ -46,6 +46,7 @@ OBJECTS: dict[str, tuple[type[Any], str]] = {
     "user": (get_user_model(), "username"),
 }
 KEYS = frozenset({"device_key", "principal"})
+NUMBER = "number_"  # The names of columns with numbers begin so; admin.css puts those to the right.
 
 
 def state(found: State) -> SafeString:
@@ -138,11 +139,11 @@ def column(model: type[models.Model], name: Any, *, is_first: bool) -> Any:
     if shown is None:
         return name
 
-    @admin.display(description=capfirst(str(field.verbose_name)), ordering=name)  # type: ignore[union-attr]
+    @admin.display(description=texts.label(field), ordering=name)  # type: ignore[arg-type]
     def cell(row: Any) -> Any:
         return shown(getattr(row, name))
 
-    cell.__name__ = str(name)
+    cell.__name__ = f"{NUMBER}{name}" if shown is number else str(name)
     return cell
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import ProtectedError, QuerySet, RestrictedError
@@ -23,6 +23,7 @@ from devicehub.admin.base import ITSELF, Panel
 from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
 from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
+from devicehub.admin.notices import say_instead
 from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOptions
 from devicehub.credentials import adding
 from devicehub.dashboard import bulk
@@ -324,7 +325,7 @@ class DeviceAdmin(WithOptions, ManyDevices, WithCredentials):
         removal.request_all(devices)
         which = devices[0].device_id if len(devices) == 1 else f"{len(devices):,} devices"
         verb = "is" if len(devices) == 1 else "are"
-        self.message_user(request, f"{which} {verb} disabled and being removed.", messages.WARNING)
+        say_instead(request, f"{which} {verb} disabled and being removed.")
 
 
 def _have_few_rows(devices: list[Any]) -> bool:

@@ -14,7 +14,7 @@ from django.urls import path
 from django.views.decorators.http import require_POST, require_safe
 
 from devicehub import provisioning
-from devicehub.admin import suggestions
+from devicehub.admin import cells, suggestions
 from devicehub.admin.base import ModelAdmin
 from devicehub.admin.grants import DEVICE, Suggested
 from devicehub.admin.widgets import ChoiceBoxesField, LinesField
@@ -126,7 +126,7 @@ class GroupForm(forms.ModelForm):  # type: ignore[type-arg]
 class GroupAdmin(ModelAdmin):
     form = GroupForm
     change_form_template = "devicehub/admin/group.html"
-    list_display = ("name", "slug", "member_count", "selection", "note")
+    list_display = ("name", "slug", "number_of_members", "selection", "note")
     search_fields = ("name", "slug", "note")
     empty_text = "There is no group yet. A group is one subject of grants for many devices."
     fieldsets = (
@@ -146,8 +146,8 @@ class GroupAdmin(ModelAdmin):
         return ("slug",) if obj else ()
 
     @admin.display(description="members", ordering="member_count")
-    def member_count(self, group: Any) -> int:
-        return int(group.member_count)
+    def number_of_members(self, group: Any) -> str:
+        return cells.number(group.member_count)
 
     @admin.display(description="filter")
     def selection(self, group: DeviceGroup) -> str:

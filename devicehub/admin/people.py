@@ -193,6 +193,8 @@ class RoleAdmin(django_pages.GroupAdmin, ModelAdmin):
 
     form = GroupForm
     filter_horizontal = ()
+    list_display = ("name",)
+    nouns = ("role", "roles")
     empty_text = "There are no roles: manage.py migrate makes three."
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:

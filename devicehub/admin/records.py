@@ -8,9 +8,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.text import capfirst
 
-from devicehub.admin import cells
+from devicehub.admin import cells, texts
 from devicehub.admin.base import EvidenceAdmin, RecordAdmin
 from devicehub.admin.lists import BoundedPaginator, DeviceFilter, lately
 from devicehub.admin.replaying import Replays
@@ -89,13 +88,13 @@ class ReadingAdmin(OfDeviceAdmin):
         sign = unit(reading.unit) if reading else ""
 
         @admin.display(
-            description=capfirst(str(field.verbose_name)) + (f" ({sign})" if sign else ""),
+            description=texts.label(field) + (f" ({sign})" if sign else ""),
             ordering=field.name,
         )
         def cell(row: Any) -> Any:
             return column(row) if callable(column) else getattr(row, field.name)
 
-        cell.__name__ = field.name
+        cell.__name__ = column.__name__ if callable(column) else field.name
         return cell
 
 

@@ -118,10 +118,7 @@ def _shown(item: Item, url: str, is_current: bool, counts: dict[str, int]) -> di
 
 def _of_kinds() -> list[Item]:
     """Return one item for the devices of each kind, and one each for all readings and all messages."""
-    items = []
-    for place, kind in enumerate(registry):
-        title = capfirst(str(kind.device_model._meta.verbose_name_plural).lower())
-        items.append(_of_model(title, kind.device_model, FLEET, "memory", place))
+    items = _of_devices()
     with_values = [kind.value_models[0] for kind in registry if kind.value_models]
     for model in with_values[:1]:
         items.append(_of_model("Readings", model, MESSAGES, "show_chart", 40))
@@ -130,21 +127,40 @@ def _of_kinds() -> list[Item]:
     return items
 
 
+def _of_devices() -> list[Item]:
+    """Return one item for the devices of each kind."""
+    return [
+        _of_model(
+            capfirst(str(kind.device_model._meta.verbose_name_plural).lower()),
+            kind.device_model,
+            FLEET,
+            "memory",
+            place,
+        )
+        for place, kind in enumerate(registry)
+    ]
+
+
 def _of_model(title: str, model: type[Any], group: str, icon: str, order: int) -> Item:
     name = f"admin:{model._meta.app_label}_{model._meta.model_name}{LIST}"
     return Item(title, name, group, icon, order, _may_view(name))
 
 
 def group_of(list_url: str) -> str:
-    """Return the group in which the list at *list_url* stands; "" for a list that was not registered."""
-    found = (item.group for item in _items.values() if address(item.url_name) == list_url)
-    return next(found, "")
+    """Return the group in which the list at *list_url* stands; "" for a list that the navigation does not have."""
+    item = _item_of(list_url)
+    return item.group if item else ""
 
 
 def title_of(list_url: str) -> str:
-    """Return the title of the list at *list_url*; "" for a list that was not registered."""
-    found = (item.title for item in _items.values() if address(item.url_name) == list_url)
-    return next(found, "")
+    """Return the title of the list at *list_url*; "" for a list that the navigation does not have."""
+    item = _item_of(list_url)
+    return item.title if item else ""
+
+
+def _item_of(list_url: str) -> Item | None:
+    items = [*_items.values(), *_of_devices()]
+    return next((item for item in items if address(item.url_name) == list_url), None)
 
 
 def address(url_name: str) -> str:

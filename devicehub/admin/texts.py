@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.db import models
+from django.utils.text import capfirst
 
 from authsvc.credentials import Credentials
 from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
@@ -204,7 +205,19 @@ HELP: Mapping[type[models.Model], Mapping[str, str]] = {
 }
 
 # The labels of columns whose name Django would not write as people do.
-LABELS = {"mqtt_username": "MQTT username", "mqtt_client_id": "MQTT client id"}
+LABELS = {
+    "device_id": "Device id",
+    "id": "Number",
+    "is_active": "Active",
+    "mqtt_client_id": "MQTT client id",
+    "mqtt_username": "MQTT username",
+    "payload_json": "Payload as JSON",
+}
+
+
+def label(field: models.Field[Any, Any]) -> str:
+    """Return the label of the column *field*, for people."""
+    return LABELS.get(field.name) or capfirst(str(field.verbose_name))
 
 
 def help_texts(model: type[models.Model]) -> dict[str, str]:

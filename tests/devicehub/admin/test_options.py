@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import reverse
 
@@ -205,13 +206,30 @@ def test_notices_of_other_models_are_in_our_words(admin_client):
     named = {"username": "nora", "password1": "a long sentence", "password2": "a long sentence"}
     user = admin_client.post(reverse("admin:auth_user_add"), named, follow=True)
 
+    grants = [Grant.objects.create(subject="everyone", actions="publish", filter=f"plant/{n}") for n in "ab"]
+    chosen = {"action": "delete_selected", "_selected_action": [row.pk for row in grants], "post": "yes"}
+    many = admin_client.post(reverse("admin:authsvc_grant_changelist"), chosen, follow=True)
+
+    assert str(*many.context["messages"]) == "2 grants removed."
     pk = DeviceGroup.objects.get().pk
     notices = [str(*answer.context["messages"]) for answer in (added, deleted, user)]
     assert notices[0] == (
         f'Group of devices added: <a class="dh-link" href="/admin/devicehub/devicegroup/{pk}/change/">Roof</a>.'
     )
-    assert notices[1] == "Grant deleted: allow everyone to publish plant/1."
+    assert notices[1] == "Grant removed: allow everyone to publish plant/1."
     assert notices[2].startswith("User added: <a class=")
+
+
+def test_the_trail_has_the_names_of_the_navigation(admin_client):
+    role = Group.objects.create(name="Field crew")
+    device = WeatherStationDevice.objects.create(device_id="S-1")
+    for model, row, title in (
+        ("auth_group", role, "Roles"),
+        ("fleet_weatherstationdevice", device, "Weather stations"),
+    ):
+        for page, args in (("changelist", ()), ("change", (row.pk,)), ("delete", (row.pk,))):
+            text = admin_client.get(reverse(f"admin:{model}_{page}", args=args)).content.decode()
+            assert f">{title}</a>" in text or f"&rsaquo; {title}" in text, (model, page)
 
 
 def test_the_trail_of_groups_names_their_place_in_the_navigation(admin_client):

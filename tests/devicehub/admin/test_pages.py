@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.utils import label_for_field
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
+from devicehub import provisioning
 from devicehub.admin.base import EvidenceAdmin
 from devicehub.models import (
     CountedRefusal,
     DeviceCommand,
+    DeviceGroup,
     IngestWorker,
     QuarantinedMessage,
     RemovalRequest,
@@ -31,6 +37,7 @@ from rig.hub import ROOT
 pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 OURS = ("authsvc", "devicehub", "fleet", "auth")
 KEY = "weatherstation/Station-a"
+ABBREVIATIONS = {word.lower(): word for word in ("API", "HTTP", "IP", "JSON", "MQTT", "QoS", "URL", "id")}
 EVIDENCE = {
     AuditEntry,
     CountedRefusal,
@@ -92,6 +99,7 @@ def rows() -> None:
     RetainedTopic.objects.create(topic="things/a/cmd", requested_at=now, next_at=now)
     RemovalRequest.objects.create(device_key=KEY, requested_at=now)
     Group.objects.create(name="Field crew")
+    provisioning.create_group("roof", "Roof")
 
 
 @pytest.mark.usefixtures("rows")
@@ -136,6 +144,83 @@ def test_every_column_in_a_form_has_a_help_text(admin_client: Client):
                             without.add(f"{model._meta.label}.{name}")
 
     assert without == set()
+
+
+def labels(page: Any) -> Iterator[str]:
+    """Yield the heads of the columns and filters of a list, or the labels of a form."""
+    if (found := page.context.get("cl")) is not None:
+        own = found.model_admin
+        yield from (str(label_for_field(name, found.model, own)) for name in found.list_display[1:])
+        yield from (str(filter_spec.title) for filter_spec in found.filter_specs)
+    for fieldset in page.context.get("adminform") or ():
+        fields = [field.field for line in fieldset for field in line]
+        yield from (str(field["label"] if isinstance(field, dict) else field.label) for field in fields)
+
+
+@pytest.mark.usefixtures("rows")
+def test_abbreviations_have_the_case_of_people(admin_client: Client):
+    wrong, seen = set(), set()
+    for model in pages():
+        urls = [url(model, "change", row.pk) for row in model._base_manager.all()[:1]]
+        for address in (url(model, "changelist"), url(model, "add"), *urls):
+            page = admin_client.get(address)
+            for text in labels(page) if page.status_code == 200 else ():
+                seen |= {word for word in re.findall(r"\w+", text) if word in ABBREVIATIONS.values()}
+                wrong |= {
+                    f"{model._meta.label}: {text}"
+                    for word in re.findall(r"\w+", text)
+                    if ABBREVIATIONS.get(word.lower(), word) != word
+                }
+
+    assert wrong == set()
+    assert {"MQTT", "JSON", "id"} <= seen
+
+
+@pytest.mark.usefixtures("rows")
+def test_numbers_stand_at_the_right_and_the_end_of_a_form_is_its_removal(admin_client: Client):
+    device = WeatherStationDevice.objects.get()
+    for model, names in (
+        (CountedRefusal, ["number_count"]),
+        (WeatherStationReading, ["number_temperature"]),
+        (DeviceGroup, ["number_of_members"]),
+        (Broker, ["number_of_questions"]),
+    ):
+        text = admin_client.get(url(model, "changelist")).content.decode()
+        for name in names:
+            assert f"column-{name}" in text, model
+            assert f"field-{name}" in text, model
+    for model, row, noun in (
+        (WeatherStationDevice, device, "Weather Station"),
+        (Grant, Grant.objects.get(), "grant"),
+        (Group, Group.objects.get(name="Field crew"), "role"),
+    ):
+        form = admin_client.get(url(model, "change", row.pk)).content.decode()
+        assert f'href="{url(model, "delete", row.pk)}">Remove this {noun}</a>' in form
+        asked = admin_client.get(url(model, "delete", row.pk)).content.decode()
+        assert f"Remove this {noun}?" in asked
+        assert "sure" not in asked
+        assert ">Remove</option>" in admin_client.get(url(model, "changelist")).content.decode()
+        assert not re.search(r">\s*Delete", form + asked)
+
+
+def test_the_removal_of_many_needs_their_number(admin_client: Client):
+    for number in range(11):
+        Grant.objects.create(subject="everyone", actions="publish", filter=f"a/{number}")
+    rows = list(Grant.objects.values_list("pk", flat=True))
+    chosen = {"action": "delete_selected", "_selected_action": rows}
+
+    asked = admin_client.post(url(Grant, "changelist"), chosen).content.decode()
+    assert "Remove 11 grants?" in asked
+    assert "Type the number 11" in asked
+    for typed in ({}, {"confirmed": "yes", "typed": "12"}):
+        answer = admin_client.post(url(Grant, "changelist"), {**chosen, "post": "yes", **typed})
+        assert "The number is not 11." in answer.content.decode()
+    assert Grant.objects.count() == 11
+    typed = {**chosen, "post": "yes", "confirmed": "yes", "typed": "11"}
+    answer = admin_client.post(url(Grant, "changelist"), typed, follow=True)
+
+    assert [str(notice) for notice in answer.context["messages"]] == ["11 grants removed."]
+    assert not Grant.objects.exists()
 
 
 def test_evidence_is_neither_added_nor_deleted(admin_client: Client, rows):
