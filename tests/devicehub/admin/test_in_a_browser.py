@@ -12,7 +12,7 @@ from django.db import connections
 from django.test import Client
 from django.utils import timezone
 
-from authsvc.models import Broker, Denial, Grant
+from authsvc.models import AuditEntry, Broker, Denial, Grant
 from devicehub import roles
 from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationMessage, WeatherStationReading
@@ -30,6 +30,8 @@ PAGES = (
     "fleet/weatherstationdevice/",
     "fleet/weatherstationmessage/{message}/change/",
     "fleet/irrigationvalvedevice/",
+    "authsvc/auditentry/",
+    "authsvc/auditentry/{entry}/change/",
     "authsvc/denial/{denial}/change/",
     "authsvc/grant/add/",
     "devicehub/devicegroup/add/",
@@ -61,8 +63,20 @@ def fill(station: Cast) -> dict[str, Any]:
     Grant.objects.create(subject=f"key:{key}", actions="publish", filter="extra/topic")
     mara = User.objects.create_user("mara", is_staff=True)
     roles.assign(mara, roles.OPERATOR, ["north"])
+    entry = AuditEntry.objects.create(
+        at=now,
+        actor_kind="user",
+        actor="mara",
+        address="10.0.0.4",
+        action="device_moved",
+        object_key=key,
+        before={"site": ""},
+        after={"site": "north"},
+        reason="moved after the storm",
+    )
     return {
         "device": device.pk,
+        "entry": entry.pk,
         "message": message.pk,
         "denial": denial.pk,
         "quarantined": quarantined.pk,
