@@ -18,13 +18,14 @@ from django.utils.html import format_html, format_html_join
 
 from authsvc.models import Denial, Grant
 from devicehub import provisioning, removal, states, visibility
-from devicehub.admin import cells
+from devicehub.admin import cells, device_rights
 from devicehub.admin.base import ITSELF, Panel
 from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
 from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
 from devicehub.admin.notices import say_instead
 from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOptions
+from devicehub.admin.row_actions import RowActions
 from devicehub.credentials import adding
 from devicehub.dashboard import bulk
 from devicehub.kinds.identifiers import is_client_id
@@ -133,7 +134,7 @@ def links(request: HttpRequest, device: BaseDevice) -> str:
         ("Commands", DeviceCommand, f"?device_key__exact={key}"),
         ("Denials", Denial, f"?principal__exact={key}"),
         ("Quarantine", QuarantinedMessage, f"?device_key__exact={key}"),
-        ("Grants", Grant, f"?q={key}"),
+        ("Grants", Grant, f"?device={key}"),
     ]
     shown = [
         (url, label)
@@ -162,10 +163,10 @@ def _may_list(request: HttpRequest, model: type[Any]) -> bool:
     return page is not None and page.has_view_permission(request)
 
 
-class DeviceAdmin(WithOptions, ManyDevices, WithCredentials):
+class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
     form = DeviceForm
     belongs_to = ITSELF
-    panels: ClassVar[list[Panel]] = [command_panel, links]
+    panels: ClassVar[list[Panel]] = [device_rights.panel, command_panel, links]
     pairs = ("metadata",)
     list_display = ("device_id", "now", "last_seen", "credentials", "name", "site")
     list_filter = (StateFilter, CredentialsFilter, QuietFilter, "connected", "site")

@@ -24,6 +24,7 @@ from authsvc.models import Grant
 from devicehub import provisioning
 from devicehub.admin import reach, suggestions
 from devicehub.admin.base import ModelAdmin
+from devicehub.admin.device_rights import DeviceFilter
 from devicehub.admin.lists import ChoiceFilter
 from devicehub.admin.widgets import ChoiceBoxesField
 from devicehub.kinds.registry import registry
@@ -219,7 +220,7 @@ class GrantAdmin(ModelAdmin):
     form = GrantForm
     change_form_template = "devicehub/admin/grant.html"
     list_display = ("subject", "effect", "actions_in_words", "filter", "valid_from", "valid_until", "note")
-    list_filter = ("effect", ActionFilter, PeriodFilter)
+    list_filter = ("effect", ActionFilter, PeriodFilter, DeviceFilter)
     search_fields = ("subject", "filter", "note")
     empty_text = "There is no grant yet. A device may use its own topics without one."
     fieldsets = (

@@ -74,7 +74,7 @@ def _members(subject: str) -> Iterator[tuple[str, dict[str, str]]]:
         for kind in registry if form == "everyone" else filter(None, [registry.get(name)]):
             rows = kind.device_model.objects.order_by("device_id")
             for device in rows.only("device_id", "mqtt_username")[:EXAMPLES]:
-                yield kind.key(device.device_id), _values(kind, device)
+                yield kind.key(device.device_id), values(kind, device)
 
 
 def _of_key(key: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -84,10 +84,11 @@ def _of_key(key: str) -> Iterator[tuple[str, dict[str, str]]]:
         return
     device = kind.device_model.objects.filter(device_id=device_id).only("device_id", "mqtt_username").first()
     if device is not None:
-        yield key, _values(kind, device)
+        yield key, values(kind, device)
 
 
-def _values(kind: Kind, device: Any) -> dict[str, str]:
+def values(kind: Kind, device: Any) -> dict[str, str]:
+    """Return the values of the placeholders of a grant for *device*."""
     username = device.mqtt_username or ""
     return {
         "type": kind.slug,

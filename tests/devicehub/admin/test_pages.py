@@ -20,7 +20,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
-from devicehub import provisioning
+from devicehub import provisioning, roles
 from devicehub.admin.base import EvidenceAdmin
 from devicehub.models import (
     CountedRefusal,
@@ -33,6 +33,7 @@ from devicehub.models import (
 )
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from rig.hub import ROOT
+from rig.people import person
 
 pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 OURS = ("authsvc", "devicehub", "fleet", "auth")
@@ -221,6 +222,42 @@ def test_the_removal_of_many_needs_their_number(admin_client: Client):
 
     assert [str(notice) for notice in answer.context["messages"]] == ["11 grants removed."]
     assert not Grant.objects.exists()
+
+
+@pytest.mark.usefixtures("rows")
+def test_a_row_of_the_list_of_devices_leads_to_its_pages(admin_client: Client):
+    device = WeatherStationDevice.objects.get()
+    listed = admin_client.get(url(WeatherStationDevice, "changelist")).content.decode()
+    if not apps.is_installed("unfold"):
+        assert "Actions of this row" not in listed
+        return
+    pages = {
+        "open": url(WeatherStationDevice, "change", device.pk),
+        "rotate": f"{url(WeatherStationDevice, 'credentials', device.device_id)}#rotate",
+        "denials": f"{url(Denial, 'changelist')}?principal__exact={KEY}",
+    }
+    for name, page in pages.items():
+        link = url(WeatherStationDevice, name, device.pk)
+        assert f'href="{link}"' in listed
+        assert admin_client.get(link)["Location"] == page
+    assert admin_client.get(url(WeatherStationDevice, "rotate", 9_999)).status_code == 404
+
+
+def test_the_actions_of_a_row_are_those_that_the_user_may_do(rows):
+    if not apps.is_installed("unfold"):
+        pytest.skip("needs unfold")
+    device = WeatherStationDevice.objects.get()
+    viewer, limited = Client(), Client()
+    viewer.force_login(person("vera", is_staff=True))
+    limited.force_login(person("nora", roles.OPERATOR, ["north"], is_staff=True))
+
+    listed = viewer.get(url(WeatherStationDevice, "changelist")).content.decode()
+
+    assert url(WeatherStationDevice, "denials", device.pk) in listed
+    assert url(WeatherStationDevice, "rotate", device.pk) not in listed
+    assert viewer.get(url(WeatherStationDevice, "rotate", device.pk)).status_code == 403
+    for name in ("open", "rotate", "denials"):
+        assert limited.get(url(WeatherStationDevice, name, device.pk)).status_code == 404
 
 
 def test_evidence_is_neither_added_nor_deleted(admin_client: Client, rows):
