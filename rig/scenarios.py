@@ -167,7 +167,8 @@ class Scenario:
     *rounds* is the number of rounds in a test; a bench repeats for its seconds, and at least *least* times. *breaks*
     is whether acks can be lost behind the proxy, which cannot count them: then the whole window of a worker may come
     twice. A take-over breaks, too: the broker closes the older connection without reading its last bytes.
-    *limit* is the number of seconds until the worker must store again.
+    *limit* is the number of seconds until the worker must store again. *often* are the databases on which a plain
+    `script/test` runs it: of several faults that need the same recovery of the same part, it runs one.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Scenario:
     nemesis: Callable[[Rig], None]
     about: str
     databases: tuple[str, ...] = ("sqlite", "postgresql")
+    often: tuple[str, ...] = ()
     rounds: int = 1
     least: int = 1
     breaks: bool = False

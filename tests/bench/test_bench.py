@@ -46,12 +46,13 @@ def bench(needs_real: Callable[[servers.MissingServer], None]) -> Callable[..., 
     return run
 
 
-@pytest.mark.servers
 def figures_of(module: Any, report: dict[str, Any]) -> list[str]:
     """Return the lines of the section that *module* writes about *report*."""
     return figures.section(module.TITLE, "script/bench", report, module.markdown(report)).splitlines()
 
 
+@pytest.mark.servers
+@pytest.mark.long
 def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
     report = bench("auth", "--devices", "20", "--connections", "1", "--seconds", "1", "--rounds", "1")
 
@@ -81,6 +82,7 @@ def test_auth_reports_ours_beside_the_bare_application(bench, capsys):
 
 
 @pytest.mark.servers
+@pytest.mark.long
 def test_storm_reports_first_and_second_logins_of_imported_devices(bench, capsys):
     report = bench("storm", "--devices", "30", "--imported", "4", "--rounds", "1")
 
@@ -118,6 +120,7 @@ def test_changes_reports_how_soon_a_device_is_refused(bench, capsys):
 
 
 @pytest.mark.servers
+@pytest.mark.long
 def test_ingest_reports_workers_beside_a_bare_subscriber(bench, capsys):
     report = bench("ingest", "--devices", "7", "--messages", "200", "--rounds", "2")
 
@@ -136,6 +139,7 @@ def test_ingest_reports_workers_beside_a_bare_subscriber(bench, capsys):
 
 
 @pytest.mark.servers
+@pytest.mark.long
 def test_ingest_compares_the_large_database_with_the_small_one(bench, capsys):
     report = bench(
         *(
@@ -176,6 +180,7 @@ LAYOUT = {
 
 
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_filled_database_is_as_if_all_had_been_ingested(vendor, tmp_path, needs_real):
     """Indexes and keys are those of the migrations, and each reading has its message of the same device."""

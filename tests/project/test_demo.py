@@ -79,51 +79,63 @@ class Demo:
         return self.process.wait(30)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def copy_of_the_checkout(folder: Path) -> Path:
     ignored = shutil.ignore_patterns(".git", ".venv", "var", "__pycache__", ".*_cache", ".hypothesis")
-    folder = tmp_path / "checkout"
     shutil.copytree(ROOT, folder, ignore=ignored)
     (folder / ".venv").symlink_to(ROOT / ".venv")
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_of_the_checkout(tmp_path_factory.mktemp("demo") / "checkout")
+
+
+@pytest.fixture(scope="module")
 def demo(checkout: Path) -> Iterator[Demo]:
+    """Yield a demo that stores readings. ctrl-c stops it after the last test, in order and with all its processes."""
     demo = Demo(checkout)
-    yield demo
-    if demo.process.poll() is None:
-        demo.interrupt()
+    try:
+        assert eventually(lambda: "First new reading stored" in demo.output, 60), demo.output
+        yield demo
+    finally:
+        code = demo.interrupt()
+    assert_stopped(demo, code)
 
 
-def test_the_demo_shows_readings_and_a_denial_and_starts_again(demo, checkout):
-    assert eventually(lambda: "First new reading stored" in demo.output, 60), demo.output
+def assert_stopped(demo: Demo, code: int) -> None:
+    assert code == 0
+    assert demo.children() == set()
+    assert demo.output.rstrip().endswith("Stopping")
+    logs = demo.output + "".join(log.read_text() for log in (demo.folder / "var" / "demo").glob("*.log"))
+    assert "Traceback" not in logs
+
+
+def test_the_demo_shows_readings_and_a_denial(demo):
     # One station tries the topic of its neighbour, and the page shows the denial.
     assert eventually(lambda: "things/weatherstation/STATION-001/data" in demo.page(), 40)
     page = demo.page()
     assert "STATION-008" in page
     assert "°C" in page
-    first_login = demo.login()
-    children = demo.children()
-    assert len(children) >= 4, "web, broker, ingest and stations are processes of their own"
+    assert len(demo.children()) >= 4, "web, broker, ingest and stations are processes of their own"
 
-    assert demo.interrupt() == 0
-    assert demo.children() == set()
-    assert demo.output.rstrip().endswith("Stopping")
-    logs = demo.output + "".join(log.read_text() for log in (checkout / "var" / "demo").glob("*.log"))
-    assert "Traceback" not in logs
 
-    again = Demo(checkout)
-    try:
-        assert eventually(lambda: "First new reading stored" in again.output, 60), again.output
-        assert again.login() == first_login
-    finally:
-        assert again.interrupt() == 0
-    assert "Traceback" not in again.output
+@pytest.mark.long
+def test_the_demo_starts_again_with_the_same_login(tmp_path):
+    folder = copy_of_the_checkout(tmp_path / "checkout")
+    logins = []
+    for _ in range(2):
+        demo = Demo(folder)
+        try:
+            assert eventually(lambda demo=demo: "First new reading stored" in demo.output, 60), demo.output
+            logins.append(demo.login())
+        finally:
+            code = demo.interrupt()
+        assert_stopped(demo, code)
+    assert logins[0] == logins[1]
 
 
 def test_what_the_demo_says_to_try_works(demo, checkout):
-    assert eventually(lambda: "First new reading stored" in demo.output, 60), demo.output
     said = demo.output.partition("In another terminal, here:\n")[2].partition("\n\n")[0]
     assert "send_command" in said
 
@@ -142,8 +154,6 @@ def test_what_the_demo_says_to_try_works(demo, checkout):
 
 
 def test_the_demo_keeps_its_secrets_private(demo, checkout):
-    demo.login()
-
     folder = checkout / "var" / "demo"
     assert folder.stat().st_mode & 0o777 == 0o700
     for file in folder.iterdir():

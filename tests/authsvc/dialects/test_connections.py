@@ -17,7 +17,7 @@ from rig import hub
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import by_dialect, first, good
 
-pytestmark = pytest.mark.servers
+pytestmark = pytest.mark.sqlite_only
 
 # ---------------------------------------------------------------- long bodies
 
@@ -81,6 +81,7 @@ ALLOWED = (200, b'{"ok":true,"error":""}')
 DENIED = (403, b'{"ok":false,"error":"denied"}')
 
 
+@pytest.mark.servers
 class TestOnAConnection:
     def test_pipelined_questions_are_answered_in_order(self, served, token, station):
         """EMQX sends up to a hundred questions before it reads."""

@@ -22,8 +22,6 @@ from rig import servers
 from rig.hub import eventually, listener
 from rig.telemetry import TOPICS, sql, topics_to_clear
 
-pytestmark = pytest.mark.servers
-
 
 class TestGrants:
     """The account of ingest may publish to topics of devices only if an operator granted it."""
@@ -105,6 +103,7 @@ class TestRetained:
         assert pipeline([Message(TOPICS[1], b"", timezone.now())]) == ["failed"]
         assert QuarantinedMessage.objects.count() == 1
 
+    @pytest.mark.servers
     def test_what_clears_the_topics_of_a_device_made_again_says_nothing_of_it(self, station, broker):
         """Ingest receives them, although the new device has never connected."""
         station.delete()
@@ -135,6 +134,7 @@ class TestRetained:
             device.publish(Outgoing(topic, b"{}", retain=True))
         device.close()
 
+    @pytest.mark.servers
     def test_the_retained_messages_of_a_disabled_device_are_cleared(self, station, neighbour, broker):
         theirs = "things/weatherstation/STATION-002/data"
         self.publish(broker, *(t for t in TOPICS if "reply" not in t), theirs)
@@ -146,6 +146,7 @@ class TestRetained:
 
         assert set(retained_at(broker)) == {theirs}
 
+    @pytest.mark.servers
     def test_what_the_broker_refuses_stays_with_its_error_and_comes_again_later(self, station, broker):
         station.delete()
         begin = timezone.now()
@@ -176,6 +177,7 @@ class TestRetained:
 
         return clear
 
+    @pytest.mark.servers
     def test_a_topic_that_the_broker_always_refuses_is_dropped_with_a_line_in_the_log(self, station, refused):
         station.delete()
 
@@ -183,6 +185,7 @@ class TestRetained:
         assert refused(1) == ["things/weatherstation/STATION-001/reply"]
         assert topics_to_clear() == []
 
+    @pytest.mark.servers
     def test_that_a_broker_was_away_does_not_count_as_refused(self, station, refused):
         station.delete()
         RetainedTopic.objects.update(attempts=30, error="no connection to it")
@@ -190,6 +193,7 @@ class TestRetained:
         assert refused(4) == []
         assert RetainedTopic.objects.get().attempts == 4
 
+    @pytest.mark.servers
     def test_a_new_request_begins_to_count_again(self, station, refused):
         station.delete()
         refused(4)
@@ -208,6 +212,7 @@ class TestRetained:
         assert {row.attempts for row in RetainedTopic.objects.all()} == {1}
         assert all("no connection to" in row.error for row in RetainedTopic.objects.all())
 
+    @pytest.mark.servers
     @pytest.mark.parametrize("is_noticed", [False, True])
     def test_a_device_that_is_enabled_again_keeps_what_is_retained(self, station, broker, is_noticed):
         self.publish(broker, TOPICS[1])
@@ -223,6 +228,7 @@ class TestRetained:
         assert topics_to_clear() == []
         assert set(retained_at(broker)) == {TOPICS[1]}
 
+    @pytest.mark.servers
     def test_another_device_of_the_same_id_does_not(self, station, broker):
         self.publish(broker, TOPICS[0])
         station.delete()
@@ -233,6 +239,8 @@ class TestRetained:
         assert retained_at(broker) == {}
 
 
+@pytest.mark.sqlite_only
+@pytest.mark.servers
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_clears_what_is_retained_of_a_device_that_sql_disabled(station, neighbour, broker, tmp_path):
     """The worker checks every 15 seconds."""

@@ -41,8 +41,6 @@ from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import servers
 from rig.hub import ROOT, environment, eventually
 
-pytestmark = pytest.mark.servers
-
 TYPES = ("float", "integer", "boolean", "string", "json", "binary")
 WEATHER = {
     "temperature": Reading(type="float", range=(-40, 80)),
@@ -243,17 +241,17 @@ def test_a_prefix_that_makes_no_id_is_refused():
 
 
 @pytest.mark.django_db
-def test_thousands_of_devices_are_made_in_seconds():
+def test_a_thousand_devices_are_made_in_seconds():
     """Of the time of this process, which other work on the machine does not change."""
     kind = provisioning.kind_of("weatherstation")
     progress = []
     began = time.process_time()
 
-    issue_logins(kind, "SIM-", 2000, progress.append)
-    issue_logins(kind, "SIM-", 2000)
+    issue_logins(kind, "SIM-", 1000, progress.append)
+    issue_logins(kind, "SIM-", 1000)
 
-    assert time.process_time() - began < 10
-    assert progress == [500, 1000, 1500, 2000]
+    assert time.process_time() - began < 5
+    assert progress == [500, 1000]
 
 
 # Against a broker
@@ -319,6 +317,8 @@ def result_of(process, timeout=30):
     return json.loads(out)
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 @pytest.mark.django_db(transaction=True)
 def test_two_hundred_devices_publish_in_one_thread_and_say_goodbye(ear, broker):
     options = ["--count", "200", "--interval", "1", "--history", "20", "--json"]
@@ -343,6 +343,8 @@ def test_two_hundred_devices_publish_in_one_thread_and_say_goodbye(ear, broker):
     assert 0 < first["battery_level"] <= 100
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 @pytest.mark.django_db(transaction=True)
 def test_faults_are_counted_as_they_arrive(ear, broker):
     options = ["--count", "50", "--interval", "0.25", "--duration", "4", "--history", "0", "--seed", "7"]
@@ -386,6 +388,8 @@ def running(settings, port, count, url="mqtt://127.0.0.1:{}", **options):
     assert not thread.is_alive()
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 @pytest.mark.django_db
 def test_devices_come_back_after_the_broker_did(tmp_path, needs_real, settings):
     """Each comes back after a pause of its own, and all together make one complaint."""
@@ -414,6 +418,8 @@ def test_devices_come_back_after_the_broker_did(tmp_path, needs_real, settings):
     assert any("more devices: " in line for line in lines[:-1])
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 @pytest.mark.django_db
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_devices_obey(broker, settings, version):
@@ -445,6 +451,8 @@ def test_devices_obey(broker, settings, version):
     assert simulation.tally.commands == 2
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 @pytest.mark.django_db
 def test_the_last_device_claims_its_neighbours_topic(ear, broker, settings):
     with running(settings, broker, 3, misbehave=True) as (simulation, _):
@@ -455,6 +463,8 @@ def test_the_last_device_claims_its_neighbours_topic(ear, broker, settings):
     assert forged == {"things/weatherstation/SIM-001/data"}
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 @pytest.mark.django_db(transaction=True)
 def test_the_will_of_a_killed_device_sets_it_offline(ear, broker):
     """The process is killed, and the broker publishes the wills of both devices."""
@@ -465,6 +475,7 @@ def test_the_will_of_a_killed_device_sets_it_offline(ear, broker):
         assert eventually(lambda: ear.payloads("status").count(b'{"status":"offline"}') == offline + 2)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.django_db(transaction=True)
 def test_without_a_broker_nothing_is_published_and_one_line_says_so():
     with simulating(servers.free_port(), "--count", "50", "--duration", "1") as process:
@@ -511,6 +522,7 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch):
         allow_files(5000)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.django_db
 def test_a_broker_that_does_not_answer_gets_few_connections(settings):
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
@@ -554,6 +566,8 @@ def certificate(tmp_path):
     return paths
 
 
+@pytest.mark.servers
+@pytest.mark.sqlite_only
 @pytest.mark.django_db
 def test_devices_speak_tls_to_a_broker_that_can_prove_who_it_is(
     tmp_path, certificate, needs_real, settings, monkeypatch

@@ -1,7 +1,7 @@
 """No message from the broker is lost through a fault of worker, database, broker or network.
 
-The short version of every scenario of rig/faults.py on the database of this run; `script/bench faults` is the long
-one. The assertion is the set check of rig/scenarios.py.
+The short version of every scenario of rig/faults.py on the database of this run, the rare ones in `script/test --long`;
+`script/bench faults` is the long version. The assertion is the set check of rig/scenarios.py.
 """
 
 from __future__ import annotations
@@ -54,8 +54,14 @@ def suffer(databases, needs_real, tmp_path):
     return run
 
 
+def short_versions():
+    for scenario in HERE:
+        marks = () if VENDOR in scenario.often else pytest.mark.long
+        yield pytest.param(scenario, marks=marks, id=scenario.name)
+
+
 @pytest.mark.servers
-@pytest.mark.parametrize("scenario", HERE, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", short_versions())
 def test_nothing_is_lost(suffer, scenario):
     assert_nothing_is_lost(suffer(scenario))
 
@@ -79,6 +85,7 @@ def assert_nothing_is_lost(report):
 
 
 @pytest.mark.servers
+@pytest.mark.sqlite_only
 def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
     """This tests the suite itself: it must find a loss if there is one."""
     monkeypatch.setattr(scenarios, "PATIENCE", 4)
@@ -113,6 +120,7 @@ def test_an_ack_before_the_flush_is_found_out(suffer):
 
 
 @pytest.mark.servers
+@pytest.mark.long
 def test_the_bench_reports_the_outcome_of_all_messages(needs_real, capsys):
     try:
         report = faults_bench.run(vendors=[VENDOR], seconds=1, only=["duplicates"], seed=7)

@@ -70,7 +70,10 @@ def assert_each_once(total):
 # --- Sharing
 
 
-@pytest.mark.parametrize("end", [kill, stop], ids=["killed", "stopped"])
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    "end", [pytest.param(kill, id="killed"), pytest.param(stop, id="stopped", marks=pytest.mark.long)]
+)
 def test_nothing_is_lost_or_twice_while_workers_come_and_go(listen, publish, end):
     """One of two workers ends meanwhile, three times; it gets its messages when it is back."""
     total, chance = 600, random.Random(3)
@@ -120,7 +123,7 @@ def test_a_worker_whose_session_was_taken_over_ends_and_says_why(transactional_d
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@pytest.mark.parametrize("version", [pytest.param("5", marks=pytest.mark.long), "3.1.1"])
 def test_of_two_equal_workers_one_remains_and_goes_on(listen, publish, version):
     """A worker that is evicted without a reason waits ever longer: with mosquitto 2.0.11, and any broker of 3.1.1."""
     spoken = {"DEVICEHUB_MQTT_VERSION": version, "DEVICEHUB_MQTT_GROUP": ""}

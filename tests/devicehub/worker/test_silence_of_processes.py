@@ -15,7 +15,8 @@ from rig.hub import ROOT, environment, eventually
 from rig.messages import fresh
 from rig.presence import make
 
-pytestmark = pytest.mark.servers
+# Which device is overdue is a query, which test_silence makes on both databases.
+pytestmark = [pytest.mark.servers, pytest.mark.sqlite_only]
 
 # --- Real processes
 
