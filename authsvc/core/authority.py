@@ -112,11 +112,7 @@ async def decide(
     principal, refusal = await _identify(client.username, directory)
     if isinstance(question, LoginQuestion):
         verdict = await _login(question, principal, refusal, rules, clock(), verify)
-        if question.wants_rules and verdict.allowed and principal is not None and not principal.superuser:
-            held = await _held(principal, client, rules, directory, clock)
-            verdict = verdict._replace(rules=held.rules, groups=held.groups, until=held.until)
-        bound = rules.bind_client_ids and principal is not None and principal.client_ids is not None
-        return await _only_claimant(verdict, directory) if verdict.allowed and bound else verdict
+        return await _completed(verdict, rules, directory, clock) if verdict.allowed else verdict
     if principal is None:
         return deny(refusal, None, question)
     if not principal.active:
@@ -138,10 +134,7 @@ async def decide(
         decisions = tuple(_topic(principal, own, question.action, topic) for topic in question.topics)
         return Verdict(decisions, principal, question, None, None, groups, until)
     if isinstance(question, SuperuserQuestion):
-        decision = Decision(
-            principal.superuser, Reason.SUPERUSER if principal.superuser else Reason.NOT_SUPERUSER
-        )
-        return Verdict((decision,), principal, question)
+        return Verdict((_superuser(principal),), principal, question)
     return Verdict((_resource(question, principal),), principal, question)
 
 
@@ -159,6 +152,18 @@ def _may_use_client_id(principal: Principal, client: Client, rules: Rules) -> bo
     if client.client_id is None or not rules.bind_client_ids:
         return True
     return principal.may_connect_as(client.client_id)
+
+
+async def _completed(verdict: Verdict, rules: Rules, directory: Directory, clock: Clock) -> Verdict:
+    """Return *verdict*, which allows a login, with the rules if the broker wants them; or a deny for its client id."""
+    principal, question = verdict.principal, verdict.question
+    if principal is None or not isinstance(question, LoginQuestion):
+        return verdict
+    if question.wants_rules and not principal.superuser:
+        held = await _held(principal, question.client, rules, directory, clock)
+        verdict = verdict._replace(rules=held.rules, groups=held.groups, until=held.until)
+    is_bound = rules.bind_client_ids and principal.client_ids is not None
+    return await _only_claimant(verdict, directory) if is_bound else verdict
 
 
 async def _only_claimant(verdict: Verdict, directory: Directory) -> Verdict:
@@ -308,6 +313,11 @@ def _topic(principal: Principal, held: tuple[Rule, ...], action: Action, topic: 
     if grant is None:
         return Decision(False, Reason.NO_GRANT, topic)
     return Decision(grant.allow, Reason.GRANT if grant.allow else Reason.DENY_GRANT, topic, grant.name)
+
+
+def _superuser(principal: Principal) -> Decision:
+    reason = Reason.SUPERUSER if principal.superuser else Reason.NOT_SUPERUSER
+    return Decision(principal.superuser, reason)
 
 
 def _resource(question: ResourceQuestion, principal: Principal) -> Decision:
