@@ -70,24 +70,23 @@ class Command(ReasonedCommand):
         cache: timedelta | None,
         **options: Any,
     ) -> str:
-        try:
-            host = host_of(url)
-        except InvalidAddress as error:
-            raise CommandError(f"--url {error}") from error
+        host = _host(url)
         if cache is not None:
             _check_cache(cache, dialect, as_json=options["json"])
         if (options["overlap"] or options["until_used"]) and not options["rotate"]:
             raise CommandError("--overlap and --until-used need --rotate: a new broker has no old token")
-        ends = ""
         if options["rotate"]:
-            if network:
-                raise CommandError(CANNOT_CHANGE)
-            until = _until(options)
-            token, ends = _rotate(name, dialect, until), f"\n# {end_of_old(until)}"
+            token, ends = _rotate(name, dialect, network, _until(options))
         else:
-            token = _create(name, dialect, network)
+            token, ends = _create(name, dialect, network), ""
         if options["json"]:
             return json.dumps({"name": name, "dialect": dialect, "token": token})
+        self._note(host, cache)
+        configuration = BY_DIALECT[dialect].configuration(url, token, cache)
+        return f"# The token of {name}, shown this once: {token}{ends}\n\n{configuration}"
+
+    def _note(self, host: str, cache: timedelta | None) -> None:
+        """Print what the operator should know about the address of the service, and about the cache of the broker."""
         if not split_domain_port(host)[0]:
             self.stderr.write(
                 f"Note: {host} is not a valid host name (letters, digits, - and . only). At the Django entrance "
@@ -101,8 +100,14 @@ class Command(ReasonedCommand):
                 f"Note: the cache delays decisions: a revocation applies up to {_seconds(cache)} s late; the comments "
                 "above the lines of the cache list more effects"
             )
-        configuration = BY_DIALECT[dialect].configuration(url, token, cache)
-        return f"# The token of {name}, shown this once: {token}{ends}\n\n{configuration}"
+
+
+def _host(url: str) -> str:
+    """Return the host in *url*. Raise CommandError."""
+    try:
+        return host_of(url)
+    except InvalidAddress as error:
+        raise CommandError(f"--url {error}") from error
 
 
 def _create(name: str, dialect: str, networks: list[str]) -> str:
@@ -112,13 +117,16 @@ def _create(name: str, dialect: str, networks: list[str]) -> str:
         raise CommandError(f"{error}; --rotate gives it a new token") from error
 
 
-def _rotate(name: str, dialect: str, until: datetime | None) -> str:
+def _rotate(name: str, dialect: str, networks: list[str], until: datetime | None) -> tuple[str, str]:
+    """Return the new token of a broker, and a line about the end of the old one. Raise CommandError."""
+    if networks:
+        raise CommandError(CANNOT_CHANGE)
     broker = Broker.objects.filter(name=name).first()
     if broker is None:
         raise CommandError(f"There is no broker {name}")
     if dialect not in (broker.dialects or [dialect]):
         raise CommandError(CANNOT_CHANGE)
-    return broker_tokens.rotate_token(broker, valid_until=until)
+    return broker_tokens.rotate_token(broker, valid_until=until), f"\n# {end_of_old(until)}"
 
 
 def _until(options: dict[str, Any]) -> datetime | None:
