@@ -34,6 +34,7 @@ from devicehub.denials.explained import explain_denials, rule_label
 PAGE = 20
 BADGE_SECONDS = 300  # A number at the navigation that is older is left out.
 LONGEST = 128
+HOUR = timedelta(hours=1)
 DAY = "24h"
 PERIODS: Mapping[str, tuple[str, timedelta]] = {
     DAY: ("24 h", timedelta(days=1)),
@@ -124,11 +125,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Listed:
-    """The rows of one page, the address of the next one, and the number of causes in the period."""
+    """The rows of one page, the address of the next one, and the numbers of causes in the period and its last hour.
+
+    How many refusals an hour had is not known: the row of a cause holds their number, their first and their last time.
+    """
 
     rows: list[Row] = field(default_factory=list)
     older: str = ""
     causes: int = 0
+    of_an_hour: int = 0  # Causes with a refusal in the last hour.
     reasons: list[tuple[str, str, int, str]] = field(default_factory=list)
 
 
@@ -195,10 +200,10 @@ def _filtered(user: Any, wanted: Filter) -> QuerySet[Denial]:
 def listed(request: HttpRequest, wanted: Filter) -> Listed:
     """Return one page of the denials that fit *wanted*, newest first."""
     of_period = _filtered(request.user, wanted)
-    by_reason = (
-        of_period.order_by().values("reason").annotate(causes=Count("pk")).order_by("-causes", "reason")
-    )
-    counted = list(by_reason.values_list("reason", "causes"))
+    lately = Count("pk", filter=Q(last_at__gt=timezone.now() - HOUR))
+    by_reason = of_period.order_by().values("reason").annotate(causes=Count("pk"), lately=lately)
+    counted = list(by_reason.order_by("-causes", "reason").values_list("reason", "causes", "lately"))
+    chosen = [row for row in counted if wanted.reason in ("", row[0])]
     found = of_period.filter(reason=wanted.reason) if wanted.reason else of_period
     if wanted.before is not None:
         moment, pk = wanted.before
@@ -208,10 +213,11 @@ def listed(request: HttpRequest, wanted: Filter) -> Listed:
     return Listed(
         rows=describe(rows[:PAGE], request),
         older=wanted.query(before=(last.last_at, last.pk)) if last is not None else "",
-        causes=sum(count for reason, count in counted if wanted.reason in ("", reason)),
+        causes=sum(causes for _, causes, _ in chosen),
+        of_an_hour=sum(lately for *_, lately in chosen),
         reasons=[
             (WORDS.get(reason, SENTENCES.get(reason, reason)), reason, count, wanted.query(reason=reason))
-            for reason, count in counted
+            for reason, count, _ in counted
         ],
     )
 

@@ -12,6 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
+from authsvc.core.access import Reason
 from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
 from devicehub import roles
 from fleet.models import WeatherStationDevice
@@ -74,6 +75,15 @@ class TestList:
         denial()
 
         assert f"Its period ended at {ended:%Y-%m-%d %H:%M:%S} UTC." in text("/denials/")
+
+    def test_the_causes_of_the_last_hour_are_counted_apart(self, text):
+        denial()
+        denial(topic="x/1", last_at=timezone.now() - timedelta(minutes=61))
+        denial(topic="x/2", reason=Reason.DENY_GRANT)
+
+        assert "3 causes in the last 24 h, 2 of them refused in the last hour." in text("/denials/")
+        page = text(f"/denials/?reason={Reason.NO_GRANT}")
+        assert "2 causes in the last 24 h, 1 of them refused in the last hour." in page
 
     def test_the_overview_leads_to_a_cause(self, text):
         found = denial()
