@@ -8,7 +8,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Case, Exists, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models import (
+    BooleanField,
+    Case,
+    Exists,
+    ExpressionWrapper,
+    IntegerField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+    When,
+)
 from django.db.models.functions import Concat
 from django.utils import timezone
 
@@ -16,6 +28,7 @@ from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, DeviceOptions, DeviceStatus
 
 OVERDUE = 2.5  # Heartbeat intervals without a message after which a device is silent.
+REVOKED = Q(mqtt_password_hash="", credentials_changed_at__isnull=False)
 
 
 class State(NamedTuple):
@@ -69,6 +82,13 @@ def interval_of(kind: Kind, device: BaseDevice) -> float:
     return device.own_heartbeat or kind.heartbeat_interval  # type: ignore[attr-defined]
 
 
+def _is_revoked(device: BaseDevice) -> bool:
+    read: bool | None = getattr(device, "is_revoked", None)
+    if read is not None:
+        return read
+    return not device.mqtt_password_hash and device.credentials_changed_at is not None
+
+
 def silent_before(seconds: float, now: datetime) -> datetime:
     """Return the time after which a device with a heartbeat of *seconds* must have sent something, or it is silent."""
     return now - timedelta(seconds=seconds * OVERDUE)
@@ -92,7 +112,7 @@ def conditions(kind: Kind, now: datetime) -> dict[str, Q]:
     quiet = Q(status=DeviceStatus.OFFLINE) | _late(kind, now)
     found = {
         "disabled": Q(is_active=False),
-        "revoked": Q(mqtt_password_hash="", credentials_changed_at__isnull=False),
+        "revoked": REVOKED,
         "never": Q(last_seen__isnull=True),
         "silent": Q(last_seen__isnull=False) & quiet,
         **{name: Q(status=status) for name, status in statuses.items()},
@@ -109,7 +129,7 @@ def holding(kind: Kind, device: BaseDevice, now: datetime | None = None) -> list
     )
     holds = {
         "disabled": not device.is_active,
-        "revoked": not device.mqtt_password_hash and device.credentials_changed_at is not None,
+        "revoked": _is_revoked(device),
         "error": status == DeviceStatus.ERROR,
         "never": seen is None,
         "silent": seen is not None and is_quiet,
@@ -121,9 +141,8 @@ def holding(kind: Kind, device: BaseDevice, now: datetime | None = None) -> list
 
 
 def of(kind: Kind, device: BaseDevice, now: datetime | None = None) -> State:
-    """Return the state of *device* to show; that of its row if it was read by ranked()."""
-    read = getattr(device, "state_rank", None)
-    return holding(kind, device, now)[0] if read is None or now else list(STATES.values())[read]
+    """Return the state of *device* to show."""
+    return holding(kind, device, now)[0]
 
 
 def rank(kind: Kind, now: datetime | None = None) -> Case:
@@ -137,16 +156,20 @@ def rank(kind: Kind, now: datetime | None = None) -> Case:
 
 
 def ranked(kind: Kind, devices: QuerySet[Any], now: datetime | None = None) -> QuerySet[Any]:
-    """Return *devices* with `state_rank`, the place of their state in STATES, and with their heartbeats."""
-    found: QuerySet[Any] = with_heartbeats(kind, devices).annotate(state_rank=rank(kind, now))
+    """Return *devices* with `state_rank`, the place of their state in STATES, and with what holding() reads."""
+    found: QuerySet[Any] = for_a_list(kind, devices).annotate(state_rank=rank(kind, now))
     return found
 
 
-def with_heartbeats(kind: Kind, devices: QuerySet[Any]) -> QuerySet[Any]:
-    """Return *devices* with the interval of each in `own_heartbeat`, so that a list takes no query for each."""
+def for_a_list(kind: Kind, devices: QuerySet[Any]) -> QuerySet[Any]:
+    """Return *devices* with what holding() reads beside their columns: a list takes no query for each, and no secret.
+
+    The interval of each is in `own_heartbeat`, and `is_revoked` is compared in the database.
+    """
     key = Concat(Value(f"{kind.slug}/"), OuterRef("device_id"))
     own = DeviceOptions.objects.filter(device_key=key).values("expected_heartbeat")
-    found: QuerySet[Any] = devices.annotate(own_heartbeat=Subquery(own))
+    is_revoked = ExpressionWrapper(REVOKED, output_field=BooleanField())
+    found: QuerySet[Any] = devices.annotate(own_heartbeat=Subquery(own), is_revoked=is_revoked)
     return found
 
 

@@ -121,7 +121,7 @@ def _slice(
 
 def shown(kind: Kind, user: Any, *more: str) -> QuerySet[Any]:
     """Return the devices of *kind* that *user* may see, with the columns of a row and *more*, so without any secret."""
-    return states.ranked(kind, visibility.devices(kind, user)).only(*SHOWN, *more)
+    return states.for_a_list(kind, visibility.devices(kind, user)).only(*SHOWN, *more)
 
 
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
