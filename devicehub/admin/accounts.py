@@ -218,19 +218,19 @@ class AccountAdmin(WithSecret):
             else "",
         }
 
-    @admin.display(description="state")
+    @admin.display(description="State")
     def state(self, account: Any) -> str:
         return cells.toned(*_state(account, account.login_at))
 
-    @admin.display(description="last login", ordering="login_at")
+    @admin.display(description="Last login", ordering="login_at")
     def last_login(self, account: Any) -> str:
         return cells.when(account.login_at, "never")
 
-    @admin.display(description="through", ordering="login_broker")
+    @admin.display(description="Through", ordering="login_broker")
     def broker(self, account: Any) -> str:
         return account.login_broker or cells.EMPTY
 
-    @admin.display(description="client ids")
+    @admin.display(description="Client ids")
     def listed(self, account: Account) -> str:
         return cells.code(", ".join([account.username, *map(str, account.client_ids)]))
 

@@ -201,23 +201,23 @@ class BrokerAdmin(WithSecret):
             "old_used_at": previous if previous and changed and previous >= changed else None,
         }
 
-    @admin.display(description="state")
+    @admin.display(description="State")
     def state(self, broker: Any) -> str:
         return cells.toned(*_state(broker, broker.asked_at))
 
-    @admin.display(description="software")
+    @admin.display(description="Software")
     def software(self, broker: Broker) -> str:
         return ", ".join(_software(broker))
 
-    @admin.display(description="last asked", ordering="asked_at")
+    @admin.display(description="Last asked", ordering="asked_at")
     def last_asked(self, broker: Any) -> str:
         return cells.when(broker.asked_at, "never")
 
-    @admin.display(description="questions", ordering="asked")
+    @admin.display(description="Questions", ordering="asked")
     def number_of_questions(self, broker: Any) -> str:
         return cells.number(broker.asked or 0)
 
-    @admin.display(description="networks")
+    @admin.display(description="Networks")
     def places(self, broker: Broker) -> str:
         return ", ".join(broker.networks) or "from anywhere"
 

@@ -133,15 +133,20 @@ def list_url(model: type[models.Model], query: str = "") -> str:
 
 
 def column(model: type[models.Model], name: Any, *, is_first: bool) -> Any:
-    """Return the column *name* of a list: a function for one that has a look of its own, else *name*."""
+    """Return the column *name* of a list: of a field of *model* a function with its label and look, else *name*."""
     field = next((f for f in model._meta.concrete_fields if f.name == name), None)
-    shown = _shown(field, is_first) if field is not None else None
-    if shown is None:
+    if field is None or field.is_relation:
         return name
+    shown = _shown(field, is_first)
+    is_boolean = isinstance(field, models.BooleanField)
 
-    @admin.display(description=texts.label(field), ordering=name)  # type: ignore[arg-type]
+    @admin.display(description=texts.label(field), ordering=name, boolean=is_boolean or None)
     def cell(row: Any) -> Any:
-        return shown(getattr(row, name))
+        value = getattr(row, name)
+        if shown is not None:
+            return shown(value)
+        word = getattr(row, f"get_{name}_display")() if field.choices else value
+        return EMPTY if word == "" else word
 
     cell.__name__ = f"{NUMBER}{name}" if shown is number else str(name)
     return cell

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import ClassVar
 
 from django.contrib import admin, messages
@@ -76,9 +75,9 @@ class DeviceCommandAdmin(EvidenceAdmin):
         return description.reason(command)
 
     @admin.display(description="Next attempt")
-    def next_attempt(self, command: DeviceCommand) -> datetime | None:
-        """Return the time of the next attempt; None if the command only waits for its deadline."""
-        return command.due_at if command.due_at != command.deadline else None
+    def next_attempt(self, command: DeviceCommand) -> str:
+        """Return the time of the next attempt; a command may wait for its deadline alone."""
+        return cells.until(command.due_at if command.due_at != command.deadline else None)
 
     @admin.display(description="Result")
     def result(self, command: DeviceCommand) -> str:

@@ -223,7 +223,7 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
             if name in self.list_display and not devices.exclude(**{name: ""}).exists()
         }
         columns = super().get_list_display(request)
-        return [column for column in columns if column not in unused]
+        return [column for column in columns if getattr(column, "__name__", column) not in unused]
 
     @admin.display(description="State", ordering="state_rank")
     def now(self, device: BaseDevice) -> str:

@@ -232,7 +232,7 @@ class GrantAdmin(ModelAdmin):
     class Media:
         js = ("devicehub/grants.js",)
 
-    @admin.display(description="actions", ordering="actions")
+    @admin.display(description="Actions", ordering="actions")
     def actions_in_words(self, grant: Grant) -> str:
         return ActionSet(grant.actions).sentence
 

@@ -145,11 +145,11 @@ class GroupAdmin(ModelAdmin):
         """Return the slug of an existing group: grants name it."""
         return ("slug",) if obj else ()
 
-    @admin.display(description="members", ordering="member_count")
+    @admin.display(description="Members", ordering="member_count")
     def number_of_members(self, group: Any) -> str:
         return cells.number(group.member_count)
 
-    @admin.display(description="filter")
+    @admin.display(description="Filter")
     def selection(self, group: DeviceGroup) -> str:
         lists = (("type", group.types), ("site", group.sites), ("tag", group.tags))
         return "; ".join(f"{name} {', '.join(words)}" for name, words in lists if words) or "chosen"
