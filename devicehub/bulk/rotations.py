@@ -171,8 +171,9 @@ def issue(
     while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
         with transaction.atomic():
             go_on(rotation)
+            still_open = open_members(members)  # Read again once the devices are locked.
             issued = [
-                found for kind, group in _by_kind(some) for found in _issue(rotation, members, kind, group)
+                found for kind, group in _by_kind(some) for found in _issue(rotation, still_open, kind, group)
             ]
             if issued and expected:
                 record_shown(rotation, expected)
@@ -206,12 +207,12 @@ def roll_back(rotation: Rotation, members: Members) -> int:
     A device whose credentials were changed since, or whose old password is not valid any more, keeps what it has.
     """
     overtake(rotation)
-    now, restored = timezone.now(), 0
-    for kind, group in _pages(open_members(members)):
+    now, restored, still_open = timezone.now(), 0, open_members(members)
+    for kind, group in _pages(still_open):
         with transaction.atomic():
             pairs = [
                 (device, member)
-                for device, member in _unchanged(members, kind, group)
+                for device, member in _unchanged(still_open, kind, group)
                 if device.previous_password_hash and (device.previous_valid_until or now) > now
             ]
             for device, member in pairs:

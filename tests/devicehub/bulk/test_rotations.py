@@ -306,6 +306,24 @@ def test_rotating_again_keeps_a_password_whose_use_is_not_noted_yet(kind, cast, 
     assert not accepts("R-1", first)
 
 
+@pytest.mark.parametrize("act", ["issue", "roll_back"])
+def test_a_login_that_is_noted_before_the_lock_counts(kind, cast, monkeypatch, act):
+    """The members are read page by page, and their devices are locked after that."""
+    rotation = begin(kind, until=timezone.now() + timedelta(days=1))
+    first = issue(rotation)
+    locked = rotations._locked
+
+    def slow(*arguments):
+        login("R-1")
+        return locked(*arguments)
+
+    monkeypatch.setattr(rotations, "_locked", slow)
+    done = issue(rotation) if act == "issue" else rotations.roll_back(rotation, rotation.members.all())
+
+    assert (done if act == "roll_back" else len(done)) == 6
+    assert Stations.get(device_id="R-1").check_mqtt_password(str(first["R-1"]["mqtt_password"]))
+
+
 def test_a_late_end_of_an_overlap_revives_no_password(kind, cast):
     """The job waited for the database, and a person ended that password meanwhile."""
     issue(begin(kind))
