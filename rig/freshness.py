@@ -8,23 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import httpx
 import psycopg
 import psycopg.sql
 
 from authsvc.freshness import changes
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import servers
-from rig.hub import eventually
+from rig.hub import CLIENT, eventually
 
 BOUND = 1.0  # seconds from the commit
 DEVICES = WeatherStationDevice._meta.db_table
 VALVES = IrrigationValveDevice._meta.db_table  # an empty table
 OK, DENIED, FAULT = 200, 403, 503
-
-
-# A client for each question would read the certificates of the system each time, which takes longer than the answer.
-CLIENT = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 @dataclass
@@ -70,7 +65,7 @@ class Site:
 
     def ready(self, url: str) -> tuple[int, dict[str, Any]]:
         """Return status and document of /readyz at *url*."""
-        answer = httpx.get(f"{url}/readyz", timeout=5)
+        answer = CLIENT.get(f"{url}/readyz")
         return answer.status_code, answer.json()
 
     def settled_reads(self, url: str, device: Any) -> float:
@@ -91,7 +86,7 @@ class Site:
     def memory(self, url: str, event: str) -> float:
         """Return the counter devicehub_auth_memory_total of *event* at *url*."""
         wanted = f'devicehub_auth_memory_total{{event="{event}"}} '
-        [line] = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(wanted)]
+        [line] = [line for line in CLIENT.get(f"{url}/metrics").text.splitlines() if line.startswith(wanted)]
         return float(line.removeprefix(wanted))
 
 

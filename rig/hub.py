@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 from django.db import connections
 
 from authsvc.models import Broker
@@ -24,6 +26,8 @@ from rig import servers
 from rig.cast import Cast
 
 ROOT = Path(__file__).resolve().parent.parent
+# A client for each question would read the certificates of the system each time, which takes longer than the answer.
+CLIENT = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
 VERSION = "3.1.1"  # the version of aMQTT 0.12 and RabbitMQ 3.10
 
 
@@ -45,6 +49,36 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **more,
     }
+
+
+COMMANDS = """
+import contextlib, io, json, sys
+import django
+django.setup()
+from django.core.management import call_command
+
+printed = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        call_command(*arguments)
+    printed.append(out.getvalue())
+print(json.dumps(printed))
+"""
+
+
+def run_commands(url: str, *commands: Sequence[str]) -> list[str]:
+    """Run management *commands* on the database at *url*, all in one new process; return the output of each."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+        env=environment(DATABASE_URL=url),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed: list[str] = json.loads(done.stdout)
+    return printed
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 
 from rig import hub, servers
 from rig.freshness import Site, listens
-from rig.hub import ROOT, eventually
+from rig.hub import eventually
 
 
 @pytest.fixture(scope="package")
@@ -32,18 +30,15 @@ def site(cluster, tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     variables = {"DATABASE_URL": cluster.url, "AUTHSVC_STALE_SECONDS": "6"}
 
-    def manage(*arguments: str) -> str:
-        command = [sys.executable, "manage.py", *arguments]
-        env = hub.environment(**variables)
-        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    manage("migrate")
-    token = json.loads(manage("create_broker", "mosquitto", "go-auth", "--json"))["token"]
     fleet = ["--count", "40", "--prefix", "S-", "--output", "-"]
-    devices = json.loads(manage("provision_devices", "weatherstation", *fleet))
-    manage("create_account", "ingest", "--ingest")
+    _, broker, provisioned, _ = hub.run_commands(
+        cluster.url,
+        ["migrate"],
+        ["create_broker", "mosquitto", "go-auth", "--json"],
+        ["provision_devices", "weatherstation", *fleet],
+        ["create_account", "ingest", "--ingest"],
+    )
+    token, devices = json.loads(broker)["token"], json.loads(provisioned)
     with ExitStack() as stack:
         urls = [
             stack.enter_context(hub.gunicorn(folder / str(number), **variables, WEB_CONCURRENCY="1"))

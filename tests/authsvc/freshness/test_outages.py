@@ -6,7 +6,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import httpx
 import psycopg
 import psycopg.sql
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from authsvc.freshness import changes
 from rig import hub
 from rig.freshness import DENIED, DEVICES, FAULT, OK, Site, listens
-from rig.hub import eventually
+from rig.hub import CLIENT, eventually
 
 # They start their own PostgreSQL, so one run is enough.
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
@@ -86,7 +85,7 @@ class TestWithoutItsDatabase:
         assert found is not None
         return int(found[0])
 
-    @pytest.mark.parametrize("how", ["stopped", "paused"])
+    @pytest.mark.parametrize("how", ["paused", pytest.param("stopped", marks=pytest.mark.long)])
     def test_recently_read_clients_are_answered_from_the_cache(self, settled, fresh_device, how):
         """They are for AUTHSVC_STALE_SECONDS (6 here). Others get a fault; a denied client is not admitted."""
         ours, url = settled, settled.urls[0]
@@ -112,7 +111,7 @@ class TestWithoutItsDatabase:
                 "The database does not answer. Clients read within 6 s are answered from the cache."
             ]
             assert said["stale_answers"] > 0
-            assert httpx.get(f"{url}/healthz").status_code == OK
+            assert CLIENT.get(f"{url}/healthz").status_code == OK
             time.sleep(max(0, read + 6 - time.monotonic()))
             assert ours.login(url, fresh_device) == FAULT
 

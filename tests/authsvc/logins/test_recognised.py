@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from passlib.hash import bcrypt
 
@@ -16,7 +15,7 @@ from authsvc.logins import recognised
 from fleet.models import WeatherStationDevice
 from rig import hub
 from rig.cast import Cast
-from rig.hub import ROOT
+from rig.hub import CLIENT, ROOT
 
 STORED = "$2b$04$" + "a" * 53
 IN_ANOTHER_PROCESS = """
@@ -119,7 +118,7 @@ def test_a_slow_hash_costs_one_verification_in_all_workers(station: Cast, token,
     fields = {"username": station.username, "clientid": station.username, "password": "imported"}
     with hub.gunicorn(tmp_path, WEB_CONCURRENCY="2") as url:
         answers = {
-            httpx.post(f"{url}/mqtt/go-auth/user?k={token}", json=fields).status_code for _ in range(40)
+            CLIENT.post(f"{url}/mqtt/go-auth/user?k={token}", json=fields).status_code for _ in range(40)
         }
 
         assert answers == {200}
@@ -128,5 +127,5 @@ def test_a_slow_hash_costs_one_verification_in_all_workers(station: Cast, token,
 
 
 def computed(url: str) -> float:
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    lines = CLIENT.get(f"{url}/metrics").text.splitlines()
     return float(next(x for x in lines if x.startswith("devicehub_auth_slow_verifications_total")).split()[1])

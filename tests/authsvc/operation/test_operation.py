@@ -29,7 +29,7 @@ from authsvc.dialects import DIALECTS
 from authsvc.operation import metrics
 from rig import hub, servers
 from rig.entrances import both_entrances
-from rig.hub import ROOT, eventually
+from rig.hub import CLIENT, ROOT, eventually
 
 pytestmark = pytest.mark.servers
 
@@ -38,14 +38,6 @@ STOP_SECONDS = 3.0
 Key = tuple[str, ...]
 
 of_sqlite = pytest.mark.sqlite_only  # It uses its own database, so one run is enough.
-
-
-def manage(url: str, *arguments: str) -> str:
-    command = [sys.executable, "manage.py", *arguments]
-    env = hub.environment(DATABASE_URL=url)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @dataclass
@@ -60,13 +52,14 @@ class Fleet:
 
     @classmethod
     def made(cls, url: str) -> Fleet:
-        manage(url, "migrate")
-        tokens = [
-            json.loads(manage(url, "create_broker", f"of {dialect}", dialect, "--json"))["token"]
-            for dialect in ("go-auth", "emqx")
-        ]
         two = ["weatherstation", "--count", "2", "--prefix", "S-", "--output", "-"]
-        return cls(url, *tokens, *json.loads(manage(url, "provision_devices", *two)))
+        _, *brokers, devices = hub.run_commands(
+            url,
+            ["migrate"],
+            *(["create_broker", f"of {dialect}", dialect, "--json"] for dialect in ("go-auth", "emqx")),
+            ["provision_devices", *two],
+        )
+        return cls(url, *(json.loads(broker)["token"] for broker in brokers), *json.loads(devices))
 
 
 @dataclass
@@ -98,7 +91,7 @@ class Site:
                 os.kill(pid, signal.SIGCONT)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", timeout=5)
+        return CLIENT.get(f"{self.url}{path}")
 
     def counted(self) -> Counter[Key]:
         """Return the counted questions once the workers have shared their numbers."""
@@ -111,7 +104,7 @@ class Site:
 
     def ask(self, question: str, *, token: str | None = None, **fields: Any) -> int:
         path = f"{self.url}/mqtt/{question}?k={token or self.fleet.token}"
-        return httpx.post(path, json=fields, timeout=5).status_code
+        return CLIENT.post(path, json=fields).status_code
 
     def login(self, device: dict[str, Any], password: str | None = None) -> int:
         name, right = device["mqtt_username"], device["mqtt_password"]
@@ -201,6 +194,9 @@ def idle_connections(url: str, number: int = 20) -> Iterator[None]:
 @contextmanager
 def away(database: Path) -> Iterator[None]:
     """Move *database* and its other files away, and back afterwards."""
+    time.sleep(
+        1.2
+    )  # The denials of earlier questions are written then. A later write would make an empty file.
     elsewhere = database.parent / "away"
     elsewhere.mkdir()
     for path in database.parent.glob(f"{database.name}*"):
@@ -256,7 +252,7 @@ class TestProbes:
             assert site.ready() == (FAULT, ["The tables are missing; run manage.py migrate."])
             assert site.login(template.station) == FAULT
 
-            manage(fleet.url, "migrate")
+            hub.run_commands(fleet.url, ["migrate"])
 
             assert [site.ready() for _ in range(6)] == [(OK, [])] * 6
             assert site.login(template.station) == DENIED
@@ -267,7 +263,7 @@ class TestProbes:
             database.execute("DELETE FROM authsvc_policy")
 
         assert site.ready() == (FAULT, ["The policy revision is missing; run manage.py migrate."])
-        manage(site.fleet.url, "migrate")
+        hub.run_commands(site.fleet.url, ["migrate"])
         assert site.ready() == (OK, [])
 
     @both_entrances
@@ -378,8 +374,10 @@ class TestMetrics:
         assert_consistent(site.get("/metrics").text)
 
     @of_sqlite
-    def test_the_numbers_of_a_worker_outlive_it(self, fleeting):
+    def test_the_numbers_of_a_killed_worker_outlive_it(self, fleeting):
+        """It loses the last second of denials and no more."""
         assert [fleeting.login(fleeting.fleet.station) for _ in range(8)] == [OK] * 8
+        refused = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
         key = ("go-auth", "user", "allow", "credentials")
         time.sleep(1.2)
         first, second = fleeting.workers()
@@ -389,6 +387,9 @@ class TestMetrics:
         assert eventually(lambda: len(fleeting.workers()) == 2 and first not in fleeting.workers())
         assert eventually(lambda: questions(fleeting.get("/metrics").text)[key] == 8)
         assert second in fleeting.workers()
+        for worker in fleeting.workers():
+            os.kill(worker, signal.SIGKILL)
+        assert fleeting.denied() == len(refused)
 
     @of_sqlite
     def test_a_fault_is_counted_as_one(self, site):
@@ -461,33 +462,27 @@ class TestStop:
     """SIGTERM while brokers hold their connections open, the usual case."""
 
     @of_sqlite
-    def test_it_is_short_and_leaves_nothing(self, fleeting):
+    def test_it_is_short_writes_all_denials_until_then_and_leaves_nothing(self, fleeting):
         assert [path.name for path in fleeting.temporary.iterdir() if "devicehub-metrics" in path.name]
         with idle_connections(fleeting.url):
+            refused = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
             assert fleeting.stop() < STOP_SECONDS
 
         assert fleeting.left() == []
-
-    @of_sqlite
-    def test_it_writes_all_denials_until_then(self, fleeting):
-        refused = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
-
-        assert fleeting.stop() < STOP_SECONDS
-
         assert fleeting.denied() == len(refused)
 
     @of_sqlite
     def test_waiting_slow_hashes_do_not_delay_it(self, fleeting):
-        """60 devices with imported hashes of half a second each log in at once.
+        """90 devices with imported hashes of a quarter of a second each log in at once.
 
         The server may finish the hashes that run, which takes longer on a busy machine: so the bound is six of them.
         """
-        names = [f"imported-{number}" for number in range(60)]
+        names = [f"imported-{number}" for number in range(90)]
         with closing(sqlite3.connect(fleeting.database)) as database, database:
             database.executemany(
                 "INSERT INTO authsvc_account (username, password_hash, previous_password_hash, is_active, "
                 "is_superuser, client_ids, created_at) VALUES (?, ?, '', 1, 0, '[]', '2026-01-01')",
-                [(name, f"$2b$13${number:021d}u{'a' * 31}") for number, name in enumerate(names)],
+                [(name, f"$2b$12${number:021d}u{'a' * 31}") for number, name in enumerate(names)],
             )
 
         def log_in(name: str) -> None:
@@ -497,25 +492,15 @@ class TestStop:
         clients = [threading.Thread(target=log_in, args=[name]) for name in names]
         for client in clients:
             client.start()
-        assert eventually(lambda: waiting(fleeting) > 20)
+        assert eventually(lambda: waiting(fleeting) > 50)
         began = time.monotonic()
-        bcrypt.hashpw(b"wrong", bcrypt.gensalt(13))
+        bcrypt.hashpw(b"wrong", bcrypt.gensalt(12))
         one_hash = time.monotonic() - began
-        assert waiting(fleeting) > 20
+        assert waiting(fleeting) > 50
 
         assert fleeting.stop() < max(STOP_SECONDS, 6 * one_hash)
         for client in clients:
             client.join(10)
-
-    @of_sqlite
-    def test_a_killed_worker_loses_the_last_second_and_no_more(self, fleeting):
-        refused = [fleeting.login(fleeting.fleet.station, "wrong") for _ in range(20)]
-        time.sleep(1.1)
-
-        for worker in fleeting.workers():
-            os.kill(worker, signal.SIGKILL)
-
-        assert fleeting.denied() == len(refused)
 
     @of_sqlite
     def test_a_starting_worker_does_not_delay_it(self, fleeting):
@@ -547,7 +532,7 @@ class TestStop:
         assert fleeting.denied() == len(old)
 
     @of_sqlite
-    @pytest.mark.parametrize("how", ["stopped", "paused"])
+    @pytest.mark.parametrize("how", ["paused", pytest.param("stopped", marks=pytest.mark.long)])
     def test_an_unreachable_database_does_not_delay_it(self, postgresql, tmp_path, how):
         cluster, fleet = postgresql
         with serving(fleet, tmp_path) as site, ExitStack() as stack:
