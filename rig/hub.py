@@ -66,11 +66,14 @@ print(json.dumps(printed))
 """
 
 
-def run_commands(url: str, *commands: Sequence[str]) -> list[str]:
-    """Run management *commands* on the database at *url*, all in one new process; return the output of each."""
+def run_commands(url: str, *commands: Sequence[str], **variables: str) -> list[str]:
+    """Run management *commands* on the database at *url*, all in one new process; return the output of each.
+
+    *variables* are added to its environment.
+    """
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        env=environment(DATABASE_URL=url),
+        env=environment(DATABASE_URL=url, **variables),
         cwd=ROOT,
         capture_output=True,
         text=True,
