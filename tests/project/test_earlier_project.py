@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from rig import hub
 from rig.hub import ROOT
 
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
@@ -35,35 +34,26 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def manage(project: Path, *arguments: str) -> str:
-    """Run a management command of *project*, and return its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "django", *arguments],
-        cwd=project,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(project)]),
-            "DJANGO_SETTINGS_MODULE": "plant_settings",
-            "DATABASE_URL": f"sqlite:///{project}/plant.sqlite3",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+def manage(project: Path, *commands: list[str]) -> list[str]:
+    """Run management commands of *project* in one process, and return their output."""
+    return hub.run_commands(
+        f"sqlite:///{project}/plant.sqlite3",
+        *commands,
+        DJANGO_SETTINGS_MODULE="plant_settings",
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(project)]),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
-def test_an_earlier_project_needs_no_new_migration(project):
-    assert manage(project, "makemigrations", "--check", "--dry-run") == "No changes detected\n"
+def test_an_earlier_project_migrates_without_a_new_migration_and_provisions(project):
+    changes, *_, devices = manage(
+        project,
+        ["makemigrations", "--check", "--dry-run"],
+        ["migrate", "--verbosity", "0"],
+        ["migrate", "--check", "--verbosity", "0"],
+        ["provision_devices", "greenhouse", "--count=1", "--prefix=G", "--output=-"],
+    )
 
-
-def test_an_earlier_project_migrates_and_provisions(project):
-    manage(project, "migrate", "--verbosity", "0")
-    manage(project, "migrate", "--check", "--verbosity", "0")
-
-    devices = manage(project, "provision_devices", "greenhouse", "--count=1", "--prefix=G", "--output=-")
-
+    assert changes == "No changes detected\n"
     assert "greenhouses-greenhousedevice-G001" in devices
 
 
@@ -71,7 +61,7 @@ def test_a_new_migration_names_documented_paths(project):
     """A project freezes these paths, so that later moves of a field or a default would have to keep others."""
     (project / "greenhouses" / "migrations" / "0001_initial.py").unlink()
 
-    manage(project, "makemigrations", "greenhouses")
+    manage(project, ["makemigrations", "greenhouses"])
 
     written = (project / "greenhouses" / "migrations" / "0001_initial.py").read_text()
     imports = {

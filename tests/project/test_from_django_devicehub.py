@@ -19,7 +19,7 @@ from authsvc.logins import renewals
 from rig.hub import ROOT
 from rig.projects import Project, steps
 
-pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
+pytestmark = pytest.mark.sqlite_only
 
 HERE = Path(__file__).parent / "devicehub_project"
 HOW_TO = ROOT / "docs" / "how-to"
@@ -144,6 +144,8 @@ def moved(old: Project) -> Project:
     return old
 
 
+@pytest.mark.servers
+@pytest.mark.long
 def test_devices_log_in_with_their_passwords_and_readings_are_in_place(moved: Project) -> None:
     token = json.loads((moved.folder / "broker.json").read_text())["token"]
     (moved.folder / "questions.py").write_text(QUESTIONS)

@@ -179,8 +179,8 @@ lanes.program()
     ("number", "interrupt"),
     [
         (signal.SIGINT, signal.SIG_DFL),
-        (signal.SIGTERM, signal.SIG_DFL),
-        (signal.SIGHUP, signal.SIG_DFL),
+        pytest.param(signal.SIGTERM, signal.SIG_DFL, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, signal.SIG_DFL, marks=pytest.mark.long),
         # A process that a shell starts in the background ignores the signal, and so do its children.
         (signal.SIGTERM, signal.SIG_IGN),
     ],

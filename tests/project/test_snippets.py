@@ -271,21 +271,26 @@ def end_session(shell: subprocess.Popen[bytes]) -> bool:
 
 
 @pytest.mark.servers
-def test_the_quickstart_ends_with_a_stored_reading(tmp_path):
-    """The pages that need a running broker use that of the quickstart, before it stops."""
+@pytest.mark.parametrize(
+    "pages",
+    [(), pytest.param(BESIDE_THE_QUICKSTART, marks=pytest.mark.long)],
+    ids=["alone", "others beside it"],
+)
+def test_the_quickstart_ends_with_a_stored_reading(tmp_path, pages):
+    """The pages that need a running broker use that of the quickstart, before it stops, and a simulated station."""
     clone = copy_of_the_project(tmp_path / "devicehub")
     quickstart, _, stop = page("quickstart.md").partition("## Stop")
     shorter = {"--duration 60": "--duration 2", "--count 20": "--count 2", "--count 50": "--count 2"}
-    beside = [script_of(page(name), {RUN_BESIDE_THE_QUICKSTART}, shorter) for name in BESIDE_THE_QUICKSTART]
-    steps = [
-        *marked(quickstart, RUN),
-        "python manage.py simulate_devices weatherstation --prefix STATION- --count 1 > var/station.log 2>&1 &",
-        "station=$!",
-        f"python -c {shlex.quote(IS_CONNECTED)}",
-        *beside,
-        "kill $station",
-        *marked(stop, RUN),
-    ]
+    beside = [script_of(page(name), {RUN_BESIDE_THE_QUICKSTART}, shorter) for name in pages]
+    if beside:
+        beside = [
+            "python manage.py simulate_devices weatherstation --prefix STATION- --count 1 > var/station.log 2>&1 &",
+            "station=$!",
+            f"python -c {shlex.quote(IS_CONNECTED)}",
+            *beside,
+            "kill $station",
+        ]
+    steps = [*marked(quickstart, RUN), *beside, *marked(stop, RUN)]
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     environment |= {"HTTP_PORT": str(free_port()), "MQTT_PORT": str(free_port()), "PIP_NO_INDEX": "1"}
 
@@ -300,7 +305,7 @@ def test_the_quickstart_ends_with_a_stored_reading(tmp_path):
     logs = [f"{log.name}:\n{log.read_text()}" for log in sorted((clone / "var").glob("*.log"))]
     text = textwrap.indent("\n".join([output, *logs]), "  ")
     assert stored == [(21.5, 40.0)], text
-    assert [line for name in BESIDE_THE_QUICKSTART for line in missing_lines(page(name), output)] == [], text
+    assert [line for name in pages for line in missing_lines(page(name), output)] == [], text
     assert (clone / "var" / "devices.json").stat().st_mode & 0o777 == 0o600
 
 

@@ -163,6 +163,7 @@ def get(site: httpx.Client, path: str, kind: str = "text/html") -> str:
     return response.text
 
 
+@pytest.mark.long
 def test_the_apps_come_from_the_wheel(project: Project) -> None:
     script = "import authsvc, devicehub; print(authsvc.__file__, devicehub.__file__)"
 
@@ -170,6 +171,7 @@ def test_the_apps_come_from_the_wheel(project: Project) -> None:
     assert str(ROOT) not in project.run(f"python -c '{script}'")
 
 
+@pytest.mark.long
 def test_a_project_from_nothing_has_its_pages_with_their_style_and_scripts(site: httpx.Client) -> None:
     assert site.get("/readyz").status_code == 200
 
@@ -198,6 +200,7 @@ def test_a_project_from_nothing_has_its_pages_with_their_style_and_scripts(site:
     get(site, style, "text/css")
 
 
+@pytest.mark.long
 def test_a_project_from_nothing_answers_its_broker(site: httpx.Client, project: Project) -> None:
     token = json.loads((project.folder / "broker.json").read_text())["token"]
     (device,) = json.loads((project.folder / "greenhouses.json").read_text())

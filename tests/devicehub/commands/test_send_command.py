@@ -148,6 +148,7 @@ def test_ctrl_c_before_the_commit_queues_nothing(station, monkeypatch):
 
 
 @pytest.mark.servers
+@pytest.mark.sqlite_only
 def test_a_process_that_waits_ends_at_once_on_ctrl_c(broker, url, station, arrive):
     device = arrive(broker, station)
     command = [sys.executable, "manage.py", "send_command", "weatherstation", "STATION-001", "reboot"]
