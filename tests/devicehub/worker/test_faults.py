@@ -54,14 +54,14 @@ def suffer(databases, needs_real, tmp_path):
     return run
 
 
-def short_versions():
-    for scenario in HERE:
-        marks = () if VENDOR in scenario.often else pytest.mark.long
-        yield pytest.param(scenario, marks=marks, id=scenario.name)
+SHORT_VERSIONS = [
+    pytest.param(scenario, marks=() if VENDOR in scenario.often else pytest.mark.long, id=scenario.name)
+    for scenario in HERE
+]
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("scenario", short_versions())
+@pytest.mark.parametrize("scenario", SHORT_VERSIONS)
 def test_nothing_is_lost(suffer, scenario):
     assert_nothing_is_lost(suffer(scenario))
 
