@@ -22,6 +22,9 @@ SCHEMA = {
     ),
 }
 
+# What a test may have changed in its session. The connection stays open: to open one takes longer than most tests.
+NEW_SESSION = "RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP"
+
 
 class EmptyTables:
     """Deletes the rows of tests when it is called. Make it when the database was just migrated."""
@@ -36,14 +39,19 @@ class EmptyTables:
             self._look()
             return
         with transaction.atomic(), connection.cursor() as cursor:
-            for table in _with_rows(self._empty):
-                cursor.execute(f"DELETE FROM {_quoted(table)}")
+            cursor.execute(self._rows)
+            for (position,) in cursor.fetchall():
+                cursor.execute(f"DELETE FROM {_quoted(self._empty[position])}")
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(NEW_SESSION)
 
     def _look(self) -> None:
         keeping.drop()  # The triggers that keep the entries of the audit; the tests of them create them.
         tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
         self._filled = _with_rows(tables)
         self._empty = sorted(set(tables) - set(self._filled))
+        self._rows = _which_have_rows(self._empty)
         contents = "".join(f", ({_content(table)})" for table in self._filled)
         self._query = f"SELECT s.*{contents} FROM ({SCHEMA[connection.vendor]}) AS s"
         self._state = self._read_state()
@@ -72,13 +80,17 @@ def _content(table: str) -> str:
 
 def _with_rows(tables: list[str]) -> list[str]:
     """Return those of *tables* that are not empty, by one statement."""
-    statement = " UNION ALL ".join(
+    with connection.cursor() as cursor:
+        cursor.execute(_which_have_rows(tables))
+        return [tables[position] for (position,) in cursor.fetchall()]
+
+
+def _which_have_rows(tables: list[str]) -> str:
+    """Return the query of the positions of those of *tables* that are not empty."""
+    return " UNION ALL ".join(
         f"SELECT {position} WHERE EXISTS (SELECT 1 FROM {_quoted(table)})"
         for position, table in enumerate(tables)
     )
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return [tables[position] for (position,) in cursor.fetchall()]
 
 
 def _quoted(name: str) -> str:

@@ -93,6 +93,7 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> It
         made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
         empty_tables = EmptyTables()
         patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _test: empty_tables())
+        patch.setattr(TransactionTestCase, "_should_reload_connections", lambda _test: False)
         yield
         teardown_databases(made, verbosity=0)
 

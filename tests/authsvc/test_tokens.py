@@ -137,6 +137,7 @@ def test_an_account_may_have_a_token(present):
     assert present("superuser", bearer).status_code == 403
 
 
+@pytest.mark.sqlite_only  # It is about words.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

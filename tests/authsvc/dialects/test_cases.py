@@ -61,8 +61,10 @@ def database_down(loop: asyncio.Runner) -> Iterator[Callable[[], None]]:
     """Return a function that makes the database unreachable for the rest of the test."""
     config = connections["default"].settings_dict
     kept = dict(config)
+    pulled = []
 
     def pull_the_plug() -> None:
+        pulled.append(True)
         loop.run(reader.close())
         if connections["default"].vendor == "sqlite":
             config["NAME"] = str(Path(str(kept["NAME"])).parent / "gone.sqlite3")
@@ -70,8 +72,9 @@ def database_down(loop: asyncio.Runner) -> Iterator[Callable[[], None]]:
             config["PORT"] = free_port()
 
     yield pull_the_plug
-    config.update(kept)
-    loop.run(reader.close())
+    if pulled:
+        config.update(kept)
+        loop.run(reader.close())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])

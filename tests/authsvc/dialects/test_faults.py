@@ -15,6 +15,8 @@ from authsvc.freshness import reader
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import QUESTIONS, Root, by_question, good
 
+once = pytest.mark.sqlite_only  # The fault is not one of the database.
+
 # ---------------------------------------------------------------- faults
 
 
@@ -50,7 +52,13 @@ def fault(monkeypatch, loop):
 
 
 @by_question
-@pytest.mark.parametrize("place", ["the database", "the policy", "a directory", "the decision"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "the database",
+        *(pytest.param(place, marks=once) for place in ("the policy", "a directory", "the decision")),
+    ],
+)
 def test_a_fault_of_ours_is_never_an_allow(question, station, path, place, fault):
     fault(place)
 
@@ -60,6 +68,7 @@ def test_a_fault_of_ours_is_never_an_allow(question, station, path, place, fault
         assert reply.status == (200 if path == "emqx/authz" else 503)
 
 
+@once
 @pytest.mark.parametrize("path", [path for path in QUESTIONS if "password" in good(path, Root("x", "x"))])
 def test_a_fault_of_the_hashing_is_never_an_allow(question, station, path, fault):
     fault("the password hashing")
@@ -67,6 +76,7 @@ def test_a_fault_of_the_hashing_is_never_an_allow(question, station, path, fault
     assert not reads_as_allow(path, question(path, good(path, station)))
 
 
+@once
 @by_question
 def test_a_denial_that_cannot_be_counted_is_a_denial(question, station, path, fault):
     """For example if no thread can be started: the answer does not depend on the count."""
@@ -80,6 +90,7 @@ def test_a_denial_that_cannot_be_counted_is_a_denial(question, station, path, fa
     assert reads_as_deny(path, reply)
 
 
+@once
 def test_rules_that_cannot_be_rendered_are_answered_as_a_fault(question, station, fault):
     """`answer` must never raise: EMQX treats a question without an answer as a broken connection."""
     fault("the rendering of rules")
@@ -89,6 +100,7 @@ def test_rules_that_cannot_be_rendered_are_answered_as_a_fault(question, station
     assert reply == emqx.UNAVAILABLE
 
 
+@once
 @pytest.mark.parametrize("path", ["go-auth/user", "emqx/authz", "rabbitmq/user", "vernemq/publish"])
 def test_a_wrong_setting_is_a_fault_in_the_dialect_of_the_broker(question, station, settings, path):
     """For EMQX a 500 of the server would mean that its next source decides."""

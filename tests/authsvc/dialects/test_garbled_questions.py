@@ -61,6 +61,7 @@ content_types = st.sampled_from(
 queries = st.one_of(st.just(b""), pairs.map(as_form), st.from_regex(rb"[!-~]{0,30}", fullmatch=True))
 
 
+@pytest.mark.sqlite_only  # The next test sends garbage to the database as well.
 @by_question
 @in_sessions
 @given(
@@ -110,6 +111,7 @@ def _still_good(path, station, fields):
     return {name: v if v in may.get(name, []) else rest[name] for name, v in fields.items()}
 
 
+@pytest.mark.sqlite_only  # Needs no database.
 @settings(deadline=None, database=None)
 @given(text=st.text(st.sampled_from("ab=&;%+\x00 /ä"), max_size=20))
 def test_a_form_is_read_as_the_standard_library_does(text):

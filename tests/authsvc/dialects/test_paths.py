@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 
+import pytest
+
 from authsvc.dialects.base import JSON
 from rig.entrances import both_entrances
 from rig.oracles import reads_as_allow
 from rig.questions import by_dialect, by_question, first, good
+
+pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
 
 # ---------------------------------------------------------------- paths and methods
 

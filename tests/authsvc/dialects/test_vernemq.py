@@ -12,6 +12,8 @@ from authsvc.dialects.base import JSON
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import good
 
+pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
+
 # ---------------------------------------------------------------- VerneMQ
 
 HOOK = b"vernemq-hook"

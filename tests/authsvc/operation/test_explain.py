@@ -113,6 +113,7 @@ def test_the_command_prints_text_or_json(station: Cast):
     assert json.loads(text)["reason"] == "wildcard_publish"
 
 
+@pytest.mark.sqlite_only  # It is refused before any SQL.
 @pytest.mark.parametrize(
     ("subject", "text", "message"),
     [

@@ -91,6 +91,7 @@ def test_an_id_that_another_type_has_is_refused(tmp_path):
     assert "STATION-001" in (tmp_path / "fleet.json").read_text()
 
 
+@pytest.mark.sqlite_only  # It is refused before any SQL.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -153,6 +154,7 @@ def test_an_account_needs_a_name_that_can_be_a_username():
         run("create_account", "ingest")
 
 
+@pytest.mark.sqlite_only  # The dialects share their SQL.
 @pytest.mark.parametrize("dialect", sorted(BY_DIALECT))
 def test_create_broker_prints_the_token_and_a_configuration_that_holds_it(dialect):
     answer = run("create_broker", "broker-1", dialect, "--url", "http://auth:8000")
@@ -242,6 +244,7 @@ def test_new_device_types_are_granted_to_an_ingest_account_that_exists():
         run("create_account", "ingest", "--grant-only")
 
 
+@pytest.mark.sqlite_only  # It is refused before any SQL.
 @pytest.mark.parametrize("url", ["hub.example.org:8000", "mqtt://hub", "http://", ""])
 def test_an_address_that_is_none_makes_no_broker(url):
     with pytest.raises(CommandError, match="is not the address of this service; write http://host:8000"):

@@ -28,6 +28,9 @@ from rig.meter import (
     send,
 )
 
+# JSON and fuzzed payloads store values of each type in PostgreSQL as well.
+pytestmark = pytest.mark.sqlite_only
+
 
 def pack(*records, notes=(), rows=None, outcome=None):
     """Return the row for a SenML pack in JSON, which is recognised."""
