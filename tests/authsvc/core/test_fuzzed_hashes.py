@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -69,11 +70,11 @@ def test_a_hash_with_one_error_accepts_no_password(secret, name, data):
 
 
 @pytest.mark.parametrize("name", sorted(HASHES))
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_huge_number_in_a_hash_is_refused(name, number):
+def test_a_huge_number_in_a_hash_is_refused(name):
     """Each number in turn. A digit of another script is not a digit of a hash."""
     stored = HASHES[name]
-    for position, part in enumerate(parts := _numbers(stored)):
+    parts = _numbers(stored)
+    for number, (position, part) in itertools.product(NUMBERS, enumerate(parts)):
         if part.isdigit():
             changed = "".join([*parts[:position], number, *parts[position + 1 :]])
             judge_hash(PASSWORD, changed)

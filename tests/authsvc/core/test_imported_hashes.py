@@ -84,9 +84,9 @@ def test_a_hash_of_bcrypt_is_not_upgraded_for_a_longer_password():
 
 
 @pytest.mark.parametrize("name", sorted(HASHES))
-@pytest.mark.parametrize("secret", ["\x00", "s3cret\x00", "\ud800", "x" * 73, "x" * 4_096, "x" * 4_097, ""])
-def test_a_good_hash_is_usable_with_every_password(name, secret):
-    assert passwords.verify(secret, HASHES[name]) is False
+def test_a_good_hash_is_usable_with_every_password(name):
+    for secret in ("\x00", "s3cret\x00", "\ud800", "x" * 73, "x" * 4_096, "x" * 4_097, ""):
+        assert passwords.verify(secret, HASHES[name]) is False, ascii(secret[:9])
 
 
 @settings(max_examples=examples(50), deadline=None)
