@@ -16,7 +16,7 @@ from rig.freshness import Site, listens
 from rig.hub import eventually
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory, needs_real) -> Iterator[servers.Cluster]:
     try:
         with servers.postgresql_cluster(tmp_path_factory.mktemp("postgresql")) as cluster:
@@ -25,12 +25,13 @@ def cluster(tmp_path_factory, needs_real) -> Iterator[servers.Cluster]:
         needs_real(missing)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def site(cluster, tmp_path_factory) -> Iterator[Site]:
+    """Yield the site of all files here; a process that runs other files in between does not start it again."""
     folder = tmp_path_factory.mktemp("site")
     variables = {"DATABASE_URL": cluster.url, "AUTHSVC_STALE_SECONDS": "6"}
 
-    fleet = ["--count", "40", "--prefix", "S-", "--output", "-"]
+    fleet = ["--count", "80", "--prefix", "S-", "--output", "-"]
     _, broker, provisioned, _ = hub.run_commands(
         cluster.url,
         ["migrate"],
