@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import shutil
@@ -19,18 +20,46 @@ from authsvc.freshness import reader, wal_index
 
 pytestmark = pytest.mark.sqlite_only
 ANOTHER_PROGRAM = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-for statement in sys.argv[2:]:
-    connection.execute(statement).fetchall()
+import json, sqlite3, sys
+for line in sys.stdin:
+    file, *statements = json.loads(line)
+    failure = None
+    connection = sqlite3.connect(file, isolation_level=None)
+    try:
+        for statement in statements:
+            connection.execute(statement).fetchall()
+    except sqlite3.Error as error:
+        failure = str(error)
+    connection.close()
+    print(json.dumps(failure), flush=True)
 """
 SWITCH_OFF = "UPDATE device SET active = 0"
+_running: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running() -> Iterator[None]:
+    """Keep one other process for all tests; it opens the file anew each time."""
+    command = [sys.executable, "-S", "-c", ANOTHER_PROGRAM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        _running.append(process)
+        yield
+        _running.remove(process)
 
 
 def another_program(file: Path, *statements: str) -> None:
-    """Run *statements* in another process: connections of one process share their open files."""
-    command = [sys.executable, "-S", "-c", ANOTHER_PROGRAM, str(file), *statements]
-    subprocess.run(command, check=True, timeout=10)
+    """Run *statements* in another process: connections of one process share their open files.
+
+    Raise sqlite3.OperationalError with the text of its error.
+    """
+    [process] = _running
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(json.dumps([str(file), *statements]) + "\n")
+    process.stdin.flush()
+    failure = json.loads(process.stdout.readline())
+    if failure:
+        raise sqlite3.OperationalError(failure)
 
 
 @pytest.fixture
@@ -97,7 +126,7 @@ def test_a_commit_after_the_log_was_removed(active, file, removed, log):
     remove(*(file.with_name(f"{file.name}-{rest}") for rest in removed))
     if (log, removed) == ("in use", ("wal",)):
         # The index refers to deleted pages: no program can read them until the last connection is closed.
-        with pytest.raises(subprocess.CalledProcessError):
+        with pytest.raises(sqlite3.OperationalError):
             another_program(file, SWITCH_OFF)
         time.sleep(reader.LOG_SECONDS)
         assert active() == 1

@@ -477,6 +477,7 @@ def test_the_will_of_a_killed_device_sets_it_offline(ear, broker):
 
 @pytest.mark.sqlite_only
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.servers
 def test_without_a_broker_nothing_is_published_and_one_line_says_so():
     with simulating(servers.free_port(), "--count", "50", "--duration", "1") as process:
         out, err = process.communicate(timeout=30)
