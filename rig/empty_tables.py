@@ -22,7 +22,7 @@ SCHEMA = {
     ),
 }
 
-# What a test may have changed in its session. The connection stays open: to open one takes longer than most tests.
+# Undoes the changes of a test to its session. The connection stays open: to open one takes longer than most tests.
 NEW_SESSION = "RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP"
 
 
