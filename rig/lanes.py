@@ -61,18 +61,15 @@ class Run:
     seconds: float
 
 
+# The tests that a commit's run repeats on PostgreSQL.
+IN_A_COMMIT = "not long and not pages and not sqlite_first and not sqlite_only"
 QUICK = Part("quick", "SQLite", "not servers and not long and not pages")
 # Both lanes take about as long.
 LANES = (
     (
         QUICK,
-        Part("postgresql", "PostgreSQL", "not servers and not long and not sqlite_only and not pages"),
-        Part(
-            "servers-postgresql",
-            "PostgreSQL",
-            "servers and not long and not sqlite_only and not pages",
-            BY_FILE,
-        ),
+        Part("postgresql", "PostgreSQL", f"not servers and {IN_A_COMMIT}"),
+        Part("servers-postgresql", "PostgreSQL", f"servers and {IN_A_COMMIT}", BY_FILE),
     ),
     (
         Part("servers", "SQLite", "servers and not long", BY_FILE),
@@ -82,7 +79,7 @@ LANES = (
 LONG = (
     Part("fuzzed", "SQLite", "fuzzed and not servers", examples=20),
     Part("long", "SQLite", "long", BY_FILE),
-    Part("long-postgresql", "PostgreSQL", "(long or pages) and not sqlite_only", BY_FILE),
+    Part("long-postgresql", "PostgreSQL", "(long or pages or sqlite_first) and not sqlite_only", BY_FILE),
 )
 
 

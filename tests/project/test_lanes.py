@@ -23,14 +23,28 @@ def selected(marks: str, carried: set[str]) -> bool:
         eval(
             marks,
             {},
-            {name: name in carried for name in ("servers", "long", "pages", "sqlite_only", "fuzzed")},
+            {
+                name: name in carried
+                for name in ("servers", "long", "pages", "sqlite_only", "sqlite_first", "fuzzed")
+            },
         )
     )
 
 
 @pytest.mark.parametrize(
     "carried",
-    [set(), {"servers"}, {"long"}, {"long", "servers"}, {"pages"}, {"pages", "servers"}, {"pages", "long"}],
+    [
+        set(),
+        {"servers"},
+        {"long"},
+        {"long", "servers"},
+        {"pages"},
+        {"pages", "servers"},
+        {"pages", "long"},
+        {"sqlite_first"},
+        {"sqlite_first", "servers"},
+        {"sqlite_first", "long"},
+    ],
 )
 @pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
 def test_every_test_is_in_exactly_one_part_of_a_database(carried, database):
