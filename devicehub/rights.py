@@ -75,7 +75,8 @@ def _after_save(
     after = {name: value for name, value in _values(instance).items() if not saved or name in saved}
     before = {} if row is None else _values(row)
     old, new = audit.difference(before, after)
-    if row is not None and getattr(row, "password", None) != getattr(instance, "password", None):
+    is_stored = not saved or "password" in saved
+    if is_stored and row is not None and getattr(row, "password", None) != getattr(instance, "password", None):
         audit.record("user_password_changed", key(instance), using=using)
     if new:
         word = f"{_word(instance)}_{'created' if created else 'changed'}"
@@ -85,10 +86,15 @@ def _after_save(
 
 def _after_delete(instance: Any, using: str, origin: Any = None, **_: Any) -> None:
     if isinstance(instance, SiteScope):
-        if origin is None or isinstance(origin, SiteScope):  # The sites of a deleted user end with the user.
+        if not _is_of_users(origin):  # The sites of a deleted user end with the user.
             audit.record("sites_changed", key(instance), before=_values(instance), using=using)
         return
     audit.record(f"{_word(instance)}_deleted", key(instance), before=_values(instance), using=using)
+
+
+def _is_of_users(origin: Any) -> bool:
+    """Return whether *origin*, from which a deletion began, is a user or a query set of users."""
+    return issubclass(origin.model if isinstance(origin, models.QuerySet) else type(origin), get_user_model())
 
 
 def _after_list(

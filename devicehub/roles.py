@@ -11,7 +11,7 @@ from django.apps import apps
 from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Group, Permission
 from django.db import connections, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from devicehub.kinds.registry import registry
 from devicehub.models import SiteScope
@@ -118,10 +118,16 @@ def of(user: Any) -> str:
     return next((name for name in reversed(ALL_ROLES) if name in names), "")
 
 
+def ready(user: Any) -> QuerySet[Group]:
+    """Return those of the ready groups that *user* is in."""
+    found: QuerySet[Group] = user.groups.filter(name__in=ALL_ROLES)
+    return found
+
+
 @transaction.atomic
 def assign(user: Any, role: str, sites: list[str] | None) -> None:
     """Give *user* the *role*, or none for "", and limit them to *sites*, or not for None."""
-    user.groups.remove(*Group.objects.filter(name__in=ALL_ROLES).exclude(name=role))
+    user.groups.remove(*ready(user).exclude(name=role))
     if role:
         user.groups.add(Group.objects.get(name=role))
     if sites is None:

@@ -14,6 +14,7 @@ from django.contrib.auth import admin as django_pages
 from django.contrib.auth import forms as django_forms
 from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 
@@ -63,6 +64,10 @@ class PersonForm(own_forms.UserChangeForm):  # type: ignore[type-arg]
         self.fields["sites"].initial = scope.sites if scope is not None else []
         if "groups" in self.fields:
             self.fields["groups"].queryset = Group.objects.exclude(name__in=roles.ALL_ROLES)  # type: ignore[attr-defined]
+
+    def clean_groups(self) -> list[Group]:
+        """Return the chosen groups and the ready ones of the user, which only the role of the form changes."""
+        return [*self.cleaned_data["groups"], *roles.ready(self.instance)]
 
     def clean(self) -> dict[str, Any]:
         """Raise ValidationError for rights that the reader of the page lacks, who could take them in this way."""
@@ -143,7 +148,8 @@ class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's name
         if not self.has_change_permission(request, self.get_object(request, id)):
             raise PermissionDenied
-        answer: HttpResponse = super().user_change_password(request, id, form_url)
+        with transaction.atomic():  # Django's page commits the password before the receivers record it.
+            answer: HttpResponse = super().user_change_password(request, id, form_url)
         if answer.status_code == 302:
             self._say_password(request, id)
         return answer

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import call_command
+from django.db import OperationalError
 from django.urls import reverse
 
 from authsvc.models import AuditEntry
-from devicehub import roles
+from devicehub import rights, roles
 from devicehub.models import SiteScope
 from rig.people import person
 
@@ -69,6 +72,9 @@ def test_only_what_is_saved_is_recorded():
     user.save(update_fields=["email"])
 
     assert entries() == [("user_changed", "user/mara", {"email": ""}, {"email": "mara@example.org"})]
+    user.set_password("a long enough password")
+    user.save(update_fields=["email"])
+    assert entries() == []
 
 
 def test_a_sign_in_is_no_change(client):
@@ -126,10 +132,32 @@ def test_sites_of_a_user_are_recorded():
         ("sites_changed", "user/joe", {"sites": ["north"]}, {"sites": ["south"]}),
         ("sites_changed", "user/joe", {"sites": ["south"]}, None),
     ]
-    SiteScope.objects.create(user=user, sites=["south"])
+    roles.assign(user, roles.VIEWER, ["south"])
     entries()
-    user.delete()
+    roles.assign(user, roles.VIEWER, None)
+    assert entries() == [("sites_changed", "user/joe", {"sites": ["south"]}, None)]
+
+
+@pytest.mark.parametrize("delete", [User.delete, lambda user: User.objects.filter(pk=user.pk).delete()])
+def test_the_sites_of_a_deleted_user_end_with_the_user(delete):
+    user = person("joe", sites=["north"])
+    entries()
+
+    delete(user)
+
     assert [entry[0] for entry in entries()] == ["user_deleted"]
+
+
+def test_an_assignment_records_what_it_changed():
+    user = person("joe", role=None)
+    entries()
+
+    for role in (roles.VIEWER, roles.VIEWER, roles.OPERATOR, ""):
+        roles.assign(user, role, None)
+
+    given = [("user_changed", "user/joe", None, {"roles": [role]}) for role in (roles.VIEWER, roles.OPERATOR)]
+    taken = [("user_changed", "user/joe", {"roles": [role]}, None) for role in (roles.VIEWER, roles.OPERATOR)]
+    assert entries() == [given[0], taken[0], given[1], taken[1]]
 
 
 def test_setting_the_roles_again_records_nothing_and_undoes_changes():
@@ -144,15 +172,19 @@ def test_setting_the_roles_again_records_nothing_and_undoes_changes():
     assert set(viewers.permissions.values_list("codename", flat=True)) == expected
 
 
-def test_the_form_of_a_user_records_its_change(client):
+def test_the_form_of_a_user_records_its_change(client, monkeypatch):
     user = person("joe")
     client.force_login(person("mara", is_staff=True, is_superuser=True))
     entries()
     password = reverse("admin:auth_user_password_change", args=[user.pk])
 
-    client.post(
-        password,
-        {"password1": "a long enough one", "password2": "a long enough one", "usable_password": "true"},
-    )
+    fields = {"password1": "a long enough one", "password2": "a long enough one", "usable_password": "true"}
+
+    client.post(password, fields)
 
     assert entries() == [("user_password_changed", "user/joe", None, None)]
+    monkeypatch.setattr(rights.audit, "record", Mock(side_effect=OperationalError))
+    before = User.objects.get(pk=user.pk).password
+    with pytest.raises(OperationalError):
+        client.post(password, fields)
+    assert User.objects.get(pk=user.pk).password == before, "change and entry are one commit"

@@ -56,6 +56,19 @@ def test_a_role_and_sites_are_set_in_one_form_and_recorded(admin_client, mara):
     assert change(admin_client, mara, role=roles.VIEWER).status_code == 302
     assert roles.of(User.objects.get(username="mara")) == roles.VIEWER
     assert not SiteScope.objects.exists()
+    lifted = AuditEntry.objects.filter(object_key="user/mara", action="sites_changed").latest("pk")
+    assert (lifted.before, lifted.after) == ({"sites": ["north"]}, None)
+
+
+def test_a_save_of_the_form_without_a_change_records_nothing(admin_client, mara):
+    fields = {"role": roles.OPERATOR, "groups": [Group.objects.create(name="Field crew").pk]}
+    change(admin_client, mara, **fields)
+    AuditEntry.objects.all().delete()
+
+    assert change(admin_client, mara, **fields).status_code == 302
+
+    assert not AuditEntry.objects.exists()
+    assert {group.name for group in mara.groups.all()} == {roles.OPERATOR, "Field crew"}
 
 
 def test_other_groups_stay(admin_client, mara):
