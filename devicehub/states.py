@@ -51,6 +51,7 @@ STATES = {
         State("maintenance", "maintenance", "busy", "Maintenance"),
         State("provisioning", "provisioning", "busy", "Provisioning"),
         State("battery", "battery", "warn", "Low battery"),
+        State("other", "wait", "off", "Other status"),
         State("connected", "connected", "good", "Connected"),
     )
 }
@@ -116,6 +117,7 @@ def conditions(kind: Kind, now: datetime) -> dict[str, Q]:
         "never": Q(last_seen__isnull=True),
         "silent": Q(last_seen__isnull=False) & quiet,
         **{name: Q(status=status) for name, status in statuses.items()},
+        "other": ~Q(status__in=DeviceStatus.values),
     }
     return {name: found[name] for name in STATES if name in found}
 
@@ -137,7 +139,10 @@ def holding(kind: Kind, device: BaseDevice, now: datetime | None = None) -> list
         "provisioning": status == DeviceStatus.PROVISIONING,
         "battery": status == DeviceStatus.LOW_BATTERY,
     }
-    return [STATES[name] for name in STATES if holds.get(name)] or [STATES["connected"]]
+    found = [STATES[name] for name in STATES if holds.get(name)]
+    if status not in DeviceStatus.values:  # Of an earlier version, or written by a program.
+        found.append(STATES["other"]._replace(word=status or STATES["other"].word))
+    return found or [STATES["connected"]]
 
 
 def of(kind: Kind, device: BaseDevice, now: datetime | None = None) -> State:

@@ -27,6 +27,8 @@ CASES = {
     "battery": {**ONLINE, "status": DeviceStatus.LOW_BATTERY},
     "error": {"status": DeviceStatus.ERROR, "last_seen": LONG_AGO},
     "revoked": {**ONLINE, "mqtt_password_hash": ""},
+    "other": {**ONLINE, "status": "of old"},
+    "other, and away": {**ONLINE, "status": "of old", "connected": False},
     "disabled": {"status": DeviceStatus.ERROR, "is_active": False},
 }
 

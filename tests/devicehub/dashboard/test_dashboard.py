@@ -194,6 +194,7 @@ class TestFleet:
             ({"status": DeviceStatus.ONLINE, "last_seen": timedelta(days=1)}, "Silent"),
             ({"status": DeviceStatus.ERROR}, "Error"),
             ({"status": DeviceStatus.ONLINE, "is_active": False}, "Disabled"),
+            ({"status": "of old", "last_seen": timedelta(0)}, "of old"),
             ({"credentials_changed_at": timezone.now()}, "Revoked"),
         ],
     )
