@@ -22,7 +22,7 @@ from authsvc.core.access import Verdict
 from authsvc.dialects.base import Reply
 from authsvc.freshness import changes, read_cache
 from authsvc.logins import verifier
-from authsvc.operation import denials
+from authsvc.operation import denials, last_logins, notes
 
 BOUNDS = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5)
 FOLDER = "AUTHSVC_METRICS_DIR"  # The environment variable with the path of the folder.
@@ -95,6 +95,7 @@ def _numbers() -> dict[str, Any]:
         "questions": [[*key, t.count, t.seconds, t.intervals] for key, t in list(_questions.items())],
         "memory": vars(read_cache.counts),
         "dropped": denials.dropped,
+        "notes_dropped": notes.dropped + last_logins.dropped,
         "overloaded": verifier.overloaded,
         "verified": verifier.verified,
         "waiting": verifier.waiting(),
@@ -149,6 +150,11 @@ class _Collector(Collector):
             self._sum("dropped"),
         )
         yield CounterMetricFamily(
+            "devicehub_auth_notes_dropped",
+            "Notes of logins and of the use of brokers beyond the bounds, which were not written.",
+            self._sum("notes_dropped"),
+        )
+        yield CounterMetricFamily(
             "devicehub_auth_overloaded",
             "Slow verifications refused, beyond the budget.",
             self._sum("overloaded"),
@@ -196,7 +202,8 @@ class _Collector(Collector):
             yield from numbers["questions"]
 
     def _sum(self, key: Any) -> float:
-        read = key if callable(key) else (lambda numbers: numbers[key])
+        # An ended process of an earlier version may have left numbers without this one.
+        read = key if callable(key) else (lambda numbers: numbers.get(key, 0))
         return float(sum(read(numbers) for numbers in self._processes))
 
 

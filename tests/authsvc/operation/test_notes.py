@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import DatabaseError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -18,7 +19,7 @@ from authsvc.credentials import UNTIL_USED, mark_of
 from authsvc.dialects import BY_NAME
 from authsvc.dialects.base import Request
 from authsvc.models import Broker, BrokerUse, LastLogin
-from authsvc.operation import broker_uses, last_logins, notes
+from authsvc.operation import broker_uses, last_logins, metrics, notes
 from authsvc.policy import Caller
 from devicehub import provisioning
 from rig.asking import OK
@@ -196,7 +197,7 @@ class TestLastLogins:
 
         assert LastLogin.objects.count() == 5_000
 
-    def test_the_bounds_drop_the_surplus(self, monkeypatch, transactional_db):
+    def test_the_bounds_drop_the_surplus(self, monkeypatch, transactional_db, tmp_path):
         monkeypatch.setattr(last_logins, "MAX_PENDING", 10)
         monkeypatch.setattr(last_logins, "dropped", 0)
         monkeypatch.setattr(notes, "MAX_QUEUED", 12)
@@ -206,6 +207,10 @@ class TestLastLogins:
         notes.flush()
 
         assert (notes.dropped, last_logins.dropped, LastLogin.objects.count()) == (3, 2, 10)
+        monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
+        earlier = {name: value for name, value in metrics._numbers().items() if name != "notes_dropped"}
+        (tmp_path / "999999999.json").write_text(json.dumps(earlier))  # Of a process of an earlier version.
+        assert b"\ndevicehub_auth_notes_dropped_total 5.0\n" in async_to_sync(metrics.report)().body
 
     def test_a_client_that_changes_its_client_id_is_one_write_a_minute(self, station):
         for number in range(20):
