@@ -153,6 +153,5 @@ def _disinherit(kind: Kind, device_ids: list[str]) -> None:
     LastLogin.objects.filter(key__in=keys).delete()
     for model in ADDITIONS:
         model.objects.filter(device_key__in=keys).delete()
-    LastLogin.objects.filter(key__in=keys).delete()
     commands.delete_open(keys)
     retained.enqueue(kind, device_ids)

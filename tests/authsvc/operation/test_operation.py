@@ -194,9 +194,8 @@ def idle_connections(url: str, number: int = 20) -> Iterator[None]:
 @contextmanager
 def away(database: Path) -> Iterator[None]:
     """Move *database* and its other files away, and back afterwards."""
-    time.sleep(
-        1.2
-    )  # The denials of earlier questions are written then. A later write would make an empty file.
+    # The denials of earlier questions are written first. A later write would make an empty file.
+    time.sleep(1.2)
     elsewhere = database.parent / "away"
     elsewhere.mkdir()
     for path in database.parent.glob(f"{database.name}*"):

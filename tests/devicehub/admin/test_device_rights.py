@@ -103,7 +103,7 @@ def test_people_limited_to_sites_see_its_own_topics_alone(client, device):
     assert "People who may see grants" in page
 
 
-def test_the_list_of_devices_asks_nothing_about_grants(admin_client, device):
+def test_the_list_of_devices_queries_no_grants(admin_client, device):
     grant(f"key:{KEY}", "extra")
 
     with CaptureQueriesContext(connection) as queries:
