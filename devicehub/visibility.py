@@ -118,14 +118,6 @@ def rows(queryset: QuerySet[Any], user: Any, column: str = "device_key", action:
     return queryset.filter(visible)
 
 
-def known_sites() -> list[tuple[str, str]]:
-    """Return the sites of all devices and of all limits, as choices of a form."""
-    found = {site for sites in SiteScope.objects.values_list("sites", flat=True) for site in sites if site}
-    for kind in registry:
-        found |= set(kind.device_model.objects.order_by().values_list("site", flat=True).distinct())
-    return [(site, site) for site in sorted(found - {""})]
-
-
 def with_records(keys: Collection[str]) -> set[str]:
     """Return those of *keys* that have records, also of an earlier device with the same id.
 

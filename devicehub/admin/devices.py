@@ -22,7 +22,7 @@ from devicehub.admin import cells, device_rights
 from devicehub.admin.base import ITSELF, Panel
 from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
-from devicehub.admin.lists import CredentialsFilter, QuietFilter, StateFilter
+from devicehub.admin.lists import CredentialsFilter, QuietFilter, SiteFilter, StateFilter
 from devicehub.admin.notices import say_instead
 from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOptions
 from devicehub.admin.row_actions import RowActions
@@ -169,7 +169,7 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
     panels: ClassVar[list[Panel]] = [device_rights.panel, command_panel, links]
     pairs = ("metadata",)
     list_display = ("device_id", "now", "last_seen", "credentials", "name", "site")
-    list_filter = (StateFilter, CredentialsFilter, QuietFilter, "connected", "site")
+    list_filter = (StateFilter, CredentialsFilter, QuietFilter, "connected", SiteFilter)
     views = (
         ("All", ""),
         ("Silent", "?state=silent"),

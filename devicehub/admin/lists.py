@@ -12,6 +12,8 @@ from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from devicehub import sites, visibility
+from devicehub.kinds.registry import registry
 from devicehub.states import STATES
 
 COUNTED = 100_000  # Rows of a list that are counted and can be paged through; a filter reaches the rest.
@@ -52,6 +54,26 @@ class StateFilter(admin.SimpleListFilter):
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         name = self.value()
         return queryset.filter(state_rank=list(STATES).index(name)) if name in STATES else None
+
+
+class SiteFilter(admin.SimpleListFilter):
+    """Filters devices by site. It offers those of the reader, or those of the devices; a link may name any other."""
+
+    title, parameter_name = "site", "site"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        own, kind = visibility.sites_of(request.user), registry.of(model_admin.model)
+        found = sorted(own) if own is not None else sites.existing([kind] if kind else [])
+        if found and own is None:
+            found.append("")
+        chosen = request.GET.get(self.parameter_name)
+        if chosen is not None and chosen not in found:
+            found.append(chosen)
+        return [(site, site or "No site") for site in found]
+
+    def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        value = self.value()
+        return queryset.filter(site=value) if value is not None else None
 
 
 class CredentialsFilter(ChoiceFilter):

@@ -18,9 +18,10 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 
-from devicehub import roles, visibility
+from devicehub import roles, sites
 from devicehub.admin.base import ModelAdmin
-from devicehub.admin.widgets import ChoiceBoxesField
+from devicehub.admin.widgets import ChoiceBoxesField, LinesField
+from devicehub.kinds.registry import registry
 from devicehub.models import SiteScope
 
 if not TYPE_CHECKING and apps.is_installed("unfold"):
@@ -52,8 +53,10 @@ class PersonForm(own_forms.UserChangeForm):  # type: ignore[type-arg]
         label="Limit to sites",
         help_text="The user then sees the devices of the sites below alone; with none of them, no device.",
     )
-    sites = ChoiceBoxesField(
-        required=False, choices=visibility.known_sites, help_text="The sites of a limited user."
+    sites = ChoiceBoxesField(required=False, help_text="The sites of a limited user.")
+    other_sites = LinesField(
+        required=False,
+        help_text="Sites that the list above lacks, for example because no device is there yet. One per line.",
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -61,7 +64,10 @@ class PersonForm(own_forms.UserChangeForm):  # type: ignore[type-arg]
         scope = SiteScope.objects.filter(user_id=self.instance.pk).first()
         self.fields["role"].initial = roles.of(self.instance)
         self.fields["is_limited"].initial = scope is not None
-        self.fields["sites"].initial = scope.sites if scope is not None else []
+        own = scope.sites if scope is not None else []
+        offered = sorted({*sites.existing(registry), *own})
+        self.fields["sites"].choices = [(site, site) for site in offered]  # type: ignore[attr-defined]
+        self.fields["sites"].initial = own
         if "groups" in self.fields:
             self.fields["groups"].queryset = Group.objects.exclude(name__in=roles.ALL_ROLES)  # type: ignore[attr-defined]
 
@@ -102,7 +108,10 @@ class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("first_name", "last_name", "email")}),
-        ("Role and sites", {"fields": ("role", "is_limited", "sites", "is_active", "is_staff")}),
+        (
+            "Role and sites",
+            {"fields": ("role", "is_limited", "sites", "other_sites", "is_active", "is_staff")},
+        ),
         (
             "Single permissions",
             {"classes": ("collapse",), "fields": ("is_superuser", "groups", "user_permissions")},
@@ -168,8 +177,8 @@ class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,
         super().save_related(request, form, formsets, change)
         if change:
             chosen = form.cleaned_data
-            sites = chosen["sites"] if chosen["is_limited"] else None
-            roles.assign(form.instance, chosen["role"], sites)
+            limit = sorted({*chosen["sites"], *chosen["other_sites"]}) if chosen["is_limited"] else None
+            roles.assign(form.instance, chosen["role"], limit)
 
 
 def _may_touch(request: HttpRequest, user: Any) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -15,14 +13,11 @@ from django.utils import timezone
 
 from authsvc.audit.actors import MAX_REASON
 from authsvc.credentials import UNTIL_USED
-from devicehub import visibility
-from devicehub.db.costly import Costly
+from devicehub import sites, visibility
 from devicehub.kinds.identifiers import is_device_id
 from devicehub.kinds.registry import Kind
 from devicehub.models import MAX_TAGS, BaseDevice, DeviceTag
 
-MAX_SITES = 200  # Sites that a field suggests.
-SITES_KEPT = 400  # They are used for this many times the seconds that an expensive query for them took.
 LONGEST_OVERLAP = timedelta(days=366)
 UNTIL_DATE, UNTIL_NEW, NOW = "date", "used", "now"
 
@@ -97,7 +92,7 @@ class SiteField(forms.CharField):
             help_text="The place of the device. People can be limited to sites.",
         )
         own = visibility.sites_of(user)
-        self.suggested = [] if own is not None else existing_sites(kinds)
+        self.suggested = [] if own is not None else sites.existing(kinds)
         if own is not None:
             self.widget = forms.Select(choices=[(site, site) for site in sorted(own)])
         else:
@@ -108,25 +103,6 @@ def suggested_sites(form: forms.Form | None) -> list[str]:
     """Return the sites that the field of *form* suggests."""
     field = form.fields.get("site") if form is not None else None
     return field.suggested if isinstance(field, SiteField) else []
-
-
-def existing_sites(kinds: Sequence[Kind]) -> list[str]:
-    """Return at most MAX_SITES sites of devices of *kinds*, sorted; in a large fleet they may be a minute old.
-
-    No index has the sites: it would need a migration of the tables of a project. So the query reads all devices.
-    """
-    found: set[str] = set()
-    for kind in kinds:
-        found.update(_sites.setdefault(kind, Costly(kept=SITES_KEPT)).get(partial(_sites_of, kind)))
-    return sorted(found)[:MAX_SITES]
-
-
-def _sites_of(kind: Kind) -> list[str]:
-    rows = kind.device_model.objects.exclude(site="").order_by("site")
-    return list(rows.values_list("site", flat=True).distinct()[:MAX_SITES])
-
-
-_sites: WeakKeyDictionary[Kind, Costly[list[str]]] = WeakKeyDictionary()
 
 
 class DeviceForm(forms.Form):
@@ -244,7 +220,7 @@ class SiteForm(forms.Form):
 
 def _own_site(user: Any, site: str) -> str:
     """Return *site* if *user* may put a device there. Raise ValidationError."""
-    sites = visibility.sites_of(user)
-    if sites is not None and site not in sites:
+    own = visibility.sites_of(user)
+    if own is not None and site not in own:
         raise ValidationError("Choose one of your sites.")
     return site

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from math import inf
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -15,14 +16,18 @@ KEPT = 20  # It is used for this many times the seconds that it took, so it take
 
 
 class Costly(Generic[Result]):
-    """A result of queries, which run outside the lock, and at most once at a time."""
+    """A result of queries, which run outside the lock, and at most once at a time.
 
-    def __init__(self, *, kept: float = KEPT, clock: Callable[[], float] = time.monotonic) -> None:
-        self._kept, self._clock = kept, clock
+    An expensive result is used for *kept* times the seconds that it took, but not for longer than *longest* seconds.
+    """
+
+    def __init__(
+        self, *, kept: float = KEPT, longest: float = inf, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._kept, self._longest, self._clock = kept, longest, clock
         self._lock = threading.Lock()
-        self._latest: tuple[Result, float, float] | None = (
-            None  # With the time, and the seconds that it took.
-        )
+        # With the time, and the seconds that it took.
+        self._latest: tuple[Result, float, float] | None = None
         self._running: Future[Result] | None = None
 
     def latest(self, max_age: float) -> Result | None:
@@ -33,7 +38,8 @@ class Costly(Generic[Result]):
     def get(self, compute: Callable[[], Result], max_age: float = 0) -> Result:
         """Return the result of *compute*, at most *max_age* seconds old unless it is expensive.
 
-        While another thread computes it, wait and return the same.
+        While another thread computes it, wait and return the same. Its query may have begun before this call, so even
+        with *max_age* 0 the result may lack what the caller wrote just before.
         """
         with self._lock:
             started, latest, running = self._clock(), self._latest, self._running
@@ -45,7 +51,7 @@ class Costly(Generic[Result]):
         return self._run(compute, own, started) if running is None else running.result()
 
     def _allowed(self, took: float, max_age: float) -> float:
-        return max(max_age, self._kept * took if took > EXPENSIVE else 0)
+        return max(max_age, min(self._kept * took, self._longest) if took > EXPENSIVE else 0)
 
     def _run(self, compute: Callable[[], Result], own: Future[Result], started: float) -> Result:
         try:

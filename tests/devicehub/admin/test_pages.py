@@ -20,7 +20,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
-from devicehub import provisioning, roles
+from devicehub import provisioning, roles, sites
 from devicehub.admin.base import EvidenceAdmin
 from devicehub.models import (
     CountedRefusal,
@@ -309,6 +309,22 @@ def test_rows_link_to_their_device_and_keep_the_case_of_ids(admin_client: Client
         assert words in text
 
 
+def test_the_sites_of_a_filter_are_bounded(admin_client: Client, monkeypatch):
+    """A link may name any other site."""
+    monkeypatch.setattr(sites, "MOST", 2)
+    for site in ("", "a", "b", "c"):
+        WeatherStationDevice.objects.create(device_id=f"S-{site}", site=site)
+    page = url(WeatherStationDevice, "changelist")
+
+    shown = {query: admin_client.get(page + query).context["cl"] for query in ("", "?site=", "?site=c")}
+
+    filters = [next(f for f in cl.filter_specs if f.title == "site") for cl in shown.values()]
+    offered = [[site for site, _ in found.lookup_choices] for found in filters]
+    assert offered == [["a", "b", ""], ["a", "b", ""], ["a", "b", "", "c"]]
+    found = {query: [device.site for device in cl.result_list] for query, cl in shown.items()}
+    assert found == {"": ["", "a", "b", "c"], "?site=": [""], "?site=c": ["c"]}
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [
@@ -318,6 +334,7 @@ def test_rows_link_to_their_device_and_keep_the_case_of_ids(admin_client: Client
         ("?credentials=expired", {"expired"}),
         ("?quiet=1d", {"quiet"}),
         ("?quiet=30d", set()),
+        ("?site=north", set()),
         ("?q=qui", {"quiet"}),
     ],
 )

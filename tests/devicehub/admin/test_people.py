@@ -71,6 +71,16 @@ def test_a_save_of_the_form_without_a_change_records_nothing(admin_client, mara)
     assert {group.name for group in mara.groups.all()} == {roles.OPERATOR, "Field crew"}
 
 
+def test_a_site_that_is_not_offered_is_written(admin_client, mara):
+    WeatherStationDevice.objects.create(device_id="S-1", site="north")
+
+    change(admin_client, mara, is_limited="on", sites=["north"], other_sites="east\n\nnorth")
+    change(admin_client, mara, is_limited="on", sites=["north", "east"])
+
+    assert visibility.sites_of(User.objects.get(username="mara")) == {"east", "north"}
+    assert change(admin_client, mara, is_limited="on", sites=["nowhere"]).status_code == 200
+
+
 def test_other_groups_stay(admin_client, mara):
     field = Group.objects.create(name="Field crew")
 

@@ -28,6 +28,16 @@ def test_an_expensive_result_is_kept_for_a_while(monkeypatch):
     assert kept.get(lambda: next(found)) == 2
 
 
+def test_an_expensive_result_is_kept_for_a_bounded_time(monkeypatch):
+    monkeypatch.setattr(costly, "EXPENSIVE", 0.05)
+    clock = iter([0.0, 10.0, 69.0, 71.0, 81.0])  # It takes ten seconds.
+    found, kept = numbers(), Costly[int](kept=400, longest=60, clock=lambda: next(clock))
+
+    results = [kept.get(lambda: next(found)) for _ in range(3)]
+
+    assert results == [1, 1, 2]
+
+
 def test_a_cheap_result_is_as_old_as_it_may_be():
     clock = iter([0.0, 0.01, 0.5, 0.6, 0.7, 0.71])
     found, kept = numbers(), Costly[int](clock=lambda: next(clock))
