@@ -75,8 +75,8 @@ def _after_save(
     after = {name: value for name, value in _values(instance).items() if not saved or name in saved}
     before = {} if row is None else _values(row)
     old, new = audit.difference(before, after)
-    is_stored = not saved or "password" in saved
-    if is_stored and row is not None and getattr(row, "password", None) != getattr(instance, "password", None):
+    is_stored = row is not None and (not saved or "password" in saved)
+    if is_stored and getattr(row, "password", None) != getattr(instance, "password", None):
         audit.record("user_password_changed", key(instance), using=using)
     if new:
         word = f"{_word(instance)}_{'created' if created else 'changed'}"

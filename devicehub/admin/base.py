@@ -198,6 +198,12 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
 class RecordAdmin(ModelAdmin):
     """The admin of rows that the system wrote. They can be read, not changed."""
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
+    ) -> HttpResponse:
+        """Render the page, without a link to Django's history of changes."""
+        return super().render_change_form(request, {**context, "is_record": True}, *args, **options)
+
     def has_add_permission(self, request: Any, obj: Any = None) -> bool:
         return False
 

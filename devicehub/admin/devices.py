@@ -181,6 +181,10 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
     search_help_text = "Device id, name or username"
     empty_text = "There are no devices of this type yet. Add one, or import many from a file."
 
+    def noun(self, count: int = 1) -> str:
+        """Return the word for *count* rows. The name of a type has the case of a title."""
+        return super().noun(count).lower()
+
     def get_urls(self) -> list[Any]:
         """Return the pages of the model, and an address by device id, for links from rows that have only the key."""
         meta = self.model._meta

@@ -43,6 +43,10 @@ class OfDeviceAdmin(EvidenceAdmin):
     search_help_text = "The beginning of a device id"
     list_select_related = ("device",)
 
+    def noun(self, count: int = 1) -> str:
+        """Return the word for *count* rows. The name of a type has the case of a title."""
+        return super().noun(count).lower()
+
     def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
         """Return the lists of the same rows of each kind, if there are several."""
         place = "message_model" if issubclass(self.model, BaseMessage) else "reading_model"

@@ -50,6 +50,7 @@ class Removes:
             "question": f"Remove this {self.noun()}?",
             "verb": f"Remove this {self.noun()}",
             "keep": "Keep it",
+            "them": "it",
         }
         return super().delete_view(request, object_id, {**words, **(extra_context or {})})  # type: ignore[misc]
 
@@ -78,6 +79,7 @@ def remove_many(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any])
             "question": f"Remove {words}?",
             "verb": f"Remove {words}",
             "keep": "Keep it" if count == 1 else "Keep them",
+            "them": "it" if count == 1 else "them",
             "typed": count if count >= TYPED_FROM else 0,
             "is_wrong": is_wrong,
         }

@@ -10,6 +10,7 @@ from django.templatetags.static import static
 from django.utils.html import format_html
 
 from devicehub.admin import cells, index, sidebar
+from devicehub.admin.removing import Removes
 
 register = template.Library()
 
@@ -46,3 +47,11 @@ def dh_group(list_url: Any) -> str:
 def dh_title(list_url: Any, otherwise: Any) -> str:
     """Return the title that the list at *list_url* has in the navigation; *otherwise* if it is not there."""
     return sidebar.title_of(str(list_url or "")) or str(otherwise)
+
+
+@register.simple_tag
+def dh_noun(page: Any, opts: Any, count: int = 1) -> str:
+    """Return the word of the admin's *page* for *count* rows; the name of the model *opts* if the page is not ours."""
+    if isinstance(page, Removes):
+        return page.noun(count)
+    return str(opts.verbose_name if count == 1 else opts.verbose_name_plural)

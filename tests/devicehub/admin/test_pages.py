@@ -202,7 +202,7 @@ def test_numbers_stand_at_the_right_and_the_end_of_a_form_is_its_removal(admin_c
             assert f"column-{name}" in text, model
             assert f"field-{name}" in text, model
     for model, row, noun in (
-        (WeatherStationDevice, device, "Weather Station"),
+        (WeatherStationDevice, device, "weather station"),
         (Grant, Grant.objects.get(), "grant"),
         (Group, Group.objects.get(name="Field crew"), "role"),
     ):
@@ -233,6 +233,26 @@ def test_the_removal_of_many_needs_their_number(admin_client: Client):
 
     assert [str(notice) for notice in answer.context["messages"]] == ["11 grants removed."]
     assert not Grant.objects.exists()
+
+
+@pytest.mark.parametrize(("count", "word"), [(1, "it"), (2, "them")])
+def test_a_refused_removal_says_why(admin_client: Client, monkeypatch, count, word):
+    page = admin.site._registry[Grant]
+    for number in range(count):
+        Grant.objects.create(subject="everyone", actions="publish", filter=f"a/{number}")
+    chosen = {
+        "action": "delete_selected",
+        "_selected_action": list(Grant.objects.values_list("pk", flat=True)),
+    }
+    refusals = [
+        (({"permits"}, []), f"You may not remove {word}, since these would go too:"),
+        ((set(), ["permit 7"]), f"{word.capitalize()} cannot be removed while these refer to {word}:"),
+    ]
+    for (lacking, protected), sentence in refusals:
+        found = ([], {}, lacking, protected)
+        monkeypatch.setattr(page, "get_deleted_objects", lambda *_, found=found: found)
+
+        assert sentence in admin_client.post(url(Grant, "changelist"), chosen).content.decode()
 
 
 @pytest.mark.usefixtures("rows")
@@ -275,6 +295,8 @@ def test_evidence_is_neither_added_nor_deleted(admin_client: Client, rows):
     for model in EVIDENCE & set(pages()):
         row = model._base_manager.first()
         assert isinstance(admin.site._registry[model], EvidenceAdmin) or row is not None, model
+        shown = admin_client.get(url(model, "change", row.pk)).content.decode()
+        assert url(model, "history", row.pk) not in shown, "no page of a record has a history"
         assert admin_client.get(url(model, "add")).status_code == 403, model
         assert admin_client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403, model
         chosen = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
@@ -323,6 +345,18 @@ def test_the_sites_of_a_filter_are_bounded(admin_client: Client, monkeypatch):
     assert offered == [["a", "b", ""], ["a", "b", ""], ["a", "b", "", "c"]]
     found = {query: [device.site for device in cl.result_list] for query, cl in shown.items()}
     assert found == {"": ["", "a", "b", "c"], "?site=": [""], "?site=c": ["c"]}
+
+
+def test_lists_name_their_rows_as_the_navigation_does(admin_client: Client, rows):
+    if not apps.is_installed("unfold"):
+        pytest.skip("Django's own footer has the name of the model")
+    for model, one, several in (
+        (Group, "role", f"{Group.objects.count()} roles"),
+        (WeatherStationDevice, "weather station", "1 weather station"),
+    ):
+        page = " ".join(admin_client.get(url(model, "changelist")).content.decode().split())
+        assert f'title="Add {one}"' in page
+        assert f'<div class="py-4"> {several} </div>' in page
 
 
 @pytest.mark.parametrize(
