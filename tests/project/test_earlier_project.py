@@ -45,15 +45,17 @@ def manage(project: Path, *commands: list[str]) -> list[str]:
 
 
 def test_an_earlier_project_migrates_without_a_new_migration_and_provisions(project):
-    changes, *_, devices = manage(
+    changes, *_, findings, devices = manage(
         project,
         ["makemigrations", "--check", "--dry-run"],
         ["migrate", "--verbosity", "0"],
         ["migrate", "--check", "--verbosity", "0"],
+        ["check", "--database", "default"],
         ["provision_devices", "greenhouse", "--count=1", "--prefix=G", "--output=-"],
     )
 
     assert changes == "No changes detected\n"
+    assert findings == "System check identified no issues (0 silenced).\n"
     assert "greenhouses-greenhousedevice-G001" in devices
 
 
