@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -32,6 +33,9 @@ from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
+# Seconds of processor time: git and a shell take less, a start of Django more, also on a busy machine.
+SHORT = 0.5
+BEFORE = pytest.StashKey[float]()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -76,8 +80,25 @@ def _depends_on_the_database(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let only tests with the mark `servers` start servers."""
+    """Let only tests with the mark `servers` start servers, or other processes that take long."""
     servers.unmarked_test = None if item.get_closest_marker("servers") else item.nodeid
+    item.stash[BEFORE] = _of_ended_processes()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test without the mark `servers` if the processes that it started took long."""
+    result = yield
+    seconds = _of_ended_processes() - item.stash[BEFORE]
+    if servers.unmarked_test is not None and seconds > SHORT:
+        pytest.fail(f"its processes took {seconds:.1f} s of processor time: it needs the mark `servers`")
+    return result
+
+
+def _of_ended_processes() -> float:
+    """Return the processor time in seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ import pytest
 from rig import lanes, servers
 from rig.hub import ROOT
 from rig.lanes import LANES, LONG, QUICK, Part, Run
+from tests import conftest
+from tests.conftest import SHORT
 
 pytestmark = pytest.mark.sqlite_only
 
@@ -171,6 +173,22 @@ def test_a_test_without_the_mark_cannot_start_a_server(tmp_path):
         servers.process(["sleep", "9"], env={}, log=tmp_path / "log", ready=lambda: True),
     ):
         pass
+
+
+@pytest.mark.parametrize("seconds", [SHORT - 0.3, SHORT + 0.1])
+def test_a_test_without_the_mark_fails_if_its_processes_took_long(request, monkeypatch, seconds):
+    """This is the hook around each test, with processes that have taken so long since the test began."""
+    spent = iter([0.0, seconds])
+    with monkeypatch.context() as patch:
+        patch.setattr(conftest, "_of_ended_processes", lambda: next(spent))
+        conftest.pytest_runtest_setup(request.node)
+        around = conftest.pytest_runtest_call(request.node)
+        next(around)
+
+        with pytest.raises(StopIteration if seconds < SHORT else pytest.fail.Exception):
+            around.send(None)
+
+    conftest.pytest_runtest_setup(request.node)
 
 
 SLOW = """
