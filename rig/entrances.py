@@ -30,7 +30,7 @@ CLIENT_HEADERS = {
 # gateway the same Request (tests/authsvc/serving/test_entrances.py), so a decision cannot fail in one of them only.
 # Both send the same SQL, so one of them is enough on PostgreSQL.
 both_entrances = pytest.mark.parametrize(
-    "entrance", ["asgi", pytest.param("django", marks=pytest.mark.sqlite_only)]
+    "entrance", ["asgi", pytest.param("django", marks=pytest.mark.sqlite_first)]
 )
 
 

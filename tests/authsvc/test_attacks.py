@@ -34,7 +34,7 @@ VALVES = IrrigationValveDevice._meta.db_table
 OF_A_DEVICE = [path for path in QUESTIONS if path not in OF_A_SUPERUSER and not path.startswith("jwt/")]
 LOGINS = [path for path in OF_A_DEVICE if path.rpartition("/")[2] in ("user", "authn", "auth", "register")]
 # The attack aims at parsing and comparing; the SQL of its questions is that of the other attacks.
-no_sql = pytest.mark.sqlite_only
+about_parsing = pytest.mark.sqlite_first
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_name_is_compared_by_its_characters(ask, station, field):
     assert ask("go-auth/user", good("go-auth/user", station)).status == 200
 
 
-@no_sql
+@about_parsing
 def test_a_name_that_cannot_be_one_is_not_looked_up(ask, station, monkeypatch):
     """Attack: reach the database with a text that was never an identifier."""
     statements = []
@@ -167,7 +167,7 @@ def test_a_name_that_cannot_be_one_is_not_looked_up(ask, station, monkeypatch):
     assert [parameters for parameters in statements if parameters] == []
 
 
-@no_sql
+@about_parsing
 def test_bytes_that_are_not_utf_8_are_denied(ask, station):
     """Attack: overlong forms, half surrogate pairs and cut sequences, which a lenient decoder maps to a name."""
     for path in LOGINS:
@@ -190,7 +190,7 @@ def test_bytes_that_are_not_utf_8_are_denied(ask, station):
             assert reads_as_deny(path, ask(path, content=form, headers={"content-type": FORM})), raw
 
 
-@no_sql
+@about_parsing
 @pytest.mark.parametrize("acc", [1, 2, 4])
 def test_a_topic_is_compared_by_its_characters(ask, station, acc):
     """Attack: a topic that folds, normalises, decodes or trims to the station's own."""
@@ -223,7 +223,7 @@ def test_an_identifier_that_is_a_prefix_of_another_has_no_rights_of_it(ask):
             assert (ask("go-auth/user", names).status == 200) == (one is other)
 
 
-@no_sql
+@about_parsing
 @pytest.mark.parametrize(
     "shape",
     [
@@ -355,7 +355,7 @@ def test_answers_do_not_show_which_names_exist(ask, station, neighbour):
         assert reads_as_allow(path, ask(path, good(path, station)))
 
 
-@no_sql
+@about_parsing
 def test_a_huge_password_costs_no_hash(ask, station, monkeypatch):
     """Attack: keep the processor busy with a megabyte to hash, for existing and unknown names."""
     hashed = counted(monkeypatch)
@@ -435,7 +435,7 @@ def token_of(who):
     return out.getvalue().strip()
 
 
-@no_sql
+@about_parsing
 def test_a_secret_is_accepted_in_its_own_place_only(ask, station, token):
     """Attack: an API key, a token of a broker, a JWT or a stored hash as MQTT password; other secrets as the proof.
 
@@ -468,7 +468,7 @@ def basic(raw):
     return "Basic " + base64.b64encode(raw if isinstance(raw, bytes) else raw.encode()).decode()
 
 
-@no_sql
+@about_parsing
 @both_entrances
 def test_a_malformed_proof_is_refused(ask, station, token):
     """Attack: proofs in invalid base64, of another scheme, in lists, folded, or under a similar name."""
@@ -550,7 +550,7 @@ def test_a_token_of_one_dialect_is_refused_in_the_others(ask, station, token, ow
             assert not reads_as_allow(path, answer)
 
 
-@no_sql
+@about_parsing
 def test_no_answer_changes_its_meaning_with_the_response_mode(ask, station):
     """Attack: get a deny in a format that the configured mode of the broker reads as an allow."""
     for path in OF_A_DEVICE:
@@ -568,7 +568,7 @@ def test_no_answer_changes_its_meaning_with_the_response_mode(ask, station):
             assert not reads_as_allow(path, ask(path, good(path, station), proof="x", query=query)), mode
 
 
-@no_sql
+@about_parsing
 @both_entrances
 def test_a_method_in_a_header_or_a_field_is_ignored(ask, station):
     """Attack: change the question with headers and fields that frameworks and proxies read."""
@@ -632,7 +632,7 @@ def test_no_secret_is_in_any_log_answer_or_row(ask, send, entrance, station, tok
     assert leaks.leaked(shown, ours.values()) == []
 
 
-@no_sql
+@pytest.mark.sqlite_only
 def test_each_form_of_a_secret_would_be_found():
     """The tests above rely on this search."""
     secret = "s3cret/with+signs-of_all"

@@ -42,7 +42,7 @@ def asgi_answer(loop, method, url, **options):
 # ---------------------------------------------------------------- settings with no effect
 
 
-@pytest.mark.sqlite_only  # A project affects requests and answers, not the SQL in between.
+@pytest.mark.sqlite_first  # A project affects requests and answers, not the SQL in between.
 @pytest.mark.parametrize("added", [{}, ADDED], ids=["as brokers ask", "with more headers"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_answer_is_the_one_of_the_asgi_entrance(project, loop, token, station, name, added, monkeypatch):

@@ -29,11 +29,11 @@ pytestmark = pytest.mark.servers
 _numbers = itertools.count(1)
 
 
-# A broker does not see which database answers: on PostgreSQL one login with one broker is enough.
+# A broker does not see which database answers: a commit's run has one login with one broker on PostgreSQL.
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=() if name == "amqtt" else pytest.mark.sqlite_only)
+        pytest.param(name, marks=() if name == "amqtt" else pytest.mark.sqlite_first)
         for name in sorted(BROKERS)
     ],
 )
@@ -105,7 +105,7 @@ def test_a_station_connects_publishes_and_its_reading_is_stored(station, connect
     assert device.last_seen is not None
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 # aMQTT 0.12 may lose a session, and then stops reading.
 @pytest.mark.parametrize("hub", ["rabbitmq"], indirect=True)
 def test_a_killed_worker_continues_where_it_stopped(hub, station, connect):
@@ -127,7 +127,7 @@ def test_a_killed_worker_continues_where_it_stopped(hub, station, connect):
     assert eventually(lambda: sorted(readings(station)) == sent, 30)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_worker_may_unsubscribe_without_a_subscription(hub, station, connect):
     """It does so after each start, because earlier settings may have left subscriptions."""
     address, client_id = BrokerAddress.parse(hub.mqtt_url), f"ingest-{hub.broker}-7"
@@ -151,7 +151,7 @@ def test_a_worker_may_unsubscribe_without_a_subscription(hub, station, connect):
     assert resumed == [False, True]
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.parametrize("client_id", ["device_id", "mqtt_client_id"])
 def test_a_station_may_connect_under_each_of_its_client_ids(station, connect, client_id):
     WeatherStationDevice.objects.filter(pk=station.device.pk).update(
@@ -165,7 +165,7 @@ def test_a_station_may_connect_under_each_of_its_client_ids(station, connect, cl
     assert eventually(lambda: readings(station)) == [3.5]
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_wrong_password_is_refused(station, connect):
     with pytest.raises(MqttError, match="refused"):
         connect(station, password="wrong")
@@ -173,7 +173,7 @@ def test_a_wrong_password_is_refused(station, connect):
     assert denial(station.username, Reason.WRONG_PASSWORD)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_an_unknown_name_is_refused(station, connect):
     station.username = "stranger"
 
@@ -183,7 +183,7 @@ def test_an_unknown_name_is_refused(station, connect):
     assert denial("stranger", Reason.UNKNOWN_USERNAME)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.parametrize("hub", ["rabbitmq"], indirect=True)
 def test_a_username_with_a_colon_is_not_split(hub, station, connect):
     """Without the printed advanced.config RabbitMQ reads the part before the colon as a virtual host."""
@@ -195,7 +195,7 @@ def test_a_username_with_a_colon_is_not_split(hub, station, connect):
     assert denial("line:stranger", Reason.UNKNOWN_USERNAME)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_disabled_device_is_refused(station, connect):
     WeatherStationDevice.objects.filter(pk=station.device.pk).update(is_active=False)
 
@@ -205,7 +205,7 @@ def test_a_disabled_device_is_refused(station, connect):
     assert denial(station.username, Reason.DISABLED)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_foreign_client_id_is_refused(station, neighbour, connect):
     """A client that connects under a foreign client id takes over its session."""
     with pytest.raises(MqttError, match="refused"):
@@ -214,7 +214,7 @@ def test_a_foreign_client_id_is_refused(station, neighbour, connect):
     assert denial(station.username, Reason.CLIENT_ID)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_publish_to_the_neighbours_topic_is_refused(hub, station, neighbour, connect):
     """aMQTT acknowledges and drops it, RabbitMQ disconnects; nothing is stored with both."""
     witness = []
@@ -235,7 +235,7 @@ def test_a_publish_to_the_neighbours_topic_is_refused(hub, station, neighbour, c
     assert witness == []
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.parametrize("topic_filter", ["things/weatherstation/+/cmd", "#", "things/weatherstation/+/data"])
 def test_a_subscription_that_reaches_others_is_refused(hub, station, connect, topic_filter):
     """aMQTT answers with a failure, RabbitMQ 3.10 closes the connection without an answer."""
@@ -249,7 +249,7 @@ def test_a_subscription_that_reaches_others_is_refused(hub, station, connect, to
     assert seen == []
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_command_reaches_its_device_and_no_other(hub, station, neighbour, connect, settings):
     settings.MQTT_URL, settings.DEVICEHUB_MQTT_VERSION = hub.mqtt_url, VERSION
     received: list[tuple[str, bytes]] = []
@@ -277,7 +277,7 @@ def test_a_command_reaches_its_device_and_no_other(hub, station, neighbour, conn
     assert (command.state, command.result, command.attempts) == ("answered", "every 60 s", 1)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_command_waits_for_the_right_password(hub, station, connect, settings):
     settings.DEVICEHUB_MQTT_VERSION = VERSION
     settings.MQTT_URL = f"mqtt://ingest-{hub.broker}:wrong@127.0.0.1:{hub.port}"
@@ -302,7 +302,7 @@ def test_a_command_waits_for_the_right_password(hub, station, connect, settings)
     assert [json.loads(payload)["id"] for _, payload in received] == [str(command.id)]
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_disabled_device_is_refused_with_its_next_question(hub, station, connect):
     """aMQTT asks for each message; RabbitMQ caches its grants for the life of a connection."""
     connection = connect(station)
@@ -325,7 +325,7 @@ def test_a_disabled_device_is_refused_with_its_next_question(hub, station, conne
     assert readings(station) == [5.0]
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_no_secret_is_in_the_log_of_any_process(hub, station, connect):
     with pytest.raises(MqttError):
         connect(station, password="a-wrong-password-to-look-for")

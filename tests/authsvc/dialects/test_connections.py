@@ -17,7 +17,7 @@ from rig import hub
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import by_dialect, first, good
 
-pytestmark = pytest.mark.sqlite_only
+pytestmark = pytest.mark.sqlite_first
 
 # ---------------------------------------------------------------- long bodies
 

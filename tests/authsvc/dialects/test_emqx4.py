@@ -11,7 +11,7 @@ from authsvc.models import Account
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import Root, by_access, good
 
-pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
+pytestmark = pytest.mark.sqlite_first  # Its questions send the SQL of test_cases.py.
 
 # ---------------------------------------------------------------- EMQX 4
 

@@ -21,7 +21,7 @@ from rig.coroutines import result
 from rig.examples import examples
 from rig.questions import good
 
-pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
+pytestmark = pytest.mark.sqlite_first  # Its questions send the SQL of test_cases.py.
 
 # ---------------------------------------------------------------- EMQX: rules in the connect answer
 

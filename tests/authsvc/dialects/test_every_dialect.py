@@ -57,7 +57,7 @@ def test_a_hostile_value_is_denied(question, allowed_client, path):
         assert reads_as_deny(path, reply), (name, value, reply)
 
 
-@pytest.mark.sqlite_only  # The SQL is that of test_cases.py.
+@pytest.mark.sqlite_first  # The SQL is that of test_cases.py.
 class TestEveryDialect:
     """Guarantees for every broker."""
 

@@ -61,7 +61,7 @@ content_types = st.sampled_from(
 queries = st.one_of(st.just(b""), pairs.map(as_form), st.from_regex(rb"[!-~]{0,30}", fullmatch=True))
 
 
-@pytest.mark.sqlite_only  # The next test sends garbage to the database as well.
+@pytest.mark.sqlite_first  # The next test sends garbage to the database as well.
 @by_question
 @in_sessions
 @given(

@@ -17,7 +17,7 @@ from fleet.models import WeatherStationDevice
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import BODIES, Root, good, token_of
 
-pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
+pytestmark = pytest.mark.sqlite_first  # Its questions send the SQL of test_cases.py.
 
 # ---------------------------------------------------------------- JWT: the username is a token
 

@@ -10,7 +10,7 @@ from authsvc.dialects.base import FORM, JSON
 from rig.oracles import reads_as_allow, reads_as_deny
 from rig.questions import by_access, good
 
-pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
+pytestmark = pytest.mark.sqlite_first  # Its questions send the SQL of test_cases.py.
 
 # ---------------------------------------------------------------- NanoMQ
 

@@ -12,7 +12,7 @@ from rig.entrances import both_entrances
 from rig.oracles import reads_as_allow
 from rig.questions import by_dialect, by_question, first, good
 
-pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
+pytestmark = pytest.mark.sqlite_first  # Its questions send the SQL of test_cases.py.
 
 # ---------------------------------------------------------------- paths and methods
 

@@ -9,7 +9,7 @@ import pytest
 from authsvc.dialects.base import FORM
 from rig.questions import good
 
-pytestmark = pytest.mark.sqlite_only  # Its questions send the SQL of test_cases.py.
+pytestmark = pytest.mark.sqlite_first  # Its questions send the SQL of test_cases.py.
 
 # ---------------------------------------------------------------- RabbitMQ
 

@@ -112,7 +112,7 @@ def test_a_variable_that_names_no_block_is_none(monkeypatch, tmp_path, number):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_slow_hash_costs_one_verification_in_all_workers(station: Cast, token, tmp_path):
     """The second reconnect storm of an imported fleet is as cheap as with generated passwords."""
     WeatherStationDevice.objects.update(mqtt_password_hash=bcrypt.using(rounds=4).hash("imported"))

@@ -121,7 +121,7 @@ def test_the_step_that_refuses_is_the_last_one_reached(station: Cast, why, topic
     assert {check.passage for check in after} <= {Passage.NOT_REACHED}
 
 
-@pytest.mark.sqlite_only  # The changes are those of test_explain_login.py.
+@pytest.mark.sqlite_first  # The changes are those of test_explain_login.py.
 @pytest.mark.parametrize(
     ("changes", "step"),
     [
@@ -181,7 +181,7 @@ class TestWireAnswers:
         assert set(wire._CALLS) == set(NAMES)
 
     # In JWT mode the client's token is the question, and VerneMQ needs a header, which test_vernemq has.
-    @pytest.mark.sqlite_only  # The dialects share their SQL.
+    @pytest.mark.sqlite_first  # The dialects share their SQL.
     @pytest.mark.parametrize("name", sorted(set(NAMES) - {"jwt", "vernemq"}))
     def test_they_are_the_answers_that_the_gateway_gives(self, name, station: Cast, loop, ask):
         """Status, type and body are equal for a question that is allowed and for one that is not."""
@@ -198,7 +198,7 @@ class TestWireAnswers:
             assert (answer.status, answer.body) == (reply.status_code, reply.text)
             assert answer.allowed is found.allowed
 
-    @pytest.mark.sqlite_only  # The dialects share their SQL.
+    @pytest.mark.sqlite_first  # The dialects share their SQL.
     @pytest.mark.parametrize("name", NAMES)
     def test_an_allow_and_a_deny_read_as_such(self, name, station: Cast, loop):
         for topic in (station.topic("data"), OTHERS):

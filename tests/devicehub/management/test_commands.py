@@ -154,7 +154,7 @@ def test_an_account_needs_a_name_that_can_be_a_username():
         run("create_account", "ingest")
 
 
-@pytest.mark.sqlite_only  # The dialects share their SQL.
+@pytest.mark.sqlite_first  # The dialects share their SQL.
 @pytest.mark.parametrize("dialect", sorted(BY_DIALECT))
 def test_create_broker_prints_the_token_and_a_configuration_that_holds_it(dialect):
     answer = run("create_broker", "broker-1", dialect, "--url", "http://auth:8000")

@@ -220,7 +220,7 @@ MAPS = {
 }
 
 
-@pytest.mark.sqlite_only  # JSON and fuzzed payloads store values of each type in PostgreSQL as well.
+@pytest.mark.sqlite_first  # JSON and fuzzed payloads store values of each type in PostgreSQL as well.
 @pytest.mark.parametrize("row", MAPS.values(), ids=MAPS)
 def test_each_cbor_payload_has_its_outcome(becomes, row):
     becomes(row)

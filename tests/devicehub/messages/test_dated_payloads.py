@@ -10,7 +10,7 @@ from devicehub import Reading
 from devicehub.messages import decode
 from rig.meter import DUPLICATE, EPOCH, NOW, PARTIAL, RETAINED, STORED, item, send, stored
 
-pytestmark = pytest.mark.sqlite_only  # test_duplicates.py has the SQL.
+pytestmark = pytest.mark.sqlite_first  # test_duplicates.py has the SQL.
 
 # --- Duplicates and retained messages
 

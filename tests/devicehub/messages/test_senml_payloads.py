@@ -29,7 +29,7 @@ from rig.meter import (
 )
 
 # JSON and fuzzed payloads store values of each type in PostgreSQL as well.
-pytestmark = pytest.mark.sqlite_only
+pytestmark = pytest.mark.sqlite_first
 
 
 def pack(*records, notes=(), rows=None, outcome=None):

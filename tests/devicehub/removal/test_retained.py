@@ -239,7 +239,7 @@ class TestRetained:
         assert retained_at(broker) == {}
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.servers
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_clears_what_is_retained_of_a_device_that_sql_disabled(station, neighbour, broker, tmp_path):

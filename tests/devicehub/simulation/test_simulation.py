@@ -325,7 +325,7 @@ def result_of(process, timeout=30):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db(transaction=True)
 def test_two_hundred_devices_publish_in_one_thread_and_say_goodbye(ear, broker):
     options = ["--count", "200", "--interval", "1", "--history", "20", "--json"]
@@ -351,7 +351,7 @@ def test_two_hundred_devices_publish_in_one_thread_and_say_goodbye(ear, broker):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db(transaction=True)
 def test_faults_are_counted_as_they_arrive(ear, broker):
     options = ["--count", "50", "--interval", "0.25", "--duration", "4", "--history", "0", "--seed", "7"]
@@ -396,7 +396,7 @@ def running(settings, port, count, url="mqtt://127.0.0.1:{}", **options):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db
 def test_devices_come_back_after_the_broker_did(tmp_path, needs_real, settings):
     """Each comes back after a pause of its own, and all together make one complaint."""
@@ -426,7 +426,7 @@ def test_devices_come_back_after_the_broker_did(tmp_path, needs_real, settings):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_devices_obey(broker, settings, version):
@@ -459,7 +459,7 @@ def test_devices_obey(broker, settings, version):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db
 def test_the_last_device_claims_its_neighbours_topic(ear, broker, settings):
     with running(settings, broker, 3, misbehave=True) as (simulation, _):
@@ -471,7 +471,7 @@ def test_the_last_device_claims_its_neighbours_topic(ear, broker, settings):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db(transaction=True)
 def test_the_will_of_a_killed_device_sets_it_offline(ear, broker):
     """The process is killed, and the broker publishes the wills of both devices."""
@@ -482,7 +482,7 @@ def test_the_will_of_a_killed_device_sets_it_offline(ear, broker):
         assert eventually(lambda: ear.payloads("status").count(b'{"status":"offline"}') == offline + 2)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.servers
 def test_without_a_broker_nothing_is_published_and_one_line_says_so():
@@ -530,7 +530,7 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch):
         allow_files(5000)
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db
 def test_a_broker_that_does_not_answer_gets_few_connections(settings):
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
@@ -575,7 +575,7 @@ def certificate(tmp_path):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.django_db
 def test_devices_speak_tls_to_a_broker_that_can_prove_who_it_is(
     tmp_path, certificate, needs_real, settings, monkeypatch

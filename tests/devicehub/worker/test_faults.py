@@ -85,7 +85,7 @@ def assert_nothing_is_lost(report):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
     """This tests the suite itself: it must find a loss if there is one."""
     monkeypatch.setattr(scenarios, "PATIENCE", 4)

@@ -70,7 +70,7 @@ def assert_each_once(total):
 # --- Sharing
 
 
-@pytest.mark.sqlite_only
+@pytest.mark.sqlite_first
 @pytest.mark.parametrize(
     "end", [pytest.param(kill, id="killed"), pytest.param(stop, id="stopped", marks=pytest.mark.long)]
 )

@@ -15,8 +15,8 @@ from rig.hub import ROOT, environment, eventually
 from rig.messages import fresh
 from rig.presence import make
 
-# Which device is overdue is a query, which test_silence makes on both databases.
-pytestmark = [pytest.mark.servers, pytest.mark.sqlite_only]
+# A commit's run has the query for overdue devices on both databases in test_silence.
+pytestmark = [pytest.mark.servers, pytest.mark.sqlite_first]
 
 # --- Real processes
 
