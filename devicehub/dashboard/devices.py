@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from devicehub import states, visibility
 from devicehub.dashboard import display, links
-from devicehub.dashboard.selection import Place, Selection
+from devicehub.dashboard.selection import CONNECTED, Place, Selection
 from devicehub.db import clock
 from devicehub.history import latest
 from devicehub.kinds.declare import NUMBERS, Reading
@@ -104,7 +104,9 @@ def _slice(
     devices: QuerySet[Any], selection: Selection, place: Place | None
 ) -> tuple[list[BaseDevice], bool]:
     """Return at most PAGE of *devices* in the order of their ids, and whether there are more in that direction."""
-    if selection.status:
+    if selection.status == CONNECTED:
+        devices = devices.filter(connected=True)
+    elif selection.status:
         devices = devices.filter(status=selection.status)
     if selection.search:
         devices = devices.filter(

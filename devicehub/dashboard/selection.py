@@ -29,6 +29,8 @@ RANGE_NAMES: Mapping[str, str] = {
     "1y": "1 year",
 }
 LONGEST = 128
+CONNECTED = "connected"  # Devices that are counted as connected, whatever status they report.
+STATUSES: Mapping[str, str] = {CONNECTED: "Connected", **dict(DeviceStatus.choices)}
 
 
 class Place(NamedTuple):
@@ -112,7 +114,7 @@ def parse(parameters: Mapping[str, str]) -> Selection:
                 places[kind.slug] = Place(word == "after", device_id)
     return Selection(
         search=make_storable(parameters.get("q", "").strip(), LONGEST),
-        status=status if status in DeviceStatus.values else "",
+        status=status if status in STATUSES else "",
         plotted=next(
             (p for p in choices if p.name == parameters.get("reading")), choices[0] if choices else None
         ),

@@ -15,8 +15,7 @@ from django.views.decorators.http import require_GET, require_safe
 from devicehub import visibility
 from devicehub.dashboard import devices, errors, live, overview
 from devicehub.dashboard.access import page
-from devicehub.dashboard.selection import RANGE_NAMES, Selection, parse, plottable
-from devicehub.models import DeviceStatus
+from devicehub.dashboard.selection import RANGE_NAMES, STATUSES, Selection, parse, plottable
 
 NO_STORE = {"Cache-Control": "no-store"}  # Also for a 204, which a cache may keep and return to all.
 log = structlog.get_logger(__name__)
@@ -44,8 +43,9 @@ def show_overview(request: HttpRequest) -> HttpResponse:
             "ranges": [
                 (name, selection.over(key).query, key == selection.range) for key, name in RANGE_NAMES.items()
             ],
-            "statuses": DeviceStatus.choices,
+            "statuses": STATUSES.items(),
             "now": timezone.now(),
+            "sites": sorted(sites) if (sites := visibility.sites_of(user)) is not None else None,
             "may_add": bool(visibility.kinds_of(user, visibility.ADD)),
             "poll_seconds": None if live.can_stream(request) else live.POLL_SECONDS,
         },

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from authsvc.core.access import Reason
 from authsvc.models import Denial
-from devicehub import states
+from devicehub import roles, states
 from devicehub.dashboard import chart, devices, display, live, overview
 from devicehub.dashboard.selection import Selection, parse
 from devicehub.denials import reasons
@@ -159,11 +159,37 @@ class TestAccess:
 
 
 class TestFleet:
-    def test_an_empty_fleet_says_how_to_begin(self, page: Callable[..., str]) -> None:
-        text = page()
+    def test_an_empty_fleet_says_how_to_begin_to_those_who_may(
+        self, client: Client, page: Callable[..., str]
+    ) -> None:
+        assert "No devices yet" in page()
+        assert "provision_devices" not in page()
 
-        assert "No devices yet" in text
+        client.force_login(person("olga", roles.OPERATOR))
+        text = client.get("/").content.decode()
+
         assert "provision_devices weatherstation" in text
+        main = text.partition("<main")[2]
+        assert 'href="/devices/add/"' in main
+        assert 'href="/devices/import/"' in main
+
+    def test_sites_without_devices_are_named(self, kind: Kind, client: Client) -> None:
+        station(kind, "STATION-001", site="north")
+        client.force_login(person("mara", roles.OPERATOR, ["south"]))
+        text = client.get("/").content.decode()
+
+        assert "No device of your sites" in text
+        assert "You see the devices of south. None has this site now." in text
+        assert "provision_devices" not in text
+
+    def test_the_numbers_lead_to_what_they_count(self, kind: Kind, page: Callable[..., str]) -> None:
+        station(kind, "STATION-001", connected=True)
+        found = Elements(page()).found
+        links = [attrs["href"] for _, attrs in found if (attrs.get("class") or "").split()[:1] == ["tile"]]
+        ids = {attrs.get("id") for _, attrs in found}
+
+        assert links == ["#devices", "?status=connected#devices", "#chart-title", "/denials/"]
+        assert {"devices", "chart-title"} <= ids
 
     def test_each_value_is_the_latest_measured_not_the_latest_stored(
         self, kind: Kind, page: Callable[..., str]
@@ -265,8 +291,9 @@ class TestFleet:
 
     def test_a_status_filters(self, kind: Kind, page: Callable[..., str]) -> None:
         station(kind, "STATION-001", status=DeviceStatus.ONLINE)
-        station(kind, "STATION-002", status=DeviceStatus.ERROR)
+        station(kind, "STATION-002", status=DeviceStatus.ERROR, connected=True)
 
+        assert shown_ids(page("?status=connected")) == ["weatherstation/STATION-002"]
         assert shown_ids(page("?status=error")) == ["weatherstation/STATION-002"]
         assert len(shown_ids(page("?status=no-such-status"))) == 2
 
