@@ -11,6 +11,7 @@ from typing import IO
 from django.core.management.base import CommandError
 
 from devicehub.bulk import issued
+from devicehub.bulk.rotations import Overtaken
 
 
 class CredentialsOutput:
@@ -29,9 +30,18 @@ class CredentialsOutput:
             flush(self._file)
             self.count += len(devices)
 
-    def end(self) -> None:
-        """Complete the file."""
-        self._file.write(self._form.end())
+    @contextlib.contextmanager
+    def completed(self) -> Iterator[None]:
+        """Complete the file after the block, or with the reason why it is of no use if the run was overtaken."""
+        try:
+            yield
+        except Overtaken as error:
+            self._file.write(self._form.broken(str(error)))
+            raise
+        else:
+            self._file.write(self._form.end())
+        finally:
+            flush(self._file)
 
 
 @contextlib.contextmanager
@@ -43,15 +53,14 @@ def credentials_output(name: str) -> Iterator[CredentialsOutput]:
     """
     if name == "-":
         output = CredentialsOutput(sys.stdout, name)
-        yield output
-        output.end()
-        sys.stdout.flush()
+        with output.completed():
+            yield output
         return
     with _new_file(name) as file:
         output = CredentialsOutput(file, name)
         try:
-            yield output
-            output.end()
+            with output.completed():
+                yield output
         finally:
             if not output.count:
                 os.remove(name)

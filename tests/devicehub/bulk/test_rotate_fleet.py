@@ -9,6 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from authsvc.models import AuditEntry
+from devicehub.bulk import rotations
 from devicehub.models import DeviceGroup, GroupMember, Rotation
 from fleet.models import WeatherStationDevice
 from rig.cast import provision
@@ -65,6 +66,27 @@ def test_a_group_is_rotated_again_and_finished(cast, tmp_path):
     with pytest.raises(CommandError, match="has ended"):
         rotate("--again", rotation, "--output", str(tmp_path / "c.json"))
     assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize("output", ["a.csv", "-"])
+def test_a_file_whose_run_was_overtaken_says_so_at_its_end(cast, tmp_path, monkeypatch, capsys, output):
+    monkeypatch.setattr(rotations, "BATCH", 3)
+    going_on = rotations.go_on
+
+    def overtaken(rotation, **options):
+        if WeatherStationDevice.objects.exclude(previous_password_hash="").exists():
+            Rotation.objects.update(run=7)
+        going_on(rotation, **options)
+
+    monkeypatch.setattr(rotations, "go_on", overtaken)
+    path = tmp_path / "a.json" if output == "-" else tmp_path / output
+
+    with pytest.raises(CommandError, match="This run stopped"):
+        rotate("spring", "--output", output if output == "-" else str(path))
+
+    lines = capsys.readouterr().out.strip().split("\n") if output == "-" else path.read_text().splitlines()
+    assert sum("R-" in line for line in lines) == 3
+    assert "This run stopped" in lines[-1]
 
 
 @pytest.mark.parametrize(
