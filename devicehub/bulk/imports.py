@@ -254,14 +254,24 @@ def is_running(upload: DeviceImport) -> bool:
     return upload.finished_at is None and touched is not None and timezone.now() - touched < PAUSE
 
 
+@transaction.atomic
 def claim(upload: DeviceImport) -> bool:
-    """Return whether the caller may run the import: no other run does, and it is not finished."""
+    """Return whether the caller may run the import: no run of it or of its rotation works, and it is not finished.
+
+    The run has its number from here on, so a later claim stops it even before its first batch.
+    """
     rows = DeviceImport.objects.filter(_is_idle(), pk=upload.pk, finished_at=None)
-    return bool(rows.update(touched_at=timezone.now(), done=0))
+    if not rows.update(touched_at=timezone.now(), done=0):
+        return False
+    upload.refresh_from_db(fields=["rotation"])
+    if rotations.claim(begin(upload), even_ended=True):
+        return True
+    transaction.set_rollback(True)
+    return False
 
 
 def begin(upload: DeviceImport) -> Rotation:
-    """Return the rotation of *upload*, in which its new devices are watched; make it before the first run."""
+    """Return the rotation of *upload*, in which its new devices are watched; make it if there is none."""
     if upload.rotation is None:
         with transaction.atomic():
             upload.rotation = rotations.start(
@@ -276,10 +286,9 @@ def run(upload: DeviceImport, limits: Limits) -> Iterator[list[Issued]]:
 
     A batch is committed when it is yielded. After a run that broke off, another run creates the rest; the devices
     that exist without anybody knowing their credentials are in the rotation of the import, which issues new ones.
-    Raise rotations.Overtaken before a batch if another run began meanwhile, of the import or of its rotation.
+    Raise rotations.Overtaken before a batch if another run began since claim(), of the import or of its rotation.
     """
     rotation, is_recorded = begin(upload), False
-    rotations.overtake(rotation)
     for candidates in _judged(upload, limits, compared=False):
         with transaction.atomic():
             rotations.go_on(rotation)

@@ -6,11 +6,12 @@ received. Until they use it their old password stays valid, so that nothing is l
 passwords, and roll_back() restores the old ones.
 
 Each run has a number. A run that stalled, and that another run or the end of the rotation overtook, changes nothing
-more: it raises Overtaken, so that its file is never complete.
+more: it raises Overtaken, so that its file is never complete. While an end works, no run begins.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,12 +51,12 @@ class TooManyDevices(DevicehubError):
 
 
 class Overtaken(DevicehubError):
-    """A run may not go on, because a later one or the end of the rotation came first; its file is of no use."""
+    """A run or an end may not go on, because a later one came first. The file of a run is then of no use."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This file stopped too long, and the rotation went on without it. Its passwords may have been replaced: "
-            "use the file of the later run, or rotate again"
+            "This run stopped, because a later one or the end of the rotation came first. Its passwords may not be "
+            "valid: if there is no later file, rotate again what is left"
         )
 
 
@@ -127,28 +128,41 @@ def is_running(rotation: Rotation) -> bool:
     return rotation.written_at is None and timezone.now() - rotation.touched_at < PAUSE
 
 
-def claim(rotation: Rotation) -> bool:
-    """Return whether the caller may run issue(): no other run writes the file, and the rotation has not ended.
+def claim(rotation: Rotation, *, even_ended: bool = False) -> bool:
+    """Return whether the caller may run: no other run or end works, and the rotation has not ended or may have.
 
     A run that stalled is overtaken by this.
     """
     now = timezone.now()
     free = Q(written_at__isnull=False) | Q(touched_at__lt=now - PAUSE) | Q(touched_at=F("started_at"))
-    rows = Rotation.objects.filter(free, pk=rotation.pk, ended_at=None)
-    return _next_run(rotation, rows, touched_at=now, written_at=None)
-
-
-def overtake(rotation: Rotation) -> None:
-    """Stop every run of *rotation* before its next batch. The caller may run the next one."""
-    _next_run(rotation, Rotation.objects.filter(pk=rotation.pk))
+    rows = Rotation.objects.filter(free, pk=rotation.pk)
+    return _next_run(rotation, rows if even_ended else rows.filter(ended_at=None))
 
 
 @transaction.atomic
-def _next_run(rotation: Rotation, rows: QuerySet[Rotation], **values: Any) -> bool:
-    if not rows.update(run=F("run") + 1, **values):
+def _next_run(rotation: Rotation, rows: QuerySet[Rotation]) -> bool:
+    if not rows.update(run=F("run") + 1, touched_at=timezone.now(), written_at=None):
         return False
     rotation.refresh_from_db(fields=["run"])
     return True
+
+
+@contextlib.contextmanager
+def _instead_of_runs(rotation: Rotation) -> Iterator[None]:
+    """Stop every run of *rotation* before its next batch, and let none begin in the block. The file stays as it is.
+
+    Raise Overtaken if another end came meanwhile.
+    """
+    with transaction.atomic():
+        rows = Rotation.objects.select_for_update().filter(pk=rotation.pk)
+        times = rows.values("touched_at", "written_at").get()
+        _next_run(rotation, rows)
+    try:
+        yield
+    finally:
+        is_latest = Rotation.objects.filter(pk=rotation.pk, run=rotation.run).update(**times)
+    if not is_latest:
+        raise Overtaken
 
 
 def go_on(rotation: Rotation, *, written_at: datetime | None = None) -> None:
@@ -186,18 +200,18 @@ def issue(
 
 
 def finish(rotation: Rotation, members: Members) -> int:
-    """End the old passwords of *members* now; return how many had one."""
-    overtake(rotation)
+    """End the old passwords of *members* now; return how many had one. Raise Overtaken as issue() does."""
     ended = 0
-    for kind, group in _pages(members):
-        with transaction.atomic():
-            devices = [
-                device for device, _ in _unchanged(members, kind, group) if device.previous_password_hash
-            ]
-            _update(kind, devices, previous_password_hash="", previous_valid_until=None)
-            _end(group, RotationMember.End.FINISHED)
-            record(kind, devices, "overlap_ended")
-            ended += len(devices)
+    with _instead_of_runs(rotation):
+        for kind, group in _pages(members):
+            with transaction.atomic():
+                go_on(rotation)
+                pairs = _locked(members, kind, group)
+                devices = [device for device, _ in _unchanged(pairs) if device.previous_password_hash]
+                _update(kind, devices, previous_password_hash="", previous_valid_until=None)
+                _end([member for _, member in pairs], RotationMember.End.FINISHED)
+                record(kind, devices, "overlap_ended")
+                ended += len(devices)
     return ended
 
 
@@ -205,23 +219,22 @@ def roll_back(rotation: Rotation, members: Members) -> int:
     """Restore the old passwords of those of *members* that have not used the new one; return how many.
 
     A device whose credentials were changed since, or whose old password is not valid any more, keeps what it has.
+    Raise Overtaken as issue() does.
     """
-    overtake(rotation)
-    now, restored, still_open = timezone.now(), 0, open_members(members)
-    for kind, group in _pages(still_open):
-        with transaction.atomic():
-            pairs = [
-                (device, member)
-                for device, member in _unchanged(still_open, kind, group)
-                if device.previous_password_hash and (device.previous_valid_until or now) > now
-            ]
-            for device, member in pairs:
-                device.set_hash(device.previous_password_hash)
-                device.password_expires_at = member.replaced_expiry
-            _save(kind, [device for device, _ in pairs])
-            _end([member for _, member in pairs], RotationMember.End.ROLLED_BACK)
-            record(kind, [device for device, _ in pairs], "password_rolled_back")
-            restored += len(pairs)
+    restored, still_open = 0, open_members(members)
+    with _instead_of_runs(rotation):
+        for kind, group in _pages(still_open):
+            with transaction.atomic():
+                go_on(rotation)
+                unchanged = _unchanged(_locked(still_open, kind, group))
+                pairs = [(device, member) for device, member in unchanged if device.has_overlap()]
+                for device, member in pairs:
+                    device.set_hash(device.previous_password_hash)
+                    device.password_expires_at = member.replaced_expiry
+                _save(kind, [device for device, _ in pairs])
+                _end([member for _, member in pairs], RotationMember.End.ROLLED_BACK)
+                record(kind, [device for device, _ in pairs], "password_rolled_back")
+                restored += len(pairs)
     return restored
 
 
@@ -312,11 +325,11 @@ def _locked(
 
 
 def _unchanged(
-    scope: Members, kind: Kind, members: Sequence[RotationMember]
+    pairs: Sequence[tuple[BaseDevice, RotationMember]],
 ) -> list[tuple[BaseDevice, RotationMember]]:
     return [
         (device, member)
-        for device, member in _locked(scope, kind, members)
+        for device, member in pairs
         if member.changed_at is not None and device.credentials_changed_at == member.changed_at
     ]
 

@@ -267,16 +267,17 @@ def _create(request: HttpRequest, upload: DeviceImport, links: Links) -> HttpRes
     if not confirmation.is_answered(request, form, count):
         return _ask(request, upload, count, form, links, purpose)
     try:
-        with transaction.atomic():
+        with transaction.atomic(), audit.because(form.cleaned_data["reason"]):
             nonces.use(request.POST.get("nonce", ""), purpose, request.user)
             claimed = imports.claim(upload)
     except (FormUsed, FormExpired) as error:
         return answers.refused(request, error, links.one(upload.pk))
     if not claimed:
+        messages.info(
+            request, "Nothing to do: a file of this import is being written, or was finished meanwhile."
+        )
         return HttpResponseRedirect(links.one(upload.pk))
     data = form.cleaned_data
-    with audit.because(data["reason"]):
-        imports.begin(upload)
     batches = imports.run(upload, limits_of(request.user))
     return credentials_file.answer(
         request, f"import-{upload.pk}", data["file_format"], batches, reason=data["reason"]

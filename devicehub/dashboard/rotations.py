@@ -30,7 +30,7 @@ from authsvc import audit
 from authsvc.credentials import UNTIL_USED
 from devicehub import nonces, visibility
 from devicehub.bulk import rotations
-from devicehub.bulk.rotations import Progress
+from devicehub.bulk.rotations import Overtaken, Progress
 from devicehub.credentials import answers
 from devicehub.dashboard import confirmation, credentials_file, navigation
 from devicehub.dashboard.access import page
@@ -262,6 +262,9 @@ def _act(request: HttpRequest, rotation: Rotation, links: Links) -> HttpResponse
             done = act.run(request, rotation, members)
     except (FormUsed, FormExpired) as error:
         return answers.refused(request, error, back)
+    except Overtaken as error:
+        messages.error(request, f"{error}.")
+        return HttpResponseRedirect(back)
     if isinstance(done, HttpResponseBase):
         return done
     messages.success(request, done)

@@ -30,9 +30,9 @@ WRITES = frozenset(
 RECORDS = frozenset({"record", "record_many"})
 # Functions that write and record nothing, each with its reason.
 SILENT = {
-    "devicehub/bulk/imports.py:claim": "the state of an upload, not a change of rights",
     "devicehub/bulk/imports.py:delete_old": "uploads that were not used",
     "devicehub/bulk/rotations.py:claim": "the times of a run, not a change of rights",
+    "devicehub/bulk/rotations.py:go_on": "the time of a batch, which records its changes itself",
     "devicehub/provisioning/groups.py:follow": "members by filter follow from a recorded change of a device",
     "devicehub/provisioning/groups.py:follow_all": "members by filter follow from changes of devices",
     "devicehub/commands/queue.py:delete_open": "the deletion of the device is recorded",

@@ -200,7 +200,7 @@ def test_a_run_that_broke_off_is_continued(kind, mara):
     run.close()
     assert Stations.count() == len(lost) == 3
     assert not imports.claim(upload), "it may still run"
-    DeviceImport.objects.update(touched_at=timezone.now() - imports.PAUSE - timedelta(seconds=1))
+    stall()
 
     assert imports.claim(upload)
     issued = create(DeviceImport.objects.get(pk=upload.pk))
@@ -218,9 +218,7 @@ def test_an_import_that_stalled_stops_when_it_was_overtaken(kind, mara, later):
     assert imports.claim(upload)
     stalled = imports.run(upload, Limits())
     next(stalled)
-    late = timezone.now() - imports.PAUSE - timedelta(seconds=1)
-    DeviceImport.objects.update(touched_at=late)
-    Rotation.objects.update(touched_at=late)
+    stall()
     if later == "import":
         again = DeviceImport.objects.get(pk=upload.pk)
         assert imports.claim(again)
@@ -232,6 +230,42 @@ def test_an_import_that_stalled_stops_when_it_was_overtaken(kind, mara, later):
     with pytest.raises(rotations.Overtaken):
         next(stalled)
     assert Stations.count() == created
+
+
+def test_an_import_that_starts_late_does_not_stop_the_later_one(kind, mara):
+    """Its reader took the first piece of the file only after another run began."""
+    upload = imports.store(mara, table("device_id", *(f"A-{n}" for n in range(7))), "f.csv", "weatherstation")
+    assert imports.claim(upload)
+    late = imports.run(upload, Limits())
+    stall()
+    again = DeviceImport.objects.get(pk=upload.pk)
+    assert imports.claim(again)
+
+    with pytest.raises(rotations.Overtaken):
+        next(late)
+    assert len(create(again)) == 7
+
+
+def test_an_import_waits_for_another_file_of_its_rotation(kind, mara):
+    upload = imports.store(mara, table("device_id", *(f"A-{n}" for n in range(7))), "f.csv", "weatherstation")
+    assert imports.claim(upload)
+    next(imports.run(upload, Limits()))
+    stall()
+    rotation = Rotation.objects.get()
+    assert rotations.claim(rotation)
+
+    assert not imports.claim(upload)
+    upload.refresh_from_db()
+    assert not imports.is_running(upload)
+    assert len([found for batch in rotations.issue(rotation, rotation.members.all()) for found in batch]) == 3
+    assert imports.claim(upload)
+
+
+def stall() -> None:
+    """Let the runs have made a pause."""
+    late = timezone.now() - imports.PAUSE - timedelta(seconds=1)
+    DeviceImport.objects.update(touched_at=late)
+    Rotation.objects.update(touched_at=late)
 
 
 def test_a_name_that_is_taken_meanwhile_costs_one_row(kind, mara, monkeypatch):

@@ -11,12 +11,13 @@ from django.utils import timezone
 from authsvc.core import passwords
 from authsvc.credentials import UNTIL_USED
 from authsvc.models import AuditEntry, LastLogin
-from devicehub import provisioning
+from devicehub import provisioning, roles, visibility
 from devicehub.bulk import rotations
 from devicehub.directory import DeviceDirectory
 from devicehub.models import Rotation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import provision
+from rig.people import person
 
 pytestmark = pytest.mark.django_db
 Stations = WeatherStationDevice.objects
@@ -194,6 +195,27 @@ def test_rolling_back_never_revives_a_password_that_ended(kind, cast):
     assert not accepts("R-1", cast["R-1"].password)
 
 
+def test_an_old_password_that_ends_during_the_rolling_back_is_not_restored(kind, cast, monkeypatch):
+    rotation = begin(kind, until=timezone.now() + timedelta(hours=1))
+    issue(rotation)
+    during(monkeypatch, lambda: Stations.filter(device_id="R-6").update(previous_valid_until=timezone.now()))
+
+    assert rotations.roll_back(rotation, rotation.members.all()) == 6
+    assert not accepts("R-6", cast["R-6"].password)
+
+
+def test_finishing_leaves_a_member_open_that_was_moved_meanwhile(kind, cast, monkeypatch):
+    rotation = begin(kind)
+    issue(rotation)
+    northern = person("mara", roles.OPERATOR, ["north"])
+    members = visibility.rows(rotation.members.all(), northern, action=visibility.CHANGE)
+    during(monkeypatch, lambda: Stations.filter(device_id="R-1").update(site="south"))
+
+    assert rotations.finish(rotation, members) == 6
+    assert accepts("R-1", cast["R-1"].password)
+    assert rotations.progress(rotation.members.all()).never == 1
+
+
 def test_a_rotation_at_once_cannot_be_rolled_back(kind, cast):
     rotation = begin(kind, until=None)
     issue(rotation)
@@ -263,6 +285,46 @@ def test_a_run_that_was_overtaken_changes_nothing_more(kind, cast, is_last):
 
 
 @pytest.mark.parametrize("end", [rotations.finish, rotations.roll_back])
+def test_no_run_begins_while_an_end_works(kind, cast, monkeypatch, end):
+    rotation = begin(kind)
+    issue(rotation)
+    rotation.refresh_from_db()
+    before = rotation.touched_at, rotation.written_at
+    began = []
+    during(monkeypatch, lambda: began.append(rotations.claim(Rotation.objects.get())))
+
+    assert end(rotation, rotation.members.all()) == 7
+
+    assert began == [False, False, False]
+    rotation.refresh_from_db()
+    assert (rotation.touched_at, rotation.written_at) == before
+    assert rotations.claim(rotation), "a user of one site ended a part"
+
+
+def test_of_two_ends_the_later_one_goes_on(kind, cast, monkeypatch):
+    rotation = begin(kind)
+    issue(rotation)
+    ends = [lambda: rotations.roll_back(Rotation.objects.get(), rotation.members.all())]
+    during(monkeypatch, lambda: ends and ends.pop()())
+
+    with pytest.raises(rotations.Overtaken):
+        rotations.finish(rotation, rotation.members.all())
+
+    assert all(accepts(device_id, found.password) for device_id, found in cast.items())
+
+
+def during(monkeypatch, interrupt: Callable[[], object]) -> None:
+    """Call *interrupt* in each batch, before its devices are locked."""
+    locked = rotations._locked
+
+    def slow(*arguments):
+        interrupt()
+        return locked(*arguments)
+
+    monkeypatch.setattr(rotations, "_locked", slow)
+
+
+@pytest.mark.parametrize("end", [rotations.finish, rotations.roll_back])
 def test_a_stalled_run_does_not_outlast_the_end(kind, cast, end):
     rotation = begin(kind)
     assert rotations.claim(rotation)
@@ -311,13 +373,7 @@ def test_a_login_that_is_noted_before_the_lock_counts(kind, cast, monkeypatch, a
     """The members are read page by page, and their devices are locked after that."""
     rotation = begin(kind, until=timezone.now() + timedelta(days=1))
     first = issue(rotation)
-    locked = rotations._locked
-
-    def slow(*arguments):
-        login("R-1")
-        return locked(*arguments)
-
-    monkeypatch.setattr(rotations, "_locked", slow)
+    during(monkeypatch, lambda: login("R-1"))
     done = issue(rotation) if act == "issue" else rotations.roll_back(rotation, rotation.members.all())
 
     assert (done if act == "roll_back" else len(done)) == 6

@@ -18,7 +18,7 @@ from authsvc.models import AuditEntry
 from devicehub import roles
 from devicehub.bulk import imports
 from devicehub.dashboard import importing
-from devicehub.models import DeviceImport, ImportPart
+from devicehub.models import DeviceImport, ImportPart, Rotation
 from fleet.models import WeatherStationDevice
 from rig.credential_pages import signed_in
 from rig.people import person
@@ -196,11 +196,16 @@ def test_a_file_that_broke_off_is_said_and_continued(operator, monkeypatch):
     next(stream)
     assert operator.get(url + "progress/").json()["done"] == 2
     assert "data-progress" in operator.get(url).content.decode()
-    DeviceImport.objects.update(touched_at=timezone.now() - imports.PAUSE - timedelta(seconds=1))
+    for model in (DeviceImport, Rotation):
+        model.objects.update(touched_at=timezone.now() - imports.PAUSE - timedelta(seconds=1))
 
     page = operator.get(url).content.decode()
     assert "The file broke off" in page
     assert "Create the rest" in page
+    Rotation.objects.update(touched_at=timezone.now())
+    assert create(operator, url).status_code == 302, "another file of these devices is being written"
+    assert "Nothing to do" in operator.get(url).content.decode()
+    Rotation.objects.update(written_at=timezone.now())
     rest = json.loads(b"".join(create(operator, url).streaming_content))
 
     assert [found["device_id"] for found in rest] == ["A-2", "A-3", "A-4"]

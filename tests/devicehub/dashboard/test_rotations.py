@@ -116,6 +116,16 @@ def test_rolling_back_restores_those_not_confirmed(operator, rotation, cast):
     assert "Ended" in operator.get(f"/rotations/{rotation.pk}/").content.decode()
 
 
+def test_an_end_that_another_act_overtook_says_so(operator, rotation, monkeypatch):
+    monkeypatch.setattr(rotations, "go_on", lambda *_: (_ for _ in ()).throw(rotations.Overtaken))
+
+    answer = act(operator, f"/rotations/{rotation.pk}/", "roll_back")
+
+    assert "This run stopped" in operator.get(answer.headers["Location"]).content.decode()
+    rotation.refresh_from_db()
+    assert rotation.ended_at is None
+
+
 def test_finishing_says_how_many_are_late(operator, rotation, cast):
     page = operator.post(f"/rotations/{rotation.pk}/", {"do": "finish"}).content.decode()
     assert "End the old passwords of 5 devices now?" in page
