@@ -81,15 +81,11 @@ def mark_of(stored: str) -> str:
 
 
 def retire_previous(rows: models.QuerySet[Any], used: str, previous: str) -> int:
-    """Delete the hash *previous* of *rows* that keep it until the current one, *used*, is used; return how many.
-
-    If *used* was replaced since the login, and *previous* was not, the client has only *used*: it then takes the place
-    of *previous*.
-    """
+    """Delete the hash *previous* of *rows* that keep it until the current one, *used*, is used; return how many."""
     kept = rows.filter(previous_valid_until=UNTIL_USED, previous_password_hash=previous)
-    is_current = models.Q((rows.model.HASH_COLUMN, used))
-    ended = kept.filter(is_current).update(previous_password_hash="", previous_valid_until=None)
-    return ended or kept.exclude(is_current).update(previous_password_hash=used)
+    return kept.filter(**{rows.model.HASH_COLUMN: used}).update(
+        previous_password_hash="", previous_valid_until=None
+    )
 
 
 def renew_hash(rows: models.QuerySet[Any], stored: str, renewed: str) -> None:

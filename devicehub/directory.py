@@ -9,14 +9,14 @@ from django.db.models import QuerySet
 
 from authsvc import audit
 from authsvc.core.access import AmbiguousIdentity, Principal
-from authsvc.credentials import renew_hash, retire_previous
+from authsvc.credentials import UNTIL_USED, mark_of, renew_hash, retire_previous
 from authsvc.directory import DerivedPrincipals, retires, secrets_of, version_of
 from authsvc.freshness import reader
 from authsvc.sources import Source
 from devicehub.conf import settings
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, UnknownKey, registry
-from devicehub.models import NAMES, BaseDevice, DeviceGroup, GroupMember
+from devicehub.models import NAMES, BaseDevice, DeviceGroup, GroupMember, RotationMember
 
 PASSWORD = BaseDevice.password_columns()
 COLUMNS = f"device_id, {', '.join(PASSWORD)}, mqtt_client_id, is_active, api_key IS NULL"
@@ -120,15 +120,47 @@ class DeviceDirectory:
 
     @transaction.atomic
     def retire_previous(self, key: str, used: str, previous: str) -> None:
-        """Delete the hash *previous* of the device *key* if it was kept until the password of *used* is used."""
+        """Note in its rotation that the device *key* used the password of *used*; end *previous* as in Keeper.
+
+        If the rotation replaced *used* since the login, the device has no other password: *used* then takes the place
+        of *previous*. The lock of the device orders this and the acts of rotations.
+        """
         for rows in _rows(key):
-            if retire_previous(rows, used, previous):
+            device = rows.select_for_update().first()
+            if device is None:
+                continue
+            members = RotationMember.objects.filter(device_key=key, end="")
+            if device.mqtt_password_hash == used:
+                members.filter(password_mark=mark_of(used)).update(is_used=True)
+                ended = bool(retire_previous(rows, used, previous))
+            else:
+                member = members.filter(changed_at=device.credentials_changed_at).first()
+                ended = member is not None and _put_back(rows, device, member, used, previous)
+            if ended:
                 audit.record("overlap_ended", key)
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         """Replace the hash *stored* of the device called *key* by *renewed*."""
         for rows in _rows(key):
             renew_hash(rows, stored, renewed)
+
+
+def _put_back(
+    rows: QuerySet[Any], device: BaseDevice, member: RotationMember, used: str, previous: str
+) -> bool:
+    """Let *used* take the place of *previous* if *member* issued and replaced it; return whether it did.
+
+    In that place may also stand a password that *member* issued earlier, put back in the same way.
+    """
+    replaced, mark = member.replaced_marks.split(), mark_of(used)
+    if mark not in replaced:
+        return False
+    earlier = replaced[replaced.index(mark) + 1 :]
+    if device.previous_password_hash != previous and mark_of(device.previous_password_hash) not in earlier:
+        return False
+    rows.update(previous_password_hash=used, previous_valid_until=UNTIL_USED)
+    RotationMember.objects.filter(pk=member.pk).update(replaced_expiry=None)
+    return True
 
 
 def _rows(key: str) -> list[QuerySet[Any]]:

@@ -20,6 +20,7 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 from authsvc import background
 from authsvc.caches import clear_caches
 from authsvc.freshness import reader
+from authsvc.logins import renewals
 from authsvc.models import Broker
 from authsvc.operation import denials, notes
 from devicehub import mqtt
@@ -182,6 +183,7 @@ def no_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     denials.clear()
     notes.clear()
+    renewals.clear()
     clear_caches()
 
 

@@ -168,7 +168,10 @@ class Keeper(Protocol):
     """A directory that can update the credentials of its principals. Both methods run in a background thread."""
 
     def retire_previous(self, key: str, used: str, previous: str) -> None:
-        """Delete the hash *previous* of *key*, because the new password of the hash *used* was used."""
+        """Note that the new password of *key*, with the hash *used*, was used during an overlap.
+
+        Delete the hash *previous* if it was kept until then. Other changes may have come since the login.
+        """
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         """Replace the hash *stored* of *key* by *renewed*, of the same password, unless it changed since."""

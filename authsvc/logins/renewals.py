@@ -1,4 +1,4 @@
-"""Changes after a login: the previous password is deleted, an imported hash is replaced."""
+"""Changes after a login: the use of a new password is noted and ends the previous one, an imported hash is replaced."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import structlog
 from django.db import Error
 
 from authsvc import audit, background
-from authsvc.conf import settings
+from authsvc.caches import BoundedCache
+from authsvc.conf import cache_size, settings
 from authsvc.core import passwords
 from authsvc.core.access import LoginQuestion, Verdict
 
@@ -20,6 +21,8 @@ ACTOR = audit.system("authorization service")
 STRONG = 22  # So many letters and digits hold 128 random bits.
 
 _pending: queue.Queue[Callable[[], None]] = queue.Queue(MAX_PENDING)
+# The current hash whose use was queued, by key. Without it each login in a long overlap would write.
+_queued: BoundedCache[str, str] = BoundedCache(cache_size)
 
 
 def note(verdict: Verdict) -> None:
@@ -28,9 +31,12 @@ def note(verdict: Verdict) -> None:
     if secret is None or principal is None or principal.keeper is None:
         return
     keeper, key, current = principal.keeper, principal.key, principal.secrets[0]
-    if principal.retires_previous and secret is current and len(principal.secrets) > 1:
+    if secret is current and len(principal.secrets) > 1:
         previous = principal.secrets[1].hash
-        _queue(lambda: keeper.retire_previous(key, current.hash, previous))
+        if (principal.retires_previous or _queued.get(key) != current.hash) and _queue(
+            lambda: keeper.retire_previous(key, current.hash, previous)
+        ):
+            _queued.put(key, current.hash)
     if settings.upgrade_hashes and secret is current and isinstance(question, LoginQuestion):
         stored, password = secret.hash, question.password
         if (
@@ -56,18 +62,27 @@ def flush() -> int:
     return done
 
 
+def clear() -> None:
+    """Drop all queued changes, between tests."""
+    _queued.clear()
+    while not _pending.empty():
+        _pending.get_nowait()
+
+
 def _looks_generated(password: str) -> bool:
     """Return whether one salted SHA-256 is enough for *password*: it is long, and has many different characters."""
     return len(password) >= STRONG and len(set(password)) >= STRONG // 2
 
 
-def _queue(job: Callable[[], None]) -> None:
+def _queue(job: Callable[[], None]) -> bool:
+    """Queue *job*; return False if the queue is full."""
     try:
         _pending.put_nowait(job)
     except queue.Full:
         log.warning("renewals.full")
-        return
+        return False
     background.wake()
+    return True
 
 
 background.every_second(flush)

@@ -7,6 +7,19 @@ passwords, and roll_back() restores the old ones.
 
 Each run has a number. A run that stalled, and that another run or the end of the rotation overtook, changes nothing
 more: it raises Overtaken, so that its file is never complete. While an end works, no run begins.
+
+A member and the row of its device, with the password that each act finds and leaves:
+
+- waiting: the device has its old password only. issue() gives it a new one.
+- issued: the new one is current, the old one previous, until its end. issue() replaces the new one, whose mark goes
+  to *replaced_marks*; roll_back() restores the old one; finish() ends it.
+- used: a login with the new one was noted, in *is_used* or as the last login. Only finish() concerns it.
+- used, but not noted yet, for about a second: after issue() DeviceDirectory.retire_previous() puts the used one in the
+  place of the old one, which that device does not have any more. After roll_back() or finish() it comes too late, and
+  without an old one nothing is put back: the page says so.
+- old one ended by a person or by its date: as issued, without a previous one to restore.
+- finished or rolled back: *end* is set, and no act or late login changes the device for this rotation.
+- changed otherwise: the device has another time of change. Every act and late login leaves it alone.
 """
 
 from __future__ import annotations
@@ -25,7 +38,6 @@ from django.utils import timezone
 
 from authsvc import audit
 from authsvc.core import passwords
-from authsvc.credentials import UNTIL_USED
 from authsvc.models import LastLogin
 from authsvc.text import make_storable
 from devicehub import provisioning
@@ -267,11 +279,12 @@ def with_state(members: Members) -> QuerySet[Any]:
         used_mark=Subquery(logins.values("current_mark")),
         unchanged=_is_unchanged(),
     )
+    is_noted = Q(is_used=True) | (~Q(password_mark="") & Q(used_mark=F("password_mark")))
     cases = [
         models.When(~Q(end=""), then=models.Value("ended")),
         models.When(changed_at=None, then=models.Value("waiting")),
         models.When(unchanged=False, then=models.Value("changed")),
-        models.When(~Q(password_mark="") & Q(used_mark=F("password_mark")), then=models.Value("confirmed")),
+        models.When(is_noted, then=models.Value("confirmed")),
         models.When(seen_at=None, then=models.Value("never")),
     ]
     return found.annotate(
@@ -342,9 +355,8 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         if member.changed_at is None:
             member.replaced_expiry = device.password_expires_at
             password = _new_password(device, rotation.until)
-            member.kept_old = bool(device.previous_password_hash)
         elif device.credentials_changed_at == member.changed_at:
-            password = _replace_unused(device, rotation, member)
+            password = _replace_unused(device, member)
         else:
             continue
         if not _has_username(kind, device):
@@ -358,7 +370,7 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         issued.append(entry(kind, device, credentials))
     devices = [device for device, _ in changed]
     _save(kind, devices)
-    columns = ["changed_at", "password_mark", "replaced_expiry", "kept_old"]
+    columns = ["changed_at", "password_mark", "replaced_expiry", "replaced_marks"]
     RotationMember.objects.bulk_update([member for _, member in changed], columns)
     audit.record_many(
         "password_rotated",
@@ -375,16 +387,10 @@ def _new_password(device: BaseDevice, until: datetime | None) -> str:
     return password
 
 
-def _replace_unused(device: BaseDevice, rotation: Rotation, member: RotationMember) -> str:
-    """Give *device* another new password in place of one that it never used; its old password stays as it is.
-
-    If the old one has ended already, the login that ended it is only not noted yet: the password of that login, the
-    last that *device* used, then stays valid instead.
-    """
+def _replace_unused(device: BaseDevice, member: RotationMember) -> str:
+    """Give *device* another new password in place of one that it never used; its old password stays as it is."""
     kept, until = device.previous_password_hash, device.previous_valid_until
-    if not kept and member.kept_old and rotation.until == UNTIL_USED:
-        member.replaced_expiry = device.password_expires_at
-        return _new_password(device, UNTIL_USED)
+    member.replaced_marks = f"{member.password_mark} {member.replaced_marks}"[:170]
     password = _new_password(device, None)
     device.previous_password_hash, device.previous_valid_until = kept, until
     return password

@@ -43,6 +43,7 @@ from devicehub.nonces import FormExpired, FormUsed
 
 ROWS = 25  # Rotations on one page of the list.
 MEMBERS = 100  # Devices on one page of a rotation.
+NOT_NOTED = "A login of the last seconds may not count yet."
 STATES = {
     "old": ("Still on the old password", "silent", "warn"),
     "never": ("Never seen", "never", "off"),
@@ -331,7 +332,7 @@ def _close(rotation: Rotation, members: QuerySet[Any], action: str, count: int) 
 def _text_of_again(numbers: Progress) -> str:
     return (
         "They have not used the password that they got. It ends, and the answer is one file with new ones, shown "
-        "this once. Old passwords stay valid."
+        f"this once. Old passwords stay valid. {NOT_NOTED}"
     )
 
 
@@ -343,7 +344,7 @@ def _text_of_finish(numbers: Progress) -> str:
 def _text_of_roll_back(numbers: Progress) -> str:
     return (
         "The old password becomes the only one again, and the new one ends. Devices that used the new one keep it, "
-        "and so do those whose credentials were changed since or whose old password has ended."
+        f"and so do those whose credentials were changed since or whose old password has ended. {NOT_NOTED}"
     )
 
 

@@ -51,10 +51,12 @@ class RotationMember(models.Model):
     kind = models.CharField(max_length=100)
     device_key = models.CharField(max_length=260, db_index=True)
     changed_at = models.DateTimeField(null=True, blank=True)
-    replaced_expiry = models.DateTimeField(
-        null=True, blank=True
-    )  # The expiry of the password that was replaced.
-    kept_old = models.BooleanField(default=False)  # The replaced password stayed valid for an overlap.
+    # The expiry of the old password.
+    replaced_expiry = models.DateTimeField(null=True, blank=True)
+    # A login used the new password during the overlap. Unlike a last login, it is noted under the device's lock.
+    is_used = models.BooleanField(default=False)
+    # The marks of issued passwords that "Rotate again" replaced, the latest first.
+    replaced_marks = SecretField(max_length=170, blank=True, default="", editable=False)
     # By this a login shows that it had the new password; a comparison of times would also count a login with the old
     # one that was judged while the transaction of the rotation ran.
     password_mark = SecretField(max_length=16, blank=True, editable=False)

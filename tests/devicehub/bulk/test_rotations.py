@@ -9,7 +9,9 @@ import pytest
 from django.utils import timezone
 
 from authsvc.core import passwords
+from authsvc.core.access import Client, Decision, LoginQuestion, Principal, Reason, Secret, Verdict
 from authsvc.credentials import UNTIL_USED
+from authsvc.logins import renewals
 from authsvc.models import AuditEntry, LastLogin
 from devicehub import provisioning, roles, visibility
 from devicehub.bulk import rotations
@@ -350,22 +352,79 @@ def first_use(device_id: str) -> Callable[[], None]:
     return lambda: DeviceDirectory().retire_previous(f"weatherstation/{device_id}", used, previous)
 
 
-@pytest.mark.parametrize("is_ended", [True, False], ids=["the old one has ended", "the old one ends next"])
-def test_rotating_again_keeps_a_password_whose_use_is_not_noted_yet(kind, cast, is_ended):
-    rotation = begin(kind)
+OVERLAPS = {"until used": UNTIL_USED, "until a date": timezone.now() + timedelta(days=1)}
+
+
+@pytest.mark.parametrize("until", OVERLAPS.values(), ids=OVERLAPS)
+def test_rotating_again_keeps_a_password_whose_use_is_noted_later(kind, cast, until):
+    expiry = timezone.now() + timedelta(hours=1)
+    Stations.update(password_expires_at=expiry)
+    rotation = begin(kind, until=until)
+    used = {}
+    for _ in range(2):
+        password = str(issue(rotation)["R-1"]["mqtt_password"])
+        used[password] = first_use("R-1")
+    last = str(issue(rotation)["R-1"]["mqtt_password"])
+
+    for password, use in used.items():
+        use()
+
+        assert accepts("R-1", password), "the device has no other"
+        assert accepts("R-1", last)
+        assert not accepts("R-1", cast["R-1"].password)
+    next(iter(used.values()))()
+    assert accepts("R-1", password), "an earlier use that is noted even later changes nothing"
+    assert rotations.roll_back(rotation, rotation.members.all()) == 7
+    assert Stations.get(device_id="R-1").check_mqtt_password(password)
+    assert Stations.get(device_id="R-1").password_expires_at is None
+    assert Stations.get(device_id="R-2").password_expires_at == expiry
+
+
+@pytest.mark.parametrize("until", OVERLAPS.values(), ids=OVERLAPS)
+def test_a_use_counts_before_the_last_login_is_written(kind, cast, until):
+    """Both are written in the background, and the use may be first."""
+    rotation = begin(kind, until=until)
     first = str(issue(rotation)["R-1"]["mqtt_password"])
-    end_of_old = first_use("R-1")
-    if is_ended:
-        end_of_old()
+    device, question = Stations.get(device_id="R-1"), LoginQuestion(Client("R-1", "R-1"), first)
+    secrets = Secret(device.mqtt_password_hash), Secret(device.previous_password_hash, until.timestamp())
+    principal = Principal("weatherstation/R-1", "R-1", secrets, keeper=DeviceDirectory())
+    for _ in range(2):
+        renewals.note(Verdict((Decision(True, Reason.CREDENTIALS),), principal, question, None, secrets[0]))
+    assert renewals.flush() == 1, "the logins of a long overlap do not write each time"
 
-    second = str(issue(rotation)["R-1"]["mqtt_password"])
-    end_of_old()
+    assert "R-1" not in issue(rotation)
+    assert rotations.progress(rotation.members.all()).confirmed == 1
+    assert rotations.roll_back(rotation, rotation.members.all()) == 6
+    assert accepts("R-1", first)
 
-    assert accepts("R-1", first), "the device has no other"
-    assert accepts("R-1", second)
-    assert not accepts("R-1", cast["R-1"].password)
-    first_use("R-1")()
-    assert not accepts("R-1", first)
+
+def test_an_overlap_that_a_person_ended_is_not_taken_for_a_use(kind, cast):
+    rotation = begin(kind)
+    lost = str(issue(rotation)["R-1"]["mqtt_password"])
+    provisioning.end_overlap(Stations.get(device_id="R-1"))
+
+    again = str(issue(rotation)["R-1"]["mqtt_password"])
+
+    assert accepts("R-1", again)
+    assert not accepts("R-1", lost)
+
+
+def test_a_late_use_of_a_password_that_was_rolled_back_lets_it_not_in(kind, cast):
+    rotation = begin(kind)
+    rolled_back = str(issue(rotation)["R-1"]["mqtt_password"])
+    late = first_use("R-1")
+    rotations.roll_back(rotation, rotation.members.all())
+    late()
+    assert not accepts("R-1", rolled_back)
+    following = begin(kind)
+    issue(following)
+    late()
+    issue(following)
+
+    late()
+
+    assert not accepts("R-1", rolled_back)
+    assert accepts("R-1", cast["R-1"].password)
 
 
 @pytest.mark.parametrize("act", ["issue", "roll_back"])
