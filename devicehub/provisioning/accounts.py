@@ -11,6 +11,7 @@ from authsvc import audit, granting
 from authsvc.core.grants import ActionSet
 from authsvc.models import Account, Grant
 from devicehub.kinds import topics
+from devicehub.provisioning import rows
 from devicehub.provisioning.credentials import hash_chosen, overlap
 from devicehub.provisioning.names import IdentityTaken, refuse_used
 
@@ -18,8 +19,9 @@ from devicehub.provisioning.names import IdentityTaken, refuse_used
 @transaction.atomic
 def rotate_account(account: Account, *, valid_until: datetime | None) -> str:
     """Give *account* a new password and return it, only once; the old one stays valid as in rotate_password()."""
-    password = account.generate_password(keep_previous_until=valid_until)
-    account.save(update_fields=Account.password_columns())
+    changed = rows.locked(account)
+    password = changed.generate_password(keep_previous_until=valid_until)
+    rows.save(changed, account, Account.password_columns())
     audit.record("password_rotated", account.key, after=overlap(account))
     return password
 
@@ -27,8 +29,10 @@ def rotate_account(account: Account, *, valid_until: datetime | None) -> str:
 @transaction.atomic
 def choose_account_password(account: Account, password: str) -> None:
     """Let *account* log in with a password that a person chose; the old one ends now. Raise UnusablePassword."""
-    account.set_hash(hash_chosen(password))
-    account.save(update_fields=Account.password_columns())
+    stored = hash_chosen(password)  # It takes long, so that the row is locked after it.
+    changed = rows.locked(account)
+    changed.set_hash(stored)
+    rows.save(changed, account, Account.password_columns())
     audit.record("password_chosen", account.key)
 
 
@@ -75,16 +79,18 @@ def check_names(account: Account) -> None:
 @transaction.atomic
 def end_account_overlap(account: Account) -> None:
     """End the previous password of *account* now."""
-    account.previous_password_hash, account.previous_valid_until = "", None
-    account.save(update_fields=["previous_password_hash", "previous_valid_until"])
+    changed = rows.locked(account)
+    changed.previous_password_hash, changed.previous_valid_until = "", None
+    rows.save(changed, account, ("previous_password_hash", "previous_valid_until"))
     audit.record("overlap_ended", account.key)
 
 
 @transaction.atomic
 def revoke_account(account: Account) -> None:
     """End the passwords and tokens of *account*: no login succeeds until it gets a new password."""
-    account.set_hash("")
-    account.save(update_fields=Account.password_columns())
+    changed = rows.locked(account)
+    changed.set_hash("")
+    rows.save(changed, account, Account.password_columns())
     audit.record("credentials_revoked", account.key)
 
 

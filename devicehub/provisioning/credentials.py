@@ -15,9 +15,11 @@ from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import mqtt_username
 from devicehub.kinds.registry import registry
 from devicehub.models import BaseDevice, digest_api_key
+from devicehub.provisioning import rows
 
 MIN_CHOSEN = 12  # characters; a password that a person chose has at least this many
 CREDENTIAL_FIELDS = ("mqtt_username", "api_key", *BaseDevice.password_columns(), "updated_at")
+OVERLAP_FIELDS = ("previous_password_hash", "previous_valid_until", "updated_at")
 
 
 class UnusablePassword(DevicehubError, ValueError):
@@ -30,9 +32,9 @@ def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
 
     None ends the old one now; authsvc.credentials.UNTIL_USED ends it when the new one is first used.
     """
-    password = passwords.generate()
-    device.set_hash(passwords.hash_generated(password), keep_previous_until=valid_until)
-    _save(device)
+    password, changed = passwords.generate(), rows.locked(device)
+    changed.set_hash(passwords.hash_generated(password), keep_previous_until=valid_until)
+    _save(changed, device)
     audit.record("password_rotated", key_of(device), after=overlap(device))
     return password
 
@@ -40,8 +42,10 @@ def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
 @transaction.atomic
 def choose_password(device: BaseDevice, password: str) -> None:
     """Let *device* log in with a password that a person chose; the old one ends now. Raise UnusablePassword."""
-    device.set_hash(hash_chosen(password))
-    _save(device)
+    stored = hash_chosen(password)  # It takes long, so that the row is locked after it.
+    changed = rows.locked(device)
+    changed.set_hash(stored)
+    _save(changed, device)
     audit.record("password_chosen", key_of(device))
 
 
@@ -62,10 +66,10 @@ def check_chosen(password: str) -> None:
 @transaction.atomic
 def rotate_api_key(device: BaseDevice) -> str:
     """Give *device* a new API key and return it, only once; the old one and its tokens end now."""
-    key = secrets.token_hex(32)
-    device.api_key = digest_api_key(key)
-    device.end_tokens()
-    device.save(update_fields=CREDENTIAL_FIELDS)
+    key, changed = secrets.token_hex(32), rows.locked(device)
+    changed.api_key = digest_api_key(key)
+    changed.end_tokens()
+    rows.save(changed, device, CREDENTIAL_FIELDS)
     audit.record("api_key_rotated", key_of(device))
     return key
 
@@ -73,9 +77,10 @@ def rotate_api_key(device: BaseDevice) -> str:
 @transaction.atomic
 def revoke(device: BaseDevice) -> None:
     """End password, API key and tokens of *device*: no login succeeds until new ones are issued."""
-    device.set_hash("")
-    device.api_key = None
-    _save(device)
+    changed = rows.locked(device)
+    changed.set_hash("")
+    changed.api_key = None
+    _save(changed, device)
     audit.record("credentials_revoked", key_of(device))
 
 
@@ -98,11 +103,12 @@ def overlap(row: Credentials) -> dict[str, Any]:
 @transaction.atomic
 def end_overlap(device: BaseDevice) -> None:
     """End the previous password of *device* now. Without one nothing changes."""
-    if not device.previous_password_hash:
-        return
-    device.previous_password_hash, device.previous_valid_until = "", None
-    device.save(update_fields=["previous_password_hash", "previous_valid_until", "updated_at"])
-    audit.record("overlap_ended", key_of(device))
+    changed = rows.locked(device)
+    had_one = bool(changed.previous_password_hash)
+    changed.previous_password_hash, changed.previous_valid_until = "", None
+    rows.save(changed, device, OVERLAP_FIELDS)
+    if had_one:
+        audit.record("overlap_ended", key_of(device))
 
 
 def end_of_previous(device: BaseDevice, *, had: bool) -> str:
@@ -112,9 +118,9 @@ def end_of_previous(device: BaseDevice, *, had: bool) -> str:
     return end_of_old(device.previous_valid_until)
 
 
-def _save(device: BaseDevice) -> None:
-    """Save the credentials of *device*. With a password but no username it gets the username of its id."""
-    if device.mqtt_username is None and device.mqtt_password_hash:
-        names = device._meta
-        device.mqtt_username = mqtt_username(names.app_label, str(names.model_name), device.device_id)
-    device.save(update_fields=CREDENTIAL_FIELDS)
+def _save(changed: BaseDevice, device: BaseDevice) -> None:
+    """Save the credentials of *changed* as rows.save() does. With a password but no username it gets that of its id."""
+    if changed.mqtt_username is None and changed.mqtt_password_hash:
+        names = changed._meta
+        changed.mqtt_username = mqtt_username(names.app_label, str(names.model_name), changed.device_id)
+    rows.save(changed, device, CREDENTIAL_FIELDS)

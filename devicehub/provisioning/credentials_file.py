@@ -17,6 +17,8 @@ from authsvc.core import access, passwords
 from devicehub.errors import DevicehubError
 from devicehub.kinds.identifiers import is_client_id, is_device_id
 from devicehub.kinds.registry import Kind
+from devicehub.models import BaseDevice
+from devicehub.provisioning.credentials import CREDENTIAL_FIELDS
 from devicehub.provisioning.devices import announce
 from devicehub.provisioning.names import IdentityTaken, refuse_taken
 
@@ -110,25 +112,40 @@ def judge(rows: list[Row], kind: Kind, *, utf8_salt: bool = False, replace: bool
 
 
 @transaction.atomic
-def write(rows: list[Row], kind: Kind) -> int:
-    """Write the rows that judge() found new or changed; return how many."""
+def write(rows: list[Row], kind: Kind, *, replace: bool = False) -> int:
+    """Write the rows that judge() found new or changed; return how many.
+
+    One whose device was created, changed or deleted meanwhile is refused; with *replace* as in judge().
+    """
     written = 0
     for row in rows:
         if row.outcome not in (RowOutcome.NEW, RowOutcome.CHANGED):
             continue
-        device = kind.device_model.objects.filter(device_id=row.device_id).first()
+        found = kind.device_model._base_manager.select_for_update(no_key=True).filter(device_id=row.device_id)
+        device = found.first()
+        is_new = device is None
+        if is_new != (row.outcome is RowOutcome.NEW):
+            row.outcome, row.problem = RowOutcome.REFUSED, "the device was created or deleted meanwhile"
+            continue
+        try:
+            _refuse_set(device, replace)
+        except RowRefused as refused:
+            row.outcome, row.problem = RowOutcome.REFUSED, str(refused)
+            continue
         device = device or kind.device_model(device_id=row.device_id)
         device.mqtt_username = row.username
         device.mqtt_client_id = row.client_id or device.mqtt_client_id
         device.set_hash(row.hash)
-        device.save()
+        if is_new:
+            device.save(force_insert=True)
+            transaction.on_commit(partial(announce, kind, device))
+        else:
+            device.save(update_fields=("mqtt_client_id", *CREDENTIAL_FIELDS))
         audit.record(
             "credentials_imported",
             kind.key(device.device_id),
-            after={"mqtt_username": row.username, "scheme": row.scheme, "new": row.outcome is RowOutcome.NEW},
+            after={"mqtt_username": row.username, "scheme": row.scheme, "new": is_new},
         )
-        if row.outcome is RowOutcome.NEW:
-            transaction.on_commit(partial(announce, kind, device))
         written += 1
     return written
 
@@ -257,6 +274,11 @@ def _against_database(row: Row, kind: Kind, replace: bool) -> RowOutcome:
     same = (device.mqtt_username, device.mqtt_password_hash) == (row.username, row.hash)
     if same and row.client_id in ("", device.mqtt_client_id):
         return RowOutcome.SAME
-    if not replace and (device.mqtt_password_hash or device.credentials_changed_at):
-        raise RowRefused("the credentials of the device were set or changed here; --replace overwrites them")
+    _refuse_set(device, replace)
     return RowOutcome.CHANGED
+
+
+def _refuse_set(device: BaseDevice | None, replace: bool) -> None:
+    """Raise RowRefused if *device* has or had credentials that must not be overwritten."""
+    if device and not replace and (device.mqtt_password_hash or device.credentials_changed_at):
+        raise RowRefused("the credentials of the device were set or changed here; --replace overwrites them")

@@ -16,6 +16,7 @@ from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DisabledDevice, RemovalRequest
+from devicehub.provisioning import rows
 from devicehub.provisioning.credentials import key_of
 from devicehub.provisioning.names import refuse_taken
 from devicehub.signals import device_provisioned, send
@@ -78,16 +79,18 @@ def disable(device: BaseDevice) -> None:
 
     The ingest worker clears the retained messages of the device at the broker, within about 15 seconds.
     """
-    device.is_active = False
-    device.save(update_fields=["is_active", "updated_at"])
+    changed = rows.locked(device)
+    changed.is_active = False
+    rows.save(changed, device, ("is_active", "updated_at"))
     audit.record("device_disabled", key_of(device))
 
 
 @transaction.atomic
 def enable(device: BaseDevice) -> None:
     """Let *device* log in and send again. A requested removal is cancelled, and the remaining rows stay."""
-    device.is_active = True
-    device.save(update_fields=["is_active", "updated_at"])
+    changed = rows.locked(device)
+    changed.is_active = True
+    rows.save(changed, device, ("is_active", "updated_at"))
     audit.record("device_enabled", key_of(device))
     kind = registry.of(device)
     if kind is not None:
@@ -98,17 +101,19 @@ def enable(device: BaseDevice) -> None:
 @transaction.atomic
 def move(device: BaseDevice, site: str) -> None:
     """Put *device* at *site*; an empty text means none. People who are limited to other sites stop seeing it."""
-    before, device.site = device.site, site
-    device.full_clean(exclude=[field.name for field in device._meta.fields if field.name != "site"])
-    device.save(update_fields=["site", "updated_at"])
+    changed = rows.locked(device)
+    before, changed.site = changed.site, site
+    changed.full_clean(exclude=[field.name for field in changed._meta.fields if field.name != "site"])
+    rows.save(changed, device, ("site", "updated_at"))
     audit.record("device_moved", key_of(device), before={"site": before}, after={"site": site})
 
 
 @transaction.atomic
 def set_expiry(row: BaseDevice | Account, expires_at: datetime | None) -> None:
     """Let the password of a device or an account end at *expires_at*; None is never."""
-    before, row.password_expires_at = row.password_expires_at, expires_at
-    row.save(update_fields=["password_expires_at"])
+    changed = rows.locked(row)
+    before, changed.password_expires_at = changed.password_expires_at, expires_at
+    rows.save(changed, row, ("password_expires_at",))
     audit.record(
         "expiry_set",
         row.key if isinstance(row, Account) else key_of(row),

@@ -53,7 +53,7 @@ class Command(ReasonedCommand):
         if found.ignored:
             self.stderr.write(f"Note: these columns are ignored: {', '.join(found.ignored)}")
         credentials_file.judge(rows, kind, utf8_salt=utf8_salt, replace=options["replace"])
-        written = credentials_file.write(rows, kind) if options["apply"] else None
+        written = credentials_file.write(rows, kind, replace=options["replace"]) if options["apply"] else None
         if options["json"]:
             self.stdout.write(json.dumps([_described(row) for row in rows]))
         else:

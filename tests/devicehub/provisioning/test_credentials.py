@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from passlib.hash import (
     argon2,
@@ -30,6 +31,7 @@ from authsvc.logins import verifier
 from authsvc.models import Account, Denial
 from devicehub import provisioning
 from devicehub.models import digest_api_key
+from devicehub.provisioning import credentials_file
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 from rig.seeds import PASSWORD, SALT, b64, imported_hashes
@@ -180,6 +182,78 @@ def test_revoked_is_revoked_with_the_next_question(station: Cast, login, ask):
     assert ask("go-auth/acl", username=station.username, **own).status_code == 403, "also while connected"
 
 
+def choose(device: Any) -> None:
+    provisioning.choose_password(device, "a long enough one")
+
+
+def rotate_later(row: Any) -> None:
+    provisioning.rotate_password(row, valid_until=UNTIL_USED)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [choose, rotate_later, provisioning.rotate_api_key, provisioning.end_overlap],
+    ids=lambda action: action.__name__,
+)
+def test_an_action_on_a_device_that_was_read_earlier_undoes_nothing(station: Cast, action):
+    """The caller's instance gets the outcome. A revoked device has neither the old password nor the old API key."""
+    provisioning.rotate_password(WeatherStationDevice.objects.get(), valid_until=UNTIL_USED)
+    stale = WeatherStationDevice.objects.get()
+    old = {stale.mqtt_password_hash, stale.previous_password_hash, stale.api_key}
+    provisioning.revoke(WeatherStationDevice.objects.get())
+
+    action(stale)
+
+    now = WeatherStationDevice.objects.get()
+    assert old.isdisjoint({now.mqtt_password_hash, now.previous_password_hash, now.api_key})
+    copied = ("previous_password_hash", "previous_valid_until", "updated_at")
+    assert [getattr(stale, name) for name in copied] == [getattr(now, name) for name in copied]
+
+
+def test_an_action_waits_for_another_one_on_the_same_device(station: Cast):
+    def rotate_from_elsewhere() -> None:
+        try:
+            provisioning.rotate_password(stale, valid_until=UNTIL_USED)
+        finally:
+            connection.close()
+
+    stale = WeatherStationDevice.objects.get()
+    thread = threading.Thread(target=rotate_from_elsewhere)
+    with transaction.atomic():
+        provisioning.revoke(WeatherStationDevice.objects.get())
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+    thread.join(10)
+
+    now = WeatherStationDevice.objects.get()
+    assert (now.api_key, now.previous_password_hash) == (None, "")
+    assert now.mqtt_password_hash
+
+
+def test_an_action_on_an_account_that_was_read_earlier_undoes_nothing(transactional_db):
+    account, _ = provisioning.create_account("backend")
+    stale = Account.objects.get()
+    provisioning.revoke_account(account)
+
+    provisioning.rotate_account(stale, valid_until=UNTIL_USED)
+
+    now = Account.objects.get()
+    assert (now.previous_password_hash, stale.previous_password_hash) == ("", "")
+    assert stale.password_hash == now.password_hash != ""
+
+
+def test_a_revocation_during_a_prompt_stays(station: Cast, monkeypatch):
+    def typed() -> str:
+        provisioning.revoke(WeatherStationDevice.objects.get())
+        return "a long enough one"
+
+    monkeypatch.setattr("devicehub.management.commands.rotate_credentials.read_password", typed)
+    run("rotate_credentials", "weatherstation", "STATION-001", "--ask")
+
+    assert WeatherStationDevice.objects.get().api_key is None
+
+
 def test_an_overlap_revives_no_expired_password(station: Cast, login):
     WeatherStationDevice.objects.update(password_expires_at=timezone.now() - timedelta(seconds=1))
 
@@ -210,6 +284,22 @@ def test_an_old_file_undoes_no_rotation_and_no_revocation(tmp_path: Path, login)
 
     run(*arguments, "--replace")
     assert login("old-1", "s3cret +%41é")
+
+
+@pytest.mark.parametrize("row", ["station-1", "new-1"])
+def test_a_change_between_the_verdict_and_the_write_refuses_the_row(db, row):
+    kind = provisioning.kind_of("weatherstation")
+    WeatherStationDevice.objects.create(device_id="station-1")
+    rows = credentials_file.read(f"{row}:{HASHES['bcrypt']}\n").rows
+    credentials_file.judge(rows, kind)
+    assert not rows[0].problem
+
+    device, _ = WeatherStationDevice.objects.get_or_create(device_id=row)
+    provisioning.rotate_password(device, valid_until=None)
+
+    assert credentials_file.write(rows, kind) == 0
+    assert rows[0].outcome == credentials_file.RowOutcome.REFUSED
+    assert WeatherStationDevice.objects.get(device_id=row).mqtt_password_hash == device.mqtt_password_hash
 
 
 def test_a_password_ends_with_its_date(station: Cast, login):
