@@ -44,6 +44,8 @@ def _action(name: str) -> Callable[..., HttpResponseBase]:
             keep_url=request.get_full_path(),
             hidden=[("action", act.__name__), ("select_across", across), *chosen],
             rotations_url=reverse("admin:devicehub_rotation_changelist"),
+            rotation_url=reverse("admin:devicehub_rotation_change", args=[0]),
+            progress_url=reverse("admin:devicehub_rotation_progress", args=[0]),
         )
         return bulk.answer(request, name, selection)
 

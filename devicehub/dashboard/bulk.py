@@ -11,7 +11,7 @@ Permissions and sites are checked here, each time; the caller does not have to.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django import forms
@@ -43,13 +43,18 @@ SHOWN = 8  # Ids that the page names.
 
 @dataclass(frozen=True)
 class Selection:
-    """The *devices* of *kind* that a user chose. *hidden* are the fields that choose them again."""
+    """The *devices* of *kind* that a user chose. *hidden* are the fields that choose them again.
+
+    *rotation_url* and *progress_url* are the addresses for rotation 0, in place of the one that begins.
+    """
 
     kind: Kind
     devices: QuerySet[Any]
     keep_url: str
     hidden: Sequence[tuple[str, str]] = ()
     rotations_url: str = ""
+    rotation_url: str = ""
+    progress_url: str = ""
 
 
 Run = Callable[[HttpRequest, Selection, Any], str | HttpResponseBase]
@@ -84,7 +89,7 @@ def answer(request: HttpRequest, name: str, selection: Selection) -> HttpRespons
     if request.method != "POST" or not may(user, name, kind):
         raise PermissionDenied("You may not do this with these devices.")
     own = visibility.of_sites(selection.devices, user)
-    chosen = Selection(kind, own, selection.keep_url, selection.hidden, selection.rotations_url)
+    chosen = replace(selection, devices=own)
     count = own.count()
     if not count:
         messages.info(request, "No device is chosen.")
@@ -131,8 +136,14 @@ def _page(
         names=names,
         ends=act.ends,
     )
-    follow_url = selection.rotations_url if isinstance(form, RotateManyForm) else ""
-    return confirmation.page_with(request, ask, form, sites=suggested_sites(form), follow_url=follow_url)
+    more = {}
+    if isinstance(form, RotateManyForm):
+        more = {
+            "follow_url": selection.rotations_url,
+            "rotation_url": selection.rotation_url,
+            "rotation_progress_url": selection.progress_url,
+        }
+    return confirmation.page_with(request, ask, form, sites=suggested_sites(form), **more)
 
 
 def devices_in_words(count: int) -> str:

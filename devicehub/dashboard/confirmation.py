@@ -58,7 +58,8 @@ def is_answered(request: HttpRequest, form: Form, count: int) -> bool:
 def page_with(request: HttpRequest, ask: Confirmation, form: Form, **more: Any) -> HttpResponse:
     """Return the page that asks, with the fields of *form*; if they have no error, the typed number is wrong.
 
-    *more* are `sites` to choose from, and of an act whose answer is a file `follow_url`, `follow` and `progress_url`.
+    *more* are `sites` to choose from, and of an act whose answer is a file `follow_url`, `follow` and `progress_url`,
+    or for a rotation that has no number yet `rotation_url` and `rotation_progress_url`.
     """
     if form.is_bound and form.is_valid():
         ask = replace(ask, error=f"The number is not {ask.count}.")

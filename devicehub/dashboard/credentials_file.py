@@ -14,18 +14,22 @@ from devicehub.bulk import issued
 from devicehub.bulk.issued import Issued
 from devicehub.bulk.rotations import Overtaken
 
+COOKIE = "devicehub_file"
+
 
 def answer(
     request: HttpRequest, name: str, form: str, batches: Iterator[list[Issued]], *, reason: str = ""
 ) -> StreamingHttpResponse:
     """Return the file *name* of *form* (`csv` or `json`) with the credentials in *batches*.
 
+    A cookie tells the page that asked that the file begins, and its name; the end of the form's nonce marks it.
+
     Each step of *batches* runs when the reader has taken the text before it, as the user of *request*. A reader who
     goes away ends the run after the step in which it is. The file of a run that was overtaken ends with the reason.
     """
     pieces = _as_user(_pieces(form, batches), of_request(request), reason)
     content = _awaited(pieces) if isinstance(request, ASGIRequest) else pieces
-    return StreamingHttpResponse(
+    response = StreamingHttpResponse(
         content,
         content_type=issued.CONTENT_TYPES[form],
         headers={
@@ -34,6 +38,16 @@ def answer(
             "X-Accel-Buffering": "no",
         },
     )
+    mark = f"{request.POST.get('nonce', '')[-12:]}.{name}"
+    response.set_cookie(COOKIE, mark, max_age=600, secure=request.is_secure(), samesite="Lax")
+    return response
+
+
+def title(over: bool, complete: bool) -> str:
+    """Return the title of a page that waits for a file, which is *over* when no run writes it."""
+    if not over:
+        return "The file is being written."
+    return "The file is complete." if complete else "The file broke off."
 
 
 def _pieces(form: str, batches: Iterator[list[Issued]]) -> Iterator[str]:

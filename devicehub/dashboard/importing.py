@@ -250,9 +250,9 @@ def progress(request: HttpRequest, number: int) -> HttpResponse:
     _check(request.user)
     upload = _find(number, request.user)
     over = not imports.is_running(upload)
-    end = "" if upload.finished_at is None else " The file is complete."
-    text = f"{upload.created:,} devices created, {upload.done:,} of {upload.size:,} rows done.{end}"
-    found = {"done": upload.done, "total": upload.size, "text": text, "over": over}
+    title = credentials_file.title(over, upload.finished_at is not None)
+    text = f"{devices_in_words(upload.created)} created, {upload.done:,} of {upload.size:,} rows done."
+    found = {"done": upload.done, "total": upload.size, "title": title, "text": text, "over": over}
     return answers.no_store(JsonResponse(found))
 
 

@@ -159,9 +159,9 @@ def progress(request: HttpRequest, number: int) -> HttpResponse:
     total, waiting = members.count(), members.filter(changed_at=None, end="").count()
     text = f"{total - waiting:,} of {total:,} devices have new credentials."
     over = not rotations.is_running(rotation)
-    return answers.no_store(
-        JsonResponse({"done": total - waiting, "total": total, "text": text, "over": over})
-    )
+    title = credentials_file.title(over, rotation.written_at is not None)
+    found = {"done": total - waiting, "total": total, "title": title, "text": text, "over": over}
+    return answers.no_store(JsonResponse(found))
 
 
 def visible_rotations(user: Any) -> QuerySet[Rotation]:

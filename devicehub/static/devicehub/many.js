@@ -21,37 +21,55 @@
   const form = note.closest("form");
   const text = note.querySelector("[data-progress-text]");
   const bar = note.querySelector("progress");
-  const address = note.dataset.progress;
+  const { rotation, rotationProgress } = note.dataset;
+  let address = form ? "" : note.dataset.progress;
 
   const show = (found) => {
     text.textContent = found.text;
-    if (bar) {
-      bar.max = Math.max(found.total, 1);
-      bar.value = found.done;
-    }
+    bar.max = Math.max(found.total, 1);
+    bar.value = found.done;
+    bar.hidden = found.over;
+    if (form) form.querySelector("h1").textContent = found.title;
+    note.classList.toggle("busy", !found.over);
+  };
+
+  // The answer with the file has a cookie with its name, marked by the end of the form's nonce.
+  const begun = () => {
+    const mark = form.elements.nonce.value.slice(-12);
+    const number = document.cookie.match(new RegExp(`(?:^|; )devicehub_file=${mark}[.][a-z]+-(\\d+)`))?.[1];
+    if (!number) return;
+    address = note.dataset.progress ?? rotationProgress.replace("/0/", `/${number}/`);
+    if (!rotation) return;
+    const link = note.querySelector("a");
+    link.href = rotation.replace("/0/", `/${number}/`);
+    link.textContent = "Show the rotation";
   };
 
   const watch = async () => {
+    if (!address) begun();
     try {
-      const answer = await fetch(address, { headers: { Accept: "application/json" } });
-      if (!answer.ok) return;
-      const found = await answer.json();
-      show(found);
-      if (found.over) return;
+      const answer = address && (await fetch(address, { headers: { Accept: "application/json" } }));
+      if (answer?.ok) {
+        const found = await answer.json();
+        show(found);
+        if (found.over && form) return;
+        if (found.over) location.reload();
+      }
     } catch {
       /* The next look may succeed. */
     }
-    setTimeout(watch, 1000);
+    setTimeout(watch, address ? 1000 : 300);
   };
 
   if (form) {
     form.addEventListener("submit", () => {
-      note.hidden = false;
-      // The values must be sent before the fields are locked.
+      // The values must be sent before the fields go.
       setTimeout(() => {
-        for (const button of form.querySelectorAll("button[type=submit]")) button.disabled = true;
+        form.querySelector("h1").textContent = "The file is being written.";
+        for (const part of form.children) part.hidden = part !== note && part.localName !== "h1";
+        note.hidden = false;
+        watch();
       }, 0);
-      if (address) setTimeout(watch, 700);
     });
   } else {
     note.hidden = false;

@@ -157,6 +157,9 @@ def test_a_rotation_answers_with_a_file_that_works_once(operator, fleet):
 
     assert "no-store" in answer.headers["Cache-Control"]
     assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
+    mark = f"{form['nonce'][-12:]}.rotation-{Rotation.objects.get().pk}"
+    assert answer.cookies["devicehub_file"].value == mark, "for the page, which then leads to this rotation"
+    assert 'data-rotation="/admin/devicehub/rotation/0/change/"' in page
     issued = json.loads(text(answer))
     assert [found["device_id"] for found in issued] == ["F-00", "F-01", "F-02"]
     for found in issued:

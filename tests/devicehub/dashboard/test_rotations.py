@@ -151,10 +151,17 @@ def test_progress_is_told_while_the_file_is_written(operator, rotation):
     found = operator.get(f"/rotations/{rotation.pk}/progress/")
 
     assert found.json() == {
-        "done": 5, "total": 5, "text": "5 of 5 devices have new credentials.", "over": False,
-    }  # fmt: skip
+        "done": 5,
+        "total": 5,
+        "title": "The file is being written.",
+        "text": "5 of 5 devices have new credentials.",
+        "over": False,
+    }
     assert "data-progress" in operator.get(f"/rotations/{rotation.pk}/").content.decode()
     assert operator.post(f"/rotations/{rotation.pk}/", {"do": "roll_back"}).status_code == 302
+    Rotation.objects.update(written_at=timezone.now())
+    complete = operator.get(f"/rotations/{rotation.pk}/progress/").json()
+    assert (complete["title"], complete["over"]) == ("The file is complete.", True)
 
 
 def test_a_limited_operator_sees_and_ends_their_part(rotation, cast):
