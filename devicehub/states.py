@@ -24,6 +24,7 @@ from django.db.models import (
 from django.db.models.functions import Concat
 from django.utils import timezone
 
+from devicehub.db import clock
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice, DeviceOptions, DeviceStatus
 
@@ -96,7 +97,7 @@ def silent_before(seconds: float, now: datetime) -> datetime:
 
 
 def _late(kind: Kind, now: datetime) -> Q:
-    late = Q(pk__in=[])
+    late = Q(last_seen__gt=now + clock.AHEAD)  # A clock was wrong, so the time means nothing.
     for seconds, whose in intervals(kind):
         late |= whose & Q(last_seen__lt=silent_before(seconds, now))
     return late
@@ -126,15 +127,14 @@ def holding(kind: Kind, device: BaseDevice, now: datetime | None = None) -> list
     """Return the states that hold for *device*, the one to show first."""
     now = now or timezone.now()
     seen, status = device.last_seen, device.status
-    is_quiet = status == DeviceStatus.OFFLINE or (
-        seen is not None and seen < silent_before(interval_of(kind, device), now)
-    )
+    plausible = clock.plausible(seen, now)
+    is_late = plausible is None or plausible < silent_before(interval_of(kind, device), now)
     holds = {
         "disabled": not device.is_active,
         "revoked": _is_revoked(device),
         "error": status == DeviceStatus.ERROR,
         "never": seen is None,
-        "silent": seen is not None and is_quiet,
+        "silent": seen is not None and (status == DeviceStatus.OFFLINE or is_late),
         "maintenance": status == DeviceStatus.MAINTENANCE,
         "provisioning": status == DeviceStatus.PROVISIONING,
         "battery": status == DeviceStatus.LOW_BATTERY,

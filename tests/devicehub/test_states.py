@@ -19,6 +19,7 @@ ONLINE = {"status": DeviceStatus.ONLINE, "last_seen": LATELY}
 CASES = {
     "connected": ONLINE,
     "silent": {**ONLINE, "last_seen": LONG_AGO},
+    "silent, as its time lies ahead": {**ONLINE, "last_seen": NOW + timedelta(days=2)},
     "silent, as it said good-bye": {**ONLINE, "status": DeviceStatus.OFFLINE},
     "never": {"status": DeviceStatus.OFFLINE},
     "never, although provisioning": {"status": DeviceStatus.PROVISIONING},

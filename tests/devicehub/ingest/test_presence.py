@@ -210,8 +210,9 @@ def test_a_time_in_the_future_is_shown_as_unknown(station, admin_client):
 
     assert fresh(station).is_heartbeat_overdue()
     page = admin_client.get("/").content.decode()
-    assert "overdue" in page
-    assert "never" in page
+    row = page.partition('data-key="weatherstation/STATION-001"')[2].partition("</tr>")[0]
+    assert "Silent" in row
+    assert "never" in row
 
 
 # --- Operators
