@@ -157,7 +157,9 @@ def _rotate(request: HttpRequest, selection: Selection, form: RotateManyForm) ->
         data["name"], [(selection.kind, selection.devices)], until=form.until, api_keys=data["api_keys"]
     )
     rotations.claim(rotation)
-    batches = rotations.issue(rotation, rotation.members.all())
+    # The devices of each batch are at a site of the user still: the file may take minutes.
+    members = visibility.rows(rotation.members.all(), request.user, action=visibility.CHANGE)
+    batches = rotations.issue(rotation, members)
     name = f"rotation-{rotation.pk}"
     return credentials_file.answer(request, name, data["file_format"], batches, reason=data["reason"])
 

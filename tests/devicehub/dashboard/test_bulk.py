@@ -181,6 +181,18 @@ def test_a_csv_file_holds_no_formula(operator, fleet):
     assert row["name"] == "'=HYPERLINK(1)"
 
 
+def test_a_device_that_moves_away_while_the_file_streams_is_not_in_it(northern, fleet):
+    answer = do(northern, "rotate", fleet[1:3], name="x", ends="used", file_format="json")
+    pieces = iter(answer.streaming_content)
+    begin = next(pieces)
+    Stations.filter(device_id="F-02").update(site="south")
+
+    issued = json.loads(begin + b"".join(pieces))
+
+    assert [found["device_id"] for found in issued] == ["F-01"]
+    assert not Stations.get(device_id="F-02").mqtt_password_hash
+
+
 def test_a_limited_operator_reaches_their_sites_only(northern, fleet):
     do(northern, "disable", fleet, typed="8")
 
