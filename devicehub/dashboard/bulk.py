@@ -212,7 +212,7 @@ def _commands_url(user: Any, command: str, keys: Sequence[str]) -> str:
 
 def _rotate_form(user: Any, kind: Kind, data: Any) -> ManyForm:
     form = RotateManyForm(user, kind, data)
-    form.fields["name"].initial = f"{kind.name} {timezone.now():%Y-%m-%d}"
+    form.fields["name"].initial = f"{kind.name} {timezone.now():%Y-%m-%d %H:%M}"
     return form
 
 

@@ -5,6 +5,7 @@ The views take the addresses of their half of the site, so the admin shows the s
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,12 @@ STATES = {
     "confirmed": ("Confirmed", "done", "good"),
     "waiting": ("Not rotated yet", "wait", "off"),
     "changed": ("Changed since", "part", "off"),
-    "ended": ("Ended", "disabled", "off"),
+    "finished": ("Ended by Finish now", "disabled", "off"),
+    "rolled_back": ("Rolled back", "disabled", "off"),
 }
+
+
+ENDS = ("finished", "rolled_back")  # The states that an act on the rotation ends with.
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,20 @@ def listing(request: HttpRequest, links: Links) -> HttpResponse:
         rows = rows.filter(pk__lt=int(before[:18]))
     found = list(rows.order_by("-pk")[: ROWS + 1])
     members = visibility.rows(RotationMember.objects.filter(rotation__in=found[:ROWS]), request.user)
-    counts = dict(members.order_by().values_list("rotation").annotate(Count("pk")))
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    for number, end, count in members.order_by().values_list("rotation", "end").annotate(Count("pk")):
+        counts[number][end] = count
+    still_open = rotations.with_state(members.filter(rotation__ended_at=None)).filter(state="confirmed")
+    confirmed = dict(still_open.order_by().values_list("rotation").annotate(Count("pk")))
     context = {
         "rotations": [
-            (rotation, links.one(rotation.pk), counts.get(rotation.pk, 0), _state(rotation))
+            (
+                rotation,
+                links.one(rotation.pk),
+                counts[rotation.pk].total(),
+                None if rotation.ended_at else confirmed.get(rotation.pk, 0),
+                _state(rotation, counts[rotation.pk]),
+            )
             for rotation in found[:ROWS]
         ],
         "next": f"?before={found[ROWS - 1].pk}" if len(found) > ROWS else "",
@@ -119,11 +134,13 @@ def one(request: HttpRequest, number: int, links: Links) -> HttpResponseBase:
         return _act(request, rotation, links)
     members = _members(rotation, request.user)
     numbers = rotations.progress(members)
+    ends = Counter(dict(members.exclude(end="").order_by().values_list("end").annotate(Count("pk"))))
+    counts = {name: ends[name] if name in ENDS else getattr(numbers, name) for name in STATES}
     shown = request.GET.get("state", "")
     if shown not in STATES:
-        shown = next((name for name in STATES if getattr(numbers, name)), "old")
+        shown = next((name for name in STATES if counts[name]), "old")
     after = request.GET.get("after", "")
-    rows = rotations.with_state(members).filter(state=shown).order_by("pk")
+    rows = rotations.with_state(members).filter(**{"end" if shown in ENDS else "state": shown}).order_by("pk")
     if after.isdecimal():
         rows = rows.filter(pk__gt=int(after[:18]))
     found = list(rows[: MEMBERS + 1])
@@ -132,18 +149,22 @@ def one(request: HttpRequest, number: int, links: Links) -> HttpResponseBase:
         "rotation": rotation,
         "links": links,
         "numbers": numbers,
-        "state": _state(rotation),
+        "ends": ends,
+        "state": _state(rotation, ends),
         "is_import": rotation.origin == Rotation.Origin.IMPORT,
         "until": _until(rotation),
         "tabs": [
-            (name, word, getattr(numbers, name), name == shown)
+            (name, word, counts[name], name == shown)
             for name, (word, _, _) in STATES.items()
-            if getattr(numbers, name) or name == shown
+            if counts[name] or name == shown
         ],
         "shares": _shares(numbers),
         "shown": shown,
         "word": STATES[shown][0],
-        "members": [(member, device_url(member.device_key, request)) for member in found[:MEMBERS]],
+        "members": [
+            (member, device_url(member.device_key, request), _has_used_new(member))
+            for member in found[:MEMBERS]
+        ],
         "next": f"?state={shown}&after={found[MEMBERS - 1].pk}" if len(found) > MEMBERS else "",
         "first": f"?state={shown}" if after else "",
         "acts": [act for act in ACTS.values() if act.fits(rotation, numbers)] if may_act else [],
@@ -183,10 +204,16 @@ def _members(rotation: Rotation, user: Any, action: str = visibility.VIEW) -> Qu
     return visibility.rows(rotation.members.all(), user, action=action)
 
 
-def _state(rotation: Rotation) -> tuple[str, str]:
-    """Return the state of *rotation* and its word, for the tag `pill`."""
+def _has_used_new(member: Any) -> bool:
+    """Return whether *member* logged in with the password of its rotation, also where its overlap was ended since."""
+    return member.is_used or (bool(member.password_mark) and member.used_mark == member.password_mark)
+
+
+def _state(rotation: Rotation, ends: Counter[str]) -> tuple[str, str]:
+    """Return the state of *rotation*, with *ends* of its devices, and its word, for the tag `pill`."""
     if rotation.ended_at is not None:
-        return "done", "Ended"
+        words = [STATES[name][0] for name in ENDS if ends[name]]
+        return "done", words[0] if len(words) == 1 else "Ended"
     if rotations.is_running(rotation):
         return "provisioning", "Writing the file"
     if rotation.written_at is None:

@@ -159,6 +159,7 @@ def test_a_rotation_answers_with_a_file_that_works_once(operator, fleet):
     assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
     mark = f"{form['nonce'][-12:]}.rotation-{Rotation.objects.get().pk}"
     assert answer.cookies["devicehub_file"].value == mark, "for the page, which then leads to this rotation"
+    assert re.search(r'value="Weather Station \d{4}-\d\d-\d\d \d\d:\d\d"', page)
     assert 'data-rotation="/admin/devicehub/rotation/0/change/"' in page
     issued = json.loads(text(answer))
     assert [found["device_id"] for found in issued] == ["F-00", "F-01", "F-02"]
