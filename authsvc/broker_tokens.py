@@ -67,16 +67,24 @@ def end_previous_token(broker: Broker) -> None:
     audit.record("previous_token_ended", broker.key)
 
 
-def retire_previous(pk: int, digest: str) -> None:
-    """End the previous token of a broker that was to keep it until the token of *digest* is used."""
-    rows = Broker.objects.filter(pk=pk, token_digest=digest, previous_token_until=UNTIL_USED)
+def retire_previous(pk: int, digest: str, previous: str) -> None:
+    """End the token of *previous*, which a broker was to keep until the token of *digest* is used.
+
+    If the token of *digest* was replaced since its use, the broker has only that one: it is then kept instead.
+    """
+    rows = Broker.objects.filter(pk=pk, previous_token_digest=previous, previous_token_until=UNTIL_USED)
     with transaction.atomic(), audit.acting(audit.system("authorization service")):
         broker = rows.select_for_update().first()
         if broker is None:  # Another process was first.
             return
-        broker.end_previous_token()
+        reason = "the new token was used"
+        if broker.token_digest == digest:
+            broker.end_previous_token()
+        else:
+            broker.previous_token_digest = digest
+            reason = "the token after it was used, and is kept until the current one is used"
         broker.save(update_fields=TOKEN_FIELDS)
-        audit.record("previous_token_ended", broker.key, after={"reason": "the new token was used"})
+        audit.record("previous_token_ended", broker.key, after={"reason": reason})
 
 
 def _locked(broker: Broker) -> Broker:

@@ -46,9 +46,12 @@ class Credentials(models.Model):
         """Accept the password of *stored* from now on, or none if it is empty; the caller saves.
 
         The replaced hash stays valid until *keep_previous_until*, but not after its own expiry. None makes it invalid
-        now, UNTIL_USED when the new password is first used. Every call revokes the tokens issued before.
+        now, UNTIL_USED when the new password is first used. If the current password waits for its first use, the
+        previous one, which the client has, is kept in its place. Every call revokes the tokens issued before.
         """
         replaced = getattr(self, self.HASH_COLUMN)
+        if self.awaits_first_use():
+            replaced = self.previous_password_hash
         until = keep_previous_until
         if until is not None and self.password_expires_at is not None:
             # An overlap must not make an expired password valid again.
@@ -69,6 +72,10 @@ class Credentials(models.Model):
         """Return whether the previous password is valid now beside the current one."""
         until = self.previous_valid_until
         return bool(self.previous_password_hash) and until is not None and until > timezone.now()
+
+    def awaits_first_use(self) -> bool:
+        """Return whether the previous password is valid until the current one is first used."""
+        return bool(self.previous_password_hash) and self.previous_valid_until == UNTIL_USED
 
     def end_tokens(self) -> None:
         """Revoke every token that was issued before; the caller saves."""
@@ -94,14 +101,21 @@ def renew_hash(rows: models.QuerySet[Any], stored: str, renewed: str) -> None:
     rows.filter(**{column: stored}).update(**{column: renewed})
 
 
-def end_of_old(until: datetime | None, name: str = "one") -> str:
+def end_of_old(until: datetime | None, name: str = "one", *, was_unused: bool = False) -> str:
     """Return a sentence about the end of an old secret, which people call *name*; *until* as in UNTIL_USED.
+
+    *was_unused*: the replaced secret waited for its first use, so that the one before it is kept.
 
     >>> end_of_old(None), end_of_old(UNTIL_USED, "token")
     ('The old one has ended.', 'The old token ends when this one is first used.')
+    >>> end_of_old(UNTIL_USED, "token", was_unused=True)
+    'The token in use ends when this one is first used. The last one, which was never used, has ended.'
     """
     if until is None:
         return f"The old {name} has ended."
+    kept, rest = f"The old {name}", ""
+    if was_unused:
+        kept, rest = f"The {name} in use", " The last one, which was never used, has ended."
     if until == UNTIL_USED:
-        return f"The old {name} ends when this one is first used."
-    return f"The old {name} is valid until {until:%Y-%m-%d %H:%M} UTC."
+        return f"{kept} ends when this one is first used.{rest}"
+    return f"{kept} is valid until {until:%Y-%m-%d %H:%M} UTC.{rest}"

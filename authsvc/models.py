@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from authsvc.core import access, grants, passwords
 from authsvc.core.grants import ActionSet
-from authsvc.credentials import Credentials
+from authsvc.credentials import UNTIL_USED, Credentials
 from authsvc.dialects import BY_NAME
 from authsvc.errors import AuthsvcError
 from authsvc.secret_columns import SecretField
@@ -130,13 +130,20 @@ class Broker(models.Model):
         until = self.previous_token_until
         return self.previous_token_digest is not None and until is not None and until > timezone.now()
 
+    def awaits_first_use(self) -> bool:
+        """Return whether the previous token is accepted until the current one is first used."""
+        return self.previous_token_digest is not None and self.previous_token_until == UNTIL_USED
+
     def issue_token(self, *, keep_previous_until: datetime | None = None) -> str:
         """Return a new token of 256 random bits, which replaces the old one; the caller saves, and shows it once.
 
         The replaced token is accepted until *keep_previous_until*. None ends it now, UNTIL_USED when the new one is
-        first used. A token before that ends now.
+        first used. A token before that ends now; but if the current token waits for its first use, it ends instead, and
+        the one before it, which the broker has, is accepted.
         """
         until, replaced = keep_previous_until, self.token_digest
+        if self.awaits_first_use():
+            replaced = self.previous_token_digest
         keeps = bool(replaced) and not self.is_revoked and until is not None and until > timezone.now()
         self.end_previous_token()
         if keeps:

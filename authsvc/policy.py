@@ -46,8 +46,8 @@ GRANTS = (
 class Caller:
     """An active broker with one of its tokens: the dialects and the networks that it may use; empty is any.
 
-    *until* is the Unix time at which the token expires. *retires_previous*: the previous token is accepted only until
-    this one is used.
+    *until* is the Unix time at which the token expires. *retires* is the digest of the previous token if that is
+    accepted only until this one is used.
     """
 
     dialects: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class Caller:
     token_digest: str = field(default="", repr=False)
     is_previous: bool = False
     until: float | None = None
-    retires_previous: bool = False
+    retires: str = field(default="", repr=False)
 
     def has_expired(self) -> bool:
         """Return whether the token was the previous one, and its overlap has ended."""
@@ -195,7 +195,7 @@ async def _load() -> Policy:
             previous[previous_token] = replace(
                 caller, token_digest=previous_token, is_previous=True, until=end
             )
-            caller = replace(caller, retires_previous=end == UNTIL_USED.timestamp())
+            caller = replace(caller, retires=previous_token if end == UNTIL_USED.timestamp() else "")
         current[token] = caller
     always: dict[str, list[grants.Rule]] = {}
     periods: dict[str, list[grants.Period]] = {}

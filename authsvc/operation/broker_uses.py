@@ -39,7 +39,8 @@ class _Row:
 _pending: dict[Place, _Row] = {}
 _first: set[Place] = set()  # The places in _pending that are written in the next round.
 _known: dict[int, set[tuple[str, str]]] = {}  # Digest of the token and address that were written, by broker.
-_used: dict[int, str] = {}  # Digests of tokens whose first use ends the previous one, by broker.
+# The digests of a token that was used and of the previous one, which that use ends, by broker.
+_used: dict[int, tuple[str, str]] = {}
 
 
 def add(caller: Caller, address: str, count: int, at: float) -> None:
@@ -60,8 +61,8 @@ def add(caller: Caller, address: str, count: int, at: float) -> None:
             known.clear()
         known.add((caller.token_digest, place.address))
         _first.add(place)
-    if caller.retires_previous:
-        _used[caller.pk] = caller.token_digest
+    if caller.retires:
+        _used[caller.pk] = caller.token_digest, caller.retires
 
 
 def _place(broker: int, address: str) -> Place:
@@ -74,8 +75,8 @@ def _place(broker: int, address: str) -> Place:
 
 def retire_tokens() -> None:
     """End the previous tokens whose successors were used. Raise django.db.Error; the rest stays pending."""
-    for pk, digest in list(_used.items()):
-        broker_tokens.retire_previous(pk, digest)
+    for pk, (digest, previous) in list(_used.items()):
+        broker_tokens.retire_previous(pk, digest, previous)
         del _used[pk]
 
 

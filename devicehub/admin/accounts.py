@@ -75,10 +75,11 @@ class ChooseForm(ReasonForm):
 
 
 def _rotate(account: Account, form: RotateForm) -> Made:
-    had = bool(account.password_hash)
+    had, was_unused = bool(account.password_hash), account.awaits_first_use()
     password = provisioning.rotate_account(account, valid_until=form.valid_until)
     until = account.previous_valid_until if account.has_overlap() else None
-    return Made(password, form.cleaned_data, end_of_old(until, "password") if had else "")
+    ends = end_of_old(until, "password", was_unused=was_unused) if had else ""
+    return Made(password, form.cleaned_data, ends)
 
 
 def _choose(account: Account, form: forms.Form) -> str:

@@ -76,10 +76,11 @@ class RotateTokenForm(RotateForm):
 
 
 def _rotate(broker: Broker, form: RotateTokenForm) -> Made:
-    had = not broker.is_revoked
+    had, was_unused = not broker.is_revoked, broker.awaits_first_use()
     until = form.valid_until
     token = broker_tokens.rotate_token(broker, valid_until=until)
-    return Made(token, form.cleaned_data, end_of_old(until, "token") if had else "")
+    ends = end_of_old(until, "token", was_unused=was_unused) if had else ""
+    return Made(token, form.cleaned_data, ends)
 
 
 def _end_overlap(broker: Broker, form: forms.Form) -> str:

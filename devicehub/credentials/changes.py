@@ -112,9 +112,10 @@ def _purpose(name: str, kind: Kind, device: BaseDevice) -> str:
 @sensitive_variables()
 def _rotate(request: HttpRequest, kind: Kind, device: BaseDevice, form: RotateForm) -> Made:
     nonces.use(request.POST.get("nonce", ""), _purpose("rotate", kind, device), request.user)
-    had = bool(device.mqtt_password_hash)
+    had, was_unused = bool(device.mqtt_password_hash), device.awaits_first_use()
     password = provisioning.rotate_password(device, valid_until=form.valid_until)
-    return Made({"mqtt_password": password}, provisioning.end_of_previous(device, had=had))
+    ends = provisioning.end_of_previous(device, had=had, was_unused=was_unused)
+    return Made({"mqtt_password": password}, ends)
 
 
 @sensitive_variables()

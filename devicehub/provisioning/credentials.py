@@ -30,7 +30,8 @@ class UnusablePassword(DevicehubError, ValueError):
 def rotate_password(device: BaseDevice, *, valid_until: datetime | None) -> str:
     """Give *device* a new MQTT password and return it, only once; the old one stays valid until *valid_until*.
 
-    None ends the old one now; authsvc.credentials.UNTIL_USED ends it when the new one is first used.
+    None ends the old one now; authsvc.credentials.UNTIL_USED ends it when the new one is first used. A password that
+    waits for its first use ends now, and the one before it, which the device has, stays valid in its place.
     """
     password, changed = passwords.generate(), rows.locked(device)
     changed.set_hash(passwords.hash_generated(password), keep_previous_until=valid_until)
@@ -111,11 +112,14 @@ def end_overlap(device: BaseDevice) -> None:
         audit.record("overlap_ended", key_of(device))
 
 
-def end_of_previous(device: BaseDevice, *, had: bool) -> str:
-    """Return the sentence about the end of the password that a rotation replaced; *had* says whether there was one."""
+def end_of_previous(device: BaseDevice, *, had: bool, was_unused: bool) -> str:
+    """Return the sentence about the end of the password that a rotation replaced.
+
+    *had* says whether there was one, and *was_unused* whether it waited for its first use.
+    """
     if not had:
         return "There was no password before."
-    return end_of_old(device.previous_valid_until)
+    return end_of_old(device.previous_valid_until, was_unused=was_unused)
 
 
 def _save(changed: BaseDevice, device: BaseDevice) -> None:

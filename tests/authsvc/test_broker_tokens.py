@@ -112,6 +112,23 @@ class TestOverlap:
 
         assert (call(token), call(second), call(third)) == (DENIED, OK, OK)
 
+    @pytest.mark.parametrize("until", [UNTIL_USED, in_an_hour()], ids=["used", "date"])
+    def test_a_second_rotation_keeps_the_token_that_the_broker_has(self, call, token, broker, until):
+        lost = rotate(broker, UNTIL_USED)
+        new = rotate(broker, until)
+
+        assert (call(token), call(lost), call(new)) == (OK, DENIED, OK)
+
+    def test_a_late_note_revives_no_token_that_ended(self, call, token, broker):
+        second = rotate(broker, UNTIL_USED)
+        assert call(second) == OK
+        third = rotate(broker)
+        fourth = rotate(broker, UNTIL_USED)
+
+        background.stop()
+
+        assert (call(second), call(third), call(fourth)) == (DENIED, OK, OK)
+
     def test_a_time_is_not_ended_by_a_use(self, call, token, broker):
         new = rotate(broker, in_an_hour())
         assert call(new) == OK
@@ -259,7 +276,10 @@ class TestCommand:
     def test_until_used(self, run):
         run("mosquitto-1", "go-auth")
 
-        assert "ends when this one is first used" in run("mosquitto-1", "go-auth", "--rotate", "--until-used")
+        assert "old one ends when this one is first" in run(
+            "mosquitto-1", "go-auth", "--rotate", "--until-used"
+        )
+        assert "one in use ends when this one" in run("mosquitto-1", "go-auth", "--rotate", "--until-used")
         assert Broker.objects.get().previous_token_until == UNTIL_USED
 
     @pytest.mark.parametrize("option", [["--overlap", "1h"], ["--until-used"]])

@@ -49,6 +49,17 @@ def test_the_old_hash_stays_valid_for_an_overlap(model, until):
 
 
 @MODELS
+@pytest.mark.parametrize("until", [UNTIL_USED, timezone.now() + timedelta(days=300)], ids=["used", "date"])
+def test_an_overlap_keeps_the_hash_in_use_and_not_one_that_was_never_used(model, until):
+    row = holder(model)
+    row.set_hash("lost", keep_previous_until=UNTIL_USED)
+
+    row.set_hash("new", keep_previous_until=until)
+
+    assert (current(row), *previous(row)) == ("new", "old", until)
+
+
+@MODELS
 def test_an_overlap_is_no_longer_than_the_old_password(model):
     soon = timezone.now() + timedelta(hours=1)
     row = holder(model, password_expires_at=soon)

@@ -126,7 +126,9 @@ def _rotate(name: str, dialect: str, networks: list[str], until: datetime | None
         raise CommandError(f"There is no broker {name}")
     if dialect not in (broker.dialects or [dialect]):
         raise CommandError(CANNOT_CHANGE)
-    return broker_tokens.rotate_token(broker, valid_until=until), f"\n# {end_of_old(until)}"
+    was_unused = broker.awaits_first_use()
+    token = broker_tokens.rotate_token(broker, valid_until=until)
+    return token, f"\n# {end_of_old(until, was_unused=was_unused)}"
 
 
 def _until(options: dict[str, Any]) -> datetime | None:

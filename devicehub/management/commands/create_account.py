@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from authsvc.credentials import end_of_old
 from authsvc.durations import duration
 from authsvc.management.command import ReasonedCommand
 from authsvc.models import Account
@@ -103,8 +104,9 @@ def _rotate(name: str, options: dict[str, Any]) -> str:
         provisioning.choose_account_password(account, read_password())
         return f"The account {name} has the password you chose; the old one has ended."
     until = timezone.now() + options["overlap"] if options["overlap"] else None
+    was_unused = account.awaits_first_use()
     password = provisioning.rotate_account(account, valid_until=until)
     if options["json"]:
         return json.dumps({"username": name, "password": password})
-    ends = f"is valid until {until:%Y-%m-%d %H:%M} UTC" if until else "has ended"
-    return f"The account {name} has the new password {password}\nIt is shown only once; the old one {ends}."
+    ends = end_of_old(account.previous_valid_until, was_unused=was_unused)
+    return f"The account {name} has the new password {password}\nIt is shown only once. {ends}"

@@ -51,10 +51,10 @@ class Command(ReasonedCommand):
             answer = {"api_key": provisioning.rotate_api_key(device)}
             ends = "The old one has ended." if had_key else "There was no API key before."
         else:
-            had = bool(device.mqtt_password_hash)
+            had, was_unused = bool(device.mqtt_password_hash), device.awaits_first_use()
             password = provisioning.rotate_password(device, valid_until=_until(options))
             answer = {"mqtt_username": str(device.mqtt_username), "mqtt_password": password}
-            ends = provisioning.end_of_previous(device, had=had)
+            ends = provisioning.end_of_previous(device, had=had, was_unused=was_unused)
         if options["json"]:
             return json.dumps(answer)
         return "\n".join(

@@ -164,6 +164,14 @@ def test_a_second_rotation_ends_what_the_first_one_kept(station: Cast, login):
     assert [login(station.username, p) for p in (station.password, first, second)] == [False, True, True]
 
 
+def test_a_second_rotation_keeps_the_password_in_use(station: Cast, login):
+    lost = rotate("STATION-001", "--until-used")["mqtt_password"]
+    said = run("rotate_credentials", "weatherstation", "STATION-001", "--until-used")
+
+    assert "The one in use ends when this one is first used. The last one, which was never used, has" in said
+    assert [login(station.username, p) for p in (station.password, lost)] == [True, False]
+
+
 def test_the_api_key_rotates_apart_from_the_password(station: Cast, login):
     key = rotate("STATION-001", "--api-key")["api_key"]
 
