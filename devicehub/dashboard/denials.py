@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from authsvc.brokers.base import NAMES
 from authsvc.core.access import ACCOUNT, Action, Reason
+from authsvc.core.grants import ActionSet
 from authsvc.models import Broker, Denial, Grant
 from authsvc.operation.explain import Explanation
 from authsvc.operation.reasons import SENTENCES
@@ -29,7 +30,7 @@ from devicehub.dashboard.access import page
 from devicehub.dashboard.links import device_url
 from devicehub.denials import allowing, reasons
 from devicehub.denials.dismissal import dismiss
-from devicehub.denials.explained import explain_denials, rule_label
+from devicehub.denials.explained import changed_at, explain_denials, rule_label
 
 PAGE = 20
 BADGE_SECONDS = 300  # A number at the navigation that is older is left out.
@@ -356,7 +357,29 @@ def _one(request: HttpRequest, number: int) -> Denial:
 def show_one(request: HttpRequest, number: int) -> HttpResponse:
     """Return the page of one cause."""
     (row,) = describe([_one(request, number)], request)
-    return render(request, "devicehub/denial.html", {"row": row, "problem": _problem(row, request.user)})
+    context = {
+        "row": row,
+        "problem": _problem(row, request.user),
+        "changed_at": _changed_before(row.denial, request.user),
+    }
+    return render(request, "devicehub/denial.html", context)
+
+
+def last_wrong_password(key: str, user: Any) -> Denial | None:
+    """Return the latest denial of a DAY because the password of *key* was wrong, if *user* may see it."""
+    if not key or not visibility.may(user, visibility.VIEW, Denial):
+        return None
+    since = timezone.now() - PERIODS[DAY][1]
+    found = visible(user).filter(principal=key, reason=Reason.WRONG_PASSWORD, last_at__gt=since)
+    return found.order_by("-last_at").first()
+
+
+def _changed_before(denial: Denial, user: Any) -> datetime | None:
+    """Return the change of credentials after which *denial* found the password wrong; None without one."""
+    if denial.reason != Reason.WRONG_PASSWORD:
+        return None
+    changed = changed_at(denial.principal, user)
+    return changed if changed is not None and changed <= denial.last_at else None
 
 
 def _problem(row: Row, user: Any) -> str:
@@ -418,7 +441,10 @@ def allow_one(request: HttpRequest, number: int) -> HttpResponse:
 def _allowed(request: HttpRequest, denial: Denial, chosen: str, actions: list[str]) -> HttpResponse:
     note = make_storable(request.POST.get("note", "").strip(), 255)
     grant = allowing.allow(denial, chosen, actions, note)
-    messages.success(request, f"Grant {grant.pk} is in force: {grant}.")
+    slug, _, name = denial.principal.partition("/")
+    subject = name if chosen == allowing.THIS else f"every {slug}"
+    allowed = f"{subject} may {ActionSet(grant.actions).sentence} {grant.filter}"
+    messages.success(request, f"Grant {grant.pk} is in force: {allowed}.")
     return HttpResponseRedirect(reverse("devicehub:denial", args=[denial.pk]))
 
 

@@ -22,7 +22,7 @@ from authsvc.operation.explain import Explanation, NotOneIdentity
 from authsvc.operation.tried import Outcome
 from authsvc.operation.wire import CONNECT, WireAnswer
 from devicehub import visibility
-from devicehub.dashboard import navigation
+from devicehub.dashboard import denials, navigation
 from devicehub.dashboard.access import page
 from devicehub.dashboard.links import device_url
 from devicehub.denials import allowing, explained
@@ -97,10 +97,14 @@ def _context(request: HttpRequest, question: Question, found: Explanation) -> di
     answers = explained.wire_of(found)
     owner = explained.owner_of(found.topic, found.principal)
     is_account = found.principal.startswith(f"{ACCOUNT}/")
+    is_login = found.action == CONNECT and found.allowed
+    wrong = denials.last_wrong_password(found.principal, request.user) if is_login else None
     return {
         "found": found,
         "sentence": explained.sentence(found),
         "owner": owner,
+        "wrong_password": wrong,
+        "changed_at": explained.changed_at(found.principal, request.user) if wrong else None,
         "wire": [_shown(answer) for answer in answers if question.broker in ("", answer.dialect)],
         "who_url": "" if is_account or not found.principal else device_url(found.principal, request),
         "grant_url": _grant_url(request, found),

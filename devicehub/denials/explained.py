@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from authsvc.core.access import Action, Reason
@@ -81,6 +82,12 @@ def owner_of(topic: str, principal: str) -> str:
     address = topics.parse(topic)
     key = "" if address is None else address.kind.key(address.device_id)
     return "" if key == principal else key
+
+
+def changed_at(key: str, user: Any) -> datetime | None:
+    """Return the last change of the credentials of the device called *key*; None if *user* may not see it."""
+    device = visibility.device(key, user) if key else None
+    return None if device is None else device.credentials_changed_at
 
 
 def explain_denials(rows: Iterable[Denial], user: Any) -> dict[int, Explanation]:

@@ -267,7 +267,9 @@ class TestAllow:
         assert (row.actor, row.reason) == ("operator", "frost alarm")
         page = answer.content.decode()
         assert "Allowed now" in page
-        assert f"Grant {grant.pk} is in force" in page
+        who = "STATION-001" if chosen == "this" else "every weatherstation"
+        assert f"Grant {grant.pk} is in force: {who} may publish site/{own}/frost." in page
+        assert "<h1>STATION-001 may publish now</h1>" in page
 
     def test_twice_is_refused_in_words(self, client, operator):
         found = denial()
@@ -352,6 +354,21 @@ class TestSimulator:
         assert "With the right password it may connect." in page
         assert page.count("HTTP 200") == 1
         assert "It may connect as" in page
+        assert '<h2 id="verdict">Allowed</h2>' in page
+
+    def test_a_login_that_was_refused_lately_is_not_all_well(self, text):
+        changed = timezone.now() - timedelta(minutes=2)
+        WeatherStationDevice.objects.update(credentials_changed_at=changed)
+        found = denial(action="user", topic="", reason="wrong_password", count=3)
+
+        page = text("/simulator/?who=STATION-001&action=connect")
+        assert "Allowed with the right password only</h2>" in page
+        assert "3 times in all" in page
+        assert "Its credentials were changed <time" in page
+        assert f'href="/denials/{found.pk}/"' in page
+        assert "Its credentials were changed <time" in text(f"/denials/{found.pk}/")
+        WeatherStationDevice.objects.update(credentials_changed_at=timezone.now() + timedelta(minutes=2))
+        assert "Its credentials were changed" not in text(f"/denials/{found.pk}/")
 
     def test_an_empty_page_and_incomplete_questions(self, text):
         assert "verdict" not in text("/simulator/")
