@@ -70,8 +70,8 @@ class Credentials(models.Model):
 
     def has_overlap(self) -> bool:
         """Return whether the previous password is valid now beside the current one."""
-        until = self.previous_valid_until
-        return bool(self.previous_password_hash) and until is not None and until > timezone.now()
+        now, ends = timezone.now(), (self.previous_valid_until, self.password_expires_at or UNTIL_USED)
+        return bool(self.previous_password_hash) and all(end is not None and end > now for end in ends)
 
     def awaits_first_use(self) -> bool:
         """Return whether the previous password is valid until the current one is first used."""

@@ -27,9 +27,11 @@ SELECT_ACCOUNT = f"SELECT {', '.join(DECIDE)} FROM {Account._meta.db_table} WHER
 
 def secrets_of(current: str, expires_at: Any, previous: str, previous_until: Any) -> tuple[Secret, ...]:
     """Return the secrets in the four columns of a device or an account, the current one first."""
-    found = [Secret(current, reader.moment(expires_at))] if current else []
-    if previous and previous_until is not None:
-        found.append(Secret(previous, reader.moment(previous_until)))
+    expires, until = reader.moment(expires_at), reader.moment(previous_until)
+    found = [Secret(current, expires)] if current else []
+    if previous and until is not None:
+        # An expiry that was set during the overlap ends both passwords.
+        found.append(Secret(previous, until if expires is None else min(until, expires)))
     return tuple(found)
 
 

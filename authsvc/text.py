@@ -32,3 +32,12 @@ def harmless(cell: str) -> str:
     ("'=1+1", 'STATION-001')
     """
     return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def as_it_was(cell: str) -> str:
+    """Return *cell* without the apostrophe that harmless() put in front.
+
+    >>> as_it_was("'-1"), as_it_was("'t Hof")
+    ('-1', "'t Hof")
+    """
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell

@@ -47,7 +47,8 @@ ALIASES = {
     **dict.fromkeys(("type", "device_type", "kind"), TYPE),
 }
 SECRET = re.compile(
-    r"passw|passphrase|pwd|secret|token|hash|api_?key|private|psk|pre_?shared|credential|(?:^|_)(?:pass|key)(?:_|$)"
+    r"passw|passphrase|pwd|secret|token|hash|api_?key|private|psk|pre_?shared|credential"
+    r"|kennwort|geheim|schl(?:ue|u|_)ssel|contrase|senha|mot_de_passe|(?:^|_)(?:pass|key|pin|puk)(?:_|$)"
 )
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 LONGEST = {NAME: 255, SITE: 100}
@@ -107,8 +108,8 @@ def guess(headings: Sequence[str]) -> list[str]:
 def is_secret(heading: str) -> bool:
     """Return whether a column is called like a secret, so that its cells are not kept.
 
-    >>> is_secret("API Key"), is_secret("keyboard")
-    (True, False)
+    >>> is_secret("API Key"), is_secret("Kennwort"), is_secret("PIN"), is_secret("keyboard"), is_secret("Pinecone")
+    (True, True, True, False, False)
     """
     return SECRET.search(_word(heading)) is not None
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import IO, Any
 from xml.etree.ElementTree import ParseError
 
+from authsvc.text import as_it_was
 from devicehub.bulk import xlsx_package
 from devicehub.bulk.xlsx_package import MAX_BYTES, UnreadableTable
 
@@ -17,7 +18,7 @@ MAX_ROWS = 100_000
 MAX_LINES = 2 * MAX_ROWS  # With empty ones.
 MAX_COLUMNS = 50
 MAX_CELL = 1_000  # characters
-MAX_LINE = 64 << 10  # characters of one row
+MAX_LINE = 64 << 10  # characters of one row, which may have several lines
 SEPARATORS = (",", ";", "\t")
 CHUNK = 64 << 10
 
@@ -59,14 +60,17 @@ def _bounded(rows: Iterable[tuple[int, Iterable[Any]]]) -> Iterator[Row]:
 
 
 def _cell(line: int, value: Any) -> str:
-    """Return the text of a cell: a whole number without a decimal point, a truth value as true or false."""
+    """Return the text of a cell: a whole number without a decimal point, a truth value as true or false.
+
+    The apostrophe with which our files keep a cell from being a formula is left out.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
-    text = str(value).strip()
+    text = as_it_was(str(value).strip())
     if len(text) > MAX_CELL:
         raise UnreadableTable(f"A cell of line {line} has more than {MAX_CELL:,} characters; shorten it")
     return text
@@ -79,9 +83,11 @@ def _csv(file: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
         first = text.readline(MAX_LINE)
         text.seek(0)
         separator = max(SEPARATORS, key=first.count)
-        reader = csv.reader(_lines(text), delimiter=separator, strict=True)
+        lines = _Lines(text)
+        reader = csv.reader(lines, delimiter=separator, strict=True)
         try:
             for record in reader:
+                lines.size = 0
                 yield reader.line_num, record
         except csv.Error as error:
             raise UnreadableTable(
@@ -116,13 +122,28 @@ def _encoding(file: IO[bytes]) -> str:
     raise UnreadableTable("The file is text in neither UTF-8 nor Windows-1252; save it as CSV (UTF-8)")
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    number = 0
-    while line := text.readline(MAX_LINE):
-        number += 1
-        if len(line) == MAX_LINE:
-            raise UnreadableTable(f"Line {number} has more than {MAX_LINE:,} characters; shorten it")
-        yield line
+class _Lines:
+    """The lines of a CSV file. *size* counts the characters of a row, and its reader sets it to 0 after each."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self._number = 0
+        self.size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_LINE)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self.size += len(line)
+        if self.size >= MAX_LINE:
+            raise UnreadableTable(
+                f"The row at line {self._number} has more than {MAX_LINE:,} characters; shorten it"
+            )
+        return line
 
 
 def _xlsx(file: IO[bytes]) -> Iterator[tuple[int, tuple[Any, ...]]]:

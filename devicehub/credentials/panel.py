@@ -132,7 +132,7 @@ def used_at(device: BaseDevice, login: LastLogin | None) -> datetime | None:
 
 def _overlap(device: BaseDevice, login: LastLogin | None, now: datetime) -> Overlap | None:
     until = device.previous_valid_until
-    if not device.previous_password_hash or until is None or until <= now:
+    if not device.has_overlap():
         return None
     used = used_at(device, login)
     return Overlap(

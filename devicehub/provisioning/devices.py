@@ -10,6 +10,7 @@ from typing import Any
 from django.db import transaction
 
 from authsvc import audit
+from authsvc.credentials import UNTIL_USED
 from authsvc.models import Account
 from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
@@ -110,10 +111,16 @@ def move(device: BaseDevice, site: str) -> None:
 
 @transaction.atomic
 def set_expiry(row: BaseDevice | Account, expires_at: datetime | None) -> None:
-    """Let the password of a device or an account end at *expires_at*; None is never."""
+    """Let the passwords of a device or an account end at *expires_at*; None is never.
+
+    A previous one that is valid until a date ends at the earlier of both.
+    """
     changed = rows.locked(row)
     before, changed.password_expires_at = changed.password_expires_at, expires_at
-    rows.save(changed, row, ("password_expires_at",))
+    until = changed.previous_valid_until
+    if until not in (None, UNTIL_USED) and expires_at is not None:  # The first use still ends the other ones.
+        changed.previous_valid_until = min(until, expires_at)
+    rows.save(changed, row, ("password_expires_at", "previous_valid_until"))
     audit.record(
         "expiry_set",
         row.key if isinstance(row, Account) else key_of(row),

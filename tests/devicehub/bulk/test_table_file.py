@@ -10,6 +10,7 @@ import openpyxl
 import pytest
 
 from devicehub.bulk import table_file, xlsx_package
+from devicehub.bulk.issued import COLUMNS, CsvFile
 from devicehub.bulk.xlsx_package import UnreadableTable
 
 pytestmark = pytest.mark.sqlite_only
@@ -60,6 +61,18 @@ def test_csv_of_any_spreadsheet_is_read(separator, encoding):
     assert found == [["device_id", "name", "site"], ["A-1", f"Säule{separator} 1", "Nord"], ["A-2"]]
 
 
+def test_a_cell_of_our_own_files_is_read_as_it_was():
+    cells = ["-A-1", "=1+1", "+north", "'t Hof"]
+
+    found = rows(CsvFile().piece([dict(zip(COLUMNS, cells, strict=False))]).encode())
+
+    assert found[0] == cells
+
+
+def test_many_rows_may_be_longer_than_one():
+    assert len(rows((b"a" * 900 + b"\n") * 200)) == 200
+
+
 def test_lines_are_numbered_as_in_the_file():
     content = b"device_id\n\nA-1\n\n\nA-2\n"
 
@@ -103,10 +116,23 @@ def test_the_file_of_the_caller_stays_open():
         (b'device_id,name\nA-1,"open\n', "Line 3 is not CSV|Line 2 is not CSV"),
         (b"device_id\n" + b"x" * 1_001, "1,000 characters"),
         (b"device_id\n" + b"x" * (70 << 10), "65,536 characters"),
+        (b"device_id\n" + (b"a," * 200 + b'"\n",') * 200, "row at line .* 65,536 characters"),
         (b"a," * 51 + b"b\n", "50 columns"),
         (b"PK\x03\x04 not a package", "whole XLSX"),
     ],
-    ids=["empty", "blank", "nul", "utf-16", "binary", "quote", "cell", "line", "columns", "zip"],
+    ids=[
+        "empty",
+        "blank",
+        "nul",
+        "utf-16",
+        "binary",
+        "quote",
+        "cell",
+        "line",
+        "lines of a row",
+        "columns",
+        "zip",
+    ],
 )
 def test_a_file_that_cannot_be_read_says_why(content, reason):
     with pytest.raises(UnreadableTable, match=reason):

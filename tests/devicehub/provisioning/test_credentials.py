@@ -319,6 +319,30 @@ def test_a_password_ends_with_its_date(station: Cast, login):
     assert not login(station.username, station.password)
 
 
+@pytest.mark.parametrize("until", [UNTIL_USED, timezone.now() + timedelta(days=1)], ids=["used", "date"])
+def test_an_expiry_that_is_set_during_an_overlap_ends_both_passwords(station: Cast, login, until):
+    device = WeatherStationDevice.objects.get()
+    new = provisioning.rotate_password(device, valid_until=until)
+    provisioning.set_expiry(device, timezone.now() + timedelta(hours=1))
+    assert login(station.username, station.password)
+    assert device.has_overlap()
+
+    provisioning.set_expiry(device, timezone.now() - timedelta(seconds=1))
+
+    assert [login(station.username, p) for p in (station.password, new)] == [False, False]
+    assert not device.has_overlap()
+
+
+def test_a_previous_password_with_an_expiry_ends_at_the_first_use(station: Cast, login):
+    device = WeatherStationDevice.objects.get()
+    new = provisioning.rotate_password(device, valid_until=UNTIL_USED)
+    provisioning.set_expiry(device, timezone.now() + timedelta(hours=1))
+    assert login(station.username, new)
+    background.stop()
+
+    assert not login(station.username, station.password)
+
+
 def test_a_chosen_password_is_kept_by_argon2id(station: Cast, login):
     provisioning.choose_password(station.device, "correct horse battery")
 
