@@ -105,8 +105,8 @@ class CommandManyForm(ManyForm):
         ]
         for name, command in self.kind.commands.items():
             for parameter, type_ in command.payload.items():
-                field = _parameter(name, parameter, type_)
-                field.needed = "" if type_ is str else f"required by {name}"  # type: ignore[attr-defined]
+                field = _parameter(parameter, type_)
+                field.needed = f"of {name}, optional" if type_ is str else f"of {name}"  # type: ignore[attr-defined]
                 self.fields[f"{name}.{parameter}"] = field
 
     def clean(self) -> dict[str, Any]:
@@ -138,8 +138,8 @@ class CommandManyForm(ManyForm):
             raise forms.ValidationError(str(error)) from error
 
 
-def _parameter(command: str, parameter: str, type_: type) -> forms.Field:
-    about: dict[str, Any] = {"label": f"{command}: {parameter}", "required": False}
+def _parameter(parameter: str, type_: type) -> forms.Field:
+    about: dict[str, Any] = {"label": parameter.replace("_", " ").capitalize(), "required": False}
     if type_ is int:
         return forms.IntegerField(**about)
     if type_ is float:

@@ -327,5 +327,6 @@ navigation.register(
     group=navigation.FLEET,
     icon="firmware",
     order=40,
+    also="admin:devicehub_deviceimport_changelist",
     visible=lambda request: may_import(getattr(request, "user", None)),
 )

@@ -47,6 +47,7 @@ class Entry:
     order: int
     visible: Visible
     badge: Badged | None
+    also: str  # The URL whose pages belong to the entry too.
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,16 @@ def register(
     icon: str = "file",
     visible: Visible = is_signed_in,
     badge: Badged | None = None,
+    also: str = "",
 ) -> None:
     """Add the page *url_name* to *group*, or replace its entry; low numbers of *order* come first.
 
     *icon* is the name of a symbol of icons.svg. *visible* and *badge* are called for each page that is shown: they
     may check permissions, which Django reads once for each request, but must not query anything else themselves;
     a badge returns a cached number, or None for nothing to do. A group that is not in GROUPS stands after them.
+    The pages below the URL called *also*, such as the same ones in the admin, belong to the entry too.
     """
-    _entries[url_name] = Entry(label, url_name, group, icon, order, visible, badge)
+    _entries[url_name] = Entry(label, url_name, group, icon, order, visible, badge, also)
 
 
 def menu(request: HttpRequest) -> Menu:
@@ -138,8 +141,14 @@ def _current(path: str, found: Iterable[tuple[Entry, str]]) -> str:
 
     All pages are below the start page, so that it is current on its own path only.
     """
-    above = [url for entry, url in found if url == path or (entry.url_name != START and path.startswith(url))]
-    return max(above, key=len, default="")
+    places = [(entry, url, url) for entry, url in found]
+    places += [(entry, url, also) for entry, url in found if entry.also and (also := _url(entry.also))]
+    above = [
+        (len(place), url)
+        for entry, url, place in places
+        if place == path or (entry.url_name != START and path.startswith(place))
+    ]
+    return max(above, default=(0, ""))[1]
 
 
 def _url(name: str) -> str | None:

@@ -416,5 +416,6 @@ navigation.register(
     group=navigation.ACCESS,
     icon="rotate",
     order=50,
+    also="admin:devicehub_rotation_changelist",
     visible=lambda request: visibility.sees_something(getattr(request, "user", None)),
 )

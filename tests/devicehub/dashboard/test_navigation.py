@@ -68,7 +68,7 @@ def test_the_page_at_hand_is_marked(client, viewer):
 
 @override_settings(ROOT_URLCONF=__name__)
 def test_a_page_below_an_entry_marks_it_and_the_start_page_only_itself(rf, viewer):
-    register("Greenhouses", "greenhouses", order=20)
+    register("Greenhouses", "greenhouses", order=20, also="devicehub:account")
 
     def current(path: str) -> list[str]:
         request = rf.get(path)
@@ -79,7 +79,8 @@ def test_a_page_below_an_entry_marks_it_and_the_start_page_only_itself(rf, viewe
 
     assert current("/devices/") == ["Overview"]
     assert current("/greenhouses/7/") == ["Greenhouses"]
-    assert current("/devices/account/") == []
+    assert current("/devices/account/") == ["Greenhouses"], "the same pages at another address"
+    assert current("/devices/elsewhere/") == []
 
 
 def test_a_stranger_sees_no_navigation(client):
