@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models.functions import SHA256, Left
 from django.utils import timezone
 
 from authsvc.secret_columns import SecretField
@@ -85,6 +86,11 @@ class Credentials(models.Model):
 def mark_of(stored: str) -> str:
     """Return a short digest of the hash *stored*, by which a login names the password that it used; empty for none."""
     return hashlib.sha256(stored.encode()).hexdigest()[:16] if stored else ""
+
+
+def mark_in_sql(column: str) -> models.Func:
+    """Return mark_of() of *column*, which is not empty, as an expression of a query."""
+    return Left(SHA256(column), 16)
 
 
 def retire_previous(rows: models.QuerySet[Any], used: str, previous: str) -> int:

@@ -134,7 +134,7 @@ class DeviceDirectory:
                 members.filter(password_mark=mark_of(used)).update(is_used=True)
                 ended = bool(retire_previous(rows, used, previous))
             else:
-                member = members.filter(changed_at=device.credentials_changed_at).first()
+                member = members.filter(password_mark=device.password_mark).first()
                 ended = member is not None and _put_back(rows, device, member, used, previous)
             if ended:
                 audit.record("overlap_ended", key)

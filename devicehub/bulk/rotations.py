@@ -19,7 +19,8 @@ A member and the row of its device, with the password that each act finds and le
   without an old one nothing is put back: the page says so.
 - old one ended by a person or by its date: as issued, without a previous one to restore.
 - finished or rolled back: *end* is set, and no act or late login changes the device for this rotation.
-- changed otherwise: the device has another time of change. Every act and late login leaves it alone.
+- changed otherwise: the device has another password. Every act and late login leaves it alone. A change of the
+  API key alone does not count.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from django.utils import timezone
 
 from authsvc import audit
 from authsvc.core import passwords
+from authsvc.credentials import mark_in_sql
 from authsvc.models import LastLogin
 from authsvc.text import make_storable
 from devicehub import provisioning
@@ -298,13 +300,14 @@ def open_members(members: Members) -> QuerySet[Any]:
 
 
 def _is_unchanged() -> Any:
-    """Return the condition that a member's device has the credentials that the rotation gave it."""
+    """Return the condition that a member's device has the password that the rotation gave it."""
     found = Q(pk__in=[])
     for kind in registry:
         devices = kind.device_model._base_manager.filter(
             device_id=Substr(OuterRef("device_key"), len(kind.slug) + 2),
-            credentials_changed_at=OuterRef("changed_at"),
         )
+        devices = devices.annotate(_mark=mark_in_sql(kind.device_model.HASH_COLUMN))
+        devices = devices.filter(_mark=OuterRef("password_mark"))
         found |= Q(kind=kind.slug) & Q(Exists(devices))
     return models.Case(models.When(found, then=True), default=False, output_field=models.BooleanField())
 
@@ -340,11 +343,12 @@ def _locked(
 def _unchanged(
     pairs: Sequence[tuple[BaseDevice, RotationMember]],
 ) -> list[tuple[BaseDevice, RotationMember]]:
-    return [
-        (device, member)
-        for device, member in pairs
-        if member.changed_at is not None and device.credentials_changed_at == member.changed_at
-    ]
+    return [(device, member) for device, member in pairs if _has_issued(device, member)]
+
+
+def _has_issued(device: BaseDevice, member: RotationMember) -> bool:
+    """Return whether the password of *device* is the one that *member* issued; its API key may have changed since."""
+    return bool(member.password_mark) and device.password_mark == member.password_mark
 
 
 def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[RotationMember]) -> list[Issued]:
@@ -355,7 +359,7 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         if member.changed_at is None:
             member.replaced_expiry = device.password_expires_at
             password = _new_password(device, rotation.until)
-        elif device.credentials_changed_at == member.changed_at:
+        elif _has_issued(device, member):
             password = _replace_unused(device, member)
         else:
             continue

@@ -371,7 +371,7 @@ def _text_of_finish(numbers: Progress) -> str:
 def _text_of_roll_back(numbers: Progress) -> str:
     return (
         "The old password becomes the only one again, and the new one ends. Devices that used the new one keep it, "
-        f"and so do those whose credentials were changed since or whose old password has ended. {NOT_NOTED}"
+        f"and so do those whose password was changed since or whose old password has ended. {NOT_NOTED}"
     )
 
 

@@ -38,9 +38,9 @@ class Rotation(models.Model):
 
 
 class RotationMember(models.Model):
-    """A device of a rotation. *changed_at* is the time of its credentials that this rotation set; None before that.
+    """A device of a rotation. *changed_at* is the time at which this rotation set its password; None before that.
 
-    If the device has another time now, its credentials were changed since, and the rotation leaves them alone.
+    If the device has a password of another mark now, it was changed since, and the rotation leaves it alone.
     """
 
     class End(models.TextChoices):

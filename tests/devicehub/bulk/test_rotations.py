@@ -147,10 +147,13 @@ def test_finishing_ends_the_old_passwords(kind, cast):
     issued = issue(rotation)
     login("R-1")
     provisioning.rotate_password(Stations.get(device_id="R-3"), valid_until=UNTIL_USED)
+    provisioning.rotate_api_key(Stations.get(device_id="R-4"))
+    assert rotations.progress(rotation.members.all()).changed == 1, "another API key leaves the password"
 
     assert rotations.finish(rotation, rotation.members.all()) == 6
 
     assert not accepts("R-2", cast["R-2"].password)
+    assert not accepts("R-4", cast["R-4"].password)
     assert accepts("R-2", str(issued["R-2"]["mqtt_password"]))
     assert Stations.get(device_id="R-3").previous_password_hash, "the rotation after this one is not touched"
     assert AuditEntry.objects.filter(action="overlap_ended").count() == 6
@@ -366,6 +369,7 @@ def test_rotating_again_keeps_a_password_whose_use_is_noted_later(kind, cast, un
         used[password] = first_use("R-1")
     last = str(issue(rotation)["R-1"]["mqtt_password"])
 
+    provisioning.rotate_api_key(Stations.get(device_id="R-1"))
     for password, use in used.items():
         use()
 
