@@ -31,6 +31,7 @@
     bar.hidden = found.over;
     if (form) form.querySelector("h1").textContent = found.title;
     note.classList.toggle("busy", !found.over);
+    note.classList.toggle("good", found.over);
   };
 
   // The answer with the file has a cookie with its name, marked by the end of the form's nonce.

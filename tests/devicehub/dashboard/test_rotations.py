@@ -75,7 +75,7 @@ def test_the_list_counts_the_members_of_all_rotations_by_one_query(operator, rot
         with CaptureQueriesContext(connection) as captured:
             page = operator.get("/rotations/").content.decode()
         assert (
-            re.findall(r'num third">(\d of \d)<', page)[::-1]
+            re.findall(r'num third">(\d of \d) confirmed<', page)[::-1]
             == ["1 of 5", "0 of 5", "0 of 5"][: Rotation.objects.count()]
         )
         return len(captured)
