@@ -31,7 +31,8 @@
     bar.hidden = found.over;
     if (form) form.querySelector("h1").textContent = found.title;
     note.classList.toggle("busy", !found.over);
-    note.classList.toggle("good", found.over);
+    note.classList.toggle("good", found.over && found.done === found.total);
+    note.classList.toggle("warn", found.over && found.done < found.total);
   };
 
   // The answer with the file has a cookie with its name, marked by the end of the form's nonce.
