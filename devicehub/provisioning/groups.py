@@ -10,12 +10,13 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import DEFAULT_DB_ALIAS, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Concat, Substr
 
 from authsvc import audit, granting
 from devicehub.db.portions import batched
+from devicehub.db.statements import execute, quoted
 from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import Kind, UnknownKey, registry
 from devicehub.models import BaseDevice, DeviceGroup, DeviceTag, GroupMember
@@ -23,6 +24,7 @@ from devicehub.models import BaseDevice, DeviceGroup, DeviceTag, GroupMember
 SHOWN = 50  # Keys of members in one entry of the audit.
 PORTION = 500  # Members that one statement writes.
 FIELDS = ("name", "note", "types", "sites", "tags")
+FILTERS = frozenset({"types", "sites", "tags"})
 
 
 class UnknownMembers(DevicehubError, ValidationError):
@@ -36,6 +38,8 @@ def create_group(slug: str, name: str, *, members: Iterable[str] = (), **fields:
     Grants that an earlier group of this slug left are deleted. Raise ValidationError.
     """
     group = DeviceGroup(slug=slug, name=name, **fields)
+    if group.has_filter:
+        _wait_for_moves()
     _check(group)
     granting.delete_grants_of([subject(group)])
     group.save(force_insert=True)
@@ -47,6 +51,8 @@ def create_group(slug: str, name: str, *, members: Iterable[str] = (), **fields:
 @transaction.atomic
 def change_group(group: DeviceGroup, *, members: Iterable[str] | None = None, **changes: Any) -> DeviceGroup:
     """Change *changes*, some of FIELDS, and the chosen members of *group*; return it. Raise ValidationError."""
+    if not FILTERS.isdisjoint(changes):
+        _wait_for_moves()
     stored = DeviceGroup.objects.select_for_update(no_key=True).get(pk=group.pk)
     before = audit.values(stored, FIELDS)
     for name, value in changes.items():
@@ -111,9 +117,8 @@ def follow(model: type[BaseDevice], device_ids: Collection[str], using: str = DE
     kind = registry.of(model)
     if kind is None or using != DEFAULT_DB_ALIAS or not device_ids:
         return
-    if not _with_filter().exists():
-        return
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
+        # The lock of the table, also without a row, makes a new filter wait for the end of this change.
         for group in _locked():
             for some in batched(sorted(device_ids), PORTION):
                 _refill(group, kind, some)
@@ -127,6 +132,15 @@ def follow_all() -> int:
             for group in _locked(pk):
                 changed += _refill(group)
     return changed
+
+
+def _wait_for_moves() -> None:
+    """Wait for changes of devices that began before this filter, and let later ones wait for it.
+
+    It comes before every lock of a row, so that two filters at once cannot wait for each other. SQLite has one writer.
+    """
+    if connection.vendor == "postgresql":
+        execute(f"LOCK TABLE {quoted(DeviceGroup._meta.db_table)} IN EXCLUSIVE MODE")
 
 
 def _with_filter() -> QuerySet[DeviceGroup]:

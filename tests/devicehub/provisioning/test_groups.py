@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import connection, transaction
 
 from authsvc import granting
 from authsvc.models import AuditEntry, Grant
@@ -135,6 +137,37 @@ def test_devices_without_a_group_with_a_filter_cost_one_query(fleet, django_asse
 
     with django_assert_num_queries(1):
         provisioning.follow(WeatherStationDevice, ["S-1"])
+
+
+def is_waiting() -> bool:
+    """Return whether another transaction waits for a lock; on SQLite it waits for every writer."""
+    if connection.vendor == "sqlite":
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        return bool(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_new_filter_waits_for_devices_that_are_on_the_move(fleet):
+    """Otherwise neither transaction would see the other one, and the group would have wrong members."""
+
+    def create() -> None:
+        try:
+            provisioning.create_group("mill", "Mill", sites=["mill"])
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=create)
+    with transaction.atomic():
+        provisioning.move(WeatherStationDevice.objects.get(device_id="S-1"), "barn")
+        provisioning.move(WeatherStationDevice.objects.get(device_id="S-2"), "mill")
+        thread.start()
+        while thread.is_alive() and not is_waiting():
+            thread.join(0.01)
+    thread.join(10)
+
+    assert members(DeviceGroup.objects.get(slug="mill")) == [VALVE, TWO]
 
 
 def test_a_deleted_group_takes_its_grants_along(fleet):
