@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -23,6 +24,7 @@ from devicehub.admin import cells, texts, widgets
 from devicehub.admin.audited import Audited
 from devicehub.admin.notices import Notices, saying
 from devicehub.admin.removing import Removes
+from devicehub.kinds.identifiers import is_text
 
 if not TYPE_CHECKING and apps.is_installed("unfold"):
     from unfold.admin import ModelAdmin as Foundation
@@ -133,7 +135,12 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         return self.panels
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Return the list. Its whole count is known without a further query if there is no filter."""
+        """Return the list. Its whole count is known without a further query if there is no filter.
+
+        Raise IncorrectLookupParameters for a NUL in the address, which PostgreSQL cannot compare.
+        """
+        if not all(is_text(text) for values in request.GET.lists() for text in values[1]):
+            raise IncorrectLookupParameters
         found = super().get_changelist_instance(request)
         if not found.has_active_filters and not found.query:
             found.full_result_count = found.result_count

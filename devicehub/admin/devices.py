@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import ProtectedError, QuerySet, RestrictedError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.loader import render_to_string
 from django.urls import path, reverse
@@ -28,7 +28,7 @@ from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOpti
 from devicehub.admin.row_actions import RowActions
 from devicehub.credentials import adding
 from devicehub.dashboard import bulk
-from devicehub.kinds.identifiers import is_client_id
+from devicehub.kinds.identifiers import is_client_id, is_text
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import (
     NAMES,
@@ -199,6 +199,8 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         """Redirect to the page of the device *device_id*, if the user may see it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        if not is_text(device_id):
+            raise Http404
         device = get_object_or_404(self.get_queryset(request), device_id=device_id)
         meta = self.model._meta
         return HttpResponseRedirect(

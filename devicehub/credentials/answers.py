@@ -20,6 +20,7 @@ from authsvc import audit
 from devicehub import visibility
 from devicehub.content_security import restrict
 from devicehub.credentials import handover, progress, snippets
+from devicehub.kinds.identifiers import is_text
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice
 from devicehub.nonces import FormUsed
@@ -49,6 +50,8 @@ def kind_of(slug: str) -> Kind:
 
 def find(kind: Kind, device_id: str, user: Any, action: str = visibility.VIEW) -> BaseDevice:
     """Return the device if *user* may see it, or do *action* with it, locked in a transaction. Raise Http404."""
+    if not is_text(device_id):
+        raise Http404
     rows = visibility.devices(kind, user, action).filter(device_id=device_id)
     if transaction.get_connection().in_atomic_block:
         rows = rows.select_for_update()

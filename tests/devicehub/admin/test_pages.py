@@ -118,6 +118,21 @@ def test_every_page_opens(admin_client: Client):
     assert admin_client.get("/admin/").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("authsvc/grant/?device=weatherstation/%00", 302),
+        ("fleet/weatherstationdevice/?site__exact=%00", 302),
+        ("devicehub/devicecommand/?device_key__exact=%00", 302),
+        ("fleet/weatherstationdevice/named/%00/", 404),
+        ("fleet/weatherstationdevice/credentials/%00/", 404),
+        ("fleet/weatherstationdevice/credentials/%00/light/", 404),
+    ],
+)
+def test_a_nul_in_an_address_is_refused_before_the_database(admin_client: Client, url, status):
+    assert admin_client.get(f"/admin/{url}").status_code == status
+
+
 def test_every_empty_list_says_what_would_be_there(admin_client: Client):
     for model in pages():
         text = admin_client.get(url(model, "changelist")).content.decode()
