@@ -90,7 +90,15 @@ def mark_of(stored: str) -> str:
 
 def mark_in_sql(column: str) -> models.Func:
     """Return mark_of() of *column*, which is not empty, as an expression of a query."""
-    return Left(SHA256(column), 16)
+    return Left(_Sha256(column), 16)
+
+
+class _Sha256(SHA256):
+    """SHA256 without the extension pgcrypto, which Django's needs on PostgreSQL."""
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        template = "ENCODE(SHA256(CONVERT_TO(%(expressions)s, 'UTF8')), 'hex')"
+        return self.as_sql(compiler, connection, template=template, **context)
 
 
 def retire_previous(rows: models.QuerySet[Any], used: str, previous: str) -> int:
