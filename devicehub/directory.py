@@ -132,12 +132,13 @@ class DeviceDirectory:
             members = RotationMember.objects.filter(device_key=key, end="")
             if device.mqtt_password_hash == used:
                 members.filter(password_mark=mark_of(used)).update(is_used=True)
-                ended = bool(retire_previous(rows, used, previous))
+                if retire_previous(rows, used, previous):
+                    audit.record("overlap_ended", key)
             else:
                 member = members.filter(password_mark=device.password_mark).first()
-                ended = member is not None and _put_back(rows, device, member, used, previous)
-            if ended:
-                audit.record("overlap_ended", key)
+                if member is not None and _put_back(rows, device, member, used, previous):
+                    expiry = device.password_expires_at
+                    audit.record("previous_replaced", key, after={"password_expires_at": expiry})
 
     def renew_hash(self, key: str, stored: str, renewed: str) -> None:
         """Replace the hash *stored* of the device called *key* by *renewed*."""
@@ -150,7 +151,8 @@ def _put_back(
 ) -> bool:
     """Let *used* take the place of *previous* if *member* issued and replaced it; return whether it did.
 
-    In that place may also stand a password that *member* issued earlier, put back in the same way.
+    In that place may also stand a password that *member* issued earlier, put back in the same way. The expiry of the
+    current password ends both.
     """
     replaced, mark = member.replaced_marks.split(), mark_of(used)
     if mark not in replaced:

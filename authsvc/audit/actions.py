@@ -29,6 +29,7 @@ _labels: dict[str, str] = {
     "password_rotated": "Password rotated",
     "password_chosen": "Password chosen",
     "overlap_ended": "Previous password ended",
+    "previous_replaced": "Previous password replaced by one in use",
     "password_rolled_back": "Password rolled back",
     "api_key_rotated": "API key rotated",
     "credentials_revoked": "Credentials revoked",

@@ -232,7 +232,8 @@ def finish(rotation: Rotation, members: Members) -> int:
 def roll_back(rotation: Rotation, members: Members) -> int:
     """Restore the old passwords of those of *members* that have not used the new one; return how many.
 
-    A device whose credentials were changed since, or whose old password is not valid any more, keeps what it has.
+    A device whose password was changed since, or whose old password is not valid any more, keeps what it has. Of the
+    expiry of the old password and one that a person set since, the earlier one holds.
     Raise Overtaken as issue() does.
     """
     restored, still_open = 0, open_members(members)
@@ -243,11 +244,13 @@ def roll_back(rotation: Rotation, members: Members) -> int:
                 unchanged = _unchanged(_locked(still_open, kind, group))
                 pairs = [(device, member) for device, member in unchanged if device.has_overlap()]
                 for device, member in pairs:
+                    expiry = _earlier(device.password_expires_at, member.replaced_expiry)
                     device.set_hash(device.previous_password_hash)
-                    device.password_expires_at = member.replaced_expiry
-                _save(kind, [device for device, _ in pairs])
+                    device.password_expires_at = expiry
+                devices = [device for device, _ in pairs]
+                _save(kind, devices)
                 _end([member for _, member in pairs], RotationMember.End.ROLLED_BACK)
-                record(kind, [device for device, _ in pairs], "password_rolled_back")
+                audit.record_many("password_rolled_back", _changes(kind, devices))
                 restored += len(pairs)
     return restored
 
@@ -376,10 +379,7 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
     _save(kind, devices)
     columns = ["changed_at", "password_mark", "replaced_expiry", "replaced_marks"]
     RotationMember.objects.bulk_update([member for _, member in changed], columns)
-    audit.record_many(
-        "password_rotated",
-        (audit.Change(kind.key(d.device_id), None, provisioning.overlap(d)) for d in devices),
-    )
+    audit.record_many("password_rotated", _changes(kind, devices))
     if rotation.api_keys:
         record(kind, devices, "api_key_rotated")
     return issued
@@ -392,12 +392,33 @@ def _new_password(device: BaseDevice, until: datetime | None) -> str:
 
 
 def _replace_unused(device: BaseDevice, member: RotationMember) -> str:
-    """Give *device* another new password in place of one that it never used; its old password stays as it is."""
-    kept, until = device.previous_password_hash, device.previous_valid_until
+    """Give *device* another new password in place of one that it never used; its old password stays as it is.
+
+    So does an expiry that a person set since.
+    """
+    kept, until, expiry = (
+        device.previous_password_hash,
+        device.previous_valid_until,
+        device.password_expires_at,
+    )
     member.replaced_marks = f"{member.password_mark} {member.replaced_marks}"[:170]
     password = _new_password(device, None)
     device.previous_password_hash, device.previous_valid_until = kept, until
+    device.password_expires_at = expiry
     return password
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    """Return the earlier of two expiries, of which None is never."""
+    return min(filter(None, (one, other)), default=None)
+
+
+def _changes(kind: Kind, devices: Sequence[BaseDevice]) -> Iterator[audit.Change]:
+    """Yield, for the audit, the overlap of each of *devices* and the expiry of its password, if it has one."""
+    for device in devices:
+        expiry = device.password_expires_at
+        after = provisioning.overlap(device) | ({"password_expires_at": expiry} if expiry else {})
+        yield audit.Change(kind.key(device.device_id), None, after)
 
 
 def _has_username(kind: Kind, device: BaseDevice) -> bool:

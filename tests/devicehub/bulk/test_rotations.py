@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.utils import timezone
@@ -176,6 +176,39 @@ def test_rolling_back_restores_old_passwords_of_those_not_confirmed(kind, cast):
     assert (device.password_expires_at, device.previous_password_hash) == (expiry, "")
     assert AuditEntry.objects.filter(action="password_rolled_back").count() == 6
     assert rotations.roll_back(rotation, rotation.members.all()) == 0
+
+
+@pytest.mark.parametrize("soonest", ["set", "replaced"])
+def test_an_expiry_set_during_the_overlap_outlasts_every_act(kind, cast, soonest):
+    """Of the expiry of the old password and that one, the earlier holds, also for a password that is put back."""
+    set_, replaced = (
+        timezone.now() + timedelta(days=days) for days in ((1, 2) if soonest == "set" else (2, 1))
+    )
+    Stations.filter(device_id="R-2").update(password_expires_at=replaced)
+    rotation = begin(kind)
+    issue(rotation)
+    late = first_use("R-1")
+    for device_id in ("R-1", "R-2"):
+        Stations.filter(device_id=device_id).update(password_expires_at=set_)
+
+    issue(rotation)
+    assert Stations.get(device_id="R-2").password_expires_at == set_
+    late()
+    rotations.roll_back(rotation, rotation.members.all())
+
+    assert Stations.get(device_id="R-1").password_expires_at == set_
+    expiry = min(set_, replaced)
+    assert Stations.get(device_id="R-2").password_expires_at == expiry
+    entries = AuditEntry.objects.filter(object_key="weatherstation/R-2", action="password_rolled_back")
+    assert entries.get().after == {"password_expires_at": audited(expiry)}
+    found = AuditEntry.objects.filter(object_key="weatherstation/R-1").values_list("action", flat=True)
+    assert "previous_replaced" in found
+    assert "overlap_ended" not in found, "it goes on"
+
+
+def audited(moment: datetime) -> str:
+    """Return *moment* as an entry of the audit holds it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def test_rolling_back_leaves_devices_that_changed_since(kind, cast):
