@@ -14,6 +14,7 @@ class UnknownAction(AuthsvcError, ValueError):
 # Each of these issues, ends or reveals credentials of the object itself.
 OF_CREDENTIALS = (
     "account_created",
+    "api_key_rolled_back",
     "api_key_rotated",
     "credentials_imported",
     "credentials_revoked",
@@ -32,6 +33,7 @@ _labels: dict[str, str] = {
     "previous_replaced": "Previous password replaced by one in use",
     "password_rolled_back": "Password rolled back",
     "api_key_rotated": "API key rotated",
+    "api_key_rolled_back": "API key rolled back",
     "credentials_revoked": "Credentials revoked",
     "credentials_imported": "Credentials imported",
     "expiry_set": "Expiry set",

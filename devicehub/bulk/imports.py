@@ -21,6 +21,7 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 
 from authsvc import audit
+from authsvc.credentials import mark_of
 from authsvc.text import make_storable
 from devicehub import provisioning, visibility
 from devicehub.bulk import rotations, table_file
@@ -458,6 +459,7 @@ def _note(kind: Kind, devices: Sequence[BaseDevice], rotation: Rotation | None) 
                 device_key=kind.key(device.device_id),
                 changed_at=device.credentials_changed_at,
                 password_mark=device.password_mark,
+                key_mark=mark_of(device.api_key or ""),
             )
             for device in devices
         )

@@ -13,6 +13,9 @@ A member and the row of its device, with the password that each act finds and le
 - waiting: the device has its old password only. issue() gives it a new one.
 - issued: the new one is current, the old one previous, until its end. issue() replaces the new one, whose mark goes
   to *replaced_marks*; roll_back() restores the old one; finish() ends it.
+  A new API key has no overlap: the device either has it or has no valid key. So issue() replaces a key that it issued
+  only if the device cannot have it: after an import, before the first login. roll_back() restores the old key, unless
+  the key was changed since.
 - used: a login with the new one was noted, in *is_used* or as the last login. Only finish() concerns it.
 - used, but not noted yet, for about a second: after issue() DeviceDirectory.retire_previous() puts the used one in the
   place of the old one, which that device does not have any more. After roll_back() or finish() it comes too late, and
@@ -39,7 +42,7 @@ from django.utils import timezone
 
 from authsvc import audit
 from authsvc.core import passwords
-from authsvc.credentials import mark_in_sql
+from authsvc.credentials import mark_in_sql, mark_of
 from authsvc.models import LastLogin
 from authsvc.text import make_storable
 from devicehub import provisioning
@@ -191,9 +194,10 @@ def issue(
 ) -> Iterator[list[Issued]]:
     """Give new credentials to those of *members* that have not used theirs; yield them in clear text, by batch.
 
-    An unused password of an earlier run is replaced, and the old password stays valid. Devices that were changed
-    otherwise since are left out. Each batch is committed when it is yielded; *before_commit* gets it before that.
-    Raise Overtaken before a batch if this is not the latest run any more.
+    An unused password of an earlier run is replaced, and the old password stays valid. An API key of an earlier run
+    stays, since the device may use it; only devices of an import that never logged in get another. Devices that were
+    changed otherwise since are left out. Each batch is committed when it is yielded; *before_commit* gets it before
+    that. Raise Overtaken before a batch if this is not the latest run any more.
     """
     last, expected = 0, open_members(members).count()
     while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
@@ -230,7 +234,7 @@ def finish(rotation: Rotation, members: Members) -> int:
 
 
 def roll_back(rotation: Rotation, members: Members) -> int:
-    """Restore the old passwords of those of *members* that have not used the new one; return how many.
+    """Restore the old passwords and API keys of those of *members* that have not used the new one; return how many.
 
     A device whose password was changed since, or whose old password is not valid any more, keeps what it has. Of the
     expiry of the old password and one that a person set since, the earlier one holds.
@@ -243,7 +247,11 @@ def roll_back(rotation: Rotation, members: Members) -> int:
                 go_on(rotation)
                 unchanged = _unchanged(_locked(still_open, kind, group))
                 pairs = [(device, member) for device, member in unchanged if device.has_overlap()]
+                rolled_back: list[BaseDevice] = []
                 for device, member in pairs:
+                    if _has_issued_key(device, member):
+                        device.api_key = member.replaced_key or None
+                        rolled_back.append(device)
                     expiry = _earlier(device.password_expires_at, member.replaced_expiry)
                     device.set_hash(device.previous_password_hash)
                     device.password_expires_at = expiry
@@ -251,6 +259,7 @@ def roll_back(rotation: Rotation, members: Members) -> int:
                 _save(kind, devices)
                 _end([member for _, member in pairs], RotationMember.End.ROLLED_BACK)
                 audit.record_many("password_rolled_back", _changes(kind, devices))
+                record(kind, rolled_back, "api_key_rolled_back")
                 restored += len(pairs)
     return restored
 
@@ -358,7 +367,9 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
     """Change the devices of *members* and return their new credentials. The caller's transaction holds both."""
     changed: list[tuple[BaseDevice, RotationMember]] = []
     issued: list[Issued] = []
+    with_key: list[BaseDevice] = []
     for device, member in _locked(scope, kind, members):
+        gets_key = rotation.api_keys and _gets_key(rotation, device, member)
         if member.changed_at is None:
             member.replaced_expiry = device.password_expires_at
             password = _new_password(device, rotation.until)
@@ -369,19 +380,18 @@ def _issue(rotation: Rotation, scope: Members, kind: Kind, members: list[Rotatio
         if not _has_username(kind, device):
             continue
         credentials = {"mqtt_username": str(device.mqtt_username), "mqtt_password": password}
-        if rotation.api_keys:
-            credentials["api_key"] = secrets.token_hex(32)
-            device.api_key = digest_api_key(credentials["api_key"])
+        if gets_key:
+            credentials["api_key"] = _new_key(device, member)
+            with_key.append(device)
         member.changed_at, member.password_mark = device.credentials_changed_at, device.password_mark
         changed.append((device, member))
         issued.append(entry(kind, device, credentials))
     devices = [device for device, _ in changed]
     _save(kind, devices)
-    columns = ["changed_at", "password_mark", "replaced_expiry", "replaced_marks"]
+    columns = ["changed_at", "password_mark", "replaced_expiry", "replaced_marks", "key_mark", "replaced_key"]
     RotationMember.objects.bulk_update([member for _, member in changed], columns)
     audit.record_many("password_rotated", _changes(kind, devices))
-    if rotation.api_keys:
-        record(kind, devices, "api_key_rotated")
+    record(kind, with_key, "api_key_rotated")
     return issued
 
 
@@ -389,6 +399,26 @@ def _new_password(device: BaseDevice, until: datetime | None) -> str:
     password = passwords.generate()
     device.set_hash(passwords.hash_generated(password), keep_previous_until=until)
     return password
+
+
+def _gets_key(rotation: Rotation, device: BaseDevice, member: Any) -> bool:
+    """Return whether the next file of *rotation* holds a new API key of *device*. *member* has its *seen_at*."""
+    if member.changed_at is None:
+        return True
+    is_new = rotation.origin == Rotation.Origin.IMPORT and member.seen_at is None
+    return is_new and _has_issued_key(device, member)
+
+
+def _has_issued_key(device: BaseDevice, member: RotationMember) -> bool:
+    return bool(member.key_mark) and mark_of(device.api_key or "") == member.key_mark
+
+
+def _new_key(device: BaseDevice, member: RotationMember) -> str:
+    """Give *device* a new API key; *member* keeps the digest of the one that is replaced."""
+    key = secrets.token_hex(32)
+    member.replaced_key, device.api_key = device.api_key or "", digest_api_key(key)
+    member.key_mark = mark_of(device.api_key)
+    return key
 
 
 def _replace_unused(device: BaseDevice, member: RotationMember) -> str:
@@ -449,4 +479,4 @@ def _update(kind: Kind, devices: Sequence[BaseDevice], **values: Any) -> None:
 
 
 def _end(members: Sequence[RotationMember], end: str) -> None:
-    RotationMember.objects.filter(pk__in=[member.pk for member in members]).update(end=end)
+    RotationMember.objects.filter(pk__in=[member.pk for member in members]).update(end=end, replaced_key="")

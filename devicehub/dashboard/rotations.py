@@ -45,6 +45,10 @@ from devicehub.nonces import FormExpired, FormUsed
 ROWS = 25  # Rotations on one page of the list.
 MEMBERS = 100  # Devices on one page of a rotation.
 NOT_NOTED = "A login of the last seconds may not count yet."
+KEYS_OF_ROLL_BACK = (
+    "The old API key becomes valid again too, unless the key was changed since: the new key ends even if the device "
+    "uses it. "
+)
 STATES = {
     "old": ("Still on the old password", "silent", "warn"),
     "never": ("Never seen", "never", "off"),
@@ -251,7 +255,7 @@ class Act:
     label: str
     verb: str
     question: str
-    text: Callable[[Progress], str]
+    text: Callable[[Rotation, Progress], str]
     count: Callable[[Progress], int]
     run: Callable[[HttpRequest, Rotation, Any], str | HttpResponseBase]
     needs_old: bool = (
@@ -310,7 +314,7 @@ def _ask(
     words = devices_in_words(count)
     ask = Confirmation(
         question=act.question.format(devices=words),
-        text=act.text(numbers),
+        text=act.text(rotation, numbers),
         verb=act.verb.format(devices=words),
         keep="Leave them",
         keep_url=links.one(rotation.pk),
@@ -348,7 +352,8 @@ def _finish(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) ->
 def _roll_back(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str:
     count = rotations.roll_back(rotation, members)
     _close(rotation, members, "rotation_rolled_back", count)
-    return f"{devices_in_words(count)} have their old passwords again; the others keep what they have."
+    old = "old passwords and API keys" if rotation.api_keys else "old passwords"
+    return f"{devices_in_words(count)} have their {old} again; the others keep what they have."
 
 
 def _close(rotation: Rotation, members: QuerySet[Any], action: str, count: int) -> None:
@@ -356,22 +361,34 @@ def _close(rotation: Rotation, members: QuerySet[Any], action: str, count: int) 
     rotations.close(rotation, action, count, whole=members.count() == rotation.members.count())
 
 
-def _text_of_again(numbers: Progress) -> str:
+def _text_of_again(rotation: Rotation, numbers: Progress) -> str:
     return (
         "They have not used the password that they got. It ends, and the answer is one file with new ones, shown "
-        f"this once. Old passwords stay valid. {NOT_NOTED}"
+        f"this once. Old passwords stay valid. {_keys_of_again(rotation)}{NOT_NOTED}"
     )
 
 
-def _text_of_finish(numbers: Progress) -> str:
+def _keys_of_again(rotation: Rotation) -> str:
+    if not rotation.api_keys:
+        return ""
+    if rotation.origin == Rotation.Origin.IMPORT:
+        return "Devices that never logged in get a new API key too. "
+    return (
+        "API keys of an earlier file stay, because devices may use them. If that file is lost, roll back, which "
+        "restores the old keys, and begin a new rotation. "
+    )
+
+
+def _text_of_finish(rotation: Rotation, numbers: Progress) -> str:
     late = devices_in_words(numbers.old + numbers.never)
     return f"{late} of these did not log in with the new password yet, and cannot log in without it any more."
 
 
-def _text_of_roll_back(numbers: Progress) -> str:
+def _text_of_roll_back(rotation: Rotation, numbers: Progress) -> str:
+    keys = KEYS_OF_ROLL_BACK if rotation.api_keys else ""
     return (
-        "The old password becomes the only one again, and the new one ends. Devices that used the new one keep it, "
-        f"and so do those whose password was changed since or whose old password has ended. {NOT_NOTED}"
+        f"The old password becomes the only one again, and the new one ends. {keys}Devices that used the new password "
+        f"keep it, and so do those whose password was changed since or whose old password has ended. {NOT_NOTED}"
     )
 
 

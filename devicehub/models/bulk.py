@@ -60,6 +60,9 @@ class RotationMember(models.Model):
     # By this a login shows that it had the new password; a comparison of times would also count a login with the old
     # one that was judged while the transaction of the rotation ran.
     password_mark = SecretField(max_length=16, blank=True, editable=False)
+    # The mark of the API key that this rotation issued, and the digest of the key before it, for a roll-back.
+    key_mark = SecretField(max_length=16, blank=True, default="", editable=False)
+    replaced_key = SecretField(max_length=128, blank=True, default="", editable=False)
     end = models.CharField(max_length=11, choices=End, blank=True)
 
     class Meta:

@@ -88,6 +88,53 @@ def test_api_keys_are_replaced_if_wanted(kind, cast):
     assert AuditEntry.objects.filter(action="api_key_rotated").count() == 7
 
 
+def test_rolling_back_restores_the_api_keys(kind, cast):
+    Stations.filter(device_id="R-3").update(api_key=None)
+    before = keys()
+    rotation = begin(kind, api_keys=True)
+    issued = issue(rotation)
+    login("R-1")
+    chosen = provisioning.rotate_api_key(Stations.get(device_id="R-2"))
+    issue(rotation)
+
+    assert rotations.roll_back(rotation, rotation.members.all()) == 6
+
+    of_file, of_person = provisioning_digest(issued["R-1"]["api_key"]), provisioning_digest(chosen)
+    assert keys() == before | {"R-1": of_file, "R-2": of_person}
+    assert AuditEntry.objects.filter(action="api_key_rolled_back").count() == 5
+    assert not rotation.members.exclude(end="").exclude(replaced_key="").exists(), "kept while it can return"
+
+
+def test_rotating_again_leaves_an_api_key_that_a_device_may_use(kind, cast):
+    """A key has no overlap, and its use for a token is not noted."""
+    rotation = begin(kind, api_keys=True)
+    run = rotations.issue(rotation, rotation.members.all())
+    first = {d["device_id"]: provisioning_digest(d["api_key"]) for d in next(run)}
+    run.close()
+
+    again = issue(rotation)
+
+    assert again.keys() == cast.keys()
+    assert {name for name, found in again.items() if "api_key" in found} == cast.keys() - first.keys()
+    assert keys().items() >= first.items()
+
+
+def test_rotating_an_import_again_replaces_the_keys_of_devices_that_never_logged_in(kind, cast):
+    rotation = begin(kind, None, api_keys=True, origin=Rotation.Origin.IMPORT)
+    issue(rotation)
+    now = timezone.now()
+    LastLogin.objects.create(key="weatherstation/R-1", first_at=now, at=now)  # With a token.
+    provisioning.rotate_api_key(Stations.get(device_id="R-2"))
+
+    again = issue(rotation)
+
+    assert {name for name, found in again.items() if "api_key" in found} == cast.keys() - {"R-1", "R-2"}
+
+
+def keys() -> dict[str, str | None]:
+    return dict(Stations.values_list("device_id", "api_key"))
+
+
 def provisioning_digest(key: object) -> str:
     from devicehub.models import digest_api_key
 

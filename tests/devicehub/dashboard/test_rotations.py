@@ -122,6 +122,17 @@ def test_rolling_back_restores_those_not_confirmed(operator, rotation, cast):
     assert "Rolled back" in operator.get("/rotations/").content.decode()
 
 
+def test_the_pages_say_which_api_keys_an_act_leaves(operator, rotation):
+    url = f"/rotations/{rotation.pk}/"
+    assert "API key" not in operator.post(url, {"do": "roll_back"}).content.decode()
+    Rotation.objects.update(api_keys=True)
+
+    assert "The old API key becomes valid" in operator.post(url, {"do": "roll_back"}).content.decode()
+    assert "API keys of an earlier file stay" in operator.post(url, {"do": "again"}).content.decode()
+    answer = act(operator, url, "roll_back")
+    assert "old passwords and API keys again" in operator.get(answer.headers["Location"]).content.decode()
+
+
 def test_an_end_that_another_act_overtook_says_so(operator, rotation, monkeypatch):
     monkeypatch.setattr(rotations, "go_on", lambda *_: (_ for _ in ()).throw(rotations.Overtaken))
 
