@@ -35,6 +35,7 @@ ROLES = (
     (roles.OPERATOR, "Operator: also changes devices, grants and accounts"),
     (roles.ADMINISTRATOR, "Administrator: also users, brokers and the audit"),
 )
+UNLIMITED = "Check this to limit the user to the chosen sites, or uncheck each of them."
 NOT_YOURS = "You can give only rights that you have yourself."
 
 
@@ -46,7 +47,7 @@ class PersonForm(own_forms.UserChangeForm):  # type: ignore[type-arg]
         choices=ROLES,
         required=False,
         widget=forms.RadioSelect(attrs={"class": "dh-boxes"}),
-        help_text="A ready set of rights.",
+        help_text="A ready set of rights on the dashboard. This administration also needs Staff status, below.",
     )
     is_limited = forms.BooleanField(
         required=False,
@@ -76,8 +77,10 @@ class PersonForm(own_forms.UserChangeForm):  # type: ignore[type-arg]
         return [*self.cleaned_data["groups"], *roles.ready(self.instance)]
 
     def clean(self) -> dict[str, Any]:
-        """Raise ValidationError for rights that the reader of the page lacks, who could take them in this way."""
+        """Refuse sites without a limit, and rights that the reader of the page lacks, who could take them in this way."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if not cleaned.get("is_limited") and (cleaned.get("sites") or cleaned.get("other_sites")):
+            self.add_error("is_limited", UNLIMITED)
         if self.reader is None or self.reader.is_superuser:
             return cleaned
         before = self.instance.groups.all()

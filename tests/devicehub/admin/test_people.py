@@ -81,6 +81,17 @@ def test_a_site_that_is_not_offered_is_written(admin_client, mara):
     assert change(admin_client, mara, is_limited="on", sites=["nowhere"]).status_code == 200
 
 
+@pytest.mark.parametrize("sites", [{"sites": ["north"]}, {"other_sites": "east"}])
+def test_sites_without_a_limit_are_refused(admin_client, mara, sites):
+    WeatherStationDevice.objects.create(device_id="S-1", site="north")
+
+    answer = change(admin_client, mara, role=roles.VIEWER, **sites)
+
+    assert list(answer.context["adminform"].form.errors) == ["is_limited"]
+    assert roles.of(mara) == ""
+    assert "This administration also needs Staff status" in answer.content.decode()
+
+
 def test_other_groups_stay(admin_client, mara):
     field = Group.objects.create(name="Field crew")
 
