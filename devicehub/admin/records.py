@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from devicehub.admin import cells, texts
-from devicehub.admin.base import EvidenceAdmin, RecordAdmin
+from devicehub.admin.base import EvidenceAdmin
 from devicehub.admin.lists import BoundedPaginator, DeviceFilter, lately
 from devicehub.admin.replaying import Replays
 from devicehub.kinds.registry import registry
@@ -176,19 +176,19 @@ class CountedRefusalAdmin(EvidenceAdmin):
 
 
 @admin.register(IngestWorker)
-class IngestWorkerAdmin(RecordAdmin):
+class IngestWorkerAdmin(EvidenceAdmin):
     list_display = ("client_id", "group", "heard_since", "heard_until")
     empty_text = "No worker has run in the last 8 days. Start one: manage.py listen_mqtt"
 
 
 @admin.register(RetainedTopic)
-class RetainedTopicAdmin(RecordAdmin):
+class RetainedTopicAdmin(EvidenceAdmin):
     list_display = ("topic", "requested_at", "attempts", "next_at", "error")
     empty_text = "No retained message waits for its end at the broker."
 
 
 @admin.register(RemovalRequest)
-class RemovalRequestAdmin(RecordAdmin):
+class RemovalRequestAdmin(EvidenceAdmin):
     belongs_to = "device_key"
     list_display = ("device_key", "requested_at")
     empty_text = "No device is being removed. One with many rows stands here until a worker has deleted them."

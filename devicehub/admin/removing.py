@@ -81,6 +81,8 @@ def remove_many(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any])
             "keep": "Keep it" if count == 1 else "Keep them",
             "them": "it" if count == 1 else "them",
             "typed": count if count >= TYPED_FROM else 0,
+            # A form has a bound of its fields, so it names all rows of the list by its query, as the list did.
+            "is_across": request.POST.get("select_across") == "1",
             "is_wrong": is_wrong,
         }
     return answer

@@ -44,7 +44,10 @@ EVIDENCE = {
     CountedRefusal,
     Denial,
     DeviceCommand,
+    IngestWorker,
     QuarantinedMessage,
+    RemovalRequest,
+    RetainedTopic,
     WeatherStationMessage,
     WeatherStationReading,
 }
@@ -248,6 +251,25 @@ def test_the_removal_of_many_needs_their_number(admin_client: Client):
 
     assert [str(notice) for notice in answer.context["messages"]] == ["11 grants removed."]
     assert not Grant.objects.exists()
+
+
+def test_all_rows_of_a_list_are_removed_by_its_query(admin_client: Client, settings):
+    """A form may have DATA_UPLOAD_MAX_NUMBER_FIELDS fields, so the page does not name each row."""
+    settings.DATA_UPLOAD_MAX_NUMBER_FIELDS = 12
+    rows = [Grant(subject="everyone", actions="publish", filter=f"a/{number}") for number in range(20)]
+    Grant.objects.bulk_create([*rows, Grant(subject="everyone", actions="publish", filter="b", effect="deny")])
+    page = url(Grant, "changelist") + "?effect__exact=allow"
+    chosen = {"action": "delete_selected", "_selected_action": Grant.objects.first().pk, "select_across": "1"}
+
+    asked = admin_client.post(page, chosen).content.decode()
+    form = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', asked))
+    typed = {**form, "confirmed": "yes", "typed": "20"}
+    late = Grant.objects.create(subject="everyone", actions="publish", filter="late")
+    assert "The number is not 21." in admin_client.post(page, typed).content.decode()
+    late.delete()
+    admin_client.post(page, typed)
+
+    assert [grant.filter for grant in Grant.objects.all()] == ["b"]
 
 
 @pytest.mark.parametrize(("count", "word"), [(1, "it"), (2, "them")])
