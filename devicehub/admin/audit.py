@@ -61,6 +61,19 @@ class ActorFilter(RecentFilter):
     title, parameter_name = "author", "actor"
 
 
+class ObjectFilter(admin.SimpleListFilter):
+    """Filters entries by the key of their object. Only a link names one, such as the history of an object."""
+
+    title, parameter_name = "object", "object"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = request.GET.get(self.parameter_name, "")
+        return [(chosen, chosen)] if chosen else []
+
+    def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        return queryset.filter(object_key=self.value()) if self.value() else None
+
+
 class AddressFilter(RecentFilter):
     title, parameter_name = "address", "address"
 
@@ -73,7 +86,7 @@ class AuditAdmin(EvidenceAdmin):
     paginator = BoundedPaginator
     change_list_template = "devicehub/admin/audit_list.html"
     list_display = ("time", "what", "on", "author", "changes_in_short", "reason_given")
-    list_filter = (lately("at"), ActionFilter, ActorFilter, "actor_kind", AddressFilter)
+    list_filter = (lately("at"), ActionFilter, ActorFilter, "actor_kind", AddressFilter, ObjectFilter)
     search_fields = ("object_key", "actor", "=address", "reason")
     search_help_text = "A part of an object, an author or a reason, or a whole address"
     fieldsets = (

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 
 from authsvc import audit
+from devicehub import rights
 from devicehub.models import BaseDevice, DeviceGroup, DeviceTag
 from devicehub.provisioning import key_of
 
@@ -42,10 +45,17 @@ def key(row: models.Model) -> str:
     """Return the name of *row* in the audit."""
     if isinstance(row, BaseDevice):
         return key_of(row)
+    if isinstance(row, (Group, get_user_model())):
+        return rights.key(row)
     if isinstance(row, DeviceGroup):
         return f"group/{row.slug}"
     own = getattr(row, "key", None)
     return str(own) if own else f"{word_of(type(row))}/{row.pk}"
+
+
+def covers(row: models.Model) -> bool:
+    """Return whether the audit has entries about *row* under its key."""
+    return bool(word_of(type(row))) or isinstance(row, (Group, get_user_model()))
 
 
 class Audited:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
 
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
+from authsvc.models import AuditEntry
 from authsvc.secret_columns import HidesSecrets
 from devicehub import visibility
-from devicehub.admin import cells, texts, widgets
+from devicehub.admin import audited, cells, texts, widgets
 from devicehub.admin.audited import Audited
 from devicehub.admin.notices import Notices, saying
 from devicehub.admin.removing import Removes
@@ -130,6 +134,16 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         answer: HttpResponse = super().changelist_view(request, more)
         return answer
 
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        """Return the answer of an action. Raise BadRequest for a selected row that no row of the model can be."""
+        try:
+            for selected in request.POST.getlist(ACTION_CHECKBOX_NAME):
+                self.model._meta.pk.to_python(selected)
+        except ValidationError as error:
+            raise BadRequest("A selected row is not one of this list.") from error
+        answer: HttpResponse | None = super().response_action(request, queryset)
+        return answer
+
     def all_panels(self) -> Sequence[Panel]:
         """Return the panels above the form of an object."""
         return self.panels
@@ -154,9 +168,26 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         if found is not None:
             context["show_delete"] = False  # Our own link to the removal is the last thing of the page.
             context["remove"] = self.noun() if self.has_delete_permission(request, found) else ""
+            context["has_history"] = not audited.covers(found) or self._sees_audit(request)
             context["panels"] = [markup for panel in self.all_panels() if (markup := panel(request, found))]
         answer: HttpResponse = super().render_change_form(request, context, *args, **options)
         return answer
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        """Redirect to the entries of the audit about the row. Show Django's page of a model that has none there."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None or not audited.covers(row):
+            answer: HttpResponse = super().history_view(request, object_id, extra_context)
+            return answer
+        if not (self.has_view_permission(request, row) and self._sees_audit(request)):
+            raise PermissionDenied
+        return HttpResponseRedirect(cells.list_url(AuditEntry, f"?{urlencode({'object': audited.key(row)})}"))
+
+    def _sees_audit(self, request: HttpRequest) -> bool:
+        page = self.admin_site._registry.get(AuditEntry)
+        return page is not None and page.has_view_permission(request)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
         """Return the class of the form, with a help text for each column that has none of its own."""
@@ -208,7 +239,7 @@ class RecordAdmin(ModelAdmin):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponse:
-        """Render the page, without a link to Django's history of changes."""
+        """Render the page, without a link to a history of changes: there are none."""
         return super().render_change_form(request, {**context, "is_record": True}, *args, **options)
 
     def has_add_permission(self, request: Any, obj: Any = None) -> bool:

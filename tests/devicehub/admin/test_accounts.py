@@ -179,7 +179,7 @@ class TestPasswords:
         pages = [
             operator.get(url) for url in (LIST, secret_url(account), "/admin/", f"{LIST}{account.pk}/change/")
         ]
-        pages.append(operator.get(f"{LIST}{account.pk}/history/"))
+        pages.append(operator.get(f"{LIST}{account.pk}/history/", follow=True))
         everywhere = "\n".join(
             [
                 *rows,

@@ -9,11 +9,12 @@ import json
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connections
 from django.test import AsyncClient
 from django.urls import reverse
 
-from authsvc import audit
+from authsvc import audit, broker_tokens, granting
 from authsvc.models import AuditEntry
 from devicehub import provisioning, roles
 from rig.people import person
@@ -70,6 +71,40 @@ class TestPages:
         assert 'href="/admin/authsvc/account/?username=backend"' in page
         assert client.get("/admin/authsvc/account/?username=backend").context["cl"].result_count == 1
         assert client.get("/admin/auth/user/?username=mara").context["cl"].result_count == 1
+
+    def test_the_history_of_an_object_is_its_part_of_the_audit(self, client, north, south):
+        account, _ = provisioning.create_account("backend")
+        broker, _ = broker_tokens.create_broker("hall", ["emqx"])
+        grant = granting.create_grant("everyone", ["publish"], "news")
+        group = provisioning.create_group("roof", "Roof")
+        role = Group.objects.create(name="Field crew")
+        client = signed_in(client, is_superuser=True, role=None)
+        objects = {
+            north: "weatherstation/NORTH-1",
+            account: "account/backend",
+            broker: "broker/hall",
+            grant: f"grant/{grant.pk}",
+            group: "group/roof",
+            role: "role/Field crew",
+            User.objects.get(username="mara"): "user/mara",
+        }
+        for row, key in objects.items():
+            meta = row._meta
+            page = reverse(f"admin:{meta.app_label}_{meta.model_name}_history", args=[row.pk])
+            change = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+            assert page in client.get(change).content.decode()
+            shown = client.get(page, follow=True).context["cl"].queryset
+            assert {entry.object_key for entry in shown} == {key}
+
+    def test_people_who_may_not_see_the_audit_get_no_history(self, client, north):
+        person("vera", role=None, is_staff=True).user_permissions.set(
+            Permission.objects.filter(codename="view_weatherstationdevice")
+        )
+        client.force_login(User.objects.get(username="vera"))
+        page = f"/admin/fleet/weatherstationdevice/{north.pk}"
+
+        assert "history/" not in client.get(f"{page}/change/").content.decode()
+        assert client.get(f"{page}/history/").status_code == 403
 
     @pytest.mark.parametrize(
         ("query", "found"),

@@ -117,7 +117,8 @@ def test_every_page_opens(admin_client: Client):
         assert admin_client.get(url(model, "add")).status_code in (200, 302, 403), model
         for row in model._base_manager.all()[:1]:
             for page in ("change", "history", "delete"):
-                assert admin_client.get(url(model, page, row.pk)).status_code in (200, 403), (model, page)
+                answer = admin_client.get(url(model, page, row.pk), follow=True)
+                assert answer.status_code in (200, 403), (model, page)
     assert admin_client.get("/admin/").status_code == 200
 
 
@@ -134,6 +135,13 @@ def test_every_page_opens(admin_client: Client):
 )
 def test_a_nul_in_an_address_is_refused_before_the_database(admin_client: Client, url, status):
     assert admin_client.get(f"/admin/{url}").status_code == status
+
+
+@pytest.mark.parametrize("selected", ["\x00", "STATION-001"])
+def test_a_selected_row_that_no_list_has_is_refused(admin_client: Client, selected):
+    form = {"action": "rotate_many", "_selected_action": [selected]}
+
+    assert admin_client.post(url(WeatherStationDevice, "changelist"), form).status_code == 400
 
 
 def test_every_empty_list_says_what_would_be_there(admin_client: Client):
