@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,6 +29,7 @@ STOPPED = timedelta(hours=1)  # A broker that asked before and not in this time 
 FRESH = 10  # Seconds for which the counts beside the navigation are cached.
 LOOKS, CHANGES, BROKERS, FOUND = 5, 10, 10, 20  # The rows of each part at most.
 LONGEST = 128  # Characters of a search.
+BY_TYPE = "#dh-types"  # The numbers by type on the start page: each has a list of its own.
 TILES = ("connected", "silent", "never", "error", "revoked", "disabled")
 
 _counts: BoundedCache[tuple[str, str], tuple[float, dict[str, int]]] = BoundedCache(lambda: 100)
@@ -108,11 +109,11 @@ def fleet(request: HttpRequest) -> Fleet:
         for kind, found in by_kind.items()
     ]
     every = {name: sum(found.get(name, 0) for found in by_kind.values()) for name in states.STATES}
-    tiles = [_tile(name, every, _most(name, by_kind)) for name in TILES] if by_kind else []
+    tiles = [_tile(name, every, _lists(name, by_kind)) for name in TILES] if by_kind else []
     found = counts(request.user)
     for label, model, name, query in (
-        ("Denied, 24 h", Denial, "denials", "?since=24h"),
-        ("Quarantine, 24 h", QuarantinedMessage, "quarantine", "?since=24h"),
+        ("Denied, 24 h", Denial, "denials", "?since=24h&dismissed=no"),
+        ("Quarantine, 24 h", QuarantinedMessage, "quarantine", "?since=24h&replayed=no"),
     ):
         if may_list(request, model):
             tone = "bad" if found.get(name) else ""
@@ -153,16 +154,17 @@ def _states(user: Any) -> dict[Kind, dict[str, int]]:
     return found
 
 
-def _tile(name: str, found: dict[str, int], kinds: Iterable[Kind]) -> Tile:
+def _tile(name: str, found: dict[str, int], kinds: Sequence[Kind]) -> Tile:
+    """Return the number of devices in the state *name*. It leads to their list, or to the numbers of *kinds* below."""
     state = states.STATES[name]
-    url = next((cells.list_url(kind.device_model, f"?state={name}") for kind in kinds), "")
+    url = cells.list_url(kinds[0].device_model, f"?state={name}") if len(kinds) == 1 else BY_TYPE
     label = "In error" if name == "error" else state.word
     return Tile(label, found.get(name, 0), url, state.tone, state.glyph)
 
 
-def _most(name: str, by_kind: dict[Kind, dict[str, int]]) -> list[Kind]:
-    """Return the kinds, that with the most devices in the state *name* first."""
-    return sorted(by_kind, key=lambda kind: -by_kind[kind].get(name, 0))
+def _lists(name: str, by_kind: dict[Kind, dict[str, int]]) -> list[Kind]:
+    """Return the kinds that have devices in the state *name*; if there are none, any one."""
+    return [kind for kind, found in by_kind.items() if found.get(name)] or list(by_kind)[:1]
 
 
 def counts(user: Any) -> dict[str, int]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from devicehub.admin import cells, texts
 from devicehub.admin.base import EvidenceAdmin
-from devicehub.admin.lists import BoundedPaginator, DeviceFilter, lately
+from devicehub.admin.lists import BoundedPaginator, ChoiceFilter, DeviceFilter, lately
 from devicehub.admin.replaying import Replays
 from devicehub.kinds.registry import registry
 from devicehub.kinds.units import unit
@@ -135,11 +136,21 @@ class MessageAdmin(OfDeviceAdmin):
         return format_html('<a href="{}">{}</a>: {}', url, row.pk, _shown(row.payload))
 
 
+class ReplayedFilter(ChoiceFilter):
+    """Filters quarantined messages by whether they have been replayed."""
+
+    title, parameter_name = "replayed", "replayed"
+    options = {
+        "no": ("No", lambda: Q(replayed_at=None)),
+        "yes": ("Yes", lambda: Q(replayed_at__isnull=False)),
+    }
+
+
 @admin.register(QuarantinedMessage)
 class QuarantineAdmin(Replays, EvidenceAdmin):
     belongs_to = "device_key"
     list_display = ("received_at", "id", "device_key", "reason", "topic", "detail", "replayed_at")
-    list_filter = ("reason", lately("received_at"))
+    list_filter = ("reason", ReplayedFilter, lately("received_at"))
     search_fields = ("=id", "topic", "device_key")
     search_help_text = "Number, topic or device id"
     empty_text = "Nothing is in quarantine. A message that cannot be stored is kept here, with the reason."

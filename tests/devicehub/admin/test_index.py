@@ -35,8 +35,9 @@ def fleet() -> None:
     IrrigationValveDevice.objects.create(
         device_id="V-1", site="north", **{**seen, "last_seen": now - 9 * HOUR}
     )
-    for key in ("weatherstation/N-1", "weatherstation/S-1"):
+    for key in ("weatherstation/N-1", "weatherstation/S-1", "weatherstation/S-2"):
         Denial.objects.create(
+            dismissed_at=now if key.endswith("S-2") else None,
             dialect="emqx",
             principal=key,
             username=key[-3:],
@@ -46,14 +47,16 @@ def fleet() -> None:
             first_at=now,
             last_at=now,
         )
-    QuarantinedMessage.objects.create(
-        device_key="weatherstation/S-1",
-        reason="not_json",
-        detail="no JSON",
-        topic="t",
-        payload=b"{",
-        received_at=now,
-    )
+    for replayed in (None, now):
+        QuarantinedMessage.objects.create(
+            device_key="weatherstation/S-1",
+            reason="not_json",
+            detail="no JSON",
+            topic="t",
+            payload=b"{",
+            received_at=now,
+            replayed_at=replayed,
+        )
     broker = Broker.objects.create(name="hall", token_digest="x")
     broker.uses.create(address="10.0.0.1", first_at=now - 9 * HOUR, last_at=now - 2 * HOUR, count=5)
 
@@ -82,6 +85,14 @@ def test_the_tiles_count_and_link_on(admin_client, fleet):
         "Quarantine, 24 h": 1,
     }
     for tile in page.context["fleet"].tiles:
+        assert admin_client.get(tile.url).context["cl"].result_count == tile.value, tile
+    IrrigationValveDevice.objects.create(device_id="V-2", site="north")
+    page = admin_client.get("/admin/")
+    never = next(tile for tile in page.context["fleet"].tiles if tile.label == "Never seen")
+    of_kinds = [tile for _, tiles in page.context["fleet"].kinds for tile in tiles]
+    assert (never.value, never.url) == (2, "#dh-types")
+    assert 'id="dh-types"' in page.content.decode()
+    for tile in of_kinds:
         assert admin_client.get(tile.url).context["cl"].result_count == tile.value, tile
     assert {tile.label for tile in page.context["fleet"].tiles if tile.is_red} == {
         "In error",
