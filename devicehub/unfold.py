@@ -28,6 +28,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{SIDEBAR}.mark"}],
     "SHOW_BACK_BUTTON": True,
     "DASHBOARD_CALLBACK": "devicehub.admin.index.numbers",
+    "SCRIPTS": [f"{SIDEBAR}.symbols"],
     "STYLES": [f"{SIDEBAR}.tokens", f"{SIDEBAR}.styles"],
     "COLORS": {"base": _steps(BASE), "primary": _steps(PRIMARY)},
     "ACCOUNT": {"navigation": f"{SIDEBAR}.account"},

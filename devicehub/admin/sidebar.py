@@ -190,6 +190,10 @@ def tokens(request: HttpRequest) -> str:
     return static("devicehub/tokens.css")
 
 
+def symbols(request: HttpRequest) -> str:
+    return static("devicehub/symbols.js")
+
+
 def styles(request: HttpRequest) -> str:
     return static("devicehub/admin.css")
 
