@@ -134,14 +134,16 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         answer: HttpResponse = super().changelist_view(request, more)
         return answer
 
-    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **options: Any
+    ) -> HttpResponse | None:
         """Return the answer of an action. Raise BadRequest for a selected row that no row of the model can be."""
         try:
             for selected in request.POST.getlist(ACTION_CHECKBOX_NAME):
                 self.model._meta.pk.to_python(selected)
         except ValidationError as error:
             raise BadRequest("A selected row is not one of this list.") from error
-        answer: HttpResponse | None = super().response_action(request, queryset)
+        answer: HttpResponse | None = super().response_action(request, queryset, *args, **options)
         return answer
 
     def all_panels(self) -> Sequence[Panel]:
@@ -168,14 +170,13 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         if found is not None:
             context["show_delete"] = False  # Our own link to the removal is the last thing of the page.
             context["remove"] = self.noun() if self.has_delete_permission(request, found) else ""
+            context["subtitle"] = cells.title(found)
             context["has_history"] = not audited.covers(found) or self._sees_audit(request)
             context["panels"] = [markup for panel in self.all_panels() if (markup := panel(request, found))]
         answer: HttpResponse = super().render_change_form(request, context, *args, **options)
         return answer
 
-    def history_view(
-        self, request: HttpRequest, object_id: str, extra_context: Any = None
-    ) -> HttpResponse:
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         """Redirect to the entries of the audit about the row. Show Django's page of a model that has none there."""
         row = self.get_object(request, unquote(object_id))
         if row is None or not audited.covers(row):

@@ -22,7 +22,7 @@ from authsvc.models import Account, Broker, Grant
 from devicehub.admin import texts
 from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.units import figure
-from devicehub.models import DeviceGroup
+from devicehub.models import BaseDevice, DeviceGroup
 from devicehub.states import State
 
 EMPTY = "–"
@@ -47,6 +47,13 @@ OBJECTS: dict[str, tuple[type[Any], str]] = {
 }
 KEYS = frozenset({"device_key", "principal"})
 NUMBER = "number_"  # The names of columns with numbers begin so; admin.css puts those to the right.
+
+
+def title(row: Any) -> str:
+    """Return the name of *row* in titles: of a device its id, and its name if it has one."""
+    if isinstance(row, BaseDevice):
+        return f"{row.device_id}, {row.name}" if row.name else row.device_id
+    return str(row)
 
 
 def state(found: State) -> SafeString:

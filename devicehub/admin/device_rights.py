@@ -75,13 +75,30 @@ def panel(request: HttpRequest, device: BaseDevice) -> str:
         rows = Grant.objects.filter(applies_to(key)).order_by("-effect", BROAD_FIRST, "subject", "filter")
         found = list(rows[: LISTED + 1])
         more = rows.count() - LISTED if len(found) > LISTED else 0
+    grants_page = admin.site._registry.get(Grant)
+    may_add = grants_page is not None and grants_page.has_add_permission(request)
     context = {
+        "obstacle": _obstacle(device),
+        "add_grant_url": f"{reverse('admin:authsvc_grant_add')}?{urlencode({'subject': f'key:{key}'})}"
+        if may_add
+        else "",
         "rights": [*_own(kind, device), *_granted(kind, device, found[:LISTED])],
         "sees_grants": sees_grants,
         "more": more,
         "grants_url": cells.list_url(Grant, f"?{urlencode({DeviceFilter.parameter_name: key})}"),
     }
     return render_to_string("devicehub/admin/device_rights.html", context, request)
+
+
+def _obstacle(device: BaseDevice) -> str:
+    """Return a sentence that says why *device* may do nothing at all; "" if it can log in."""
+    if not device.is_active:
+        return "It is disabled, so it may do nothing now. Enable it to bring these rights back."
+    ends = device.password_expires_at
+    has_password = bool(device.mqtt_password_hash) and (ends is None or ends > timezone.now())
+    if has_password or device.api_key is not None:
+        return ""
+    return "It has no valid credentials, so it may do nothing now. Rotate its password to bring these rights back."
 
 
 def _own(kind: Kind, device: BaseDevice) -> list[Right]:

@@ -269,14 +269,19 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         return super().formfield_for_dbfield(db_field, request, **options)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Return the fields that the device reports, and those whose change has a button or a page of its own."""
         shown = (*SHOWN, "now", "device_id") if obj else SHOWN
-        return (*shown, *self.closed_options(request))
+        return (*shown, *self._of_kind(), *self.closed_options(request))
+
+    def _of_kind(self) -> tuple[str, ...]:
+        """Return the values that a device of this kind reports, and the switch of which *Disable* takes the place."""
+        return ("is_active", *self.kind.state_fields) if self.kind else ()
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return the sections of the form. A project may declare its own with `fields` or `fieldsets`."""
         if self.fields or self.fieldsets:
             return list(super().get_fieldsets(request, obj))
-        hidden = {*(() if obj else SHOWN), *self.hidden_options(request, obj)}
+        hidden = {*(() if obj else (*SHOWN, *self._of_kind())), *self.hidden_options(request, obj)}
         fields = [str(name) for name in self.get_fields(request, obj) if name not in hidden]
         known = {name for names in SECTIONS.values() for name in names}
         sections = {title: [name for name in names if name in fields] for title, names in SECTIONS.items()}
@@ -284,17 +289,12 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         return [(title, {"fields": names}) for title, names in sections.items() if names]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save a device. Of an existing one only the changed columns: messages change the others meanwhile.
-
-        Enabling it also cancels a requested removal.
-        """
+        """Save a device. Of an existing one only the changed columns: messages change the others meanwhile."""
         if not change:
             super().save_model(request, obj, form, change)
             return
         columns = {field.name for field in obj._meta.concrete_fields}
         obj.save(update_fields=[name for name in form.changed_data if name in columns] + ["updated_at"])
-        if obj.is_active and "is_active" in form.changed_data:
-            provisioning.enable(obj)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], list[Any]]:
         """Return the content of the confirmation page: each device, with the numbers of rows to be deleted.

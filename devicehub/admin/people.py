@@ -77,7 +77,7 @@ class PersonForm(own_forms.UserChangeForm):  # type: ignore[type-arg]
         return [*self.cleaned_data["groups"], *roles.ready(self.instance)]
 
     def clean(self) -> dict[str, Any]:
-        """Refuse sites without a limit, and rights that the reader of the page lacks, who could take them in this way."""
+        """Refuse sites without a limit, and rights that the reader lacks, who could take them in this way."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if not cleaned.get("is_limited") and (cleaned.get("sites") or cleaned.get("other_sites")):
             self.add_error("is_limited", UNLIMITED)

@@ -49,6 +49,12 @@ def dh_title(list_url: Any, otherwise: Any) -> str:
     return sidebar.title_of(str(list_url or "")) or str(otherwise)
 
 
+@register.filter
+def dh_name(row: Any) -> str:
+    """Return the name of *row* in titles."""
+    return cells.title(row)
+
+
 @register.simple_tag
 def dh_noun(page: Any, opts: Any, count: int = 1) -> str:
     """Return the word of the admin's *page* for *count* rows; the name of the model *opts* if the page is not ours."""

@@ -10,7 +10,7 @@ from django.test import Client, override_settings
 from django.urls import path
 
 from authsvc.models import AuditEntry
-from devicehub import roles
+from devicehub import provisioning, roles
 from fleet.models import WeatherStationDevice
 from rig.cast import provision
 from rig.credential_pages import nonce_of, secrets_of
@@ -89,6 +89,13 @@ def test_the_page_of_a_device_has_the_panel_that_leads_to_the_forms(boss):
     assert "Not used yet" in page
     assert f'href="{LIST}credentials/STATION-001/#rotate"' in page
     assert ours.device.mqtt_password_hash not in page
+    assert "Set expiry" in page
+
+    provisioning.revoke(ours.device)
+    page = boss.get(f"{LIST}{ours.device.pk}/change/").content.decode()
+    assert "#rotate" in page
+    assert "#expiry" not in page
+    assert "#revoke" not in page
 
 
 def test_credentials_change_at_the_address_of_the_admin(boss):

@@ -75,6 +75,24 @@ def test_it_lists_own_topics_and_each_grant_with_its_subject_and_period(admin_cl
     assert "foreign/topic" not in page
 
 
+def test_it_says_why_a_device_may_do_nothing_and_leads_to_a_new_grant(admin_client, client, device):
+    add = f"{reverse('admin:authsvc_grant_add')}?subject=key%3Aweatherstation%2FS-1"
+    for fields, sentence in (
+        ({}, "It has no valid credentials"),
+        ({"mqtt_password_hash": "x"}, ""),
+        ({"password_expires_at": timezone.now() - DAY}, "It has no valid credentials"),
+        ({"is_active": False}, "It is disabled"),
+    ):
+        WeatherStationDevice.objects.update(**fields)
+        _, page = rights(admin_client, device)
+        panel = page.partition('id="rights-t"')[2].partition("</section>")[0]
+        assert ("so it may do nothing now" in panel) == bool(sentence)
+        assert sentence in panel
+        assert f'href="{add}"' in panel
+    client.force_login(person("vera", is_staff=True))
+    assert add not in rights(client, device)[1]
+
+
 def test_it_is_bounded_and_leads_to_the_rest(admin_client, device):
     for number in range(device_rights.LISTED + 2):
         grant(f"key:{KEY}", f"extra/{number}")

@@ -22,6 +22,7 @@ from django.utils import timezone
 from authsvc.models import Account, AuditEntry, Broker, Denial, Grant
 from devicehub import provisioning, roles, sites
 from devicehub.admin.base import EvidenceAdmin
+from devicehub.kinds.registry import registry
 from devicehub.models import (
     CountedRefusal,
     DeviceCommand,
@@ -31,7 +32,12 @@ from devicehub.models import (
     RemovalRequest,
     RetainedTopic,
 )
-from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
+from fleet.models import (
+    IrrigationValveDevice,
+    WeatherStationDevice,
+    WeatherStationMessage,
+    WeatherStationReading,
+)
 from rig.hub import ROOT
 from rig.people import person
 
@@ -265,7 +271,9 @@ def test_all_rows_of_a_list_are_removed_by_its_query(admin_client: Client, setti
     """A form may have DATA_UPLOAD_MAX_NUMBER_FIELDS fields, so the page does not name each row."""
     settings.DATA_UPLOAD_MAX_NUMBER_FIELDS = 12
     rows = [Grant(subject="everyone", actions="publish", filter=f"a/{number}") for number in range(20)]
-    Grant.objects.bulk_create([*rows, Grant(subject="everyone", actions="publish", filter="b", effect="deny")])
+    Grant.objects.bulk_create(
+        [*rows, Grant(subject="everyone", actions="publish", filter="b", effect="deny")]
+    )
     page = url(Grant, "changelist") + "?effect__exact=allow"
     chosen = {"action": "delete_selected", "_selected_action": Grant.objects.first().pk, "select_across": "1"}
 
@@ -474,6 +482,39 @@ def test_a_status_is_chosen_by_an_operator_or_left_to_the_device(admin_client: C
         assert admin_client.post(page, {**form, "status": chosen}).status_code == 302
         device.refresh_from_db()
         assert (device.status, device.metadata) == (status, {"floor": 2})
+
+
+def test_what_a_device_reports_is_read_and_not_typed(admin_client: Client):
+    valve = IrrigationValveDevice.objects.create(device_id="V-1", name="Orchard", mode="auto")
+    page, add = url(IrrigationValveDevice, "change", valve.pk), url(IrrigationValveDevice, "add")
+
+    shown, form = admin_client.get(page).content.decode(), admin_client.get(add).content.decode()
+    answer = admin_client.post(page, {"status": "", "name": "Orchard", "mode": "off", "is_active": ""})
+
+    for name in ("mode", "is_active", *registry.get("irrigationvalve").state_fields):
+        assert f'name="{name}"' not in shown + form, name
+    assert "The device reports it." in shown
+    assert "The device reports it." not in form
+    assert answer.status_code == 302
+    valve.refresh_from_db()
+    assert (valve.mode, valve.is_active) == ("auto", True)
+
+
+def test_a_form_names_its_object(admin_client: Client):
+    valve = IrrigationValveDevice.objects.create(device_id="V-1", name="Orchard")
+
+    shown = admin_client.get(url(IrrigationValveDevice, "change", valve.pk)).content.decode()
+    device, broker, grant = (
+        admin_client.get(url(model, "add")).content.decode()
+        for model in (IrrigationValveDevice, Broker, Grant)
+    )
+
+    assert "V-1, Orchard" in shown
+    assert "The page that follows shows them once." in device
+    assert "Saving makes its token." in broker
+    if apps.is_installed("unfold"):
+        assert "Add irrigation valve</h2>" in device
+        assert "Add grant</h2>" in grant
 
 
 @pytest.mark.servers
