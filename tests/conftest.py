@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import resource
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -26,7 +25,7 @@ from authsvc.operation import denials, notes
 from devicehub import mqtt
 from devicehub.dashboard import overview
 from devicehub.db import costly
-from rig import servers
+from rig import processes, servers
 from rig.cast import Cast, provision
 from rig.empty_tables import EmptyTables
 from rig.entrances import ENTRANCES, send_request
@@ -34,8 +33,6 @@ from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
-# Seconds of processor time: git and a shell take less, a start of Django more, also on a busy machine.
-SHORT = 0.5
 BEFORE = pytest.StashKey[float]()
 
 
@@ -83,23 +80,17 @@ def _depends_on_the_database(item: pytest.Item) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let only tests with the mark `servers` start servers, or other processes that take long."""
     servers.unmarked_test = None if item.get_closest_marker("servers") else item.nodeid
-    item.stash[BEFORE] = _of_ended_processes()
+    item.stash[BEFORE] = processes.of_ended()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test without the mark `servers` if the processes that it started took long."""
     result = yield
-    seconds = _of_ended_processes() - item.stash[BEFORE]
-    if servers.unmarked_test is not None and seconds > SHORT:
-        pytest.fail(f"its processes took {seconds:.1f} s of processor time: it needs the mark `servers`")
+    reason = processes.too_long(item.stash[BEFORE])
+    if servers.unmarked_test is not None and reason:
+        pytest.fail(reason)
     return result
-
-
-def _of_ended_processes() -> float:
-    """Return the processor time in seconds of all processes that this one started and that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,10 @@ import time
 
 import pytest
 
-from rig import lanes, servers
+from rig import lanes, processes, servers
 from rig.hub import ROOT
 from rig.lanes import LANES, LONG, QUICK, Part, Run
-from tests import conftest
-from tests.conftest import SHORT
+from rig.processes import SHORT
 
 pytestmark = pytest.mark.sqlite_only
 
@@ -179,8 +178,9 @@ def test_a_test_without_the_mark_cannot_start_a_server(tmp_path):
 def test_a_test_without_the_mark_fails_if_its_processes_took_long(request, monkeypatch, seconds):
     """This is the hook around each test, with processes that have taken so long since the test began."""
     spent = iter([0.0, seconds])
+    conftest = request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
     with monkeypatch.context() as patch:
-        patch.setattr(conftest, "_of_ended_processes", lambda: next(spent))
+        patch.setattr(processes, "of_ended", lambda: next(spent))
         conftest.pytest_runtest_setup(request.node)
         around = conftest.pytest_runtest_call(request.node)
         next(around)

@@ -33,6 +33,7 @@ SILENT = {
     "devicehub/bulk/imports.py:delete_old": "uploads that were not used",
     "devicehub/bulk/rotations.py:claim": "the times of a run, not a change of rights",
     "devicehub/bulk/rotations.py:go_on": "the time of a batch, which records its changes itself",
+    "devicehub/provisioning/rows.py:save": "the action that changes the row records it",
     "devicehub/provisioning/groups.py:follow": "members by filter follow from a recorded change of a device",
     "devicehub/provisioning/groups.py:follow_all": "members by filter follow from changes of devices",
     "devicehub/commands/queue.py:delete_open": "the deletion of the device is recorded",

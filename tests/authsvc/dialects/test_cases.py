@@ -74,6 +74,8 @@ def database_down(loop: asyncio.Runner) -> Iterator[Callable[[], None]]:
     yield pull_the_plug
     if pulled:
         config.update(kept)
+        # One that was opened meanwhile is to the other file, which the flush of *world* would find empty.
+        connections["default"].close()
         loop.run(reader.close())
 
 
