@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -260,13 +261,16 @@ def run_and_stop_all(script: str, place: Place) -> str:
 
 
 def end_session(shell: subprocess.Popen[bytes]) -> bool:
-    """Kill the remaining processes of the session of *shell*; return whether there were none."""
-    try:
-        os.killpg(shell.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return True
-    finally:
-        shell.wait()
+    """Kill the processes of the session of *shell* that do not end by themselves; return whether there were none."""
+    ended = shell.poll() is not None
+    for _ in range(100 if ended else 0):  # What the script stopped may take a moment to be gone.
+        try:
+            os.killpg(shell.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    os.killpg(shell.pid, signal.SIGKILL)
+    shell.wait()
     return False
 
 

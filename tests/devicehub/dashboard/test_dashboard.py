@@ -173,6 +173,7 @@ class TestFleet:
         assert 'href="/devices/add/"' in main
         assert 'href="/devices/import/"' in main
 
+    @pytest.mark.django_db
     def test_sites_without_devices_are_named(self, kind: Kind, client: Client) -> None:
         station(kind, "STATION-001", site="north")
         client.force_login(person("mara", roles.OPERATOR, ["south"]))
