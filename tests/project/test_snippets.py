@@ -263,7 +263,7 @@ def run_and_stop_all(script: str, place: Place) -> str:
 def end_session(shell: subprocess.Popen[bytes]) -> bool:
     """Kill the processes of the session of *shell* that do not end by themselves; return whether there were none."""
     ended = shell.poll() is not None
-    for _ in range(100 if ended else 0):  # What the script stopped may take a moment to be gone.
+    for _ in range(100 if ended else 0):  # A stopped process may take a moment to be gone.
         try:
             os.killpg(shell.pid, 0)
         except ProcessLookupError:
