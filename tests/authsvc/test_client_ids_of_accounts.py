@@ -146,9 +146,10 @@ def test_a_device_that_has_one_already_can_still_be_changed(account, admin_clien
     device.name = "North"
     device.save()
     page = reverse("admin:fleet_weatherstationdevice_change", args=[device.pk])
-    form = {"status": "offline", "mqtt_client_id": "ingest-1", "metadata": "{}"}
+    form = {"name": "South", "mqtt_client_id": "ingest-1", "metadata": "{}"}
     assert admin_client.post(page, form).status_code == 302
-    assert Stations.get().is_active is False
+    provisioning.disable(device)
+    assert Stations.values_list("name", "is_active").get() == ("South", False)
     Stations.update(mqtt_client_id="S1-radio")
 
 

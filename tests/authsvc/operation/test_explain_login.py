@@ -110,12 +110,13 @@ def test_a_login_is_decided_as_with_the_right_password(station: Cast, changes, r
     assert login(station.username)[:2] == (reason == "credentials", reason)
 
 
-def test_a_valid_previous_password_is_enough(station: Cast):
+def test_a_previous_password_ends_with_the_current_one(station: Cast):
     device = WeatherStationDevice.objects.get()
     provisioning.rotate_password(device, valid_until=timezone.now() + timedelta(hours=1))
-    WeatherStationDevice.objects.update(password_expires_at=timezone.now() - timedelta(minutes=1))
-
     assert login(station.username)[:2] == (True, "credentials")
+
+    WeatherStationDevice.objects.update(password_expires_at=timezone.now() - timedelta(minutes=1))
+    assert login(station.username)[:2] == (False, "expired_password")
 
 
 def test_the_client_id_of_a_login_is_checked(station: Cast, neighbour: Cast):

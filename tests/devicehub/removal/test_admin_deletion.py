@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.auth.models import User
 
-from devicehub import removal
+from devicehub import provisioning, removal
 from devicehub.models import RemovalRequest
 from devicehub.removal import requests
 from fleet.models import WeatherStationDevice
@@ -99,16 +99,12 @@ class TestAdmin:
         assert not RemovalRequest.objects.exists()
         assert remains(station)["device"] == 1
 
-    def test_one_that_is_enabled_again_stays_also_when_it_is_disabled_once_more(self, station, operator):
+    def test_one_that_is_enabled_again_stays_also_when_it_is_disabled_once_more(self, station):
         """A worker that checks only then finds it disabled, but without a request."""
         removal.request(station)
-        url = f"/admin/fleet/weatherstationdevice/{station.pk}/change/"
-        fields = {"status": "offline", "metadata": "{}", "site": ""}
-        states = []
-        for given in ({"is_active": "on"}, {}):
-            assert operator.post(url, {**fields, **given}).status_code == 302
-            states.append(WeatherStationDevice.objects.get().is_active)
 
-        assert states == [True, False]
+        provisioning.enable(station)
+        provisioning.disable(station)
+
         assert removal.work_off() == 0
         assert WeatherStationDevice.objects.filter(pk=station.pk).exists()
