@@ -411,6 +411,7 @@ class TestStop:
         convert()
         assert WeatherStationReading.objects.count() == 100
 
+    @pytest.mark.servers
     def test_the_command_ends_on_sigterm(self, months_of_readings):
         """Also while another transaction locks the table, so that the next extension removes its index."""
         before = belongings()
@@ -425,6 +426,7 @@ class TestStop:
         assert belongings() == before
         assert not index_is_being_made()
 
+    @pytest.mark.servers
     def test_a_killed_one_leaves_the_table_whole(self, months_of_readings):
         before = belongings()
         with self.running() as run:
