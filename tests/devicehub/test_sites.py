@@ -92,7 +92,12 @@ def south() -> WeatherStationDevice:
     ):
         apps.get_model("devicehub", label).objects.create(**fields)
     rotation = apps.get_model("devicehub", "rotation").objects.get()
-    rotation.members.create(kind="weatherstation", device_key=KEY, changed_at=device.credentials_changed_at)
+    rotation.members.create(
+        kind="weatherstation",
+        device_key=KEY,
+        changed_at=device.credentials_changed_at,
+        password_mark=device.password_mark,
+    )
     return device
 
 

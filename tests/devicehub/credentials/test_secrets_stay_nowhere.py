@@ -58,7 +58,7 @@ def test_a_shown_secret_is_nowhere_afterwards(boss, add, change, caplog, capfd):
     device = WeatherStationDevice.objects.get()
 
     for url in PAGES:
-        answer = boss.get(url.format(pk=device.pk))
+        answer = boss.get(url.format(pk=device.pk), follow=True)
         assert answer.status_code == 200, url
         kept.append(answer.content.decode())
         kept.append(repr(answer.headers))
