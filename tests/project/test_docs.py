@@ -290,7 +290,7 @@ def test_every_term_is_in_the_glossary():
 def test_a_page_names_only_what_exists(path):
     text = path.read_text()
     words = set(re.findall(r"\b(?:AUTHSVC|DEVICEHUB|DEMO)_[A-Z_]+[A-Z]", text))
-    commands = set(re.findall(r"manage\.py ([a-z_]+)", text))
+    commands = set(re.findall(r"manage\.py ([a-z0-9_]+)", text))
     scripts = set(re.findall(r"\bscript/([a-z-]+)", text))
     checks = set(re.findall(r"\b(?:authsvc|devicehub)\.[EW]\d+", text))
 

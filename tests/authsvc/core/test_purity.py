@@ -1,4 +1,4 @@
-"""`core` and `dialects` import without Django."""
+"""`core`, `dialects` and the codecs of LwM2M import without Django."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 for hidden in ("django", "asgiref", "psycopg", "paho", "structlog"):
     sys.modules[hidden] = None
-import authsvc.core, authsvc.dialects
-for package in (authsvc.core, authsvc.dialects):
+import authsvc.core, authsvc.dialects, devicehub.messages.lwm2m
+for package in (authsvc.core, authsvc.dialects, devicehub.messages.lwm2m):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
         print(module.name)
@@ -28,7 +28,7 @@ for package in (authsvc.core, authsvc.dialects):
 
 
 @pytest.mark.servers
-def test_core_and_dialects_import_without_django():
+def test_the_pure_packages_import_without_django():
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL],
         cwd=ROOT,
@@ -42,3 +42,4 @@ def test_core_and_dialects_import_without_django():
     assert done.returncode == 0, done.stderr
     imported = done.stdout.split()
     assert {"authsvc.core.authority", "authsvc.core.memory", "authsvc.dialects.go_auth"} <= set(imported)
+    assert "devicehub.messages.lwm2m.formats" in imported

@@ -1,0 +1,48 @@
+"""The content formats of LwM2M, each with its codec. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+from devicehub.messages.lwm2m import lwm2m_cbor, lwm2m_json, senml, text_opaque, tlv
+from devicehub.messages.lwm2m.paths import Path
+from devicehub.messages.lwm2m.values import TypeOf, Value
+
+
+class Decode(Protocol):
+    """Return the values of a payload that answers for *base*. Raise CodecError."""
+
+    def __call__(
+        self, payload: bytes, base: Path, type_of: TypeOf, now: int | Decimal = 0
+    ) -> list[Value]: ...
+
+
+class Encode(Protocol):
+    """Return values as a payload that answers for *base*. Raise CodecError."""
+
+    def __call__(self, values: Sequence[Value], base: Path) -> bytes: ...
+
+
+class Format(NamedTuple):
+    """A content format: its number in CoAP, its media type, and its codec."""
+
+    code: int
+    media_type: str
+    decode: Decode
+    encode: Encode
+
+
+FORMATS: dict[str, Format] = {
+    "senml+json": Format(110, "application/senml+json", senml.decode_json, senml.encode_json),
+    "senml+cbor": Format(112, "application/senml+cbor", senml.decode_cbor, senml.encode_cbor),
+    "lwm2m+json": Format(11543, "application/vnd.oma.lwm2m+json", lwm2m_json.decode, lwm2m_json.encode),
+    "lwm2m+cbor": Format(11544, "application/vnd.oma.lwm2m+cbor", lwm2m_cbor.decode, lwm2m_cbor.encode),
+    "tlv": Format(11542, "application/vnd.oma.lwm2m+tlv", tlv.decode, tlv.encode),
+    "text": Format(0, "text/plain", text_opaque.decode_text, text_opaque.encode_text),
+    "opaque": Format(42, "application/octet-stream", text_opaque.decode_opaque, text_opaque.encode_opaque),
+    "cbor": Format(60, "application/cbor", lwm2m_cbor.decode_one, lwm2m_cbor.encode_one),
+}
+BY_MEDIA_TYPE = {form.media_type: form for form in FORMATS.values()}
+BY_CODE = {form.code: form for form in FORMATS.values()}
