@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from devicehub.messages.lwm2m import paths, senml
@@ -71,6 +70,6 @@ def _row(path: str, kind: str, held: Any, time: Any) -> list[Any]:
     return [path, str(kind), held] if time is None else [path, str(kind), held, _time(time)]
 
 
-def _time(time: int | Decimal) -> int | Decimal | str:
+def _time(time: Any) -> Any:
     offset = time - RECEIVED_AT
     return time if abs(offset) > 2**28 else f"now{offset:+}"

@@ -12,6 +12,7 @@ from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.paths import MAX_ID, MOST_IDS, Path
 from devicehub.messages.lwm2m.values import (
     DataType,
+    Moment,
     Seen,
     TypeOf,
     Value,
@@ -24,6 +25,17 @@ from devicehub.messages.lwm2m.values import (
 )
 
 
+class OpenMap:
+    """A map at *path* whose entries are being read."""
+
+    __slots__ = ("count", "keys", "path")
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path = path
+        self.count = count
+        self.keys: set[Path] = set()
+
+
 def decode(payload: bytes, base: Path, type_of: TypeOf, now: int | Decimal = 0) -> list[Value]:
     """Return the values of the nested maps in *payload*, in *base*. Raise CodecError. The format has no times.
 
@@ -32,20 +44,24 @@ def decode(payload: bytes, base: Path, type_of: TypeOf, now: int | Decimal = 0) 
     reader = Reader(payload)
     found: list[Value] = []
     seen = Seen(base)
-    open_maps: list[tuple[Path, int, int]] = [((), _enter(reader), 0)]
+    open_maps = [OpenMap((), _enter(reader))]
     while open_maps:
-        above, count, done = open_maps.pop()
-        if not reader.more(count, done):
+        above = open_maps[-1]
+        if not reader.more(above.count, len(above.keys)):
+            open_maps.pop()
             continue
-        open_maps.append((above, count, done + 1))
         start = reader.position
-        path = above + _key(reader)
+        key = _key(reader)
+        if key in above.keys:
+            raise reader.fault("a map has a key twice", start)
+        above.keys.add(key)
+        path = above.path + key
         if len(path) > MOST_IDS:
             raise reader.fault(f"a path has more than {MOST_IDS} ids", start)
         if reader.position < reader.end and payload[reader.position] >> 5 == MAP:
             if len(path) == MOST_IDS:
                 raise reader.fault("a resource instance holds a map")
-            open_maps.append((path, _enter(reader), 0))
+            open_maps.append(OpenMap(path, _enter(reader)))
             continue
         position = reader.position
         raw = reader.scalar()
@@ -101,6 +117,8 @@ def _id(reader: Reader) -> int:
 def _typed(raw: Any, declared: DataType | None) -> tuple[DataType, Any]:
     if declared == DataType.OBJLNK and type(raw) is str:
         return declared, link(raw)
+    if declared is not None and type(raw) is Moment:
+        raw = raw.seconds
     return typed(raw, declared)
 
 

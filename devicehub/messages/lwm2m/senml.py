@@ -16,6 +16,7 @@ from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.paths import Path
 from devicehub.messages.lwm2m.values import (
     DataType,
+    Moment,
     Seen,
     TypeOf,
     Value,
@@ -137,7 +138,8 @@ def _read_map(reader: Reader) -> dict[str, Any]:
         if label in record:
             raise reader.fault(f"a record has the label {label[:40]} twice", start)
         if label in CBOR_FIELDS:
-            record[label] = scalar()
+            raw = scalar()
+            record[label] = raw.seconds if type(raw) is Moment else raw
         else:
             record[label] = None
             reader.skip()

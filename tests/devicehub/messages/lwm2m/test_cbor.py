@@ -137,6 +137,8 @@ TYPED = [
     ("f93c00", "Integer", 1),
     ("c4 82 01 05", "Integer", 50),
     ("1a 51824290", "Time", 1367491216),
+    ("d8 01 0f", "Integer", 15),
+    ("c1 f93e00", "Float", 1.5),
     ("68 3c2f333e2c3c2f34", "Corelnk", "</3>,</4"),
 ]
 MISTYPED = [
@@ -151,7 +153,7 @@ MISTYPED = [
     ("61 31", "Objlnk"),
     ("44 00010002", "Objlnk"),
     ("61 31", "Time"),
-    ("c1 01", "Integer"),
+    ("c0 61 41", "String"),
     ("f5", "Float"),
 ]
 
@@ -220,6 +222,7 @@ NO_MAPS = {
     "an array of maps": "a1 0d a1 18 1a 81 a1 01 18 2a",
     "the same path twice": "a2 83 0d 18 1a 01 01 83 0d 18 1a 01 02",
     "the same path in two forms": "a2 83 0d 18 1a 01 01 82 0d 18 1a a1 01 02",
+    "a key twice": "a2 0d a1 18 1a a1 01 01 0d a1 18 1a a1 02 02",
     "a value and instances": "a2 83 0d 18 1a 01 01 84 0d 18 1a 01 00 02",
     "fewer entries than promised": "a2 83 0d 18 1a 01 18 2a",
     "a map of 2^64 entries": "bb ffffffffffffffff",
@@ -273,7 +276,8 @@ PACKS = {
     "a boolean as a label": (f"81 a3 {N} 02 01 f5 01", ERROR),
     "a float as a label": (f"81 a3 {N} 02 01 f93c00 01", ERROR),
     "a null": (f"81 a2 {N} 02 f6", ERROR),
-    "a time with a tag": (f"81 a3 {N} 02 01 06 c1 01", ERROR),
+    "numbers with the tag of a time": (f"81 a3 {N} 02 c1 01 06 c1 05", [[P, "Integer", 1, "now+5"]]),
+    "a date": (f"81 a2 {N} 02 c0 74 323031332d30332d32315432303a30343a30305a", [[P, "Integer", 1363896240]]),
     "an open break in an unknown label": (f"81 a3 {N} 02 01 18 63 ff", ERROR),
     "a pack that ends early": (f"82 a2 {N} 02 01", ERROR),
     "a record that ends early": (f"81 a3 {N} 02 01", ERROR),
