@@ -41,6 +41,7 @@ JSON_FIELDS: Mapping[str, frozenset[type]] = {
 CBOR_FIELDS = {**JSON_FIELDS, "vd": frozenset({bytes})}
 VALUES = frozenset({"v", "vs", "vb", "vd", OBJECT_LINK})
 BASE_FIELDS = frozenset(BASE)
+NAME_FIELDS = frozenset({"bn", "n"})
 # The first bytes of the labels in CBOR, in their shortest form.
 BY_BYTE = {(label if label >= 0 else 0x20 | -1 - label): name for label, name in LABELS.items()}
 BY_NAME = {name: label for label, name in LABELS.items()}
@@ -168,69 +169,70 @@ def resolve(
 
     Only fields in *fields* are used, and each must have one of its types there.
     """
-    base_name, base_unit, base_value, base_time = "", "", None, None
+    base: dict[str, Any] = {}
     version: Any = None
     for number, record in enumerate(records):
-        for label, raw in record.items():
-            fitting = fields.get(label)
-            if fitting is None:
-                if label.endswith("_"):
-                    raise CodecError(
-                        f"record {number}", f"the field {label[:40]} must be understood, and is not"
-                    )
-            elif type(raw) not in fitting:
-                raise CodecError(f"record {number}", f"{label} has a value of another type")
-        if not BASE_FIELDS.isdisjoint(record):
-            version = _version(record, version, number)
-            base_name = record.get("bn", base_name)
-            base_unit = record.get("bu", base_unit)
-            base_value = record.get("bv", base_value)
-            base_time = record.get("bt", base_time)
-            if len(base_name) > MAX_NAME:
-                raise CodecError(f"record {number}", f"a base name has more than {MAX_NAME} characters")
-        elif version is None:
-            version = VERSION
-        held = VALUES.intersection(record)
-        if len(held) > 1:
-            raise CodecError(f"record {number}", f"has the values {' and '.join(sorted(held))}")
-        if held:
-            (label,) = held
-            value = record[label]
-        elif record and BASE_FIELDS.issuperset(record):
-            continue  # It only sets values for the next records.
-        elif base_value is not None and "s" not in record:
-            label, value = "v", 0
-        elif "s" in record:
-            continue  # Sums are not kept.
-        else:
-            raise CodecError(f"record {number}", "has no value")
-        name = record.get("n", "")
-        if len(name) > MAX_NAME:
-            raise CodecError(f"record {number}", f"a name has more than {MAX_NAME} characters")
-        if label == "v" and base_value is not None:
-            value = total(base_value, value)
-        time = None
         try:
-            if base_time is not None or "t" in record:
-                time = _time(base_time or 0, record.get("t", 0), now)
-            if label == "vd" and type(value) is str:
-                value = base64_text.decode(value, base64_text.URL_SAFE)
-            elif label == OBJECT_LINK:
-                value = link(value)
+            _check_fields(record, fields)
+            if version is None or "bver" in record:
+                version = _version(record.get("bver", VERSION), version)
+            if not BASE_FIELDS.isdisjoint(record):
+                base |= {label: record[label] for label in BASE if label in record}
+            label = _label_of_value(record, base)
+            if label is None:
+                continue
+            name = base.get("bn", "") + record.get("n", "")
+            unit = record.get("u", base.get("bu", "")) if label == "v" else ""
+            time = None
+            if "bt" in base or "t" in record:
+                time = _time(base.get("bt", 0), record.get("t", 0), now)
+            yield Record(number, name, label, _value(label, record, base), unit, time)
         except ValueError as error:
             raise CodecError(f"record {number}", str(error)) from error
-        unit = record.get("u", base_unit) if label == "v" else ""
-        yield Record(number, base_name + name, label, value, unit, time)
 
 
-def _version(record: dict[str, Any], before: Any, number: int) -> Any:
-    """Return the version of the pack. Raise CodecError if it is not known, or not that of the records before."""
-    version = record.get("bver", before or VERSION)
+def _check_fields(record: dict[str, Any], fields: Mapping[str, frozenset[type]]) -> None:
+    for label, raw in record.items():
+        fitting = fields.get(label)
+        if fitting is None:
+            if label.endswith("_"):
+                raise ValueError(f"the field {label[:40]} must be understood, and is not")
+        elif type(raw) not in fitting:
+            raise ValueError(f"{label} has a value of another type")
+        elif label in NAME_FIELDS and len(raw) > MAX_NAME:
+            raise ValueError(f"{label} has more than {MAX_NAME} characters")
+
+
+def _version(version: Any, before: Any) -> Any:
+    """Return the version of the pack. Raise ValueError if it is not known, or not that of the records before."""
     if not 1 <= version <= VERSION or version != version // 1:
-        raise CodecError(f"record {number}", f"has a SenML version other than 1 to {VERSION}")
+        raise ValueError(f"has a SenML version other than 1 to {VERSION}")
     if before is not None and version != before:
-        raise CodecError(f"record {number}", "has another SenML version than the records before")
+        raise ValueError("has another SenML version than the records before")
     return version
+
+
+def _label_of_value(record: dict[str, Any], base: dict[str, Any]) -> str | None:
+    """Return the field that holds the value; None for a record of base fields, or of a sum, which is not kept."""
+    held = VALUES.intersection(record)
+    if len(held) == 1:
+        return next(iter(held))
+    if held:
+        raise ValueError(f"has the values {' and '.join(sorted(held))}")
+    if "s" in record or (record and BASE_FIELDS.issuperset(record)):
+        return None
+    if "bv" not in base:
+        raise ValueError("has no value")
+    return "v"  # The base value alone.
+
+
+def _value(label: str, record: dict[str, Any], base: dict[str, Any]) -> Any:
+    value = record.get(label, 0)
+    if label == "v" and "bv" in base:
+        return total(base["bv"], value)
+    if label == "vd" and type(value) is str:
+        return base64_text.decode(value, base64_text.URL_SAFE)
+    return link(value) if label == OBJECT_LINK else value
 
 
 def _time(base: Any, own: Any, now: int | Decimal) -> Any:
