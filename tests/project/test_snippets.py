@@ -75,6 +75,7 @@ COMPARED = {
     "directory",
     "kubernetes probes",
     "layout",
+    "payload of LwM2M",  # tests/devicehub/management/test_decode_lwm2m.py
     "own kind",  # tests/devicehub/kinds/test_own_kind_page.py
     "postgresql settings",
     "cached directory",

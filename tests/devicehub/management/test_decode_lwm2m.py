@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from rig.lwm2m import types_in, vectors
+from rig.pages import marked, page
 
 pytestmark = pytest.mark.sqlite_only
 
@@ -39,6 +41,16 @@ def test_a_vector_is_printed_as_it_is_written(vector, tmp_path):
     else:
         call_command("decode_lwm2m", *arguments, stdout=out)
         assert json.loads(out.getvalue()) == vector["expected"]
+
+
+def test_the_page_of_the_command_shows_what_it_prints(monkeypatch):
+    [block] = marked(page("reference/commands.md"), "payload of LwM2M")
+    given, shown = block.splitlines()
+    echo, _, command = given.partition(" | ")
+
+    payload, arguments = shlex.split(echo)[1].encode(), shlex.split(command)[3:-1]
+
+    assert shown == "# " + decode(payload, arguments[1], *arguments[2:], monkeypatch=monkeypatch).rstrip()
 
 
 def test_times_from_now_and_exact_numbers_are_printed(monkeypatch):
