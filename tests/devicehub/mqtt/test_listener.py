@@ -40,8 +40,8 @@ MESSAGES = WeatherStationMessage._meta.db_table
 DROPPED = "$SYS/broker/publish/messages/dropped"
 STOP = 5  # Seconds that a worker may take to stop.
 
-# Workers are processes of their own.
-pytestmark = [pytest.mark.usefixtures("django_db_setup"), pytest.mark.servers]
+# Workers are processes of their own, and each writes down its session: its row must not outlive the test.
+pytestmark = [pytest.mark.usefixtures("transactional_db"), pytest.mark.servers]
 
 
 @pytest.fixture
