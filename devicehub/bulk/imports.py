@@ -36,6 +36,9 @@ from devicehub.models import BaseDevice, DeviceImport, ImportPart, Rotation, Rot
 BATCH = 200  # Devices in one transaction.
 PART = 500  # Rows of an upload in one row of the database.
 SHOWN = 100  # Verdicts that are kept for the page.
+SHOWN_CELL = 50  # Characters of a value of metadata on the page.
+SAMPLES = 3  # Values of a column that are shown beside its heading.
+SAMPLE_ROWS = 100  # The first rows, from which they come.
 KEPT = timedelta(days=1)
 PAUSE = rotations.PAUSE
 
@@ -74,10 +77,12 @@ class Candidate:
     verdict: str = "new"
     column: str = ""
     problem: str = ""
+    is_metadata: bool = False  # *column* is a heading of metadata, not a field of a device.
 
-    def refuse(self, column: str, problem: str) -> None:
+    def refuse(self, column: str, problem: str, *, is_metadata: bool = False) -> None:
         """Make the verdict an error."""
         self.verdict, self.column, self.problem = "error", column, problem
+        self.is_metadata = is_metadata
 
     @property
     def key(self) -> str:
@@ -235,6 +240,18 @@ def rows_of(upload: DeviceImport) -> Iterator[Row]:
             yield from ((line, cells) for line, cells in part.rows)
 
 
+def samples(upload: DeviceImport) -> list[list[str]]:
+    """Return the first different values of each column of *upload*. A column that is called like a secret has none."""
+    part = upload.parts.order_by("pk").first()
+    rows = [cells for _, cells in part.rows[:SAMPLE_ROWS]] if part else []
+    return [
+        list(dict.fromkeys(cells[number] for cells in rows if number < len(cells) and cells[number]))[
+            :SAMPLES
+        ]
+        for number in range(len(upload.headings))
+    ]
+
+
 def check(upload: DeviceImport, limits: Limits) -> None:
     """Judge all rows of *upload*; keep the number of each verdict, and the first verdicts, errors first."""
     counts: Counter[str] = Counter()
@@ -339,9 +356,11 @@ def _described(candidate: Candidate) -> dict[str, Any]:
         "device_id": candidate.device_id[:128],
         "name": str(candidate.fields.get("name", ""))[:255],
         "site": str(candidate.fields.get("site", ""))[:100],
+        "metadata": {name: text[:SHOWN_CELL] for name, text in candidate.fields.get("metadata", {}).items()},
         "verdict": candidate.verdict,
         "column": candidate.column,
         "problem": candidate.problem,
+        "is_metadata": candidate.is_metadata,
     }
 
 
@@ -351,9 +370,6 @@ def _candidate(
     """Return the device that *row* describes, with an error if one of its values cannot be used."""
     line, cells = row
     candidate = Candidate(line, kind)
-    if len(cells) > len(columns):
-        candidate.refuse("", "there are more cells than the first line has names")
-        return candidate
     values = dict.fromkeys(SINGLE, "")
     metadata: dict[str, str] = {}
     for heading, column, cell in zip(headings, columns, cells, strict=False):
@@ -363,6 +379,9 @@ def _candidate(
             values[column] = cell
     candidate.device_id = values[DEVICE_ID]
     candidate.fields = {"name": values[NAME], "site": values[SITE], "metadata": metadata}
+    if len(cells) > len(columns):
+        candidate.refuse("", "there are more cells than the first line has names")
+        return candidate
     _check_type(candidate, values[TYPE], limits)
     _check_values(candidate, values, metadata)
     if limits.sites is not None and values[SITE] not in limits.sites and candidate.verdict != "error":
@@ -390,10 +409,12 @@ def _check_values(candidate: Candidate, values: dict[str, str], metadata: dict[s
         if len(values[name]) > most:
             candidate.refuse(name, f"use at most {most} characters")
             return
-    for name, text in (*values.items(), *metadata.items()):
-        if CONTROL.search(text):
-            candidate.refuse(name, "it holds a line break or another control character")
-            return
+    for own, cells in ((False, values), (True, metadata)):
+        for name, text in cells.items():
+            if CONTROL.search(text):
+                problem = "it holds a line break or another control character"
+                candidate.refuse(name, problem, is_metadata=own)
+                return
 
 
 def _refuse_second(candidate: Candidate, seen: set[str]) -> None:

@@ -9,20 +9,23 @@ from collections.abc import Iterable
 from typing import Any
 
 from authsvc.text import harmless
-from devicehub import provisioning
+from devicehub.credentials import handover
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice
 
-COLUMNS = ("type", "device_id", "name", "site", "mqtt_username", "mqtt_password", "api_key")
+COLUMNS = (
+    *("type", "device_id", "name", "site", "host", "port", "tls"),
+    *("mqtt_username", "mqtt_password", "client_id", "api_key"),
+)
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
 Issued = dict[str, Any]
 
 
 def entry(kind: Kind, device: BaseDevice, credentials: dict[str, str]) -> Issued:
-    """Return what a file holds about *device* and its new *credentials*."""
-    place = {"type": kind.slug, "name": device.name, "site": device.site}
-    return place | provisioning.described(kind, device, credentials)
+    """Return what a file holds about *device* and its new *credentials*, by the names of the single download."""
+    place = {"type": kind.slug, "device_id": device.device_id, "name": device.name, "site": device.site}
+    return place | handover.of(kind, device, credentials).values()
 
 
 class CsvFile:
@@ -34,7 +37,7 @@ class CsvFile:
 
     def piece(self, devices: Iterable[Issued]) -> str:
         """Return the lines of *devices*."""
-        return _lines([harmless(str(found.get(name) or "")) for name in COLUMNS] for found in devices)
+        return _lines([_cell(found.get(name)) for name in COLUMNS] for found in devices)
 
     def broken(self, reason: str) -> str:
         """Return a last line that says why the file is of no use."""
@@ -75,6 +78,12 @@ class JsonFile:
 def new_file(form: str) -> CsvFile | JsonFile:
     """Return a file of the form `csv` or `json`."""
     return CsvFile() if form == "csv" else JsonFile()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return harmless(str(value or ""))
 
 
 def _lines(rows: Iterable[Iterable[str]]) -> str:

@@ -5,7 +5,7 @@ The views take the addresses of their half of the site, so the admin shows the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from django.http import (
 )
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.html import format_html_join
+from django.utils.text import Truncator
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -49,6 +51,9 @@ MEANINGS = {
     METADATA: "Metadata",
     IGNORED: "Leave out",
 }
+PREVIEWED = (TYPE, NAME, SITE)  # The columns of the preview beside the device id and metadata.
+SHOWN_SAMPLE = 24  # Characters of a sample.
+NOT_KEPT = "It is called like a secret, so its values are not kept."
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,14 @@ class ColumnsForm(forms.Form):
     def __init__(self, user: Any, upload: DeviceImport, data: Any = None) -> None:
         super().__init__(data)
         kinds = visibility.kinds_of(user, visibility.ADD)
+        samples = imports.samples(upload)
         for number, heading in enumerate(upload.headings):
+            is_secret = imports.is_secret(heading)
             self.fields[f"column{number}"] = forms.ChoiceField(
                 label=heading or f"Column {number + 1}",
-                choices=[(IGNORED, MEANINGS[IGNORED])] if imports.is_secret(heading) else [*MEANINGS.items()],
+                choices=[(IGNORED, MEANINGS[IGNORED])] if is_secret else [*MEANINGS.items()],
                 initial=upload.columns[number],
+                help_text=NOT_KEPT if is_secret else _sampled(samples[number]),
                 required=False,
             )
         self.fields["kind"] = forms.ChoiceField(
@@ -120,6 +128,53 @@ class ColumnsForm(forms.Form):
             except UnreadableTable as error:
                 raise forms.ValidationError(str(error)) from error
         return cleaned
+
+
+def _sampled(values: Sequence[str]) -> str:
+    """Return the help text of a column with sample *values* of it."""
+    if not values:
+        return "Its first rows are empty."
+    shortened = ((Truncator(value).chars(SHOWN_SAMPLE),) for value in values)
+    return format_html_join(", ", "<code>{}</code>", shortened)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the preview: its value, and the problem with it."""
+
+    value: str
+    problem: str = ""
+
+
+def preview(upload: DeviceImport) -> dict[str, Any]:
+    """Return the first verdicts as a table: its headings, and for each row its cells, each with its own problem."""
+    mapped = zip(upload.headings, upload.columns, strict=False)
+    metadata = list(dict.fromkeys(heading for heading, column in mapped if column == METADATA))
+    return {
+        "headings": [*(MEANINGS[name] for name in PREVIEWED), *metadata],
+        "rows": [_row(found, metadata) for found in upload.verdicts],
+    }
+
+
+def _row(found: dict[str, Any], metadata: Sequence[str]) -> dict[str, Any]:
+    """Return the row of the verdict *found*. A problem of no column stays one of the whole row."""
+    is_own, column, problem = found.get("is_metadata", False), found["column"], found["problem"]
+
+    def cell(name: str, value: str, *, own: bool = False) -> Cell:
+        return Cell(value, problem if own is is_own and column == name else "")
+
+    values = found.get("metadata", {})
+    return {
+        "line": found["line"],
+        "verdict": found["verdict"],
+        "problem": "" if column else problem,
+        "where": column if is_own else MEANINGS.get(column, ""),
+        "device": cell(DEVICE_ID, found["device_id"]),
+        "cells": [
+            *(cell(name, found[name]) for name in PREVIEWED),
+            *(cell(name, values.get(name, ""), own=True) for name in metadata),
+        ],
+    }
 
 
 class BoundedUpload(FileUploadHandler):
@@ -240,6 +295,7 @@ def one(request: HttpRequest, number: int, links: Links) -> HttpResponseBase:
         "new": upload.counts.get("new", 0),
         "exists": upload.counts.get("exists", 0),
         "errors": upload.counts.get("error", 0),
+        "preview": preview(upload),
         "lacks_id": DEVICE_ID not in upload.columns,
     }
     return answers.no_store(render(request, "devicehub/import_rows.html", context))

@@ -21,7 +21,7 @@ from authsvc import audit
 from authsvc.management.command import ReasonedCommand
 from devicehub import provisioning
 from devicehub.bulk import imports, table_file
-from devicehub.bulk.issued import Issued
+from devicehub.bulk.issued import Issued, entry
 from devicehub.bulk.xlsx_package import UnreadableTable
 from devicehub.kinds.registry import Kind
 from devicehub.management.credentials_output import credentials_output, flush
@@ -95,7 +95,7 @@ class Command(ReasonedCommand):
                     device, credentials = provisioning.create(kind, device_id)
                     if not number:
                         _record_shown(kind, name)
-                    line = json.dumps(provisioning.described(kind, device, credentials))
+                    line = json.dumps(entry(kind, device, credentials))
                     file.write(f"{',' if number else ''}\n {line}")
                     flush(file)
         file.write("\n]\n")

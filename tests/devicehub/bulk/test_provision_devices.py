@@ -29,7 +29,8 @@ def table(tmp_path):
     return path
 
 
-def test_devices_come_from_a_table(table, tmp_path, capsys):
+def test_devices_come_from_a_table(table, tmp_path, capsys, settings):
+    settings.DEVICEHUB_DEVICE_URL = "mqtt://mqtt.example.org"
     output = tmp_path / "credentials.json"
 
     provision(table, "--output", str(output))
@@ -39,13 +40,17 @@ def test_devices_come_from_a_table(table, tmp_path, capsys):
     assert device.check_mqtt_password(issued["A-1"]["mqtt_password"])
     assert (device.name, device.site, device.metadata) == ("=SUM(1)", "north", {"floor": "3"})
     assert issued["A-1"]["name"] == "=SUM(1)", "JSON keeps values exactly"
+    assert issued["A-1"] | {"host": "mqtt.example.org", "port": 1883, "tls": False} == issued["A-1"]
+    assert issued["A-1"]["client_id"] == "A-1"
+    assert issued["A-1"]["topics"]["data"] == "things/weatherstation/A-1/data"
     assert stat.S_IMODE(os.stat(output).st_mode) == 0o600
     assert "2 created, 0 exist, 0 refused" in capsys.readouterr().err
     shown = AuditEntry.objects.get(action="credentials_shown")
     assert (shown.object_key, shown.after) == ("provision/weatherstation", {"file": "credentials.json"})
 
 
-def test_a_csv_file_is_for_people(table, tmp_path):
+def test_a_csv_file_is_for_people(table, tmp_path, settings):
+    settings.DEVICEHUB_DEVICE_URL = "mqtts://mqtt.example.org:8883"
     output = tmp_path / "credentials.csv"
 
     provision(table, "--output", str(output))
@@ -53,6 +58,8 @@ def test_a_csv_file_is_for_people(table, tmp_path):
     with open(output, encoding="utf-8-sig", newline="") as file:
         first, second = csv.DictReader(file)
     assert first["name"] == "'=SUM(1)"
+    assert (first["host"], first["port"], first["tls"]) == ("mqtt.example.org", "8883", "true")
+    assert first["client_id"] == "A-1"
     assert Stations.get(device_id="A-2").check_mqtt_password(second["mqtt_password"])
 
 

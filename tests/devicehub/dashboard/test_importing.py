@@ -106,6 +106,78 @@ def test_columns_are_mapped_and_checked_again(operator):
     assert DeviceImport.objects.get().counts == {"new": 1}
 
 
+def cells(page: str) -> list[list[str]]:
+    """Return the texts of the cells of the preview, by row."""
+    table = page[page.index('class="preview"') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [
+        [re.sub(r"<[^>]*>", " ", cell).split() for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)]
+        for row in rows
+    ]
+
+
+def test_sample_values_stand_beside_foreign_headings(operator):
+    table = "id;Stockwerk;Kennwort;leer\n" + "".join(f"A-{n};{n // 2};geheim{n};\n" for n in range(9))
+
+    page = operator.get(upload(operator, table.encode()).headers["Location"]).content.decode()
+
+    assert "<code>A-0</code>, <code>A-1</code>, <code>A-2</code>" in page
+    assert "<code>0</code>, <code>1</code>, <code>2</code>" in page, "each value once"
+    assert "It is called like a secret" in page
+    assert "geheim" not in page
+    assert 'aria-describedby="id_column3_helptext"' in page
+    assert "Its first rows are empty." in page
+
+
+def test_a_long_sample_is_cut_and_escaped(operator):
+    page = operator.get(
+        upload(operator, b"id,note\nA-1,<b>" + b"x" * 500 + b"\n").headers["Location"]
+    ).content.decode()
+
+    assert "<code>&lt;b&gt;" + "x" * 20 + "…</code>" in page
+    assert "x" * 51 not in page
+
+
+def test_the_preview_shows_metadata_and_each_error_below_its_column(operator):
+    operator = signed_in(person("mara", roles.OPERATOR, ["north"], is_staff=True))
+    table = b'id,label,location,kind,floor\nA-1,Roof,north,,3\nA-2,,south,,\nA-3,,north,boat,\nA-4,,north,,"1\n2"\n'
+    table += b"A 5,,,,\nA-6,,north,,,more\n"
+
+    heads, *rows = cells(operator.get(upload(operator, table).headers["Location"]).content.decode())
+
+    assert [" ".join(head) for head in heads] == [
+        "Device id",
+        "Line",
+        "Verdict",
+        "Type",
+        "Name",
+        "Site",
+        "floor",
+    ]
+    found = {
+        row[0][0]: {head[0]: " ".join(cell) for head, cell in zip(heads, row, strict=True)} for row in rows
+    }
+    assert found["A-1"]["floor"] == "3"
+    assert found["A-2"]["Site"] == "south south is not one of your sites"
+    assert found["A-3"]["Type"].startswith("– there is no device type")
+    assert found["A-4"]["floor"] == "1 2 it holds a line break or another control character"
+    assert found["A"]["Device"] == "A 5 use 1-128 letters, digits, _ : and -"
+    assert found["A-4"]["Verdict"] == "Error in floor"
+    assert found["A-3"]["Verdict"] == "Error in Type"
+    assert found["A-6"]["Verdict"] == "Error there are more cells than the first line has names"
+    assert {row["Name"] for row in found.values()} == {"Roof", "–"}
+
+
+def test_an_error_of_metadata_stands_below_it_and_not_below_the_field_of_its_name(operator):
+    table = b'id,label,name\nA-1,Roof,"a\nb"\n'
+
+    heads, row = cells(operator.get(upload(operator, table).headers["Location"]).content.decode())
+
+    assert heads[-1] == ["name"]
+    assert (row[4], row[-1][:2]) == (["Roof"], ["a", "b"])
+    assert len(row[-1]) > 2
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -48,7 +48,8 @@ def test_provisioned_devices_come_with_all_that_a_firmware_needs(tmp_path):
     devices = provision(tmp_path / "fleet.json")
 
     assert [d["device_id"] for d in devices] == ["STATION-001", "STATION-002"]
-    assert devices[0].keys() == {"device_id", "mqtt_username", "mqtt_password", "api_key", "topics"}
+    place = {"type", "device_id", "name", "site", "host", "port", "tls", "client_id", "topics"}
+    assert devices[0].keys() == place | {"mqtt_username", "mqtt_password", "api_key"}
     prefix = "things/weatherstation/STATION-001"
     assert devices[0]["topics"] == {
         about: f"{prefix}/{about}" for about in ("data", "status", "cmd", "reply")
