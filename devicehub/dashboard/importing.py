@@ -168,7 +168,7 @@ def _row(found: dict[str, Any], metadata: Sequence[str]) -> dict[str, Any]:
         "line": found["line"],
         "verdict": found["verdict"],
         "problem": "" if column else problem,
-        "where": column if is_own else MEANINGS.get(column, ""),
+        "where": column if is_own or not column else MEANINGS[column],
         "device": cell(DEVICE_ID, found["device_id"]),
         "cells": [
             *(cell(name, found[name]) for name in PREVIEWED),
