@@ -210,6 +210,7 @@ INSTALLED_APPS = [
     "django_otp.plugins.otp_totp",
     "django_otp.plugins.otp_static",
     "fleet",
+    "devicehub.lwm2m",
     "devicehub",
     "authsvc",
     "axes",

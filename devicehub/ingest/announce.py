@@ -79,6 +79,8 @@ def _of_message(item: Judged) -> Iterator[Call]:
             readings=sample.values,
             message=as_model(item),
         )
+    if kind.inbox is not None:
+        yield from kind.inbox.calls(item)
     if item.answered:
         yield partial(_call, kind.hooks().on_command_response, item.device, item.answered, item.reply)
 

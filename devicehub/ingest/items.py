@@ -19,11 +19,25 @@ NO_ROW = frozenset({Outcome.DUPLICATE, Outcome.RETAINED})
 
 
 class DeviceRow(NamedTuple):
-    """The columns of a device that its messages need to be stored; with a listener the whole model is loaded."""
+    """The columns of a device that its messages need to be stored; with a listener the whole model is loaded.
+
+    *further* are the values of the columns that the inbox of its kind names.
+    """
 
     pk: int
     device_id: str
     is_active: bool
+    further: tuple[Any, ...] = ()
+
+
+class Content(NamedTuple):
+    """The content of a payload. *sign* is evidence about the device itself; *own* is for the inbox of its kind."""
+
+    sign: Sign
+    samples: list[Sample]
+    has_device_time: bool = False
+    reply: dict[str, Any] | None = None
+    own: Any = None
 
 
 class Rejected(NamedTuple):
@@ -45,10 +59,10 @@ class Judged(NamedTuple):
 
     *device* is a BaseDevice if the kind has listeners, else DeviceRow. *document* is stored in the row instead of the
     bytes, or is None; *digest* is the key of a message with a device time. *reply* is a device's answer and *answered*
-    the name of the command it answers. *sign* is evidence about the device itself; *reason* and *detail* explain a
-    failure. *kept_as* is the key of its row in the quarantine, or None if it is only counted; *row_key* and
-    *row_written* describe its row if the kind has listeners. The last message of each device that its batch changed
-    has the *transition*.
+    the name of the command it answers; *own* is for the inbox of its kind. *sign* is evidence about the device itself;
+    *reason* and *detail* explain a failure. *kept_as* is the key of its row in the quarantine, or None if it is only
+    counted; *row_key* and *row_written* describe its row if the kind has listeners. The last message of each device
+    that its batch changed has the *transition*.
     """
 
     message: Message
@@ -64,6 +78,7 @@ class Judged(NamedTuple):
     document: Any = None
     digest: str | None = None
     reply: dict[str, Any] | None = None
+    own: Any = None
     answered: str = ""
     kept_as: int | None = None
     row_key: int | None = None
@@ -76,8 +91,8 @@ class Judged(NamedTuple):
         return self.kind.key(self.device.device_id)
 
     def ended(self, outcome: Outcome, reason: FailureReason | None = None, detail: str = "") -> Judged:
-        """Return this message with *outcome*, and without readings and sign, so that it changes nothing."""
-        return self._replace(outcome=outcome, reason=reason, detail=detail, samples=(), sign=None)
+        """Return this message with *outcome*, and without its content, so that it changes nothing."""
+        return self._replace(outcome=outcome, reason=reason, detail=detail, samples=(), sign=None, own=None)
 
 
 Item = Judged | Rejected

@@ -16,7 +16,9 @@ SIGNALS = (
 
 
 def are_there(kind: Kind) -> bool:
-    """Return whether *kind* overrides a hook, or one of its signals has a receiver."""
-    return any(getattr(kind.hooks, name) is not getattr(Hooks, name) for name in HOOKS) or any(
-        signal.has_listeners(kind.sender) for signal in SIGNALS
+    """Return whether *kind* overrides a hook, one of its signals has a receiver, or its inbox has a listener."""
+    return (
+        any(getattr(kind.hooks, name) is not getattr(Hooks, name) for name in HOOKS)
+        or any(signal.has_listeners(kind.sender) for signal in SIGNALS)
+        or (kind.inbox is not None and kind.inbox.listens())
     )

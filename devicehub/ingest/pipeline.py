@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import structlog
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, transaction
@@ -20,14 +20,14 @@ from devicehub.conf import settings
 from devicehub.ingest import replies, store
 from devicehub.ingest.announce import announce
 from devicehub.ingest.failpoints import reach
-from devicehub.ingest.items import Item, Judged, Rejected
+from devicehub.ingest.items import Content, Item, Judged, Rejected
 from devicehub.ingest.presence import Sign
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Store
 from devicehub.kinds.topics import Address, MessageType
 from devicehub.messages import decode, validate
-from devicehub.messages.decode import Decoded, Document, Sample
+from devicehub.messages.decode import Decoded, Document
 from devicehub.messages.message import FailureReason, Message, Notes, Outcome, Unreadable
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
 from devicehub.removal import retained
@@ -93,15 +93,6 @@ def judge(message: Message, address: Address | None, devices: Mapping[tuple[str,
     return _read(message, kind, device, message_type)
 
 
-class Content(NamedTuple):
-    """The content of a payload. *sign* is evidence about the device itself."""
-
-    sign: Sign
-    samples: list[Sample]
-    has_device_time: bool = False
-    reply: dict[str, Any] | None = None
-
-
 def _rejected(message: Message, reason: FailureReason, detail: str, key: str = "") -> Rejected:
     return Rejected(message, reason, detail, key, Outcome.RETAINED if message.retain else Outcome.FAILED)
 
@@ -130,8 +121,13 @@ def _read(message: Message, kind: Kind, device: Any, message_type: MessageType) 
     """
     found = None
     try:
-        found = _document(message, message_type)
-        sign, samples, has_device_time, reply = _READERS[message_type](message, kind, found)
+        own = None if kind.inbox is None else kind.inbox.read(message, message_type, device)
+        if own is None:
+            found = _document(message, message_type)
+            content = _READERS[message_type](message, kind, found)
+        else:
+            found, content = own
+        sign, samples, has_device_time, reply, own = content
     except Unreadable as error:
         return _failed(message, kind, device, message_type, error.reason, error.detail, found)
     except Exception as error:
@@ -150,7 +146,20 @@ def _read(message: Message, kind: Kind, device: Any, message_type: MessageType) 
     document = found.content if found.is_exact else None
     # Arguments by position, which is faster: every message passes here.
     return Judged(
-        message, kind, device, message_type, outcome, notes, None, "", samples, sign, document, digest, reply
+        message,
+        kind,
+        device,
+        message_type,
+        outcome,
+        notes,
+        None,
+        "",
+        samples,
+        sign,
+        document,
+        digest,
+        reply,
+        own,
     )
 
 
@@ -176,7 +185,7 @@ def _read_data(message: Message, kind: Kind, found: Document) -> Content:
             sample.values, dropped = validate.readings(sample.values, declared)
             notes += dropped
     else:
-        decoded = _own(kind.store, found, received)
+        decoded = _own(cast(Store, kind.store), found, received)
         notes += decoded.notes
     samples = [sample for sample in decoded.by_time.values() if sample.values]
     if not samples:

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -21,7 +21,7 @@ from devicehub.ingest.failpoints import reach
 from devicehub.ingest.items import NEWS, NO_ROW, DeviceRow, Item, Judged
 from devicehub.ingest.presence import Sign, Written
 from devicehub.kinds.registry import Kind
-from devicehub.kinds.store import Measured
+from devicehub.kinds.store import Measured, Store
 from devicehub.kinds.topics import MessageType
 from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 from devicehub.models import QUARANTINED_AS, BaseMessage, ProcessingStatus, QuarantinedMessage
@@ -36,10 +36,19 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
     for kind, ids in by_kind.values():
         devices = kind.device_model.objects.filter(bulk.among("device_id", ids))
         if not listeners.are_there(kind):
-            devices = map(DeviceRow._make, devices.order_by().values_list(*DeviceRow._fields))
+            devices = map(_device_row, devices.order_by().values_list(*_columns(kind)))
         for device in devices:
             found[kind.slug, device.device_id] = device
     return found
+
+
+def _columns(kind: Kind) -> tuple[str, ...]:
+    return ("pk", "device_id", "is_active", *(kind.inbox.columns if kind.inbox is not None else ()))
+
+
+def _device_row(row: tuple[Any, ...]) -> DeviceRow:
+    pk, device_id, is_active, *further = row
+    return DeviceRow(pk, device_id, is_active, tuple(further))
 
 
 @transaction.atomic
@@ -56,6 +65,8 @@ def write(batch: Sequence[Item]) -> list[Item]:
         own = _take(items, places)
         _mark_duplicates(own)
         _refuse_too_many(own)
+        if own[0].kind.inbox is not None:
+            own = own[0].kind.inbox.settle(own)
         _put_back(items, places, own)
     failed = [place for place, item in enumerate(items) if item.outcome is Outcome.FAILED]
     allowance = Allowance({_owner(items[place]) for place in failed}) if failed else None
@@ -159,10 +170,12 @@ def _write_rows(own: list[Judged]) -> None:
         keys = bulk.new_keys(kind.message_model, len(stored))
         rows = [(key, *row) for key, row in zip(keys, rows, strict=True)]
         bulk.insert(kind.message_model, ("id", *MESSAGE), rows)
-    if kind.store is None:
+    if kind.inbox is not None:
+        kind.inbox.write(stored, now)
+    elif kind.store is None:
         _write_readings(kind, stored, written, as_time)
     else:
-        kind.store.write(_measured(stored), now)
+        cast(Store, kind.store).write(_measured(stored), now)
     left = presence.write(kind, changes(messages), now, listened)
     if listened:
         _complete(own, dict(zip(map(id, stored), keys, strict=True)), now, left)

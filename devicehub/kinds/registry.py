@@ -11,10 +11,11 @@ from devicehub.errors import DevicehubError
 from devicehub.kinds.declare import DEFAULT_TEMPLATE, Command, DeviceType, Hooks, Reading, StateField
 from devicehub.kinds.identifiers import is_slug
 from devicehub.kinds.pages import Pages
-from devicehub.kinds.store import Store
+from devicehub.kinds.store import Inbox, Tables
 
 # First levels of keys that mean something else than a declared type.
 RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "lwm2m": "LwM2M devices"}
+OWNERS = {"lwm2m": "devicehub.lwm2m."}  # The modules whose kind may have a reserved slug.
 
 
 class DuplicateKind(DevicehubError):
@@ -35,7 +36,8 @@ class Kind:
 
     *device_model* and *message_model* are concrete models of BaseDevice and BaseMessage, the latter with a foreign
     key `device`. *reading_model* has a column for each reading; a kind without one keeps values in its *store*, or
-    keeps none. *device_type* is the declaration from which create_models() made the kind, if it did.
+    keeps none. A kind with an *inbox* has payload forms of its own. *device_type* is the declaration from which
+    create_models() made the kind, if it did.
     *readings*, *commands* and *state_fields* are declarations by name, *hooks* is a class of which each message
     gets an instance, *keep* holds retention periods by the options of `Meta`, and *client_id* is `bound` or `any`.
     """
@@ -49,7 +51,8 @@ class Kind:
     commands: Mapping[str, Command] = field(default_factory=dict, repr=False)
     state_fields: Mapping[str, StateField] = field(default_factory=dict, repr=False)
     hooks: type[Hooks] = Hooks
-    store: Store | None = None
+    store: Tables | None = None
+    inbox: Inbox | None = None
     keep: Mapping[str, Any] = field(default_factory=dict, repr=False)
     pages: Pages = field(default_factory=Pages, repr=False)
     topic_template: str = DEFAULT_TEMPLATE
@@ -101,14 +104,17 @@ class Registry:
         # Each registration raises it, which invalidates the caches that were derived from kinds.
         self.version = 0
 
-    def refuse_taken(self, slug: str, described: str) -> None:
-        """Raise DuplicateKind if *slug* is taken, or InvalidSlug; *described* names the new kind in the message."""
+    def refuse_taken(self, slug: str, described: str, module: str = "") -> None:
+        """Raise DuplicateKind if *slug* is taken, or InvalidSlug; *described* names the new kind in the message.
+
+        A reserved slug is taken, but for the *module* that it is reserved for.
+        """
         if not is_slug(slug):
             raise InvalidSlug(
                 f"{described} would be called {slug!r}, which is not one topic level of 1-100 characters"
                 " without a space"
             )
-        if slug in RESERVED:
+        if slug in RESERVED and not module.startswith(OWNERS.get(slug, " ")):
             raise DuplicateKind(
                 f"{described} would be called {slug!r}, which is reserved for {RESERVED[slug]}; "
                 "rename the class or override get_slug()"
@@ -120,7 +126,8 @@ class Registry:
 
     def register(self, kind: Kind) -> None:
         """Add *kind*. Raise DuplicateKind, which names both kinds, if another kind has its slug, or InvalidSlug."""
-        self.refuse_taken(kind.slug, describe(kind.sender, kind.device_model.__module__))
+        module = kind.device_model.__module__
+        self.refuse_taken(kind.slug, describe(kind.sender, module), module)
         self._kinds[kind.slug] = kind
         self.version += 1
 

@@ -1,8 +1,8 @@
-"""The interface of a kind's own store of values, instead of a table with a column for each reading."""
+"""The interfaces of a kind that keeps values in its own tables, and of one that reads its own forms of messages."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -22,8 +22,8 @@ class Latest(NamedTuple):
     measured_at: datetime
 
 
-class Store(Protocol):
-    """A store that reads the values in `data` payloads, writes them into its own tables, and finds the newest ones.
+class Tables(Protocol):
+    """The tables of a kind's values, and their newest ones.
 
     *models* are the models of these tables. Each has a foreign key `device` to the device model, an `id`, and
     `timestamp` with an index: retention and removal delete their rows by these, in small portions.
@@ -31,6 +31,13 @@ class Store(Protocol):
 
     @property
     def models(self) -> Sequence[type[Any]]: ...
+
+    def latest(self, devices: Collection[int], names: Sequence[str]) -> Mapping[tuple[int, str], Latest]:
+        """Return the newest value of each of *names*, by primary key of the device and name."""
+
+
+class Store(Tables, Protocol):
+    """Tables that the values in decoded `data` payloads are written to."""
 
     def read(self, document: Any, received_at: datetime) -> Any:
         """Return the messages.decode.Decoded that a decoded payload, a messages.decode.Document, holds.
@@ -44,5 +51,33 @@ class Store(Protocol):
         The batch is then stored in parts, and the message at fault goes to the quarantine.
         """
 
-    def latest(self, devices: Collection[int], names: Sequence[str]) -> Mapping[tuple[int, str], Latest]:
-        """Return the newest value of each of *names*, by primary key of the device and name."""
+
+class Inbox(Protocol):
+    """A kind's own part of the way of a message, if it has payload forms or state that no other kind has.
+
+    *columns* are columns of the device model that read() needs beside the primary key, the device id and `is_active`.
+    """
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    def read(self, message: Any, message_type: Any, device: Any) -> Any:
+        """Return the messages.decode.Document and the ingest.items.Content of a messages.message.Message.
+
+        Return None for a message that is read as those of other kinds. Raise messages.message.Unreadable.
+        """
+
+    def settle(self, items: list[Any]) -> list[Any]:
+        """Return the ingest.items.Judged of a batch after a comparison with the rows of their devices.
+
+        It is called in the transaction, before anything is written. It locks these rows, in the order of their keys.
+        """
+
+    def write(self, items: Sequence[Any], now: datetime) -> None:
+        """Write the content of a batch, in its transaction; an error that is raised undoes the batch."""
+
+    def listens(self) -> bool:
+        """Return whether calls() has anything to do."""
+
+    def calls(self, item: Any) -> Iterator[Callable[[], None]]:
+        """Yield the notifications of listeners of one stored message; none raises an error."""

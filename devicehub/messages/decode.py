@@ -194,6 +194,11 @@ def parse_time(value: Any, now: datetime, notes: list[str]) -> datetime | None:
     return _checked(value, _moment, now, notes)
 
 
+def parse_seconds(value: Any, now: datetime, notes: list[str]) -> datetime | None:
+    """Return a number of seconds since 1970 as a time in UTC; None, with a note, if it cannot be used."""
+    return _checked(value, lambda seconds: datetime.fromtimestamp(float(seconds), UTC), now, notes)
+
+
 def _checked(value: Any, read: Callable[[Any], datetime], now: datetime, notes: list[str]) -> datetime | None:
     try:
         moment = read(value)

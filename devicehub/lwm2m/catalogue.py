@@ -1,0 +1,98 @@
+"""The types of resources by object version, read from the definitions once and again after each change of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from devicehub.lwm2m.models import Definitions, ObjectType, ResourceType
+from devicehub.messages.lwm2m.paths import Path
+from devicehub.messages.lwm2m.values import DataType
+
+DEFAULT_VERSION = "1.0"  # Of an object whose link names none (LwM2M 1.2, 7.2.2).
+
+
+class Known(NamedTuple):
+    """The definition of a resource: the key of its ResourceType and its type; an executable has none."""
+
+    key: int
+    type: DataType | None
+
+
+class Catalogue:
+    """All definitions of one revision."""
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self._objects: dict[int, dict[str, dict[int, Known]]] = {}
+        versions = {}
+        for key, object_id, version in ObjectType.objects.order_by().values_list(
+            "pk", "object_id", "version"
+        ):
+            versions[key] = self._objects.setdefault(object_id, {}).setdefault(version, {})
+        rows = ResourceType.objects.order_by().values_list("pk", "object", "resource_id", "type")
+        for key, object_key, resource_id, kind in rows:
+            if object_key in versions:
+                versions[object_key][resource_id] = Known(key, DataType(kind) if kind else None)
+        self.find = lru_cache(maxsize=65_536)(self._find)
+
+    def _find(self, object_id: int, resource_id: int, version: str | None) -> Known | None:
+        """Return the definition of a resource in a version of its object, or in the nearest version; or None.
+
+        The nearest is the newest version with the same major number, else the newest of all: minor versions are
+        compatible.
+        """
+        by_version = self._objects.get(object_id)
+        if not by_version:
+            return None
+        wanted = version or DEFAULT_VERSION
+        for found in _by_nearness(by_version, wanted):
+            known = by_version[found].get(resource_id)
+            if known is not None:
+                return known
+        return None
+
+
+def _by_nearness(versions: Mapping[str, object], wanted: str) -> list[str]:
+    major = wanted.partition(".")[0]
+    return sorted(
+        versions,
+        key=lambda one: (one == wanted, one.partition(".")[0] == major, _numbers(one)),
+        reverse=True,
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+_lock = threading.Lock()
+_catalogue: Catalogue | None = None
+
+
+def current() -> Catalogue:
+    """Return the catalogue of the present revision; one small query tells whether it changed."""
+    global _catalogue
+    revision = Definitions.objects.values_list("revision", flat=True).first() or 0
+    found = _catalogue
+    if found is None or found.revision != revision:
+        with _lock:
+            found = _catalogue
+            if found is None or found.revision != revision:
+                found = _catalogue = Catalogue(revision)
+    return found
+
+
+def clear() -> None:
+    """Read the definitions anew at the next use."""
+    global _catalogue
+    _catalogue = None
+
+
+def finder(catalogue: Catalogue, versions: Mapping[str, str]) -> Callable[[Path], Known | None]:
+    """Return the function that finds the definition of a path for an endpoint with these object versions."""
+    if not versions:
+        return lambda path: catalogue.find(path[0], path[2], None)
+    return lambda path: catalogue.find(path[0], path[2], versions.get(str(path[0])))

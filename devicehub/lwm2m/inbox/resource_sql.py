@@ -1,0 +1,62 @@
+"""The latest values of resources, written many at once: each replaces the stored one unless that is newer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from devicehub.db.statements import PerVendor, execute, execute_many, quoted
+from devicehub.lwm2m.models import Resource
+from devicehub.lwm2m.models.resources import COLUMNS
+
+LATEST = (
+    "device_id", "path", *COLUMNS, "resource_type_id", "object_id", "object_instance", "resource_id",
+    "resource_instance", "timestamp", "received_at",
+)  # fmt: skip
+_TYPES = {
+    "device_id": "bigint", "path": "text", "type": "text", "number": "float8", "integer": "bigint", "text": "text",
+    "opaque": "text", "resource_type_id": "bigint", "object_id": "int", "object_instance": "int", "resource_id": "int",
+    "resource_instance": "int", "timestamp": "timestamptz", "received_at": "timestamptz",
+}  # fmt: skip
+
+
+def _statement(source: str) -> str:
+    table, names = quoted(Resource._meta.db_table), ", ".join(map(quoted, LATEST))
+    changed = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in LATEST if name not in _KEY)
+    return (
+        f"INSERT INTO {table} ({names}) {source} ON CONFLICT (device_id, path) DO UPDATE SET {changed}"
+        f" WHERE excluded.timestamp >= {table}.timestamp"
+    )
+
+
+_KEY = frozenset({"device_id", "path", "object_id", "object_instance", "resource_id", "resource_instance"})
+
+
+def _on_sqlite(rows: Sequence[tuple[Any, ...]]) -> None:
+    execute_many(_statement(f"VALUES ({', '.join(['%s'] * len(LATEST))})"), rows)
+
+
+def _on_postgresql(rows: Sequence[tuple[Any, ...]]) -> None:
+    if not rows:
+        return
+    given = ", ".join(f"{quoted(name)} {_TYPES[name]}" for name in LATEST)
+    taken = ", ".join("decode(opaque, 'hex')" if name == "opaque" else quoted(name) for name in LATEST)
+    documents = orjson.dumps([dict(zip(LATEST, row, strict=True)) for row in rows], default=_hexadecimal)
+    source = f"SELECT {taken} FROM json_to_recordset(%s) AS given ({given})"
+    execute(_statement(source), [documents.decode()])
+
+
+def _hexadecimal(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"a value of type {type(value).__name__} has no column")
+
+
+_on_this_database = PerVendor(sqlite=_on_sqlite, postgresql=_on_postgresql)
+
+
+def replace_older(rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write *rows* of LATEST, each of another endpoint or path, in their order."""
+    _on_this_database()(rows)

@@ -1,0 +1,123 @@
+"""The rows that messages of endpoints make: events, the history of resources, and the latest value of each.
+
+Endpoints are locked first, in the order of their keys, then resources in the order of endpoint and path: two workers
+never wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from devicehub.db import bulk
+from devicehub.ingest.items import NEWS, Judged
+from devicehub.lwm2m.inbox import registrations, resource_sql
+from devicehub.lwm2m.inbox.registrations import Registration
+from devicehub.lwm2m.models import Endpoint, Event, ResourceValue
+from devicehub.lwm2m.models.resources import COLUMNS, columns
+from devicehub.messages.lwm2m.paths import Path
+from devicehub.messages.lwm2m.values import DataType
+from devicehub.models import DeviceStatus
+
+
+class Placed(NamedTuple):
+    """A value with its path, the key of its ResourceType, and its time; None is the time of receipt."""
+
+    path: Path
+    resource_type: int | None
+    type: DataType
+    value: Any
+    timestamp: datetime | None
+
+    @property
+    def name(self) -> str:
+        """The path as tables have it: `3303/0/5700`."""
+        return "/".join(map(str, self.path))
+
+
+class Parcel(NamedTuple):
+    """The content of a message of an endpoint: one event, its values, and perhaps a registration."""
+
+    event: str
+    timestamp: datetime
+    values: Sequence[Placed]
+    registration: Registration | None = None
+    detail: str = ""
+
+
+def settle(items: list[Judged]) -> list[Judged]:
+    """Lock the endpoints of *items*, save their registrations, and return *items* with signs that follow from them.
+
+    A message of a sleeping endpoint shows that it is awake.
+    """
+    pks = {item.device.pk for item in items if item.outcome in NEWS}
+    if not pks:
+        return items
+    rows: Any = Endpoint.objects.filter(pk__in=pks).order_by("pk").select_for_update(no_key=True)
+    endpoints = {row.pk: row for row in rows.only(*registrations.FIELDS)}
+    changed: set[int] = set()
+    settled = []
+    for item in items:
+        endpoint = endpoints.get(item.device.pk)
+        if endpoint is None or item.outcome not in NEWS:
+            settled.append(item)
+            continue
+        registration = None if item.own is None else item.own.registration
+        if registration is not None:
+            item = _registered(item, registration, endpoint)
+            changed.add(endpoint.pk)
+        elif endpoint.sleeping:
+            endpoint.sleeping = False
+            changed.add(endpoint.pk)
+        settled.append(item)
+    if changed:
+        Endpoint.objects.bulk_update([endpoints[pk] for pk in sorted(changed)], registrations.FIELDS)
+    return settled
+
+
+def _registered(item: Judged, registration: Registration, endpoint: Endpoint) -> Judged:
+    detail = registrations.apply(registration, endpoint, item.message.received_at)
+    sign = item.sign
+    if sign is not None and detail in _SIGNS:
+        sign = replace(sign, is_unclear=False, status=_SIGNS[detail])
+    return item._replace(sign=sign, own=item.own._replace(detail=detail))
+
+
+_SIGNS = {
+    "registered": DeviceStatus.ONLINE.value,
+    "updated": None,
+    "awake": None,
+    "deregistered": DeviceStatus.OFFLINE.value,
+}
+
+
+def write(items: Sequence[Judged], now: datetime) -> None:
+    """Write the rows of *items*, which were received before *now*."""
+    if not items:
+        return
+    as_time = bulk.time_writer()
+    events, history = [], []
+    latest: dict[tuple[int, str], tuple[str, tuple[Any, ...]]] = {}
+    for item, key in zip(items, bulk.new_keys(Event, len(items)), strict=True):
+        parcel, device = item.own, item.device.pk
+        received = as_time(item.message.received_at)
+        events.append((key, device, parcel.event, parcel.detail, as_time(parcel.timestamp), received))
+        for placed in parcel.values:
+            name = placed.name
+            held = columns(placed.type, placed.value)
+            measured = received if placed.timestamp is None else as_time(placed.timestamp)
+            history.append((device, name, *held, measured, received, key))
+            before = latest.get((device, name))
+            if before is None or measured >= before[0]:
+                ids = (*placed.path, None)[:4]
+                latest[device, name] = (
+                    measured,
+                    (device, name, *held, placed.resource_type, *ids, measured, received),
+                )
+    bulk.insert(Event, ("id", "device_id", "type", "detail", "timestamp", "received_at"), events)
+    bulk.insert(
+        ResourceValue, ("device_id", "path", *COLUMNS, "timestamp", "received_at", "event_id"), history
+    )
+    resource_sql.replace_older([row for _, (_, row) in sorted(latest.items())])

@@ -1,0 +1,129 @@
+"""The values of resources: the latest of each, and their history.
+
+A value stands in the columns of its type, so that each is kept exactly: *integer* holds an Integer, a Time in seconds
+since 1970, a Boolean as 0 or 1, and an Unsigned Integer below 2^63; *text* holds a String, a Corelnk, an Objlnk as
+`3:0`, and numbers that no other column holds exactly; *opaque* holds bytes; *number* holds what charts show.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+from django.db import models
+
+from devicehub.lwm2m.models.endpoints import Endpoint
+from devicehub.lwm2m.models.objects import ResourceType
+from devicehub.messages.lwm2m.values import DataType, ObjectLink
+
+MOST_INTEGER = 2**63  # The first integer that *integer* cannot hold.
+COLUMNS = ("type", "number", "integer", "text", "opaque")
+
+
+class TypedValue(models.Model):
+    """A value of a resource or resource instance. *path* is such as `3303/0/5700`."""
+
+    path = models.CharField(max_length=23)
+    type = models.CharField(max_length=16, choices=[(kind.value, kind.value) for kind in DataType])
+    number = models.FloatField(null=True, blank=True)
+    integer = models.BigIntegerField(null=True, blank=True)
+    text = models.TextField(null=True, blank=True)  # noqa: DJ001 - NULL means that the value is not a text
+    opaque = models.BinaryField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"/{self.path}: {self.value}"
+
+    @property
+    def value(self) -> Any:
+        """The value: str, int, float, Decimal, bool, bytes or ObjectLink; a Time is seconds since 1970."""
+        return read(self.type, self.number, self.integer, self.text, self.opaque)
+
+
+def columns(kind: DataType, value: Any) -> tuple[str, float | None, int | None, str | None, bytes | None]:
+    """Return the *value* of a type as the columns of COLUMNS."""
+    name = kind.value
+    if kind is DataType.FLOAT:
+        return name, _number(value), None, None if type(value) is float else str(value), None
+    if kind is DataType.BOOLEAN:
+        return name, float(value), int(value), None, None
+    if kind in _INTEGERS:
+        if isinstance(value, int) and -MOST_INTEGER <= value < MOST_INTEGER:
+            return name, float(value), value, None, None
+        return name, _number(value), None, str(value), None
+    if kind is DataType.OPAQUE:
+        return name, None, None, None, bytes(value)
+    return name, None, None, str(value), None
+
+
+def _number(value: Any) -> float | None:
+    """Return *value* for a chart, or None if it is beyond every float."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def read(kind: str, number: Any, integer: Any, text: Any, opaque: Any) -> Any:
+    """Return the value that columns() wrote."""
+    if kind == DataType.BOOLEAN:
+        return bool(integer)
+    if kind in _INTEGERS:
+        if integer is not None or text is None:
+            return integer
+        return int(text) if text.lstrip("-").isdigit() else Decimal(text)
+    if kind == DataType.FLOAT:
+        return number if text is None else Decimal(text)
+    if kind == DataType.OPAQUE:
+        return None if opaque is None else bytes(opaque)
+    if kind == DataType.OBJLNK and text is not None:
+        object_id, _, instance_id = text.partition(":")
+        return ObjectLink(int(object_id), int(instance_id))
+    return text
+
+
+_INTEGERS = frozenset({DataType.INTEGER, DataType.UNSIGNED_INTEGER, DataType.TIME})
+
+
+class Resource(TypedValue):
+    """The latest value of one resource, or resource instance, of an endpoint.
+
+    *timestamp* is the time of measurement, or else of receipt. *resource_type* is None as long as no definition of
+    its object is there.
+    """
+
+    device = models.ForeignKey(
+        Endpoint, models.CASCADE, related_name="resources", db_index=False, verbose_name="endpoint"
+    )
+    resource_type = models.ForeignKey(ResourceType, models.SET_NULL, null=True, blank=True, related_name="+")
+    object_id = models.PositiveIntegerField("object")
+    object_instance = models.PositiveIntegerField("object instance")
+    resource_id = models.PositiveIntegerField("resource")
+    resource_instance = models.PositiveIntegerField("resource instance", null=True, blank=True)
+    timestamp = models.DateTimeField()
+    received_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "LwM2M resource value"
+        ordering = ["device", "object_id", "object_instance", "resource_id", "resource_instance"]
+        constraints = [models.UniqueConstraint(fields=["device", "path"], name="lwm2m_resource_key")]
+        indexes = [models.Index(fields=["object_id", "resource_id"], name="lwm2m_resource_ids")]
+
+
+class ResourceValue(TypedValue):
+    """One value of the history of an endpoint; *event* is the key of the Event that brought it."""
+
+    device = models.ForeignKey(
+        Endpoint, models.CASCADE, related_name="resource_values", db_index=False, verbose_name="endpoint"
+    )
+    timestamp = models.DateTimeField(db_index=True)
+    received_at = models.DateTimeField()
+    event = models.ForeignKey(
+        "lwm2m.Event", models.DO_NOTHING, related_name="resource_values", db_constraint=False
+    )
+
+    class Meta:
+        verbose_name = "LwM2M value"
+        ordering = ["-timestamp"]
+        indexes = [models.Index(fields=["device", "path", "timestamp"], name="lwm2m_value_history")]
