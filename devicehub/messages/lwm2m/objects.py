@@ -1,0 +1,223 @@
+"""Definitions of LwM2M objects, and those that are shipped with the package (objects.json.gz). Pure.
+
+The notices of the shipped files stand in NOTICE and in the data; `python -m rig.lwm2m_objects.build` writes both.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from functools import cache, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import orjson
+
+from devicehub.messages.lwm2m.values import DataType
+
+SHIPPED = Path(__file__).with_name("objects.json.gz")
+FIRST_VERSION = "1.0"  # A link or URN that names no version means this one.
+VERSION = re.compile(r"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})")
+
+NUMBER = r"(?:2\^[0-9]{1,2}(?:-1)?|[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?)"
+BOUNDS = re.compile(rf"({NUMBER})\s*(?:\.\.\.?|-)\s*({NUMBER})\s*(bytes?|octets?|B)?", re.IGNORECASE)
+CHOICES = re.compile(rf"{NUMBER}(?:\s*,\s*{NUMBER}){{1,100}}")
+POWER = re.compile(r"2\^([0-9]+)(-1)?")
+SHOWN_UNITS = {"/100": "%", "Cel": "°C", "C": "°C", "deg": "°", "ug/m3": "µg/m³", "m3": "m³", "m2": "m²"}
+
+Key = tuple[int, str]  # Object id and version.
+
+
+class Limits(NamedTuple):
+    """The values that a range allows: from *low* to *high*, or one of *choices*.
+
+    They limit the number of octets of a string or opaque value, and the value itself of every other type.
+    """
+
+    low: Decimal
+    high: Decimal
+    choices: tuple[Decimal, ...] = ()
+
+
+class ResourceDefinition(NamedTuple):
+    """A resource as an object definition describes it.
+
+    *type* is None for an executable resource. *operations* is R, W, RW or E, or empty for a resource that only a
+    bootstrap server reaches. *range* and *unit* are the texts of the definition.
+    """
+
+    resource_id: int
+    name: str
+    type: DataType | None
+    operations: str
+    multiple: bool
+    mandatory: bool
+    range: str
+    unit: str
+    description: str
+
+    @property
+    def shown_unit(self) -> str:
+        """Return the unit as people write it; `/100` is percent."""
+        return SHOWN_UNITS.get(self.unit, self.unit)
+
+    @property
+    def limits(self) -> Limits | None:
+        """Return the limits that the range sets; None if it sets none, or is text that only people can read."""
+        return limits(self.range)
+
+
+class ObjectDefinition(NamedTuple):
+    """An object in one version. *origin* says where the definition comes from; *notice* is its licence."""
+
+    object_id: int
+    version: str
+    name: str
+    description: str
+    urn: str
+    lwm2m_version: str
+    multiple: bool
+    mandatory: bool
+    resources: tuple[ResourceDefinition, ...]
+    origin: str = ""
+    notice: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Return object id and version."""
+        return self.object_id, self.version
+
+
+def limits(text: str) -> Limits | None:
+    """Return the limits that the text of a range sets, or None for any other text.
+
+    >>> limits("0..255 bytes")
+    Limits(low=Decimal('0'), high=Decimal('255'), choices=())
+    >>> limits("16,32,48").choices
+    (Decimal('16'), Decimal('32'), Decimal('48'))
+    >>> limits("2 Instances"), limits("9..1"), limits("")
+    (None, None, None)
+    """
+    text = text.strip()
+    if found := BOUNDS.fullmatch(text):
+        low, high = _number(found[1]), _number(found[2])
+        return Limits(low, high) if low <= high else None
+    if CHOICES.fullmatch(text):
+        choices = tuple(_number(part.strip()) for part in text.split(","))
+        return Limits(min(choices), max(choices), choices)
+    return None
+
+
+def _number(text: str) -> Decimal:
+    """Return a number, which may be a power such as 2^32-1."""
+    if found := POWER.fullmatch(text):
+        return Decimal(2 ** int(found[1]) - (1 if found[2] else 0))
+    return Decimal(text)
+
+
+def order(version: str) -> tuple[int, int]:
+    """Return the numbers of a version, by which versions are sorted. Raise ValueError.
+
+    >>> max(["1.9", "1.10", "1.2"], key=order)
+    '1.10'
+    """
+    found = VERSION.fullmatch(version)
+    if not found:
+        raise ValueError(f"{version[:40]!r} is not a version such as 1.1")
+    return int(found[1]), int(found[2])
+
+
+def choose(versions: Iterable[str], wanted: str | None = None) -> str | None:
+    """Return the version of an object to read a payload with, or None if there are no versions.
+
+    Without a version, 1.0 is wanted, as in LwM2M. The first of these that exists is chosen: the wanted version; the
+    newest with the same major number, since minor versions only add; the newest of all.
+
+    >>> choose(["1.0", "1.1", "2.0"], "1.7"), choose(["2.0", "2.1"]), choose([])
+    ('1.1', '2.1', None)
+    """
+    known = sorted(versions, key=order)
+    wanted = wanted or FIRST_VERSION
+    if wanted in known:
+        return wanted
+    major = wanted.partition(".")[0]
+    return next((version for version in reversed(known) if version.partition(".")[0] == major), None) or (
+        known[-1] if known else None
+    )
+
+
+@cache
+def shipped() -> Mapping[Key, ObjectDefinition]:
+    """Return the definitions that the package holds, by object id and version."""
+    content = orjson.loads(gzip.decompress(SHIPPED.read_bytes()))
+    found = (_unpacked(row, content["notices"]) for row in content["objects"])
+    return MappingProxyType({definition.key: definition for definition in found})
+
+
+@cache
+def _versions() -> Mapping[int, tuple[str, ...]]:
+    found: dict[int, tuple[str, ...]] = {}
+    for object_id, version in shipped():
+        found[object_id] = (*found.get(object_id, ()), version)
+    return found
+
+
+def find(object_id: int, version: str | None = None) -> ObjectDefinition | None:
+    """Return the shipped definition of an object; choose() names the version if the wanted one is not shipped."""
+    chosen = choose(_versions().get(object_id, ()), version)
+    return shipped()[object_id, chosen] if chosen else None
+
+
+@lru_cache(maxsize=1024)
+def types(object_id: int, version: str | None = None) -> Mapping[int, DataType]:
+    """Return the types of an object's resources by resource id, as far as they are shipped.
+
+    A resource that only a newer minor version has is included, since it has the same meaning in all of them.
+    """
+    definition = find(object_id, version)
+    if not definition:
+        return {}
+    start = order(definition.version)
+    later = sorted(
+        known for known in map(order, _versions()[object_id]) if known[0] == start[0] and known > start
+    )
+    found: dict[int, DataType] = {}
+    for major, minor in reversed([start, *later]):
+        resources = shipped()[object_id, f"{major}.{minor}"].resources
+        found.update({resource.resource_id: resource.type for resource in resources if resource.type})
+    return MappingProxyType(found)
+
+
+def type_of(object_id: int, resource_id: int) -> DataType | None:
+    """Return the type of a resource whose version is not known, or None."""
+    return types(object_id).get(resource_id)
+
+
+def pack(definitions: Iterable[ObjectDefinition]) -> bytes:
+    """Return *definitions* as shipped() reads them, each notice once; the same definitions make the same bytes."""
+    ordered = sorted(definitions, key=lambda definition: (definition.object_id, order(definition.version)))
+    notices = sorted({definition.notice for definition in ordered})
+    numbers = {notice: number for number, notice in enumerate(notices)}
+    rows = [
+        [
+            *definition[:-1],
+            numbers[definition.notice],
+        ]  # With the resources as they are: tuples become arrays.
+        for definition in ordered
+    ]
+    text = json.dumps({"notices": notices, "objects": rows}, ensure_ascii=False, separators=(",", ":"))
+    return gzip.compress(text.encode(), compresslevel=9, mtime=0)
+
+
+def _unpacked(row: list[Any], notices: list[str]) -> ObjectDefinition:
+    *fields, resources, origin, notice = row
+    return ObjectDefinition._make((*fields, tuple(map(_resource, resources)), origin, notices[notice]))
+
+
+def _resource(row: list[Any]) -> ResourceDefinition:
+    row[2] = DataType(row[2]) if row[2] else None
+    return ResourceDefinition._make(row)
