@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from django.core.management.base import CommandError, CommandParser
 
 from authsvc.management.command import DatabaseCommand
 from devicehub.messages.json_limits import MAX_KEPT
-from devicehub.messages.lwm2m import paths, senml
+from devicehub.messages.lwm2m import objects, paths, senml
 from devicehub.messages.lwm2m.formats import FORMATS
-from devicehub.messages.lwm2m.values import DataType, ObjectLink, total
+from devicehub.messages.lwm2m.values import DataType, ObjectLink, TypeOf, total
 
 # Beyond every time of 64 bits, so that a time counted from here is told from one that the payload names.
 NOW = 2**65
@@ -24,7 +24,6 @@ NAMES = {"senml+json": senml.decode_names_json, "senml+cbor": senml.decode_names
 EXACT_INTEGERS = 2**53  # Many readers of JSON lose digits of a larger one.
 
 Types = Mapping[tuple[int, int], DataType]
-TypesOf = Callable[[int, str | None], Mapping[int, DataType]]
 
 
 def base_path(text: str) -> str:
@@ -54,13 +53,11 @@ def _ids(name: str) -> tuple[int, int]:
     return object_id, resource_id
 
 
-def types_of(given: Types) -> TypesOf:
-    """Return the function that answers with the types of an object's resources, in a version of the object."""
-
-    def answer(object_id: int, _version: str | None) -> Mapping[int, DataType]:
-        return {resource: kind for (of, resource), kind in given.items() if of == object_id}
-
-    return answer
+def types_of(given: Types) -> TypeOf:
+    """Return the function that answers with the type of a resource: a given one, or that of its shipped definition."""
+    return lambda object_id, resource_id: (
+        given.get((object_id, resource_id)) or objects.type_of(object_id, resource_id)
+    )
 
 
 class Command(DatabaseCommand):
@@ -84,7 +81,7 @@ class Command(DatabaseCommand):
             "--types",
             type=types,
             default={},
-            help='types of resources as JSON, such as {"3303/5700": "Float"}; without one a value is raw',
+            help='types of resources as JSON, such as {"33000/1": "Float"}, for objects that are not shipped',
         )
         parser.add_argument("file", help="the file that holds the payload, or - for standard input")
 
@@ -96,13 +93,8 @@ class Command(DatabaseCommand):
                 for record in NAMES[options["format"]](payload, NOW)
             ]
         else:
-            of = types_of(options["types"])
-            values = FORMATS[options["format"]].decode(
-                payload,
-                paths.parse(options["base"] or "/"),
-                lambda object_id, resource_id: of(object_id, None).get(resource_id),
-                NOW,
-            )
+            base = paths.parse(options["base"] or "/")
+            values = FORMATS[options["format"]].decode(payload, base, types_of(options["types"]), NOW)
             rows = [_row(paths.write(path), kind, held, time) for path, kind, held, time in values]
         return f"[{', '.join(rows)}]"
 

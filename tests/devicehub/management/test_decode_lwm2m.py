@@ -55,28 +55,28 @@ def test_the_page_of_the_command_shows_what_it_prints(monkeypatch):
 
 def test_times_from_now_and_exact_numbers_are_printed(monkeypatch):
     payload = (
-        b'[{"bn":"/9/0/","n":"1","v":1,"t":-1.5},{"n":"2","v":-9007199254740993,"t":0},'
+        b'[{"bn":"/34/0/","n":"1","v":1,"t":-1.5},{"n":"2","v":-9007199254740993,"t":0},'
         b'{"n":"3","v":0.12345678901234567890,"t":1276020076.001},{"n":"4","vs":"\xc3\xbc","t":268435455}]'
     )
 
-    printed = decode(payload, "senml+json", "--base", "/9/0/", monkeypatch=monkeypatch)
+    printed = decode(payload, "senml+json", "--base", "/34/0/", monkeypatch=monkeypatch)
 
     assert printed == (
-        '[["/9/0/1", "Integer", 1, "now-1.5"], ["/9/0/2", "Integer", "-9007199254740993", "now+0"], '
-        '["/9/0/3", "Float", 0.12345678901234567890, 1276020076.001], '
-        '["/9/0/4", "String", "\\u00fc", "now+268435455"]]\n'
+        '[["/34/0/1", "Integer", 1, "now-1.5"], ["/34/0/2", "Integer", "-9007199254740993", "now+0"], '
+        '["/34/0/3", "Float", 0.12345678901234567890, 1276020076.001], '
+        '["/34/0/4", "String", "\\u00fc", "now+268435455"]]\n'
     )
 
 
 def test_the_base_of_names_is_empty_and_that_of_paths_may_be_the_root(monkeypatch):
-    pack = b'[{"n":"/9/0/1","v":1}]'
+    pack = b'[{"n":"/34/0/1","v":1}]'
 
     with pytest.raises(
-        CommandError, match=r"^record 0: '/9/0/1' is not a name of SenML: a path needs a base$"
+        CommandError, match=r"^record 0: '/34/0/1' is not a name of SenML: a path needs a base$"
     ):
         decode(pack, "senml+json", monkeypatch=monkeypatch)
     assert (
-        decode(pack, "senml+json", "--base", "/", monkeypatch=monkeypatch) == '[["/9/0/1", "Integer", 1]]\n'
+        decode(pack, "senml+json", "--base", "/", monkeypatch=monkeypatch) == '[["/34/0/1", "Integer", 1]]\n'
     )
     assert decode(b"\xa0", "lwm2m+cbor", monkeypatch=monkeypatch) == "[]\n"
 
@@ -103,3 +103,15 @@ def test_a_file_that_is_missing_or_too_large_is_one_line(tmp_path, monkeypatch):
         call_command("decode_lwm2m", "--format", "tlv", str(tmp_path / "nothing"))
     with pytest.raises(CommandError, match=r"^byte 1048576: the payload has more than 1048576 bytes$"):
         decode(bytes(2 << 20), "opaque", "--base", "/5/0/0", monkeypatch=monkeypatch)
+
+
+def test_types_of_shipped_objects_are_known_and_given_ones_win(monkeypatch):
+    temperature = bytes.fromhex("e4 1644 41a40000")
+
+    assert decode(temperature, "tlv", "--base", "/3303/0", monkeypatch=monkeypatch) == (
+        '[["/3303/0/5700", "Float", 20.5]]\n'
+    )
+    types = ("--types", '{"3303/5700": "Opaque"}')
+    assert decode(temperature, "tlv", "--base", "/3303/0", *types, monkeypatch=monkeypatch) == (
+        '[["/3303/0/5700", "Opaque", "41a40000"]]\n'
+    )
