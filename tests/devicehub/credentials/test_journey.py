@@ -120,7 +120,9 @@ def test_a_device_is_added_connected_and_seen(browser: Any, tmp_path: Path, need
         state = page.context.new_page()
         state.goto("/devices/weatherstation/STATION-115/credentials/")
         assert problems(state) == []
-        assert not state.is_visible("[name=until]"), "a date stands with its choice only, also without a script"
+        assert not state.is_visible("[name=until]"), (
+            "a date stands with its choice only, also without a script"
+        )
         state.check("[name=ends][value=date]")
         assert state.is_visible("[name=until]")
         state.close()
