@@ -1,0 +1,39 @@
+"""The reports about endpoints of a Leshan server, on their way to the pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from devicehub.kinds.topics import MessageType
+from devicehub.messages.message import Message
+
+NODES = "application/vnd.devicehub.leshan+json"
+JSON = "application/json"
+
+
+class Report(NamedTuple):
+    """One message of *endpoint*: values on the topic `data`, a registration or its end on `status`."""
+
+    endpoint: str
+    message_type: MessageType
+    content: Mapping[str, Any]
+    received_at: datetime
+
+    def message(self, topic: str) -> Message:
+        """Return the message for *topic*, which is that of the endpoint and *message_type*."""
+        payload = json.dumps(self.content, separators=(",", ":")).encode()
+        form = NODES if self.message_type is MessageType.DATA else JSON
+        return Message(topic, payload, self.received_at, content_type=form)
+
+
+def values(endpoint: str, event: str, nodes: Mapping[str, Any], at: datetime) -> Report:
+    """Return a report of *nodes* by path. *event* is `notification`, `send` or `read`."""
+    return Report(endpoint, MessageType.DATA, {"event": event, "values": nodes}, at)
+
+
+def status(endpoint: str, content: Mapping[str, Any], at: datetime) -> Report:
+    """Return a report about the registration of an endpoint."""
+    return Report(endpoint, MessageType.STATUS, content, at)
