@@ -13,7 +13,9 @@ from authsvc import audit
 from authsvc.credentials import UNTIL_USED
 from authsvc.models import Account
 from devicehub.errors import DevicehubError
+from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, registry
+from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DisabledDevice, RemovalRequest
 from devicehub.provisioning import rows
 from devicehub.provisioning.credentials import key_of
@@ -160,3 +162,12 @@ def next_id(kind: Kind, devices: Iterable[BaseDevice]) -> str:
         if not kind.device_model.objects.filter(device_id=device_id).exists():
             return device_id
     return next(next_ids(kind, prefix, 1))
+
+
+def described(kind: Kind, device: BaseDevice, credentials: dict[str, str]) -> dict[str, Any]:
+    """Return the data for the person or program that configures the device: id, credentials and topics."""
+    return {
+        "device_id": device.device_id,
+        **credentials,
+        "topics": {t.value: topics.build(kind, device.device_id, t) for t in MessageType},
+    }

@@ -18,6 +18,7 @@ from devicehub.lwm2m.models import (
 from devicehub.messages.lwm2m.formats import FORMATS
 from devicehub.messages.lwm2m.values import DataType, ObjectLink, Value
 from rig.messages import FAILED, HOUR, NOW, PARTIAL, STORED, fresh, message_row, send
+from rig.pages import marked, page
 
 pytestmark = pytest.mark.django_db
 
@@ -174,6 +175,21 @@ def test_a_registration_is_kept(endpoint):
     assert now.registration_ends_at == NOW + timedelta(seconds=300)
     event = Event.objects.get()
     assert (event.type, event.detail) == ("registration", "registered")
+
+
+def test_the_statuses_of_the_reference_are_stored(endpoint):
+    shown = marked(page("reference/lwm2m.md"), "lwm2m status")
+
+    assert [status(endpoint, content.encode()) for content in shown] == [STORED] * 4
+    details = Event.objects.order_by("pk").values_list("detail", flat=True)
+    assert list(details) == ["registered", "updated", "deregistered", "sleeping"]
+    now = fresh(endpoint)
+    assert (now.registered, now.sleeping, now.lifetime, now.object_versions) == (
+        False,
+        True,
+        300,
+        {"3303": "1.1"},
+    )
 
 
 def registration(endpoint, word, identifier, began, **options):
