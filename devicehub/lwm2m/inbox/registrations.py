@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from devicehub.db import clock
 from devicehub.lwm2m import link_format
 from devicehub.lwm2m.models import Endpoint
 from devicehub.messages.lwm2m.errors import CodecError
@@ -151,12 +152,14 @@ _MEMBERS: Mapping[str, Callable[[Registration, Any], None]] = {
 def apply(found: Registration, endpoint: Endpoint, received_at: datetime) -> str:
     """Change *endpoint* as *found* says, without saving it; return the detail of the event, `outdated` for no change.
 
-    A registration id decides. Without one, the time of the registration does, and without both the order of receipt.
+    The time of the registration decides, then its id, and without both the order of receipt. A time ahead of the
+    clock here does not count: no later registration could replace it.
     """
+    at = clock.plausible(found.at, received_at)
     if found.word == "awake":
         endpoint.sleeping = not found.is_awake
         return "awake" if found.is_awake else "sleeping"
-    if _is_outdated(found, endpoint):
+    if _is_outdated(found, at, endpoint):
         return "outdated"
     if found.word == "deregistration":
         endpoint.registered = endpoint.sleeping = False
@@ -165,21 +168,21 @@ def apply(found: Registration, endpoint: Endpoint, received_at: datetime) -> str
     endpoint.last_registration = max(endpoint.last_registration or received_at, received_at)
     endpoint.registration_id = found.id or ("" if found.word == "registration" else endpoint.registration_id)
     if found.word == "registration":
-        endpoint.registered_at = found.at or received_at
+        endpoint.registered_at = at or received_at
         new = {"lifetime": DEFAULT_LIFETIME, "lwm2m_version": "", "binding": "", "queue_mode": False}
         columns = {**new, "object_versions": {}, "object_links": [], **found.columns}
     else:
-        endpoint.registered_at = found.at or endpoint.registered_at
+        endpoint.registered_at = at or endpoint.registered_at
         columns = found.columns
     for name, value in columns.items():
         setattr(endpoint, name, value)
     return "registered" if found.word == "registration" else "updated"
 
 
-def _is_outdated(found: Registration, endpoint: Endpoint) -> bool:
-    """Return whether *found* is about a registration that a later one replaced."""
-    if found.at is not None and endpoint.registered_at is not None and found.at != endpoint.registered_at:
-        return found.at < endpoint.registered_at
+def _is_outdated(found: Registration, at: datetime | None, endpoint: Endpoint) -> bool:
+    """Return whether *found*, of a registration that began *at* a time, is about one that a later one replaced."""
+    if at is not None and endpoint.registered_at is not None and at != endpoint.registered_at:
+        return at < endpoint.registered_at
     if found.word == "registration" or not found.id or not endpoint.registration_id:
         return False
     return found.id != endpoint.registration_id
