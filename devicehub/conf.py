@@ -14,6 +14,8 @@ from django.template.defaultfilters import pluralize
 TOPIC_PREFIX = "things"
 MQTT_GROUP = "devicehub"
 
+LESHAN_OBSERVE = ("3303/*/5700", "3304/*/5700")  # Temperature and humidity.
+
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -82,6 +84,16 @@ class Settings:
     def mqtt_drops(self) -> list[str]:
         """DEVICEHUB_MQTT_DROPS: topics where the broker counts the messages that it dropped; no wildcards."""
         return [str(topic) for topic in getattr(django_settings, "DEVICEHUB_MQTT_DROPS", [])]
+
+    @property
+    def leshan_observe(self) -> list[str]:
+        """DEVICEHUB_LESHAN_OBSERVE: paths that `listen_leshan` observes after each registration."""
+        return [str(path) for path in getattr(django_settings, "DEVICEHUB_LESHAN_OBSERVE", LESHAN_OBSERVE)]
+
+    @property
+    def leshan_password(self) -> str:
+        """DEVICEHUB_LESHAN_PASSWORD: the password for the user that the URL of `listen_leshan` names."""
+        return str(getattr(django_settings, "DEVICEHUB_LESHAN_PASSWORD", ""))
 
     @property
     def command_deadline(self) -> timedelta:

@@ -53,7 +53,8 @@ class FakeLeshan:
         self.refuses_composite: set[str] = set()
         self.requests: list[tuple[str, str]] = []
         self.refused_streams = 0
-        self.silence = 0.3  # Seconds that a silent endpoint takes.
+        self.time_out = threading.Event()  # While it is not set, requests to silent endpoints have no answer.
+        self.time_out.set()
         self.lists_as: bytes | None = None  # An answer in place of the list of registrations.
         self._registrations: dict[str, Json] = {}
         self._streams: list[queue.Queue[bytes | None]] = []
@@ -195,7 +196,7 @@ class FakeLeshan:
             delayed = {"ep": endpoint, "path": f"/{rest}", "requestId": "1fa5", "delayed": True}
             return self._json(delayed)
         if endpoint in self.silent:
-            time.sleep(self.silence)
+            self.time_out.wait(30)
             return 504, "", b"Request timeout"
         if rest == "composite/observe":
             return self._composite(endpoint, parse_qs(query))
@@ -323,6 +324,7 @@ def fake_leshan(version: str = "M18", login: str = "") -> Iterator[FakeLeshan]:
         try:
             yield fake
         finally:
+            fake.time_out.set()
             fake.break_streams()
             server.shutdown()
             thread.join()

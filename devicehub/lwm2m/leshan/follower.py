@@ -136,7 +136,7 @@ class Follower:
                 return
             count = self._list()
             self._has_followed = True
-            self._report(f"follows {self._server.address}, where {count} endpoints are registered")
+            self._report(f"follows {self._server.address}; registered endpoints: {count}")
             log.info("leshan.followed", server=str(self._server.address), registered=count)
             parser = EventStream()
             for piece in stream:

@@ -50,10 +50,12 @@ def wish(text: str) -> Wish:
     found = []
     for part in text.split(COMPOSITE):
         levels = tuple(part.strip().strip("/").split("/"))
-        written = "/" + "/".join(levels)
-        if len(levels) > 1 and levels[1] == ANY:
-            written = written.replace(ANY, "0", 1)
-        if written == "/" or len(paths.parse(written)) > paths.MOST_IDS:
+        ids = (*levels[:1], "0", *levels[2:]) if levels[1:2] == (ANY,) else levels
+        try:
+            is_path = paths.parse("/" + "/".join(ids)) != ()
+        except ValueError:
+            is_path = False
+        if not is_path:
             raise ValueError(
                 f"{text[:40]!r} is not a path such as 3303/0/5700, or 3303/*/5700 for all instances"
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 from django.db import connections
 
+from authsvc.errors import lacks_tables
 from devicehub.backoff import Backoff
 from devicehub.ingest.items import Item
 from devicehub.ingest.pipeline import CANNOT_STORE, pipeline
@@ -74,8 +75,8 @@ class Storing:
         try:
             outcomes = pipeline(self._messages(reports), acknowledge=acknowledge, notify=self._notify)
         except CANNOT_STORE as error:
-            if is_stored:
-                raise  # Another attempt would store the messages twice.
+            if is_stored or lacks_tables(error):
+                raise  # Another attempt would store the messages twice, or fail for ever.
             return error
         self.outcomes.update(outcomes)
         return None
