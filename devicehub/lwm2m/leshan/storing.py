@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 from django.db import connections
@@ -35,7 +35,7 @@ class Storing:
     def __init__(
         self,
         kind: Kind,
-        identify: Callable[[Iterable[str]], Mapping[str, str]],
+        identify: Callable[[Collection[str]], Mapping[str, str]],
         notify: Callable[[Sequence[Item]], None],
         is_stopping: Callable[[], bool],
     ) -> None:
