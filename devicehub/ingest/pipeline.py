@@ -26,7 +26,7 @@ from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Store
 from devicehub.kinds.topics import Address, MessageType
-from devicehub.messages import decode, validate
+from devicehub.messages import decode, resources, validate
 from devicehub.messages.decode import Decoded, Document
 from devicehub.messages.message import FailureReason, Message, Notes, Outcome, Unreadable
 from devicehub.models import OPERATOR_STATES, BaseDevice, DeviceStatus
@@ -123,7 +123,7 @@ def _read(message: Message, kind: Kind, device: Any, message_type: MessageType) 
     try:
         own = None if kind.inbox is None else kind.inbox.read(message, message_type, device)
         if own is None:
-            found = _document(message, message_type)
+            found = _document(message, message_type, kind)
             content = _READERS[message_type](message, kind, found)
         else:
             found, content = own
@@ -163,8 +163,10 @@ def _read(message: Message, kind: Kind, device: Any, message_type: MessageType) 
     )
 
 
-def _document(message: Message, message_type: MessageType) -> Document:
+def _document(message: Message, message_type: MessageType, kind: Kind) -> Document:
     """Return the decoded payload. On a status topic a status may also be plain text. Raise Unreadable."""
+    if kind.resources is not None and message_type is MessageType.DATA:
+        return resources.document(message, kind.resources, kind.readings)
     try:
         return decode.document(message.payload, message.content_type)
     except Unreadable as error:
@@ -179,7 +181,7 @@ def _document(message: Message, message_type: MessageType) -> Document:
 def _read_data(message: Message, kind: Kind, found: Document) -> Content:
     received, notes, declared = message.received_at, found.notes, kind.readings
     if kind.store is None:
-        decoded = decode.samples(found, received, declared, _most_samples)
+        decoded = _samples(found, received, kind)
         notes += decoded.notes
         for sample in decoded.by_time.values():
             sample.values, dropped = validate.readings(sample.values, declared)
@@ -192,6 +194,14 @@ def _read_data(message: Message, kind: Kind, found: Document) -> Content:
         raise Unreadable(FailureReason.NO_VALUE, "; ".join(notes)[:400] or "the payload holds no value")
     newest = max([sample.timestamp or received for sample in samples])
     return Content(Sign(received, reading_at=newest), samples, decoded.has_device_time)
+
+
+def _samples(found: Document, received: datetime, kind: Kind) -> Decoded:
+    if kind.resources is None:
+        return decode.samples(found, received, kind.readings, _most_samples)
+    if found.values is not None:
+        return resources.samples(found, received, kind.resources, _most_samples)
+    return decode.samples(found, received, kind.readings, _most_samples, kind.resources.names)
 
 
 def _own(store: Store, found: Document, received: datetime) -> Decoded:

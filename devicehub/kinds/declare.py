@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from devicehub.kinds import resources
+
 
 class reading_types(StrEnum):
     """The types of a reading. An integer has 64 bits, a string 255 characters, binary is base64 in JSON."""
@@ -37,7 +39,8 @@ NUMBERS = frozenset({"float", "integer"})
 class Reading:
     """One value that a device measures. It becomes a nullable column of the type's reading model.
 
-    *unit* is a SenML unit (RFC 8428, 12.1), *range* a pair of inclusive bounds of which one may be None.
+    *unit* is a SenML unit (RFC 8428, 12.1), *range* a pair of inclusive bounds of which one may be None. *lwm2m* is the
+    path of the LwM2M resource that it is, such as "3303/0/5700".
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class Reading:
         range: tuple[float | None, float | None] | None = None,  # noqa: A002 - the documented name
         required: bool = False,
         verbose_name: str | None = None,
+        lwm2m: str | None = None,
     ) -> None:
         self.type = _one_of(reading_types, type)
+        self.lwm2m = None if lwm2m is None else resources.check(lwm2m, self.type)
         self.unit = unit
         self.range = _bounds(range, self.type)
         self.required = required
@@ -204,6 +209,7 @@ class DeviceType(Hooks):
                     value.name = name
                     declared[name] = value
         cls._readings = {n: v for n, v in declared.items() if isinstance(v, Reading)}
+        resources.of(cls._readings)
         cls._commands = {n: v for n, v in declared.items() if isinstance(v, Command)}
         cls._state_fields = {n: v for n, v in declared.items() if isinstance(v, StateField)}
         cls.get_meta()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from authsvc.core.access import ACCOUNT
 from devicehub.errors import DevicehubError
+from devicehub.kinds import resources
 from devicehub.kinds.declare import DEFAULT_TEMPLATE, Command, DeviceType, Hooks, Reading, StateField
 from devicehub.kinds.identifiers import is_slug
 from devicehub.kinds.pages import Pages
+from devicehub.kinds.resources import Resources
 from devicehub.kinds.store import Inbox, Tables
 
 # First levels of keys that mean something else than a declared type.
@@ -63,6 +66,11 @@ class Kind:
         for declarations in (self.readings, self.commands, self.state_fields, self.columns):
             for name, declared in declarations.items():
                 declared.name = name
+
+    @cached_property
+    def resources(self) -> Resources | None:
+        """The LwM2M resources that its readings are; None if no reading names one, as with most kinds."""
+        return resources.of(self.readings)
 
     @property
     def sender(self) -> type[Any]:

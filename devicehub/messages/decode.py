@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,12 +36,16 @@ ESCAPED = re.compile(rb"\\u00(?:00|3[aA])")
 
 @dataclass
 class Document:
-    """A decoded payload. *is_exact* is true if JSON in the database holds it as it was sent."""
+    """A decoded payload. *is_exact* is true if JSON in the database holds it as it was sent.
+
+    *values* are those of LwM2M resources, in place of a content.
+    """
 
     content: Any
     notes: Notes = field(default_factory=Notes)
     is_exact: bool = True
     is_senml: bool = False
+    values: Sequence[Any] | None = None
 
 
 @dataclass
@@ -103,8 +107,12 @@ def samples(
     now: datetime,
     declared: Mapping[str, Reading],
     most: Callable[[], float] = lambda: math.inf,
+    by_path: Mapping[str, str] = senml.NO_PATHS,
 ) -> Decoded:
-    """Return the samples in a decoded `data` payload, by time. Raise Unreadable, also for more than *most*()."""
+    """Return the samples in a decoded `data` payload, by time. Raise Unreadable, also for more than *most*().
+
+    *by_path* names the readings that are LwM2M resources, whose paths may be names in SenML.
+    """
     decoded = Decoded(now)
     is_pack = found.is_senml or senml.is_pack(found.content, declared)
     count = senml.count(found.content) if is_pack else _count(found.content)
@@ -112,7 +120,8 @@ def samples(
         detail = f"{count} samples; at most {most()} are stored of one message"
         raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
     if is_pack:
-        _add_records(decoded, senml.resolve(found.content, declared, decoded.notes), declared)
+        records = senml.resolve(found.content, declared, decoded.notes, by_path)
+        _add_records(decoded, records, declared)
         return decoded
     entries = found.content if isinstance(found.content, list) else [found.content]
     if not entries:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from devicehub.messages.message import FailureReason, Unreadable
 
+NO_PATHS: Mapping[str, str] = {}
 VERSION = 10
 MAX_NAME = 256  # Characters of a base name's last segment; no reading has a name that long.
 ABSOLUTE = 2**28  # A time below so many seconds is relative to now (section 4.5.3).
@@ -79,18 +80,27 @@ def count(found: Any) -> int:
     return sum(1 for entry in found if isinstance(entry, dict) and not OWN.isdisjoint(entry))
 
 
-def resolve(found: Any, declared: Collection[str], notes: list[str]) -> Iterator[Record]:
-    """Yield the records of a pack that have a value; add notes on the others to *notes*. Raise Unreadable."""
+def resolve(
+    found: Any, declared: Collection[str], notes: list[str], by_path: Mapping[str, str] = NO_PATHS
+) -> Iterator[Record]:
+    """Yield the records of a pack that have a value; add notes on the others to *notes*. Raise Unreadable.
+
+    *by_path* has the names of readings by the paths of LwM2M that a name may be instead, such as `/3303/0/5700`.
+    """
     base: dict[str, Any] = {}
+    above = ""  # The base name, if paths begin with it.
     for number, record in enumerate(_records(found, notes)):
         base |= {label: value for label, value in record.items() if label in BASE}
         if "bn" in record:
+            above = record["bn"] if by_path and len(record["bn"]) <= MAX_NAME else ""
             # Only the part that counts: a long base name must not cost its length again in every record.
             base["bn"] = _segment(record["bn"])[-MAX_NAME:]
         wrong = next(
             (label for label in ("n", "u", *VALUES) if label in record and not _fits(record, label)), ""
         )
         name = _name(base.get("bn", ""), record.get("n", ""), declared) if wrong != "n" else ""
+        if by_path and name not in declared and wrong != "n":
+            name = _reading(above + record.get("n", ""), by_path) or name
         shown = name[:64] or f"record {number}"
         sent = [label for label in VALUES if label in record]
         if wrong:
@@ -166,6 +176,13 @@ def _name(base: str, own: str, declared: Collection[str]) -> str:
     """
     whole, last = _segment(base + own), _segment(own)
     return last if last in declared and whole not in declared else whole
+
+
+def _reading(path: str, by_path: Mapping[str, str]) -> str:
+    """Return the name of the reading at *path*; a path without one itself; "" for another text."""
+    if not path.startswith("/"):
+        return ""
+    return by_path.get(path) or path[:MAX_NAME]
 
 
 def _segment(name: str) -> str:

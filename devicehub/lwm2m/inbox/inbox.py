@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from devicehub.conf import settings
@@ -17,6 +17,7 @@ from devicehub.lwm2m.inbox.writing import Parcel, Placed
 from devicehub.lwm2m.models.events import REGISTRATION
 from devicehub.messages import decode
 from devicehub.messages.decode import Document, Sample
+from devicehub.messages.lwm2m import recognise
 from devicehub.messages.lwm2m.values import Value
 from devicehub.messages.message import FailureReason, Message, Notes, Unreadable
 
@@ -81,8 +82,8 @@ def _read_data(message: Message, device: Any) -> tuple[Document, Content]:
             continue
         time = value.time
         if time not in moments:
-            moments[time] = None if time is None else _moment(time, received, notes)
-            is_dated = is_dated or (moments[time] is not None and time is not None and time < forms.NOW / 2)
+            moments[time] = recognise.moment(time, received, notes)
+            is_dated = is_dated or (moments[time] is not None and recognise.is_own(time))
         moment = moments[time]
         known = find(value.path)
         one = Placed(value.path, None if known is None else known.key, value.type, value.value, moment)
@@ -101,19 +102,6 @@ def _read_data(message: Message, device: Any) -> tuple[Document, Content]:
         Sign(received, reading_at=newest), samples, is_dated, own=Parcel(found.event, newest, placed)
     )
     return Document(None, notes, is_exact=False), content
-
-
-def _moment(time: Any, received: datetime, notes: Notes) -> datetime | None:
-    """Return the time of a value, or None, with a note, if it cannot be used."""
-    if time > forms.NOW / 2:
-        try:
-            return decode.parse_seconds(
-                (received + timedelta(seconds=float(time - forms.NOW))).timestamp(), received, notes
-            )
-        except OverflowError:
-            notes.append("timestamp: cannot be read, the time of receipt was used")
-            return None
-    return decode.parse_seconds(time, received, notes)
 
 
 def _is_storable(value: Value, notes: Notes) -> bool:

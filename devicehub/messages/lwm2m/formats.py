@@ -44,5 +44,5 @@ FORMATS: dict[str, Format] = {
     "opaque": Format(42, "application/octet-stream", text_opaque.decode_opaque, text_opaque.encode_opaque),
     "cbor": Format(60, "application/cbor", lwm2m_cbor.decode_one, lwm2m_cbor.encode_one),
 }
-BY_MEDIA_TYPE = {form.media_type: form for form in FORMATS.values()}
+NAMES = {form.media_type: name for name, form in FORMATS.items()}  # by media type
 BY_CODE = {form.code: form for form in FORMATS.values()}

@@ -86,3 +86,40 @@ def test_a_template_that_cannot_name_a_topic_is_an_error(declared, template):
     declared(type("Pump", (DeviceType,), {"Meta": type("Meta", (), {"topic_template": template})}))
 
     assert [e for e in run_checks() if isinstance(e, Error) and "pump" in str(e).lower()]
+
+
+# Readings that are resources of LwM2M
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/3303/0/5700", "3303/5700", "3303/0/5700/1/2", "3303/0/65535", "03303/0/5700", "3303/0/-1", "", 3303],
+)
+def test_a_path_that_no_resource_has_is_refused(path):
+    with pytest.raises(ValueError, match="3303/0/5700"):
+        Reading(lwm2m=path)
+
+
+def test_a_json_reading_is_not_a_resource():
+    with pytest.raises(ValueError, match="json"):
+        Reading(type="json", lwm2m="3303/0/5700")
+
+
+def test_two_readings_cannot_be_one_resource():
+    one, other = Reading(lwm2m="3303/0/5700"), Reading(lwm2m="3303/0/5700")
+    with pytest.raises(ValueError, match="one and other"):
+        type("Pump", (DeviceType,), {"one": one, "other": other})
+
+
+def test_a_resource_has_one_type_in_all_instances():
+    one, other = Reading(lwm2m="3303/0/5700"), Reading(type="integer", lwm2m="3303/1/5700")
+    with pytest.raises(ValueError, match="two types"):
+        type("Pump", (DeviceType,), {"one": one, "other": other})
+
+
+def test_a_subclass_removes_the_resource_of_its_base():
+    base = type("Pump", (DeviceType,), {"heat": Reading(lwm2m="3303/0/5700")})
+
+    assert type("Fan", (base,), {"heat": None, "air": Reading(lwm2m="3303/0/5700")})._readings.keys() == {
+        "air"
+    }
