@@ -14,19 +14,18 @@ from devicehub.kinds.registry import Kind, registry
 
 
 @contextmanager
-def tables_of(device_type: type[DeviceType], django_db_blocker: Any) -> Iterator[Kind]:
+def tables_of(device_type: type[DeviceType], module_database: Any) -> Iterator[Kind]:
     """Create the models of *device_type* and their tables; remove both at the end of the context."""
     with isolate_apps("fleet", "authsvc"):
         models = device_type.create_models(module="fleet.models")
     slug = device_type.get_slug()
     kind = registry.get(slug)
     assert kind is not None
-    with django_db_blocker.unblock():
-        with connection.schema_editor() as editor:
-            for model in models:
-                editor.create_model(model)
-        yield kind
-        with connection.schema_editor() as editor:
-            for model in reversed(models):
-                editor.delete_model(model)
+    with module_database.unblock(), connection.schema_editor() as editor:
+        for model in models:
+            editor.create_model(model)
+    yield kind
+    with module_database.unblock(), connection.schema_editor() as editor:
+        for model in reversed(models):
+            editor.delete_model(model)
     registry.unregister(slug)

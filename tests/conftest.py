@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import httpx
@@ -29,11 +30,13 @@ from rig import processes, servers
 from rig.cast import Cast, provision
 from rig.empty_tables import EmptyTables
 from rig.entrances import ENTRANCES, send_request
+from rig.left_rows import LeftRows, watching
 from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
 BEFORE = pytest.StashKey[float]()
+LEFT_ROWS = pytest.StashKey[LeftRows | None]()  # It holds None on PostgreSQL.
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -93,22 +96,61 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that leaves rows in the test database, when all its fixtures are torn down."""
+    result = yield
+    _fail_if_rows_are_left(item.config.stash.get(LEFT_ROWS, None))
+    return result
+
+
+def _fail_if_rows_are_left(left_rows: LeftRows | None) -> None:
+    found = left_rows.find() if left_rows else {}
+    if found:
+        pytest.fail(f"left in the test database, as table: (rows before, rows now): {found}", pytrace=False)
+
+
 @pytest.fixture(scope="session")
-def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
-    """Make the test database, also for modules that fill it once for all their tests and carry no mark.
+def django_db_setup(
+    django_test_environment: None, django_db_blocker: Any, pytestconfig: pytest.Config
+) -> Iterator[EmptyTables]:
+    """Make the test database, which only tests and fixtures that ask for it may use; yield what empties it.
 
     Each process of pytest-xdist has one of its own.
     """
     process = os.environ.get("PYTEST_XDIST_WORKER")
     if process and connection.vendor == "postgresql":
         connection.settings_dict["TEST"]["NAME"] = f"test_{connection.settings_dict['NAME']}_{process}"
-    with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch:
+    with django_db_blocker.unblock():
         made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
         empty_tables = EmptyTables()
-        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _test: empty_tables())
-        patch.setattr(TransactionTestCase, "_should_reload_connections", lambda _test: False)
-        yield
-        teardown_databases(made, verbosity=0)
+    watch = watching(connection.settings_dict["NAME"]) if connection.vendor == "sqlite" else nullcontext()
+    try:
+        with watch as left_rows, pytest.MonkeyPatch.context() as patch:
+            pytestconfig.stash[LEFT_ROWS] = left_rows
+            patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _test: empty_tables())
+            patch.setattr(TransactionTestCase, "_should_reload_connections", lambda _test: False)
+            yield empty_tables
+            del pytestconfig.stash[LEFT_ROWS]
+            _fail_if_rows_are_left(left_rows)
+    finally:
+        with django_db_blocker.unblock():
+            teardown_databases(made, verbosity=0)
+
+
+@pytest.fixture(scope="module")
+def module_database(
+    django_db_setup: EmptyTables, django_db_blocker: Any, pytestconfig: pytest.Config
+) -> Iterator[Any]:
+    """Let a module's fixtures write rows and tables for all its tests; the tables are emptied at its end.
+
+    It yields pytest-django's blocker, whose `unblock()` a fixture needs to use the database.
+    """
+    empty_tables, left_rows = django_db_setup, pytestconfig.stash[LEFT_ROWS]
+    with left_rows.expected() if left_rows else nullcontext():
+        yield django_db_blocker
+        with django_db_blocker.unblock():
+            empty_tables()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -156,7 +156,7 @@ def test_a_long_text_is_masked_in_linear_time():
 
 
 @pytest.mark.servers
-def test_gunicorn_writes_no_token(tmp_path, django_db_setup):
+def test_gunicorn_writes_no_token(tmp_path, transactional_db):
     """The real server, its error log and access log, and a line that is not HTTP."""
     lines = [f"GET {path} HTTP/1.1\r\nHost: localhost".encode() for path in written(TOKENS[0])]
     lines += [f"GET /login/ HTTP/1.1\r\nHost: {TOKENS[0]}".encode()]

@@ -39,13 +39,12 @@ _numbers = itertools.count(1)
 )
 def hub(
     request: pytest.FixtureRequest,
-    django_db_setup: None,
-    django_db_blocker: Any,
+    module_database: Any,
     tmp_path_factory: pytest.TempPathFactory,
     needs_real: Callable[[MissingServer], None],
 ) -> Iterator[Hub]:
     folder: Path = tmp_path_factory.mktemp(request.param)
-    with django_db_blocker.unblock():
+    with module_database.unblock():
         try:
             with running(request.param, folder) as hub:
                 yield hub

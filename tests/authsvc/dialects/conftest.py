@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
-from django.core.management import call_command
 
 from authsvc import background, conf
 from authsvc.core import tokens
@@ -73,8 +72,8 @@ def allowed_client(station, root):
 
 
 @pytest.fixture(scope="module")
-def world(django_db_setup, django_db_blocker) -> Iterator[World]:
-    with django_db_blocker.unblock():
+def world(module_database) -> Iterator[World]:
+    with module_database.unblock():
         broker = Broker(name="mosquitto-1")
         token = broker.issue_token()
         broker.save()
@@ -86,7 +85,6 @@ def world(django_db_setup, django_db_blocker) -> Iterator[World]:
         bearers["stranger"] = tokens.issue("stranger", 0, conf.options().jwt_keys, 3600)
         yield World(token, *cast.values(), bearers)
         background.stop()
-        call_command("flush", interactive=False, verbosity=0)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from django.core.management import call_command
 from django.db import connections
 
 from authsvc.conf import options
@@ -31,9 +30,9 @@ CASES = DOCUMENT["cases"]
 
 
 @pytest.fixture(scope="module")
-def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
+def world(module_database: Any) -> Iterator[str]:
     """Create the accounts of the document, and return the token of a broker."""
-    with django_db_blocker.unblock():
+    with module_database.unblock():
         for account in DOCUMENT["world"]["accounts"]:
             name, hashed = account["name"], passwords.hash_generated(account["secret"])
             active = account["state"] == "active"
@@ -53,7 +52,6 @@ def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
         token = broker.issue_token()
         broker.save()
         yield token
-        call_command("flush", interactive=False, verbosity=0)
 
 
 @pytest.fixture
@@ -74,7 +72,7 @@ def database_down(loop: asyncio.Runner) -> Iterator[Callable[[], None]]:
     yield pull_the_plug
     if pulled:
         config.update(kept)
-        # One that was opened meanwhile is to the other file, which the flush of *world* would find empty.
+        # One that was opened meanwhile is to the other file, which would be found empty at the end of the module.
         connections["default"].close()
         loop.run(reader.close())
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.core.management import call_command
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -32,14 +31,13 @@ async def _site(_scope: Any, _receive: Any, _send: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def broker(django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
+def broker(module_database: Any) -> Iterator[str]:
     """Create a broker that may ask about the principals of the oracle, and yield its token."""
-    with django_db_blocker.unblock():
+    with module_database.unblock():
         row = Broker(name="fuzz")
         token = row.issue_token()
         row.save()
         yield token
-        call_command("flush", interactive=False, verbosity=0)
 
 
 @pytest.fixture

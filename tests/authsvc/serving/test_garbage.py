@@ -45,7 +45,7 @@ class Server(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(module_database: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("garbage")
     with hub.gunicorn(folder, WEB_CONCURRENCY="1") as url:
         yield Server(int(url.rpartition(":")[2]), folder / "gunicorn.log")
@@ -141,7 +141,7 @@ def test_it_is_refused_with_a_short_line_at_most(server, text, status):
 
 
 @pytest.mark.servers
-def test_clients_that_disconnect_leave_short_lines_at_most(django_db_setup, tmp_path):
+def test_clients_that_disconnect_leave_short_lines_at_most(transactional_db, tmp_path):
     """They cause the same lines as clients that wait for the answer, once each, or fewer.
 
     The log is read after the server has stopped: a view still runs after its client disconnects, and logs late.

@@ -23,7 +23,7 @@ def valve(db):
 
 
 @pytest.fixture(scope="module")
-def probe_kind(django_db_setup, django_db_blocker):
+def probe_kind(module_database):
     """Yield a kind with a reading of each type, in tables of its own."""
 
     class Probe(DeviceType):
@@ -39,7 +39,7 @@ def probe_kind(django_db_setup, django_db_blocker):
         layout = StateField(type="json", default={})
         depth = StateField(type="float")
 
-    with tables_of(Probe, django_db_blocker) as kind:
+    with tables_of(Probe, module_database) as kind:
         yield kind
 
 

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 import pytest
+from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.test.utils import modify_settings
 
@@ -14,16 +15,17 @@ registered: list[Kind] = []
 
 
 @pytest.fixture(scope="module")
-def heat(django_db_setup, django_db_blocker):
+def heat(module_database):
     """Yield the module of its models; the app is installed and migrated like any other."""
-    with (
-        modify_settings(INSTALLED_APPS={"append": "tests.devicehub.kinds.heat"}),
-        django_db_blocker.unblock(),
-    ):
+    with modify_settings(INSTALLED_APPS={"append": "tests.devicehub.kinds.heat"}):
         for kind in registered:
             registry.register(kind)
-        call_command("migrate", "heat", verbosity=0)
+        with module_database.unblock():
+            call_command("migrate", "heat", verbosity=0)
         yield import_module("tests.devicehub.kinds.heat.models")
-        call_command("migrate", "heat", "zero", verbosity=0)
+        with module_database.unblock():
+            call_command("migrate", "heat", "zero", verbosity=0)
+            # The permissions go with them; no migration deletes either.
+            ContentType.objects.filter(app_label="heat").delete()
     registered[:] = [kind for kind in registry if kind.slug == "heatmeter"]
     registry.unregister("heatmeter")

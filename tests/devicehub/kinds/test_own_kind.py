@@ -366,6 +366,6 @@ def test_a_slug_is_taken_once(heat, kind):
         registry.register(Kind("heatmeter", heat.HeatMeter, heat.HeatMessage))
 
 
-def test_the_models_have_a_migration(heat):
+def test_the_models_have_a_migration(heat, db):
     call_command("makemigrations", "heat", check=True, verbosity=0)
     assert heat.HeatValue._meta.db_table in connection.introspection.table_names()

@@ -9,7 +9,7 @@ from rig.meter import FAILED, is_as_sent, send, stored
 
 
 @pytest.fixture(scope="module")
-def meter_kind(django_db_setup, django_db_blocker):
+def meter_kind(module_database):
     """Yield a kind with a reading of each type, in tables of its own."""
 
     class Meter(DeviceType):
@@ -27,7 +27,7 @@ def meter_kind(django_db_setup, django_db_blocker):
         serviced_at = StateField(type="datetime")
         depth = StateField(type="float")
 
-    with tables_of(Meter, django_db_blocker) as kind:
+    with tables_of(Meter, module_database) as kind:
         yield kind
 
 

@@ -54,7 +54,7 @@ def test_a_payload_that_names_no_moment_is_news_each_time(meter, body):
     assert len(stored(meter)) == 2
 
 
-def test_a_type_that_declares_n_has_flat_samples(django_db_setup):
+def test_a_type_that_declares_n_has_flat_samples():
     """`n` is then the name of a reading, and a pack needs its content type."""
     found = decode.Document([{"n": "x", "v": 1}])
 
