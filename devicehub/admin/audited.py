@@ -55,7 +55,12 @@ def key(row: models.Model) -> str:
 
 def covers(row: models.Model) -> bool:
     """Return whether the audit has entries about *row* under its key."""
-    return bool(word_of(type(row))) or isinstance(row, (Group, get_user_model()))
+    return is_recorded(type(row))
+
+
+def is_recorded(model: type[models.Model]) -> bool:
+    """Return whether the audit has entries about rows of *model*."""
+    return bool(word_of(model)) or issubclass(model, (Group, get_user_model()))
 
 
 class Audited:

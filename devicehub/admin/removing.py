@@ -7,20 +7,28 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.actions import delete_selected
 from django.db.models import QuerySet
+from django.forms.boundfield import BoundField
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
+from authsvc import audit
+from devicehub.admin import audited
 from devicehub.admin.notices import saying
+from devicehub.credentials.forms import ReasonForm
 from devicehub.dashboard.confirmation import TYPED_FROM, is_confirmed
 
+REASON = "reason"
 ACTION = "delete_selected"  # Django's name of the action.
 TEMPLATE = "devicehub/admin/remove.html"
 
 
 class Removes:
-    """A mixin for a ModelAdmin: its rows are removed one by one, or many at once after a number that is typed."""
+    """A mixin for a ModelAdmin: its rows are removed one by one, or many at once after a number that is typed.
+
+    The page before a removal takes a reason, which the audit keeps.
+    """
 
     opts: Any
     nouns: tuple[str, str] | None = None  # One row and several in words, if not those of the model.
@@ -51,8 +59,10 @@ class Removes:
             "verb": f"Remove this {self.noun()}",
             "keep": "Keep it",
             "them": "it",
+            "reason": _reason(self, request),
         }
-        return super().delete_view(request, object_id, {**words, **(extra_context or {})})  # type: ignore[misc]
+        with audit.because(request.POST.get(REASON, "")):
+            return super().delete_view(request, object_id, {**words, **(extra_context or {})})  # type: ignore[misc]
 
     def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> Any:
         """Return the answer of the foundation, with our notice about the removed row."""
@@ -70,7 +80,7 @@ def remove_many(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any])
         del asked["post"]
         request.POST = asked
     words = model_admin.in_words(count)
-    with saying(request, f"{words} removed."):
+    with saying(request, f"{words} removed."), audit.because(request.POST.get(REASON, "")):
         answer = delete_selected(model_admin, request, queryset)
     if isinstance(answer, TemplateResponse):
         answer.context_data = {
@@ -84,5 +94,13 @@ def remove_many(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any])
             # A form has a bound of its fields, so it names all rows of the list by its query, as the list did.
             "is_across": request.POST.get("select_across") == "1",
             "is_wrong": is_wrong,
+            "reason": _reason(model_admin, request),
         }
     return answer
+
+
+def _reason(model_admin: Any, request: HttpRequest) -> BoundField | None:
+    """Return the field for the reason of a removal, as typed before; None if the audit does not record the model."""
+    if not audited.is_recorded(model_admin.model):
+        return None
+    return ReasonForm({REASON: request.POST.get(REASON, "")})[REASON]

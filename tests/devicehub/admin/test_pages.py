@@ -257,12 +257,15 @@ def test_the_removal_of_many_needs_their_number(admin_client: Client):
     assert "Remove 11 grants?" in asked
     assert "Type the number 11" in asked
     for typed in ({}, {"confirmed": "yes", "typed": "12"}):
-        answer = admin_client.post(url(Grant, "changelist"), {**chosen, "post": "yes", **typed})
-        assert "The number is not 11." in answer.content.decode()
+        answered = {**chosen, "post": "yes", "reason": 'no "longer"', **typed}
+        page = admin_client.post(url(Grant, "changelist"), answered).content.decode()
+        assert "The number is not 11." in page
+        assert 'value="no &quot;longer&quot;"' in page
     assert Grant.objects.count() == 11
-    typed = {**chosen, "post": "yes", "confirmed": "yes", "typed": "11"}
+    typed = {**chosen, "post": "yes", "confirmed": "yes", "typed": "11", "reason": "site closed"}
     answer = admin_client.post(url(Grant, "changelist"), typed, follow=True)
 
+    assert AuditEntry.objects.filter(action="grant_deleted", reason="site closed").count() == 11
     assert [str(notice) for notice in answer.context["messages"]] == ["11 grants removed."]
     assert not Grant.objects.exists()
 

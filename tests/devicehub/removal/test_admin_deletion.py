@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.auth.models import User
 
+from authsvc.models import AuditEntry
 from devicehub import provisioning, removal
 from devicehub.models import RemovalRequest
 from devicehub.removal import requests
@@ -29,7 +30,7 @@ class TestAdmin:
                 url, data = base, {"action": "delete_selected", "_selected_action": [device.pk]}
                 question = operator.post(url, data)
             assert question.status_code == 200
-            done = operator.post(url, {**data, "post": "yes"}, follow=True)
+            done = operator.post(url, {**data, "post": "yes", "reason": "broken"}, follow=True)
             assert done.status_code == 200
             return question.content.decode(), done.content.decode()
 
@@ -42,6 +43,8 @@ class TestAdmin:
         question, _ = confirm(way, station)
 
         assert "30 readings" in question
+        assert 'name="reason"' in question
+        assert AuditEntry.objects.get(action="device_removed").reason == "broken"
         assert remains(station)["device"] == remains(station)["readings"] == 0
         assert remains(neighbour)["device"] == 1
 
@@ -54,6 +57,7 @@ class TestAdmin:
 
         assert "disabled at once, then removed in the background" in question
         assert "is disabled and being removed" in done
+        assert AuditEntry.objects.get(action="removal_requested").reason == "broken"
         assert remains(station)["readings"] == 30
         assert WeatherStationDevice.objects.get().is_active is False
         assert removal.work_off() == 1
