@@ -80,6 +80,7 @@ _labels: dict[str, str] = {
     "command_sent": "Command sent",
     "command_cancelled": "Command cancelled",
     "quarantine_replayed": "Quarantine replayed",
+    "quarantine_dismissed": "Quarantine dismissed",
     "denial_dismissed": "Denial dismissed",
     "audit_retention_changed": "Audit retention changed",
 }

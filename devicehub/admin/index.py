@@ -181,7 +181,9 @@ def counts(user: Any) -> dict[str, int]:
 def _count(user: Any) -> dict[str, int]:
     now = timezone.now()
     denials = Denial.objects.filter(last_at__gte=now - DAY, dismissed_at=None)
-    quarantined = QuarantinedMessage.objects.filter(received_at__gte=now - DAY, replayed_at=None)
+    quarantined = QuarantinedMessage.objects.filter(
+        received_at__gte=now - DAY, replayed_at=None, dismissed_at=None
+    )
     queries = {
         "denials": visibility.rows(denials, user, "principal"),
         "quarantine": visibility.rows(quarantined, user),
@@ -208,7 +210,8 @@ def _looks(request: HttpRequest) -> list[Look]:
             did = f"{who} {denial.action} {denial.topic}".rstrip()
             found.append(Look(sentence, did, _change(denial), "bad", "error", denial.last_at))
     if may_list(request, QuarantinedMessage):
-        rows = QuarantinedMessage.objects.filter(received_at__gte=since, replayed_at=None).defer("payload")
+        waiting = {"replayed_at": None, "dismissed_at": None}
+        rows = QuarantinedMessage.objects.filter(received_at__gte=since, **waiting).defer("payload")
         for row in visibility.rows(rows, request.user).order_by("-received_at")[:LOOKS]:
             sentence = row.detail or row.reason
             found.append(

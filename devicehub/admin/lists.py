@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -31,16 +31,34 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class ChoiceFilter(admin.SimpleListFilter):
-    """A filter by one of *options*: the label and the condition for each value of the parameter."""
+    """A filter by one of *options*: the label and the condition for each value of the parameter.
+
+    Without the parameter it filters by *default*; "" is no filter, beside the options as *All*.
+    """
 
     options: dict[str, tuple[str, Callable[[], Q]]] = {}
+    default = ""
 
     def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
         return [(value, label) for value, (label, _) in self.options.items()]
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        chosen = self.options.get(self.value() or "")
+        chosen = self.options.get(self.value() or self.default)
         return queryset.filter(chosen[1]()) if chosen else None
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Yield the choices. With a default, it is chosen without the parameter, and *All* is one of the options."""
+        if not self.default:
+            yield from super().choices(changelist)
+            return
+        for value, (label, _) in self.options.items():
+            is_default = value == self.default
+            query = changelist.get_query_string(
+                {} if is_default else {self.parameter_name: value},
+                [self.parameter_name] if is_default else [],
+            )
+            selected = (self.value() or self.default) == value
+            yield {"selected": selected, "query_string": query, "display": label}
 
 
 class StateFilter(admin.SimpleListFilter):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import Q
@@ -11,7 +11,8 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from devicehub.admin import cells, texts
-from devicehub.admin.base import EvidenceAdmin
+from devicehub.admin.base import EvidenceAdmin, Panel
+from devicehub.admin.dismissing import DismissedFilter, Dismisses, acts_panel
 from devicehub.admin.lists import BoundedPaginator, ChoiceFilter, DeviceFilter, lately
 from devicehub.admin.replaying import Replays
 from devicehub.kinds.registry import registry
@@ -147,13 +148,18 @@ class ReplayedFilter(ChoiceFilter):
 
 
 @admin.register(QuarantinedMessage)
-class QuarantineAdmin(Replays, EvidenceAdmin):
+class QuarantineAdmin(Replays, Dismisses, EvidenceAdmin):
+    actions = ("replay", "dismiss")
+    panels: ClassVar[list[Panel]] = [acts_panel]
     belongs_to = "device_key"
     list_display = ("received_at", "id", "device_key", "reason", "topic", "detail", "replayed_at")
-    list_filter = ("reason", ReplayedFilter, lately("received_at"))
+    list_filter = ("reason", ReplayedFilter, DismissedFilter, lately("received_at"))
     search_fields = ("=id", "topic", "device_key")
     search_help_text = "Number, topic or device id"
-    empty_text = "Nothing is in quarantine. A message that cannot be stored is kept here, with the reason."
+    empty_text = (
+        "No message waits in quarantine. One that cannot be stored is kept here, with the reason; the filter finds "
+        "dismissed ones."
+    )
     readonly_fields = ("of_device", "payload_as_sent", "size")
     exclude = ("device_key",)
 

@@ -7,7 +7,6 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.template.loader import render_to_string
 
 from devicehub import visibility
 from devicehub.ingest.replay import replay
@@ -16,22 +15,12 @@ from devicehub.models import QuarantinedMessage
 MOST = 1_000  # Messages of one request; the command has no limit.
 
 
-def replay_panel(request: HttpRequest, row: QuarantinedMessage) -> str:
-    """Return the button that replays *row*, for a user who may, if it was not replayed."""
-    if row.replayed_at or not may_replay(request):
-        return ""
-    return render_to_string("devicehub/_replay.html", {"row": row}, request)
-
-
 def may_replay(request: HttpRequest) -> bool:
     return bool(request.user.has_perm("devicehub.change_quarantinedmessage"))
 
 
 class Replays:
     """A mixin for the admin of the quarantine: *Replay* stores the chosen messages if their cause is gone."""
-
-    actions: Any = ("replay",)
-    panels: Any = (replay_panel,)
 
     def has_replay_permission(self, request: HttpRequest) -> bool:
         return may_replay(request)

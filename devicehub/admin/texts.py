@@ -104,6 +104,7 @@ HELP: Mapping[type[models.Model], Mapping[str, str]] = {
         "device_key": KEY,
         "received_at": "The time when it arrived.",
         "replayed_at": "The time when it was replayed; empty if it was not.",
+        "dismissed_at": "The time when an operator set it aside; empty if none did.",
         "size": "Its part of the space that its device has here, in bytes.",
     },
     CountedRefusal: {

@@ -208,7 +208,9 @@ def quarantine(user: Any) -> Quarantine:
     if not visibility.may(user, visibility.VIEW, QuarantinedMessage):
         return Quarantine(0, [], [])
     yesterday = timezone.now() - DAY
-    kept = visibility.rows(QuarantinedMessage.objects.filter(received_at__gt=yesterday), user)
+    kept = visibility.rows(
+        QuarantinedMessage.objects.filter(received_at__gt=yesterday, dismissed_at=None), user
+    )
     refusals = visibility.rows(CountedRefusal.objects.filter(last_at__gt=yesterday), user)
     counted = refusals.values_list("device_key", "reason", "count", "last_at")
     latest = kept.defer("payload").order_by("-received_at", "-pk")[:QUARANTINED]

@@ -63,9 +63,14 @@ class Report:
 def waiting(
     *, reason: str = "", device_key: str = "", row: int | None = None
 ) -> QuerySet[QuarantinedMessage]:
-    """Return the messages that were not replayed yet, oldest first; of one reason, device, or primary key."""
+    """Return the messages that were not replayed yet, oldest first; of one reason, device, or primary key.
+
+    Dismissed ones are left out, except one that *row* names.
+    """
     wanted: dict[str, Any] = {"reason": reason, "device_key": device_key, "pk": row}
     rows = QuarantinedMessage.objects.filter(replayed_at=None)
+    if row is None:
+        rows = rows.filter(dismissed_at=None)
     return rows.filter(**{name: value for name, value in wanted.items() if value not in ("", None)}).order_by(
         "pk"
     )

@@ -121,6 +121,7 @@ class QuarantinedMessage(models.Model):
     device_key = models.CharField(max_length=260, blank=True, db_index=True)
     received_at = models.DateTimeField(db_index=True)
     replayed_at = models.DateTimeField(null=True, blank=True)
+    dismissed_at = models.DateTimeField(null=True, blank=True)
     size = models.PositiveIntegerField(null=True, blank=True, editable=False)  # NULL in old rows
 
     objects = QuarantinedQuerySet.as_manager()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.sqlite_only
 ACTIONS = (
     *("authsvc/granting.py", "authsvc/broker_tokens.py", "devicehub/rights.py"),
     *("devicehub/provisioning/*.py", "devicehub/bulk/*.py"),
-    *("devicehub/commands/queue.py", "devicehub/ingest/replay.py"),
+    *("devicehub/commands/queue.py", "devicehub/ingest/replay.py", "devicehub/ingest/dismissal.py"),
     *("devicehub/removal/erase.py", "devicehub/removal/inheritance.py", "devicehub/removal/requests.py"),
 )
 # Methods that write rows; issue_token() and the others of credentials change columns that are saved next.
