@@ -33,7 +33,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 class ChoiceFilter(admin.SimpleListFilter):
     """A filter by one of *options*: the label and the condition for each value of the parameter.
 
-    Without the parameter it filters by *default*; "" is no filter, beside the options as *All*.
+    Without the parameter it filters by *default*; without a default it shows all rows, and offers *All*.
     """
 
     options: dict[str, tuple[str, Callable[[], Q]]] = {}

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from devicehub.kinds.declare import Reading
-from devicehub.messages import cbor, senml, times
+from devicehub.messages import cbor, json_faults, senml, times
 from devicehub.messages.json_limits import fault_as_json
 from devicehub.messages.message import MAX_DEPTH, MAX_KEPT, FailureReason, Notes, Unreadable
 
@@ -271,17 +271,18 @@ def json_document(payload: bytes) -> Document:
     values that fit no declaration: they cost their value, and not the message.
     """
     body = payload.removeprefix(BYTE_ORDER_MARK)
+    before = len(payload) - len(body)
     if not body.strip():
         raise Unreadable(FailureReason.NOT_JSON, "the payload is empty")
     try:
         found = Document(orjson.loads(body))
         if _needs_care(body) or _colons(found.content) != body.count(b":"):
-            found = _read_with_care(body)
+            found = _read_with_care(body, before)
     except orjson.JSONDecodeError:
-        found = _read_with_care(body)
+        found = _read_with_care(body, before)
     # The parser goes deeper than the encoder that stores the document; counting brackets is a cheap first check.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(found.content) > MAX_DEPTH:
-        raise Unreadable(FailureReason.NOT_JSON, f"nested deeper than {MAX_DEPTH} levels")
+        raise Unreadable(FailureReason.NOT_JSON, json_faults.TOO_DEEP)
     if not found.is_exact and not found.notes:
         found.is_exact = fault_as_json(found.content) is None
     return found
@@ -295,8 +296,11 @@ def _needs_care(body: bytes) -> bool:
     return b"\\" in body and ESCAPED.search(body) is not None
 
 
-def _read_with_care(body: bytes) -> Document:
-    """Return *body* read slowly: every number as it was sent, and a note for each name that is given twice."""
+def _read_with_care(body: bytes, before: int) -> Document:
+    """Return *body* read slowly: every number as it was sent, and a note for each name that is given twice.
+
+    *before* is the number of bytes of the payload before it.
+    """
     notes = Notes()
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -311,7 +315,7 @@ def _read_with_care(body: bytes) -> Document:
     try:
         found = decoder.decode(body.decode())
     except (ValueError, RecursionError) as error:
-        raise Unreadable(FailureReason.NOT_JSON, str(error)[:200]) from error
+        raise Unreadable(FailureReason.NOT_JSON, json_faults.in_words(error, before=before)) from error
     return Document(found, notes, is_exact=False)
 
 
