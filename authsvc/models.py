@@ -390,7 +390,20 @@ class Grant(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.effect} {self.subject} to {ActionSet(self.actions).sentence} {self.filter}"
+        return f"{self.whom}: {self.effect} {ActionSet(self.actions).sentence} on {self.filter}"
+
+    @property
+    def whom(self) -> str:
+        """The subject in words: `Every weatherstation`, `Device weatherstation/STATION-001`, `Group “barn”`."""
+        form, _, name = self.subject.partition(":")
+        if form == "everyone":
+            return "Everyone"
+        if form == "group":
+            return f"Group “{name}”"
+        is_account = (name if form == "type" else name.partition("/")[0]) == access.ACCOUNT
+        if form == "type":
+            return "Every service account" if is_account else f"Every {name}"
+        return f"Service account “{name.partition('/')[2]}”" if is_account else f"Device {name}"
 
 
 class Denial(models.Model):

@@ -219,9 +219,10 @@ def _not_ended() -> Q:
 class GrantAdmin(ModelAdmin):
     form = GrantForm
     change_form_template = "devicehub/admin/grant.html"
-    list_display = ("subject", "effect", "actions_in_words", "filter", "valid_from", "valid_until", "note")
+    list_display = ("whom", "effect", "actions_in_words", "filter", "valid_from", "valid_until", "note")
     list_filter = ("effect", ActionFilter, PeriodFilter, DeviceFilter)
     search_fields = ("subject", "filter", "note")
+    search_help_text = "Device id, username, type or group, topic filter or note"
     empty_text = "There is no grant yet. A device may use its own topics without one."
     fieldsets = (
         ("Subject", {"fields": ("kind", "type", "group", "device", "account")}),
@@ -231,6 +232,10 @@ class GrantAdmin(ModelAdmin):
 
     class Media:
         js = ("devicehub/grants.js",)
+
+    @admin.display(description="For", ordering="subject")
+    def whom(self, grant: Grant) -> str:
+        return grant.whom
 
     @admin.display(description="Actions", ordering="actions")
     def actions_in_words(self, grant: Grant) -> str:

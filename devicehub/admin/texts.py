@@ -208,6 +208,7 @@ HELP: Mapping[type[models.Model], Mapping[str, str]] = {
 # The labels of columns whose name Django would not write as people do.
 LABELS = {
     "device_id": "Device id",
+    "device_key": "Device",
     "id": "Number",
     "is_active": "Active",
     "mqtt_client_id": "MQTT client id",

@@ -196,3 +196,22 @@ def test_an_account_of_the_same_name_has_no_grants_of_the_deleted_one(way):
 
     assert list(Grant.objects.all()) == [kept]
     assert not LastLogin.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        ("everyone", "Everyone"),
+        ("type:weatherstation", "Every weatherstation"),
+        ("type:account", "Every service account"),
+        ("group:barn", "Group “barn”"),
+        ("key:weatherstation/STATION-001", "Device weatherstation/STATION-001"),
+        ("key:account/backend", "Service account “backend”"),
+        ("key:weatherstation/account", "Device weatherstation/account"),
+    ],
+)
+def test_a_grant_names_its_subject_in_words(subject, words):
+    grant = Grant(subject=subject, actions="publish,receive", effect="deny", filter="plant/#")
+
+    assert grant.whom == words
+    assert str(grant) == f"{words}: deny publish, receive on plant/#"

@@ -282,3 +282,17 @@ def test_suggestions_hold_only_devices_that_the_writer_may_see(client, fleet):
 
     assert suggested(client, "kind=device&q=") == []
     assert suggested(client, "kind=account&q=") == []
+
+
+def test_the_list_names_each_subject_in_words(admin):
+    for subject in ("key:weatherstation/STATION-001", "type:irrigationvalve", "key:account/backend"):
+        Grant.objects.create(subject=subject, actions="publish", filter="plant/1")
+
+    page = admin.get(f"{GRANTS}/").content.decode()
+
+    for words in ("Device weatherstation/STATION-001", "Every irrigationvalve", "Service account “backend”"):
+        assert f">{words}</a>" in page
+    assert "key:weatherstation" not in page
+    found = admin.get(f"{GRANTS}/?q=irrigationvalve").content.decode()
+    assert "Every irrigationvalve" in found
+    assert "Service account “" not in found

@@ -216,7 +216,7 @@ def test_notices_of_other_models_are_in_our_words(admin_client):
     assert notices[0] == (
         f'Group of devices added: <a class="dh-link" href="/admin/devicehub/devicegroup/{pk}/change/">Roof</a>.'
     )
-    assert notices[1] == "Grant removed: allow everyone to publish plant/1."
+    assert notices[1] == "Grant removed: Everyone: allow publish on plant/1."
     assert notices[2].startswith("User added: <a class=")
 
 

@@ -546,3 +546,20 @@ def test_the_pages_work_in_the_admin_of_django():
     )
 
     assert run.returncode == 0, run.stdout
+
+
+def test_a_device_is_called_device(admin_client: Client):
+    now, key = timezone.now(), "weatherstation/STATION-001"
+    quarantined = {"reason": "not_json", "topic": "a", "payload": b"{", "received_at": now}
+    rows = [
+        CountedRefusal.objects.create(device_key=key, reason="not_json", count=1, first_at=now, last_at=now),
+        RemovalRequest.objects.create(device_key=key, requested_at=now),
+        DeviceCommand.objects.create(device_key=key, name="reboot"),
+        QuarantinedMessage.objects.create(device_key=key, **quarantined),
+    ]
+
+    for row in rows:
+        for address in (url(type(row), "changelist"), url(type(row), "change", row.pk)):
+            page = admin_client.get(address).content.decode()
+            assert not re.search("device key", page, re.IGNORECASE), address
+            assert re.search(r">\s*Device\s*<", page), address
