@@ -44,7 +44,10 @@ SHOWN_DEVICES = 100  # The confirmation page of a deletion lists at most this ma
 GOES_LATER = "; disabled at once, then removed in the background"
 # People with a limit do not learn by which identity.
 TAKEN = "Another identity has one of these names already; choose another one."
-SHOWN = ("mqtt_username", "last_seen", "battery_level", "firmware_version", "created_at", "updated_at")
+SHOWN = (
+    *("mqtt_username", "password_expires_at", "last_seen", "battery_level", "firmware_version"),
+    *("created_at", "updated_at"),
+)
 BY_DEVICE = ("", "As the device reports it")
 # The sections of the form. A field in none of them is one that the type or the project declares.
 SECTIONS = {

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.contrib.admin.templatetags.admin_list import pagination
 from django.templatetags.static import static
 from django.utils.html import format_html
 
@@ -53,6 +54,13 @@ def dh_title(list_url: Any, otherwise: Any) -> str:
 def dh_name(row: Any) -> str:
     """Return the name of *row* in titles."""
     return cells.title(row)
+
+
+@register.inclusion_tag("devicehub/admin/pagination.html")
+def dh_pagination(changelist: Any) -> dict[str, Any]:
+    """Return the pages and the count of a list, for Django's own admin, which would name the model."""
+    noun = dh_noun(changelist.model_admin, changelist.opts, changelist.result_count)
+    return {**pagination(changelist), "noun": noun}
 
 
 @register.simple_tag

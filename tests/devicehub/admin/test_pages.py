@@ -562,4 +562,29 @@ def test_a_device_is_called_device(admin_client: Client):
         for address in (url(type(row), "changelist"), url(type(row), "change", row.pk)):
             page = admin_client.get(address).content.decode()
             assert not re.search("device key", page, re.IGNORECASE), address
-            assert re.search(r">\s*Device\s*<", page), address
+            assert re.search(r">\s*Device:?\s*<", page), address
+
+
+def test_the_foot_of_a_list_has_the_word_of_the_navigation(admin_client: Client):
+    """Django's own admin would say "3 groups" below roles, and "1 Weather Station"."""
+    WeatherStationDevice.objects.create(device_id="STATION-001")
+
+    def seen(model) -> str:
+        page = admin_client.get(url(model, "changelist")).content.decode()
+        return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+    roles_page = seen(Group)
+    assert "3 roles" in roles_page
+    assert "3 groups" not in roles_page
+    assert "Add group" not in roles_page
+    assert "1 weather station" in seen(WeatherStationDevice)
+
+
+def test_the_expiry_of_a_device_has_one_form_only(admin_client: Client):
+    """The form shows it, and *Set expiry* changes it."""
+    device = WeatherStationDevice.objects.create(device_id="STATION-001")
+    page = admin_client.get(url(WeatherStationDevice, "change", device.pk)).content.decode()
+
+    assert "Password expires at" in page
+    assert 'name="password_expires_at' not in page
+    assert "password_expires_at" not in admin_client.get(url(WeatherStationDevice, "add")).content.decode()
