@@ -30,7 +30,7 @@ AT = 1_772_366_000  # A second of the time of receipt's hour.
 
 
 @pytest.fixture(scope="module")
-def post_kind(django_db_setup, django_db_blocker):
+def post_kind(module_database):
     """Make a type whose readings are resources, except one."""
 
     class GardenPost(DeviceType):
@@ -42,7 +42,7 @@ def post_kind(django_db_setup, django_db_blocker):
         fault = Reading(type=reading_types.BINARY, lwm2m="3/0/11/2")
         humidity = Reading(unit="%RH")
 
-    with tables_of(GardenPost, django_db_blocker) as kind:
+    with tables_of(GardenPost, module_database) as kind:
         yield kind
 
 
