@@ -8,10 +8,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from devicehub.lwm2m.models import Definitions, ObjectType, ResourceType
+from devicehub.messages.lwm2m.objects import by_nearness
 from devicehub.messages.lwm2m.paths import Path
 from devicehub.messages.lwm2m.values import DataType
-
-DEFAULT_VERSION = "1.0"  # Of an object whose link names none (LwM2M 1.2, 7.2.2).
 
 
 class Known(NamedTuple):
@@ -39,33 +38,15 @@ class Catalogue:
         self.find = lru_cache(maxsize=65_536)(self._find)
 
     def _find(self, object_id: int, resource_id: int, version: str | None) -> Known | None:
-        """Return the definition of a resource in a version of its object, or in the nearest version; or None.
-
-        The nearest is the newest version with the same major number, else the newest of all: minor versions are
-        compatible.
-        """
+        """Return the definition of a resource in a version of its object, or in the nearest that has it; or None."""
         by_version = self._objects.get(object_id)
         if not by_version:
             return None
-        wanted = version or DEFAULT_VERSION
-        for found in _by_nearness(by_version, wanted):
+        for found in by_nearness(by_version, version):
             known = by_version[found].get(resource_id)
             if known is not None:
                 return known
         return None
-
-
-def _by_nearness(versions: Mapping[str, object], wanted: str) -> list[str]:
-    major = wanted.partition(".")[0]
-    return sorted(
-        versions,
-        key=lambda one: (one == wanted, one.partition(".")[0] == major, _numbers(one)),
-        reverse=True,
-    )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 _lock = threading.Lock()

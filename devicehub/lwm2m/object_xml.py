@@ -25,8 +25,9 @@ MAX_BYTES = 2 << 20  # The largest file of the registry has 80 KB.
 MAX_DEPTH = 32
 MOST_OBJECTS = 64
 MOST_RESOURCES = 1000  # Of one object; the registry's largest has 104.
-LONGEST_NAME = 200
-LONGEST_LINE = 1000  # Of a range, a unit or a URN.
+# The lengths that tables hold. Longer texts are cut, since only people read their ends.
+LONGEST_LINE = 255
+LONGEST_UNIT = 64
 LONGEST_TEXT = 20_000
 LONGEST_NOTICE = 20_000
 
@@ -80,7 +81,7 @@ def parse(content: bytes, origin: str = "") -> tuple[ObjectDefinition, ...]:
     if _name(root) != "LWM2M":
         raise InvalidObjectXml(f"the root element is {_shown(_name(root))}, not LWM2M")
     elements = _children(root, "Object")
-    if not elements:
+    if not any(_children(element, "ObjectID") for element in elements):  # Also a list of reusable resources.
         raise InvalidObjectXml("the file defines no object")
     if len(elements) > MOST_OBJECTS:
         raise InvalidObjectXml(f"the file defines more than {MOST_OBJECTS} objects")
@@ -150,21 +151,17 @@ def _resource(item: Element, above: str) -> ResourceDefinition:
         _flag(item, "MultipleInstances", MULTIPLE, where),
         _flag(item, "Mandatory", MANDATORY, where),
         _line(item, "RangeEnumeration"),
-        _line(item, "Units"),
+        _line(item, "Units", LONGEST_UNIT),
         _description(item, "Description"),
     )
 
 
 def _type(text: str, operations: str, where: str) -> DataType | None:
-    """Return the type that *text* names. Only an executable resource may have none, and has none in any case."""
+    """Return the type that *text* names. An executable resource has none, and some others have none by mistake."""
     known = TYPES.get(text.lower().replace(" ", ""))
     if not known and text.lower() not in NO_TYPES:
         raise InvalidObjectXml(f"{where}: {_shown(text)} is not a type of LwM2M")
-    if operations == "E":
-        return None
-    if not known:
-        raise InvalidObjectXml(f"{where} has no type and is not executable")
-    return known
+    return None if operations == "E" else known
 
 
 def _id(text: str, subject: str) -> int:
@@ -200,23 +197,23 @@ def _flag(element: Element, name: str, meanings: dict[str, bool], where: str) ->
 
 
 def _title(element: Element, where: str) -> str:
-    name = _line(element, "Name", LONGEST_NAME)
+    name = _line(element, "Name")
     if not name:
         raise InvalidObjectXml(f"{where} has no name")
     return name
 
 
 def _description(element: Element, *names: str) -> str:
-    """Return the texts of the children of these *names*, cut at the limit: nothing depends on their end."""
-    return "\n\n".join(filter(None, (_text(_content(element, name)) for name in names)))[:LONGEST_TEXT]
+    return _cut("\n\n".join(filter(None, (_text(_content(element, name)) for name in names))), LONGEST_TEXT)
 
 
 def _line(element: Element, name: str, longest: int = LONGEST_LINE) -> str:
     """Return the text of a child in one line; empty if there is no such child."""
-    text = " ".join(_content(element, name).split())
-    if len(text) > longest:
-        raise InvalidObjectXml(f"{name} has more than {longest} characters")
-    return text
+    return _cut(" ".join(_content(element, name).split()), longest)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _text(text: str) -> str:

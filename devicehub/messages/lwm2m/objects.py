@@ -131,22 +131,21 @@ def order(version: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def choose(versions: Iterable[str], wanted: str | None = None) -> str | None:
-    """Return the version of an object to read a payload with, or None if there are no versions.
+def by_nearness(versions: Iterable[str], wanted: str | None = None) -> list[str]:
+    """Return the versions of an object in the order in which they help to read a payload of version *wanted*.
 
-    Without a version, 1.0 is wanted, as in LwM2M. The first of these that exists is chosen: the wanted version; the
-    newest with the same major number, since minor versions only add; the newest of all.
+    Without a version, 1.0 is wanted, as in LwM2M. The wanted version is the first, then come those with the same
+    major number, since minor versions only add, then all others; the newest is the first of each.
 
-    >>> choose(["1.0", "1.1", "2.0"], "1.7"), choose(["2.0", "2.1"]), choose([])
-    ('1.1', '2.1', None)
+    >>> by_nearness(["1.0", "1.1", "1.10", "2.0"], "1.1")
+    ['1.1', '1.10', '1.0', '2.0']
     """
-    known = sorted(versions, key=order)
     wanted = wanted or FIRST_VERSION
-    if wanted in known:
-        return wanted
     major = wanted.partition(".")[0]
-    return next((version for version in reversed(known) if version.partition(".")[0] == major), None) or (
-        known[-1] if known else None
+    return sorted(
+        versions,
+        key=lambda version: (version == wanted, version.partition(".")[0] == major, order(version)),
+        reverse=True,
     )
 
 
@@ -167,29 +166,19 @@ def _versions() -> Mapping[int, tuple[str, ...]]:
 
 
 def find(object_id: int, version: str | None = None) -> ObjectDefinition | None:
-    """Return the shipped definition of an object; choose() names the version if the wanted one is not shipped."""
-    chosen = choose(_versions().get(object_id, ()), version)
-    return shipped()[object_id, chosen] if chosen else None
+    """Return the shipped definition of an object in *version*, or else in the nearest version that is shipped."""
+    nearest = by_nearness(_versions().get(object_id, ()), version)
+    return shipped()[object_id, nearest[0]] if nearest else None
 
 
 @lru_cache(maxsize=1024)
 def types(object_id: int, version: str | None = None) -> Mapping[int, DataType]:
-    """Return the types of an object's resources by resource id, as far as they are shipped.
-
-    A resource that only a newer minor version has is included, since it has the same meaning in all of them.
-    """
-    definition = find(object_id, version)
-    if not definition:
-        return {}
-    start = order(definition.version)
-    later = sorted(
-        known for known in map(order, _versions()[object_id]) if known[0] == start[0] and known > start
-    )
-    found: dict[int, DataType] = {}
-    for major, minor in reversed([start, *later]):
-        resources = shipped()[object_id, f"{major}.{minor}"].resources
-        found.update({resource.resource_id: resource.type for resource in resources if resource.type})
-    return MappingProxyType(found)
+    """Return the types of an object's resources by resource id, each from the nearest version that has it."""
+    found: dict[int, DataType | None] = {}
+    for nearest in by_nearness(_versions().get(object_id, ()), version):
+        for resource in shipped()[object_id, nearest].resources:
+            found.setdefault(resource.resource_id, resource.type)
+    return MappingProxyType({resource_id: kind for resource_id, kind in found.items() if kind})
 
 
 def type_of(object_id: int, resource_id: int) -> DataType | None:

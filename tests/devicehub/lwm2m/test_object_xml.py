@@ -81,7 +81,7 @@ def test_an_executable_resource_has_no_type(written):
 
 
 def test_a_range_that_cannot_be_read_is_kept_and_limits_nothing():
-    ranges = ("<7 to >12.5", "9..1", "8 bit", "0: off 1: on", "..", "1.." + "9" * 900, "0^99..1", "ON;OFF")
+    ranges = ("<7 to >12.5", "9..1", "8 bit", "0: off 1: on", "..", "1.." + "9" * 200, "0^99..1", "ON;OFF")
     for written in ranges:
         escaped = written.replace("<", "&lt;")
         [found] = parse(file(item(RangeEnumeration=escaped)))
@@ -118,11 +118,19 @@ def test_the_id_of_a_resource_may_stand_in_an_element():
     assert parse(file().replace(b' ID="5"', b' id="5"'))[0].resources[0].resource_id == 5
 
 
-def test_a_description_is_cut_and_its_lines_stay_lines():
-    [found] = parse(file(item(Description="\n\t0:  off\n\n\t1: on  " + "x" * 30_000)))
+def test_a_resource_without_a_type_by_mistake_has_none():
+    """Object 10482 of the registry has one that can be read."""
+    assert parse(file(item(Type="")))[0].resources[0].type is None
 
-    assert found.resources[0].description.startswith("0: off\n\n1: on xxx")
-    assert len(found.resources[0].description) == object_xml.LONGEST_TEXT
+
+def test_long_texts_are_cut_and_the_lines_of_a_description_stay_lines():
+    long = item(Description="\n\t0:  off\n\n\t1: on  " + "x" * 30_000, Name="x" * 300, Units="x" * 300)
+    [resource] = parse(file(long.replace("0..9", "0.." + "9" * 300)))[0].resources
+
+    assert resource.description.startswith("0: off\n\n1: on xxx")
+    assert len(resource.description) == object_xml.LONGEST_TEXT
+    assert (len(resource.name), len(resource.unit), len(resource.range)) == (255, 64, 255)
+    assert resource.limits is None
 
 
 REFUSED = {
@@ -131,15 +139,13 @@ REFUSED = {
     b"<html><body/></html>": "the root element is 'html', not LWM2M",
     b"<LWM2M/>": "the file defines no object",
     file(item(Type="Double")): "object 33000, resource 5: 'Double' is not a type of LwM2M",
-    file(item(Type="")): "object 33000, resource 5 has no type and is not executable",
     file(item(Operations="X")): "object 33000, resource 5: 'X' is none of R, W, RW and E",
     file(item(MultipleInstances="")): (
         "object 33000, resource 5: MultipleInstances is empty, not Multiple or Single"
     ),
     file(item(Mandatory="yes")): "object 33000, resource 5: Mandatory is 'yes', not Mandatory or Optional",
     file(item(Name="")): "object 33000, resource 5 has no name",
-    file(item(Name="x" * 201)): "Name has more than 200 characters",
-    file(item(Units="x" * 1001)): "Units has more than 1000 characters",
+    b"<LWM2M><Object><Item ID='5'/></Object></LWM2M>": "the file defines no object",
     file(ITEM + ITEM): "object 33000 has resource 5 twice",
     file(ITEM + item(Operations="E", Type="")): "object 33000 has resource 5 twice",
     file(ITEM.replace('"5"', '"65535"')): (
@@ -191,7 +197,9 @@ def test_files_beyond_the_limits_are_refused():
 
     assert refusal(file() + b" " * object_xml.MAX_BYTES) == "the file has more than 2097152 bytes"
     assert refusal(b"<a>" * 100_000) == "elements are nested more than 32 deep"
-    assert refusal(start + b"<Object/>" * 65 + end) == "the file defines more than 64 objects"
+    assert (
+        refusal(start + b"<Object><ObjectID/></Object>" * 65 + end) == "the file defines more than 64 objects"
+    )
     assert refusal(file(items)) == "object 33000 has more than 1000 resources"
 
 

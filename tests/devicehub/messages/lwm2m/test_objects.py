@@ -10,7 +10,7 @@ import time
 import pytest
 
 from devicehub.messages.lwm2m import objects
-from devicehub.messages.lwm2m.objects import choose, find, shipped, types
+from devicehub.messages.lwm2m.objects import by_nearness, find, shipped, types
 from devicehub.messages.lwm2m.values import DataType
 from rig.lwm2m_objects.build import NOTICE, OWN_ORIGIN, is_licensed, notice_of
 from rig.serving import ROOT
@@ -87,6 +87,7 @@ def test_a_definition_is_complete():
         (3, "1.2", "1.2"),
         (3, "1.7", "1.2"),
         (3, "2.0", "1.2"),
+        (3336, "1.0", "1.0"),
         (3336, "2.0", "1.1"),
         (21, None, "2.0"),
         (10240, None, None),
@@ -98,15 +99,16 @@ def test_a_version_that_is_not_shipped_has_a_substitute(object_id, version, chos
     assert (found and found.version) == chosen
 
 
-def test_versions_are_chosen_by_their_numbers():
+def test_versions_are_sorted_by_their_numbers():
     versions = ["1.2", "2.1", "1.10", "3.0"]
 
-    assert [choose(versions, wanted) for wanted in (None, "1.2", "1.9", "2.0", "7.0")] == (
-        ["1.10", "1.2", "1.10", "2.1", "3.0"]
-    )
+    assert by_nearness(versions) == ["1.10", "1.2", "3.0", "2.1"]
+    assert by_nearness(versions, "1.2") == ["1.2", "1.10", "3.0", "2.1"]
+    assert by_nearness(versions, "7.0") == ["3.0", "2.1", "1.10", "1.2"]
+    assert by_nearness([]) == []
 
 
-def test_types_include_resources_of_newer_minor_versions():
+def test_types_include_resources_of_other_versions():
     fractional = 6050
 
     assert fractional not in {resource.resource_id for resource in shipped()[3303, "1.0"].resources}
