@@ -75,8 +75,7 @@ def parse(content: bytes, origin: str = "") -> tuple[ObjectDefinition, ...]:
     A file may define several objects, or several versions of one. Texts lose blanks around their lines. The notice
     of the objects is the comment with the licence, or all comments.
     """
-    if len(content) > MAX_BYTES:
-        raise InvalidObjectXml(f"the file has more than {MAX_BYTES} bytes")
+    check_size(len(content))
     root, notice = _tree(content)
     if _name(root) != "LWM2M":
         raise InvalidObjectXml(f"the root element is {_shown(_name(root))}, not LWM2M")
@@ -89,6 +88,12 @@ def parse(content: bytes, origin: str = "") -> tuple[ObjectDefinition, ...]:
     if len({definition.key for definition in found}) < len(found):
         raise InvalidObjectXml("the file defines an object in one version twice")
     return found
+
+
+def check_size(size: int) -> None:
+    """Raise InvalidObjectXml if a file of *size* bytes is larger than any that is read."""
+    if size > MAX_BYTES:
+        raise InvalidObjectXml(f"the file has more than {MAX_BYTES} bytes")
 
 
 def _tree(content: bytes) -> tuple[Element, str]:
@@ -208,8 +213,9 @@ def _description(element: Element, *names: str) -> str:
 
 
 def _line(element: Element, name: str, longest: int = LONGEST_LINE) -> str:
-    """Return the text of a child in one line; empty if there is no such child."""
-    return _cut(" ".join(_content(element, name).split()), longest)
+    """Return the text of a child in one line of printable characters; empty if there is no such child."""
+    text = " ".join(_content(element, name).split())
+    return _cut(text if text.isprintable() else "".join(filter(str.isprintable, text)), longest)
 
 
 def _cut(text: str, longest: int) -> str:
