@@ -150,6 +150,10 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         """Return the panels above the form of an object."""
         return self.panels
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return the row of the address, or None; PostgreSQL cannot compare a text that holds NUL."""
+        return super().get_object(request, object_id, from_field) if is_text(object_id) else None
+
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Return the list. Its whole count is known without a further query if there is no filter.
 
