@@ -111,6 +111,11 @@ class Settings:
         return str(getattr(django_settings, "DEVICEHUB_KEEP_QUARANTINE", ""))
 
     @property
+    def lwm2m_adopt(self) -> bool:
+        """DEVICEHUB_LWM2M_ADOPT: whether an unknown LwM2M endpoint that a Leshan server names becomes a device."""
+        return bool(getattr(django_settings, "DEVICEHUB_LWM2M_ADOPT", False))
+
+    @property
     def password_reset(self) -> bool:
         """DEVICEHUB_PASSWORD_RESET: whether the sign-in offers to mail a link for a new password."""
         return bool(getattr(django_settings, "DEVICEHUB_PASSWORD_RESET", False))

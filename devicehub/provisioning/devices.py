@@ -61,12 +61,25 @@ def add(kind: Kind, device: BaseDevice) -> dict[str, str]:
     Raise InvalidDeviceId, IdentityTaken.
     """
     credentials = device.generate_credentials()
+    _insert(kind, device)
+    return credentials
+
+
+@transaction.atomic
+def add_without_credentials(kind: Kind, device: BaseDevice) -> None:
+    """Save *device*, which has no row yet, without credentials: no broker lets it in until it gets a password.
+
+    Raise InvalidDeviceId, IdentityTaken.
+    """
+    _insert(kind, device)
+
+
+def _insert(kind: Kind, device: BaseDevice) -> None:
     refuse_taken([n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n])
     device.save(force_insert=True)
     given = {name: found for name in RECORDED if (found := getattr(device, name))}
     audit.record("device_created", kind.key(device.device_id), after=given)
     transaction.on_commit(lambda: announce(kind, device))
-    return credentials
 
 
 def announce(kind: Kind, device: BaseDevice) -> None:

@@ -290,7 +290,7 @@ def test_every_term_is_in_the_glossary():
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_page_names_only_what_exists(path):
     text = path.read_text()
-    words = set(re.findall(r"\b(?:AUTHSVC|DEVICEHUB|DEMO)_[A-Z_]+[A-Z]", text))
+    words = set(re.findall(r"\b(?:AUTHSVC|DEVICEHUB|DEMO)_[A-Z0-9_]+[A-Z0-9]", text))
     commands = set(re.findall(r"manage\.py ([a-z0-9_]+)", text))
     scripts = set(re.findall(r"\bscript/([a-z-]+)", text))
     checks = set(re.findall(r"\b(?:authsvc|devicehub)\.[EW]\d+", text))
