@@ -86,8 +86,8 @@ class Clock:
     def run(self, *, rest=silence.EVERY):
         """Run the watch once, and return its result."""
         self.watch._due.clear()
-        self.watch._rested_since = time.monotonic() - rest
-        self.watch._until = time.monotonic() - self.quiet
+        self.watch._hearing._rested_since = time.monotonic() - rest
+        self.watch._hearing._until = time.monotonic() - self.quiet
         return self.watch.run()
 
 

@@ -9,6 +9,8 @@ class Lwm2mConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from devicehub.lwm2m import registry
+        from devicehub.lwm2m import expiry, registry  # Models exist only now.
+        from devicehub.worker import tasks
 
         post_migrate.connect(registry.install, sender=self, dispatch_uid="devicehub.lwm2m.registry")
+        tasks.register("lwm2m_expiry", expiry.EVERY, expiry.ExpiryWatch.run, needs=expiry.ExpiryWatch.of)

@@ -6,14 +6,22 @@ from collections.abc import Collection, Mapping, Sequence
 
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.store import Latest
+from devicehub.lwm2m.hooks import EndpointHooks
 from devicehub.lwm2m.inbox.inbox import EndpointInbox
-from devicehub.lwm2m.models import Endpoint, EndpointMessage, Event, Resource, ResourceValue
+from devicehub.lwm2m.models import (
+    Endpoint,
+    EndpointMessage,
+    Event,
+    EventResource,
+    Resource,
+    ResourceValue,
+)
 
 
 class ResourceTables:
-    """The tables of the values of endpoints. A value goes before its event, which refers to it."""
+    """The tables of the values of endpoints. A value is deleted before its event, to which it refers."""
 
-    models = (ResourceValue, Event)
+    models = (ResourceValue, EventResource, Event)
 
     def latest(self, devices: Collection[int], names: Sequence[str]) -> Mapping[tuple[int, str], Latest]:
         """Return the latest value of each of *names*, which are paths, by primary key of the endpoint and name."""
@@ -27,6 +35,7 @@ KIND = Kind(
     message_model=EndpointMessage,
     store=ResourceTables(),
     inbox=EndpointInbox(),
+    hooks=EndpointHooks,
     heartbeat_interval=86_400,  # The default lifetime of a registration.
 )
 

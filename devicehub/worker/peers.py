@@ -6,6 +6,7 @@ silent, and the other workers cannot see whose messages these are.
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import datetime, timedelta
 
@@ -28,11 +29,12 @@ EXPIRED = timedelta(days=8)  # A row is deleted after this time; a session of MQ
 class Peers:
     """The other workers of *group*, as the worker *client_id* sees them; an empty group has one worker.
 
-    Its row is written in any case, so that the admin lists each worker that runs. Use it in one thread only.
+    Its row is written in any case, so that the admin lists each worker that runs. Several tasks may use it.
     """
 
     def __init__(self, group: str, client_id: str) -> None:
         self._group, self._client_id = group, client_id
+        self._lock = threading.Lock()
         self._others: list[IngestWorker] = []
         self._look_at = self._write_at = float("-inf")  # The next times, by time.monotonic().
         self._reported: set[tuple[str, str]] = set()
@@ -44,6 +46,10 @@ class Peers:
         """
         if not self._client_id or until < since:
             return since, until
+        with self._lock:
+            return self._heard(since, until)
+
+    def _heard(self, since: float, until: float) -> tuple[float, float]:
         now = time.monotonic()
         if now >= self._look_at:
             self._others = self._here()

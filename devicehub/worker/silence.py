@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-import structlog
 from django.db import transaction
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
@@ -22,9 +21,8 @@ from devicehub.ingest.announce import announce_transitions
 from devicehub.ingest.presence import Transition
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import OPERATOR_STATES, DeviceStatus
+from devicehub.worker.hearing import Hearing
 from devicehub.worker.peers import Peers
-
-log = structlog.get_logger(__name__)
 
 MULTIPLIER = 2.5  # The same as in BaseDevice.is_heartbeat_overdue().
 EVERY = 1.0  # Seconds between two checks for kinds that are due.
@@ -34,8 +32,6 @@ SELDOM = 60.0  # The most seconds between two checks of a kind.
 SCAN = 50_000  # Keys found by one scan of a kind, which costs as much for one key as for many.
 BATCH = 500  # Devices changed in one transaction.
 BUDGET = 0.5  # Seconds of one run, so that other tasks get their turn.
-JUMP = 2.0  # If the clock differs from time.monotonic() by more seconds between two runs, it was set.
-AWAY = 10.0  # If more seconds pass between two runs, this process was stopped, and heard nothing.
 # Devices that count as connected. A state that an operator set does not show that.
 COUNTS = Q(connected=True) | ~Q(status__in=[DeviceStatus.OFFLINE, *OPERATOR_STATES])
 
@@ -45,9 +41,8 @@ Notify = Callable[[Sequence[Transition]], None]
 class SilenceWatch:
     """A watch that marks silent devices, if this worker would have heard them; run() is a task of a worker.
 
-    *listening_since* and *heard_until* are by time.monotonic(), the first None for not listening: devices get a full
-    window to be heard in after an outage, after the clock was set, and after this process was stopped for a while.
-    *peers* are the workers that get the other messages. *stopping* ends a run between two batches.
+    *listening_since*, *heard_until* and *peers* are those of hearing.Hearing: devices get a full window to be heard in
+    after an outage. *stopping* ends a run between two batches.
     """
 
     def __init__(
@@ -59,24 +54,19 @@ class SilenceWatch:
         notify: Notify = announce_transitions,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._listening_since, self._heard_until = listening_since, heard_until
-        self._peers = peers or Peers("", "")
+        self._hearing = Hearing(listening_since, heard_until, peers or Peers("", ""))
         self._notify, self._stopping = notify, stopping
         self._due: dict[tuple[str, float], float] = {}
         self._under_way: dict[tuple[str, float], Iterator[list[Transition]]] = {}
         self._read: list[tuple[Kind, float, Q]] = []
         self._read_at = float("-inf")
-        self._anew = float("-inf")  # The time.monotonic() at which hearing last began anew.
-        self._offset = time.time() - time.monotonic()
-        self._until = float("inf")  # The result of heard_until() at the last run.
-        self._rested_since = time.monotonic()
 
     def run(self) -> int:
         """Check each kind that is due, for about BUDGET seconds; return how many devices changed."""
         try:
-            return self._run(*self._heard())
+            return self._run(*self._hearing.heard())
         finally:
-            self._rested_since = time.monotonic()
+            self._hearing.rest()
 
     def _run(self, since: float, until: float) -> int:
         changed, end = 0, time.monotonic() + BUDGET
@@ -106,24 +96,6 @@ class SilenceWatch:
             self._read = [(kind, *found) for kind in registry for found in states.intervals(kind)]
             self._read_at = time.monotonic()
         return self._read
-
-    def _heard(self) -> tuple[float, float]:
-        """Return the time in which this worker and the others heard all devices, by time.monotonic().
-
-        Its end is heard_until() of the last run: messages up to then are stored by now.
-        """
-        now = time.monotonic()
-        offset = time.time() - now
-        if abs(offset - self._offset) > JUMP:
-            log.warning("worker.clock_was_set", seconds=round(offset - self._offset))
-            self._anew = now
-        if now - self._rested_since > AWAY:
-            log.warning("worker.was_away", seconds=round(now - self._rested_since))
-            self._anew = now
-        self._offset = offset
-        since, heard = self._listening_since(), self._heard_until()
-        until, self._until = min(self._until, heard), heard
-        return (now, now) if since is None else self._peers.heard(max(since, self._anew), until)
 
 
 def mark_silent(kind: Kind, limit: datetime, whose: Q | None = None) -> Iterator[list[Transition]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from devicehub.conf import settings
 from devicehub.ingest.items import NEWS, Content, DeviceRow, Judged
 from devicehub.ingest.presence import Sign
 from devicehub.kinds.topics import MessageType
-from devicehub.lwm2m import catalogue
+from devicehub.lwm2m import catalogue, events
 from devicehub.lwm2m.inbox import forms, registrations, writing
 from devicehub.lwm2m.inbox.writing import Parcel, Placed
 from devicehub.lwm2m.models.events import REGISTRATION
@@ -41,19 +42,23 @@ class EndpointInbox:
 
     def settle(self, items: list[Judged]) -> list[Judged]:
         """Return *items* after their registrations are compared with those of their endpoints, and saved."""
-        return writing.settle(items)
+        settled = writing.settle(items)
+        if not events.are_heard():
+            return settled
+        return [i if i.own is None else i._replace(own=i.own._replace(made=[])) for i in settled]
 
     def write(self, items: Sequence[Judged], now: datetime) -> None:
         """Write events, the history and the latest values of resources."""
         writing.write([item for item in items if item.own is not None and item.outcome in NEWS], now)
 
     def listens(self) -> bool:
-        """Return whether anything is notified of events."""
-        return False
+        """Return whether a receiver or a hook is notified of events."""
+        return events.are_heard()
 
     def calls(self, item: Judged) -> Iterator[Callable[[], None]]:
-        """Yield the notifications of the event of one message."""
-        yield from ()
+        """Yield the notifications of the events of one message: its own, and those that its values completed."""
+        for made in item.own.made or () if item.own is not None else ():
+            yield partial(events.notify, item.device, made)
 
 
 def _versions(device: Any) -> Mapping[str, str]:

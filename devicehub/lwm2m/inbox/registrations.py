@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from devicehub.db import clock
@@ -26,6 +26,9 @@ from devicehub.messages.message import FailureReason, Notes, Unreadable
 WORDS = ("registration", "update", "deregistration", "awake")
 DEFAULT_LIFETIME = 86_400  # seconds (LwM2M 1.2, 6.2.1)
 MOST_LIFETIME = 2**63 - 1
+END = timedelta(
+    microseconds=1
+)  # The end of a registration follows all its messages, also those that arrive later.
 MOST_LINKS = 1_000
 VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 ANYTHING = re.compile(r"[\s\S]*")
@@ -99,6 +102,11 @@ def _at(found: Registration, value: Any) -> None:
 
 
 def _lifetime(found: Registration, value: Any) -> None:
+    if (
+        value is None
+    ):  # The server that keeps the registration does not tell its lifetime, and reports its end.
+        found.columns["lifetime"] = None
+        return
     if type(value) is not int or not 0 < value <= MOST_LIFETIME:
         raise ValueError("is not a number of seconds")
     found.columns["lifetime"] = value
@@ -163,6 +171,8 @@ def apply(found: Registration, endpoint: Endpoint, received_at: datetime) -> str
         return "outdated"
     if found.word == "deregistration":
         endpoint.registered = endpoint.sleeping = False
+        if found.at is not None:
+            endpoint.registered_at = found.at + END
         return "deregistered"
     endpoint.registered, endpoint.sleeping = True, False
     endpoint.last_registration = max(endpoint.last_registration or received_at, received_at)

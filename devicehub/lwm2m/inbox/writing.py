@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 from devicehub.db import bulk
 from devicehub.ingest.items import NEWS, Judged
+from devicehub.lwm2m import events
+from devicehub.lwm2m.composing import Arrived, compose
+from devicehub.lwm2m.events import EventType, Made
 from devicehub.lwm2m.inbox import registrations, resource_sql
 from devicehub.lwm2m.inbox.registrations import Registration
 from devicehub.lwm2m.models import Endpoint, Event, ResourceValue
@@ -38,13 +41,17 @@ class Placed(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """The content of a message of an endpoint: one event, its values, and perhaps a registration."""
+    """The content of a message of an endpoint: one event, its values, and perhaps a registration.
+
+    *made* collects the events that were written, for listeners; it is None without a listener.
+    """
 
     event: str
     timestamp: datetime
     values: Sequence[Placed]
     registration: Registration | None = None
     detail: str = ""
+    made: list[Made] | None = None
 
 
 def settle(items: list[Judged]) -> list[Judged]:
@@ -98,12 +105,14 @@ def write(items: Sequence[Judged], now: datetime) -> None:
     if not items:
         return
     as_time = bulk.time_writer()
-    events, history = [], []
+    rows, history = [], []
     latest: dict[tuple[int, str], tuple[str, tuple[Any, ...]]] = {}
     for item, key in zip(items, bulk.new_keys(Event, len(items)), strict=True):
         parcel, device = item.own, item.device.pk
         received = as_time(item.message.received_at)
-        events.append((key, device, parcel.event, parcel.detail, as_time(parcel.timestamp), received))
+        if parcel.made is not None:
+            parcel.made.append(_made(key, item))
+        rows.append((key, device, parcel.event, parcel.detail, as_time(parcel.timestamp), received))
         for placed in parcel.values:
             name = placed.name
             held = columns(placed.type, placed.value)
@@ -116,8 +125,29 @@ def write(items: Sequence[Judged], now: datetime) -> None:
                     measured,
                     (device, name, *held, placed.resource_type, *ids, measured, received),
                 )
-    bulk.insert(Event, ("id", "device_id", "type", "detail", "timestamp", "received_at"), events)
+    bulk.insert(Event, ("id", "device_id", "type", "detail", "timestamp", "received_at"), rows)
     bulk.insert(
         ResourceValue, ("device_id", "path", *COLUMNS, "timestamp", "received_at", "event_id"), history
     )
     resource_sql.replace_older([row for _, (_, row) in sorted(latest.items())])
+    if types := events.declared():
+        _compose(types, items, now)
+
+
+def _made(key: int, item: Judged) -> Made:
+    parcel = item.own
+    values = {placed.name: placed.value for placed in parcel.values}
+    return Made(key, parcel.event, parcel.detail, parcel.timestamp, item.message.received_at, values)
+
+
+def _compose(types: Sequence[EventType], items: Sequence[Judged], now: datetime) -> None:
+    """Write the events of declared types that the values of *items* complete."""
+    arrived = (
+        Arrived(item.device.pk, placed.path, placed.timestamp or item.message.received_at, place)
+        for place, item in enumerate(items)
+        for placed in item.own.values
+    )
+    for composed in compose(types, arrived, now):
+        made = items[composed.place].own.made
+        if made is not None:
+            made.append(composed.made)

@@ -38,12 +38,21 @@ class Event(models.Model):
 
 
 class EventResource(TypedValue):
-    """One value of an event of a project's type. The values of our own types stand in the history."""
+    """One value of an event of a project's type. The values of our own types stand in the history.
 
-    event = models.ForeignKey(Event, models.CASCADE, related_name="own_values", db_index=False)
-    timestamp = models.DateTimeField()
+    *device* is that of the event, and *timestamp* is not later than its time: so the value is deleted before its event.
+    """
+
+    device = models.ForeignKey(
+        Endpoint, models.CASCADE, related_name="event_values", db_index=False, verbose_name="endpoint"
+    )
+    event = models.ForeignKey(
+        Event, models.CASCADE, related_name="own_values", db_index=False, db_constraint=False
+    )
+    timestamp = models.DateTimeField(db_index=True)
 
     class Meta:
         verbose_name = "value of an LwM2M event"
         ordering = ["event", "path"]
         constraints = [models.UniqueConstraint(fields=["event", "path"], name="lwm2m_eventresource_key")]
+        indexes = [models.Index(fields=["device", "timestamp"], name="lwm2m_eventresource_device")]

@@ -122,4 +122,5 @@ def test_two_tasks_of_one_name_are_refused(register):
 def test_a_worker_has_the_tasks_of_its_database(context):
     bound = [task.name for task in tasks.registered() if task.bind(context) is not None]
 
-    assert bound == OURS + ["wal_checkpoints"] * (connection.vendor == "sqlite")
+    of_sqlite = ["wal_checkpoints"] * (connection.vendor == "sqlite")
+    assert bound == [*OURS, *of_sqlite, "lwm2m_expiry"]
