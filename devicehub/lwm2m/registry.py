@@ -100,7 +100,7 @@ def install(using: str = DEFAULT_DB_ALIAS, **_: Any) -> None:
         _write(changed, held, using)
         Definitions.objects.using(using).filter(pk=ONLY).update(shipped=digest)
     if using == DEFAULT_DB_ALIAS:
-        retyping.type_values({definition.object_id for definition in changed})
+        retyping.retype({definition.object_id for definition in changed})
 
 
 def import_files(paths: Sequence[Path]) -> Iterator[Report]:
@@ -205,7 +205,7 @@ def _import(files: Sequence[Found], seen: Seen) -> list[Report]:
             }
             changed += [definition for definition in file.definitions if definition.key in written]
         _write(changed, held, DEFAULT_DB_ALIAS)
-    retyping.type_values({definition.object_id for definition in changed})
+    retyping.retype({definition.object_id for definition in changed})
     return reports
 
 

@@ -1,15 +1,20 @@
 """Types for values that were stored before their object was known: the latest values of resources, and their history.
 
-The formats that name no types keep such a value raw: TLV as bytes, plain text as a string.
+The formats that name no types keep such a value raw: TLV as bytes, plain text as a string. A value that does not fit
+its type stays as it was sent. A run that was stopped goes on at the next call: the history of a resource comes before
+its latest value, which shows that both are done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 
+from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
 from devicehub.lwm2m import catalogue
 from devicehub.lwm2m.catalogue import Known
@@ -18,19 +23,29 @@ from devicehub.lwm2m.models.resources import COLUMNS, TypedValue, columns
 from devicehub.messages.lwm2m import paths, text_opaque, tlv
 from devicehub.messages.lwm2m.values import DataType, typed
 
+KEYS = 5_000  # That one query reads.
 AT_ONCE = 500  # Rows of one transaction.
+REST_AFTER = 1_000  # Changed rows after which other writers get a moment.
 
 
-def type_values(object_ids: Collection[int]) -> int:
-    """Give the values of objects that had no definition their types, and return the number of resources.
+@dataclass
+class Retyped:
+    """The numbers of resources that got a definition or a type, and of values of the history that got a type."""
 
-    A value that is not of its type stays as it was sent.
+    resources: int = 0
+    values: int = 0
+
+
+def retype(object_ids: Collection[int], pace: Pace | None = None) -> Retyped:
+    """Give the values of objects the types that their definitions have now; return the numbers.
+
+    A second call changes nothing more. Raise batches.Stopped if *pace* is stopped.
     """
-    untyped = Resource.objects.filter(object_id__in=object_ids, resource_type=None)
-    count = 0
-    for keys in batched(list(untyped.order_by().values_list("pk", flat=True)), AT_ONCE):
-        count += _type_portion(keys)
-    return count
+    run = _Run(pace or Pace())
+    for object_id in sorted(set(object_ids)):
+        for keys in _keys(object_id):
+            run.retype(keys)
+    return run.done
 
 
 def retyped(kind: str, held: Any, declared: DataType) -> tuple[DataType, Any] | None:
@@ -43,42 +58,107 @@ def retyped(kind: str, held: Any, declared: DataType) -> tuple[DataType, Any] | 
     """
     try:
         if kind == DataType.OPAQUE:
-            return tlv.read_value(held, declared)
-        if kind == DataType.STRING:
-            return text_opaque.read_text(held, declared)
-        return typed(held, declared)
+            found = tlv.read_value(held, declared)
+        elif kind == DataType.STRING:
+            found = text_opaque.read_text(held, declared)
+        else:
+            found = typed(held, declared)
     except (ValueError, ArithmeticError):
         return None
+    return None if isinstance(found[1], str) and "\x00" in found[1] else found
 
 
-def _type_portion(keys: Sequence[int]) -> int:
-    with transaction.atomic():
-        # In the order in which the inbox locks resources.
-        locked = Resource.objects.filter(pk__in=keys, resource_type=None).select_for_update()
-        rows = list(locked.order_by("device_id", "path"))
-        known = _definitions(rows)
-        for row in rows:
-            if definition := known.get(row.pk):
-                row.resource_type_id = definition.key
-                _convert(row, definition.type)
-        Resource.objects.bulk_update([row for row in rows if row.pk in known], ["resource_type", *COLUMNS])
-    for row in rows:
-        if row.pk in known:
-            _type_history(row, known[row.pk].type)
-    return len(known)
+class _Run:
+    """One call of retype(), with its numbers."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._since_rest = 0
+        self.done = Retyped()
+
+    def retype(self, keys: Sequence[int]) -> None:
+        """Give the resources of primary keys *keys*, and their history, their types."""
+        rows = Resource.objects.filter(pk__in=keys).order_by("device_id", "path")
+        waiting = [(row, known) for row, known in _defined(rows) if _is_waiting(row, known)]
+        for row, known in waiting:
+            if known.type is not None:
+                self._retype_history(row, known.type)
+        if not waiting:
+            return
+        self._pace.check()
+        with transaction.atomic():
+            # In the order in which the inbox locks resources.
+            locked = rows.filter(pk__in=[row.pk for row, _ in waiting]).select_for_update(no_key=True)
+            changed = [row for row, known in _defined(locked) if _set_definition(row, known)]
+            Resource.objects.bulk_update(changed, ["resource_type", *COLUMNS], batch_size=100)
+        self.done.resources += len(changed)
+        self._count(len(changed))
+
+    def _retype_history(self, resource: Resource, declared: DataType) -> None:
+        """Change the history of a resource in portions, the newest first."""
+        raw = ResourceValue.objects.filter(device=resource.device_id, path=resource.path)
+        raw = raw.exclude(type=declared).order_by("-timestamp", "-pk")
+        end: tuple[datetime, int] | None = None
+        while found := list(_before(raw, end)):
+            self._pace.check()
+            changed = [row for row in found if _convert(row, declared)]
+            with transaction.atomic():
+                ResourceValue.objects.bulk_update(changed, COLUMNS, batch_size=100)
+            self.done.values += len(changed)
+            self._count(len(changed))
+            end = found[-1].timestamp, found[-1].pk
+
+    def _count(self, changed: int) -> None:
+        self._pace.report(changed)
+        self._since_rest += changed
+        if self._since_rest >= REST_AFTER:
+            self._since_rest = 0
+            self._pace.rest(0)
 
 
-def _definitions(rows: Iterable[Resource]) -> dict[int, Known]:
-    """Return the definitions of *rows* that are known now, by primary key, each in the version of its endpoint."""
+def _keys(object_id: int) -> Iterator[list[int]]:
+    """Yield the primary keys of the resources of an object, in portions."""
+    last = 0
+    rows = Resource.objects.filter(object_id=object_id).order_by("pk")
+    while keys := list(rows.filter(pk__gt=last).values_list("pk", flat=True)[:KEYS]):
+        yield from batched(keys, AT_ONCE)
+        last = keys[-1]
+
+
+def _before(rows: Any, end: tuple[datetime, int] | None) -> Any:
+    """Return the next portion of *rows*, which begins behind the row *end* with its time and primary key."""
+    if end is not None:
+        at, key = end
+        rows = rows.filter(timestamp__lte=at).exclude(timestamp=at, pk__gte=key)
+    return rows[:AT_ONCE]
+
+
+def _is_waiting(row: Resource, known: Known) -> bool:
+    return row.resource_type_id != known.key or (
+        known.type is not None
+        and row.type != known.type
+        and retyped(row.type, row.value, known.type) is not None
+    )
+
+
+def _defined(rows: Iterable[Resource]) -> list[tuple[Resource, Known]]:
+    """Return those of *rows* that have a definition now, with it, each in the version of its endpoint."""
+    found = list(rows)
     current = catalogue.current()
-    endpoints: Any = Endpoint.objects.filter(pk__in={row.device_id for row in rows}).order_by()
+    endpoints: Any = Endpoint.objects.filter(pk__in={row.device_id for row in found}).order_by()
     versions = dict(endpoints.values_list("pk", "object_versions"))
-    found = {}
-    for row in rows:
-        known = catalogue.finder(current, versions[row.device_id])(paths.parse(f"/{row.path}"))
-        if known is not None:
-            found[row.pk] = known
-    return found
+    defined = (
+        (row, catalogue.finder(current, versions.get(row.device_id) or {})(paths.parse(f"/{row.path}")))
+        for row in found
+    )
+    return [(row, known) for row, known in defined if known is not None]
+
+
+def _set_definition(row: Resource, known: Known) -> bool:
+    """Give *row* its definition and the type of that; return whether it changed."""
+    is_new = row.resource_type_id != known.key
+    row.resource_type_id = known.key
+    return _convert(row, known.type) or is_new
 
 
 def _convert(row: TypedValue, declared: DataType | None) -> bool:
@@ -89,15 +169,3 @@ def _convert(row: TypedValue, declared: DataType | None) -> bool:
     for column, held in zip(COLUMNS, columns(*found), strict=True):
         setattr(row, column, held)
     return True
-
-
-def _type_history(resource: Resource, declared: DataType | None) -> None:
-    if declared is None:
-        return
-    history = ResourceValue.objects.filter(device=resource.device_id, path=resource.path)
-    raw = history.exclude(type=declared).order_by()
-    for keys in batched(list(raw.values_list("pk", flat=True)), AT_ONCE):
-        rows = [
-            row for row in ResourceValue.objects.filter(pk__in=keys).order_by() if _convert(row, declared)
-        ]
-        ResourceValue.objects.bulk_update(rows, COLUMNS)

@@ -1,0 +1,158 @@
+"""Values that were stored before the definition of their object, and get their type afterwards."""
+
+from datetime import timedelta
+
+import pytest
+
+from devicehub.db.batches import Pace, Stopped
+from devicehub.lwm2m import retyping
+from devicehub.lwm2m.models import (
+    Definitions,
+    Endpoint,
+    Event,
+    ObjectType,
+    Resource,
+    ResourceType,
+    ResourceValue,
+)
+from devicehub.lwm2m.retyping import Retyped, retype
+from rig.messages import NOW, send
+
+pytestmark = pytest.mark.django_db
+
+OBJECT = 33000
+
+
+def define(version="1.0", **types):
+    """Define resources of the object, such as `r1="Float"`, in one version."""
+    of, _ = ObjectType.objects.get_or_create(object_id=OBJECT, version=version, defaults={"name": "Pump"})
+    for name, kind in types.items():
+        ResourceType.objects.update_or_create(
+            object=of, resource_id=int(name[1:]), defaults={"name": name, "type": kind}
+        )
+    row = Definitions.objects.get()
+    row.revision += 1
+    row.save()
+
+
+@pytest.fixture
+def endpoint():
+    return Endpoint.objects.create(device_id="urn:dev:a")
+
+
+def raw(endpoint, number=1, payload=b"\x05", count=3):
+    """Store *count* raw values of a resource, one each second before NOW."""
+    event = Event.objects.create(device=endpoint, type="notification", timestamp=NOW, received_at=NOW)
+    path = f"{OBJECT}/0/{number}"
+    for after in range(count):
+        at = NOW - timedelta(seconds=after)
+        ResourceValue.objects.create(
+            device=endpoint,
+            path=path,
+            type="Opaque",
+            opaque=payload,
+            timestamp=at,
+            received_at=at,
+            event=event,
+        )
+    return Resource.objects.create(
+        device=endpoint,
+        path=path,
+        type="Opaque",
+        opaque=payload,
+        object_id=OBJECT,
+        object_instance=0,
+        resource_id=number,
+        timestamp=NOW,
+        received_at=NOW,
+    )
+
+
+def history():
+    return [row.value for row in ResourceValue.objects.order_by("-timestamp")]
+
+
+def test_latest_values_and_history_get_their_type_once(endpoint):
+    raw(endpoint, 1)
+    raw(endpoint, 2)
+    define(r1="Integer")
+
+    assert retype([OBJECT]) == Retyped(resources=1, values=3)
+    known, unknown = Resource.objects.order_by("path")
+    assert (known.type, known.value, known.resource_type.name) == ("Integer", 5, "r1")
+    assert (unknown.type, unknown.value, unknown.resource_type) == ("Opaque", b"\x05", None)
+    assert history().count(5) == 3
+    assert retype([OBJECT]) == Retyped()
+
+
+def test_values_that_do_not_fit_stay(endpoint):
+    raw(endpoint, payload=b"\x05\x06\x07")
+    define(r1="Integer")
+
+    assert retype([OBJECT]) == Retyped(resources=1, values=0)
+    assert Resource.objects.get().value == b"\x05\x06\x07"
+    assert retype([OBJECT]) == Retyped()
+
+
+def test_a_corrected_definition_retypes_what_it_fits(endpoint):
+    """An import may change the type of a resource that has values."""
+    raw(endpoint, count=0)
+    define(r1="Integer")
+    retype([OBJECT])
+    define(r1="Float")
+
+    assert retype([OBJECT]) == Retyped(resources=1, values=0)
+    assert (Resource.objects.get().type, Resource.objects.get().value) == ("Float", 5.0)
+
+
+def test_a_new_version_of_an_object_is_that_of_endpoints_that_name_it(endpoint):
+    define(r1="Integer")
+    send(endpoint, {"registration": {"links": f"</{OBJECT}>;ver=2.0,</{OBJECT}/0>"}}, "status")
+    send(endpoint, [{"n": f"/{OBJECT}/0/1", "v": 5}])
+    define("2.0", r1="Time")
+
+    assert retype([OBJECT]) == Retyped(resources=1, values=1)
+    now = Resource.objects.get()
+    assert (now.type, now.value, now.resource_type.object.version) == ("Time", 5, "2.0")
+
+
+def test_a_long_history_is_changed_in_portions_the_newest_first(endpoint, monkeypatch):
+    monkeypatch.setattr(retyping, "AT_ONCE", 4)
+    raw(endpoint, count=11)
+    ResourceValue.objects.filter(timestamp=NOW - timedelta(seconds=6)).update(opaque=b"\x01\x02\x03")
+    define(r1="Integer")
+    reported = []
+
+    class UntilHalf(Pace):
+        def check(self):
+            if len(reported) == 2:
+                raise Stopped
+
+    with pytest.raises(Stopped):
+        retype([OBJECT], UntilHalf(report=reported.append))
+
+    assert history() == [5] * 6 + [b"\x01\x02\x03", 5] + [b"\x05"] * 3
+    assert Resource.objects.get().resource_type is None
+    assert retype([OBJECT]) == Retyped(resources=1, values=3)
+    assert history() == [5] * 6 + [b"\x01\x02\x03"] + [5] * 4
+
+
+def test_many_values_of_one_time_are_all_reached(endpoint, monkeypatch):
+    monkeypatch.setattr(retyping, "AT_ONCE", 3)
+    raw(endpoint, count=10)
+    ResourceValue.objects.update(timestamp=NOW)
+    ResourceValue.objects.filter(pk__in=ResourceValue.objects.values_list("pk")[:5]).update(
+        opaque=b"\x01\x02\x03"
+    )
+    define(r1="Integer")
+
+    assert retype([OBJECT]).values == 5
+    assert history().count(5) == 5
+
+
+def test_a_text_with_nul_stays_bytes(endpoint):
+    raw(endpoint, payload=b"a\x00b")
+    define(r1="String")
+
+    assert retype([OBJECT]) == Retyped(resources=1)
+    assert Resource.objects.get().value == b"a\x00b"
