@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from devicehub.db.batches import Pace, Stopped
-from devicehub.lwm2m import retyping
+from devicehub.lwm2m import catalogue, retyping
 from devicehub.lwm2m.models import (
     Definitions,
     Endpoint,
@@ -33,6 +33,14 @@ def define(version="1.0", **types):
     row = Definitions.objects.get()
     row.revision += 1
     row.save()
+
+
+@pytest.fixture(autouse=True)
+def other_definitions():
+    """Read the definitions anew in each test: after a rollback a revision has other ones."""
+    catalogue.clear()
+    yield
+    catalogue.clear()
 
 
 @pytest.fixture
