@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils import timezone
 
 from authsvc import audit
 from authsvc.core.access import AmbiguousIdentity, Principal
@@ -24,6 +26,7 @@ SELECT_GROUPS = (
     f"SELECT slug FROM {DeviceGroup._meta.db_table} AS named JOIN {GroupMember._meta.db_table} AS member "
     "ON member.group_id = named.id WHERE member.device_key = %s"
 )
+LATE = timedelta(seconds=10)  # The use of a password is noted about a second after it.
 DECIDE = (*PASSWORD, "is_active", "api_key")
 
 
@@ -122,8 +125,8 @@ class DeviceDirectory:
     def retire_previous(self, key: str, used: str, previous: str) -> None:
         """Note in its rotation that the device *key* used the password of *used*; end *previous* as in Keeper.
 
-        If the rotation replaced *used* since the login, the device has no other password: *used* then takes the place
-        of *previous*. The lock of the device orders this and the acts of rotations.
+        If the rotation replaced *used* since the login, or was rolled back, the device has no other password: *used*
+        is then valid beside the current one. The lock of the device orders this and the acts of rotations.
         """
         for rows in _rows(key):
             device = rows.select_for_update().first()
@@ -136,7 +139,8 @@ class DeviceDirectory:
                     audit.record("overlap_ended", key)
             else:
                 member = members.filter(password_mark=device.password_mark).first()
-                if member is not None and _put_back(rows, device, member, used, previous):
+                kept = member is not None and _put_back(rows, device, member, used, previous)
+                if kept or _keep_rolled_back(rows, device, key, used, previous):
                     expiry = device.password_expires_at
                     audit.record("previous_replaced", key, after={"password_expires_at": expiry})
 
@@ -162,6 +166,25 @@ def _put_back(
         return False
     rows.update(previous_password_hash=used, previous_valid_until=UNTIL_USED)
     RotationMember.objects.filter(pk=member.pk).update(replaced_expiry=None)
+    return True
+
+
+def _keep_rolled_back(rows: QuerySet[Any], device: BaseDevice, key: str, used: str, previous: str) -> bool:
+    """Let *used* stay valid if a roll-back to *previous* ended it before its use was noted; return whether it did.
+
+    A use that is noted later than LATE does not count: a process without the database may accept a password that
+    ended long before.
+    """
+    changed = device.credentials_changed_at
+    if device.mqtt_password_hash != previous or device.previous_password_hash or changed is None:
+        return False
+    rolled_back = RotationMember.objects.filter(device_key=key, end=RotationMember.End.ROLLED_BACK)
+    member = rolled_back.order_by("-changed_at").first()
+    if member is None or timezone.now() - changed > LATE:
+        return False
+    if mark_of(used) not in (member.password_mark, *member.replaced_marks.split()):
+        return False
+    rows.update(previous_password_hash=used, previous_valid_until=UNTIL_USED)
     return True
 
 

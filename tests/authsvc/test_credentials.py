@@ -119,7 +119,8 @@ def test_the_form_of_a_device_shows_the_expiry_after_the_client_id(rf, admin_use
     request = rf.get("/")
     request.user = admin_user
 
-    sections = admin.site.get_model_admin(WeatherStationDevice).get_fieldsets(request)
+    device = WeatherStationDevice(device_id="STATION-001")
+    sections = admin.site.get_model_admin(WeatherStationDevice).get_fieldsets(request, device)
     fields = [field for _, section in sections for field in section["fields"]]
 
     assert fields[0] == "device_id"

@@ -15,7 +15,7 @@ from authsvc.logins import renewals
 from authsvc.models import AuditEntry, LastLogin
 from devicehub import provisioning, roles, visibility
 from devicehub.bulk import rotations
-from devicehub.directory import DeviceDirectory
+from devicehub.directory import LATE, DeviceDirectory
 from devicehub.models import Rotation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import provision
@@ -465,6 +465,42 @@ def test_rotating_again_keeps_a_password_whose_use_is_noted_later(kind, cast, un
 
 
 @pytest.mark.parametrize("until", OVERLAPS.values(), ids=OVERLAPS)
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_roll_back_keeps_a_password_whose_use_is_noted_later(kind, cast, until, runs):
+    rotation = begin(kind, until=until)
+    password = str(issue(rotation)["R-1"]["mqtt_password"])
+    use = first_use("R-1")
+    others = [issue(rotation) for _ in range(runs - 1)] or [{}]
+    rotations.roll_back(rotation, rotation.members.all())
+    assert not accepts("R-1", password)
+
+    use()
+    use()
+
+    assert accepts("R-1", password), "the device has no other"
+    assert accepts("R-1", cast["R-1"].password)
+    assert not any(accepts("R-1", str(found["mqtt_password"])) for found in others[0].values())
+    assert AuditEntry.objects.get(action="previous_replaced").object_key == "weatherstation/R-1"
+    provisioning.rotate_password(Stations.get(device_id="R-1"), valid_until=UNTIL_USED)
+    assert accepts("R-1", password), "the next rotation replaces it, and keeps it until then"
+    assert not accepts("R-1", cast["R-1"].password)
+
+
+@pytest.mark.parametrize(
+    "end", [provisioning.revoke, lambda device: provisioning.rotate_password(device, valid_until=None)]
+)
+def test_a_late_use_changes_no_password_that_was_changed_after_a_roll_back(kind, cast, end):
+    rotation = begin(kind)
+    password, use = str(issue(rotation)["R-1"]["mqtt_password"]), first_use("R-1")
+    rotations.roll_back(rotation, rotation.members.all())
+    end(Stations.get(device_id="R-1"))
+
+    use()
+
+    assert not accepts("R-1", password)
+
+
+@pytest.mark.parametrize("until", OVERLAPS.values(), ids=OVERLAPS)
 def test_a_use_counts_before_the_last_login_is_written(kind, cast, until):
     """Both are written in the background, and the use may be first."""
     rotation = begin(kind, until=until)
@@ -494,10 +530,12 @@ def test_an_overlap_that_a_person_ended_is_not_taken_for_a_use(kind, cast):
 
 
 def test_a_late_use_of_a_password_that_was_rolled_back_lets_it_not_in(kind, cast):
+    """A process that has lost the database accepts an ended password for minutes, and notes its use after them."""
     rotation = begin(kind)
     rolled_back = str(issue(rotation)["R-1"]["mqtt_password"])
     late = first_use("R-1")
     rotations.roll_back(rotation, rotation.members.all())
+    Stations.update(credentials_changed_at=timezone.now() - LATE - timedelta(seconds=1))
     late()
     assert not accepts("R-1", rolled_back)
     following = begin(kind)
