@@ -107,7 +107,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 def _fail_if_rows_are_left(left_rows: LeftRows | None) -> None:
     found = left_rows.find() if left_rows else {}
     if found:
-        pytest.fail(f"left in the test database, as table: (rows before, rows now): {found}", pytrace=False)
+        text = f"left in the test database, as table: (rows before, rows now): {found}"
+        pytest.fail(f"{text}; what a module shares needs the fixture module_database", pytrace=False)
 
 
 @pytest.fixture(scope="session")
