@@ -205,7 +205,9 @@ def _import(files: Sequence[Found], seen: Seen) -> list[Report]:
             }
             changed += [definition for definition in file.definitions if definition.key in written]
         _write(changed, held, DEFAULT_DB_ALIAS)
-    retyping.retype({definition.object_id for definition in changed})
+    # Also of unchanged definitions: an import that was stopped here goes on when it is repeated.
+    accepted = [report for report in reports if report.outcome is not Outcome.REFUSED]
+    retyping.retype({report.object_id for report in accepted if report.object_id is not None})
     return reports
 
 

@@ -202,6 +202,17 @@ def test_raw_values_and_their_history_get_types_with_the_import(endpoint, pump):
     assert Resource.objects.get().value == 22.0
 
 
+def test_an_import_that_was_stopped_gives_types_when_it_is_repeated(endpoint, pump, monkeypatch):
+    send(endpoint, b'[{"n":"/33000/0/5","v":1}]')
+    with monkeypatch.context() as patch:
+        patch.setattr(retyping, "retype", lambda object_ids: None)
+        pump()
+    assert Resource.objects.get().resource_type is None
+
+    assert pump() == [Outcome.UNCHANGED]
+    assert Resource.objects.get().resource_type.name == "Flow"
+
+
 def test_a_value_of_another_type_stays_as_it_was_sent(endpoint, pump):
     send(endpoint, b'[{"bn":"/33000/0/","n":"5","vs":"a lot"},{"n":"6","v":1}]')
 
