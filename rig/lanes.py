@@ -34,6 +34,7 @@ FLAGS_AND_MARKS = re.compile(r"(-[hlqsvxV]+)(?=m)")
 # Each part names its database itself; without stored bytecode each process compiles all tests and the code again.
 UNSET = frozenset({"DATABASE_URL", "PYTHONDONTWRITEBYTECODE"})
 WRONG_ARGUMENTS = 4  # pytest's exit status for an unknown option or a path that does not exist
+NOT_RUN = "did not run: "  # So begins the line about a test whose peer is missing; the last lines repeat it.
 NO_TESTS = 5  # pytest's exit status when the selection is empty
 
 
@@ -119,6 +120,7 @@ class Lanes:
         self._stopped = False
         self._processes: set[subprocess.Popen[str]] = set()
         self.runs: list[Run] = []
+        self.not_run: dict[str, None] = {}  # Tests whose peers are missing, with the reason.
 
     def run(self, lanes: Sequence[Sequence[Part]]) -> None:
         """Run the lanes side by side, the parts of each one after another."""
@@ -171,6 +173,8 @@ class Lanes:
                 for line in process.stdout:
                     with self._printing:
                         print(f"{part.name}: {line}", end="", flush=True)  # noqa: T201
+                    if line.startswith(NOT_RUN):
+                        self.not_run[line.strip()] = None
             finally:
                 self._processes.remove(process)
         return Run(part, process.returncode, line.strip(), time.monotonic() - began)
@@ -212,6 +216,8 @@ def main(given: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     print(f"\n{report(suite.runs, time.monotonic() - began)}", flush=True)  # noqa: T201
+    for text in suite.not_run:
+        print(f"script/test: {text}")  # noqa: T201
     ran = [run for run in suite.runs if run.status != NO_TESTS]
     if any(run.status == WRONG_ARGUMENTS for run in ran):
         print("script/test: pytest does not accept these arguments; the lines above name the wrong one")  # noqa: T201

@@ -30,7 +30,9 @@ from rig import processes, servers
 from rig.cast import Cast, provision
 from rig.empty_tables import EmptyTables
 from rig.entrances import ENTRANCES, send_request
+from rig.lanes import NOT_RUN
 from rig.left_rows import LeftRows, watching
+from rig.leshan.jars import NO_REAL_LESHAN
 from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
@@ -65,6 +67,14 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name each test that did not run because a peer is missing that REQUIRE_REAL does not demand."""
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if reason.startswith(NO_REAL_LESHAN):
+            terminalreporter.write_line(f"{NOT_RUN}{report.nodeid} ({reason})")
 
 
 def pytest_collection_finish() -> None:

@@ -128,6 +128,36 @@ def test_the_last_line_names_a_mistake_in_the_arguments(monkeypatch, capsys, sta
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_last_line_names_a_test_whose_peer_is_missing(monkeypatch, capsys):
+    """Java is not among the servers that REQUIRE_REAL demands."""
+    text = "print('did not run: tests/a.py::test_b (no real Leshan: no Java)'); print('1 passed, 1 skipped')"
+    monkeypatch.setattr(lanes, "LANES", ((QUICK,), (QUICK,)))
+    monkeypatch.setattr(lanes, "command", lambda *_: [sys.executable, "-c", text])
+
+    assert lanes.main([]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "script/test: did not run: tests/a.py::test_b (no real Leshan: no Java)"
+    assert lines[-2].startswith("whole")
+
+
+@pytest.mark.servers
+def test_a_test_whose_peer_is_missing_is_named_also_where_real_servers_are_demanded():
+    test = "tests/devicehub/lwm2m/leshan/test_real_leshan.py::test_the_demo_server_m4_is_followed"
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", test],
+        cwd=ROOT,
+        env={**os.environ, "PATH": "/nowhere", "REQUIRE_REAL": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert ran.returncode == 0
+    reason = "no real Leshan: java is not installed (apt-get install default-jdk-headless)"
+    assert f"\ndid not run: {test} ({reason})\n" in ran.stdout
+
+
 def test_a_lane_that_breaks_off_fails_the_whole(monkeypatch):
     """Its parts have no result, and so no wrong exit status."""
 

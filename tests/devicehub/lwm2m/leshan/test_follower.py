@@ -1,6 +1,5 @@
 """Follow a Leshan server over HTTP: events, lists, answers, broken streams, restarts, and a database that is slow."""
 
-import threading
 import time
 
 import pytest
@@ -9,60 +8,9 @@ from devicehub.backoff import Backoff
 from devicehub.lwm2m.leshan import follower as follower_module
 from devicehub.lwm2m.leshan import intake as intake_module
 from devicehub.lwm2m.leshan import roll as roll_module
-from devicehub.lwm2m.leshan.address import Address
-from devicehub.lwm2m.leshan.follower import Follower
-from devicehub.lwm2m.leshan.plans import wish
-from devicehub.lwm2m.leshan.server import LeshanServer, ServerRefuses
 from rig.fake_leshan import LINKS, TEMPERATURE, fake_leshan, link
 from rig.hub import eventually
-
-PATH = "/3303/0/5700"
-SECONDS = 10
-
-
-class Following:
-    """A follower in a thread, whose reports are kept as (endpoint, content)."""
-
-    def __init__(self, fake, *wishes):
-        self.stored = []
-        self.lines = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.error = None
-        server = LeshanServer(Address.parse(fake.url))
-        wanted = [wish(text) for text in wishes or ["3303/*/5700"]]
-        self.follower = Follower(server, wanted, self._store, self.lines.append)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self):
-        try:
-            self.follower.run()
-        except ServerRefuses as error:
-            self.error = error
-
-    def _store(self, reports):
-        self.gate.wait()
-        self.stored += [(report.endpoint, dict(report.content)) for report in reports]
-
-    def of(self, endpoint):
-        """Return each kind of report of *endpoint*, with the event of values."""
-        return [
-            content.get("event") or next(iter(content)) for name, content in self.stored if name == endpoint
-        ]
-
-    def values(self, endpoint):
-        """Return the values at PATH."""
-        found = [
-            content["values"] for name, content in self.stored if name == endpoint and "values" in content
-        ]
-        return [values[PATH]["value"] for values in found if PATH in values]
-
-    def stop(self):
-        self.gate.set()
-        self.follower.stop()
-        self.thread.join(SECONDS)
-        assert not self.thread.is_alive()
+from rig.leshan.following import PATH, SECONDS, Following
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +32,7 @@ def following(fake):
     started = []
 
     def start(*wishes):
-        one = Following(fake, *wishes)
+        one = Following(fake.url, *wishes)
         started.append(one)
         assert eventually(lambda: one.error or one.lines)
         return one
@@ -127,7 +75,7 @@ def test_m4_is_followed():
     with fake_leshan("M4") as fake:
         fake.nodes["urn:dev:a", PATH] = {"id": 5700, "value": 30.0}
         fake.register("urn:dev:a")
-        one = Following(fake, "3303/*/5700+3/0/3")
+        one = Following(fake.url, "3303/*/5700+3/0/3")
         assert eventually(lambda: one.values("urn:dev:a") == [30.0])
 
         fake.notify("urn:dev:a", PATH, {"id": 5700, "value": 31.5})
@@ -270,7 +218,7 @@ def test_events_that_were_read_are_stored_at_the_end(fake, following):
 
 def test_a_refusal_at_the_beginning_ends_the_follower(fake):
     with fake_leshan(login="hub:secret") as guarded:
-        one = Following(guarded)
+        one = Following(guarded.url)
         one.thread.join(SECONDS)
 
     assert "status 401" in str(one.error)
@@ -292,7 +240,7 @@ def test_it_stops_soon_while_the_server_is_away(monkeypatch):
     monkeypatch.setattr(follower_module, "AWAY", Backoff((60,)))
     with fake_leshan() as gone:
         pass
-    one = Following(gone)
+    one = Following(gone.url)
     assert eventually(lambda: one.lines)
     began = time.monotonic()
 
