@@ -300,8 +300,12 @@ def _names_one_of(names: list[str], text: str) -> bool:
     True
     >>> _names_one_of(["things/a/1"], "unknown_topic on things/a/12/gps")
     False
+    >>> _names_one_of(["a/1"], "Device a/1: allow publish on plant/x")  # The text of a grant.
+    True
     """
     words = [f"/{word.removeprefix('key:')}/" for word in text.split()]
+    if text.startswith("Device "):
+        words.append(f"/{text.removeprefix('Device ').partition(': ')[0]}/")
     return any(f"/{name}/" in word for name in names for word in words)
 
 

@@ -135,7 +135,7 @@ def test_an_ingest_account_may_do_its_work_and_nothing_else():
     granted = {
         (g.actions, g.filter) for g in Grant.objects.filter(subject="key:account/ingest", effect="allow")
     }
-    kinds = ("weatherstation", "irrigationvalve")
+    kinds = ("weatherstation", "irrigationvalve", "lwm2m")
     receive = {
         (actions, f"things/{kind}/+/{about}")
         for kind in kinds
