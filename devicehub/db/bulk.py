@@ -142,6 +142,8 @@ def _column_for_copy(values: Sequence[Any]) -> Sequence[str]:
         together = "".join(values)
         if "\\" not in together and together.isprintable():
             return values
+    if len(types) == 1:
+        return list(map(_FOR_COPY[types.pop()], values))
     return [_FOR_COPY[type(value)](value) for value in values]
 
 

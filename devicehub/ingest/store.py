@@ -34,6 +34,8 @@ def load_devices(wanted: Iterable[tuple[Kind, str]]) -> dict[tuple[str, str], An
         by_kind.setdefault(kind.slug, (kind, set()))[1].add(device_id)
     found: dict[tuple[str, str], Any] = {}
     for kind, ids in by_kind.values():
+        if kind.inbox is not None:
+            kind.inbox.prepare()
         devices = kind.device_model.objects.filter(bulk.among("device_id", ids))
         if not listeners.are_there(kind):
             devices = map(_device_row, devices.order_by().values_list(*_columns(kind)))

@@ -61,6 +61,9 @@ class Inbox(Protocol):
     @property
     def columns(self) -> Sequence[str]: ...
 
+    def prepare(self) -> None:
+        """Bring what read() needs up to date, once before the messages of a batch are read."""
+
     def read(self, message: Any, message_type: Any, device: Any) -> Any:
         """Return the messages.decode.Document and the ingest.items.Content of a messages.message.Message.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from devicehub.lwm2m.models import Definitions, ObjectType, ResourceType
 from devicehub.messages.lwm2m.objects import by_nearness
 from devicehub.messages.lwm2m.paths import Path
-from devicehub.messages.lwm2m.values import DataType
+from devicehub.messages.lwm2m.values import DataType, TypeOf
 
 
 class Known(NamedTuple):
@@ -18,6 +18,13 @@ class Known(NamedTuple):
 
     key: int
     type: DataType | None
+
+
+class Finder(NamedTuple):
+    """The key of the ResourceType of a resource, and its type, each by object id and resource id."""
+
+    key_of: Callable[[int, int], int | None]
+    type_of: TypeOf
 
 
 class Catalogue:
@@ -36,6 +43,24 @@ class Catalogue:
             if object_key in versions:
                 versions[object_key][resource_id] = Known(key, DataType(kind) if kind else None)
         self.find = lru_cache(maxsize=65_536)(self._find)
+        self._finder = lru_cache(maxsize=128)(self._make_finder)
+
+    def finder(self, versions: Mapping[str, str]) -> Finder:
+        """Return the definitions for an endpoint with these versions of its objects."""
+        return self._finder(tuple(versions.items()))
+
+    def _make_finder(self, items: tuple[tuple[str, str], ...]) -> Finder:
+        find, versions = self.find, dict(items)
+
+        def key_of(object_id: int, resource_id: int) -> int | None:
+            found = find(object_id, resource_id, versions.get(str(object_id)))
+            return None if found is None else found.key
+
+        def type_of(object_id: int, resource_id: int) -> DataType | None:
+            found = find(object_id, resource_id, versions.get(str(object_id)))
+            return None if found is None else found.type
+
+        return Finder(lru_cache(maxsize=1_024)(key_of), lru_cache(maxsize=1_024)(type_of))
 
     def _find(self, object_id: int, resource_id: int, version: str | None) -> Known | None:
         """Return the definition of a resource in a version of its object, or in the nearest that has it; or None."""
@@ -74,6 +99,4 @@ def clear() -> None:
 
 def finder(catalogue: Catalogue, versions: Mapping[str, str]) -> Callable[[Path], Known | None]:
     """Return the function that finds the definition of a path for an endpoint with these object versions."""
-    if not versions:
-        return lambda path: catalogue.find(path[0], path[2], None)
     return lambda path: catalogue.find(path[0], path[2], versions.get(str(path[0])))

@@ -13,15 +13,16 @@ from devicehub.ingest.items import NEWS, Content, DeviceRow, Judged
 from devicehub.ingest.presence import Sign
 from devicehub.kinds.topics import MessageType
 from devicehub.lwm2m import catalogue, events
+from devicehub.lwm2m.catalogue import Catalogue
 from devicehub.lwm2m.inbox import forms, registrations, writing
 from devicehub.lwm2m.inbox.writing import Parcel, Placed
 from devicehub.lwm2m.models.events import REGISTRATION
 from devicehub.messages import decode
 from devicehub.messages.decode import Document, Sample
-from devicehub.messages.lwm2m import recognise
-from devicehub.messages.lwm2m.values import Value
-from devicehub.messages.message import FailureReason, Message, Notes, Unreadable
+from devicehub.messages.lwm2m import paths, recognise
+from devicehub.messages.message import FailureReason, Message, Unreadable
 
+CHECKED = frozenset({str, float})
 MOST_RESOURCES = 10_000  # Values of one message.
 
 
@@ -30,12 +31,19 @@ class EndpointInbox:
 
     columns = ("object_versions",)
 
+    def __init__(self) -> None:
+        self._catalogue: Catalogue | None = None
+
+    def prepare(self) -> None:
+        """Read the definitions of objects anew if they changed."""
+        self._catalogue = catalogue.current()
+
     def read(
         self, message: Message, message_type: MessageType, device: Any
     ) -> tuple[Document, Content] | None:
         """Return the content of a payload; None for a reply, and for a status that is not about a registration."""
         if message_type is MessageType.DATA:
-            return _read_data(message, device)
+            return _read_data(message, device, self._catalogue or catalogue.current())
         if message_type is MessageType.STATUS:
             return _read_status(message)
         return None
@@ -66,13 +74,8 @@ def _versions(device: Any) -> Mapping[str, str]:
     return versions if isinstance(versions, dict) else {}
 
 
-def _read_data(message: Message, device: Any) -> tuple[Document, Content]:
-    find = catalogue.finder(catalogue.current(), _versions(device))
-
-    def type_of(object_id: int, resource_id: int) -> Any:
-        known = find((object_id, 0, resource_id))
-        return None if known is None else known.type
-
+def _read_data(message: Message, device: Any, definitions: Catalogue) -> tuple[Document, Content]:
+    key_of, type_of = definitions.finder(_versions(device))
     found = forms.read(message, type_of)
     notes = found.notes
     if len(found.values) > MOST_RESOURCES:
@@ -82,19 +85,21 @@ def _read_data(message: Message, device: Any) -> tuple[Document, Content]:
     placed: list[Placed] = []
     by_time: dict[datetime | None, Sample] = {}
     moments: dict[Any, datetime | None] = {}
-    for value in found.values:
-        if not _is_storable(value, notes):
+    for path, kind, held, time in found.values:
+        name = paths.name(path)
+        fault = _fault(held) if type(held) in CHECKED else ""
+        if fault:
+            notes.append(f"/{name}: {fault}")
             continue
-        time = value.time
         if time not in moments:
             moments[time] = recognise.moment(time, received, notes)
             is_dated = is_dated or (moments[time] is not None and recognise.is_own(time))
         moment = moments[time]
-        known = find(value.path)
-        one = Placed(value.path, None if known is None else known.key, value.type, value.value, moment)
-        placed.append(one)
-        sample = by_time.get(moment) or by_time.setdefault(moment, Sample(timestamp=moment))
-        sample.values[one.name] = value.value
+        placed.append(Placed(path, name, key_of(path[0], path[2]), kind, held, moment))
+        sample = by_time.get(moment)
+        if sample is None:
+            sample = by_time[moment] = Sample(timestamp=moment)
+        sample.values[name] = held
     if not placed:
         detail = "; ".join(notes)[:400] or "the payload holds no value"
         raise Unreadable(FailureReason.NO_VALUE, detail)
@@ -109,16 +114,11 @@ def _read_data(message: Message, device: Any) -> tuple[Document, Content]:
     return Document(None, notes, is_exact=False), content
 
 
-def _is_storable(value: Value, notes: Notes) -> bool:
-    held = value.value
-    name = "/".join(map(str, value.path))
-    if isinstance(held, str) and "\x00" in held:
-        notes.append(f"/{name}: holds NUL, which no database stores")
-        return False
-    if isinstance(held, float) and not math.isfinite(held):
-        notes.append(f"/{name}: is not a finite number")
-        return False
-    return True
+def _fault(held: str | float) -> str:
+    """Return why no database stores *held*, or ""."""
+    if isinstance(held, str):
+        return "holds NUL, which no database stores" if "\x00" in held else ""
+    return "" if math.isfinite(held) else "is not a finite number"
 
 
 def _read_status(message: Message) -> tuple[Document, Content] | None:

@@ -20,24 +20,20 @@ from devicehub.lwm2m.inbox import registrations, resource_sql
 from devicehub.lwm2m.inbox.registrations import Registration
 from devicehub.lwm2m.models import Endpoint, Event, ResourceValue
 from devicehub.lwm2m.models.resources import COLUMNS, columns
-from devicehub.messages.lwm2m.paths import Path
+from devicehub.messages.lwm2m.paths import RESOURCE, Path
 from devicehub.messages.lwm2m.values import DataType
 from devicehub.models import DeviceStatus
 
 
 class Placed(NamedTuple):
-    """A value with its path, the key of its ResourceType, and its time; None is the time of receipt."""
+    """A value with its path, also as text, the key of its ResourceType, and its time; None is the time of receipt."""
 
     path: Path
+    name: str
     resource_type: int | None
     type: DataType
     value: Any
     timestamp: datetime | None
-
-    @property
-    def name(self) -> str:
-        """The path as tables have it: `3303/0/5700`."""
-        return "/".join(map(str, self.path))
 
 
 class Parcel(NamedTuple):
@@ -62,8 +58,16 @@ def settle(items: list[Judged]) -> list[Judged]:
     pks = {item.device.pk for item in items if item.outcome in NEWS}
     if not pks:
         return items
-    rows: Any = Endpoint.objects.filter(pk__in=pks).order_by("pk").select_for_update(no_key=True)
-    endpoints = {row.pk: row for row in rows.only(*registrations.FIELDS)}
+    rows: Any = Endpoint.objects.filter(pk__in=pks).order_by("pk")
+    asleep = {
+        pk for pk, sleeping in rows.select_for_update(no_key=True).values_list("pk", "sleeping") if sleeping
+    }
+    registered = {
+        item.device.pk for item in items if item.own is not None and item.own.registration is not None
+    }
+    if not asleep and not registered:
+        return items
+    endpoints = {row.pk: row for row in rows.filter(pk__in=asleep | registered).only(*registrations.FIELDS)}
     changed: set[int] = set()
     settled = []
     for item in items:
@@ -106,30 +110,39 @@ def write(items: Sequence[Judged], now: datetime) -> None:
         return
     as_time = bulk.time_writer()
     rows, history = [], []
-    latest: dict[tuple[int, str], tuple[str, tuple[Any, ...]]] = {}
+    latest: dict[tuple[int, str], tuple[Any, ...]] = {}
     for item, key in zip(items, bulk.new_keys(Event, len(items)), strict=True):
         parcel, device = item.own, item.device.pk
         received = as_time(item.message.received_at)
         if parcel.made is not None:
             parcel.made.append(_made(key, item))
         rows.append((key, device, parcel.event, parcel.detail, as_time(parcel.timestamp), received))
-        for placed in parcel.values:
-            name = placed.name
-            held = columns(placed.type, placed.value)
-            measured = received if placed.timestamp is None else as_time(placed.timestamp)
+        for path, name, resource_type, kind, value, timestamp in parcel.values:
+            held = columns(kind, value)
+            measured = received if timestamp is None else as_time(timestamp)
             history.append((device, name, *held, measured, received, key))
-            before = latest.get((device, name))
+            place = (device, name)
+            before = latest.get(place)
             if before is None or measured >= before[0]:
-                ids = (*placed.path, None)[:4]
-                latest[device, name] = (
-                    measured,
-                    (device, name, *held, placed.resource_type, *ids, measured, received),
-                )
+                latest[place] = measured, path, held, resource_type, received
     bulk.insert(Event, ("id", "device_id", "type", "detail", "timestamp", "received_at"), rows)
     bulk.insert(
         ResourceValue, ("device_id", "path", *COLUMNS, "timestamp", "received_at", "event_id"), history
     )
-    resource_sql.replace_older([row for _, (_, row) in sorted(latest.items())])
+    resource_sql.replace_older(
+        [
+            (
+                *place,
+                *held,
+                resource_type,
+                *path,
+                *(() if len(path) > RESOURCE else (None,)),
+                measured,
+                received,
+            )
+            for place, (measured, path, held, resource_type, received) in sorted(latest.items())
+        ]
+    )
     if types := events.declared():
         _compose(types, items, now)
 

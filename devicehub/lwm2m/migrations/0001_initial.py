@@ -179,7 +179,7 @@ class Migration(migrations.Migration):
                 ('opaque', models.BinaryField(blank=True, null=True)),
                 ('timestamp', models.DateTimeField(db_index=True)),
                 ('received_at', models.DateTimeField()),
-                ('device', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='resource_values', to='lwm2m.endpoint', verbose_name='endpoint')),
+                ('device', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='resource_values', to='lwm2m.endpoint', verbose_name='endpoint')),
                 ('event', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='resource_values', to='lwm2m.event')),
             ],
             options={

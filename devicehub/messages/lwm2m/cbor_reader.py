@@ -26,6 +26,7 @@ BREAK = 0xFF
 FALSE, TRUE = 20, 21
 BOOLEANS = frozenset({FALSE, TRUE})
 FLOATS = {25: struct.Struct(">e"), 26: struct.Struct(">f"), 27: struct.Struct(">d")}
+DOUBLE = FLOATS[27]
 SIZES = {24: 1, 25: 2, 26: 4, 27: 8}
 DATE, EPOCH, BIGNUM, NEGATIVE_BIGNUM, DECIMAL_FRACTION, BIG_FLOAT = range(6)
 FRACTIONS = frozenset({DECIMAL_FRACTION, BIG_FLOAT})
@@ -87,9 +88,13 @@ class Reader:
     def enter(self, major: int, kind: str) -> int:
         """Return the number of entries of the next item, an array or a map, or INDEFINITE."""
         start = self.position
-        found, _, count = self.head()
-        if found != major:
-            raise self.fault(f"is not {kind}", start)
+        first = self.payload[start] if start < self.end else BREAK
+        if first >> 5 == major and first & 31 < 24:  # A short way for few entries.
+            self.position, count = start + 1, first & 31
+        else:
+            found, _, count = self.head()
+            if found != major:
+                raise self.fault(f"is not {kind}", start)
         if count > self.end - self.position:
             raise self.fault("the payload ends in the middle", start)
         return count
@@ -101,6 +106,20 @@ class Reader:
     def scalar(self) -> Any:
         """Return the next item: int, float, Decimal, bool, str, bytes or Moment."""
         start = self.position
+        first = self.payload[start] if start < self.end else BREAK
+        if (
+            first < 24
+        ):  # A short way for the most frequent items: small numbers, short texts and floats of 64 bits.
+            self.position = start + 1
+            return first
+        if 0x60 <= first < 0x78:
+            self.position = start + 1
+            return self._chunk(TEXT, first - 0x60, start)
+        if first == 0xFB and start + 9 <= self.end:
+            number = DOUBLE.unpack_from(self.payload, start + 1)[0]
+            if math.isfinite(number):
+                self.position = start + 9
+                return number
         major, info, argument = self.head()
         if major == UNSIGNED:
             return argument

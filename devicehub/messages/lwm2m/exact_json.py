@@ -48,9 +48,10 @@ def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_float=Decimal, parse_constant=_constant)
 
 
 def scalar(value: str | bool | int | float | Decimal) -> str:
     """Return *value* as JSON, a number with all its digits."""
-    return str(value) if type(value) is Decimal else json.dumps(value, ensure_ascii=False)
+    return str(value) if type(value) is Decimal else _ENCODER.encode(value)

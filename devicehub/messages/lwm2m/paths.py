@@ -39,6 +39,16 @@ def write(path: Path) -> str:
     return "/" + "/".join(map(str, path))
 
 
+@lru_cache(maxsize=65_536)
+def name(path: Path) -> str:
+    """Return *path* as tables have it.
+
+    >>> name((3303, 0, 5700))
+    '3303/0/5700'
+    """
+    return "/".join(map(str, path))
+
+
 def holds_value(path: Path) -> bool:
     """Return whether *path* is one of a resource or of a resource instance."""
     return RESOURCE <= len(path) <= MOST_IDS

@@ -41,7 +41,6 @@ JSON_FIELDS: Mapping[str, frozenset[type]] = {
 CBOR_FIELDS = {**JSON_FIELDS, "vd": frozenset({bytes})}
 VALUES = frozenset({"v", "vs", "vb", "vd", OBJECT_LINK})
 BASE_FIELDS = frozenset(BASE)
-NAME_FIELDS = frozenset({"bn", "n"})
 # The first bytes of the labels in CBOR, in their shortest form.
 BY_BYTE = {(label if label >= 0 else 0x20 | -1 - label): name for label, name in LABELS.items()}
 BY_NAME = {name: label for label, name in LABELS.items()}
@@ -126,8 +125,8 @@ def read_cbor(payload: bytes) -> Iterator[dict[str, Any]]:
 
 def _read_map(reader: Reader) -> dict[str, Any]:
     record: dict[str, Any] = {}
-    count = reader.enter(MAP, "a record, a map")
     payload, scalar = reader.payload, reader.scalar
+    count = reader.enter(MAP, "a record, a map")
     done = 0
     while done < count if count != INDEFINITE else not reader.at_break():
         start = reader.position
@@ -170,37 +169,68 @@ def resolve(
     Only fields in *fields* are used, and each must have one of its types there.
     """
     base: dict[str, Any] = {}
+    base_time: Any = None  # Of records without a time of their own.
     version: Any = None
     for number, record in enumerate(records):
         try:
-            _check_fields(record, fields)
+            label, name, own_time = "", "", None
+            raw: Any = None
+            for field, held in record.items():
+                fitting = fields.get(field)
+                if fitting is None:
+                    _check_unknown(field)
+                elif type(held) not in fitting:
+                    raise _other_type(field)
+                elif field in VALUES:
+                    if label:
+                        raise _several(record)
+                    label, raw = field, held
+                elif field == "n":
+                    name = _name(field, held)
+                elif field == "t":
+                    own_time = held
+                elif field in BASE_FIELDS:
+                    base[field] = _name(field, held) if field == "bn" else held
+                    base_time = None
             if version is None or "bver" in record:
                 version = _version(record.get("bver", VERSION), version)
-            if not BASE_FIELDS.isdisjoint(record):
-                base |= {label: record[label] for label in BASE if label in record}
-            label = _label_of_value(record, base)
-            if label is None:
-                continue
-            name = base.get("bn", "") + record.get("n", "")
-            unit = record.get("u", base.get("bu", "")) if label == "v" else ""
-            time = None
-            if "bt" in base or "t" in record:
-                time = _time(base.get("bt", 0), record.get("t", 0), now)
-            yield Record(number, name, label, _value(label, record, base), unit, time)
+            if not label:
+                if _has_no_value(record, base):
+                    continue
+                label, raw = "v", 0  # The base value alone.
+            if own_time is not None:
+                time = _time(base.get("bt", 0), own_time, now)
+            elif base_time is None and "bt" in base:
+                time = base_time = _time(base["bt"], 0, now)
+            else:
+                time = base_time
+            if label == "v":
+                unit = record.get("u", base.get("bu", ""))
+                value = total(base["bv"], raw) if "bv" in base else raw
+            else:
+                unit, value = "", _value(label, raw)
+            yield Record(number, base.get("bn", "") + name, label, value, unit, time)
         except ValueError as error:
             raise CodecError(f"record {number}", str(error)) from error
 
 
-def _check_fields(record: dict[str, Any], fields: Mapping[str, frozenset[type]]) -> None:
-    for label, raw in record.items():
-        fitting = fields.get(label)
-        if fitting is None:
-            if label.endswith("_"):
-                raise ValueError(f"the field {label[:40]} must be understood, and is not")
-        elif type(raw) not in fitting:
-            raise ValueError(f"{label} has a value of another type")
-        elif label in NAME_FIELDS and len(raw) > MAX_NAME:
-            raise ValueError(f"{label} has more than {MAX_NAME} characters")
+def _other_type(field: str) -> ValueError:
+    return ValueError(f"{field} has a value of another type")
+
+
+def _several(record: dict[str, Any]) -> ValueError:
+    return ValueError(f"has the values {' and '.join(sorted(VALUES.intersection(record)))}")
+
+
+def _check_unknown(field: str) -> None:
+    if field.endswith("_"):
+        raise ValueError(f"the field {field[:40]} must be understood, and is not")
+
+
+def _name(field: str, text: str) -> str:
+    if len(text) > MAX_NAME:
+        raise ValueError(f"{field} has more than {MAX_NAME} characters")
+    return text
 
 
 def _version(version: Any, before: Any) -> Any:
@@ -212,27 +242,19 @@ def _version(version: Any, before: Any) -> Any:
     return version
 
 
-def _label_of_value(record: dict[str, Any], base: dict[str, Any]) -> str | None:
-    """Return the field that holds the value; None for a record of base fields, or of a sum, which is not kept."""
-    held = VALUES.intersection(record)
-    if len(held) == 1:
-        return next(iter(held))
-    if held:
-        raise ValueError(f"has the values {' and '.join(sorted(held))}")
+def _has_no_value(record: dict[str, Any], base: dict[str, Any]) -> bool:
+    """Return whether a record without a value is one of base fields, or of a sum, which is not kept."""
     if "s" in record or (record and BASE_FIELDS.issuperset(record)):
-        return None
+        return True
     if "bv" not in base:
         raise ValueError("has no value")
-    return "v"  # The base value alone.
+    return False
 
 
-def _value(label: str, record: dict[str, Any], base: dict[str, Any]) -> Any:
-    value = record.get(label, 0)
-    if label == "v" and "bv" in base:
-        return total(base["bv"], value)
-    if label == "vd" and type(value) is str:
-        return base64_text.decode(value, base64_text.URL_SAFE)
-    return link(value) if label == OBJECT_LINK else value
+def _value(label: str, raw: Any) -> Any:
+    if label == "vd" and type(raw) is str:
+        return base64_text.decode(raw, base64_text.URL_SAFE)
+    return link(raw) if label == OBJECT_LINK else raw
 
 
 def _time(base: Any, own: Any, now: int | Decimal) -> Any:

@@ -87,11 +87,12 @@ def checked(value: Value) -> Value:
     """Return *value* as a decoder would have made it. Raise CodecError if it is not of its type."""
     if not paths.holds_value(value.path):
         raise CodecError(paths.write(value.path), "is neither a resource nor a resource instance")
+    kind = value.type if type(value.type) is DataType else DataType(value.type)
     try:
-        kind, found = typed(value.value, DataType(value.type))
+        found = typed(value.value, kind)[1]
     except (ValueError, ArithmeticError) as error:  # A comparison with the Decimal NaN is the latter.
         raise CodecError(paths.write(value.path), str(error)) from error
-    return value._replace(type=kind, value=found)
+    return Value(value.path, kind, found, value.time)
 
 
 def one(values: Iterable[Value], form: str) -> Value:
@@ -132,9 +133,9 @@ class Seen:
 
     def add(self, path: Path, time: Any = None) -> None:
         """Raise ValueError if a value at *path* is outside of the base, or contradicts another one."""
-        if not paths.holds_value(path):
+        if not paths.RESOURCE <= len(path) <= paths.MOST_IDS:
             raise ValueError(f"{paths.write(path)} is neither a resource nor a resource instance")
-        if path[: len(self.base)] != self.base:
+        if self.base and path[: len(self.base)] != self.base:
             raise ValueError(f"{paths.write(path)} is not a part of {paths.write(self.base)}")
         key = path if time is None else (path, time)  # Most payloads name no time.
         if key in self.values:

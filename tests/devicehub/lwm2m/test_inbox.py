@@ -4,11 +4,14 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
+from devicehub.ingest.pipeline import pipeline
 from devicehub.lwm2m.models import Endpoint, Event, Resource, ResourceValue
 from devicehub.messages.lwm2m.formats import FORMATS
 from devicehub.messages.lwm2m.values import DataType, ObjectLink, Value
-from rig.messages import FAILED, HOUR, NOW, PARTIAL, STORED, fresh, message_row, send
+from rig.messages import FAILED, HOUR, NOW, PARTIAL, STORED, fresh, message, message_row, send
 from rig.pages import marked, page
 
 pytestmark = pytest.mark.django_db
@@ -238,3 +241,20 @@ def test_nodes_of_a_leshan_server_are_values(endpoint):
 def test_a_number_with_more_digits_than_a_float_is_kept(endpoint):
     assert send(endpoint, b'[{"n": "/33000/0/1", "v": 0.12345678901234567890123}]') == STORED
     assert stored(endpoint) == {"33000/0/1": Decimal("0.12345678901234567890123")}
+
+
+@pytest.mark.sqlite_first
+def test_a_batch_takes_as_many_queries_as_one_message(db):
+    """Definitions are compared once for a batch, and endpoints are not loaded for values alone."""
+    fleet = [Endpoint.objects.create(device_id=f"urn:dev:{number}") for number in range(20)]
+    batches = [
+        [message(one, [{"n": "/3303/0/5700", "v": 21.5}]) for one in some] for some in (fleet[:1], fleet)
+    ]
+    pipeline(batches[0])  # It reads the definitions.
+    counted = []
+    for batch in batches:
+        with CaptureQueriesContext(connection) as queries:
+            assert set(pipeline(batch)) == {STORED}
+        counted.append(len(queries))
+
+    assert counted[0] == counted[1] <= 12
