@@ -17,7 +17,7 @@ from devicehub.backoff import Backoff
 from devicehub.lwm2m.leshan import shapes
 from devicehub.lwm2m.leshan.asker import Asker
 from devicehub.lwm2m.leshan.event_stream import EventStream, ServerEvent
-from devicehub.lwm2m.leshan.intake import Intake, ListBegins, Listed, ListEnds
+from devicehub.lwm2m.leshan.intake import Arrived, Intake, ListBegins, Listed, ListEnds
 from devicehub.lwm2m.leshan.plans import Wish
 from devicehub.lwm2m.leshan.reports import Report
 from devicehub.lwm2m.leshan.roll import Roll
@@ -78,11 +78,18 @@ class Follower:
     def _advance(self, timeout: float) -> bool:
         """Store what arrived within *timeout* seconds; return whether anything did."""
         taken = self._intake.take(BATCH, timeout)
-        reports = [report for arrived in taken for report in self.roll.handle(arrived)]
+        reports = [report for arrived in taken for report in self._handled(arrived)]
         reports += self.roll.due(datetime.now(UTC))
         if reports:
             self._store(reports)
         return bool(taken)
+
+    def _handled(self, arrived: Arrived) -> list[Report]:
+        try:
+            return self.roll.handle(arrived)
+        except Exception:  # A bug with one event must not end the process, which would meet it again.
+            log.exception("leshan.bug", event=type(arrived.content).__name__)
+            return []
 
     def _end(self) -> None:
         self.stopping = True

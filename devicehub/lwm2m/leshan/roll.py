@@ -54,6 +54,15 @@ class Known:
     overtaken: set[str] = field(default_factory=set)  # Paths of notifications since it was asked.
 
 
+@dataclass(slots=True)
+class Ended:
+    """A registration that ended, received *at* a time, and held back for a moment."""
+
+    registration: Registration
+    at: datetime
+    held_since: datetime | None = None
+
+
 class Roll:
     """The known endpoints. *ask* is called with an endpoint, its registration id and the steps to take.
 
@@ -65,7 +74,7 @@ class Roll:
         self._ask = ask
         self._known: dict[str, Known] = {}
         self._list_number = 0
-        self._ended: dict[str, tuple[Registration, datetime]] = {}  # Deregistrations that may be returns.
+        self._ended: dict[str, Ended] = {}  # Deregistrations that may be returns.
         self._retries: dict[str, datetime] = {}
         self._is_full = False
 
@@ -84,10 +93,12 @@ class Roll:
     def due(self, now: datetime, *, is_end: bool = False) -> list[Report]:
         """Return the ends of registrations that no return followed, and ask again. At the *is_end* wait no longer."""
         found = []
-        for endpoint, (registration, at) in list(self._ended.items()):
-            if is_end or at + RETURN <= now:
+        for endpoint, ended in list(self._ended.items()):
+            # From the first call on, not from the receipt: the new registration may wait behind a slow database.
+            ended.held_since = ended.held_since or now
+            if is_end or ended.held_since + RETURN <= now:
                 del self._ended[endpoint]
-                found.append(_deregistered(registration, at))
+                found.append(_deregistered(ended))
         for endpoint, at in list(self._retries.items()):
             if at <= now:
                 del self._retries[endpoint]
@@ -114,9 +125,9 @@ class Roll:
         self._known.pop(ended.endpoint, None)
         self._retries.pop(ended.endpoint, None)
         held = self._ended.pop(ended.endpoint, None)
-        if held is not None and held[0].id != ended.id:
-            yield _deregistered(*held)
-        self._ended[ended.endpoint] = ended, at
+        if held is not None and held.registration.id != ended.id:
+            yield _deregistered(held)
+        self._ended[ended.endpoint] = Ended(ended, at)
 
     @_handle.register
     def _(self, content: Updated, at: datetime) -> Iterator[Report]:
@@ -282,6 +293,7 @@ class Roll:
                 self._retries[endpoint] = at + timedelta(seconds=RETRY.after(known.failures))
 
 
-def _deregistered(registration: Registration, at: datetime) -> Report:
+def _deregistered(ended: Ended) -> Report:
+    registration = ended.registration
     content = {"deregistration": {"id": registration.id, "at": registration.at}}
-    return reports.status(registration.endpoint, content, at)
+    return reports.status(registration.endpoint, content, ended.at)

@@ -43,11 +43,10 @@ class Followed:
 
     def says(self, *contents):
         """Handle *contents*; return the contents of the reports."""
-        return [
-            dict(report.content)
-            for content in contents
-            for report in self.roll.handle(Arrived(content, self.now, 0))
+        reports = [
+            report for content in contents for report in self.roll.handle(Arrived(content, self.now, 0))
         ]
+        return [dict(report.content) for report in [*reports, *self.roll.due(self.now)]]
 
     def later(self, seconds, **options):
         self.now += timedelta(seconds=seconds)
@@ -116,6 +115,18 @@ def test_an_end_is_reported_after_a_moment(followed):
     assert followed.later(10) == []
 
 
+def test_a_return_that_waits_behind_a_slow_database_is_no_end(followed):
+    """Both were received a minute ago, and the end was the last of its batch."""
+    followed.says(Registered(a_registration()))
+    received = followed.now
+    followed.now += timedelta(seconds=60)
+    followed.roll.handle(Arrived(Deregistered(a_registration()), received, 0))
+
+    assert followed.later(0) == []
+    assert followed.says(Registered(a_registration("second", 2000))) == [registered("second", 2000)]
+    assert followed.later(10) == []
+
+
 def test_an_end_is_reported_at_once_when_following_stops(followed):
     followed.says(Registered(a_registration()), Deregistered(a_registration()))
 
@@ -137,7 +148,7 @@ def test_the_end_of_an_endpoint_that_is_not_known_is_reported_with_its_id(follow
     """The database compares the id with that of its registration."""
     followed.says(Deregistered(a_registration()))
 
-    assert followed.later(1) == [{"deregistration": {"id": "first", "at": 1000}}]
+    assert followed.later(1.1) == [{"deregistration": {"id": "first", "at": 1000}}]
 
 
 def test_an_answer_to_an_earlier_registration_ends_no_later_question(followed):
