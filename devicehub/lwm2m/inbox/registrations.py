@@ -174,6 +174,8 @@ def apply(found: Registration, endpoint: Endpoint, received_at: datetime) -> str
         if found.at is not None:
             endpoint.registered_at = found.at + END
         return "deregistered"
+    # A follower of a server lists present registrations again when it starts.
+    is_listed = endpoint.registered and found.id != "" and found.id == endpoint.registration_id
     endpoint.registered, endpoint.sleeping = True, False
     endpoint.last_registration = max(endpoint.last_registration or received_at, received_at)
     endpoint.registration_id = found.id or ("" if found.word == "registration" else endpoint.registration_id)
@@ -186,7 +188,7 @@ def apply(found: Registration, endpoint: Endpoint, received_at: datetime) -> str
         columns = found.columns
     for name, value in columns.items():
         setattr(endpoint, name, value)
-    return "registered" if found.word == "registration" else "updated"
+    return "registered" if found.word == "registration" and not is_listed else "updated"
 
 
 def _is_outdated(found: Registration, at: datetime | None, endpoint: Endpoint) -> bool:

@@ -6,11 +6,12 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
 from devicehub.ingest.items import Item
+from devicehub.lwm2m import adoption
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.leshan.address import Address
 from devicehub.lwm2m.leshan.follower import Follower
@@ -29,6 +30,12 @@ GRACE = 12.0  # Seconds from stop() until the process ends without waiting for i
 POLL = 0.2
 
 
+def identify(endpoint_names: Collection[str]) -> Mapping[str, str]:
+    """Return the device ids of *endpoint_names*, after unknown ones are adopted if the settings allow it."""
+    adoption.adopt(endpoint_names)
+    return device_ids(endpoint_names)
+
+
 class Process:
     """Follows the Leshan server at *address* from run() until stop(); *report* gets lines for the operator."""
 
@@ -36,7 +43,7 @@ class Process:
         self, address: Address, wishes: Sequence[Wish], report: Callable[[str], None] = lambda _: None
     ) -> None:
         self._announcer = Announcer()
-        self._storing = Storing(KIND, device_ids, self._notify, lambda: self.follower.stopping)
+        self._storing = Storing(KIND, identify, self._notify, lambda: self.follower.stopping)
         self.follower = Follower(LeshanServer(address), wishes, self._storing, report)
         self._has_ended = False
 

@@ -13,6 +13,7 @@ from devicehub.lwm2m.leshan import reports, storing
 from devicehub.lwm2m.leshan.address import Address
 from devicehub.lwm2m.leshan.follower import Follower
 from devicehub.lwm2m.leshan.plans import wish
+from devicehub.lwm2m.leshan.process import identify
 from devicehub.lwm2m.leshan.server import LeshanServer
 from devicehub.lwm2m.leshan.storing import Storing
 from devicehub.lwm2m.models import Endpoint, Event, Resource, ResourceValue
@@ -50,8 +51,8 @@ def quick(monkeypatch):
 def follow(quick):
     """Return the function that follows a fake while *play* runs in a thread; it is given a wait for stored messages."""
 
-    def run(fake, play):
-        kept = a_storing()
+    def run(fake, play, **options):
+        kept = a_storing(**options)
         server = LeshanServer(Address.parse(fake.url))
         follower = Follower(server, [wish("3303/*/5700")], kept)
         failures = []
@@ -139,6 +140,29 @@ def test_a_restart_of_the_server_changes_no_status(endpoint, follow):
 
     endpoint.refresh_from_db()
     assert (endpoint.status, endpoint.registered) == ("online", True)
+
+
+def test_a_registration_that_is_listed_again_is_an_update(endpoint, follow):
+    """The process starts again, and knows no registrations."""
+    with fake_leshan() as fake:
+        fake.register(NAME, links=[])
+        for _ in range(2):
+            follow(fake, lambda await_stored: await_stored(1))
+
+    assert list(Event.objects.order_by("pk").values_list("detail", flat=True)) == ["registered", "updated"]
+    endpoint.refresh_from_db()
+    assert (endpoint.status, endpoint.registered) == ("online", True)
+
+
+def test_an_unknown_endpoint_is_adopted_if_the_settings_allow_it(db, follow, settings):
+    settings.DEVICEHUB_LWM2M_ADOPT = True
+    with fake_leshan() as fake:
+        fake.register(NAME, links=[])
+
+        outcomes = follow(fake, lambda await_stored: await_stored(1), identify=identify)
+
+    assert outcomes == {Outcome.STORED: 1}
+    assert Endpoint.objects.get().endpoint_name == NAME
 
 
 def test_an_unknown_endpoint_is_quarantined(db, follow):
