@@ -21,6 +21,7 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 
 from authsvc import audit
+from authsvc.core.access import account_key
 from authsvc.credentials import mark_of
 from authsvc.text import make_storable
 from devicehub import provisioning, visibility
@@ -170,7 +171,7 @@ def recheck(candidates: Sequence[Candidate], limits: Limits) -> None:
         own = found.pop(candidate.key, None)
         if found:
             key, name = next(iter(found.items()))
-            owner = key if limits.sites is None else "another identity"
+            owner = _owner(key) if limits.sites is None else "another identity"
             candidate.refuse(DEVICE_ID, f"{owner} has the name {name} already")
         elif own is not None and candidate.key not in visible:
             candidate.refuse(DEVICE_ID, f"another identity has the name {candidate.device_id} already")
@@ -425,6 +426,12 @@ def _refuse_second(candidate: Candidate, seen: set[str]) -> None:
     if names & seen:
         candidate.refuse(DEVICE_ID, "it is in the file twice")
     seen |= names
+
+
+def _owner(key: str) -> str:
+    """Return the identity *key* in words."""
+    prefix = account_key("")
+    return f"the service account {key.removeprefix(prefix)}" if key.startswith(prefix) else key
 
 
 def _visible(candidates: Sequence[Candidate], limits: Limits) -> set[str]:

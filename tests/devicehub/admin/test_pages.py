@@ -404,15 +404,13 @@ def test_the_sites_of_a_filter_are_bounded(admin_client: Client, monkeypatch):
 
 
 def test_lists_name_their_rows_as_the_navigation_does(admin_client: Client, rows):
-    if not apps.is_installed("unfold"):
-        pytest.skip("Django's own footer has the name of the model")
     for model, one, several in (
         (Group, "role", f"{Group.objects.count()} roles"),
         (WeatherStationDevice, "weather station", "1 weather station"),
     ):
         page = " ".join(admin_client.get(url(model, "changelist")).content.decode().split())
-        assert f'title="Add {one}"' in page
-        assert f'<div class="py-4"> {several} </div>' in page
+        assert f'title="Add {one}"' in page or f">Add {one}</a>" in page
+        assert f'<div class="py-4"> {several} </div>' in page or f" {several} </p>" in page
 
 
 @pytest.mark.parametrize(
@@ -563,21 +561,6 @@ def test_a_device_is_called_device(admin_client: Client):
             page = admin_client.get(address).content.decode()
             assert not re.search("device key", page, re.IGNORECASE), address
             assert re.search(r">\s*Device:?\s*<", page), address
-
-
-def test_the_foot_of_a_list_has_the_word_of_the_navigation(admin_client: Client):
-    """Django's own admin would say "3 groups" below roles, and "1 Weather Station"."""
-    WeatherStationDevice.objects.create(device_id="STATION-001")
-
-    def seen(model) -> str:
-        page = admin_client.get(url(model, "changelist")).content.decode()
-        return " ".join(re.sub(r"<[^>]*>", " ", page).split())
-
-    roles_page = seen(Group)
-    assert "3 roles" in roles_page
-    assert "3 groups" not in roles_page
-    assert "Add group" not in roles_page
-    assert "1 weather station" in seen(WeatherStationDevice)
 
 
 def test_the_expiry_of_a_device_has_one_form_only(admin_client: Client):

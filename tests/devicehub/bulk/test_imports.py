@@ -96,7 +96,7 @@ def test_each_row_gets_a_verdict(kind, fleet):
     ]
     assert found[0].fields == {"name": "Roof", "site": "north", "metadata": {"floor": "3"}}
     assert "in the file twice" in found[2].problem
-    assert "account/backend" in found[8].problem
+    assert found[8].problem == "the service account backend has the name backend already"
     assert found[7].key == "irrigationvalve/A-6"
 
 
