@@ -43,6 +43,12 @@ def texts(name: str, default: list[str]) -> list[str]:
     return default if found is None else [entry.strip() for entry in found.split(",") if entry.strip()]
 
 
+def pairs(name: str) -> dict[str, str]:
+    """Return the pairs in the environment variable *name*, as `a=1,b=2`."""
+    found = (entry.partition("=") for entry in texts(name, default=[]))
+    return {key.strip(): value.strip() for key, _, value in found}
+
+
 def flag(name: str, default: bool) -> bool:
     """Return the boolean in the environment variable *name*, one of TRUE or FALSE in any case; empty means not set.
 
@@ -347,6 +353,7 @@ DEVICEHUB_COMMAND_DEADLINE = seconds("DEVICEHUB_COMMAND_DEADLINE", default="1h")
 DEVICEHUB_QUARANTINE_PER_DEVICE = number("DEVICEHUB_QUARANTINE_PER_DEVICE", default=10 << 20)
 DEVICEHUB_LWM2M_ADOPT = flag("DEVICEHUB_LWM2M_ADOPT", default=False)
 DEVICEHUB_KEEP_QUARANTINE = text("DEVICEHUB_KEEP_QUARANTINE", default="")
+DEVICEHUB_LWM2M_KEEP = pairs("DEVICEHUB_LWM2M_KEEP")
 
 LOGGING = {
     "version": 1,

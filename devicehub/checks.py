@@ -177,6 +177,9 @@ def check_retention(**_: Any) -> list[CheckMessage]:
     errors: list[CheckMessage] = []
     hint = 'Write a timedelta or a text such as "30d"; None, or an empty text, keeps for ever.'
     for kind in registry:
+        for option in sorted(set(kind.keep) - set(pruning.OPTIONS)):
+            says = f"{kind.slug}: {option} is not one of {', '.join(pruning.OPTIONS)}."
+            errors.append(Error(says, hint=hint, id="devicehub.E020"))
         for option in pruning.OPTIONS:
             try:
                 pruning.keep(kind, option)

@@ -39,11 +39,11 @@ def figures(period=HOURS, name="temperature", key="weatherstation/STATION-001"):
     return {r.start: (r.low, r.high, pytest.approx(r.mean), r.count) for r in rows}
 
 
-def prune(*arguments):
-    """Run `prune_telemetry weatherstation --json` and return its report by table."""
+def prune(*arguments, slug="weatherstation"):
+    """Run `prune_telemetry` for a kind with --json and return its report by table."""
     out = StringIO()
-    call_command("prune_telemetry", "weatherstation", "--json", *arguments, stdout=out, stderr=StringIO())
-    return {one["what"]: one for one in json.loads(out.getvalue())["weatherstation"]}
+    call_command("prune_telemetry", slug, "--json", *arguments, stdout=out, stderr=StringIO())
+    return {one["what"]: one for one in json.loads(out.getvalue())[slug]}
 
 
 def sql(statement):

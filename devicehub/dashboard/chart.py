@@ -10,12 +10,13 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from devicehub import visibility
 from devicehub.dashboard import devices, display
 from devicehub.dashboard.selection import Plotted
 from devicehub.history import latest, series
+from devicehub.history.rows import under
 from devicehub.history.series import Point, Resolution
 from devicehub.kinds.registry import Kind
 
@@ -32,7 +33,8 @@ class Tail:
     """The rows of one kind's readings that were stored since the last look."""
 
     def __init__(self, kind: Kind) -> None:
-        self._rows = kind.reading_model.objects
+        self._kind = kind
+        self._rows = kind.history_model.objects
         newest = self._newest()
         self._floors = deque([newest], maxlen=OVERLAP)
         self._seen: set[int] = set()
@@ -43,7 +45,8 @@ class Tail:
     def look(self, of: Collection[int] | None, *names: str) -> list[Any]:
         """Return new rows as tuples of pk, device, timestamp and *names*, oldest first.
 
-        Only rows of the devices *of* are returned; None means all devices.
+        Only rows of the devices *of* are returned; None means all devices. Of a narrow table give at most one name:
+        then only rows of this name are returned, with their value.
         """
         newest = self._newest()
         if newest == self._floors[-1] == self._floors[0]:
@@ -52,7 +55,11 @@ class Tail:
         rows = self._rows.filter(pk__gt=self._floors[0], pk__lte=newest).order_by("pk")
         if of is not None:
             rows = rows.filter(device_id__in=list(of))
-        found = list(rows.values_list("pk", "device_id", "timestamp", *names)[:MAX_NEWS])
+        columns = []
+        for name in names:
+            rows, column = under(self._kind, name, rows)
+            columns.append(column)
+        found = list(rows.values_list("pk", "device_id", "timestamp", *columns)[:MAX_NEWS])
         fresh = [row for row in found if row[0] not in self._seen]
         if len(found) == MAX_NEWS:  # There are more rows: continue after these, without the overlap.
             self._floors.extend([found[-1][0]] * OVERLAP)
@@ -63,11 +70,14 @@ class Tail:
 
 
 class Chart:
-    """One reading over a range of time, for at most MAX_SERIES devices of those that *user* may see."""
+    """One reading over a range of time, for at most MAX_SERIES devices of those that *user* may see.
 
-    def __init__(self, plotted: Plotted, seconds: int, user: Any) -> None:
+    With *device_id* it shows that device alone.
+    """
+
+    def __init__(self, plotted: Plotted, seconds: int, user: Any, device_id: str = "") -> None:
         self.kind, self.reading = plotted
-        self._user = user
+        self._user, self._device_id = user, device_id
         self.seconds = seconds
         self.resolution = Resolution()
         self.names: dict[int, str] = {}  # The ids of the devices in the chart, by primary key.
@@ -85,7 +95,9 @@ class Chart:
         """Return the whole chart in the form that the page's script reads."""
         since = now - timedelta(seconds=self.seconds)
         until = now + EARLY
-        visible = visibility.devices(self.kind, self._user)
+        if self.kind.narrow is not None:
+            self.reading = self.kind.described(self.reading.name)
+        visible = self._visible()
         self._name(latest.heard_last(self.kind, self.reading.name, since, until, MAX_SERIES, visible))
         self.resolution = series.resolution(self.kind, self.names, self.reading.name, since, now)
         return {
@@ -114,8 +126,12 @@ class Chart:
         second = int(earliest.timestamp()) // self.step * self.step
         return self._points(datetime.fromtimestamp(second, UTC))
 
+    def _visible(self) -> QuerySet[Any]:
+        visible = visibility.devices(self.kind, self._user)
+        return visible.filter(device_id=self._device_id) if self._device_id else visible
+
     def _name(self, pks: Iterable[int]) -> None:
-        found = visibility.devices(self.kind, self._user).filter(pk__in=list(pks)).order_by("device_id")
+        found = self._visible().filter(pk__in=list(pks)).order_by("device_id")
         room = MAX_SERIES - len(self.names)
         self.names |= dict(found.values_list("pk", "device_id")[:room])
 

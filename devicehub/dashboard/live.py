@@ -61,8 +61,10 @@ class Table:
 
     def __init__(self, kind: Kind, selection: Selection, user: Any) -> None:
         self.kind, self._user = kind, user
-        # A kind without a table of readings has no tail: its rows change when their devices are heard.
-        self.tail = Tail(kind) if kind.reading_model is not None else None
+        # Without a tail, rows change when their devices are heard. The tail of a narrow table serves the chart alone.
+        is_plotted = selection.plotted is not None and selection.plotted.kind is kind
+        has_tail = kind.reading_model is not None or (kind.narrow is not None and is_plotted)
+        self.tail = Tail(kind) if has_tail else None
         page = devices.page(kind, selection, user)
         self.pks = page.pks
         self.rows = page.rows

@@ -96,7 +96,7 @@ def _count(user: Any) -> Counts:
         readings=sum(
             _of_devices(model._default_manager.filter(timestamp__gt=since), visible[kind.slug], user).count()
             for kind in kinds
-            for model in kind.value_models
+            for model in ((kind.history_model,) if kind.history_model is not None else kind.value_models)
         ),
         denied=_attempts(user).count(),
         by_kind=by_kind,

@@ -29,6 +29,7 @@ RANGE_NAMES: Mapping[str, str] = {
     "1y": "1 year",
 }
 LONGEST = 128
+LONGEST_NAME = 100  # of a value in a narrow table
 CONNECTED = "connected"  # Devices that are counted as connected, whatever status they report.
 STATUSES: Mapping[str, str] = {CONNECTED: "Connected", **dict(DeviceStatus.choices)}
 
@@ -41,7 +42,7 @@ class Place(NamedTuple):
 
 
 class Plotted(NamedTuple):
-    """A choice of the chart: one numeric reading of one kind."""
+    """A choice of the chart: one numeric reading of one kind, or one name in its narrow table."""
 
     kind: Kind
     reading: Reading
@@ -56,10 +57,23 @@ def plottable() -> list[Plotted]:
     return [
         Plotted(kind, reading)
         for kind in registry
-        if kind.reading_model is not None
-        for reading in kind.readings.values()
+        if kind.history_model is not None
+        for reading in (kind.readings if kind.narrow is None else kind.columns).values()
         if reading.type in NUMBERS
     ]
+
+
+def _plotted(name: str) -> Plotted | None:
+    """Return the choice *name*, or else the first one. Of a narrow table any name may be chosen, as in `kind.name`."""
+    choices = plottable()
+    chosen = next((choice for choice in choices if choice.name == name), None)
+    slug, _, own = name.partition(".")
+    kind = registry.get(slug)
+    if chosen is None and kind is not None and kind.narrow is not None and 0 < len(own) <= LONGEST_NAME:
+        reading = Reading(verbose_name=own)
+        reading.name = own
+        return Plotted(kind, reading)
+    return chosen or (choices[0] if choices else None)
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,6 @@ class Selection:
 
 def parse(parameters: Mapping[str, str]) -> Selection:
     """Return the selection that the *parameters* of a GET request describe."""
-    choices = plottable()
     status, range_name = parameters.get("status", ""), parameters.get("range", "")
     places = {}
     for kind in registry:
@@ -115,9 +128,7 @@ def parse(parameters: Mapping[str, str]) -> Selection:
     return Selection(
         search=make_storable(parameters.get("q", "").strip(), LONGEST),
         status=status if status in STATUSES else "",
-        plotted=next(
-            (p for p in choices if p.name == parameters.get("reading")), choices[0] if choices else None
-        ),
+        plotted=_plotted(make_storable(parameters.get("reading", ""), 2 * LONGEST)),
         range=range_name if range_name in RANGES else "15m",
         places=places,
     )

@@ -27,6 +27,10 @@ def show_overview(request: HttpRequest) -> HttpResponse:
     """Return the overview of the fleet, which is complete without a script."""
     selection, user = parse(request.GET), request.user
     counts = overview.counts(user)
+    choices = [choice for choice in plottable() if choice.kind in visibility.kinds_of(user)]
+    plotted = selection.plotted
+    if plotted is not None and plotted not in choices and plotted.kind in visibility.kinds_of(user):
+        choices.append(plotted)  # A name in a narrow table, of which the page lists the declared ones.
     return render(
         request,
         "devicehub/overview.html",
@@ -39,7 +43,7 @@ def show_overview(request: HttpRequest) -> HttpResponse:
             ],
             "denials": overview.denials(user),
             "quarantine": overview.quarantine(user),
-            "plottable": [choice for choice in plottable() if choice.kind in visibility.kinds_of(user)],
+            "plottable": choices,
             "ranges": [
                 (name, selection.over(key).query, key == selection.range) for key, name in RANGE_NAMES.items()
             ],

@@ -66,8 +66,12 @@ def heard_last(
     few = list(devices.order_by("device_id").values_list("pk", flat=True)[: most + 1])
     if len(few) <= most:
         return few
-    rows = _readings(kind, of).filter(timestamp__gte=since, timestamp__lte=until)
-    newest = rows.order_by("-timestamp").values_list("device_id", name)[:HEARD]
+    recent = _readings(kind, of).filter(timestamp__gte=since, timestamp__lte=until).order_by("-timestamp")
+    if kind.narrow is None:
+        newest = list(recent.values_list("device_id", name)[:HEARD])
+    else:  # Compared here: a search for a rare name would not end after HEARD rows.
+        columns = ("device_id", kind.narrow.value_column, kind.narrow.name_column)
+        newest = [row[:2] for row in recent.values_list(*columns)[:HEARD] if row[2] == name]
     return list(dict.fromkeys(device for device, value in newest if value is not None))[:most]
 
 
@@ -81,7 +85,7 @@ def measured_at(kind: Kind, of: QuerySet[Any] | None = None) -> datetime | None:
 
 def _readings(kind: Kind, of: QuerySet[Any] | None) -> QuerySet[Any]:
     """Return the readings of the devices *of*; a set without a condition is not compared, which would cost a join."""
-    readings: QuerySet[Any] = kind.reading_model.objects.all()
+    readings: QuerySet[Any] = kind.history_model.objects.all()
     if of is None or not of.query.where:
         return readings
     return readings.filter(device__in=of.order_by().values("pk"))

@@ -6,7 +6,7 @@ aware, in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +19,23 @@ Figures = tuple[float, float, float, int]
 Fresh = tuple[int, datetime, float, float, float, int]
 
 
+class Source(NamedTuple):
+    """A table to roll up: its name, quoted, and the names of its columns of values.
+
+    A narrow table has one column of values, and *name_column* with their names.
+    """
+
+    table: str
+    columns: Sequence[str]
+    name_column: str | None = None
+
+
 class Bucket(NamedTuple):
-    """One hour of a device: lowest, highest, mean and number of the values of each reading."""
+    """One hour of a device: lowest, highest, mean and number of the values, by the name of the reading."""
 
     device: int
     start: datetime
-    figures: list[Figures]
+    figures: dict[str, Figures]
 
 
 # A row of the table of rollups, in the order of COLUMNS.
@@ -44,12 +55,12 @@ class SqlDialect(Protocol):
 
     def next_rows(self, table: str, after: int, until: int, most: int) -> Rows: ...
     def last_id(self, table: str) -> tuple[int, set[str]]: ...
-    def hours(self, table: str, names: Sequence[str], after: int, until: int) -> list[Bucket]: ...
+    def hours(self, source: Source, after: int, until: int) -> list[Bucket]: ...
     def add(self, parts: Sequence[Part]) -> None:
         """Add *parts* to the table of rollups; a part of an existing rollup is merged into it."""
 
     def fresh(
-        self, table: str, name: str, devices: Sequence[int], after: int, since: Any, period: str
+        self, source: Source, name: str, devices: Sequence[int], after: int, since: Any, period: str
     ) -> list[Fresh]: ...
 
 
@@ -73,13 +84,20 @@ def _counts(column: str) -> str:
     return f"{column} BETWEEN -{LARGEST} AND {LARGEST}"
 
 
-def _bucket(row: Sequence[Any]) -> Bucket:
-    device, start, *values = row
-    figures = [
-        (float(low), float(high), float(mean), count) if count else (0.0, 0.0, 0.0, 0)
-        for low, high, mean, count in zip(*[iter(values)] * 4, strict=True)
-    ]
-    return Bucket(device, _aware(start), figures)
+def _together(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> list[Bucket]:
+    """Return one bucket per device and hour of *rows*: device, start, a name or None, and four figures per column.
+
+    A value counts under that name, or else under that of its column.
+    """
+    found: dict[tuple[int, Any], dict[str, Figures]] = {}
+    for device, start, name, *values in rows:
+        figures = found.setdefault((device, start), {})
+        for column, (low, high, mean, count) in zip(
+            columns, zip(*[iter(values)] * 4, strict=True), strict=True
+        ):
+            if count:
+                figures[column if name is None else name] = float(low), float(high), float(mean), count
+    return [Bucket(device, _aware(start), figures) for (device, start), figures in found.items()]
 
 
 def _aware(moment: str | datetime) -> datetime:
@@ -106,36 +124,40 @@ class _Both:
         )
         return Rows(count, last_id or after)
 
-    def hours(self, table: str, names: Sequence[str], after: int, until: int) -> list[Bucket]:
+    def hours(self, source: Source, after: int, until: int) -> list[Bucket]:
         """Return one bucket per device and hour of the rows with ids above *after*, up to *until*."""
         start = self.starts["hour"].format("fresh")
-        figures = ", ".join(self._figures(f"fresh.{quoted(name)}") for name in names)
-        return [
-            _bucket(row)
-            for row in query(
-                f"SELECT device_id, {start}, {figures} FROM {table} AS fresh"
-                f" WHERE id > %s AND id <= %s GROUP BY device_id, {start}",
-                [after, until],
-            )
-        ]
+        figures = ", ".join(self._figures(f"fresh.{quoted(column)}") for column in source.columns)
+        name = "NULL" if source.name_column is None else f"fresh.{quoted(source.name_column)}"
+        groups = f"device_id, {start}" + ("" if source.name_column is None else f", {name}")
+        rows = query(
+            f"SELECT device_id, {start}, {name}, {figures} FROM {source.table} AS fresh"
+            f" WHERE id > %s AND id <= %s GROUP BY {groups}",
+            [after, until],
+        )
+        return _together(rows, source.columns)
 
     def _along_ids(self, table: str, after: int) -> str:
         """Return the SQL after the name of the table that makes the database read rows above *after* by their ids."""
         return ""
 
     def fresh(
-        self, table: str, name: str, devices: Sequence[int], after: int, since: Any, period: str
+        self, source: Source, name: str, devices: Sequence[int], after: int, since: Any, period: str
     ) -> list[Fresh]:
         """Return buckets of the rows with ids above *after*, which are not rolled up yet."""
         if not devices:
             return []
-        start, column = self.starts[period].format("fresh"), f"fresh.{quoted(name)}"
+        start, named, parameters = self.starts[period].format("fresh"), "", [after, since]
+        column = f"fresh.{quoted(name)}"
+        if source.name_column is not None:
+            column = f"fresh.{quoted(source.columns[0])}"
+            named, parameters = f" AND fresh.{quoted(source.name_column)} = %s", [*parameters, name]
         found = query(
             f"SELECT device_id, {start}, {self._figures(column)}"
-            f" FROM {table} AS fresh {self._along_ids(table, after)}"
-            f" WHERE id > %s AND timestamp >= %s AND {_counts(column)}"
+            f" FROM {source.table} AS fresh {self._along_ids(source.table, after)}"
+            f" WHERE id > %s AND timestamp >= %s AND {_counts(column)}{named}"
             f" AND device_id IN ({', '.join(['%s'] * len(devices))}) GROUP BY device_id, {start}",
-            [after, since, *devices],
+            [*parameters, *devices],
         )
         return [
             (device, _aware(moment), float(low), float(high), float(mean), count)

@@ -1,5 +1,7 @@
 """Rollups: lowest, highest, mean and number of each numeric reading, by hour and by day of UTC.
 
+The values of a narrow table are rolled up by the name in their row.
+
 Each row is rolled up once, in the order of ids, up to an id below which no further row can appear. It is added to its
 hour and its day. So late and unordered data count where they belong, even if the rows of that hour were pruned long
 ago, and the cost depends on the new rows only.
@@ -19,7 +21,7 @@ from django.db.models import Subquery
 from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
 from devicehub.db.statements import as_time, quoted
-from devicehub.history.rollup_sql import Bucket, Figures, Part, dialect
+from devicehub.history.rollup_sql import Bucket, Figures, Part, Source, dialect
 from devicehub.kinds.declare import NUMBERS
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import RolledUp, Rollup
@@ -44,11 +46,14 @@ class Shown(NamedTuple):
     high: float
 
 
-def numeric(kind: Kind) -> list[str]:
-    """Return the names of the readings of *kind* that are rolled up; empty if its readings have no columns."""
-    if kind.reading_model is None:
-        return []
-    return [name for name, reading in kind.readings.items() if reading.type in NUMBERS]
+def source(kind: Kind) -> Source | None:
+    """Return the table of *kind* that is rolled up; None if it has no column of numbers."""
+    if kind.reading_model is not None:
+        names = [name for name, reading in kind.readings.items() if reading.type in NUMBERS]
+        return Source(_table(kind), names) if names else None
+    if kind.narrow is None:
+        return None
+    return Source(_table(kind), [kind.narrow.value_column], kind.narrow.name_column)
 
 
 def roll_up(limit: int = 50_000, kinds: Iterable[Kind] | None = None, pace: Pace | None = None) -> int:
@@ -61,8 +66,8 @@ def roll_up(limit: int = 50_000, kinds: Iterable[Kind] | None = None, pace: Pace
 
 
 def _roll_up(kind: Kind, limit: int, pace: Pace | None) -> int:
-    names = numeric(kind)
-    if not names:
+    rows_of = source(kind)
+    if rows_of is None:
         return 0
     _begin_anew(kind)
     count, settled, most = 0, -1, STEP
@@ -73,14 +78,14 @@ def _roll_up(kind: Kind, limit: int, pace: Pace | None) -> int:
         state, _ = RolledUp.objects.get_or_create(kind=kind.slug)
         if settled < 0:
             settled = _settled(kind, state.last_id)
-        rows = dialect().next_rows(_table(kind), state.last_id, settled, min(most, limit - count))
+        rows = dialect().next_rows(rows_of.table, state.last_id, settled, min(most, limit - count))
         if not rows.number:
             break
         try:
             # Outside a transaction, since it takes most of the time, and would block every writer on SQLite.
-            hours = dialect().hours(_table(kind), names, state.last_id, rows.last_id)
+            hours = dialect().hours(rows_of, state.last_id, rows.last_id)
             read = time.monotonic()
-            done = _write(kind, names, state.last_id, rows.last_id, hours)
+            done = _write(kind, state.last_id, rows.last_id, hours)
         except (DataError, IntegrityError) as error:
             # One row must not block the others: the steps are halved until the row is found that cannot be added.
             if rows.number > 1:
@@ -88,7 +93,7 @@ def _roll_up(kind: Kind, limit: int, pace: Pace | None) -> int:
                 continue
             log.warning("rollups.row_left_out", kind=kind.slug, row=rows.last_id, error=type(error).__name__)
             read = time.monotonic()
-            done = _write(kind, names, state.last_id, rows.last_id, [])
+            done = _write(kind, state.last_id, rows.last_id, [])
         ended = time.monotonic()
         most = _next_step(most, ended - read)
         if done:
@@ -142,7 +147,7 @@ def _settled(kind: Kind, rolled_up: int) -> int:
     return last
 
 
-def _write(kind: Kind, names: list[str], after: int, until: int, hours: list[Bucket]) -> bool:
+def _write(kind: Kind, after: int, until: int, hours: list[Bucket]) -> bool:
     """Add *hours* of the rows above *after*; return False if another process rolled these up meanwhile."""
     with transaction.atomic():
         state = lock(kind)
@@ -150,8 +155,8 @@ def _write(kind: Kind, names: list[str], after: int, until: int, hours: list[Buc
             return False
         keys = _keys(kind, {hour.device for hour in hours})
         kept = [hour for hour in hours if state.hours_from is None or hour.start >= state.hours_from]
-        dialect().add(list(_parts(kept, names, keys, Rollup.Period.HOUR)))
-        dialect().add(list(_parts(_by_day(hours), names, keys, Rollup.Period.DAY)))
+        dialect().add(list(_parts(kept, keys, Rollup.Period.HOUR)))
+        dialect().add(list(_parts(_by_day(hours), keys, Rollup.Period.DAY)))
         RolledUp.objects.filter(kind=kind.slug).update(last_id=until)
     return True
 
@@ -169,15 +174,12 @@ def _keys(kind: Kind, pks: Collection[int]) -> dict[int, str]:
     return {pk: kind.key(device_id) for pk, device_id in found}
 
 
-def _parts(
-    buckets: Iterable[Bucket], names: list[str], keys: Mapping[int, str], period: Rollup.Period
-) -> Iterable[Part]:
+def _parts(buckets: Iterable[Bucket], keys: Mapping[int, str], period: Rollup.Period) -> Iterable[Part]:
     for bucket in buckets:
         if bucket.device not in keys:
             continue
-        for name, (low, high, mean, count) in zip(names, bucket.figures, strict=True):
-            if count:
-                yield keys[bucket.device], name, period.value, bucket.start, low, high, mean, count
+        for name, (low, high, mean, count) in bucket.figures.items():
+            yield keys[bucket.device], name, period.value, bucket.start, low, high, mean, count
 
 
 def _by_day(hours: Iterable[Bucket]) -> list[Bucket]:
@@ -185,9 +187,9 @@ def _by_day(hours: Iterable[Bucket]) -> list[Bucket]:
     found: dict[tuple[int, datetime], Bucket] = {}
     for hour in hours:
         at = hour.device, _day(hour.start)
-        day = found.get(at)
-        figures = hour.figures if day is None else list(map(_together, day.figures, hour.figures))
-        found[at] = Bucket(*at, figures)
+        day = found.setdefault(at, Bucket(*at, {})).figures
+        for name, figures in hour.figures.items():
+            day[name] = _together(day[name], figures) if name in day else figures
     return list(found.values())
 
 
@@ -222,10 +224,12 @@ def buckets(
     Buckets that begin at *until* or later are left out. They are complete up to now: rows that are not rolled up yet
     are added from their table.
     """
-    start = _start_of(since, period)
+    rows_of, start = source(kind), _start_of(since, period)
+    if rows_of is None:
+        return []
     rolled_up, found = _stored(kind, devices, name, period, start, until)
     # Rows that are rolled up from now on stay in their table too.
-    fresh = dialect().fresh(_table(kind), name, list(devices), rolled_up, as_time(start), period.value)
+    fresh = dialect().fresh(rows_of, name, list(devices), rolled_up, as_time(start), period.value)
     for device, moment, low, high, mean, count in fresh:
         if until is not None and moment >= until:
             continue
@@ -263,8 +267,6 @@ def _stored(
 
 def _together(one: Figures, other: Figures) -> Figures:
     """Return lowest, highest, mean and number of both together."""
-    if not one[3] or not other[3]:
-        return one if one[3] else other
     count = one[3] + other[3]
     mean = one[2] + (other[2] - one[2]) * (other[3] / count)
     return min(one[0], other[0]), max(one[1], other[1]), mean, count
@@ -276,4 +278,4 @@ def _start_of(moment: datetime, period: Rollup.Period) -> datetime:
 
 
 def _table(kind: Kind) -> str:
-    return quoted(kind.reading_model._meta.db_table)
+    return quoted(kind.history_model._meta.db_table)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Avg, Count, Func, IntegerField, Max, Min
+from django.db.models import Avg, Count, Func, IntegerField, Max, Min, QuerySet
 
 from devicehub.history import rollups
+from devicehub.history.rows import under
 from devicehub.kinds.registry import Kind
 from devicehub.models import Rollup
 
@@ -68,7 +69,8 @@ def resolution(
     if seconds >= ROLLED_UP:
         period = Rollup.Period.HOUR if seconds / 3_600 <= BUCKETS else Rollup.Period.DAY
         return Resolution(int(rollups.PERIODS[period].total_seconds()), period)
-    counted = _rows(kind, devices, name, since, until).order_by().values("device_id")
+    rows, _ = _measured(kind, devices, name, since, until)
+    counted = rows.order_by().values("device_id")
     longest = max((row["points"] for row in counted.annotate(points=Count("pk"))), default=0)
     if longest <= MAX_POINTS:
         return Resolution()
@@ -92,16 +94,16 @@ def points(
         half = timedelta(seconds=given.step / 2)
         found = rollups.buckets(kind, devices, name, given.period, since, until)
         return [Point(one.device, one.start + half, one.low, one.mean, one.high) for one in found]
-    rows = _rows(kind, devices, name, since, until)
+    rows, column = _measured(kind, devices, name, since, until)
     if not given.step:
-        raw = rows.order_by("timestamp").values_list("device_id", "timestamp", name)
+        raw = rows.order_by("timestamp").values_list("device_id", "timestamp", column)
         return [Point(device, time, None, value, None) for device, time, value in raw]
     second = EpochSeconds("timestamp")
     buckets = (
         rows.order_by()
         .annotate(series_bucket=second - second % given.step)
         .values("device_id", "series_bucket")
-        .annotate(series_low=Min(name), series_mean=Avg(name), series_high=Max(name))
+        .annotate(series_low=Min(column), series_mean=Avg(column), series_high=Max(column))
         .order_by("series_bucket")
         .values_list("device_id", "series_bucket", "series_low", "series_mean", "series_high")
     )
@@ -111,8 +113,10 @@ def points(
     ]
 
 
-def _rows(kind: Kind, devices: Mapping[int, str], name: str, since: datetime, until: datetime | None) -> Any:
-    rows = kind.reading_model.objects.filter(
-        device_id__in=list(devices), timestamp__gte=since, **{f"{name}__isnull": False}
-    )
-    return rows if until is None else rows.filter(timestamp__lt=until)
+def _measured(
+    kind: Kind, devices: Mapping[int, str], name: str, since: datetime, until: datetime | None
+) -> tuple[QuerySet[Any], str]:
+    """Return the rows with a value under *name*, and the column of the value."""
+    rows, column = under(kind, name)
+    rows = rows.filter(device_id__in=list(devices), timestamp__gte=since, **{f"{column}__isnull": False})
+    return (rows if until is None else rows.filter(timestamp__lt=until)), column

@@ -14,7 +14,7 @@ from devicehub.kinds.declare import DEFAULT_TEMPLATE, Command, DeviceType, Hooks
 from devicehub.kinds.identifiers import is_slug
 from devicehub.kinds.pages import Pages
 from devicehub.kinds.resources import Resources
-from devicehub.kinds.store import Inbox, Tables
+from devicehub.kinds.store import Inbox, Narrow, Tables
 
 # First levels of keys that mean something else than a declared type.
 RESERVED = {ACCOUNT: "service accounts, whose grants its devices would have", "lwm2m": "LwM2M devices"}
@@ -83,6 +83,38 @@ class Kind:
         if self.reading_model is not None:
             return (self.reading_model,)
         return tuple(self.store.models) if self.store is not None else ()
+
+    @property
+    def narrow(self) -> Narrow | None:
+        """The narrow table of its values, if it has one and no *reading_model*."""
+        found: Narrow | None = getattr(self.store, "narrow", None)
+        return found if self.reading_model is None else None
+
+    @property
+    def history_model(self) -> Any:
+        """The model whose rows are rolled up and may be divided into partitions; None without one."""
+        if self.reading_model is not None:
+            return self.reading_model
+        return None if self.narrow is None else self.narrow.model
+
+    @property
+    def current_models(self) -> tuple[type[Any], ...]:
+        """The models of its store whose rows are changed in place."""
+        return tuple(getattr(self.store, "current", ()))
+
+    def described(self, name: str) -> Reading:
+        """Return the declaration of a name in its narrow table, or one that knows nothing but the name."""
+        if name in self.columns:
+            return self.columns[name]
+        describe = getattr(self.store, "describe", None)
+        reading: Reading = (None if describe is None else describe(name)) or Reading(verbose_name=name)
+        reading.name = name
+        return reading
+
+    def counted_as(self, model: type[Any]) -> str:
+        """Return the name under which rows of *model*, one of its store, are counted."""
+        names: Mapping[type[Any], str] = getattr(self.store, "counted", {})
+        return names.get(model, "readings")
 
     @property
     def columns(self) -> Mapping[str, Reading]:

@@ -22,11 +22,33 @@ class Latest(NamedTuple):
     measured_at: datetime
 
 
+class Narrow(NamedTuple):
+    """A narrow table: each row is one value of a device, under the name in *name_column*.
+
+    Its *model* has the columns of a model of Tables, and an index on `device`, *name_column* and `timestamp` in this
+    order. A name has 1-100 characters. *value_column* is a number, or NULL for a value that no chart can show.
+    """
+
+    model: type[Any]
+    name_column: str = "path"
+    value_column: str = "number"
+
+
 class Tables(Protocol):
     """The tables of a kind's values, and their newest ones.
 
     *models* are the models of these tables. Each has a foreign key `device` to the device model, an `id`, and
-    `timestamp` with an index: retention and removal delete their rows by these, in small portions.
+    `timestamp` with an index: retention and removal delete their rows by these, in small portions. A model comes
+    before another one that it refers to.
+
+    These attributes are optional:
+
+    - *narrow*, a Narrow of which the model is one of *models*: its rows are rolled up, shown in charts, and may be
+      divided into partitions;
+    - *current*, models with a foreign key `device` and an `id` whose rows are changed in place, such as the latest
+      values: removal deletes them, retention does not;
+    - *describe*, a function that returns the kinds.declare.Reading of a name in *narrow*, with its unit, or None;
+    - *counted*, the names under which rows are counted, by model; rows of other models are counted as `readings`.
     """
 
     @property

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
+from django.conf import settings as django_settings
+
+from devicehub.kinds.declare import Reading
 from devicehub.kinds.registry import Kind, registry
-from devicehub.kinds.store import Latest
+from devicehub.kinds.store import Latest, Narrow
+from devicehub.lwm2m import catalogue
 from devicehub.lwm2m.hooks import EndpointHooks
 from devicehub.lwm2m.inbox.inbox import EndpointInbox
 from devicehub.lwm2m.models import (
@@ -14,19 +19,61 @@ from devicehub.lwm2m.models import (
     Event,
     EventResource,
     Resource,
+    ResourceType,
     ResourceValue,
 )
+from devicehub.messages.lwm2m import paths
+from devicehub.messages.lwm2m.values import DataType
 
 
 class ResourceTables:
     """The tables of the values of endpoints. A value is deleted before its event, to which it refers."""
 
     models = (ResourceValue, EventResource, Event)
+    narrow = Narrow(ResourceValue)
+    current = (Resource,)
+    counted = {Event: "events", Resource: "resources", EventResource: "event_values"}
+
+    def describe(self, name: str) -> Reading | None:
+        """Return the name, the type and the unit that the newest definition gives to a path; None for other texts."""
+        try:
+            path = paths.parse(f"/{name}")
+        except ValueError:
+            return None
+        if not paths.holds_value(path):
+            return None
+        known = catalogue.current().find(path[0], path[2], None)
+        found = None if known is None else ResourceType.objects.filter(pk=known.key).first()
+        if found is None:
+            return None
+        return Reading(
+            type="float" if found.type == DataType.FLOAT else "integer",
+            unit=found.unit,
+            verbose_name=f"{found.name} {name}",
+        )
 
     def latest(self, devices: Collection[int], names: Sequence[str]) -> Mapping[tuple[int, str], Latest]:
         """Return the latest value of each of *names*, which are paths, by primary key of the endpoint and name."""
         rows = Resource.objects.filter(device__in=list(devices), path__in=list(names)).order_by()
         return {(row.device_id, row.path): Latest(row.value, row.timestamp) for row in rows}
+
+
+class Keep(Mapping[str, Any]):
+    """The retention periods of endpoints, by the options of a type's `Meta`, as the settings give them."""
+
+    def _read(self) -> Mapping[str, Any]:
+        found = getattr(django_settings, "DEVICEHUB_LWM2M_KEEP", {})
+        # A check refuses a text that is not an option.
+        return found if isinstance(found, Mapping) else {repr(found): None}
+
+    def __getitem__(self, option: str) -> Any:
+        return self._read()[option]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 KIND = Kind(
@@ -36,6 +83,7 @@ KIND = Kind(
     store=ResourceTables(),
     inbox=EndpointInbox(),
     hooks=EndpointHooks,
+    keep=Keep(),
     heartbeat_interval=86_400,  # The default lifetime of a registration.
 )
 

@@ -45,9 +45,9 @@ def plan(kind: Kind, by: str) -> Plan:
     """Return the plan for dividing the reading table of *kind*. Raise NotPartitioned if it cannot be divided."""
     if connection.vendor != "postgresql":
         raise NotPartitioned("Partitions need PostgreSQL; this database is SQLite")
-    if kind.reading_model is None:
+    if kind.history_model is None:
         raise NotPartitioned(f"{kind.slug} has no table of readings")
-    table = kind.reading_model._meta.db_table
+    table = kind.history_model._meta.db_table
     if query("SELECT 1 FROM pg_class WHERE oid = to_regclass(%s) AND relkind = 'p'", [quoted(table)]):
         raise NotPartitioned(f"{table} is partitioned already")
     for what, names in partition_sql.obstacles(table):

@@ -79,7 +79,7 @@ def extend_all(pace: Pace | None = None, kinds: Iterable[Kind] | None = None) ->
     if connection.vendor != "postgresql":
         return 0
     chosen = registry if kinds is None else kinds
-    tables = [kind.reading_model._meta.db_table for kind in chosen if kind.reading_model is not None]
+    tables = [kind.history_model._meta.db_table for kind in chosen if kind.history_model is not None]
     made = 0
     for table, (parts, left) in _catalogue(tables).items():
         if not left and not _missing(parts):
@@ -146,9 +146,9 @@ def _add(table: str, start: datetime, end: datetime, rest: str) -> None:
 
 def drop_before(kind: Kind, before: datetime, rolled_up_to: int | None, pace: Pace) -> int:
     """Drop the partitions that end by *before*; return how many. Keep one with an id above *rolled_up_to*."""
-    if kind.reading_model is None:
+    if kind.history_model is None:
         return 0
-    table, dropped = kind.reading_model._meta.db_table, 0
+    table, dropped = kind.history_model._meta.db_table, 0
     for one in partitions_of(table):
         if one.end is not None and one.end <= before and not _has_newer(one.name, rolled_up_to):
             pace.check()

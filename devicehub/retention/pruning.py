@@ -84,11 +84,12 @@ def parse(value: Any, shortest: timedelta) -> timedelta | None:
 def prune(kind: Kind, pace: Pace, *, older_than: timedelta | None = None) -> list[Pruned]:
     """Delete the expired rows of *kind*. Raise batches.Stopped; rows deleted until then stay deleted.
 
-    *older_than* replaces keep_readings and keep_messages. Readings are rolled up before they are deleted.
+    *older_than* replaces keep_readings and keep_messages. Readings are rolled up before they are deleted. All tables
+    of a store keep their rows as long as readings.
     """
     partitions.extend(kind, pace)
     return [
-        _prune_readings(kind, pace, older_than or keep(kind, "keep_readings")),
+        *_prune_values(kind, pace, older_than or keep(kind, "keep_readings")),
         _prune_messages(kind, pace, older_than or keep(kind, "keep_messages")),
         _prune_rollups(kind, pace, Rollup.Period.HOUR, keep(kind, "keep_hours")),
         _prune_rollups(kind, pace, Rollup.Period.DAY, keep(kind, "keep_days")),
@@ -100,7 +101,10 @@ def preview(kind: Kind, *, older_than: timedelta | None = None) -> list[Pruned]:
     readings = older_than or keep(kind, "keep_readings")
     messages = older_than or keep(kind, "keep_messages")
     found = [
-        _together([_counted(model, "readings", "timestamp", readings, _hour) for model in kind.value_models]),
+        *_together(
+            _counted(model, kind.counted_as(model), "timestamp", readings, _hour)
+            for model in kind.value_models
+        ),
         _counted(kind.message_model, "messages", "received_at", messages, _same),
     ]
     for period, option in ((Rollup.Period.HOUR, "keep_hours"), (Rollup.Period.DAY, "keep_days")):
@@ -154,25 +158,32 @@ def preview_quarantine() -> Pruned:
     return _counted(QuarantinedMessage, "quarantine", "received_at", keep_quarantine(), _same)
 
 
-def _prune_readings(kind: Kind, pace: Pace, kept: timedelta | None) -> Pruned:
-    done = Pruned("readings", before=_hour(timezone.now() - kept) if kept else None)
-    if done.before is not None:
+def _prune_values(kind: Kind, pace: Pace, kept: timedelta | None) -> list[Pruned]:
+    before = _hour(timezone.now() - kept) if kept else None
+    if before is not None and rollups.source(kind) is not None:
+        while rollups.roll_up(kinds=[kind], pace=pace):
+            pass
+    return _together(_prune_table(kind, model, before, pace) for model in kind.value_models)
+
+
+def _prune_table(kind: Kind, model: type[Any], before: datetime | None, pace: Pace) -> Pruned:
+    done = Pruned(kind.counted_as(model), before=before)
+    if before is not None:
         rolled_up_to, rolled_up = None, None
-        if rollups.numeric(kind):
-            while rollups.roll_up(kinds=[kind], pace=pace):
-                pass
-            rolled_up_to = rollups.last_rolled_up(kind)
-            # With the plus, both databases use the index of the times instead of the ids.
-            rolled_up = Where("+id <= %s", [rolled_up_to])
-        done.partitions = partitions.drop_before(kind, done.before, rolled_up_to, pace)
-        old = Where("timestamp < %s", [as_time(done.before)])
-        for model in kind.value_models:
-            done.deleted += batches.delete_by_time(
-                model._meta.db_table, "timestamp", old, pace, but_only=rolled_up
-            )
-    done.oldest = min(
-        filter(None, (_oldest(model, "timestamp") for model in kind.value_models)), default=None
-    )
+        if model is kind.history_model:
+            if rollups.source(kind) is not None:
+                rolled_up_to = rollups.last_rolled_up(kind)
+                # With the plus, both databases use the index of the times instead of the ids.
+                rolled_up = Where("+id <= %s", [rolled_up_to])
+            done.partitions = partitions.drop_before(kind, before, rolled_up_to, pace)
+        done.deleted = batches.delete_by_time(
+            model._meta.db_table,
+            "timestamp",
+            Where("timestamp < %s", [as_time(before)]),
+            pace,
+            but_only=rolled_up,
+        )
+    done.oldest = _oldest(model, "timestamp")
     return done
 
 
@@ -215,14 +226,16 @@ def settle_file() -> None:
         execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
-def _together(found: list[Pruned]) -> Pruned:
-    """Return the sums of the counts of a kind's tables of readings."""
-    return Pruned(
-        "readings",
-        sum(one.deleted for one in found),
-        oldest=min((one.oldest for one in found if one.oldest), default=None),
-        before=found[0].before if found else None,
-    )
+def _together(found: Iterable[Pruned]) -> list[Pruned]:
+    """Return the results for a kind's tables of values, added up by the name of their rows; readings come first."""
+    total = {"readings": Pruned("readings")}
+    for one in found:
+        sums = total.setdefault(one.what, Pruned(one.what))
+        sums.deleted += one.deleted
+        sums.partitions += one.partitions
+        sums.oldest = min(filter(None, (sums.oldest, one.oldest)), default=None)
+        sums.before = one.before
+    return list(total.values())
 
 
 def _counted(model: Any, what: str, column: str, kept: timedelta | None, floor: Any) -> Pruned:

@@ -18,14 +18,16 @@ from django.utils import timezone
 from devicehub import commands, removal, signals
 from devicehub.admin import kinds as admin_of_kinds
 from devicehub.dashboard import live
+from devicehub.dashboard.chart import Chart
 from devicehub.dashboard.selection import parse, plottable
 from devicehub.db.batches import Pace
-from devicehub.history import latest, rollups
+from devicehub.history import latest, rollups, rows
 from devicehub.kinds import topics
 from devicehub.kinds.declare import Hooks
 from devicehub.kinds.registry import DuplicateKind, Kind, registry
+from devicehub.kinds.store import Narrow
 from devicehub.messages.message import FailureReason, Outcome
-from devicehub.models import CommandState, DeviceCommand, QuarantinedMessage
+from devicehub.models import CommandState, DeviceCommand, QuarantinedMessage, Rollup
 from devicehub.retention import division, partitions, pruning
 from devicehub.retention.partition_sql import NotPartitioned
 from rig.cast import provision
@@ -252,6 +254,42 @@ class TestKeeping:
         assert partitions.extend_all(kinds=[kind]) == 0
         with pytest.raises(NotPartitioned):
             division.plan(kind, "month")
+
+
+class TestNarrowTable:
+    """A store that names its narrow table gets rollups and the chart for its values."""
+
+    @pytest.fixture(autouse=True)
+    def narrow(self, heat, kind, monkeypatch):
+        narrow = Narrow(heat.HeatValue, name_column="key", value_column="value")
+        monkeypatch.setattr(heat.HeatStore, "narrow", narrow, raising=False)
+
+    def test_its_values_are_rolled_up_and_kept_by_the_hour(self, heat, kind, meter):
+        old = timezone.now() - timedelta(days=200)
+        send(meter.device, {"energy": 1, "flow": 7}, at=old)
+        send(meter.device, {"energy": 3}, at=old)
+
+        done = pruning.prune(kind, Pace())[0]
+
+        assert (done.deleted, heat.HeatValue.objects.count()) == (3, 0)
+        hours = Rollup.objects.filter(device_key="heatmeter/HEAT-001", period="hour").order_by("name")
+        assert [(row.name, row.mean, row.count) for row in hours] == [("energy", 2.0, 2), ("flow", 7.0, 1)]
+
+    def test_its_columns_are_choices_of_the_chart(self, kind, meter):
+        send(meter.device, {"energy": 120.5}, at=timezone.now())
+        names = [choice.name for choice in plottable() if choice.kind is kind]
+        chart = Chart(parse({"reading": names[0]}).plotted, 900, get_user_model()(is_superuser=True))
+
+        loaded = chart.load(timezone.now())
+
+        assert names == ["heatmeter.energy", "heatmeter.flow"]
+        assert (loaded["unit"], [one["v"] for one in loaded["series"]]) == ("kWh", [[120.5]])
+
+    def test_the_names_of_a_device_are_listed(self, kind, meter, neighbour):
+        send(meter.device, {"flow.3": 1, "energy": 2})
+        send(neighbour.device, {"power": 1})
+
+        assert rows.names(kind, meter.device.pk) == ["energy", "flow.3"]
 
 
 class TestRemoval:
