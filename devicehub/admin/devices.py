@@ -352,7 +352,8 @@ def _rows_in_words(device: Any) -> str:
     named = []
     for name, count in removal.count_rows(device).items():
         number = f"more than {requests.FEW:,}" if count > requests.FEW else str(count)
-        named.append(f"{number} {name.removesuffix('s') if count == 1 else name}")
+        words = name.replace("_", " ")
+        named.append(f"{number} {words.removesuffix('s') if count == 1 else words}")
     return ", ".join(named)
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from devicehub.db import statements
-from devicehub.db.statements import query_value, quoted
+from devicehub.db.statements import Row, query, query_value, quoted
 from devicehub.errors import DevicehubError
 
 REST = {"sqlite": 0.12, "postgresql": 0.005}  # The shortest pause between two batches, in seconds.
@@ -88,27 +88,51 @@ class Where(NamedTuple):
         return Where(f"{self.condition} AND {other.condition}", [*self.parameters, *other.parameters])
 
 
-def delete_by_time(table: str, column: str, of: Where, pace: Pace, *, but_only: Where | None = None) -> int:
-    """Delete the rows that fit *of*, and *but_only* if given, in the order of *column*, a time; return their number.
+def delete_by_time(
+    table: str,
+    column: str,
+    of: Where,
+    pace: Pace,
+    *,
+    but_only: Where | None = None,
+) -> int:
+    """Delete the rows that fit *of*, and *but_only* if given, in the order of *column*, a time; return their number."""
+    return delete_in_order(table, (column,), of, pace, but_only=but_only)
+
+
+def delete_in_order(
+    table: str,
+    columns: Sequence[str],
+    of: Where,
+    pace: Pace,
+    *,
+    but_only: Where | None = None,
+) -> int:
+    """Delete the rows that fit *of*, and *but_only* if given, in the order of *columns*; return their number.
 
     An index should answer *of* in that order. Windows of it are deleted one by one, and each is searched once:
     deleted rows stay in an index for a while, and a search from its beginning would walk over them again and again.
     """
-    name, at = quoted(table), quoted(column)
-    floor, total = query_value(f"SELECT min({at}) FROM {name} WHERE {of.condition}", of.parameters), 0
+    name, at, total = quoted(table), ", ".join(map(quoted, columns)), 0
+    at_row, at_place = (
+        (f"({at})", f"({', '.join(['%s'] * len(columns))})") if len(columns) > 1 else (at, "%s")
+    )
+
+    def first(rows: Where, offset: int = 0) -> Row | None:
+        statement = f"SELECT {at} FROM {name} WHERE {rows.condition} ORDER BY {at} LIMIT 1 OFFSET %s"
+        return next(iter(query(statement, [*rows.parameters, offset])), None)
+
+    floor = first(of)
     while floor is not None:
         pace.check()
-        rest = of & Where(f"{at} >= %s", [floor])
-        until = query_value(
-            f"SELECT {at} FROM {name} WHERE {rest.condition} ORDER BY {at} LIMIT 1 OFFSET %s",
-            [*rest.parameters, pace.rows],
-        )
+        rest = of & Where(f"{at_row} >= {at_place}", floor)
+        until = first(rest, pace.rows)
         if until == floor:  # A batch cannot hold all rows of this time.
-            total += drain(table, *(of & Where(f"{at} = %s", [floor]) & but_only), pace)
-            later = of & Where(f"{at} > %s", [floor])
-            until = query_value(f"SELECT min({at}) FROM {name} WHERE {later.condition}", later.parameters)
+            window = of & Where(f"{at_row} = {at_place}", floor) & but_only
+            total += drain(table, *window, pace)
+            until = first(of & Where(f"{at_row} > {at_place}", floor))
         else:
-            window = rest if until is None else rest & Where(f"{at} < %s", [until])
+            window = rest if until is None else rest & Where(f"{at_row} < {at_place}", until)
             window &= but_only
             total += pace.execute(f"DELETE FROM {name} WHERE {window.condition}", window.parameters)
         floor = until

@@ -6,6 +6,7 @@ deletes them with the device.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,14 +24,6 @@ SHOWN = 10  # An error names at most this many rows of each model.
 
 class EnabledAgain(DevicehubError):
     """The device was enabled while it was being removed; its remaining rows stay."""
-
-
-class Deleted(NamedTuple):
-    """The numbers of deleted rows."""
-
-    readings: int
-    messages: int
-    rollups: int
 
 
 class _Reference(NamedTuple):
@@ -97,25 +90,48 @@ def relations(model: type[models.Model]) -> list[Any]:
     ]
 
 
-def drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> Deleted:
-    """Delete readings, messages and rollups in small portions; return the numbers."""
-    of, messages = Where("device_id = %s", [device.pk]), kind.message_model
-    return Deleted(
-        sum(
-            batches.delete_by_time(model._meta.db_table, "timestamp", of, pace)
-            for model in kind.value_models
-            if not _is_referred_to(model, device)
-        ),
-        0 if _is_referred_to(messages, device) else batches.drain(messages._meta.db_table, *of, pace),
-        batches.drain(Rollup._meta.db_table, "device_key = %s", [kind.key(device.device_id)], pace),
-    )
+def drain_rows(kind: Kind, device: BaseDevice, pace: Pace) -> Counter[str]:
+    """Delete the rows of values, messages and rollups in small portions; return the numbers by name."""
+    of, done = Where("device_id = %s", [device.pk]), Counter[str]()
+    for model in kind.value_models:
+        if not _is_referred_to(kind, model, device):
+            count = batches.delete_in_order(model._meta.db_table, _order(model), of, pace)
+            done[kind.counted_as(model)] += count
+    for name, model in (
+        ("messages", kind.message_model),
+        *((kind.counted_as(model), model) for model in kind.current_models),
+    ):
+        if not _is_referred_to(kind, model, device):
+            done[name] += batches.drain(model._meta.db_table, *of, pace)
+    key = [kind.key(device.device_id)]
+    done["rollups"] += batches.drain(Rollup._meta.db_table, "device_key = %s", key, pace)
+    return done
 
 
-def _is_referred_to(model: type[models.Model], device: BaseDevice) -> bool:
-    """Return whether rows of a project refer to rows of *model* that belong to *device*."""
+def _order(model: type[models.Model]) -> list[str]:
+    """Return the columns after `device`, up to `timestamp`, of the index that finds the rows of a device."""
+    for index in model._meta.indexes:
+        first, *others = (field.lstrip("-") for field in index.fields)
+        if first == "device" and "timestamp" in others:
+            fields: list[Any] = [model._meta.get_field(name) for name in others]
+            return [field.column for field in fields[: others.index("timestamp") + 1]]
+    return ["timestamp"]
+
+
+def tables_of(kind: Kind, device: BaseDevice) -> Iterator[tuple[str, models.QuerySet[Any]]]:
+    """Yield the rows of values and messages of *device*, each table with the name under which they are counted."""
+    named = [(kind.counted_as(model), model) for model in (*kind.value_models, *kind.current_models)]
+    for name, model in (*named, ("messages", kind.message_model)):
+        yield name, model._base_manager.filter(device=device)
+
+
+def _is_referred_to(kind: Kind, model: type[models.Model], device: BaseDevice) -> bool:
+    """Return whether rows of a project, outside of the tables of *kind*, refer to rows of *model* of *device*."""
+    own = {*kind.value_models, *kind.current_models}
     return any(
         relation.related_model._base_manager.filter(**{f"{relation.field.name}__device": device}).exists()
         for relation in relations(model)
+        if relation.related_model not in own
     )
 
 

@@ -51,7 +51,7 @@ NOT_ROWS = ("retained", "audit_kept")  # Numbers of Erased that count no row to 
 
 @dataclass
 class Erased:
-    """The numbers of rows of a device that were or would be erased; *others* are those of registered tables of apps."""
+    """The numbers of rows of a device that were or would be erased; *others* are those of other tables of apps."""
 
     device: int = 0
     readings: int = 0
@@ -191,13 +191,14 @@ def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:
 
 
 def _remove(kind: Kind, device: BaseDevice, pace: Pace, done: Erased) -> None:
+    labels = [(name, rows.model._meta.label) for name, rows in deletion.tables_of(kind, device)]
     drained = deletion.drain_rows(kind, device, pace)
     by_model = deletion.delete_row(kind, device)
     done.device = by_model.get(kind.device_model._meta.label, 0)
-    values = sum(by_model.get(model._meta.label, 0) for model in kind.value_models)
-    done.add("readings", drained.readings + values)
-    done.add("messages", drained.messages + by_model.get(kind.message_model._meta.label, 0))
-    done.add("rollups", drained.rollups)
+    for name, count in drained.items():
+        done.add(name, count)
+    for name, label in labels:
+        done.add(name, by_model.get(label, 0))
 
 
 def _together(found: Erased, done: Erased) -> Erased:
@@ -225,8 +226,8 @@ def preview(kind: Kind, device_id: str) -> Erased:
     device = kind.device_model.objects.filter(device_id=device_id).first()
     if device is not None:
         found.device = 1
-        found.readings = sum(model._base_manager.filter(device=device).count() for model in kind.value_models)
-        found.messages = kind.message_model._base_manager.filter(device=device).count()
+        for name, rows in deletion.tables_of(kind, device):
+            found.add(name, rows.count())
     for name, rows in _unnamed(kind, device_id, device):
         found.add(name, rows.count())
     return found

@@ -39,15 +39,16 @@ class _WhileDisabled(Pace):
 
 
 def count_rows(device: BaseDevice) -> dict[str, int]:
-    """Return the numbers of readings and messages of a device; a number above FEW means only "more than FEW"."""
-    kind = registry.of(device)
-    models = {} if kind is None else {"readings": kind.value_models, "messages": (kind.message_model,)}
-    return {
-        name: sum(
-            model._base_manager.filter(device=device).order_by()[: FEW + 1].count() for model in of_name
-        )
-        for name, of_name in models.items()
-    }
+    """Return the numbers of readings, messages and other rows of a device by name.
+
+    A number above FEW means only "more than FEW".
+    """
+    kind, found = registry.of(device), dict.fromkeys(("readings", "messages"), 0)
+    if kind is None:
+        return {}
+    for name, rows in deletion.tables_of(kind, device):
+        found[name] = found.get(name, 0) + rows.order_by()[: FEW + 1].count()
+    return found
 
 
 def request(device: BaseDevice) -> None:
