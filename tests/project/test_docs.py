@@ -201,7 +201,7 @@ def test_every_metric_has_its_entry_with_its_labels():
         f"{metric.name}_total" if metric.type == "counter" else metric.name: metric.type
         for metric in metrics._Collector([]).collect()
     }
-    entries = table(section(page("reference/urls.md"), "## Metrics").partition("### Of an ingest worker")[0])
+    entries = table(section(page("reference/urls.md"), "## Metrics").partition("### Of a follower")[0])
 
     assert {name: entry.split("|")[0].strip() for name, entry in entries.items()} == collected
 

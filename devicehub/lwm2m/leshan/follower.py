@@ -58,6 +58,17 @@ class Follower:
         self._failure: Exception | None = None
         self.stopping = False  # Not an Event: a signal handler sets it, and must not wait for a lock.
         self.malformed = 0  # Events and registrations that could not be read.
+        self.reconnects = -1  # Streams after the first; -1 before it.
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the stream of events is open."""
+        return self._stream is not None
+
+    @property
+    def waiting(self) -> int:
+        """The number of events and answers that are not stored."""
+        return len(self._intake)
 
     def stop(self) -> None:
         """Have run() store the events that were read, and return. A signal handler may call this."""
@@ -123,6 +134,7 @@ class Follower:
             except Exception as error:  # A bug must not end the thread without a word.
                 log.exception("leshan.bug")
                 reason = type(error).__name__
+            self._stream = None
             if self.stopping:
                 return
             failures = 1 if time.monotonic() - began > SETTLED else failures + 1
@@ -139,6 +151,7 @@ class Follower:
         """Follow one stream until it ends. The list comes after its beginning, so that no registration is missed."""
         with self._server.stream() as stream:
             self._stream = stream
+            self.reconnects += 1
             if self.stopping:
                 return
             count = self._list()

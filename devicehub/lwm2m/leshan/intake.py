@@ -63,6 +63,9 @@ class Intake:
         self._changed = threading.Condition()
         self._is_closed = False
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def put(self, content: Content, at: datetime, size: int = 1000) -> bool:
         """Add *content* of about *size* bytes when there is room; return False if the queue was closed meanwhile."""
         with self._changed:

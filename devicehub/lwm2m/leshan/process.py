@@ -42,7 +42,7 @@ class Process:
     def __init__(
         self, address: Address, wishes: Sequence[Wish], report: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._announcer = Announcer()
+        self._announcer: Announcer | None = None  # Its thread begins with run().
         self._storing = Storing(KIND, identify, self._notify, lambda: self.follower.stopping)
         self.follower = Follower(LeshanServer(address), wishes, self._storing, report)
         self._has_ended = False
@@ -59,12 +59,14 @@ class Process:
 
     def stop(self) -> None:
         """Have run() store the events that were read, and return. A signal handler may call this."""
-        self._announcer.stopping = True
+        if self._announcer is not None:
+            self._announcer.stopping = True
         self.follower.stop()
 
     def run(self) -> None:
         """Follow the server until stop(). Raise ServerRefuses if it refuses us from the beginning."""
         settle()
+        self._announcer = Announcer()
         threading.Thread(target=self._see_to_the_end, name="last resort", daemon=True).start()
         try:
             self.follower.run()
@@ -75,7 +77,8 @@ class Process:
     def _notify(self, batch: Sequence[Item]) -> None:
         now = time.time()
         metrics.stored(batch, now, now)
-        self._announcer.notify(batch)
+        if self._announcer is not None:
+            self._announcer.notify(batch)
 
     def _see_to_the_end(self) -> None:
         """End the process if it does not stop within GRACE seconds, because its database does not answer."""

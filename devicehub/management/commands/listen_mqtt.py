@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from argparse import ArgumentTypeError
 from collections import Counter
 from typing import Any
 
@@ -16,6 +15,7 @@ from django.core.management.base import CommandError, CommandParser
 from authsvc import audit
 from authsvc.management.command import DatabaseCommand
 from devicehub.conf import settings
+from devicehub.management.place import place
 from devicehub.messages.message import Outcome
 from devicehub.mqtt import SESSION_EXPIRY
 from devicehub.worker.loop import Worker
@@ -32,7 +32,7 @@ class Command(DatabaseCommand):
         )
         parser.add_argument(
             "--metrics",
-            type=_endpoint,
+            type=place,
             metavar="[HOST:]PORT",
             help="serve metrics for Prometheus at this address (default host: 127.0.0.1)",
         )
@@ -100,14 +100,6 @@ class Command(DatabaseCommand):
         with contextlib.suppress(OSError, ValueError):
             if self.stderr.isatty():
                 self.stderr.write(f"\r{_counted(outcomes)}", ending="")
-
-
-def _endpoint(text: str) -> tuple[str, int]:
-    """Return host and port of `[HOST:]PORT`, with an IPv6 address in brackets. Raise ArgumentTypeError."""
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise ArgumentTypeError(f"{text!r} is not [HOST:]PORT with a port from 1 to 65535")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
 def _expose(process: Process, host: str, port: int) -> None:

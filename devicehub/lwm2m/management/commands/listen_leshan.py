@@ -12,9 +12,11 @@ from django.core.management.base import CommandError, CommandParser
 from authsvc import audit
 from authsvc.management.command import DatabaseCommand
 from devicehub.conf import settings
+from devicehub.lwm2m.leshan import exposition
 from devicehub.lwm2m.leshan.address import Address
 from devicehub.lwm2m.leshan.plans import Wish, wish
 from devicehub.lwm2m.leshan.process import Process
+from devicehub.management.place import place
 from devicehub.messages.message import Outcome
 
 
@@ -34,14 +36,30 @@ class Command(DatabaseCommand):
             "all instances; paths with + between them are one composite observation; may be given several times",
         )
 
+        parser.add_argument(
+            "--metrics",
+            type=place,
+            metavar="[HOST:]PORT",
+            help="serve metrics for Prometheus at this address (default host: 127.0.0.1)",
+        )
+
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run the command. It is the actor of the changes that its threads make."""
         with audit.process(audit.system("listen_leshan")):
             return super().execute(*args, **options)
 
-    def handle(self, *, url: str, observe: list[Wish] | None = None, **options: Any) -> str:
+    def handle(
+        self,
+        *,
+        url: str,
+        observe: list[Wish] | None = None,
+        metrics: tuple[str, int] | None = None,
+        **options: Any,
+    ) -> str:
         address = Address.parse(url, settings.leshan_password)
         process = Process(address, _configured() if observe is None else observe, self._report)
+        if metrics is not None:
+            _expose(process, *metrics)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: process.stop())
         process.run()
@@ -55,6 +73,13 @@ class Command(DatabaseCommand):
     def _report(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # A full disk or a closed pipe must not end ingest.
             self.stderr.write(text)
+
+
+def _expose(process: Process, host: str, port: int) -> None:
+    try:
+        exposition.serve(host, port, process)
+    except OSError as error:
+        raise CommandError(f"--metrics: cannot listen on {host}, port {port} ({error})") from error
 
 
 def _wish(text: str) -> Wish:

@@ -191,9 +191,9 @@ def test_while_the_database_is_slow_the_stream_waits_and_nothing_is_lost(fake, f
     one.gate.clear()
     for number in range(2000):
         fake.notify("urn:dev:a", PATH, node(str(number)))
-    assert eventually(lambda: len(one.follower._intake._items) == 10)
+    assert eventually(lambda: one.follower.waiting == 10)
     time.sleep(0.05)
-    assert len(one.follower._intake._items) == 10
+    assert one.follower.waiting == 10
     one.gate.set()
 
     assert eventually(lambda: one.values("urn:dev:a")[1:] == [str(number) for number in range(2000)])
@@ -208,7 +208,7 @@ def test_events_that_were_read_are_stored_at_the_end(fake, following):
     time.sleep(0.05)  # The follower waits at the gate.
     fake.send("urn:dev:a", {PATH: node("22.5")})
     fake.deregister("urn:dev:a")
-    assert eventually(lambda: len(one.follower._intake._items) == 2)
+    assert eventually(lambda: one.follower.waiting == 2)
 
     one.stop()
 

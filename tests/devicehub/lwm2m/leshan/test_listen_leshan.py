@@ -1,13 +1,19 @@
 """The command listen_leshan: its arguments, its lines, and its exit codes."""
 
+import re
 import shlex
 import signal
+import socket
 import sys
+import urllib.request
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from devicehub.lwm2m.leshan import exposition
+from devicehub.lwm2m.leshan.address import Address
 from devicehub.lwm2m.leshan.plans import wish
+from devicehub.lwm2m.leshan.process import Process
 from devicehub.lwm2m.management.commands.listen_leshan import Command
 from rig import servers
 from rig.fake_leshan import fake_leshan
@@ -35,6 +41,30 @@ def test_a_wrong_setting_is_one_line(settings):
 
     with pytest.raises(CommandError, match="DEVICEHUB_LESHAN_OBSERVE: '3303/x' is not a path"):
         call_command("listen_leshan", "http://127.0.0.1:1")
+
+
+def test_metrics_are_those_of_the_page():
+    process = Process(Address.parse("http://127.0.0.1:1"), [])
+    port = servers.free_port()
+    end = exposition.serve("127.0.0.1", port, process)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+            said = reply.read().decode()
+    finally:
+        end()
+
+    documented = page("reference/urls.md").partition("### Of a follower of a Leshan server")[2]
+    documented = documented.partition("###")[0]
+    names = re.findall(r"# TYPE (devicehub_leshan_\w+)", said)
+    assert sorted(names) == sorted(re.findall(r"^\| `(devicehub_\w+)`", documented, re.MULTILINE))
+    assert "\ndevicehub_leshan_connected 0.0\n" in said
+
+
+def test_metrics_at_a_port_that_is_taken_are_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError, match=f"--metrics: cannot listen on 127.0.0.1, port {port}"):
+            call_command("listen_leshan", "http://127.0.0.1:1", "--metrics", str(port))
 
 
 @pytest.mark.servers

@@ -1,0 +1,59 @@
+"""The metrics of a follower of a Leshan server, at a port of its own (`listen_leshan --metrics PORT`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import disable_created_metrics, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from devicehub.lwm2m.leshan.process import Process
+from devicehub.worker.metrics import REGISTRY
+
+
+def serve(host: str, port: int, process: Process) -> Callable[[], object]:
+    """Answer scrapes at http://host:port/metrics from a thread of its own; return the function that ends it.
+
+    Raise OSError, for example for a port that is taken.
+    """
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # A counter has no series for its start time.
+    seen = _Seen(process)
+    server, thread = start_http_server(port, addr=host, registry=REGISTRY)
+    REGISTRY.register(seen)
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        REGISTRY.unregister(seen)
+
+    return end
+
+
+class _Seen(Collector):
+    """The stream, the queue and the endpoints at the time of a scrape."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics of this moment."""
+        follower = self._process.follower
+        yield GaugeMetricFamily(
+            "devicehub_leshan_connected", "Whether the stream of events is open.", follower.is_connected
+        )
+        yield GaugeMetricFamily(
+            "devicehub_leshan_endpoints", "Endpoints that are registered and observed.", len(follower.roll)
+        )
+        yield GaugeMetricFamily(
+            "devicehub_leshan_waiting_events", "Events and answers that are not stored.", follower.waiting
+        )
+        yield CounterMetricFamily(
+            "devicehub_leshan_unreadable",
+            "Events and registrations that could not be read.",
+            follower.malformed,
+        )
+        yield CounterMetricFamily(
+            "devicehub_leshan_reconnects", "Streams of events after the first.", max(0, follower.reconnects)
+        )
