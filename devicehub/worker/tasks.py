@@ -60,13 +60,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Task:
-    """A function that is called at the start of a worker and then *seconds* after its last call ended.
+    """A function *run* that is called at the start of a worker and then *seconds* after its last call ended.
 
     *bind* returns it for the worker of a context, or None if that worker does not need the task.
     """
 
     name: str
     seconds: float
+    run: Callable[..., object]
     bind: Callable[[Context], Callable[[], object] | None]
 
 
@@ -88,13 +89,15 @@ def register(
     run: Callable[..., object],
     needs: Callable[[Context], Any] | None = None,
 ) -> None:
-    """Have each worker that starts from now on call *run* every *seconds*. Raise DuplicateTask.
+    """Have each worker that starts from now on call *run* every *seconds*.
 
+    Raise DuplicateTask if another function has this name; the same one may come again, as when Django readies its
+    apps anew.
     *needs* is called once for each worker, before the start, and *run* then gets its result; a worker for which it
     returns None leaves the task out. A long task takes `needs=pace`. If *run* raises an error, this is logged as
     `worker.task_failed`, and *run* is called again when it is due.
     """
-    if name in _tasks:
+    if name in _tasks and _tasks[name].run is not run:
         raise DuplicateTask(f"Two tasks of the worker are called {name!r}")
 
     def bind(context: Context) -> Callable[[], object] | None:
@@ -103,7 +106,7 @@ def register(
         needed = needs(context)
         return None if needed is None else lambda: run(needed)
 
-    _tasks[name] = Task(name, seconds, bind)
+    _tasks[name] = Task(name, seconds, run, bind)
 
 
 def registered() -> Iterator[Task]:

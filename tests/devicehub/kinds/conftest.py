@@ -3,6 +3,7 @@
 from importlib import import_module
 
 import pytest
+from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.test.utils import modify_settings
@@ -17,7 +18,10 @@ registered: list[Kind] = []
 @pytest.fixture(scope="module")
 def heat(module_database):
     """Yield the module of its models; the app is installed and migrated like any other."""
+    site = admin.site
     with modify_settings(INSTALLED_APPS={"append": "tests.devicehub.kinds.heat"}):
+        # Unfold makes a new site, without any page, each time when the apps are readied.
+        admin.site = admin.sites.site = site
         for kind in registered:
             registry.register(kind)
         with module_database.unblock():

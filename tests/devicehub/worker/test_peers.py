@@ -55,7 +55,7 @@ def test_another_worker_that_is_back_gets_a_window_to_hear_in(sharing, other, no
     assert sharing.run() == 0
 
     IngestWorker.objects.update(heard_since=timezone.now() - WINDOW - MINUTE)
-    sharing.watch._peers._look_at = 0
+    sharing.watch._hearing._peers._look_at = 0
     assert sharing.run() == 1
 
 
@@ -65,7 +65,7 @@ def test_another_worker_is_waited_for_an_hour_and_that_is_said_once(sharing, oth
     with capture_logs() as logs:
         for _ in range(2):
             assert sharing.run() == 0
-            sharing.watch._peers._look_at = 0
+            sharing.watch._hearing._peers._look_at = 0
         IngestWorker.objects.update(heard_until=timezone.now() - HOUR - MINUTE)
         assert sharing.run() == 1
 
@@ -104,7 +104,7 @@ def test_a_worker_that_hears_nothing_keeps_its_row(sharing, db, notifications):
     sharing.run()
     [said] = IngestWorker.objects.values_list("heard_until", flat=True)
     sharing.since = None
-    sharing.watch._peers._look_at = sharing.watch._peers._write_at = 0
+    sharing.watch._hearing._peers._look_at = sharing.watch._hearing._peers._write_at = 0
 
     sharing.run()
 
@@ -113,7 +113,7 @@ def test_a_worker_that_hears_nothing_keeps_its_row(sharing, db, notifications):
 
 def test_a_worker_that_is_alone_writes_once_a_minute(sharing, db, notifications):
     sharing.run()
-    sharing.watch._peers._look_at = 0
+    sharing.watch._hearing._peers._look_at = 0
 
     with CaptureQueriesContext(connection) as queries:
         sharing.run()
