@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import queue
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -312,13 +314,22 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_leshan(version: str = "M18", login: str = "") -> Iterator[FakeLeshan]:
-    """Run a fake on a free port of loopback; its `url` says where."""
+def fake_leshan(
+    version: str = "M18", login: str = "", certificate: tuple[Path, Path] | None = None
+) -> Iterator[FakeLeshan]:
+    """Run a fake on a free port of loopback, with TLS if a certificate and its key are given; its `url` says where."""
     fake = FakeLeshan(version, login)
     handler = type("BoundHandler", (Handler,), {"fake": fake})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
-        fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*certificate)
+            # The handshake is that of the first read, in the thread of the connection.
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        fake.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:

@@ -46,6 +46,7 @@ class Asker:
         self._may_be_asked = may_be_asked
         self._waiting: queue.SimpleQueue[Series | None] = queue.SimpleQueue()
         self._is_stopping = False
+        self._failures = 0
         self._threads = [
             threading.Thread(target=self._run, name=f"leshan asker {number}", daemon=True)
             for number in range(threads)
@@ -91,7 +92,11 @@ class Asker:
                 return self._server.read(endpoint, step.paths[0])
             return self._server.observe(endpoint, step.paths)
         except (ServerAway, ServerRefuses) as error:
-            log.warning("leshan.not_asked", endpoint=endpoint, error=str(error))
+            self._failures += 1
+            if (
+                self._failures & (self._failures - 1) == 0
+            ):  # The first, second, fourth, and so on: there may be many.
+                log.warning("leshan.not_asked", endpoint=endpoint, error=str(error), failures=self._failures)
             return None
 
     def _put(self, series: Series, step: Step | None, answer: Answer | None, *, is_last: bool) -> None:

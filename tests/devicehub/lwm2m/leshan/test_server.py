@@ -264,3 +264,30 @@ def test_an_answer_in_another_form_has_no_values(says, body, result):
     answer = says([HEAD + body]).read("a", PATH)
 
     assert (answer.result, answer.nodes) == (result, {})
+
+
+@pytest.fixture
+def over_tls(certificate):
+    with fake_leshan(certificate=certificate) as fake:
+        fake.register("urn:dev:a")
+        fake.nodes["urn:dev:a", PATH] = TEMPERATURE
+        yield fake
+
+
+def test_a_server_with_tls_is_followed(over_tls, certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    server = LeshanServer(Address.parse(over_tls.url))
+
+    assert [one.endpoint for one in server.registrations()] == ["urn:dev:a"]
+    assert server.read("urn:dev:a", PATH).result is Result.VALUES
+    with server.stream() as stream:
+        pieces = iter(stream)
+        over_tls.send("urn:dev:a", {PATH: TEMPERATURE})
+        assert next(pieces).startswith(b"event: SEND\r\n")
+        threading.Timer(0.05, stream.close).start()
+        assert list(pieces) == []
+
+
+def test_a_certificate_that_is_not_trusted_is_refused(over_tls):
+    with pytest.raises(ServerRefuses, match=r"the certificate of https://127\.0\.0\.1:\d+ is not valid here"):
+        LeshanServer(Address.parse(over_tls.url)).stream()
