@@ -21,7 +21,7 @@ from authsvc.freshness.read_cache import Stamp
 from authsvc.logins import renewals, verifier
 from authsvc.operation import denials, metrics, notes
 from authsvc.operation.notes import Note
-from authsvc.policy import Policy
+from authsvc.policy import Caller, Policy
 
 log = structlog.get_logger(__name__)
 
@@ -122,6 +122,27 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
         view = directory.View(stamp, attempt.is_verified_for)
         verdict = await authority.decide(question, now.rules, view, time.time, attempt.verify)
     return verdict
+
+
+async def admit(request: Request, dialect: Dialect) -> Caller | None:
+    """Return the broker that presents its token with *request* in *dialect*, which another app answers; else None.
+
+    A use is noted as that of a question, and a refusal is counted as a denial. Raise django.db.Error.
+    """
+    stamp = changes.stamp()
+    now = policy.cached(stamp) or await policy.current(stamp)
+    verdict = deny(Reason.UNKNOWN_CALLER)
+    request.caller = caller = now.caller_of(request, dialect)
+    if caller is None:
+        _note(dialect, request, verdict)
+        return None
+    note = _note_of(dialect, request, verdict)
+    if note is not None:
+        note.count += 1
+        note.at = time.perf_counter()
+        if not note.is_queued:
+            _queue(dialect, note)
+    return caller
 
 
 def find(path: str) -> tuple[Dialect, str, str | None] | None:

@@ -157,10 +157,10 @@ def hide_variables(record: logging.LogRecord) -> bool:
 
 
 def _is_question(request: Any) -> bool:
-    """Return whether *request* is a question, by its view or, before Django has found that, by its path."""
+    """Return whether *request* is for brokers, by its view or, before Django has found that, by its path."""
     match = getattr(request, "resolver_match", None)
     if match is not None:
-        return str(getattr(match.func, "__module__", "")) == "authsvc.views"
+        return bool(getattr(match.func, "is_for_brokers", False))
     return _QUESTION.search(str(getattr(request, "path", ""))) is not None
 
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from authsvc.core import access, grants, passwords
 from authsvc.core.grants import ActionSet
 from authsvc.credentials import UNTIL_USED, Credentials
-from authsvc.dialects import BY_NAME
+from authsvc.dialects import BY_NAME, ELSEWHERE
 from authsvc.errors import AuthsvcError
 from authsvc.secret_columns import SecretField
 
@@ -68,9 +68,10 @@ def validate_texts(value: Any) -> None:
 def validate_dialects(value: Any) -> None:
     """Raise ValidationError unless *value* is a list of names of dialects."""
     validate_texts(value)
-    unknown = [name for name in value if name not in BY_NAME]
+    known = {*BY_NAME, *ELSEWHERE}
+    unknown = [name for name in value if name not in known]
     if unknown:
-        raise ValidationError(f"Unknown dialect {unknown[0]}; use {', '.join(sorted(BY_NAME))}.")
+        raise ValidationError(f"Unknown dialect {unknown[0]}; use {', '.join(sorted(known))}.")
 
 
 def validate_networks(value: Any) -> None:

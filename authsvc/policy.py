@@ -20,6 +20,7 @@ from authsvc.core import grants
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet
 from authsvc.credentials import UNTIL_USED
+from authsvc.dialects import ELSEWHERE
 from authsvc.dialects.base import Dialect, Request
 from authsvc.freshness import read_cache, reader, triggers
 from authsvc.freshness.read_cache import ReadCache, Stamp
@@ -44,7 +45,9 @@ GRANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An active broker with one of its tokens: the dialects and the networks that it may use; empty is any.
+    """An active broker with one of its tokens: the dialects and the networks that it may use.
+
+    Empty is any, but for the dialects of other apps, which a broker must name.
 
     *until* is the Unix time at which the token expires. *retires* is the digest of the previous token if that is
     accepted only until this one is used.
@@ -65,7 +68,7 @@ class Caller:
 
     def admits(self, dialect: str, peer: str) -> bool:
         """Return whether this broker may ask in *dialect* from the address *peer*."""
-        if self.dialects and dialect not in self.dialects:
+        if dialect not in self.dialects and (self.dialects or dialect in ELSEWHERE):
             return False
         if not self.networks:
             return True

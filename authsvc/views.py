@@ -26,6 +26,7 @@ def for_brokers(view: View) -> View:
     """
     view = login_not_required(csrf_exempt(no_append_slash(view)))
     view.STRONGHOLD_IS_PUBLIC = True  # type: ignore[attr-defined] # Read by django-stronghold.
+    view.is_for_brokers = True  # type: ignore[attr-defined] # Read by authsvc.logs.
     for alias in connections:  # With ATOMIC_REQUESTS Django refuses other asynchronous views.
         view = transaction.non_atomic_requests(alias)(view)
     return view
@@ -44,20 +45,24 @@ async def question(request: HttpRequest, path: str) -> HttpResponse:
     if request.method not in ("POST", "PUT", "GET"):
         return _response(request, Reply(405, b'{"error":"ask with POST, PUT or GET"}'))
     dialect, name, path_token = found
-    broker_request = Request(
-        method=request.method,
+    return _response(request, await gateway.answer(request_of(request, name, path_token, body), dialect))
+
+
+def request_of(request: HttpRequest, question: str, path_token: str | None, body: bytes | None) -> Request:
+    """Return *request* with the fields that a dialect reads; *body* is None for one that is too long."""
+    return Request(
+        method=request.method or "",
         query=request.META.get("QUERY_STRING", ""),
         headers=tuple(
             (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
             for name, value in request.headers.items()
         ),
         body=body or b"",
-        question=name,
+        question=question,
         peer=addresses.of_request(request),
         path_token=path_token,
         oversized=body is None,
     )
-    return _response(request, await gateway.answer(broker_request, dialect))
 
 
 @for_brokers

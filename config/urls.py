@@ -14,5 +14,6 @@ urlpatterns = [
     path("readyz", ready),
     path("metrics", measured),
     path("admin/", admin.site.urls),
+    path("", include("devicehub.lwm2m.leshan_api.urls")),
     path("", include("devicehub.urls")),
 ]

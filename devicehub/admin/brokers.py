@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from authsvc import broker_tokens
-from authsvc.brokers import BROKERS, BY_DIALECT
+from authsvc.brokers import BY_DIALECT, by_dialect
 from authsvc.brokers.base import InvalidAddress, host_of
 from authsvc.conf import settings
 from authsvc.credentials import UNTIL_USED, end_of_old
@@ -34,7 +34,7 @@ ADDRESS = "The address at which this broker reaches the service; it becomes part
 
 def people_s_names() -> list[tuple[str, str]]:
     """Return the dialects with the names of their brokers."""
-    return [(broker.dialect, broker.name) for broker in BROKERS]
+    return [(broker.dialect, broker.name) for broker in by_dialect().values()]
 
 
 class AddressField(forms.CharField):
@@ -250,10 +250,11 @@ def _state(broker: Broker, asked_at: datetime | None) -> tuple[str, str, str]:
 def _files(broker: Broker, url: str, token: str) -> Sequence[Mapping[str, str]]:
     """Return the configuration for each dialect of *broker*, as files."""
     found = []
+    known = by_dialect()
     for dialect in broker.dialects or list(BY_DIALECT):
-        if dialect in BY_DIALECT:
-            text = BY_DIALECT[dialect].configuration(url, token)
+        if dialect in known:
+            text = known[dialect].configuration(url, token)
             own = FILE.search(text)
             name = f"{slugify(broker.name) or 'broker'}-{own.group() if own else dialect + '.txt'}"
-            found.append({"id": dialect, "label": BY_DIALECT[dialect].name, "name": name, "text": text})
+            found.append({"id": dialect, "label": known[dialect].name, "name": name, "text": text})
     return found

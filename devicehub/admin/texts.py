@@ -158,7 +158,7 @@ HELP: Mapping[type[models.Model], Mapping[str, str]] = {
     Broker: {
         "name": "A name for people.",
         "is_active": "A broker that is not active gets no answer, so none of its clients can log in.",
-        "dialects": "Whose questions it may ask. None checked: those of all.",
+        "dialects": "Whose questions it may ask. None checked: those of all MQTT brokers.",
         "networks": "The networks it may ask from, one per line, such as 10.0.0.0/8. Empty: from anywhere.",
         "created_at": "The time when it was made.",
         "previous_token_until": "Until this time the previous token is accepted too.",

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections import Counter
 
-import structlog
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from authsvc import tokens
-from authsvc.caches import BoundedCache
 from authsvc.core.access import AmbiguousIdentity
 from authsvc.freshness import reader
 from authsvc.serving import addresses
+from authsvc.serving.failures import Failures
 from devicehub.kinds.registry import registry
 from devicehub.models import digest_api_key
 
@@ -26,13 +23,9 @@ MAX_KEY = 256
 # Limits of failures per minute, after which further failures get status 429: of one key at one address, and of
 # different keys at one address. A valid key is never refused for failures of others: a fleet may share an address,
 # and 256 random bits cannot be guessed.
-SECONDS = 60
 MAX_OF_ONE = 5
 MANY_KEYS = 30
-MAX_ADDRESSES = 2_000  # At most this many are counted; the one that failed longest ago is dropped first.
-
-log = structlog.get_logger(__name__)
-_failures: BoundedCache[str, tuple[float, Counter[str]]] = BoundedCache(lambda: MAX_ADDRESSES)
+_failures = Failures("token.locked", lambda: MAX_OF_ONE, lambda: MANY_KEYS)
 
 
 @login_not_required
@@ -48,9 +41,9 @@ async def token(request: HttpRequest) -> JsonResponse:
     address, digest = addresses.subscriber(addresses.of_request(request)), digest_api_key(key)
     username = await _username(digest)
     if username is None:
-        if wait := _locked(address, digest):
+        if wait := _failures.wait(address, digest):
             return _too_many(wait)
-        _note_failure(address, digest)
+        _failures.note(address, digest)
         return _unauthorized()
     ttl = _ttl(request)
     if ttl is None:
@@ -78,27 +71,6 @@ def _too_many(wait: int) -> JsonResponse:
     )
     response._has_been_logged = True  # type: ignore[attr-defined] # Django would log every 4xx.
     return response
-
-
-def _locked(address: str, digest: str) -> int:
-    """Return the seconds that *address* stays locked, for this key or for all invalid keys; 0 if it is not."""
-    since, failed = _failures.get(address, (0.0, Counter()))
-    left = since + SECONDS - time.monotonic()
-    if left > 0 and (failed[digest] >= MAX_OF_ONE or len(failed) >= MANY_KEYS):
-        return int(left) + 1
-    return 0
-
-
-def _note_failure(address: str, digest: str) -> None:
-    """Count an invalid key; log once when its address has sent too many."""
-    now = time.monotonic()
-    since, failed = _failures.get(address, (now, Counter()))
-    if now - since >= SECONDS:
-        since, failed = now, Counter()
-    failed[digest] += 1
-    _failures.put(address, (since, failed))
-    if len(failed) == MANY_KEYS and failed[digest] == 1:
-        log.warning("token.locked", address=address)
 
 
 async def _username(digest: str) -> str | None:

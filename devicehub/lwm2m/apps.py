@@ -10,6 +10,7 @@ class Lwm2mConfig(AppConfig):
 
     def ready(self) -> None:
         from devicehub.lwm2m import expiry, registry  # Models exist only now.
+        from devicehub.lwm2m.leshan_api import broker  # noqa: F401 - registers its dialect
         from devicehub.worker import tasks
 
         post_migrate.connect(registry.install, sender=self, dispatch_uid="devicehub.lwm2m.registry")

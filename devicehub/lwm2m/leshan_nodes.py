@@ -5,7 +5,7 @@ Version 2.0.0-M4 of its demo server names neither the kind nor the type of a nod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -34,11 +34,14 @@ TEXTS = frozenset({DataType.STRING, DataType.CORELNK})
 NO_TYPE = "NONE"  # Executable resources.
 
 
-def decode(node: Any, path: Path | None, type_of: TypeOf) -> list[Value]:
+def decode(
+    node: Any, path: Path | None, type_of: TypeOf, notes: Callable[[str], None] | None = None
+) -> list[Value]:
     """Return the values in *node*, the node at *path*. Raise CodecError.
 
     Without a path, an object names itself by its id. A value has the type of its resource where it fits, and else
-    the type that Leshan names: bytes of an object without a model there are read with the model here.
+    the type that Leshan names: bytes of an object without a model there are read with the model here. With *notes*, a
+    value that cannot be read is left out with a note, and costs no other.
     """
     if node is None:
         return []  # A path without a value.
@@ -56,27 +59,33 @@ def decode(node: Any, path: Path | None, type_of: TypeOf) -> list[Value]:
     for place, form, raw in _raw_values(node, kind, path):
         try:
             seen.add(place)
-            value = _typed(raw, form, type_of(place[0], place[2]))
         except ValueError as error:
             raise CodecError(paths.write(place), str(error)) from error
+        try:
+            value = _typed(raw, form, type_of(place[0], place[2]))
+        except (ValueError, ArithmeticError) as error:
+            if notes is None:
+                raise CodecError(paths.write(place), str(error)) from error
+            notes(f"{paths.write(place)}: {error}")
+            continue
         if value is not None:
             found.append(Value(place, *value))
     return found
 
 
-def decode_composite(found: Any, type_of: TypeOf) -> list[Value]:
-    """Return the values in a map of path to node, or in one node that names itself. Raise CodecError."""
+def decode_composite(found: Any, type_of: TypeOf, notes: Callable[[str], None] | None = None) -> list[Value]:
+    """Return the values in a map of path to node, or in one node that names itself, as decode(). Raise CodecError."""
     if not isinstance(found, Mapping):
         raise CodecError("/", "is neither a node nor a map of nodes")
     if "kind" in found or any(name in found for name in INNER.values()):
-        return decode(found, None, type_of)
+        return decode(found, None, type_of, notes)
     values: dict[Path, Value] = {}
     for name, node in found.items():
         try:
             path = paths.parse(name)
         except ValueError as error:
             raise CodecError("/", str(error)) from error
-        for value in decode(node, path, type_of):
+        for value in decode(node, path, type_of, notes):
             if value.path in values:
                 raise CodecError(paths.write(value.path), "has two values")
             values[value.path] = value

@@ -12,7 +12,7 @@ from django.http.request import split_domain_port, validate_host
 from django.utils import timezone
 
 from authsvc import broker_tokens
-from authsvc.brokers import BROKERS, BY_DIALECT
+from authsvc.brokers import BROKERS, BY_DIALECT, by_dialect
 from authsvc.brokers.base import InvalidAddress, host_of
 from authsvc.conf import settings
 from authsvc.credentials import UNTIL_USED, end_of_old
@@ -29,7 +29,7 @@ class Command(ReasonedCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="name of the broker, for operators")
-        parser.add_argument("dialect", choices=sorted(BY_DIALECT), help="dialect in which the broker asks")
+        parser.add_argument("dialect", choices=sorted(by_dialect()), help="dialect in which the broker asks")
         parser.add_argument(
             "--url",
             default=settings.url,
@@ -82,7 +82,7 @@ class Command(ReasonedCommand):
         if options["json"]:
             return json.dumps({"name": name, "dialect": dialect, "token": token})
         self._note(host, cache)
-        configuration = BY_DIALECT[dialect].configuration(url, token, cache)
+        configuration = by_dialect()[dialect].configuration(url, token, cache)
         return f"# The token of {name}, shown this once: {token}{ends}\n\n{configuration}"
 
     def _note(self, host: str, cache: timedelta | None) -> None:
@@ -124,7 +124,7 @@ def _rotate(name: str, dialect: str, networks: list[str], until: datetime | None
     broker = Broker.objects.filter(name=name).first()
     if broker is None:
         raise CommandError(f"There is no broker {name}")
-    if dialect not in (broker.dialects or [dialect]):
+    if dialect not in (broker.dialects or BY_DIALECT):
         raise CommandError(CANNOT_CHANGE)
     was_unused = broker.awaits_first_use()
     token = broker_tokens.rotate_token(broker, valid_until=until)
@@ -139,7 +139,7 @@ def _until(options: dict[str, Any]) -> datetime | None:
 
 def _check_cache(cache: timedelta, dialect: str, *, as_json: bool) -> None:
     """Raise CommandError unless the configuration is printed and *dialect* can cache answers for *cache*."""
-    if not BY_DIALECT[dialect].cache:
+    if not by_dialect()[dialect].cache:
         able = ", ".join(broker.dialect for broker in BROKERS if broker.cache)
         raise CommandError(f"--cache is for mosquitto-go-auth ({able}), not for {dialect}")
     if not SHORTEST <= cache <= LONGEST:

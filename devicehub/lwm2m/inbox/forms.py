@@ -40,10 +40,11 @@ def read(message: Message, type_of: TypeOf) -> Found:
 
 
 def _read_nodes(payload: bytes, type_of: TypeOf) -> Found:
+    notes = Notes()
     try:
         content = exact_json.load(payload)
         nodes = content.get("values") if isinstance(content, dict) else None
-        values = leshan_nodes.decode_composite(nodes, type_of)
+        values = leshan_nodes.decode_composite(nodes, type_of, notes.append)
     except CodecError as error:
         raise Unreadable(FailureReason.NOT_A_READING, f"Leshan: {error}") from error
-    return Found(EVENTS.get(str(content.get("event")), NOTIFICATION), values)
+    return Found(EVENTS.get(str(content.get("event")), NOTIFICATION), values, notes)

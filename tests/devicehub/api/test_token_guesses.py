@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from authsvc.serving import failures
 from devicehub.api import token as api_token
 from rig.entrances import ENTRANCES
 
@@ -60,11 +61,12 @@ def test_one_key_that_ended_does_not_keep_its_neighbours_out(post, station):
 
 def test_it_ends_after_a_minute(post, station, monkeypatch):
     post(*guesses(api_token.MANY_KEYS))
-    since, failed = api_token._failures[HOME]
-    api_token._failures[HOME] = (since - api_token.SECONDS, failed)
+    found = api_token._failures._found
+    since, failed = found[HOME]
+    found[HOME] = (since - failures.SECONDS, failed)
 
     assert post(station.api_key, "another") == [200, 401]
-    assert len(api_token._failures[HOME][1]) == 1
+    assert len(found[HOME][1]) == 1
 
 
 def test_a_forged_header_changes_no_address(post, station):
@@ -82,8 +84,8 @@ def test_a_subnet_of_ipv6_is_one_address(post, station):
 
 
 def test_memory_is_bounded(post, transactional_db, monkeypatch):
-    monkeypatch.setattr(api_token, "MAX_ADDRESSES", 3)
+    monkeypatch.setattr(failures, "MAX_ADDRESSES", 3)
     for number in range(5):
         post("guess", address=f"203.0.113.{number}")
 
-    assert list(api_token._failures) == [f"203.0.113.{number}" for number in (2, 3, 4)]
+    assert list(api_token._failures._found) == [f"203.0.113.{number}" for number in (2, 3, 4)]

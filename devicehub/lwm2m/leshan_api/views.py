@@ -1,0 +1,101 @@
+"""`POST /leshan_api/resource/single` and `/composite`: the bridge of flownexus reports its endpoints.
+
+The bridge ignores the answer, but for a line in its log, and sends nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from asgiref.sync import sync_to_async
+from django.db import Error
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from authsvc import callers, gateway, logs
+from authsvc.models import digest
+from authsvc.serving import addresses
+from authsvc.serving.failures import Failures
+from authsvc.views import for_brokers, request_of
+from devicehub.lwm2m.leshan_api.bodies import READERS, UnreadableBody
+from devicehub.lwm2m.leshan_api.broker import DIALECT
+from devicehub.lwm2m.leshan_api.storing import Ended, store
+from devicehub.messages.message import MAX_KEPT, FailureReason, Outcome
+
+MAX_OF_ONE, MAX_TOKENS = 5, 30  # Failures of an address in a minute: with one token, and with different ones.
+RETRY_AFTER = {429: "60", 503: "5"}
+# The message is in the quarantine, and can be replayed from there once its endpoint can have it.
+KEPT = frozenset({FailureReason.UNKNOWN_DEVICE, FailureReason.DISABLED_DEVICE})
+
+log = structlog.get_logger(__name__)
+_failures = Failures("leshan_api.locked", lambda: MAX_OF_ONE, lambda: MAX_TOKENS)
+
+
+@for_brokers
+async def resource(request: HttpRequest, shape: str, token: str | None = None) -> HttpResponse:
+    """Store the body of *shape*, if the request presents the token of a broker that names the dialect `leshan`."""
+    body = _body(request)  # Always read it: an unread body breaks a persistent connection.
+    if request.method != "POST":
+        return _answer(405, {"error": "send a POST"}, {"Allow": "POST"})
+    try:
+        refusal = await _refusal(request, shape, token)
+    except (Error, OSError):
+        logs.error(log, "leshan_api.not_admitted")
+        return _answer(503, {"error": "the database does not answer"})
+    if refusal is not None:
+        return refusal
+    if body is None:
+        return _answer(413, {"error": f"the body has more than {MAX_KEPT} bytes"})
+    try:
+        posted = READERS[shape](body)
+    except UnreadableBody as error:
+        return _answer(400, {"error": str(error)})
+    ended = await sync_to_async(store)(posted)
+    return _answer(503, {"error": "the database cannot store"}) if ended is None else _answered(ended)
+
+
+async def _refusal(request: HttpRequest, shape: str, token: str | None) -> HttpResponse | None:
+    """Return the answer to a request whose token does not admit it, or None. Raise django.db.Error."""
+    asked = request_of(request, shape, token, b"")
+    if await gateway.admit(asked, DIALECT) is not None:
+        return None
+    address, presented = addresses.subscriber(asked.peer), digest(callers.token(asked, DIALECT) or "")
+    if wait := _failures.wait(address, presented):
+        return _answer(429, {"error": "too many requests without a valid token"}, {"Retry-After": str(wait)})
+    _failures.note(address, presented)
+    error = "this token is not that of a broker with the dialect leshan"
+    return _answer(401, {"error": error}, {"WWW-Authenticate": "Bearer"})
+
+
+def _answered(ended: Ended) -> HttpResponse:
+    content: dict[str, Any] = {"outcome": ended.outcome.value}
+    if ended.outcome is not Outcome.FAILED:
+        if ended.notes:
+            content["notes"] = list(ended.notes)
+        return _answer(201, content)
+    content |= {"reason": str(ended.reason), "error": ended.detail}
+    if ended.reason in KEPT:
+        return _answer(202, content)
+    return _answer(429 if ended.reason is FailureReason.RATE_LIMITED else 400, content)
+
+
+def _answer(
+    status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    response = JsonResponse(content, status=status, headers={"Cache-Control": "no-store", **(headers or {})})
+    if status in RETRY_AFTER and "Retry-After" not in response:
+        response["Retry-After"] = RETRY_AFTER[status]
+    # Django logs every 4xx and 5xx with its path, which may hold the token.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
+
+
+def _body(request: HttpRequest) -> bytes | None:
+    """Return the body, or None beyond MAX_KEPT bytes; the rest is dropped."""
+    body = request.read(MAX_KEPT + 1)
+    if len(body) <= MAX_KEPT:
+        return body
+    while request.read(1 << 16):
+        pass
+    return None
