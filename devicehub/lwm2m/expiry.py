@@ -31,6 +31,9 @@ from devicehub.worker.tasks import Context
 EVERY = 5.0  # Seconds between two scans; a longer scan waits REST times its own time.
 REST = 50
 GRACE = 10.0  # Seconds that an update may be late: on its way, or sent again.
+# With a registration id a server keeps the registration, and reports its end. It may forget that when it restarts, and
+# its updates are missed while nothing follows it.
+GRACE_OF_SERVERS = 600.0
 # After an outage messages that waited at the broker arrive first. A lifetime that is shorter is waited for whole.
 CATCH_UP = 300.0
 BATCH = 500  # Endpoints changed in one transaction.
@@ -97,7 +100,7 @@ class ExpiryWatch:
     def _end(self, limit: float, heard: float) -> int:
         """End the registrations that ended before *limit* and that *heard* seconds of hearing would have shown."""
         count = 0
-        for lapses in end_expired(limit - GRACE, heard):
+        for lapses in end_expired(limit, heard):
             count += len(lapses)
             transitions = [lapse.transition for lapse in lapses if lapse.transition is not None]
             if transitions and listeners.are_there(KIND):
@@ -111,7 +114,7 @@ class ExpiryWatch:
 
 
 def end_expired(limit: float, heard: float) -> Iterator[list[Lapse]]:
-    """End the registrations that expired before *limit*, a Unix time, in batches; yield each after its commit.
+    """End the registrations that expired before *limit*, a Unix time, and a grace; yield each batch after its commit.
 
     *heard* is the time in which an update would have been heard: a lifetime above it ends only after CATCH_UP of it.
     """
@@ -129,7 +132,8 @@ def end_expired(limit: float, heard: float) -> Iterator[list[Lapse]]:
 
 
 def _expired(rows: Any, limit: float) -> Any:
-    ends = Seconds(F("last_registration")) + F("lifetime")
+    grace = Case(When(registration_id="", then=Value(GRACE)), default=Value(GRACE_OF_SERVERS))
+    ends = Seconds(F("last_registration")) + F("lifetime") + grace
     found = rows.filter(registered=True, lifetime__isnull=False, last_registration__isnull=False)
     return found.alias(ends=ends).filter(ends__lt=limit)
 

@@ -69,14 +69,25 @@ def test_an_expired_registration_ends_once(db, worker):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"ago": 65}, {"ago": 10**6, "lifetime": None}, {"ago": 10**6, "lifetime": 2**63 - 1}],
-    ids=["within the grace", "without a lifetime", "with the longest lifetime"],
+    [
+        {"ago": 65},
+        {"ago": 650, "registration_id": "aB3"},
+        {"ago": 10**6, "lifetime": None},
+        {"ago": 10**6, "lifetime": 2**63 - 1},
+    ],
+    ids=["within the grace", "kept by a server", "without a lifetime", "with the longest lifetime"],
 )
 def test_a_registration_that_lasts_does_not_end(db, worker, fields):
     endpoint = registered(**fields)
 
     assert worker.run() == 0
     assert is_registered(endpoint)
+
+
+def test_a_registration_that_its_server_forgot_ends_later(db, worker):
+    registered(ago=670, registration_id="aB3")
+
+    assert worker.run() == 1
 
 
 def test_an_endpoint_that_no_longer_is_registered_is_left_alone(db, worker):
