@@ -5,6 +5,7 @@ If several hold, the first in the order of STATES is the state, and the others f
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from django.db.models import (
     Value,
     When,
 )
-from django.db.models.functions import Concat
+from django.db.models.functions import Concat, StrIndex, Substr
 from django.utils import timezone
 
 from devicehub.db import clock
@@ -58,18 +59,28 @@ STATES = {
 }
 
 
-def intervals(kind: Kind) -> list[tuple[float, Q]]:
+def own_intervals() -> dict[str, list[float]]:
+    """Return the intervals, in seconds, that devices of each kind have of their own, by slug; by one query."""
+    slug = Substr("device_key", 1, StrIndex("device_key", Value("/")) - 1)
+    rows = DeviceOptions.objects.filter(expected_heartbeat__gt=0).order_by().annotate(slug=slug)
+    found: dict[str, list[float]] = {}
+    for name, seconds in sorted(rows.values_list("slug", "expected_heartbeat").distinct()):
+        found.setdefault(name, []).append(seconds)
+    return found
+
+
+def intervals(kind: Kind, own: Mapping[str, Sequence[float]] | None = None) -> list[tuple[float, Q]]:
     """Return the heartbeat intervals of *kind*, in seconds, each with the condition for the devices that have it.
 
-    The first is that of the kind; the others are those of devices with an interval of their own, which are few.
+    The first is that of the kind; the others are those of devices with an interval of their own, which are few. A
+    caller with many kinds gives what own_intervals() returned.
     """
+    several = (own_intervals() if own is None else own).get(kind.slug, ())
     options = DeviceOptions.objects.filter(expected_heartbeat__isnull=False)
-    found = options.filter(device_key__startswith=f"{kind.slug}/").order_by()
-    own = sorted({seconds for seconds in found.values_list("expected_heartbeat", flat=True) if seconds})
-    if not own:
+    if not several:
         return [(kind.heartbeat_interval, Q())]
     mine = options.filter(device_key=Concat(Value(f"{kind.slug}/"), OuterRef("device_id")))
-    each = [(seconds, Q(Exists(mine.filter(expected_heartbeat=seconds)))) for seconds in own]
+    each = [(seconds, Q(Exists(mine.filter(expected_heartbeat=seconds)))) for seconds in several]
     return [(kind.heartbeat_interval, ~Q(Exists(mine))), *each]
 
 
@@ -96,14 +107,14 @@ def silent_before(seconds: float, now: datetime) -> datetime:
     return now - timedelta(seconds=seconds * OVERDUE)
 
 
-def _late(kind: Kind, now: datetime) -> Q:
+def _late(kind: Kind, now: datetime, own: Mapping[str, Sequence[float]] | None) -> Q:
     late = Q(last_seen__gt=now + clock.AHEAD)  # A clock was wrong, so the time means nothing.
-    for seconds, whose in intervals(kind):
+    for seconds, whose in intervals(kind, own):
         late |= whose & Q(last_seen__lt=silent_before(seconds, now))
     return late
 
 
-def conditions(kind: Kind, now: datetime) -> dict[str, Q]:
+def conditions(kind: Kind, now: datetime, own: Mapping[str, Sequence[float]] | None = None) -> dict[str, Q]:
     """Return the condition of each state but the last, which holds if no other does, for queries of *kind*."""
     statuses = {
         "error": DeviceStatus.ERROR,
@@ -111,7 +122,7 @@ def conditions(kind: Kind, now: datetime) -> dict[str, Q]:
         "provisioning": DeviceStatus.PROVISIONING,
         "battery": DeviceStatus.LOW_BATTERY,
     }
-    quiet = Q(status=DeviceStatus.OFFLINE) | _late(kind, now)
+    quiet = Q(status=DeviceStatus.OFFLINE) | _late(kind, now, own)
     found = {
         "disabled": Q(is_active=False),
         "revoked": REVOKED,
@@ -150,19 +161,24 @@ def of(kind: Kind, device: BaseDevice, now: datetime | None = None) -> State:
     return holding(kind, device, now)[0]
 
 
-def rank(kind: Kind, now: datetime | None = None) -> Case:
+def rank(kind: Kind, now: datetime | None = None, own: Mapping[str, Sequence[float]] | None = None) -> Case:
     """Return the expression of the place of a device's state in STATES: low numbers need a look first."""
     order = list(STATES)
     cases = [
         When(condition, then=Value(order.index(name)))
-        for name, condition in conditions(kind, now or timezone.now()).items()
+        for name, condition in conditions(kind, now or timezone.now(), own).items()
     ]
     return Case(*cases, default=Value(order.index("connected")), output_field=IntegerField())
 
 
-def ranked(kind: Kind, devices: QuerySet[Any], now: datetime | None = None) -> QuerySet[Any]:
+def ranked(
+    kind: Kind,
+    devices: QuerySet[Any],
+    now: datetime | None = None,
+    own: Mapping[str, Sequence[float]] | None = None,
+) -> QuerySet[Any]:
     """Return *devices* with `state_rank`, the place of their state in STATES, and with what holding() reads."""
-    found: QuerySet[Any] = for_a_list(kind, devices).annotate(state_rank=rank(kind, now))
+    found: QuerySet[Any] = for_a_list(kind, devices).annotate(state_rank=rank(kind, now, own))
     return found
 
 

@@ -137,10 +137,11 @@ def may_list(request: HttpRequest, model: type[Any]) -> bool:
 
 
 def _states(user: Any) -> dict[Kind, dict[str, int]]:
-    """Return the number of devices in each state, for the kinds that *user* may see, by one query."""
+    """Return the number of devices in each state, for the kinds that *user* may see, by two queries."""
+    own = states.own_intervals()
     names, found = list(states.STATES), {kind: {} for kind in visibility.kinds_of(user)}  # type: ignore[var-annotated]
     queries = [
-        states.ranked(kind, visibility.devices(kind, user))
+        states.ranked(kind, visibility.devices(kind, user), own=own)
         .order_by()
         .annotate(slug=Value(kind.slug, CharField()))
         .values_list("slug", "state_rank")

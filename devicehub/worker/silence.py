@@ -93,7 +93,8 @@ class SilenceWatch:
     def _intervals(self) -> list[tuple[Kind, float, Q]]:
         """Return the heartbeat intervals of each kind with their devices, as read at most READ_EVERY seconds ago."""
         if time.monotonic() >= self._read_at + READ_EVERY:
-            self._read = [(kind, *found) for kind in registry for found in states.intervals(kind)]
+            own = states.own_intervals()
+            self._read = [(kind, *found) for kind in registry for found in states.intervals(kind, own)]
             self._read_at = time.monotonic()
         return self._read
 
