@@ -65,7 +65,7 @@ def own_intervals() -> dict[str, list[float]]:
     rows = DeviceOptions.objects.filter(expected_heartbeat__gt=0).order_by().annotate(slug=slug)
     found: dict[str, list[float]] = {}
     for name, seconds in sorted(rows.values_list("slug", "expected_heartbeat").distinct()):
-        found.setdefault(name, []).append(seconds)
+        found.setdefault(name, []).append(float(seconds or 0))
     return found
 
 
