@@ -13,7 +13,8 @@ from authsvc import audit
 from devicehub.bulk.rotations import Overtaken
 from devicehub.dashboard import credentials_file
 
-pytestmark = pytest.mark.pages
+# The end of an answer looks at the connection to the database.
+pytestmark = [pytest.mark.pages, pytest.mark.django_db]
 
 
 @pytest.fixture
