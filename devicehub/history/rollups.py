@@ -21,7 +21,7 @@ from django.db.models import Subquery
 from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
 from devicehub.db.statements import as_time, quoted
-from devicehub.history.rollup_sql import Bucket, Figures, Part, Source, dialect
+from devicehub.history.rollup_sql import LARGEST, Bucket, Figures, Part, Source, dialect
 from devicehub.kinds.declare import NUMBERS
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import RolledUp, Rollup
@@ -34,6 +34,16 @@ SHORT = 0.1  # seconds; the writing of a step should not take longer, since it b
 REST = 1  # The pause after a step is this many times as long as the step.
 SETTLE_SECONDS = 2.0  # seconds to wait for open transactions whose rows may still appear
 PERIODS = {Rollup.Period.HOUR: timedelta(hours=1), Rollup.Period.DAY: timedelta(days=1)}
+
+
+class Late(NamedTuple):
+    """The number that a row, by its id, has now and had not when it was stored."""
+
+    row: int
+    device: int
+    name: str
+    timestamp: datetime
+    number: float
 
 
 class Shown(NamedTuple):
@@ -153,12 +163,39 @@ def _write(kind: Kind, after: int, until: int, hours: list[Bucket]) -> bool:
         state = lock(kind)
         if state.last_id != after:
             return False
-        keys = _keys(kind, {hour.device for hour in hours})
-        kept = [hour for hour in hours if state.hours_from is None or hour.start >= state.hours_from]
-        dialect().add(list(_parts(kept, keys, Rollup.Period.HOUR)))
-        dialect().add(list(_parts(_by_day(hours), keys, Rollup.Period.DAY)))
+        _add(kind, state, hours)
         RolledUp.objects.filter(kind=kind.slug).update(last_id=until)
     return True
+
+
+def _add(kind: Kind, state: RolledUp, hours: list[Bucket]) -> None:
+    """Add *hours*, and the days that they are in."""
+    keys = _keys(kind, {hour.device for hour in hours})
+    kept = [hour for hour in hours if state.hours_from is None or hour.start >= state.hours_from]
+    dialect().add(list(_parts(kept, keys, Rollup.Period.HOUR)))
+    dialect().add(list(_parts(_by_day(hours), keys, Rollup.Period.DAY)))
+
+
+def reach(kind: Kind, row: int, pace: Pace | None = None) -> None:
+    """Roll up the rows of *kind* up to the id *row*, unless an open transaction prevents it. Raise Stopped."""
+    while last_rolled_up(kind) < row and roll_up(kinds=[kind], pace=pace):
+        pass
+
+
+def add_late(kind: Kind, values: Iterable[Late]) -> None:
+    """Add the numbers that rows got after they were rolled up; call it in the transaction that changes the rows.
+
+    Rows that are not rolled up yet are left out, since they will be rolled up with their numbers: reach() them before.
+    """
+    state, hours = lock(kind), dict[tuple[int, datetime], Bucket]()
+    for one in values:
+        if one.row <= state.last_id and abs(one.number) <= float(LARGEST):
+            at = one.device, _start_of(one.timestamp, Rollup.Period.HOUR)
+            figures = hours.setdefault(at, Bucket(*at, {})).figures
+            own = (one.number, one.number, one.number, 1)
+            figures[one.name] = _together(figures[one.name], own) if one.name in figures else own
+    if hours:
+        _add(kind, state, list(hours.values()))
 
 
 def lock(kind: Kind) -> RolledUp:

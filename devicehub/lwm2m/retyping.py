@@ -16,8 +16,11 @@ from django.db import transaction
 
 from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
+from devicehub.history import rollups
+from devicehub.history.rollups import Late
 from devicehub.lwm2m import catalogue
 from devicehub.lwm2m.catalogue import Known
+from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, Resource, ResourceValue
 from devicehub.lwm2m.models.resources import COLUMNS, TypedValue, columns
 from devicehub.messages.lwm2m import paths, text_opaque, tlv
@@ -101,8 +104,12 @@ class _Run:
         end: tuple[datetime, int] | None = None
         while found := list(_before(raw, end)):
             self._pace.check()
+            numberless = {row.pk for row in found if row.number is None}
             changed = [row for row in found if _convert(row, declared)]
+            numbered = [row for row in changed if row.number is not None and row.pk in numberless]
+            rollups.reach(KIND, max((row.pk for row in numbered), default=0), self._pace)
             with transaction.atomic():
+                _roll_up(numbered)
                 ResourceValue.objects.bulk_update(changed, COLUMNS, batch_size=100)
             self.done.values += len(changed)
             self._count(len(changed))
@@ -114,6 +121,23 @@ class _Run:
         if self._since_rest >= REST_AFTER:
             self._since_rest = 0
             self._pace.rest(0)
+
+
+def _roll_up(numbered: Sequence[ResourceValue]) -> None:
+    """Add the numbers that rows have got to the rollups, unless another call gave them these numbers meanwhile."""
+    if not numbered:
+        return
+    rollups.lock(KIND)
+    rows = ResourceValue.objects.filter(pk__in=[row.pk for row in numbered], number=None)
+    still = set(rows.values_list("pk", flat=True))
+    rollups.add_late(
+        KIND,
+        [
+            Late(row.pk, row.device_id, row.path, row.timestamp, row.number)
+            for row in numbered
+            if row.pk in still and row.number is not None
+        ],
+    )
 
 
 def _keys(object_id: int) -> Iterator[list[int]]:

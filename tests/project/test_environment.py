@@ -107,6 +107,21 @@ def test_a_flag_is_read_in_every_spelling(monkeypatch, value, default, found):
 
 
 @pytest.mark.sqlite_only
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("keep_readings=90d, keep_hours = 730d,", {"keep_readings": "90d", "keep_hours": "730d"}),
+        ("keep_readings", {"keep_readings": ""}),  # A check refuses this.
+        ("", {}),
+    ],
+)
+def test_pairs_are_read(monkeypatch, value, found):
+    monkeypatch.setenv("DEVICEHUB_LWM2M_KEEP", value)
+
+    assert settings.pairs("DEVICEHUB_LWM2M_KEEP") == found
+
+
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("value", ["ture", "2", "$DEBUG", "enabled?"])
 def test_a_misspelt_flag_switches_nothing_off(monkeypatch, value):
     monkeypatch.setenv("DEVICEHUB_HTTPS", value)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from devicehub.db.batches import Pace, Stopped
+from devicehub.history import rollups
 from devicehub.lwm2m import catalogue, retyping
 from devicehub.lwm2m.models import (
     Definitions,
@@ -17,6 +18,7 @@ from devicehub.lwm2m.models import (
 )
 from devicehub.lwm2m.retyping import Retyped, retype
 from rig.messages import NOW, send
+from rig.telemetry import DAYS, HOURS, figures, roll_up
 
 pytestmark = pytest.mark.django_db
 
@@ -91,6 +93,41 @@ def test_latest_values_and_history_get_their_type_once(endpoint):
     assert (unknown.type, unknown.value, unknown.resource_type) == ("Opaque", b"\x05", None)
     assert history().count(5) == 3
     assert retype([OBJECT]) == Retyped()
+
+
+@pytest.mark.parametrize("rolled_up", [False, True])
+def test_values_that_become_numbers_are_rolled_up_once(endpoint, rolled_up):
+    """Raw values do not count in rollups, whose rows are each read once."""
+    raw(endpoint, 1)
+    if rolled_up:
+        roll_up()
+    define(r1="Integer")
+
+    retype([OBJECT])
+    define(r1="Float")  # They are numbers already.
+    retype([OBJECT])
+    roll_up()
+
+    found = [figures(period, f"{OBJECT}/0/1", "lwm2m/urn:dev:a") for period in (HOURS, DAYS)]
+    assert [sum(count for *_, count in one.values()) for one in found] == [3, 3]
+    assert all(one[:3] == (5.0, 5.0, 5.0) for found_of in found for one in found_of.values())
+
+
+def test_two_that_retype_at_once_count_each_value_once(endpoint, monkeypatch):
+    raw(endpoint, 1)
+    define(r1="Integer")
+    reach = rollups.reach
+
+    def after_another(*arguments):
+        monkeypatch.setattr(rollups, "reach", reach)
+        retype([OBJECT])
+        reach(*arguments)
+
+    monkeypatch.setattr(rollups, "reach", after_another)
+    retype([OBJECT])
+    roll_up()
+
+    assert sum(count for *_, count in figures(DAYS, f"{OBJECT}/0/1", "lwm2m/urn:dev:a").values()) == 3
 
 
 def test_values_that_do_not_fit_stay(endpoint):
