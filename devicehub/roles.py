@@ -62,7 +62,7 @@ def _viewed() -> Q:
         for name in names:
             found |= _permissions((label, name), ("view",))
     for kind in registry:
-        for model in (kind.device_model, kind.message_model, *kind.value_models):
+        for model in (kind.device_model, kind.message_model, *kind.value_models, *kind.pages.admin):
             found |= _permissions((model._meta.app_label, str(model._meta.model_name)), ("view",))
     return found
 

@@ -12,6 +12,7 @@ from devicehub.dashboard import (
     importing,
     password_reset,
     rotations,
+    routes,
     search,
     simulator,
 )
@@ -55,4 +56,5 @@ urlpatterns = [
     path("password/reset/<uidb64>/<token>/", password_reset.choose, name="password_reset_confirm"),
     path("password/reset/done/", password_reset.done, name="password_reset_done"),
     path("logout/", strict(LogoutView.as_view()), name="logout"),
+    *routes.patterns(),
 ]

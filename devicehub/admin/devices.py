@@ -171,8 +171,14 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
     belongs_to = ITSELF
     panels: ClassVar[list[Panel]] = [device_rights.panel, command_panel, links]
     pairs = ("metadata",)
-    list_display = ("device_id", "now", "last_seen", "credentials", "name", "site")
-    list_filter = (StateFilter, CredentialsFilter, QuietFilter, "connected", SiteFilter)
+    list_display: tuple[str, ...] = ("device_id", "now", "last_seen", "credentials", "name", "site")
+    list_filter: ClassVar[tuple[Any, ...]] = (
+        StateFilter,
+        CredentialsFilter,
+        QuietFilter,
+        "connected",
+        SiteFilter,
+    )
     views = (
         ("All", ""),
         ("Silent", "?state=silent"),
@@ -180,7 +186,7 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         ("Without credentials", "?credentials=none"),
         ("Expired", "?credentials=expired"),
     )
-    search_fields = ("device_id", "name", "mqtt_username")
+    search_fields: ClassVar[tuple[str, ...]] = ("device_id", "name", "mqtt_username")
     search_help_text = "Device id, name or username"
     empty_text = "There are no devices of this type yet. Add one, or import many from a file."
 

@@ -41,9 +41,9 @@ class OfDeviceAdmin(EvidenceAdmin):
 
     belongs_to = "device"
     paginator = BoundedPaginator
-    search_fields = ("^device__device_id",)
+    search_fields: ClassVar[tuple[str, ...]] = ("^device__device_id",)
     search_help_text = "The beginning of a device id"
-    list_select_related = ("device",)
+    list_select_related: ClassVar[tuple[str, ...]] = ("device",)
 
     def noun(self, count: int = 1) -> str:
         """Return the word for *count* rows. The name of a type has the case of a title."""

@@ -128,8 +128,8 @@ def _of_kinds() -> list[Item]:
 
 
 def _of_devices() -> list[Item]:
-    """Return one item for the devices of each kind."""
-    return [
+    """Return one item for the devices of each kind, unless an app registered its own."""
+    items = [
         _of_model(
             capfirst(str(kind.device_model._meta.verbose_name_plural).lower()),
             kind.device_model,
@@ -139,6 +139,7 @@ def _of_devices() -> list[Item]:
         )
         for place, kind in enumerate(registry)
     ]
+    return [item for item in items if item.url_name not in _items]
 
 
 def _of_model(title: str, model: type[Any], group: str, icon: str, order: int) -> Item:

@@ -30,7 +30,7 @@ from devicehub.models import (
 )
 
 KEY = "The device, as type and device id."
-HELP: Mapping[type[models.Model], Mapping[str, str]] = {
+HELP: dict[type[models.Model], Mapping[str, str]] = {
     Credentials: {
         "password_expires_at": "From this time on its password is refused. Empty: it does not expire.",
         "credentials_changed_at": "The last change of its credentials; tokens issued before are refused.",
@@ -215,6 +215,11 @@ LABELS = {
     "mqtt_username": "MQTT username",
     "payload_json": "Payload as JSON",
 }
+
+
+def register(model: type[models.Model], texts: Mapping[str, str]) -> None:
+    """Add the help texts of the columns of *model*, by name, for an app with admin pages of its own."""
+    HELP[model] = texts
 
 
 def label(field: models.Field[Any, Any]) -> str:

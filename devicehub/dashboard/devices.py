@@ -47,6 +47,7 @@ class Row:
     last_seen_ago: str
     cells: list[Cell]
     url: str = ""
+    alias: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ class Page:
 def page(kind: Kind, selection: Selection, user: Any) -> Page:
     """Return the page of *kind* that *selection* names, or the first one if that is empty, as *user* may see it."""
     place = selection.places.get(kind.slug)
-    found, more = _slice(shown(kind, user), selection, place)
+    found, more = _slice(kind, shown(kind, user), selection, place)
     if not found and place is not None:
         place = None
-        found, more = _slice(shown(kind, user), selection, None)
+        found, more = _slice(kind, shown(kind, user), selection, None)
     forward = place is None or place.forward
     has_previous = place is not None and (forward or more)
     has_next = more if forward else True
@@ -92,8 +93,7 @@ def page(kind: Kind, selection: Selection, user: Any) -> Page:
 
 def row_url(kind: Kind, device_id: str) -> str:
     """Return the address of the page of a device, or while there is none of its credentials."""
-    own = links.address("devicehub:device", kind.slug, device_id)
-    return own or links.address("devicehub:credentials", kind.slug, device_id)
+    return links.device_page(kind, device_id) or links.address("devicehub:credentials", kind.slug, device_id)
 
 
 def title(reading: Reading) -> str:
@@ -101,7 +101,7 @@ def title(reading: Reading) -> str:
 
 
 def _slice(
-    devices: QuerySet[Any], selection: Selection, place: Place | None
+    kind: Kind, devices: QuerySet[Any], selection: Selection, place: Place | None
 ) -> tuple[list[BaseDevice], bool]:
     """Return at most PAGE of *devices* in the order of their ids, and whether there are more in that direction."""
     if selection.status == CONNECTED:
@@ -109,9 +109,7 @@ def _slice(
     elif selection.status:
         devices = devices.filter(status=selection.status)
     if selection.search:
-        devices = devices.filter(
-            Q(device_id__icontains=selection.search) | Q(name__icontains=selection.search)
-        )
+        devices = devices.filter(named_like(kind, selection.search))
     if place is not None and not place.forward:
         found = list(devices.filter(device_id__lt=place.device_id).order_by("-device_id")[: PAGE + 1])
         return found[:PAGE][::-1], len(found) > PAGE
@@ -123,7 +121,20 @@ def _slice(
 
 def shown(kind: Kind, user: Any, *more: str) -> QuerySet[Any]:
     """Return the devices of *kind* that *user* may see, with the columns of a row and *more*, so without any secret."""
-    return states.for_a_list(kind, visibility.devices(kind, user)).only(*SHOWN, *more)
+    columns = (*SHOWN, *more, *filter(None, [kind.pages.alias]))
+    return states.for_a_list(kind, visibility.devices(kind, user)).only(*columns)
+
+
+def named_like(kind: Kind, text: str) -> Q:
+    """Return the condition that *text* is in the id, the name or the alias of a device of *kind*."""
+    names = ("device_id", "name", *filter(None, [kind.pages.alias]))
+    return Q(*((f"{name}__icontains", text) for name in names), _connector=Q.OR)
+
+
+def alias_of(kind: Kind, device: BaseDevice) -> str:
+    """Return the other name of *device*, or "" if its kind has none or it is the device id."""
+    alias = str(getattr(device, kind.pages.alias)) if kind.pages.alias else ""
+    return "" if alias == device.device_id else alias
 
 
 def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
@@ -141,6 +152,7 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             last_seen_ago=display.ago(clock.plausible(device.last_seen, now), now),
             cells=[_cell(reading, newest.get((device.pk, reading.name))) for reading in declared.values()],
             url=row_url(kind, device.device_id),
+            alias=alias_of(kind, device),
         )
         for device in devices
     ]

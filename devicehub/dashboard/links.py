@@ -21,12 +21,18 @@ def device_url(key: str, request: HttpRequest | None = None) -> str:
         kind, device_id = registry.resolve(key)
     except UnknownKey:
         return ""
-    own = address("devicehub:device", kind.slug, device_id)
+    own = device_page(kind, device_id)
     in_admin = ""
     if not own and request is not None and navigation.is_staff(request):
         in_admin = _admin_page(kind, device_id)
     overview = address("devicehub:overview")
     return own or in_admin or (f"{overview}?{urlencode({'q': device_id})}" if overview else "")
+
+
+def device_page(kind: Kind, device_id: str) -> str:
+    """Return the address of the page of a device, that of its kind if there is one; "" while there is none."""
+    own = address(kind.pages.device_page, device_id) if kind.pages.device_page else ""
+    return own or address("devicehub:device", kind.slug, device_id)
 
 
 def address(name: str, *arguments: object) -> str:

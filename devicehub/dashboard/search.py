@@ -25,7 +25,6 @@ from devicehub.states import State
 
 MOST = 20
 LONGEST_TOPIC = 1024
-NAMES = ("device_id__icontains", "name__icontains", "mqtt_username__icontains")
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Found:
 
     key: str
     device_id: str
+    alias: str
     name: str
     site: str
     kind: Kind
@@ -98,6 +98,8 @@ def _conditions(text: str, user: Any) -> Iterator[tuple[Kind, Q | None, Q | None
     address = topics.parse(text)
     for kind in kinds:
         exact = Q(device_id=text) | Q(mqtt_username=text)
+        if kind.pages.alias:
+            exact |= Q((kind.pages.alias, text))
         slug, _, device_id = text.partition("/")
         if slug == kind.slug and device_id:
             exact |= Q(device_id=device_id)
@@ -105,8 +107,8 @@ def _conditions(text: str, user: Any) -> Iterator[tuple[Kind, Q | None, Q | None
             exact |= Q(device_id=address.device_id)
         yield kind, exact, None
     if len(text) <= LONGEST:
-        part = Q(*((name, text) for name in NAMES), _connector=Q.OR)
-        yield from ((kind, None, part) for kind in kinds)
+        for kind in kinds:
+            yield kind, None, devices.named_like(kind, text) | Q(mqtt_username__icontains=text)
 
 
 def _found(kind: Kind, device: BaseDevice, request: HttpRequest, *, is_exact: bool) -> Found:
@@ -114,6 +116,7 @@ def _found(kind: Kind, device: BaseDevice, request: HttpRequest, *, is_exact: bo
     return Found(
         key=key,
         device_id=device.device_id,
+        alias=devices.alias_of(kind, device),
         name=device.name,
         site=device.site,
         kind=kind,

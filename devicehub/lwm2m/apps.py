@@ -9,9 +9,21 @@ class Lwm2mConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from devicehub.dashboard import navigation, routes
         from devicehub.lwm2m import expiry, registry  # Models exist only now.
         from devicehub.lwm2m.leshan_api import broker  # noqa: F401 - registers its dialect
+        from devicehub.lwm2m.pages.access import may_see
         from devicehub.worker import tasks
 
         post_migrate.connect(registry.install, sender=self, dispatch_uid="devicehub.lwm2m.registry")
         tasks.register("lwm2m_expiry", expiry.EVERY, expiry.ExpiryWatch.run, needs=expiry.ExpiryWatch.of)
+        routes.register("devicehub.lwm2m.urls")
+        navigation.register(
+            "LwM2M",
+            "devicehub:lwm2m",
+            group=navigation.FLEET,
+            icon="tree",
+            order=40,
+            visible=may_see,
+            also="devicehub:lwm2m_devices",
+        )

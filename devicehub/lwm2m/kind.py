@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings as django_settings
 
 from devicehub.kinds.declare import Reading
+from devicehub.kinds.pages import Pages
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.store import Latest, Narrow
 from devicehub.lwm2m import catalogue
@@ -18,12 +19,15 @@ from devicehub.lwm2m.models import (
     EndpointMessage,
     Event,
     EventResource,
+    ObjectType,
     Resource,
     ResourceType,
     ResourceValue,
 )
 from devicehub.messages.lwm2m import paths
 from devicehub.messages.lwm2m.values import DataType
+
+ADMIN = "devicehub.lwm2m.admin"
 
 
 class ResourceTables:
@@ -84,6 +88,20 @@ KIND = Kind(
     inbox=EndpointInbox(),
     hooks=EndpointHooks,
     keep=Keep(),
+    pages=Pages(
+        admin={
+            Endpoint: f"{ADMIN}.endpoints.EndpointAdmin",
+            EndpointMessage: f"{ADMIN}.endpoints.EndpointMessageAdmin",
+            ObjectType: f"{ADMIN}.definitions.ObjectTypeAdmin",
+            ResourceType: f"{ADMIN}.definitions.ResourceTypeAdmin",
+            Resource: f"{ADMIN}.values.ResourceAdmin",
+            ResourceValue: f"{ADMIN}.values.ResourceValueAdmin",
+            Event: f"{ADMIN}.events.EventAdmin",
+            EventResource: f"{ADMIN}.events.EventResourceAdmin",
+        },
+        device_page="devicehub:lwm2m_objects",
+        alias="endpoint_name",
+    ),
     heartbeat_interval=86_400,  # The default lifetime of a registration.
 )
 

@@ -23,6 +23,16 @@ from authsvc.models import Account, AuditEntry, Broker, Denial, Grant, LastLogin
 from devicehub import nonces, roles
 from devicehub.credentials import changes
 from devicehub.dashboard import rotations
+from devicehub.lwm2m.models import (
+    Endpoint,
+    EndpointMessage,
+    Event,
+    EventResource,
+    ObjectType,
+    Resource,
+    ResourceType,
+    ResourceValue,
+)
 from devicehub.models import (
     DeviceCommand,
     DeviceGroup,
@@ -98,7 +108,27 @@ def south() -> WeatherStationDevice:
         changed_at=device.credentials_changed_at,
         password_mark=device.password_mark,
     )
+    add_endpoint()
     return device
+
+
+def add_endpoint() -> None:
+    """Create an LwM2M endpoint of the southern site, with rows in every table of endpoints."""
+    now = timezone.now()
+    endpoint = Endpoint.objects.create(
+        device_id=SOUTH, name=MARK, site=f"{MARK}-site", endpoint_name=f"{MARK} 7", registered=True
+    )
+    EndpointMessage.objects.create(device=endpoint, topic=f"things/{MARK}", processing_error=MARK)
+    kind = ObjectType.objects.create(object_id=33001, name="Object of the walk")
+    resource = ResourceType.objects.create(
+        object=kind, resource_id=1, name="Resource of the walk", type="String"
+    )
+    value = {"path": "33001/0/1", "type": "String", "text": MARK, "timestamp": now}
+    ids = {"object_id": 33001, "object_instance": 0, "resource_id": 1, "resource_type": resource}
+    event = Event.objects.create(device=endpoint, type="alarm", detail=MARK, timestamp=now, received_at=now)
+    Resource.objects.create(device=endpoint, received_at=now, **ids, **value)
+    ResourceValue.objects.create(device=endpoint, received_at=now, event=event, **value)
+    EventResource.objects.create(device=endpoint, event=event, **value)
 
 
 @pytest.fixture
@@ -131,7 +161,7 @@ def filled(route: str) -> Iterator[str]:
     """Yield *route* with its parameters filled."""
     route = route.replace("^", "").replace("$", "").replace("\\Z", "")
     if "(?P<" in route:  # The admin's pages of one app, and its last pattern.
-        yield from ("admin/fleet/", "admin/devicehub/", "admin/authsvc/", "admin/auth/")
+        yield from ("admin/fleet/", "admin/devicehub/", "admin/authsvc/", "admin/auth/", "admin/lwm2m/")
         return
     parts = route.split("/")
     row = pk_of(parts) if parts[0] == "admin" and len(parts) > 3 else None
@@ -163,7 +193,13 @@ def pk_of(parts: list[str]) -> Any:
 
 def number_of(route: str) -> Any:
     """Return the key of the row that a page with a number shows."""
-    for name, model in (("denial", Denial), ("rotation", "rotation"), ("import", "deviceimport")):
+    places = (
+        ("denial", Denial),
+        ("rotation", "rotation"),
+        ("import", "deviceimport"),
+        ("lwm2m/events", Event),
+    )
+    for name, model in places:
         if name in route:
             found = apps.get_model("devicehub", model) if isinstance(model, str) else model
             return found._base_manager.values_list("pk", flat=True).first() or 1
@@ -174,7 +210,7 @@ def southern_rows() -> dict[str, list[Any]]:
     """Return all rows of our tables that hold the mark, or the key or the id of the southern device."""
     found: dict[str, list[Any]] = {}
     for model in apps.get_models():
-        if model._meta.app_label not in ("fleet", "devicehub", "authsvc"):
+        if model._meta.app_label not in ("fleet", "devicehub", "authsvc", "lwm2m"):
             continue
         rows = [row for row in model._base_manager.order_by("pk").values() if is_southern(row)]
         found[model._meta.label] = rows
@@ -250,6 +286,16 @@ def test_a_superuser_sees_the_marked_rows_on_the_same_walk(walked):
         "/denials/",
         f"/devices/weatherstation/{SOUTH}/credentials/",
         "/rotations/",
+        "/lwm2m/",
+        "/lwm2m/events/",
+        f"/lwm2m/events/{number_of('lwm2m/events')}/",
+        f"/devices/lwm2m/{SOUTH}/objects/",
+        "/admin/lwm2m/endpoint/",
+        "/admin/lwm2m/endpointmessage/",
+        "/admin/lwm2m/resource/",
+        "/admin/lwm2m/resourcevalue/",
+        "/admin/lwm2m/event/",
+        "/admin/lwm2m/eventresource/",
         "/admin/",
         "/admin/fleet/weatherstationdevice/",
         "/admin/fleet/weatherstationmessage/",

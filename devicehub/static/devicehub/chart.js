@@ -184,7 +184,7 @@ export class Chart {
   }
 
   sayEmpty() {
-    const { reading, seconds, newest } = this.about;
+    const { reading, seconds, newest, latest = "reading of this kind" } = this.about;
     const box = document.createElement("p");
     box.className = "empty";
     box.textContent = `No ${reading} in the last ${spell(seconds)}. `;
@@ -193,7 +193,7 @@ export class Chart {
       const time = document.createElement("time");
       time.dateTime = newest;
       time.title = newest;
-      box.append("The latest reading of this kind was measured ", time);
+      box.append(`The latest ${latest} was measured `, time);
     }
     return box;
   }

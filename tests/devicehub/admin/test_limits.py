@@ -19,7 +19,7 @@ from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherSta
 from rig.credential_pages import nonce_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.pages]
-OURS = ("authsvc", "devicehub", "fleet", "auth")
+OURS = ("authsvc", "devicehub", "fleet", "lwm2m", "auth")
 FOREIGN = "SOUTH-7"  # A device of another site; no page may contain its id.
 
 

@@ -1,0 +1,112 @@
+"""The admin pages of events, and of the values of those that a project records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+
+from devicehub.admin import cells, sidebar, texts
+from devicehub.admin.lists import DeviceFilter, lately
+from devicehub.admin.records import OfDeviceAdmin
+from devicehub.dashboard import links
+from devicehub.lwm2m.admin.values import HELP, ValuesAdmin
+from devicehub.lwm2m.models import Event, EventResource
+from devicehub.lwm2m.models.events import OURS
+from devicehub.lwm2m.pages.events import types
+from devicehub.lwm2m.pages.values import shown
+
+MOST = 200  # Values on the page of an event.
+
+
+class EventTypeFilter(admin.SimpleListFilter):
+    """Filters events by type: ours, and that of a project which the address names."""
+
+    title, parameter_name = "type", "type"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = types(
+            model_admin.get_queryset(request), request.GET.get(self.parameter_name, "")
+        )
+        return found
+
+    def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        return queryset.filter(type=self.value()) if self.value() else None
+
+
+class EventAdmin(OfDeviceAdmin):
+    """The page of events."""
+
+    list_display = ("timestamp", "of_device", "type", "detail", "received_at")
+    list_filter = (EventTypeFilter, DeviceFilter, lately("timestamp"))
+    search_fields = ("^device__device_id", "^device__endpoint_name")
+    search_help_text = "The beginning of a device id or endpoint name"
+    exclude = ("device",)
+    readonly_fields = ("of_device", "values")
+    empty_text = "No event is stored. Each notification, Send and registration of an endpoint shows here."
+
+    def noun(self, count: int = 1) -> str:
+        return "LwM2M event" if count == 1 else "LwM2M events"
+
+    def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
+        """Return no links: only endpoints have events."""
+        return []
+
+    @admin.display(description="Values")
+    def values(self, row: Any) -> str:
+        """Return the values of the event, at most MOST."""
+        stored = row.resource_values if row.type in OURS else row.own_values
+        found = list(stored.order_by("path")[: MOST + 1])
+        items = [(one.path, shown(one.type, one.value).text) for one in found[:MOST]]
+        listed = format_html_join("", '<li><span class="dh-code">/{}</span> {}</li>', items)
+        more = format_html("<li>the first {}</li>", MOST) if len(found) > MOST else ""
+        return format_html("<ul>{}{}</ul>", listed, more) if items else cells.EMPTY
+
+
+class EventResourceAdmin(ValuesAdmin):
+    """The page of values of events that a project records."""
+
+    list_display = ("timestamp", "of_device", "of_event", "place", "value_shown", "type")
+    list_filter = (DeviceFilter, "type", lately("timestamp"))
+    list_select_related = ("device", "event")
+    ordering = ("-timestamp", "-pk")
+    exclude = (*ValuesAdmin.exclude, "event")
+    readonly_fields = ("of_event", *ValuesAdmin.readonly_fields)
+    empty_text = "No value is stored. Those of the events that your project records or declares show here."
+
+    def noun(self, count: int = 1) -> str:
+        return "value of an event" if count == 1 else "values of events"
+
+    @admin.display(description="Event", ordering="event__type")
+    def of_event(self, row: Any) -> str:
+        """Return a link to the event."""
+        url = links.address("admin:lwm2m_event_change", row.event.pk)
+        return format_html('<a class="dh-link" href="{}">{}</a>', url, row.event.type)
+
+
+texts.register(
+    Event,
+    {
+        "device": "The endpoint at which it happened.",
+        "type": "notification, send, registration, or a type of your project.",
+        "detail": "The part of a registration: registered, updated, deregistered or expired.",
+        "timestamp": "The time of its newest value.",
+        "received_at": "The time when it arrived.",
+    },
+)
+texts.register(EventResource, {**HELP, "event": "The event that it belongs to."})
+
+
+sidebar.register(
+    "LwM2M events", "admin:lwm2m_event_changelist", group=sidebar.MESSAGES, icon="bolt", order=60
+)
+sidebar.register(
+    "Values of LwM2M events",
+    "admin:lwm2m_eventresource_changelist",
+    group=sidebar.MESSAGES,
+    icon="list_alt",
+    order=63,
+)

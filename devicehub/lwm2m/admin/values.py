@@ -1,0 +1,109 @@
+"""The admin pages of the latest values of resources, and of their history."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
+
+from devicehub.admin import cells, sidebar, texts
+from devicehub.admin.lists import DeviceFilter, lately
+from devicehub.admin.records import OfDeviceAdmin
+from devicehub.kinds.units import unit
+from devicehub.lwm2m.models import Resource, ResourceValue
+from devicehub.lwm2m.pages.values import shown
+
+HELP = {
+    "device": "The endpoint.",
+    "place": "Its object, object instance, resource, and resource instance if it has several.",
+    "value_shown": "The value as it came, with all its digits.",
+    "type": "The type of its definition; without one, the type that its encoding suggests.",
+    "timestamp": "The time of measurement, or else of receipt.",
+    "received_at": "The time when it arrived.",
+}
+
+
+class ValuesAdmin(OfDeviceAdmin):
+    """A page of values of endpoints."""
+
+    search_fields: ClassVar[tuple[str, ...]] = ("^device__device_id", "^device__endpoint_name", "^path")
+    search_help_text = "The beginning of a device id, an endpoint name or a path such as 3303/0/5700"
+    exclude: ClassVar[tuple[str, ...]] = (
+        "device",
+        "opaque",
+        "number",
+        "integer",
+        "text",
+        "path",
+        "resource_type",
+    )
+    readonly_fields: ClassVar[tuple[str, ...]] = ("of_device", "place", "value_shown")
+
+    def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
+        """Return no links: only endpoints have such rows."""
+        return []
+
+    @admin.display(description="Path", ordering="path")
+    def place(self, row: Any) -> str:
+        return cells.code(f"/{row.path}")
+
+    @admin.display(description="Value")
+    def value_shown(self, row: Any) -> str:
+        """Return the value as pages show it."""
+        found = shown(row.type, row.value)
+        text = cells.code(found.text) if found.is_code else found.text
+        return format_html("{} {}", text, found.more) if found.more else text
+
+
+class ResourceAdmin(ValuesAdmin):
+    """The page of the latest values of resources."""
+
+    list_display = ("timestamp", "of_device", "place", "resource", "value_shown", "type")
+    list_filter = (DeviceFilter, "type", lately("timestamp"))
+    list_select_related = ("device", "resource_type")
+    ordering = ("-timestamp", "-pk")
+    search_fields = (*ValuesAdmin.search_fields, "resource_type__name")
+    search_help_text = f"{ValuesAdmin.search_help_text}, or the name of a resource"
+    readonly_fields = (*ValuesAdmin.readonly_fields, "resource")
+    empty_text = (
+        "No value is stored. The latest value of each resource shows here as soon as an endpoint sends it."
+    )
+
+    def noun(self, count: int = 1) -> str:
+        return "latest value" if count == 1 else "latest values"
+
+    @admin.display(description="Resource", ordering="resource_type__name")
+    def resource(self, row: Any) -> str:
+        """Return the name of the resource with its unit."""
+        known = row.resource_type
+        if known is None:
+            return "not defined"
+        return f"{known.name} ({unit(known.unit)})" if known.unit else known.name
+
+
+class ResourceValueAdmin(ValuesAdmin):
+    """The page of the history of values."""
+
+    list_display = ("timestamp", "of_device", "place", "value_shown", "type", "received_at")
+    list_filter = (DeviceFilter, "type", lately("timestamp"))
+    empty_text = (
+        "No value is stored. Each value that an endpoint sends shows here until retention deletes it."
+    )
+    exclude = (*ValuesAdmin.exclude, "event")
+
+    def noun(self, count: int = 1) -> str:
+        return "value" if count == 1 else "values"
+
+
+texts.register(Resource, HELP)
+texts.register(ResourceValue, HELP)
+
+
+sidebar.register(
+    "LwM2M values", "admin:lwm2m_resourcevalue_changelist", group=sidebar.MESSAGES, icon="timeline", order=61
+)
+sidebar.register(
+    "Latest LwM2M values", "admin:lwm2m_resource_changelist", group=sidebar.MESSAGES, icon="speed", order=62
+)

@@ -1,0 +1,216 @@
+"""The events of endpoints: a list with filters, and one event with all its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from authsvc.text import make_storable
+from devicehub import visibility
+from devicehub.dashboard import devices, links
+from devicehub.lwm2m.events import declared
+from devicehub.lwm2m.kind import KIND
+from devicehub.lwm2m.models import Endpoint, Event, EventResource, ResourceValue
+from devicehub.lwm2m.models.events import NOTIFICATION, OURS, REGISTRATION, SEND
+from devicehub.lwm2m.pages import definitions
+from devicehub.lwm2m.pages.access import endpoint_page, visible
+from devicehub.lwm2m.pages.values import Shown, shown
+
+PAGE = 25
+FIRST = 6  # Values of each event in the list.
+MOST = 500  # Values on the page of one event.
+LONGEST = 128
+LOOKED_THROUGH = 1_000  # The newest events, in which the types of a project are found.
+MOST_ENDPOINTS = 100  # That fit a text.
+PERIODS: Mapping[str, tuple[str, timedelta | None]] = {
+    "1h": ("1 h", timedelta(hours=1)),
+    "24h": ("24 h", timedelta(days=1)),
+    "7d": ("7 d", timedelta(days=7)),
+    "30d": ("30 d", timedelta(days=30)),
+    "all": ("Any time", None),
+}
+DAY = "24h"
+WORDS = {NOTIFICATION: "Notification", SEND: "Send", REGISTRATION: "Registration"}
+ICONS = {NOTIFICATION: "eye", SEND: "up", REGISTRATION: "link"}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The filters in the address. *before* is the number of the last event of the page before."""
+
+    type: str = ""
+    endpoint: str = ""
+    period: str = DAY
+    before: int = 0
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.type or self.endpoint)
+
+    def over(self, **changes: Any) -> str:
+        """Return the query of these filters with *changes*."""
+        new = replace(self, **changes)
+        named = {
+            "type": new.type,
+            "endpoint": new.endpoint,
+            "since": "" if new.period == DAY else new.period,
+            "before": new.before or "",
+        }
+        return "?" + urlencode({name: value for name, value in named.items() if value != ""})
+
+
+class Valued(NamedTuple):
+    """One value of an event."""
+
+    path: str
+    name: str
+    unit: str
+    value: Shown
+    url: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """An event with its first values."""
+
+    event: Event
+    word: str
+    icon: str
+    values: list[Valued]
+    has_more: bool
+    url: str
+    endpoint_url: str
+    alias: str
+
+
+def _parse(query: Mapping[str, str]) -> Filter:
+    before = query.get("before", "")
+    period = query.get("since", DAY)
+    return Filter(
+        type=make_storable(query.get("type", ""), 64),
+        endpoint=make_storable(query.get("endpoint", "").strip(), LONGEST),
+        period=period if period in PERIODS else DAY,
+        before=int(before) if before.isascii() and before.isdecimal() and len(before) < 19 else 0,
+    )
+
+
+@endpoint_page
+@require_safe
+def show_list(request: HttpRequest) -> HttpResponse:
+    """Return the events that the filters let through, the newest first."""
+    asked = _parse(request.GET)
+    events = _visible(request.user)
+    found = list(_filtered(events, asked, request.user)[: PAGE + 1])
+    more = asked.over(before=found[PAGE - 1].pk) if len(found) > PAGE else ""
+    context = {
+        "rows": _rows(found[:PAGE]),
+        "filter": asked,
+        "types": types(events, asked.type),
+        "periods": [(key, words) for key, (words, _) in PERIODS.items()],
+        "period": PERIODS[asked.period][0],
+        "newest": asked.over(before=0) if asked.before else "",
+        "older": more,
+        "any_time": asked.over(period="all", before=0),
+    }
+    return render(request, "devicehub/lwm2m/events.html", context)
+
+
+@endpoint_page
+@require_safe
+def show_one(request: HttpRequest, number: int) -> HttpResponse:
+    """Return one event with its values, at most MOST."""
+    event = _visible(request.user).filter(pk=number).first() if number < 2**63 else None
+    if event is None:
+        raise Http404
+    [row] = _rows([event], MOST)
+    return render(request, "devicehub/lwm2m/event.html", {"row": row, "most": MOST})
+
+
+def _visible(user: Any) -> QuerySet[Event]:
+    """Return the events of the endpoints that *user* may see, the newest first."""
+    events = Event.objects.select_related("device").order_by("-timestamp", "-pk")
+    events = events.defer(*(f"device__{name}" for name in _not_shown()))
+    sites = visibility.sites_of(user)
+    return events if sites is None else events.filter(device__site__in=sites)
+
+
+def _not_shown() -> Iterable[str]:
+    shown_columns = {"id", "device_id", "name", "endpoint_name", "object_versions"}
+    return [field.name for field in Endpoint._meta.concrete_fields if field.name not in shown_columns]
+
+
+def _filtered(events: QuerySet[Event], asked: Filter, user: Any) -> QuerySet[Event]:
+    if asked.type:
+        events = events.filter(type=asked.type)
+    if asked.endpoint:
+        endpoints = visible(user)
+        exact = Q(device_id=asked.endpoint) | Q(endpoint_name=asked.endpoint)
+        chosen = list(endpoints.filter(exact).values_list("pk", flat=True))
+        if not chosen:
+            like = endpoints.filter(devices.named_like(KIND, asked.endpoint)).order_by("device_id")
+            chosen = list(like.values_list("pk", flat=True)[:MOST_ENDPOINTS])
+        events = events.filter(device__in=chosen)
+    length = PERIODS[asked.period][1]
+    if length is not None:
+        events = events.filter(timestamp__gte=timezone.now() - length)
+    if asked.before:
+        last = Event.objects.filter(pk=asked.before).values_list("timestamp", flat=True).first()
+        if last is not None:
+            events = events.filter(Q(timestamp__lt=last) | Q(timestamp=last, pk__lt=asked.before))
+    return events
+
+
+def types(visible_events: QuerySet[Event], chosen: str) -> list[tuple[str, str]]:
+    """Return the types to choose from: ours, the declared ones, those of the newest events, and the chosen one."""
+    newest = visible_events.order_by("-timestamp").values_list("type", flat=True)[:LOOKED_THROUGH]
+    others = sorted({*newest, *(one.name for one in declared()), *filter(None, [chosen])} - OURS)
+    return [*WORDS.items(), *((name, name) for name in others)]
+
+
+def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
+    """Return *events* as rows with at most *most* values each; two queries for each event, and three for all."""
+    values = {event.pk: _values(event, most + 1) for event in events}
+    pairs = [(event.device, one.path) for event in events for one in values[event.pk][:most]]
+    known = definitions.of_paths(pairs)
+    return [
+        Row(
+            event=event,
+            word=WORDS.get(event.type, event.type),
+            icon=ICONS.get(event.type, "star"),
+            values=[_valued(event, one, known) for one in values[event.pk][:most]],
+            has_more=len(values[event.pk]) > most,
+            url=links.address("devicehub:lwm2m_event", event.pk),
+            endpoint_url=links.device_page(KIND, event.device.device_id),
+            alias=devices.alias_of(KIND, event.device),
+        )
+        for event in events
+    ]
+
+
+def _values(event: Event, most: int) -> list[Any]:
+    """Return the values of *event*: those of our own types stand in the history."""
+    if event.type == REGISTRATION:
+        return []
+    model: Any = ResourceValue if event.type in OURS else EventResource
+    return list(model.objects.filter(event=event.pk).order_by("path")[:most])
+
+
+def _valued(event: Event, one: Any, known: Mapping[tuple[int, str], Any]) -> Valued:
+    found = known.get((event.device_id, one.path))
+    page = links.device_page(KIND, event.device.device_id)
+    return Valued(
+        path=one.path,
+        name=found.name if found else "",
+        unit=found.unit if found else "",
+        value=shown(one.type, one.value),
+        url=f"{page}?resource={one.path}#history" if page else "",
+    )
