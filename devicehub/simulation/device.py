@@ -165,12 +165,22 @@ class SimulatedDevice:
         first = self._status_due == 0.0
         # The second report comes after a part of the time; otherwise all would always report at the same moment.
         self._status_due = now + STATUS_EVERY * (spread(self.device_id) if first else 1)
+        self._send_status(self._status(status, is_first=first))
+
+    def _status(self, status: str, *, is_first: bool) -> dict[str, Any]:
+        """Return the report of *status*, `online` or `offline`; *is_first* since the connection."""
         document: dict[str, Any] = {"status": status}
         if status == "online":
-            document["battery_level"] = battery_at(self.device_id, now - self._began)
+            document["battery_level"] = self._battery()
             moment = time.time()
             states = self._kind.state_fields.items()
             document |= {name: state_at(state, self.device_id, moment) for name, state in states}
+        return document
+
+    def _battery(self) -> float:
+        return battery_at(self.device_id, time.monotonic() - self._began)
+
+    def _send_status(self, document: dict[str, Any]) -> None:
         self._send(topics.build(self._kind, self.device_id, MessageType.STATUS), orjson.dumps(document))
 
     def _send_kept(self) -> bytes:
@@ -206,10 +216,13 @@ class SimulatedDevice:
         self._tally.trespasses += self.client.publish(Outgoing(topic, b'{"temperature": 79.9}', qos=0))
 
     def _send_samples(self, samples: dict[str, Any] | list[dict[str, Any]]) -> bytes:
-        payload = orjson.dumps(samples)
+        payload = self._encode(samples)
         if self._send(self._data, payload):
             self._tally.samples += len(samples) if isinstance(samples, list) else 1
         return payload
+
+    def _encode(self, samples: dict[str, Any] | list[dict[str, Any]]) -> bytes:
+        return orjson.dumps(samples)
 
     def _send(self, topic: str, payload: bytes, *, correlation_data: bytes = b"") -> bool:
         sent = self.client.publish(Outgoing(topic, payload, correlation_data=correlation_data))
@@ -222,3 +235,16 @@ class SimulatedDevice:
         sample = {name: value for name, value in values if value is not None}
         sample["timestamp"] = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
         return sample
+
+
+_classes: dict[str, type[SimulatedDevice]] = {}
+
+
+def register(slug: str, simulated: type[SimulatedDevice]) -> None:
+    """Have devices of the kind *slug* simulated by a class of their own, whose messages are not those of a type."""
+    _classes[slug] = simulated
+
+
+def class_of(kind: Kind) -> type[SimulatedDevice]:
+    """Return the class that simulates devices of *kind*."""
+    return _classes.get(kind.slug, SimulatedDevice)

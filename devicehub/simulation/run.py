@@ -17,7 +17,7 @@ from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.topics import MessageType
 from devicehub.mqtt import BrokerAddress, Outgoing, Swarm, run
-from devicehub.simulation.device import SimulatedDevice, Totals
+from devicehub.simulation.device import SimulatedDevice, Totals, class_of
 from devicehub.simulation.faults import Faults
 from devicehub.simulation.logins import Login
 
@@ -105,8 +105,9 @@ class Simulation:
         self._last_arrival = self._connect_seconds = self._seconds = 0.0
         self.tally = Totals()
         victim = logins[0].device_id if misbehave and len(logins) > 1 else ""
+        simulated = class_of(kind)
         self._devices = [
-            SimulatedDevice(
+            simulated(
                 kind,
                 login,
                 self.tally,

@@ -49,6 +49,10 @@ class Demo:
 
     def page(self) -> str:
         """Return the page at `/` for the printed admin."""
+        return self.page_at("/")
+
+    def page_at(self, path: str) -> str:
+        """Return the page at *path* for the printed admin; "" for one that is not there yet."""
         username, password = self.login()
         with httpx.Client(base_url=f"http://127.0.0.1:{self.http}", follow_redirects=True) as client:
             client.get("/login/")
@@ -57,7 +61,8 @@ class Demo:
                 "password": password,
                 "csrfmiddlewaretoken": client.cookies["csrftoken"],
             }
-            return client.post("/login/?next=/", data=form).raise_for_status().text
+            page = client.post(f"/login/?next={path}", data=form)
+            return "" if page.status_code == 404 else page.raise_for_status().text
 
     def children(self) -> set[int]:
         """Return all processes whose working directory is this copy."""
@@ -118,6 +123,16 @@ def test_the_demo_shows_readings_and_a_denial(demo):
     assert "STATION-008" in page
     assert "°C" in page
     assert len(demo.children()) >= 4, "web, broker, ingest and stations are processes of their own"
+
+
+def test_the_demo_shows_two_lwm2m_endpoints_with_their_values(demo):
+    first = "/devices/lwm2m/ENDPOINT-001/objects/"
+    assert eventually(lambda: "Sensor Value" in demo.page_at(first), 60), demo.output
+    page = demo.page_at(first)
+    for found in ("Battery Level", "Temperature", "Humidity", "Registered", "ENDPOINT-001"):
+        assert found in page
+    assert eventually(lambda: "Asleep" in demo.page_at("/lwm2m/"), 60), "the second one uses queue mode"
+    assert "registered" in demo.page_at("/lwm2m/events/")
 
 
 @pytest.mark.long

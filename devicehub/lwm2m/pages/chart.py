@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Avg, Max, Min
-
 from devicehub.dashboard import display
-from devicehub.history.series import BUCKETS, MAX_POINTS, STEPS, EpochSeconds
+from devicehub.history import series
+from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, Resource, ResourceType, ResourceValue
 from devicehub.lwm2m.pages import definitions
-from devicehub.lwm2m.pages.place import RANGES, Place
+from devicehub.lwm2m.pages.place import DEFAULT, RANGES, SHORTEST, Place
+from devicehub.lwm2m.pages.tree import LONGEST_UNIT, MEASURED, UNITS
 from devicehub.lwm2m.pages.values import NUMBERS, Shown, number, shown
 from devicehub.messages.lwm2m.values import DataType
 
@@ -43,25 +43,27 @@ def history(endpoint: Endpoint, place: Place, now: datetime) -> History | None:
     if newest is None:
         return None
     known = newest.resource_type
-    name, unit = (known.name, known.unit) if known else (f"Resource {newest.resource_id}", "")
+    name = known.name if known else f"Resource {newest.resource_id}"
+    unit = (known.unit if known else "") or own_unit(newest)
     stored = ResourceValue.objects.filter(device=endpoint, path=place.resource)
     found = list(stored.order_by("-timestamp", "-pk")[: LATEST + 1])
+    span = place.range or _fitting(stored, now)
     chart, description = None, ""
     if newest.type in NUMBERS:
-        since, until = now - timedelta(seconds=place.seconds), now + EARLY
-        step, series = _series(stored.filter(timestamp__gte=since, timestamp__lt=until), place.seconds)
+        label, seconds = RANGES[span]
+        step, columns = _series(endpoint, place.resource, now - timedelta(seconds=seconds), now)
         chart = {
             "reading": name,
             "whole": newest.type != DataType.FLOAT,
             "unit": display.unit(unit),
-            "seconds": place.seconds,
+            "seconds": seconds,
             "step": step,
             "newest": newest.timestamp,
             "latest": "one",
-            "series": [{"device": f"/{place.resource}", **series}] if series["t"] else [],
+            "series": [{"device": f"/{place.resource}", **columns}] if columns["t"] else [],
             "now": now.timestamp(),
         }
-        description = _described(name, series, display.unit(unit), RANGES[place.range][0])
+        description = _described(name, columns, display.unit(unit), label)
     return History(
         path=place.resource,
         name=name,
@@ -72,42 +74,47 @@ def history(endpoint: Endpoint, place: Place, now: datetime) -> History | None:
         description=description,
         latest=[(one.timestamp, shown(one.type, one.value)) for one in found[:LATEST]],
         ranges=[
-            (label, f"{place.over(range=key)}#history", key == place.range)
-            for key, (label, _) in RANGES.items()
+            (label, f"{place.over(range=key)}#history", key == span) for key, (label, _) in RANGES.items()
         ],
         has_more=len(found) > LATEST,
     )
 
 
-def _series(rows: Any, seconds: int) -> tuple[int, dict[str, list[Any]]]:
-    """Return the seconds of a bucket, 0 for single values, and the columns of the points in *rows*."""
-    numbers = rows.filter(number__isnull=False)
-    if len(numbers.order_by().values("pk")[: MAX_POINTS + 1]) <= MAX_POINTS:
-        found = list(numbers.order_by("timestamp", "pk").values_list("timestamp", "number"))
-        return 0, {"t": [round(time.timestamp(), 3) for time, _ in found], "v": [value for _, value in found]}
-    step = next((step for step in STEPS if seconds / step <= BUCKETS), STEPS[-1])
-    second = EpochSeconds("timestamp")
-    buckets = (
-        numbers.order_by()
-        .annotate(bucket=second - second % step)
-        .values("bucket")
-        .annotate(low=Min("number"), mean=Avg("number"), high=Max("number"))
-        .order_by("bucket")
-        .values_list("bucket", "low", "mean", "high")
-    )
+def _fitting(stored: Any, now: datetime) -> str:
+    """Return the range of a chart that nobody chose: the shortest one if the whole history is in it."""
+    oldest = stored.order_by("timestamp").values_list("timestamp", flat=True).first()
+    return SHORTEST if oldest and now - oldest < timedelta(seconds=RANGES[SHORTEST][1]) else DEFAULT
+
+
+def own_unit(one: Resource) -> str:
+    """Return the unit that the object instance of *one* names for its measured values, or ""."""
+    if one.resource_id not in MEASURED:
+        return ""
+    path = f"{one.object_id}/{one.object_instance}/{UNITS}"
+    row = Resource.objects.filter(device=one.device_id, path=path, type=DataType.STRING).first()
+    return (row.text or "")[:LONGEST_UNIT] if row else ""
+
+
+def _series(
+    endpoint: Endpoint, path: str, since: datetime, now: datetime
+) -> tuple[int, dict[str, list[Any]]]:
+    """Return the seconds of a bucket, 0 for single values, and the columns of the points."""
+    one = {endpoint.pk: endpoint.device_id}
+    given = series.resolution(KIND, one, path, since, now)
     columns: dict[str, list[Any]] = {"t": [], "low": [], "v": [], "high": []}
-    for bucket, low, mean, high in buckets:
-        for column, value in zip(columns.values(), (bucket + step / 2, low, mean, high), strict=True):
+    for point in series.points(KIND, one, path, since, given, now + EARLY):
+        values = (round(point.time.timestamp(), 3), point.low, point.value, point.high)
+        for column, value in zip(columns.values(), values, strict=True):
             column.append(value)
-    return step, columns
+    return given.step, columns if given.step else {"t": columns["t"], "v": columns["v"]}
 
 
-def _described(name: str, series: dict[str, list[Any]], unit: str, span: str) -> str:
+def _described(name: str, columns: dict[str, list[Any]], unit: str, span: str) -> str:
     """Return the chart in words, for readers who do not see it."""
-    if not series["t"]:
+    if not columns["t"]:
         return f"{name}: no value in the last {span}"
-    low, high = min(series.get("low", series["v"])), max(series.get("high", series["v"]))
-    last = f"{datetime.fromtimestamp(series['t'][-1], UTC):%Y-%m-%d %H:%M:%S} UTC"
+    low, high = min(columns.get("low", columns["v"])), max(columns.get("high", columns["v"]))
+    last = f"{datetime.fromtimestamp(columns['t'][-1], UTC):%Y-%m-%d %H:%M:%S} UTC"
     return f"{name} in the last {span}: between {number(low)} and {number(high)} {unit}, the last at {last}"
 
 

@@ -105,7 +105,7 @@ def show_list(request: HttpRequest) -> HttpResponse:
     more = f"?{urlencode({**query, 'after': found[PAGE - 1].device_id})}" if len(found) > PAGE else ""
     context = {
         "rows": [_row(endpoint, now) for endpoint in found[:PAGE]],
-        "search": search,
+        "asked": search,
         "state": state,
         "states": [(value, word) for value, (word, _) in STATES.items()],
         "is_filtered": bool(query),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -72,9 +72,11 @@ class Valued(NamedTuple):
     """One value of an event."""
 
     path: str
+    object: str
     name: str
     unit: str
     value: Shown
+    measured_at: datetime
     url: str
 
 
@@ -197,11 +199,11 @@ def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
 
 
 def _values(event: Event, most: int) -> list[Any]:
-    """Return the values of *event*: those of our own types stand in the history."""
+    """Return the values of *event*, those measured last first; the ones of our own types stand in the history."""
     if event.type == REGISTRATION:
         return []
     model: Any = ResourceValue if event.type in OURS else EventResource
-    return list(model.objects.filter(event=event.pk).order_by("path")[:most])
+    return list(model.objects.filter(event=event.pk).order_by("-timestamp", "path")[:most])
 
 
 def _valued(event: Event, one: Any, known: Mapping[tuple[int, str], Any]) -> Valued:
@@ -209,8 +211,10 @@ def _valued(event: Event, one: Any, known: Mapping[tuple[int, str], Any]) -> Val
     page = links.device_page(KIND, event.device.device_id)
     return Valued(
         path=one.path,
+        object=found.object.name if found else "",
         name=found.name if found else "",
         unit=found.unit if found else "",
         value=shown(one.type, one.value),
+        measured_at=one.timestamp,
         url=f"{page}?resource={one.path}#history" if page else "",
     )

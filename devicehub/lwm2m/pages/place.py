@@ -18,7 +18,7 @@ RANGES: Mapping[str, tuple[str, int]] = {
     "7d": ("7 d", 604_800),
     "30d": ("30 d", 2_592_000),
 }
-DEFAULT = "24h"
+SHORTEST, DEFAULT = "1h", "24h"
 ID = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
@@ -26,7 +26,7 @@ ID = re.compile(r"0|[1-9][0-9]{0,4}")
 class Place:
     """A selection. *object_id* is the only object that is shown; *after* is the last path of the page before.
 
-    *first* is the first object of the page, *resource* is the path of the resource whose history is shown.
+    *first* is the first object of the page, *resource* the path of the resource whose history is shown over *range*.
     """
 
     search: str = ""
@@ -34,11 +34,7 @@ class Place:
     after: str = ""
     first: int = 0
     resource: str = ""
-    range: str = DEFAULT
-
-    @property
-    def seconds(self) -> int:
-        return RANGES[self.range][1]
+    range: str = ""
 
     def over(self, **changes: Any) -> str:
         """Return the query of this selection with *changes*."""
@@ -49,7 +45,7 @@ class Place:
             "after": new.after,
             "from": new.first or "",
             "resource": new.resource,
-            "range": "" if new.range == DEFAULT else new.range,
+            "range": new.range,
         }
         return "?" + urlencode({name: value for name, value in named.items() if value != ""}, safe="/")
 
@@ -63,7 +59,7 @@ def parse(query: Mapping[str, str]) -> Place:
         after=_path(query.get("after", "")),
         first=_id(query.get("from", "")) or 0,
         resource=_path(query.get("resource", "")),
-        range=range_ if range_ in RANGES else DEFAULT,
+        range=range_ if range_ in RANGES else "",
     )
 
 

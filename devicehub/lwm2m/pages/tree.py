@@ -25,6 +25,10 @@ MOST_ROWS = 300
 MOST_DEFINED = 1_000  # Definitions of resources on one page.
 ALL_OPEN = 60  # With at most so many values every object is open at first.
 DAY = timedelta(days=1)
+# Objects of IPSO have the unit of their measured values in a resource of their own.
+UNITS = 5701
+MEASURED = frozenset({5601, 5602, 5603, 5604, 5700})
+LONGEST_UNIT = 20
 ORDER = ("object_id", "object_instance", "resource_id", F("resource_instance").asc(nulls_first=True))
 
 
@@ -225,27 +229,28 @@ class _Drawing:
         found = []
         for number, some in groupby(values, key=lambda row: row.object_instance):
             rows: list[Row] = []
-            for _, parts in groupby(some, key=lambda row: row.resource_id):
-                rows += self._rows(list(parts))
+            parts_of = [list(parts) for _, parts in groupby(some, key=lambda row: row.resource_id)]
+            unit = next((parts[0].text for parts in parts_of if parts[0].resource_id == UNITS), None) or ""
+            for parts in parts_of:
+                rows += self._rows(parts, unit[:LONGEST_UNIT] if parts[0].resource_id in MEASURED else "")
             path = "/".join(rows[0].path.split("/")[:2])
             found.append(Instance(path, number, rows))
         return found
 
-    def _rows(self, parts: list[Resource]) -> Iterator[Row]:
-        """Yield the rows of one resource: with instances there is a head above them."""
+    def _rows(self, parts: list[Resource], unit: str) -> Iterator[Row]:
+        """Yield the rows of one resource: with several instances there is a head above them."""
         first = parts[0]
-        if first.resource_instance is not None:
-            yield self._row(
-                first, path="/".join(first.path.split("/")[:3]), value=None, several=len(parts), url=""
-            )
+        is_part = len(parts) > 1
+        if is_part:
+            yield self._row(first, path="/".join(first.path.split("/")[:3]), value=None, several=len(parts))
         for one in parts:
-            is_part = one.resource_instance is not None
             value = shown(one.type, one.value)
             link = ""
             if value.object_id is not None:
                 link = f"{self._place.over(object_id=value.object_id, after='', first=0, search='')}#o{value.object_id}"
             yield self._row(
                 one,
+                unit,
                 path=one.path,
                 value=value,
                 is_part=is_part,
@@ -256,11 +261,11 @@ class _Drawing:
                 link=link,
             )
 
-    def _row(self, one: Resource, **more: Any) -> Row:
+    def _row(self, one: Resource, unit: str = "", **more: Any) -> Row:
         known = one.resource_type
         return Row(
             name=known.name if known else f"Resource {one.resource_id}",
-            unit=known.unit if known else "",
+            unit=(known.unit if known else "") or unit,
             operations=operations(known.operations) if known else (),
             is_known=known is not None,
             **more,

@@ -260,7 +260,7 @@ def test_the_history_of_a_number_is_a_chart_in_words_and_a_table(viewer, endpoin
 
 
 def test_many_values_are_given_in_buckets(endpoint, monkeypatch):
-    monkeypatch.setattr(chart, "MAX_POINTS", 10)
+    monkeypatch.setattr(chart.series, "MAX_POINTS", 10)
     for second in range(20):
         store(endpoint, "3303/0/5700", "Float", float(second), ago=timedelta(seconds=200 - second))
     place = endpoints.parse({"resource": "3303/0/5700", "range": "1h"})
@@ -372,8 +372,8 @@ def test_events_have_their_values_and_are_filtered(viewer, endpoint):
     )
 
     text = text_of(viewer.get("/lwm2m/events/"))
-    assert "Sensor Value 0 °C" in text
-    assert "Sensor Value 5 °C all values" in text
+    assert "Temperature: Sensor Value 7 °C" in text
+    assert "Temperature: Sensor Value 2 °C all values" in text
     assert "Registration registered" in text
     assert "alarm" not in text.partition("Filter ")[2]  # It is older than the period.
     text = text_of(viewer.get("/lwm2m/events/?since=7d"))
@@ -387,7 +387,7 @@ def test_events_have_their_values_and_are_filtered(viewer, endpoint):
     )
     assert "No event fits." in text_of(viewer.get("/lwm2m/events/?endpoint=other"))
     one = text_of(viewer.get(reverse("devicehub:lwm2m_event", args=[made["notification", "urn:dev:a"].pk])))
-    assert "Sensor Value /3303/7/5700 7 °C" in one
+    assert "Temperature: Sensor Value /3303/7/5700 7 °C" in one
 
 
 def test_events_are_paged_without_a_gap(viewer, endpoint, monkeypatch):
