@@ -97,13 +97,8 @@ def test_an_endpoint_is_added_by_its_name_and_gets_the_device_id_of_it(admin_cli
     add = url(Endpoint, "add")
     page = admin_client.get(add).content.decode()
     assert 'name="device_id"' not in page
-    form = {
-        "nonce": nonce_of(page),
-        "endpoint_name": "Tür 7/a",
-        "name": "Door",
-        "metadata_key": "",
-        "metadata_value": "",
-    }
+    typed = {"endpoint_name": "Tür 7/a", "name": "Door", "metadata_key": "", "metadata_value": ""}
+    form = {"nonce": nonce_of(page), **typed}
 
     answer = admin_client.post(add, form)
 

@@ -47,6 +47,13 @@ def endpoint(device_id, **faults):
     return made
 
 
+@pytest.fixture
+def ticking(monkeypatch):
+    """Have the clock of simulated devices go on by a second with each look at it."""
+    began, seconds = time.time() - 100, iter(range(100))
+    monkeypatch.setattr(time, "time", lambda: began + next(seconds))
+
+
 def outcomes(row, made):
     """Ingest the messages of an endpoint, and return the outcome of each."""
     now = timezone.now()
@@ -59,7 +66,7 @@ def test_the_class_is_that_of_the_kind():
 
 
 @pytest.mark.django_db
-def test_an_endpoint_registers_sends_and_deregisters():
+def test_an_endpoint_registers_sends_and_deregisters(ticking):
     made = endpoint("ENDPOINT-001")
     row = Endpoint.objects.create(device_id="ENDPOINT-001")
     made.turn()
@@ -84,12 +91,9 @@ def test_an_endpoint_registers_sends_and_deregisters():
 
 
 @pytest.mark.django_db
-def test_an_endpoint_in_queue_mode_sleeps_between_its_messages(monkeypatch):
+def test_an_endpoint_in_queue_mode_sleeps_between_its_messages(ticking):
     made = endpoint("ENDPOINT-002")
     row = Endpoint.objects.create(device_id="ENDPOINT-002")
-    clock = iter(range(10_000))
-    began = time.time() - 100
-    monkeypatch.setattr(time, "time", lambda: began + next(clock))
     for _ in range(ASLEEP - 1):
         made.turn()
     before = len(made.client.sent)
