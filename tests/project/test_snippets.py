@@ -79,6 +79,7 @@ COMPARED = {
     "listen_leshan",  # tests/devicehub/lwm2m/leshan/test_listen_leshan.py
     "lwm2m endpoint",  # tests/devicehub/lwm2m/test_page_of_endpoints.py
     "lwm2m endpoint in TLV",  # tests/devicehub/lwm2m/test_page_of_endpoints.py
+    "lwm2m provisioning",  # tests/devicehub/lwm2m/test_page_of_endpoints.py
     "lwm2m events",  # tests/devicehub/lwm2m/test_events.py
     "lwm2m status",  # tests/devicehub/lwm2m/test_inbox.py
     "own kind",  # tests/devicehub/kinds/test_own_kind_page.py

@@ -14,7 +14,7 @@ HOW_TO = "how-to/lwm2m.md"
 
 
 def test_the_messages_of_the_page_are_stored_as_it_says(tmp_path):
-    [command] = blocks(page(HOW_TO), "sh", "called")
+    [command] = blocks(page(HOW_TO), "sh", "lwm2m provisioning")
     file = tmp_path / "endpoints.json"
     call_command(*command.replace("var/endpoints.json", str(file)).split()[2:], verbosity=0)
     endpoint = Endpoint.objects.get(device_id="WEIR-001")
