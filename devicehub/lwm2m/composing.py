@@ -10,18 +10,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import structlog
-from django.db.models import Q
 
 from devicehub.db import bulk
-from devicehub.db.portions import batched
 from devicehub.lwm2m.events import EventType, Made
 from devicehub.lwm2m.models import Event, EventResource, ResourceValue
 from devicehub.lwm2m.models.resources import COLUMNS, read
 
-GROUPS = 50  # That one query reads.
+GROUPS = 500  # That one query reads.
+SPAN = timedelta(minutes=10)  # The new values of groups that one query reads lie within this time.
 MOST_ROWS = 50_000  # Of the history that one query reads; what follows them is left out.
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ def compose(types: Sequence[EventType], arrived: Iterable[Arrived], now: datetim
     """
     groups = _groups(types, arrived)
     complete: list[tuple[Group, tuple[Part, ...]]] = []
-    for some in batched(groups, GROUPS):
+    for some in _clusters(groups):
         history, used = _history(some), _used(some)
         for group in some:
             complete += ((group, parts) for parts in _matches(group, history, used))
@@ -107,12 +107,30 @@ def _groups(types: Sequence[EventType], arrived: Iterable[Arrived]) -> list[Grou
     return [groups[key] for key in sorted(groups, key=lambda key: (key[0], key[1], key[2] or 0))]
 
 
+def _clusters(groups: Iterable[Group]) -> Iterator[list[Group]]:
+    """Yield *groups* in lists whose new values were measured at about one time, so that one query finds little else."""
+    cluster: list[Group] = []
+    for group in sorted(groups, key=attrgetter("since")):
+        if cluster and (len(cluster) == GROUPS or group.until - cluster[0].since > SPAN):
+            yield cluster
+            cluster = []
+        cluster.append(group)
+    if cluster:
+        yield cluster
+
+
+def _around(model: type[Any], groups: Sequence[Group]) -> Any:
+    """Return the rows of the endpoints and resources of *groups* at the time of their new values."""
+    devices = sorted({group.device for group in groups})
+    names = sorted({name for group in groups for name in group.names})
+    windows = [group.window for group in groups]
+    since, until = min(start for start, _ in windows), max(end for _, end in windows)
+    return model.objects.filter(device__in=devices, path__in=names, timestamp__range=(since, until))
+
+
 def _history(groups: Sequence[Group]) -> Mapping[tuple[int, str], list[Part]]:
     """Return the values of the resources of *groups* around their new values, by endpoint and path, oldest first."""
-    condition = Q()
-    for group in groups:
-        condition |= Q(device=group.device, path__in=group.names, timestamp__range=group.window)
-    rows = ResourceValue.objects.filter(condition).order_by("timestamp", "pk")
+    rows = _around(ResourceValue, groups).order_by("timestamp", "pk")
     found: dict[tuple[int, str], list[Part]] = defaultdict(list)
     values = rows.values_list("device", "path", "timestamp", *COLUMNS)[: MOST_ROWS + 1]
     for number, (device, path, timestamp, *held) in enumerate(values):
@@ -129,11 +147,8 @@ def _history(groups: Sequence[Group]) -> Mapping[tuple[int, str], list[Part]]:
 
 def _used(groups: Sequence[Group]) -> set[tuple[int, str, str, datetime]]:
     """Return the values that events of the types of *groups* have, as endpoint, type, path and time."""
-    condition = Q()
-    for group in groups:
-        condition |= Q(device=group.device, timestamp__range=group.window, path__in=group.names)
     names = {group.type.name for group in groups}
-    rows: Any = EventResource.objects.filter(condition, event__type__in=names).order_by()
+    rows = _around(EventResource, groups).filter(event__type__in=names).order_by()
     return set(rows.values_list("device", "event__type", "path", "timestamp"))
 
 
@@ -144,11 +159,13 @@ def _matches(
 ) -> Iterator[tuple[Part, ...]]:
     """Yield the values of each event of *group*: the earliest unused ones that are close enough to each other."""
     device, within = group.device, timedelta(seconds=group.type.within)
+    since, until = group.window
     lines = [
         [
             part
             for part in history.get((device, name), ())
-            if (device, group.type.name, name, part.timestamp) not in used
+            if since <= part.timestamp <= until
+            and (device, group.type.name, name, part.timestamp) not in used
         ]
         for name in group.names
     ]

@@ -141,6 +141,19 @@ def test_a_whole_day_in_one_message_makes_an_event_of_each_measurement(station, 
     assert all(values["3303/0/5700"] == values["3304/0/5700"] for _, values in found)
 
 
+def test_a_backlog_and_a_present_measurement_are_composed_side_by_side(station, declare):
+    declare(CLIMATE)
+    neighbour = Endpoint.objects.create(device_id="neighbour")
+    days = 86_400
+    backlog = [measured(neighbour, -after * days, temperature=after, humidity=after) for after in range(1, 4)]
+    pipeline([*backlog, measured(station, 0, temperature=20, humidity=40)])
+
+    found = (
+        Event.objects.filter(type="climate").order_by("timestamp").values_list("device__device_id", flat=True)
+    )
+    assert list(found) == ["neighbour"] * 3 + ["station"]
+
+
 def test_three_resources_must_all_be_near_each_other(station, declare):
     declare(EventType("climate", [TEMPERATURE, HUMIDITY, PRESSURE], within=10))
     pipeline([measured(station, 0, temperature=1), measured(station, 8, humidity=2)])
