@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db.models import F
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from devicehub.admin import cells, sidebar, texts
+from devicehub.admin.base import Panel
 from devicehub.admin.devices import DeviceAdmin, DeviceForm
 from devicehub.admin.lists import ChoiceFilter
 from devicehub.admin.records import MessageAdmin
 from devicehub.dashboard import links
 from devicehub.lwm2m.kind import KIND
-from devicehub.lwm2m.models import Endpoint, EndpointMessage
+from devicehub.lwm2m.models import Endpoint, EndpointMessage, Event, EventResource, Resource
 from devicehub.lwm2m.names import device_id, is_endpoint_name
 from devicehub.lwm2m.pages.endpoints import STATES
 from devicehub.lwm2m.pages.endpoints import registration as registration_of
@@ -62,10 +64,26 @@ class RegistrationFilter(ChoiceFilter):
     }
 
 
+def more(request: HttpRequest, endpoint: Endpoint) -> str:
+    """Return links to the pages about *endpoint* that other devices do not have, as far as its reader may see them."""
+    found = [("Objects", links.device_page(KIND, endpoint.device_id))]
+    for label, model in (("Latest values", Resource), ("Events", Event), ("Values of events", EventResource)):
+        page = admin.site._registry.get(model)
+        if page is not None and page.has_view_permission(request):
+            found.append((label, cells.list_url(model, f"?device={endpoint.pk}")))
+    items = format_html_join("", '<a href="{}">{}</a>', ((url, label) for label, url in found if url))
+    return (
+        format_html('<nav class="dh-views" aria-label="LwM2M pages of this endpoint">{}</nav>', items)
+        if items
+        else ""
+    )
+
+
 class EndpointAdmin(DeviceAdmin):
     """The page of endpoints: that of any device, with the registration."""
 
     form = EndpointForm
+    panels: ClassVar[list[Panel]] = [*DeviceAdmin.panels, more]
     list_display = (
         "device_id", "endpoint", "now", "registration", "last_registration", "last_seen", "credentials", "name", "site",
     )  # fmt: skip
@@ -77,6 +95,13 @@ class EndpointAdmin(DeviceAdmin):
     def noun(self, count: int = 1) -> str:
         """Return the word for *count* endpoints."""
         return "LwM2M endpoint" if count == 1 else "LwM2M endpoints"
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Return the columns, without the endpoint name if each is a device id."""
+        columns = super().get_list_display(request)
+        if self.get_queryset(request).order_by().exclude(endpoint_name=F("device_id")).exists():
+            return columns
+        return [column for column in columns if getattr(column, "__name__", column) != "endpoint"]
 
     @admin.display(description="Endpoint name", ordering="endpoint_name")
     def endpoint(self, endpoint: Endpoint) -> str:
