@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import auth, changes, faults, figures, fuzz, ingest, keeping, mutants, questions, storm
+from bench import auth, changes, faults, figures, fuzz, ingest, keeping, lwm2m, mutants, questions, storm
 from bench.figures import CannotWrite
 from rig.servers import MissingServer, ServerFailed
 from rig.serving import VENDORS, CannotMeasure
@@ -111,6 +111,19 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     one.add_argument("--messages", type=positive, default=30_000, help="messages per round (default: 30000)")
     one.add_argument("--rounds", type=positive, default=5, help="rounds per measurement (default: 5)")
     one.set_defaults(module=ingest)
+
+    one = benches.add_parser(
+        "lwm2m", help="notifications of LwM2M endpoints against typed ingest, and codecs"
+    )
+    one.add_argument(
+        "--devices", dest="count", type=positive, default=200, help="devices that publish (default: 200)"
+    )
+    one.add_argument(
+        "--fleet", type=positive, default=100_000, help="endpoints in the table (default: 100000)"
+    )
+    one.add_argument("--messages", type=positive, default=20_000, help="messages per round (default: 20000)")
+    one.add_argument("--rounds", type=positive, default=5, help="rounds per measurement (default: 5)")
+    one.set_defaults(module=lwm2m)
 
     one = benches.add_parser(
         "faults", help="messages lost when a worker, a database, a broker or a network fails"

@@ -135,7 +135,7 @@ def run(
             "filled": [worker.filled() for worker in workers if worker.size.name],
         }
         for subject in everyone:
-            _round(subject, subject.topics, port, max(WARM_UP, *counts))
+            one_round(subject, subject.topics, port, max(WARM_UP, *counts))
         results = _measure(everyone, counts, port, messages, rounds)
         peaks = {subject.name: _peak(subject.pid) for subject in everyone}
     return before | _measured(results, peaks)
@@ -184,22 +184,23 @@ def _measure(
     ]
     with terminal.progress() as progress:
         for subject, count in progress.track(steps, description="ingest"):
-            results[subject.name, count].append(_round(subject, subject.topics[:count], port, messages))
+            results[subject.name, count].append(one_round(subject, subject.topics[:count], port, messages))
     return results
 
 
-def _round(subject: Subject, topics: list[str], port: int, messages: int) -> Round:
+def one_round(subject: Subject, topics: list[str], port: int, messages: int) -> Round:
+    """Publish *messages* on *topics*, wait until *subject* has finished them, and return their fate."""
     begin = time.time() - 60
     subject.expect(messages)
     before = _cpu(subject.pid)
-    began = _published(port, topics, begin, messages)
+    began = _published(port, topics, begin, messages, subject.form)
     ended = subject.finished()
     cpu = _cpu(subject.pid) - before
-    stored, lost, duplicated = subject.outcome(publisher.payloads(begin, messages))
+    stored, lost, duplicated = subject.outcome(publisher.payloads(begin, messages, subject.form))
     return Round(messages, stored, lost, duplicated, ended - began, cpu)
 
 
-def _published(port: int, topics: list[str], begin: float, count: int) -> float:
+def _published(port: int, topics: list[str], begin: float, count: int, form: str) -> float:
     """Publish from a process of its own, and return the time of its first message."""
     failed = "not all messages were published"
     report = apart.call(
@@ -210,6 +211,7 @@ def _published(port: int, topics: list[str], begin: float, count: int) -> float:
         topics=topics,
         begin=begin,
         count=count,
+        form=form,
     )
     return float(report["began"])
 

@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, cast
+
+import cbor2
 
 from bench import apart
 
@@ -26,25 +28,52 @@ PUBLISH_QOS_1 = 0x32
 PACKET_IDS = 65_535
 UNACKNOWLEDGED = 50  # messages per connection at most
 TIMEOUT_SECONDS = 120
+FLAT = "flat"
+VALUES = 4  # of one notification
+LABELS = {"bn": -2, "bt": -3, "n": 0, "v": 2}  # RFC 8428, section 6
 
 
-def payloads(begin: float, count: int) -> list[bytes]:
-    """Return *count* readings of weather stations, measured one after the other from *begin* on (Unix seconds).
+def payloads(begin: float, count: int, form: str = FLAT) -> list[bytes]:
+    """Return *count* payloads of a form, measured one after the other from *begin* on (Unix seconds).
 
-    Equal arguments give equal payloads, and no two payloads are equal, because each has its time.
+    They are readings of weather stations, or notifications of LwM2M endpoints in SenML. Equal arguments give equal
+    payloads, and no two payloads are equal, because each has its time.
     """
-    draw, first = random.Random(begin), datetime.fromtimestamp(begin, UTC)
+    draw, first, write = random.Random(begin), datetime.fromtimestamp(begin, UTC), FORMS[form]
+    return [write(draw, first + timedelta(milliseconds=number)) for number in range(count)]
+
+
+def _flat(draw: random.Random, moment: datetime) -> bytes:
+    return json.dumps(
+        {
+            "timestamp": moment.isoformat(),
+            "temperature": round(draw.uniform(-10, 35), 2),
+            "humidity": round(draw.uniform(20, 95), 1),
+            "rainfall": round(draw.uniform(0, 4), 1),
+        }
+    ).encode()
+
+
+def _notification(draw: random.Random, moment: datetime) -> list[dict[str, Any]]:
+    """Return the records of four values: temperature and its minimum, humidity, and the level of the battery."""
     return [
-        json.dumps(
-            {
-                "timestamp": (first + timedelta(milliseconds=number)).isoformat(),
-                "temperature": round(draw.uniform(-10, 35), 2),
-                "humidity": round(draw.uniform(20, 95), 1),
-                "rainfall": round(draw.uniform(0, 4), 1),
-            }
-        ).encode()
-        for number in range(count)
+        {"bn": "/3303/0/", "bt": moment.timestamp(), "n": "5700", "v": round(draw.uniform(-10, 35), 2)},
+        {"n": "5601", "v": round(draw.uniform(-10, 0), 2)},
+        {"bn": "/3304/0/", "n": "5700", "v": round(draw.uniform(20, 95), 1)},
+        {"bn": "/3/0/", "n": "9", "v": draw.randrange(101)},
     ]
+
+
+def _senml_json(draw: random.Random, moment: datetime) -> bytes:
+    return json.dumps(_notification(draw, moment)).encode()
+
+
+def _senml_cbor(draw: random.Random, moment: datetime) -> bytes:
+    records = _notification(draw, moment)
+    return cbor2.dumps([{LABELS[name]: held for name, held in record.items()} for record in records])
+
+
+FORMS = {FLAT: _flat, "senml+json": _senml_json, "senml+cbor": _senml_cbor}
 
 
 def packet(topic: bytes, payload: bytes, packet_id: int) -> bytes:
@@ -106,12 +135,12 @@ class Gateway(asyncio.Protocol):
 
 
 async def publish(
-    port: int, connections: int, topics: Sequence[str], begin: float, count: int
+    port: int, connections: int, topics: Sequence[str], begin: float, count: int, form: str = FLAT
 ) -> dict[str, float]:
     """Publish *count* messages on *topics* in turn; return the times of the first and of the last acknowledged one."""
     encoded = [topic.encode() for topic in topics]
     packets: list[list[bytes]] = [[] for _ in range(connections)]
-    for number, payload in enumerate(payloads(begin, count)):
+    for number, payload in enumerate(payloads(begin, count, form)):
         device = number % len(encoded)
         mine = packets[device % connections]
         mine.append(packet(encoded[device], payload, len(mine) % PACKET_IDS + 1))

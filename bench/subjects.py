@@ -16,10 +16,12 @@ from typing import Any, Protocol
 import psycopg
 
 from bench.filling import MESSAGES, READINGS
+from bench.publisher import FLAT, VALUES
 from rig import servers
 from rig.serving import ROOT, CannotMeasure, Hub, databases, hub
 
 BARE = "bare"
+ENDPOINT_MESSAGES, RESOURCE_VALUES = "lwm2m_endpointmessage", "lwm2m_resourcevalue"
 QUARANTINE = "devicehub_quarantine"
 PROBE_SECONDS = 0.02
 SILENCE_SECONDS = 30  # without a newly stored message; then the rest counts as lost
@@ -40,6 +42,7 @@ class Subject(Protocol):
     name: str
     pid: int
     topics: list[str]
+    form: str  # of its payloads, in bench/publisher.py
 
     def expect(self, count: int) -> None:
         """Prepare for *count* messages."""
@@ -55,6 +58,7 @@ class Bare:
     """The paho subscriber of bench/subscriber.py."""
 
     name = BARE
+    form = FLAT
 
     def __init__(self, process: subprocess.Popen[str], topics: list[str]) -> None:
         self.pid, self.topics = process.pid, topics
@@ -85,6 +89,10 @@ class Bare:
 class Worker:
     """`manage.py listen_mqtt` and its database."""
 
+    messages, readings = MESSAGES, READINGS
+    values = 1  # Rows of *readings* that one message makes.
+    form = FLAT
+
     def __init__(self, made: Hub, size: Size, pid: int, log: Path, query: Callable[[str], list[Any]]) -> None:
         self.made, self.size, self.pid = made, size, pid
         self.name = f"{made.vendor}, {size.name}" if size.name else made.vendor
@@ -94,27 +102,27 @@ class Worker:
         self._count = 0
 
     def expect(self, count: int) -> None:
-        self._before = {table: self._newest(table) for table in (MESSAGES, READINGS, QUARANTINE)}
+        self._before = {table: self._newest(table) for table in (self.messages, self.readings, QUARANTINE)}
         self._count = count
 
     def finished(self) -> float:
         """Poll the newest key, which costs the database next to nothing; the rows are counted later."""
-        newest, heard = self._before[MESSAGES], time.time()
-        while newest < self._before[MESSAGES] + self._count:
+        newest, heard = self._before[self.messages], time.time()
+        while newest < self._before[self.messages] + self._count:
             if time.time() > heard + SILENCE_SECONDS:
                 return heard
             time.sleep(PROBE_SECONDS)
-            found = self._newest(MESSAGES)
+            found = self._newest(self.messages)
             if found > newest:
                 newest, heard = found, time.time()
         return heard
 
     def outcome(self, payloads: list[bytes]) -> tuple[int, int, int]:
-        found = [digest for (digest,) in self._query(self._new("digest", MESSAGES))]
-        readings = self._query(self._new("count(*)", READINGS))[0][0]
+        found = [digest for (digest,) in self._query(self._new("digest", self.messages))]
+        readings = self._query(self._new("count(*)", self.readings))[0][0]
         refused = self._query(self._new("count(*)", QUARANTINE))[0][0]
         sent = {hashlib.sha256(payload).hexdigest() for payload in payloads}
-        if refused or readings != len(found) or not set(found) <= sent:
+        if refused or readings != len(found) * self.values or not set(found) <= sent:
             log = self._log.read_text(errors="replace")[-2_000:]
             raise CannotMeasure(
                 f"{self.name}: {len(found)} messages and {readings} readings stored, {refused} refused\n{log}"
@@ -143,6 +151,20 @@ class Worker:
         return f"SELECT {columns} FROM {table} WHERE id > {self._before[table]}"
 
 
+class Endpoints(Worker):
+    """The LwM2M endpoints of the same process and database as a *worker*; they send notifications in *form*."""
+
+    messages, readings = ENDPOINT_MESSAGES, RESOURCE_VALUES
+    values = VALUES
+
+    def __init__(self, worker: Worker, form: str, ids: Sequence[str]) -> None:
+        super().__init__(worker.made, worker.size, worker.pid, worker._log, worker._query)
+        self.form = form
+        self.name = f"{worker.name}, {form}"
+        prefix = worker.topics[0].partition("/")[0]
+        self.topics = [f"{prefix}/lwm2m/{device_id}/data" for device_id in ids]
+
+
 @contextmanager
 def bare(port: int, topics: list[str]) -> Iterator[Bare]:
     """Run the bare subscriber, subscribed to *topics* below a level of its own."""
@@ -159,11 +181,17 @@ def bare(port: int, topics: list[str]) -> Iterator[Bare]:
 
 @contextmanager
 def worker(
-    vendor: str, size: Size, count: int, port: int, folder: Path, settings: Sequence[str] = ()
+    vendor: str,
+    size: Size,
+    count: int,
+    port: int,
+    folder: Path,
+    settings: Sequence[str] = (),
+    fill: Callable[[Hub], object] = lambda _: None,
 ) -> Iterator[Worker]:
     """Run a worker that is subscribed, for *count* devices. Its topics and its client id begin with its name.
 
-    *settings* are those of PostgreSQL.
+    *settings* are those of PostgreSQL; *fill* adds rows to the database before the worker starts.
     """
     name = f"{vendor}-{size.name}" if size.name else vendor
     log = folder / f"listen_mqtt-{name}.log"
@@ -172,6 +200,7 @@ def worker(
         made = hub(vendor, url, count=size.devices, with_passwords=count, stored=size.stored)
         for device in made.generated:
             device.topic = f"{name}/{device.topic.partition('/')[2]}"
+        fill(made)
         environment = made.environment | {
             "MQTT_URL": f"mqtt://{name}@127.0.0.1:{port}",
             "DEVICEHUB_TOPIC_PREFIX": name,

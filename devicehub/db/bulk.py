@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import cache
+from itertools import chain
 from typing import Any, Protocol
 
 import orjson
@@ -18,6 +19,7 @@ from django.db.models.expressions import RawSQL
 
 from devicehub.db.statements import TIME_WRITERS, PerVendor, Row, execute_many, query, query_value, quoted
 
+PARAMETERS = 900  # of one statement; older versions of SQLite take 999
 # Types that orjson encodes and json does not are passed to json, so they behave as in Django.
 PLAIN = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
@@ -78,8 +80,14 @@ class _Dialect(Protocol):
 
 class _Sqlite:
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        names, places = ", ".join(map(quoted, columns)), ", ".join(["%s"] * len(columns))
-        execute_many(f"INSERT INTO {quoted(table)} ({names}) VALUES ({places})", rows)
+        names, places = ", ".join(map(quoted, columns)), f"({', '.join(['%s'] * len(columns))})"
+        start = f"INSERT INTO {quoted(table)} ({names}) VALUES "
+        # Many rows in one statement take a third less time than one.
+        size = max(PARAMETERS // len(columns), 1)
+        whole = len(rows) - len(rows) % size
+        parts = [tuple(chain.from_iterable(rows[at : at + size])) for at in range(0, whole, size)]
+        execute_many(start + ", ".join([places] * size), parts)
+        execute_many(start + places, rows[whole:])
 
     def new_keys(self, table: str, count: int) -> Sequence[int]:
         last = query_value("SELECT seq FROM sqlite_sequence WHERE name = %s", [table]) or 0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench import auth, changes, figures, ingest, keeping, load, publisher, storm, subjects
+from bench import auth, changes, figures, ingest, keeping, load, lwm2m, publisher, storm, subjects
 from bench.__main__ import arguments, main
 from rig import placement, servers
 from rig.serving import VENDORS, CannotMeasure, databases, hub
@@ -235,6 +235,10 @@ def test_payloads_can_be_computed_again_and_no_two_are_equal():
 
     assert publisher.payloads(1_700_000_000.5, 500) == first
     assert len({*first, *later}) == 1_000
+    for form in publisher.FORMS:
+        again = [publisher.payloads(1_700_000_000.5, 50, form) for _ in range(2)]
+        assert again[0] == again[1]
+        assert len(set(again[0])) == 50
 
 
 def test_the_clock_of_a_round_starts_before_its_first_message():
@@ -351,6 +355,24 @@ def test_keeping_reports_every_step_and_the_stall_of_a_writer(bench, capsys):
 
     assert "Target, no writer waits longer than" in capsys.readouterr().out
     assert any(line.startswith("| sqlite | erase a device | ") for line in figures_of(keeping, report))
+
+
+@pytest.mark.servers
+def test_lwm2m_reports_notifications_beside_typed_ingest(bench, capsys):
+    report = bench("lwm2m", "--devices", "5", "--fleet", "20", "--messages", "100", "--rounds", "1")
+
+    rows = {row["subject"]: row for row in report["rows"]}
+    assert list(rows) == ["sqlite, typed", "sqlite, senml+cbor", "sqlite, senml+json"]
+    assert rows["sqlite, typed"]["ratio"] == 1
+    assert all((row["sent"], row["lost"], row["duplicated"]) == (100, 0, 0) for row in rows.values())
+    [latest] = report["latest"]
+    assert (latest["endpoints"], latest["values"], latest["queries"]) == (20, 12, 1)
+    assert {row["codec"] for row in report["codecs"]} > {"senml+json", "tlv", "lwm2m+cbor", "link format"}
+
+    lwm2m.show(report)
+
+    assert "Target, at least 50,000 records per second of each codec" in capsys.readouterr().out
+    assert any(line.startswith("| sqlite, senml+cbor | ") for line in figures_of(lwm2m, report))
 
 
 @pytest.mark.skipif(not placement.is_fixed(), reason="needs Linux and two cores")

@@ -7,10 +7,16 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
+import orjson
+
 from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.values import check_size
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# With every digit and point as 0 and every E as e, two searches find the numbers that a float may not hold exactly.
+DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
+TOO_LONG = b"0" * 17
+OBJECT = frozenset({dict})
 
 
 def load(payload: bytes) -> Any:
@@ -19,6 +25,9 @@ def load(payload: bytes) -> Any:
     The parser of the library refuses a document that is nested deeper than its recursion limit.
     """
     check_size(payload)
+    found = _read_fast(payload)
+    if found is not None:
+        return found
     body = payload.removeprefix(BYTE_ORDER_MARK)
     skipped = len(payload) - len(body)
     try:
@@ -34,6 +43,24 @@ def load(payload: bytes) -> Any:
         raise CodecError("byte 0", "the JSON is nested too deep") from error
     except (ValueError, ArithmeticError) as error:
         raise CodecError("byte 0", f"the JSON cannot be used: {str(error)[:100]}") from error
+
+
+def _read_fast(payload: bytes) -> list[dict[str, Any]] | None:
+    """Return an array of flat objects, which most packs are, or None if the slow parser could read it otherwise.
+
+    A float is as exact as a decimal if it has no more than 15 digits and no exponent. There is one colon for each
+    member unless a name stands twice, or a text holds one.
+    """
+    digits = payload.translate(DIGITS)
+    if payload[:1] != b"[" or b"0e" in digits or TOO_LONG in digits:
+        return None
+    try:
+        found = orjson.loads(payload)
+        return (
+            found if sum(map(len, found)) == payload.count(b":") and set(map(type, found)) == OBJECT else None
+        )
+    except (orjson.JSONDecodeError, TypeError):
+        return None
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from devicehub.messages.lwm2m import base64_text, cbor_writer, exact_json, paths
@@ -163,12 +164,13 @@ def _read_label(reader: Reader) -> str:
 
 def resolve(
     records: Iterable[dict[str, Any]], fields: Mapping[str, frozenset[type]], now: int | Decimal
-) -> Iterator[Record]:
-    """Yield the records that have a value, with base fields applied (section 4.6). Raise CodecError.
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the fields of each Record, with base fields applied (section 4.6). Raise CodecError.
 
     Only fields in *fields* are used, and each must have one of its types there.
     """
     base: dict[str, Any] = {}
+    base_name = ""
     base_time: Any = None  # Of records without a time of their own.
     version: Any = None
     for number, record in enumerate(records):
@@ -190,8 +192,11 @@ def resolve(
                 elif field == "t":
                     own_time = held
                 elif field in BASE_FIELDS:
-                    base[field] = _name(field, held) if field == "bn" else held
-                    base_time = None
+                    base[field] = held
+                    if field == "bn":
+                        base_name = _name(field, held)
+                    elif field == "bt":
+                        base_time = None
             if version is None or "bver" in record:
                 version = _version(record.get("bver", VERSION), version)
             if not label:
@@ -209,7 +214,7 @@ def resolve(
                 value = total(base["bv"], raw) if "bv" in base else raw
             else:
                 unit, value = "", _value(label, raw)
-            yield Record(number, base.get("bn", "") + name, label, value, unit, time)
+            yield number, base_name + name, label, value, unit, time
         except ValueError as error:
             raise CodecError(f"record {number}", str(error)) from error
 
@@ -263,13 +268,13 @@ def _time(base: Any, own: Any, now: int | Decimal) -> Any:
     return time if time >= ABSOLUTE else total(now, time)
 
 
-def _values(records: Iterable[Record], base: Path, type_of: TypeOf) -> list[Value]:
+def _values(records: Iterable[tuple[Any, ...]], base: Path, type_of: TypeOf) -> list[Value]:
     found = []
-    seen = Seen(base)
+    parse, see = paths.parse, Seen(base).add
     for number, name, _, raw, _, time in records:
         try:
-            path = paths.parse(name)
-            seen.add(path, time)
+            path = parse(name)
+            see(path, time)
             kind, value = typed(raw, type_of(path[0], path[2]))
         except ValueError as error:
             raise CodecError(f"record {number}", str(error)) from error
@@ -277,9 +282,9 @@ def _values(records: Iterable[Record], base: Path, type_of: TypeOf) -> list[Valu
     return found
 
 
-def _named(records: Iterable[Record]) -> list[Record]:
+def _named(records: Iterable[tuple[Any, ...]]) -> list[Record]:
     found = []
-    for record in records:
+    for record in starmap(Record, records):
         if not NAME_FORM.fullmatch(record.name):
             hint = ": a path needs a base" if record.name.startswith("/") else ""
             raise CodecError(f"record {record.number}", f"{record.name[:40]!r} is not a name of SenML{hint}")

@@ -77,6 +77,8 @@ def typed(raw: Any, declared: DataType | None) -> tuple[DataType, Any]:
     """
     if declared is None:
         return _SUGGESTED[type(raw)](raw)
+    if type(raw) is float and declared is DataType.FLOAT and math.isfinite(raw):
+        return declared, raw  # A short way for most values.
     try:
         return declared, _CHECKS[declared](raw)
     except KeyError:

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from devicehub.messages.lwm2m import exact_json
 from rig.lwm2m import ERROR, decoded, exact
 
 pytestmark = pytest.mark.sqlite_only
@@ -188,3 +189,40 @@ def test_opaque_bytes_belong_to_an_opaque_resource():
     assert decoded("opaque", b"\xff\0", "/5/0/0", {"5/0": "Opaque"}) == [["/5/0/0", "Opaque", "ff00"]]
     assert decoded("opaque", b"", "/5/0/0") == [["/5/0/0", "Opaque", ""]]
     assert decoded("opaque", b"\xff", "/5/0/0", {"5/0": "String"}) == ERROR
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '[{"n":"/3303/0/5700","v":20.5},{"n":"/3/0/9","v":-7}]',
+        '[{"n":"/3303/0/5700","v":123456.123456789}]',
+        '[{"n":"/3303/0/5700","v":0.12345678901234567}]',
+        '[{"n":"/3303/0/5700","v":1e400}]',
+        '[{"n":"/3303/0/5700","v":12345678901234567890}]',
+        '[{"n":"/3303/0/5700","v":1.10}]',
+        '[{"n":"/3303/0/5700","vs":"a:b"}]',
+        '[{"n":"/3303/0/5700","vs":"1E5"}]',
+        '[{"n":"/3303/0/5700","v":1,"v":2}]',
+        '[{"n":"/3303/0/5700","v":1,"v":2,"u":"a:b"}]',
+        '[{"n":"/3303/0/5700","vs":"\\ud800"}]',
+        '[{"n":{"a":1},"v":1}]',
+        '[{"n":[[[1]]],"v":1}]',
+        '[{"n":"/3303/0/5700","v":NaN}]',
+        "[]",
+        "[[]]",
+        "[1]",
+        '[{"n":"/3303/0/5700","v":-0}]',
+        '[{"n":"/3303/0/5700","v":-0.0}]',
+    ],
+)
+@pytest.mark.parametrize("types", [{}, {"3303/5700": "Float"}, {"3303/5700": "Integer"}])
+def test_the_fast_way_to_read_json_finds_the_values_of_the_slow_one(payload, types, monkeypatch):
+    fast = decoded("senml+json", payload, "/", types)
+    monkeypatch.setattr("devicehub.messages.lwm2m.exact_json._read_fast", lambda _: None)
+
+    assert exact(fast) == exact(decoded("senml+json", payload, "/", types))
+
+
+def test_most_packs_are_read_the_fast_way():
+    assert exact_json._read_fast(b'[{"bn":"/3303/0/","bt":1764550000.123,"n":"5700","v":21.37}]') is not None
+    assert exact_json._read_fast(b'[{"n":"/3303/0/5700","v":0.1234567890123456}]') is None
