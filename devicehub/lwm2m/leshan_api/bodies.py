@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from devicehub.errors import DevicehubError
 from devicehub.kinds.topics import MessageType
+from devicehub.lwm2m import leshan_nodes
 from devicehub.lwm2m.leshan.reports import JSON, NODES
 from devicehub.lwm2m.leshan_nodes import INNER, LEVELS
 from devicehub.lwm2m.names import is_endpoint_name
@@ -75,6 +76,26 @@ def read_composite(body: bytes) -> Posted:
     if any(path.split("/")[1:2] == [str(REGISTRATIONS)] for path in nodes):
         raise UnreadableBody(f"{REGISTRATIONS} is not an object; registrations are posted to /single")
     return _values(endpoint, nodes)
+
+
+def read(shape: str, body: bytes) -> Posted:
+    """Return the message in a body of *shape*, `single` or `composite`. Raise UnreadableBody, also without a value."""
+    posted = READERS[shape](body)
+    if posted.message_type is MessageType.DATA:
+        _check_values(posted.payload)
+    return posted
+
+
+def _check_values(payload: bytes) -> None:
+    """Raise UnreadableBody unless *payload* holds nodes with a value. Their types, which are not known here, follow."""
+    notes: list[str] = []
+    try:
+        nodes = exact_json.load(payload)["values"]
+        values = leshan_nodes.decode_composite(nodes, lambda _object, _resource: None, notes.append)
+    except CodecError as error:
+        raise UnreadableBody(str(error)) from error
+    if not values:
+        raise UnreadableBody("; ".join(notes)[:400] or "the body holds no value")
 
 
 READERS: Mapping[str, Callable[[bytes], Posted]] = {"single": read_single, "composite": read_composite}

@@ -18,7 +18,7 @@ from authsvc.models import digest
 from authsvc.serving import addresses
 from authsvc.serving.failures import Failures
 from authsvc.views import for_brokers, request_of
-from devicehub.lwm2m.leshan_api.bodies import READERS, UnreadableBody
+from devicehub.lwm2m.leshan_api.bodies import UnreadableBody, read
 from devicehub.lwm2m.leshan_api.broker import DIALECT
 from devicehub.lwm2m.leshan_api.storing import Ended, store
 from devicehub.messages.message import MAX_KEPT, FailureReason, Outcome
@@ -47,11 +47,16 @@ async def resource(request: HttpRequest, shape: str, token: str | None = None) -
         return refusal
     if body is None:
         return _answer(413, {"error": f"the body has more than {MAX_KEPT} bytes"})
+    # In a thread: a large body takes a while, and brokers wait for the event loop.
+    return await sync_to_async(_take)(shape, body)
+
+
+def _take(shape: str, body: bytes) -> HttpResponse:
+    """Read and store *body*, and return the answer."""
     try:
-        posted = READERS[shape](body)
+        ended = store(read(shape, body))
     except UnreadableBody as error:
         return _answer(400, {"error": str(error)})
-    ended = await sync_to_async(store)(posted)
     return _answer(503, {"error": "the database cannot store"}) if ended is None else _answered(ended)
 
 

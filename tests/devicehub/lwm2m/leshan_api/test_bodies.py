@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from devicehub.lwm2m.leshan_api.bodies import UnreadableBody, read_composite, read_single
+from devicehub.lwm2m.leshan_api.bodies import UnreadableBody, read, read_composite, read_single
 from devicehub.messages.lwm2m import exact_json
 
 EP = "urn:imei:100000000000000"
@@ -136,3 +136,25 @@ def test_registrations_are_not_an_object_of_a_composite():
 
     with pytest.raises(UnreadableBody, match="10240 is not an object"):
         read_composite(body)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ({"/3": {"kind": "obj", "id": 4, "instances": []}}, "/3: the node has another id"),
+        ({"3303": resource()}, "'3303' is not a path"),
+        ({"/3303/0": resource()}, "is not a path of a node of kind singleResource"),
+        ({"/3": None}, "the body holds no value"),
+        ({}, "the body holds no value"),
+        ({"/3303/0/5700": resource(value="warm")}, "/3303/0/5700: 'warm'"),
+    ],
+)
+def test_nodes_without_any_value_are_refused(nodes, said):
+    with pytest.raises(UnreadableBody, match=said):
+        read("composite", json.dumps({"ep": EP, "val": nodes}).encode())
+
+
+def test_one_value_is_enough():
+    nodes = {"/3303/0/5700": resource(value="warm"), "/3304/0/5700": resource()}
+
+    assert read("composite", json.dumps({"ep": EP, "val": nodes}).encode()).endpoint == EP

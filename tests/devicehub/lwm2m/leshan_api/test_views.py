@@ -166,6 +166,7 @@ def test_a_body_that_cannot_be_read_is_refused_with_a_reason(post, endpoint, sha
     assert said in reply.json()["error"]
     assert stored() == {}
     assert not Event.objects.exists()
+    assert not QuarantinedMessage.objects.exists()
 
 
 @both_entrances
@@ -244,6 +245,14 @@ def test_an_unknown_endpoint_is_adopted_if_the_operator_allows_it(post, settings
     assert post("single", registration(0, DATE)).status_code == 201
     adopted = Endpoint.objects.get()
     assert (adopted.endpoint_name, adopted.registered, adopted.mqtt_password_hash) == (EP, True, "")
+
+
+def test_a_body_that_cannot_be_read_makes_no_device(post, settings):
+    settings.DEVICEHUB_LWM2M_ADOPT = True
+    adoption.allowance.clear()
+
+    assert post("single", single(resource(value="warm"))).status_code == 400
+    assert not Endpoint.objects.exists()
 
 
 def test_an_endpoint_with_a_name_of_its_own_is_found_by_that(post):
