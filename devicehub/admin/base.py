@@ -138,9 +138,12 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **options: Any
     ) -> HttpResponse | None:
         """Return the answer of an action. Raise BadRequest for a selected row that no row of the model can be."""
+        key = self.model._meta.pk
         try:
             for selected in request.POST.getlist(ACTION_CHECKBOX_NAME):
-                self.model._meta.pk.to_python(selected)
+                key.run_validators(
+                    key.to_python(selected)
+                )  # No database compares a number beyond its column.
         except ValidationError as error:
             raise BadRequest("A selected row is not one of this list.") from error
         answer: HttpResponse | None = super().response_action(request, queryset, *args, **options)

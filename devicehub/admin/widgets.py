@@ -9,6 +9,8 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from devicehub.messages.json_limits import fault_as_json
+
 MAX_LINES = 1000
 MAX_PAIRS = 100
 SPARE_PAIRS = 3  # Empty rows below the pairs that exist.
@@ -96,7 +98,10 @@ class PairsField(forms.Field):
         return [(key, _written(entry)) for key, entry in value.items()] if isinstance(value, dict) else value
 
     def to_python(self, value: Any) -> dict[str, Any]:
-        """Return the object of the rows *value*. Raise ValidationError for a value without a key, or a repeated key."""
+        """Return the object of the rows *value*.
+
+        Raise ValidationError for a value without a key, a repeated key, or one that a database does not store.
+        """
         if isinstance(value, dict):
             return value
         rows = [(key.strip(), entry.strip()) for key, entry in value or () if key.strip() or entry.strip()]
@@ -111,6 +116,7 @@ class PairsField(forms.Field):
             if key in found:
                 raise ValidationError("The key %(key)s stands twice.", params={"key": key}, code="twice")
             found[key] = _read(entry)
+            _check_storable(key, found[key])
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -132,6 +138,16 @@ def _read(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return text
+
+
+def _check_storable(key: str, value: Any) -> None:
+    try:
+        fault = fault_as_json([key, value])
+    except RecursionError:
+        fault = "is nested too deep"
+    if fault is not None:
+        about = {"key": key, "fault": fault}
+        raise ValidationError("The pair of %(key)s %(fault)s.", params=about, code="unstorable")
 
 
 def _refuse(constant: str) -> None:

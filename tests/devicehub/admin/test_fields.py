@@ -48,6 +48,12 @@ def test_lines_become_a_list_and_a_list_lines():
         (PairsField(), [("", "value")]),
         (PairsField(), [("key", "1"), ("key", "2")]),
         (PairsField(), [(f"k{n}", "") for n in range(MAX_PAIRS + 1)]),
+        (PairsField(), [("key", "1e400")]),
+        (PairsField(), [("key", '{"deep": [-1e999]}')]),
+        (PairsField(), [("key", "a\x00b")]),
+        (PairsField(), [("key", '"\\u0000"')]),
+        (PairsField(), [("a\ud800b", "1")]),
+        (PairsField(), [("key", f"{'[' * 900}{']' * 900}")]),
     ],
 )
 def test_wrong_entries_are_refused_with_a_sentence(field, value):

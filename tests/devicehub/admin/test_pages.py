@@ -143,7 +143,7 @@ def test_a_nul_in_an_address_is_refused_before_the_database(admin_client: Client
     assert admin_client.get(f"/admin/{url}").status_code == status
 
 
-@pytest.mark.parametrize("selected", ["\x00", "STATION-001"])
+@pytest.mark.parametrize("selected", ["\x00", "STATION-001", "9" * 20])
 def test_a_selected_row_that_no_list_has_is_refused(admin_client: Client, selected):
     form = {"action": "rotate_many", "_selected_action": [selected]}
 
