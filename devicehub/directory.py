@@ -125,8 +125,9 @@ class DeviceDirectory:
     def retire_previous(self, key: str, used: str, previous: str) -> None:
         """Note in its rotation that the device *key* used the password of *used*; end *previous* as in Keeper.
 
-        If the rotation replaced *used* since the login, or was rolled back, the device has no other password: *used*
-        is then valid beside the current one. The lock of the device orders this and the acts of rotations.
+        If *used* was replaced since the login, or the rotation was rolled back, the device has no other password:
+        *used* is then valid beside the current one. The lock of the device orders this and the acts of rotations.
+        A rotation until the first use ends *previous* also if it was valid until its expiry.
         """
         for rows in _rows(key):
             device = rows.select_for_update().first()
@@ -134,13 +135,20 @@ class DeviceDirectory:
                 continue
             members = RotationMember.objects.filter(device_key=key, end="")
             if device.mqtt_password_hash == used:
-                members.filter(password_mark=mark_of(used)).update(is_used=True)
-                if retire_previous(rows, used, previous):
+                own = members.filter(password_mark=mark_of(used))
+                own.update(is_used=True)
+                if retire_previous(rows, used, previous) or (
+                    own.filter(rotation__until=UNTIL_USED).exists() and _end(rows, previous)
+                ):
                     audit.record("overlap_ended", key)
             else:
                 member = members.filter(password_mark=device.password_mark).first()
-                kept = member is not None and _put_back(rows, device, member, used, previous)
-                if kept or _keep_rolled_back(rows, device, key, used, previous):
+                kept = (
+                    (member is not None and _put_back(rows, device, member, used, previous))
+                    or _keep_replaced(rows, device, members, used, previous)
+                    or _keep_rolled_back(rows, device, key, used, previous)
+                )
+                if kept:
                     expiry = device.password_expires_at
                     audit.record("previous_replaced", key, after={"password_expires_at": expiry})
 
@@ -169,20 +177,42 @@ def _put_back(
     return True
 
 
+def _end(rows: QuerySet[Any], previous: str) -> int:
+    ended = rows.filter(previous_password_hash=previous).exclude(previous_password_hash="")
+    return int(ended.update(previous_password_hash="", previous_valid_until=None))
+
+
+def _keep_replaced(
+    rows: QuerySet[Any], device: BaseDevice, members: QuerySet[RotationMember], used: str, previous: str
+) -> bool:
+    """Let *used* take the place of *previous* if one of *members* issued it, and another change took it for unused.
+
+    Return whether it did. As after a roll-back, a use that is noted later than LATE does not count.
+    """
+    if not previous or device.previous_password_hash != previous or not _is_recent(device):
+        return False
+    if not members.filter(password_mark=mark_of(used)).exists():
+        return False
+    rows.update(previous_password_hash=used)
+    return True
+
+
+def _is_recent(device: BaseDevice) -> bool:
+    changed = device.credentials_changed_at
+    return changed is not None and timezone.now() - changed <= LATE
+
+
 def _keep_rolled_back(rows: QuerySet[Any], device: BaseDevice, key: str, used: str, previous: str) -> bool:
     """Let *used* stay valid if a roll-back to *previous* ended it before its use was noted; return whether it did.
 
     A use that is noted later than LATE does not count: a process without the database may accept a password that
     ended long before.
     """
-    changed = device.credentials_changed_at
-    if device.mqtt_password_hash != previous or device.previous_password_hash or changed is None:
+    if device.mqtt_password_hash != previous or device.previous_password_hash or not _is_recent(device):
         return False
     rolled_back = RotationMember.objects.filter(device_key=key, end=RotationMember.End.ROLLED_BACK)
     member = rolled_back.order_by("-changed_at").first()
-    if member is None or timezone.now() - changed > LATE:
-        return False
-    if mark_of(used) not in (member.password_mark, *member.replaced_marks.split()):
+    if member is None or mark_of(used) not in (member.password_mark, *member.replaced_marks.split()):
         return False
     rows.update(previous_password_hash=used, previous_valid_until=UNTIL_USED)
     return True

@@ -18,9 +18,10 @@ A member and the row of its device, with the password that each act finds and le
   the key was changed since.
 - used: a login with the new one was noted, in *is_used* or as the last login. Only finish() concerns it.
 - used, but not noted yet, for about a second: after issue() DeviceDirectory.retire_previous() puts the used one in the
-  place of the old one, which that device does not have any more. After roll_back() it does the same beside the
-  restored one, and finish() ends the old one only. Without an old one no first use is noted but the last login, and
-  nothing is put back: the page says so. A grace for the replaced password would keep one that was to end at once.
+  place of the old one, which that device does not have any more. So it does after another rotation, or one of a person
+  that keeps the old one. After roll_back() it does the same beside the restored one, and finish() ends the old one
+  only. Without an old one no first use is noted but the last login, and nothing is put back: the page says so. A grace
+  for the replaced password would keep one that was to end at once.
 - old one ended by a person or by its date: as issued, without a previous one to restore.
 - finished or rolled back: *end* is set, and no act or late login changes the device for this rotation.
 - changed otherwise: the device has another password. Every act and late login leaves it alone. A change of the

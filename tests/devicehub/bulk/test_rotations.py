@@ -464,6 +464,66 @@ def test_rotating_again_keeps_a_password_whose_use_is_noted_later(kind, cast, un
     assert Stations.get(device_id="R-2").password_expires_at == expiry
 
 
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda kind: str(issue(begin(kind))["R-1"]["mqtt_password"]),
+        lambda kind: provisioning.rotate_password(
+            Stations.get(device_id="R-1"), valid_until=timezone.now() + timedelta(days=1)
+        ),
+    ],
+    ids=["another rotation", "a person"],
+)
+def test_a_replaced_password_whose_use_is_noted_later_is_kept(kind, cast, replace):
+    rotation = begin(kind)
+    password, use = str(issue(rotation)["R-1"]["mqtt_password"]), first_use("R-1")
+    newest = replace(kind)
+
+    use()
+    use()
+
+    assert accepts("R-1", password), "the device has no other"
+    assert accepts("R-1", newest)
+    assert not accepts("R-1", cast["R-1"].password)
+    assert AuditEntry.objects.get(action="previous_replaced").object_key == "weatherstation/R-1"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        provisioning.revoke,
+        provisioning.end_overlap,
+        lambda device: provisioning.rotate_password(device, valid_until=None),
+    ],
+    ids=["revoke", "end the overlap", "at once"],
+)
+def test_a_late_use_keeps_no_password_that_a_person_ended(kind, cast, end):
+    rotation = begin(kind)
+    password, use = str(issue(rotation)["R-1"]["mqtt_password"]), first_use("R-1")
+    provisioning.rotate_password(Stations.get(device_id="R-1"), valid_until=UNTIL_USED)
+    end(Stations.get(device_id="R-1"))
+
+    use()
+
+    assert not accepts("R-1", password)
+
+
+def test_the_first_use_ends_an_old_password_also_before_its_expiry(kind, cast):
+    """The old password may not outlast its expiry, so the overlap has a date in the place of the first use."""
+    Stations.update(password_expires_at=timezone.now() + timedelta(days=300))
+    until_used = str(issue(begin(kind))["R-1"]["mqtt_password"])
+    assert accepts("R-1", cast["R-1"].password)
+
+    first_use("R-1")()
+
+    assert accepts("R-1", until_used)
+    assert not accepts("R-1", cast["R-1"].password)
+    assert AuditEntry.objects.get(action="overlap_ended").object_key == "weatherstation/R-1"
+    issue(begin(kind, until=timezone.now() + timedelta(days=1)))
+    first_use("R-1")()
+    assert accepts("R-1", until_used), "until a date it stays"
+
+
 @pytest.mark.parametrize("until", OVERLAPS.values(), ids=OVERLAPS)
 @pytest.mark.parametrize("runs", [1, 2])
 def test_a_roll_back_keeps_a_password_whose_use_is_noted_later(kind, cast, until, runs):
