@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from django.db.models import Q
+
 from devicehub.kinds.identifiers import is_device_id, is_text
 
 MOST = 255  # characters of an endpoint name
@@ -28,8 +30,10 @@ def device_id(endpoint_name: str) -> str:
     >>> device_id("urn:imei:1"), device_id("Tür 7/a")
     ('urn:imei:1', 'T-r-7-a-e868a87a1837beaa')
     """
-    if is_device_id(endpoint_name):
-        return endpoint_name
+    return endpoint_name if is_device_id(endpoint_name) else _with_digest(endpoint_name)
+
+
+def _with_digest(endpoint_name: str) -> str:
     digest = hashlib.sha256(endpoint_name.encode()).hexdigest()[:16]
     return f"{REFUSED.sub('-', endpoint_name)[:KEPT]}-{digest}"
 
@@ -37,11 +41,17 @@ def device_id(endpoint_name: str) -> str:
 def device_ids(endpoint_names: Collection[str]) -> dict[str, str]:
     """Return the device id of each of *endpoint_names*, by one query.
 
-    A name that no endpoint has gets the id that would be made from it.
+    A name that no endpoint has gets the id that would be made from it; or, if an endpoint with another name has that,
+    one with a digest, which no device has: its messages are those of an unknown device.
     """
     from devicehub.lwm2m.models import Endpoint
 
+    made = {name: device_id(name) for name in endpoint_names}
     endpoints: Any = Endpoint.objects
-    rows = endpoints.filter(endpoint_name__in=list(endpoint_names)).order_by()
+    rows = endpoints.filter(Q(endpoint_name__in=list(made)) | Q(device_id__in=list(made.values()))).order_by()
     found = dict(rows.values_list("endpoint_name", "device_id"))
-    return {name: found.get(name) or device_id(name) for name in endpoint_names}
+    taken = set(found.values())
+    return {
+        name: found.get(name) or (own if own not in taken else _with_digest(name))
+        for name, own in made.items()
+    }

@@ -1,4 +1,4 @@
-"""The bodies that the bridge of flownexus posts, as messages of endpoints. Pure.
+"""The bodies that the bridge of flownexus posts, as messages of endpoints.
 
     {"ep": "urn:imei:1", "obj_id": 3303, "val": {"kind": "singleResource", "id": 5700, ...}}    to /single
     {"ep": "urn:imei:1", "val": {"/3": {"kind": "obj", "id": 3, "instances": [...]}}}           to /composite

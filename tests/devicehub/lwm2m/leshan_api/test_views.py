@@ -262,6 +262,14 @@ def test_an_endpoint_with_a_name_of_its_own_is_found_by_that(post):
     assert Resource.objects.get().device.device_id == "pump"
 
 
+def test_a_name_that_is_the_device_id_of_another_endpoint_is_unknown(post):
+    Endpoint.objects.create(device_id=EP, endpoint_name="pump")
+
+    assert post("single", single()).status_code == 202
+    assert stored() == {}
+    assert post("single", single(ep="pump")).status_code == 201
+
+
 def test_a_disabled_endpoint_goes_to_the_quarantine(post, endpoint):
     provisioning.disable(endpoint)
 
