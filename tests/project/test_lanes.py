@@ -127,7 +127,6 @@ def test_the_last_line_names_a_mistake_in_the_arguments(monkeypatch, capsys, sta
     assert message in capsys.readouterr().out.splitlines()[-1]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_the_last_line_names_a_test_whose_peer_is_missing(monkeypatch, capsys):
     """Java is not among the servers that REQUIRE_REAL demands."""
     text = "print('did not run: tests/a.py::test_b (no real Leshan: no Java)'); print('1 passed, 1 skipped')"
@@ -158,6 +157,7 @@ def test_a_test_whose_peer_is_missing_is_named_also_where_real_servers_are_deman
     assert f"\ndid not run: {test} ({reason})\n" in ran.stdout
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_lane_that_breaks_off_fails_the_whole(monkeypatch):
     """Its parts have no result, and so no wrong exit status."""
 
