@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from devicehub.db.statements import PerVendor, execute, execute_many, quoted
+from devicehub.db.bulk import together_on_sqlite
+from devicehub.db.statements import PerVendor, execute, quoted
 from devicehub.lwm2m.models import Resource
 from devicehub.lwm2m.models.resources import COLUMNS
 
@@ -22,12 +23,13 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _statement(source: str) -> str:
+def _statement() -> tuple[str, str]:
+    """Return the statement before and after its rows."""
     table, names = quoted(Resource._meta.db_table), ", ".join(map(quoted, LATEST))
     changed = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in LATEST if name not in _KEY)
     return (
-        f"INSERT INTO {table} ({names}) {source} ON CONFLICT (device_id, path) DO UPDATE SET {changed}"
-        f" WHERE excluded.timestamp >= {table}.timestamp"
+        f"INSERT INTO {table} ({names})",
+        f"ON CONFLICT (device_id, path) DO UPDATE SET {changed} WHERE excluded.timestamp >= {table}.timestamp",
     )
 
 
@@ -35,7 +37,8 @@ _KEY = frozenset({"device_id", "path", "object_id", "object_instance", "resource
 
 
 def _on_sqlite(rows: Sequence[tuple[Any, ...]]) -> None:
-    execute_many(_statement(f"VALUES ({', '.join(['%s'] * len(LATEST))})"), rows)
+    start, end = _statement()
+    together_on_sqlite(start, rows, end)
 
 
 def _on_postgresql(rows: Sequence[tuple[Any, ...]]) -> None:
@@ -45,7 +48,8 @@ def _on_postgresql(rows: Sequence[tuple[Any, ...]]) -> None:
     taken = ", ".join("decode(opaque, 'hex')" if name == "opaque" else quoted(name) for name in LATEST)
     documents = orjson.dumps([dict(zip(LATEST, row, strict=True)) for row in rows], default=_hexadecimal)
     source = f"SELECT {taken} FROM json_to_recordset(%s) AS given ({given})"
-    execute(_statement(source), [documents.decode()])
+    start, end = _statement()
+    execute(f"{start} {source} {end}", [documents.decode()])
 
 
 def _hexadecimal(value: Any) -> str:
