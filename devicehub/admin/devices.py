@@ -40,6 +40,9 @@ from devicehub.models import (
 )
 from devicehub.removal import requests
 
+FEW_DEVICES = (
+    50  # A request deletes at most this many itself: each takes many statements, and other writers wait.
+)
 SHOWN_DEVICES = 100  # The confirmation page of a deletion lists at most this many.
 GOES_LATER = "; disabled at once, then removed in the background"
 # People with a limit do not learn by which identity.
@@ -345,7 +348,9 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
 
 
 def _have_few_rows(devices: list[Any]) -> bool:
-    """Return whether *devices* together have few enough rows for deletion in a web request."""
+    """Return whether *devices* are few enough for deletion in a web request, and together have few enough rows."""
+    if len(devices) > FEW_DEVICES:
+        return False
     left = requests.FEW
     for device in devices:
         left -= 1 + sum(removal.count_rows(device).values())

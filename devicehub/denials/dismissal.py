@@ -17,11 +17,11 @@ def dismiss(rows: Iterable[Denial]) -> int:
     keys = [denial.pk for denial in rows]
     found = list(Denial.objects.select_for_update().filter(pk__in=keys, dismissed_at=None).order_by("pk"))
     Denial.objects.filter(pk__in=[denial.pk for denial in found]).update(dismissed_at=timezone.now())
-    for denial in found:
-        audit.record(
-            "denial_dismissed",
+    changes = (
+        audit.Change(
             denial.principal or f"denial/{denial.pk}",
-            after={
+            None,
+            {
                 "username": denial.username,
                 "action": denial.action,
                 "topic": denial.topic,
@@ -29,4 +29,6 @@ def dismiss(rows: Iterable[Denial]) -> int:
                 "count": denial.count,
             },
         )
-    return len(found)
+        for denial in found
+    )
+    return audit.record_many("denial_dismissed", changes)

@@ -10,6 +10,7 @@ from django.urls import path
 from authsvc.core.access import Reason
 from authsvc.models import AuditEntry, Denial, Grant
 from devicehub import roles
+from devicehub.denials.dismissal import dismiss
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 from rig.denied import denial
@@ -83,6 +84,17 @@ def test_evidence_is_dismissed_and_not_deleted_added_or_changed(operator):
     assert Denial.objects.get().dismissed_at is not None
     assert AuditEntry.objects.get(action="denial_dismissed").actor == "operator"
     assert "This topic" not in operator.get(f"{LIST}?dismissed=no").content.decode()
+
+
+def test_many_are_dismissed_by_few_statements(db, django_assert_max_num_queries):
+    """A list has up to 20,000 causes, and other writers wait for the transaction."""
+    for number in range(20):
+        denial(topic=f"other/{number}")
+
+    with django_assert_max_num_queries(6):
+        assert dismiss(Denial.objects.all()) == 20
+
+    assert AuditEntry.objects.filter(action="denial_dismissed").count() == 20
 
 
 def test_a_viewer_only_reads(client, station):

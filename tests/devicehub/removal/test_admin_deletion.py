@@ -5,6 +5,7 @@ from django.contrib.auth.models import User
 
 from authsvc.models import AuditEntry
 from devicehub import provisioning, removal
+from devicehub.admin import devices
 from devicehub.models import RemovalRequest
 from devicehub.removal import requests
 from fleet.models import WeatherStationDevice
@@ -78,6 +79,21 @@ class TestAdmin:
 
         assert "2 devices are disabled and being removed" in page
         assert remains(station)["readings"] == remains(neighbour)["readings"] == 30
+        assert removal.work_off() == 2
+
+    def test_many_devices_without_rows_go_in_the_background_too(
+        self, station, neighbour, operator, monkeypatch
+    ):
+        """Each takes many statements, and a transaction with all of them would keep other writers waiting."""
+        monkeypatch.setattr(devices, "FEW_DEVICES", 1)
+        url, pks = "/admin/fleet/weatherstationdevice/", [station.pk, neighbour.pk]
+        chosen = {"action": "delete_selected", "_selected_action": pks}
+
+        asked = operator.post(url, chosen).content.decode()
+        page = operator.post(url, {**chosen, "post": "yes"}, follow=True).content.decode()
+
+        assert asked.count("disabled at once, then removed in the background") == 2
+        assert "2 devices are disabled and being removed" in page
         assert removal.work_off() == 2
 
     @pytest.mark.django_db(transaction=True)
