@@ -6,14 +6,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
 from devicehub.admin import cells, sidebar, texts
 from devicehub.admin.lists import DeviceFilter, lately
-from devicehub.admin.records import OfDeviceAdmin
 from devicehub.dashboard import links
-from devicehub.lwm2m.admin.values import HELP, ValuesAdmin
+from devicehub.lwm2m.admin.values import HELP, OfEndpointAdmin, ValuesAdmin
 from devicehub.lwm2m.models import Event, EventResource
 from devicehub.lwm2m.models.events import OURS
 from devicehub.lwm2m.pages.events import types
@@ -37,23 +35,17 @@ class EventTypeFilter(admin.SimpleListFilter):
         return queryset.filter(type=self.value()) if self.value() else None
 
 
-class EventAdmin(OfDeviceAdmin):
+class EventAdmin(OfEndpointAdmin):
     """The page of events."""
 
     list_display = ("timestamp", "of_device", "type", "detail", "received_at")
     list_filter = (EventTypeFilter, DeviceFilter, lately("timestamp"))
-    search_fields = ("^device__device_id", "^device__endpoint_name")
-    search_help_text = "The beginning of a device id or endpoint name"
     exclude = ("device",)
     readonly_fields = ("of_device", "values")
     empty_text = "No event is stored. Each notification, Send and registration of an endpoint shows here."
 
     def noun(self, count: int = 1) -> str:
         return "LwM2M event" if count == 1 else "LwM2M events"
-
-    def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
-        """Return no links: only endpoints have events."""
-        return []
 
     @admin.display(description="Values")
     def values(self, row: Any) -> str:
@@ -92,7 +84,7 @@ texts.register(
     {
         "device": "The endpoint at which it happened.",
         "type": "notification, send, registration, or a type of your project.",
-        "detail": "The part of a registration: registered, updated, deregistered or expired.",
+        "detail": "Of a registration: registered, updated, deregistered, expired, outdated, awake or sleeping.",
         "timestamp": "The time of its newest value.",
         "received_at": "The time when it arrived.",
     },

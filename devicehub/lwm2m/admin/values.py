@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -12,9 +14,11 @@ from devicehub.admin import cells, sidebar, texts
 from devicehub.admin.lists import DeviceFilter, lately
 from devicehub.admin.records import OfDeviceAdmin
 from devicehub.kinds.units import unit
-from devicehub.lwm2m.models import Resource, ResourceValue
+from devicehub.lwm2m.models import Endpoint, Resource, ResourceType, ResourceValue
 from devicehub.lwm2m.pages.values import shown
 
+BEGINS_PATH = re.compile(r"/?[0-9]{1,5}(/[0-9]{1,5}){0,3}/?")
+MOST_ENDPOINTS = 100  # Of which a search lists the rows.
 HELP = {
     "device": "The endpoint.",
     "place": "Its object, object instance, resource, and resource instance if it has several.",
@@ -25,10 +29,37 @@ HELP = {
 }
 
 
-class ValuesAdmin(OfDeviceAdmin):
+class OfEndpointAdmin(OfDeviceAdmin):
+    """A page of rows of endpoints, which are found by the words of a search, one after the other.
+
+    The endpoints are read first: to compare the names of each row's endpoint takes seconds in a long history.
+    """
+
+    search_help_text = "The beginning of a device id or endpoint name"
+
+    def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
+        """Return no links: only endpoints have such rows."""
+        return []
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Return the rows that *search_term* names."""
+        for word in search_term.split():
+            named = Q(device_id__startswith=word) | Q(endpoint_name__startswith=word)
+            found: Any = Endpoint.objects.filter(named).order_by("device_id")
+            keys = list(found.values_list("pk", flat=True)[:MOST_ENDPOINTS])
+            queryset = queryset.filter(device__in=keys) if keys else self.by_other(queryset, word)
+        return queryset, False
+
+    def by_other(self, queryset: QuerySet[Any], word: str) -> QuerySet[Any]:
+        """Return the rows for a *word* that begins the name of no endpoint."""
+        return queryset.none()
+
+
+class ValuesAdmin(OfEndpointAdmin):
     """A page of values of endpoints."""
 
-    search_fields: ClassVar[tuple[str, ...]] = ("^device__device_id", "^device__endpoint_name", "^path")
     search_help_text = "The beginning of a device id, an endpoint name or a path such as 3303/0/5700"
     exclude: ClassVar[tuple[str, ...]] = (
         "device",
@@ -41,9 +72,11 @@ class ValuesAdmin(OfDeviceAdmin):
     )
     readonly_fields: ClassVar[tuple[str, ...]] = ("of_device", "place", "value_shown")
 
-    def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
-        """Return no links: only endpoints have such rows."""
-        return []
+    def by_other(self, queryset: QuerySet[Any], word: str) -> QuerySet[Any]:
+        """Return the rows whose path *word* begins."""
+        if not BEGINS_PATH.fullmatch(word):
+            return queryset.none()
+        return queryset.filter(path__startswith=word.strip("/"))
 
     @admin.display(description="Path", ordering="path")
     def place(self, row: Any) -> str:
@@ -63,8 +96,10 @@ class ResourceAdmin(ValuesAdmin):
     list_display = ("timestamp", "of_device", "place", "resource", "value_shown", "type")
     list_filter = (DeviceFilter, "type", lately("timestamp"))
     list_select_related = ("device", "resource_type")
-    ordering = ("-timestamp", "-pk")
-    search_fields = (*ValuesAdmin.search_fields, "resource_type__name")
+    ordering = (
+        "device_id",
+        "path",
+    )  # The order of an index: there is none by time, which each value would change.
     search_help_text = f"{ValuesAdmin.search_help_text}, or the name of a resource"
     readonly_fields = (*ValuesAdmin.readonly_fields, "resource")
     empty_text = (
@@ -73,6 +108,12 @@ class ResourceAdmin(ValuesAdmin):
 
     def noun(self, count: int = 1) -> str:
         return "latest value" if count == 1 else "latest values"
+
+    def by_other(self, queryset: QuerySet[Any], word: str) -> QuerySet[Any]:
+        """Return the rows whose path *word* begins, or whose resource has *word* in its name."""
+        if BEGINS_PATH.fullmatch(word):
+            return super().by_other(queryset, word)
+        return queryset.filter(resource_type__in=ResourceType.objects.filter(name__icontains=word).order_by())
 
     @admin.display(description="Resource", ordering="resource_type__name")
     def resource(self, row: Any) -> str:
