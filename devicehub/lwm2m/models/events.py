@@ -15,7 +15,7 @@ class Event(models.Model):
     """Something that happened at an endpoint, with all its values.
 
     *type* is `notification`, `send`, `registration`, or the name of a project's type. *detail* is the part of a
-    registration: `registered`, `updated`, `deregistered` or `expired`.
+    registration: `registered`, `updated`, `deregistered`, `expired`, `outdated`, `awake` or `sleeping`.
     """
 
     device = models.ForeignKey(
@@ -30,7 +30,8 @@ class Event(models.Model):
         verbose_name = "LwM2M event"
         ordering = ["-timestamp", "-pk"]
         indexes = [
-            models.Index(fields=["device", "type", "timestamp"], name="lwm2m_event_of_device"),
+            models.Index(fields=["device", "timestamp"], name="lwm2m_event_of_device"),
+            models.Index(fields=["type", "timestamp"], name="lwm2m_event_of_type"),
         ]
 
     def __str__(self) -> str:
