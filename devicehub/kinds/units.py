@@ -1,16 +1,22 @@
-"""Units and figures as people read them. Declarations and payloads use those of SenML (RFC 8428, 12.1)."""
+"""Units and figures as people read them. Declarations and payloads use those of SenML (RFC 8428, 12.1).
+
+Definitions of LwM2M objects have other texts too, such as `/100` for percent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 # Units that are usually written with another sign. Other units are shown unchanged.
-SIGNS: Mapping[str, str] = {"Cel": "°C", "%RH": "% RH", "Ohm": "Ω", "deg": "°", "count": ""}
+SIGNS: Mapping[str, str] = {
+    "Cel": "°C", "%RH": "% RH", "/100": "%", "Ohm": "Ω", "deg": "°", "count": "", "m2": "m²", "m3": "m³",
+    "ug/m3": "µg/m³",
+}  # fmt: skip
 
 
-def unit(senml: str) -> str:
-    """Return the usual sign of a SenML unit."""
-    return SIGNS.get(senml, senml)
+def unit(name: str) -> str:
+    """Return the usual sign of a unit."""
+    return SIGNS.get(name, name)
 
 
 def figure(found: float) -> str:

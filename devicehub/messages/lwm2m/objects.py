@@ -27,7 +27,6 @@ NUMBER = r"(?:2\^[0-9]{1,2}(?:-1)?|[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?)"
 BOUNDS = re.compile(rf"({NUMBER})\s*(?:\.\.\.?|-)\s*({NUMBER})\s*(bytes?|octets?|B)?", re.IGNORECASE)
 CHOICES = re.compile(rf"{NUMBER}(?:\s*,\s*{NUMBER}){{1,100}}")
 POWER = re.compile(r"2\^([0-9]+)(-1)?")
-SHOWN_UNITS = {"/100": "%", "Cel": "°C", "C": "°C", "deg": "°", "ug/m3": "µg/m³", "m3": "m³", "m2": "m²"}
 
 Key = tuple[int, str]  # Object id and version.
 
@@ -59,11 +58,6 @@ class ResourceDefinition(NamedTuple):
     range: str
     unit: str
     description: str
-
-    @property
-    def shown_unit(self) -> str:
-        """Return the unit as people write it; `/100` is percent."""
-        return SHOWN_UNITS.get(self.unit, self.unit)
 
     @property
     def limits(self) -> Limits | None:

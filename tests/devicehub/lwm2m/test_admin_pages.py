@@ -194,6 +194,13 @@ def test_rows_are_searched_by_endpoint_without_a_join(admin_client, rows, model)
         assert listed("T-r 3304/") == 0
 
 
+def test_percent_is_shown_as_its_sign(admin_client, rows):
+    level = ResourceType.objects.filter(unit="/100").first()
+    Resource.objects.filter(pk=rows[Resource].pk).update(resource_type=level)
+
+    assert f"{level.name} (%)" in admin_client.get(url(Resource, "changelist")).content.decode()
+
+
 def test_the_page_of_an_event_has_its_values(admin_client, rows):
     page = admin_client.get(url(Event, "change", rows[Event].pk)).content.decode()
 

@@ -30,7 +30,6 @@ def test_a_file_defines_an_object_with_all_of_its_parts():
         "BSD-3 Clause License\n\nRedistribution is fine.",
     )
     assert found.resources == ((5, "Flow", DataType.FLOAT, "R", False, True, "0..9", "/100", "The flow."),)
-    assert found.resources[0].shown_unit == "%"
 
 
 def test_byte_order_mark_cdata_and_stray_blanks_do_not_matter():

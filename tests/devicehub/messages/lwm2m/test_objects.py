@@ -130,18 +130,6 @@ def test_test_objects_have_a_resource_of_each_type():
     assert second - first == {DataType.UNSIGNED_INTEGER, DataType.CORELNK}
 
 
-def test_units_are_shown_as_people_write_them():
-    shown = {
-        resource.unit: resource.shown_unit
-        for found in shipped().values()
-        for resource in found.resources
-        if resource.shown_unit != resource.unit
-    }
-
-    assert shown["/100"] == "%"
-    assert shown["Cel"] == "°C"
-
-
 def test_objects_are_read_when_they_are_needed_and_fast():
     script = (
         "import sys, devicehub.messages.lwm2m.objects as objects\n"
