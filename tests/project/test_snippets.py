@@ -84,6 +84,7 @@ COMPARED = {
     "lwm2m status",  # tests/devicehub/lwm2m/test_inbox.py
     "own kind",  # tests/devicehub/kinds/test_own_kind_page.py
     "postgresql settings",
+    "readings as resources",  # tests/devicehub/ingest/test_resources.py
     "cached directory",
     "command",
     "removal in code",

@@ -1,5 +1,6 @@
 """Typed devices whose readings are LwM2M resources: payloads of LwM2M fill columns, and columns read as resources."""
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 
@@ -12,6 +13,7 @@ from devicehub.messages.lwm2m.formats import FORMATS
 from devicehub.messages.lwm2m.values import DataType, Value
 from rig.kinds import tables_of
 from rig.messages import DUPLICATE, FAILED, NOW, PARTIAL, STORED, message_row, readings, row, send
+from rig.pages import blocks, page
 
 pytestmark = pytest.mark.django_db
 
@@ -186,6 +188,17 @@ def test_readings_are_read_as_resources(post, post_kind):
         payload = resources.encoded(post_kind, found, name)
         types = {(value.path[0], value.path[2]): value.type for value in VALUES}
         assert FORMATS[name].decode(payload, (), lambda one, other: types[one, other]) == expected  # noqa: B023
+
+
+def test_the_page_reads_them_in_code(post, capsys):
+    sent(post, "senml+json", [value._replace(time=AT) for value in VALUES])
+    (example,) = blocks(page("reference/topics-and-payloads.md"), "python", "readings as resources")
+
+    names = {}
+    exec(example, names)
+
+    assert capsys.readouterr().out == "21.5 2026-03-01 11:53:20+00:00\n"
+    assert json.loads(names["pack"])[0] == {"n": "/3303/0/5700", "v": 21.5, "t": AT}
 
 
 def test_a_type_without_resources_has_none(probe, probe_kind):
