@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devicehub.lwm2m.leshan.event_stream import EventStream, ServerEvent
@@ -19,6 +19,9 @@ EVENTS = [
 ]
 
 
+quick = settings(deadline=None, database=None)
+
+
 def read(*pieces, **options):
     stream = EventStream(**options)
     return [event for piece in pieces for event in stream.feed(piece)]
@@ -28,6 +31,7 @@ def test_events_of_leshan_are_read():
     assert read(RECORDED) == EVENTS
 
 
+@quick
 @given(st.lists(st.integers(0, len(RECORDED)), max_size=20))
 def test_the_sizes_of_the_pieces_do_not_matter(cuts):
     places = [0, *sorted(cuts), len(RECORDED)]
@@ -75,6 +79,7 @@ def test_an_event_of_many_lines_is_too_long_as_a_whole():
     assert stream.skipped == 1
 
 
+@quick
 @given(st.lists(st.binary(max_size=50), max_size=50))
 def test_memory_is_bounded_for_any_bytes(pieces):
     stream = EventStream(most=100)
