@@ -15,6 +15,7 @@ from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.paths import MAX_ID, Path
 from devicehub.messages.lwm2m.values import DataType, ObjectLink, Seen, TypeOf, Value, link, typed
 
+MEDIA_TYPE = "application/vnd.devicehub.leshan+json"  # Of messages with such nodes, inside DeviceHub only.
 # The number of ids in the path of a node, by its kind.
 LEVELS = {"root": 0, "obj": 1, "instance": 2, "singleResource": 3, "multiResource": 3, "resourceInstance": 4}
 INNER = {"root": "objects", "obj": "instances", "instance": "resources"}

@@ -11,7 +11,6 @@ from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.values import TypeOf, Value
 from devicehub.messages.message import FailureReason, Message, Notes, Unreadable
 
-LESHAN = "application/vnd.devicehub.leshan+json"
 EVENTS = {"notification": NOTIFICATION, "read": NOTIFICATION, "send": SEND}
 
 
@@ -30,7 +29,7 @@ def read(message: Message, type_of: TypeOf) -> Found:
     A value that contradicts the type of its resource is kept as it was sent, with a note.
     """
     media_type, path = recognise.split(message.content_type)
-    if media_type == LESHAN:
+    if media_type == leshan_nodes.MEDIA_TYPE:
         return _read_nodes(message.payload, type_of)
     properties = dict(message.user_properties)
     found = recognise.recognise(message.payload, media_type, properties.get("path") or path)

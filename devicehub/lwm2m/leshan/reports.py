@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from devicehub.kinds.topics import MessageType
+from devicehub.lwm2m.leshan_nodes import MEDIA_TYPE
 from devicehub.messages.message import Message
 
-NODES = "application/vnd.devicehub.leshan+json"
 JSON = "application/json"
 
 
@@ -25,7 +25,7 @@ class Report(NamedTuple):
     def message(self, topic: str) -> Message:
         """Return the message for *topic*, which is that of the endpoint and *message_type*."""
         payload = json.dumps(self.content, separators=(",", ":")).encode()
-        form = NODES if self.message_type is MessageType.DATA else JSON
+        form = MEDIA_TYPE if self.message_type is MessageType.DATA else JSON
         return Message(topic, payload, self.received_at, content_type=form)
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from devicehub.errors import DevicehubError
 from devicehub.kinds.topics import MessageType
 from devicehub.lwm2m import leshan_nodes
-from devicehub.lwm2m.leshan.reports import JSON, NODES
-from devicehub.lwm2m.leshan_nodes import INNER, LEVELS
+from devicehub.lwm2m.leshan.reports import JSON
+from devicehub.lwm2m.leshan_nodes import INNER, LEVELS, MEDIA_TYPE
 from devicehub.lwm2m.names import is_endpoint_name
 from devicehub.messages.lwm2m import exact_json, paths
 from devicehub.messages.lwm2m.errors import CodecError
@@ -146,7 +146,7 @@ def _values(endpoint: str, nodes: Mapping[str, Any]) -> Posted:
         payload = _written({"event": "notification", "values": nodes}).encode()
     except (RecursionError, UnicodeEncodeError) as error:
         raise UnreadableBody("val is nested too deep, or holds half a surrogate pair") from error
-    return Posted(endpoint, MessageType.DATA, payload, NODES)
+    return Posted(endpoint, MessageType.DATA, payload, MEDIA_TYPE)
 
 
 def _written(value: Any) -> str:
