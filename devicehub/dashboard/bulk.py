@@ -37,6 +37,7 @@ from devicehub.dashboard.bulk_forms import CommandManyForm, ManyForm, MoveManyFo
 from devicehub.dashboard.confirmation import Confirmation
 from devicehub.kinds.registry import Kind
 from devicehub.nonces import FormExpired, FormUsed
+from devicehub.states import REVOKED
 
 SHOWN = 8  # Ids that the page names.
 
@@ -71,6 +72,7 @@ class Act:
     form: Callable[[Any, Kind, Any], ManyForm] = ManyForm
     keep: str = "Keep them"
     ends: bool = True
+    caution: Callable[[Selection], str] = lambda selection: ""  # A sentence about the chosen devices.
     permission: str = ""  # One that the act needs besides that to change devices.
 
 
@@ -127,7 +129,7 @@ def _page(
         names.append(f"and {count - SHOWN:,} more")
     ask = Confirmation(
         question=act.question.format(devices=words),
-        text=act.text,
+        text=f"{act.text}{act.caution(selection)}",
         verb=f"{act.verb} {words}",
         keep=act.keep,
         keep_url=selection.keep_url,
@@ -162,6 +164,14 @@ def _rotate(request: HttpRequest, selection: Selection, form: RotateManyForm) ->
     batches = rotations.issue(rotation, members)
     name = f"rotation-{rotation.pk}"
     return credentials_file.answer(request, name, data["file_format"], batches, reason=data["reason"])
+
+
+def _of_revoked(selection: Selection) -> str:
+    """Return the sentence about the revoked ones of the devices; "" without any."""
+    count = selection.devices.filter(REVOKED).count()
+    if count == 1:
+        return " 1 of them is revoked, and can log in again with its new password."
+    return f" {count:,} of them are revoked, and can log in again with their new passwords." if count else ""
 
 
 def _revoke(request: HttpRequest, selection: Selection, form: forms.Form) -> str:
@@ -225,6 +235,7 @@ ACTS: Mapping[str, Act] = {
         _rotate,
         _rotate_form,
         ends=False,
+        caution=_of_revoked,
     ),
     "revoke": Act(
         "Revoke",

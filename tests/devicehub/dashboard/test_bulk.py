@@ -148,6 +148,21 @@ def test_a_command_to_one_device_leads_to_its_commands(operator, fleet):
     assert "queued for 1 device." in listed.content.decode()
 
 
+def test_the_page_before_a_rotation_counts_the_revoked_devices(operator, fleet):
+    for device in fleet[:3]:
+        device.generate_credentials()
+        device.save()
+    assert "revoked" not in ask(operator, "rotate", fleet[:3]).content.decode()
+
+    do(operator, "revoke", fleet[:1])
+    one = ask(operator, "rotate", fleet[:3]).content.decode()
+    do(operator, "revoke", fleet[:2])
+    two = ask(operator, "rotate", fleet[:3]).content.decode()
+
+    assert "1 of them is revoked, and can log in again with its new password." in one
+    assert "2 of them are revoked, and can log in again with their new passwords." in two
+
+
 def test_a_rotation_answers_with_a_file_that_works_once(operator, fleet):
     page = ask(operator, "rotate", fleet[:3]).content.decode()
     form = fields_of(page) | {"confirmed": "yes", "name": "spring", "ends": "used", "file_format": "json"}
