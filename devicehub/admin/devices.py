@@ -18,7 +18,7 @@ from django.utils.html import format_html, format_html_join
 
 from authsvc.models import Denial, Grant
 from devicehub import provisioning, removal, states, visibility
-from devicehub.admin import cells, device_rights
+from devicehub.admin import cells, device_rights, texts
 from devicehub.admin.base import ITSELF, Panel
 from devicehub.admin.bulk import ManyDevices
 from devicehub.admin.credentials import WithCredentials
@@ -195,7 +195,7 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
 
     def noun(self, count: int = 1) -> str:
         """Return the word for *count* rows. The name of a type has the case of a title."""
-        return super().noun(count).lower()
+        return texts.in_a_sentence(super().noun(count))
 
     def get_urls(self) -> list[Any]:
         """Return the pages of the model, and an address by device id, for links from rows that have only the key."""

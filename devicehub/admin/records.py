@@ -47,7 +47,7 @@ class OfDeviceAdmin(EvidenceAdmin):
 
     def noun(self, count: int = 1) -> str:
         """Return the word for *count* rows. The name of a type has the case of a title."""
-        return super().noun(count).lower()
+        return texts.in_a_sentence(super().noun(count))
 
     def get_views(self, request: HttpRequest) -> list[tuple[str, str, bool]]:
         """Return the lists of the same rows of each kind, if there are several."""

@@ -19,7 +19,7 @@ from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils.text import capfirst
 
-from devicehub.admin import index
+from devicehub.admin import index, texts
 from devicehub.kinds.registry import registry
 
 TOP, FLEET, ACCESS, MESSAGES, OPERATION, PEOPLE = "", "Fleet", "Access", "Messages", "Operation", "People"
@@ -131,7 +131,7 @@ def _of_devices() -> list[Item]:
     """Return one item for the devices of each kind, unless an app registered its own."""
     items = [
         _of_model(
-            capfirst(str(kind.device_model._meta.verbose_name_plural).lower()),
+            capfirst(texts.in_a_sentence(str(kind.device_model._meta.verbose_name_plural))),
             kind.device_model,
             FLEET,
             "memory",

@@ -227,6 +227,15 @@ def label(field: models.Field[Any, Any]) -> str:
     return LABELS.get(field.name) or capfirst(str(field.verbose_name))
 
 
+def in_a_sentence(name: str) -> str:
+    """Return the *name* of a model without the capitals of a title.
+
+    >>> in_a_sentence("Weather Stations"), in_a_sentence("LwM2M endpoints")
+    ('weather stations', 'LwM2M endpoints')
+    """
+    return " ".join(word.lower() if word.istitle() else word for word in name.split(" "))
+
+
 def help_texts(model: type[models.Model]) -> dict[str, str]:
     """Return the help text of each column of *model* that has none in the model."""
     found = _declared(model)

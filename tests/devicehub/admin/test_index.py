@@ -169,7 +169,7 @@ def test_the_navigation_shows_pages_that_exist_and_that_the_user_may_see(rf, fle
     items = {item["title"]: item for group in groups for item in group["items"]}
 
     assert [group["title"] for group in groups] == ["", "Fleet", "Access", "Messages", "Operation", "People"]
-    assert {"Weather stations", "Irrigation valves", "Denials", "Brokers", "Users", "Roles"} <= set(items)
+    assert {"Weather stations", "LwM2M endpoints", "Denials", "Brokers", "Users", "Roles"} <= set(items)
     assert (items["Denials"]["badge"], items["Denials"]["badge_variant"]) == ("2", "danger")
     assert items["Brokers"]["badge"] == "1"
     assert [title for title, item in items.items() if item["active"]] == ["Denials"]
