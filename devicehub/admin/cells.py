@@ -130,6 +130,14 @@ def named_url(model: type[models.Model], device_id: str) -> str:
         return ""
 
 
+def rotation_url(number: int) -> str:
+    """Return the address of the page of the rotation *number*; "" if the admin does not show rotations."""
+    try:
+        return reverse("admin:devicehub_rotation_change", args=[number])
+    except NoReverseMatch:
+        return ""
+
+
 def list_url(model: type[models.Model], query: str = "") -> str:
     """Return the address of the list of *model*; "" if the admin does not show the model."""
     meta = model._meta
@@ -176,8 +184,11 @@ def _shown(field: models.Field[Any, Any], is_first: bool) -> Callable[[Any], str
 def changed(key: str) -> str:
     """Return the *key* of a changed object as a link to the page or the list that shows its object."""
     kind, _, name = key.partition("/")
-    if kind not in OBJECTS:
+    if kind == "rotation" and name.isdecimal():
+        url = rotation_url(int(name))
+    elif kind in OBJECTS:
+        model, column = OBJECTS[kind]
+        url = list_url(model, f"?{urlencode({column: name})}")
+    else:
         return device(key)
-    model, column = OBJECTS[kind]
-    url = list_url(model, f"?{urlencode({column: name})}")
     return format_html('<a class="dh-id" href="{}">{}</a>', url, key) if url else code(key)

@@ -13,10 +13,12 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db import connections
 from django.test import AsyncClient
 from django.urls import reverse
+from django.utils import timezone
 
 from authsvc import audit, broker_tokens, granting
 from authsvc.models import AuditEntry
 from devicehub import provisioning, roles
+from devicehub.models import Rotation
 from rig.people import person
 
 pytestmark = pytest.mark.pages
@@ -71,6 +73,16 @@ class TestPages:
         assert 'href="/admin/authsvc/account/?username=backend"' in page
         assert client.get("/admin/authsvc/account/?username=backend").context["cl"].result_count == 1
         assert client.get("/admin/auth/user/?username=mara").context["cl"].result_count == 1
+
+    def test_a_rotation_is_linked_to_its_page(self, client):
+        now = timezone.now()
+        rotation = Rotation.objects.create(name="spring", started_at=now, touched_at=now)
+        audit.record("rotation_started", f"rotation/{rotation.pk}")
+        page = signed_in(client, is_superuser=True, role=None).get(LIST).content.decode()
+
+        url = f"/admin/devicehub/rotation/{rotation.pk}/change/"
+        assert f'href="{url}">rotation/{rotation.pk}<' in page
+        assert client.get(url).status_code == 200
 
     def test_the_history_of_an_object_is_its_part_of_the_audit(self, client, north, south):
         account, _ = provisioning.create_account("backend")
