@@ -192,6 +192,7 @@ class AccountAdmin(WithSecret):
             "MQTT_HOST": address.host,
             "MQTT_PORT": str(address.port),
             "MQTT_TLS": str(int(address.tls)),
+            "MQTT_CLIENT_ID": row.username,
             "MQTT_USERNAME": row.username,
             "MQTT_PASSWORD": made.secret,
         }

@@ -75,6 +75,7 @@ class TestAdding:
         assert account.password_expires_at == expires
         page = unescape(answer.content.decode())
         assert f"MQTT_PASSWORD={password}" in page
+        assert "MQTT_CLIENT_ID=backend" in page
         assert "MQTT_HOST=" in page
         assert "MQTT_PORT=" in page
 
