@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -144,6 +145,10 @@ class GroupAdmin(ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Return the slug of an existing group: grants name it."""
         return ("slug",) if obj else ()
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Sequence[str]]:
+        """Return the fields that follow others while they are typed: the slug of a new group follows its name."""
+        return {} if obj else {"slug": ("name",)}
 
     @admin.display(description="Members", ordering="member_count")
     def number_of_members(self, group: Any) -> str:
