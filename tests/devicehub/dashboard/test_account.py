@@ -67,7 +67,14 @@ class TestSessions:
         assert "Firefox on Linux" in page
         assert "curl/8" in page
         assert "127.0.0.1" in page
-        assert "End the other 1" in page
+        assert "End the other session<" in page
+
+    def test_the_button_counts_several_others(self, operator):
+        mine = signed_in()
+        signed_in()
+        signed_in()
+
+        assert "End the 2 other sessions<" in mine.get("/account/").content.decode()
 
     def test_the_others_end_at_once_and_this_one_goes_on(self, operator):
         mine, other = signed_in(), signed_in()

@@ -62,6 +62,7 @@ def test_the_list_leads_to_each_rotation(operator, rotation):
 
     assert f'href="/rotations/{rotation.pk}/"' in page
     assert "spring" in page
+    assert "in a list of devices with <em>Rotate credentials</em>" in page
     assert (
         "No rotation yet"
         in signed_in(person("new", roles.OPERATOR, ["west"], is_staff=True))
