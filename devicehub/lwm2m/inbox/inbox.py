@@ -83,7 +83,6 @@ def _read_data(message: Message, device: Any, definitions: Catalogue) -> tuple[D
         raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
     received, is_dated = message.received_at, False
     placed: list[Placed] = []
-    by_time: dict[datetime | None, Sample] = {}
     moments: dict[Any, datetime | None] = {}
     for path, kind, held, time in found.values:
         name = paths.name(path)
@@ -94,24 +93,28 @@ def _read_data(message: Message, device: Any, definitions: Catalogue) -> tuple[D
         if time not in moments:
             moments[time] = recognise.moment(time, received, notes)
             is_dated = is_dated or (moments[time] is not None and recognise.is_own(time))
-        moment = moments[time]
-        placed.append(Placed(path, name, key_of(path[0], path[2]), kind, held, moment))
-        sample = by_time.get(moment)
-        if sample is None:
-            sample = by_time[moment] = Sample(timestamp=moment)
-        sample.values[name] = held
+        placed.append(Placed(path, name, key_of(path[0], path[2]), kind, held, moments[time]))
     if not placed:
         detail = "; ".join(notes)[:400] or "the payload holds no value"
         raise Unreadable(FailureReason.NO_VALUE, detail)
-    samples = list(by_time.values())
-    if len(samples) > settings.max_samples:
-        detail = f"{len(samples)} samples; at most {settings.max_samples} are stored of one message"
+    times = set(moments.values())
+    if len(times) > 1 and len(times) > settings.max_samples:
+        detail = f"{len(times)} samples; at most {settings.max_samples} are stored of one message"
         raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
-    newest = max(sample.timestamp or received for sample in samples)
-    content = Content(
-        Sign(received, reading_at=newest), samples, is_dated, own=Parcel(found.event, newest, placed)
-    )
+    newest = max([moment or received for moment in times])
+    samples = [] if isinstance(device, DeviceRow) else _samples(placed)
+    sign = Sign(received, reading_at=newest)
+    content = Content(sign, samples, is_dated, own=Parcel(found.event, newest, placed))
     return Document(None, notes, is_exact=False), content
+
+
+def _samples(placed: Sequence[Placed]) -> list[Sample]:
+    """Return the values by time, as hooks and receivers get them."""
+    by_time: dict[datetime | None, Sample] = {}
+    for one in placed:
+        sample = by_time.setdefault(one.timestamp, Sample(timestamp=one.timestamp))
+        sample.values[one.name] = one.value
+    return list(by_time.values())
 
 
 def _fault(held: str | float) -> str:
