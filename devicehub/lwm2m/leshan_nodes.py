@@ -153,7 +153,7 @@ def _typed(raw: Any, form: Any, declared: DataType | None) -> tuple[DataType, An
         return None
     if form is None:
         return _untyped(raw, declared)
-    if form not in TYPES:
+    if not isinstance(form, str) or form not in TYPES:
         raise ValueError(f"{str(form)[:40]!r} is not a type")
     kind, value = _read(raw, TYPES[form])
     if declared is None or declared == kind:
@@ -188,7 +188,7 @@ def _untyped(raw: Any, declared: DataType | None) -> tuple[DataType, Any]:
             return _from_text(raw, declared)
         except ValueError:
             pass
-    if type(raw) not in (str, int, float, bool):
+    if type(raw) not in (str, int, float, Decimal, bool):
         raise ValueError("is not a value")
     return typed(raw, None)
 
@@ -223,6 +223,6 @@ def _link(raw: Any) -> ObjectLink:
     match raw:
         case str():
             return link(raw)
-        case {"objectId": int(object_id), "objectInstanceId": int(instance_id)}:
-            return ObjectLink(int(object_id), int(instance_id))
+        case {"objectId": object_id, "objectInstanceId": instance_id} if type(object_id) is type(instance_id) is int:
+            return ObjectLink(object_id, instance_id)
     raise ValueError("is not an object link")

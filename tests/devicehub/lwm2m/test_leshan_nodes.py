@@ -55,6 +55,7 @@ NO_VALUES = [
     *(("OPAQUE", "xy"), ("OPAQUE", "0"), ("OPAQUE", "00 11"), ("OPAQUE", 1), ("TIME", True), ("TIME", 1.5)),
     *(("TIME", "x"), ("OBJLNK", {}), ("OBJLNK", {"objectId": 65536, "objectInstanceId": 0}), ("OBJLNK", "3")),
     *(("STRING", ["x"]), ("DOUBLE", "1"), (5, "1"), ("STRING", "\ud800")),
+    *((["STRING"], "x"), ({}, "x"), ("OBJLNK", {"objectId": True, "objectInstanceId": 0})),
 ]
 
 
@@ -134,6 +135,8 @@ UNTYPED = [
     ({"id": 5700, "value": "warm"}, "/3303/0/5700", [["/3303/0/5700", "String", "warm"]]),
     ({"id": 3, "value": "322e302e30"}, "/9/0/3", [["/9/0/3", "String", "322e302e30"]]),
     ({"id": 3, "value": 5}, "/9/0/3", [["/9/0/3", "Integer", 5]]),
+    ({"id": 3, "value": Decimal("24.5")}, "/9/0/3", [["/9/0/3", "Float", 24.5]]),
+    ({"id": 11, "value": Decimal("1.5")}, "/3/0/11", [["/3/0/11", "Float", 1.5]]),
     ({"id": 13, "value": "2026-11-29T06:24:54Z"}, "/3/0/13", [["/3/0/13", "Time", 1795933494]]),
     ({"id": 13, "value": "5182428f"}, "/3/0/13", [["/3/0/13", "Time", 1367491215]]),
     ({"id": 140, "value": True}, "/3442/0/140", [["/3442/0/140", "Boolean", True]]),
