@@ -171,8 +171,8 @@ def apply(found: Registration, endpoint: Endpoint, received_at: datetime) -> str
         return "outdated"
     if found.word == "deregistration":
         endpoint.registered = endpoint.sleeping = False
-        if found.at is not None:
-            endpoint.registered_at = found.at + END
+        if at is not None:
+            endpoint.registered_at = at + END
         return "deregistered"
     # A follower of a server lists present registrations again when it starts.
     is_listed = endpoint.registered and found.id != "" and found.id == endpoint.registration_id

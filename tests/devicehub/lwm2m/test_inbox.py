@@ -193,6 +193,15 @@ def test_a_registration_of_the_future_does_not_keep_out_later_ones(endpoint):
     assert fresh(endpoint).registration_id == "b"
 
 
+def test_the_end_of_a_registration_of_the_future_does_not_keep_out_later_ones(endpoint):
+    registration(endpoint, "registration", "a", NOW)
+    registration(endpoint, "deregistration", "a", NOW + 24 * HOUR)
+    assert not fresh(endpoint).registered
+    registration(endpoint, "registration", "b", NOW + timedelta(seconds=1), at=NOW + timedelta(seconds=2))
+
+    assert fresh(endpoint).registered
+
+
 def test_an_update_changes_the_members_that_it_names(endpoint):
     links = "</3/0>,</3303/0>;ver=1.1"
     status(endpoint, {"registration": {"lifetime": 300, "version": "1.1", "binding": "U", "links": links}})
