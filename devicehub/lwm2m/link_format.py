@@ -20,6 +20,7 @@ TO_ESCAPE = re.compile(r'(["\\])')
 BARE = re.compile(r"[0-9.]+")  # Written without quotes: numbers and versions.
 VERSION = re.compile(r"[0-9]{1,5}\.[0-9]{1,5}")
 ROOT_TYPE = "oma.lwm2m"
+MOST_LINKS = 1 << 14
 
 
 class Link(NamedTuple):
@@ -52,6 +53,8 @@ def parse(text: str) -> list[Link]:
         if not target:
             raise CodecError(f"character {position}", "is not a link such as </3/0>")
         attributes: dict[str, str | None] = {}
+        if len(links) == MOST_LINKS:
+            raise CodecError(f"character {position}", f"there are more than {MOST_LINKS} links")
         position = _skip(text, target.end())
         while text.startswith(";", position):
             name, value, position = _attribute(text, _skip(text, position + 1))

@@ -163,14 +163,15 @@ class Reader:
     def _string(self, major: int, length: int, start: int) -> Any:
         if length != INDEFINITE:
             return self._chunk(major, length, start)
-        chunks = []
+        data = bytearray()  # A list of small chunks would take many times the memory of their bytes.
         while not self.at_break():
             at = self.position
             found, _, length = self.head()
             if found != major or length == INDEFINITE:
                 raise self.fault("is not a chunk of the string", at)
-            chunks.append(self._chunk(major, length, at))
-        return ("" if major == TEXT else b"").join(chunks)
+            self._chunk(major, length, at)
+            data += self.payload[self.position - length : self.position]
+        return data.decode() if major == TEXT else bytes(data)
 
     def _chunk(self, major: int, length: int, start: int) -> Any:
         after = self.position + length

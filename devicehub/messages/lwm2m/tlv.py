@@ -11,6 +11,7 @@ from devicehub.messages.lwm2m import paths
 from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.paths import MAX_ID, RESOURCE, Path
 from devicehub.messages.lwm2m.values import (
+    MOST_VALUES,
     DataType,
     ObjectLink,
     Seen,
@@ -94,6 +95,8 @@ def _within(
         return
     if path in containers:
         raise CodecError(f"byte {entry.position}", f"{paths.write(path)} is there twice")
+    if len(containers) == MOST_VALUES:
+        raise CodecError(f"byte {entry.position}", f"the payload has more than {MOST_VALUES} containers")
     containers.add(path)
     is_instance = entry.kind == OBJECT_INSTANCE
     fitting = (SINGLE_RESOURCE, MULTIPLE_RESOURCE) if is_instance else (RESOURCE_INSTANCE,)

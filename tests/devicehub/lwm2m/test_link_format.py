@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devicehub.lwm2m import link_format
 from devicehub.lwm2m.link_format import Link, objects, parse, write
 from devicehub.messages.json_limits import MAX_KEPT
 from devicehub.messages.lwm2m.errors import CodecError
@@ -58,6 +59,15 @@ def test_a_text_above_the_limit_and_one_of_open_quotes_are_refused_at_once():
     for text in ("<" * (MAX_KEPT + 1), '</3>;a="' * 100_000, "</3>;a" * 100_000, "\\" * 1000 + '"'):
         with pytest.raises(CodecError):
             parse(text)
+
+
+def test_links_are_limited():
+    """Each takes many times the memory of its text."""
+    text = ",".join(["</3>"] * link_format.MOST_LINKS)
+
+    assert len(parse(text)) == link_format.MOST_LINKS
+    with pytest.raises(CodecError, match="more than 16384 links"):
+        parse(f"{text},</3>")
 
 
 names = st.text("abcdefgh-*", min_size=1, max_size=4)

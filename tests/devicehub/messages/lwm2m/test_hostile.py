@@ -88,3 +88,26 @@ def test_a_payload_has_a_limited_number_of_values(monkeypatch):
 
     assert len(decoded("tlv", three[:4], "/9/0")) == 2
     assert decoded("tlv", three, "/9/0") == ERROR
+
+
+def test_a_payload_has_a_limited_number_of_containers(monkeypatch):
+    monkeypatch.setattr("devicehub.messages.lwm2m.tlv.MOST_VALUES", 2)
+    three = bytes.fromhex("800080018002")
+
+    assert decoded("tlv", three[:4], "/9/0") == []
+    assert decoded("tlv", three, "/9/0") == ERROR
+
+
+@pytest.mark.parametrize("begin", [b"\x5f", b"\x7f"], ids=["bytes", "text"])
+def test_small_chunks_take_little_more_memory_than_their_string(begin):
+    payload = begin + (bytes([begin[0] & 0xE0 | 1]) + b"a") * SIZE + b"\xff"
+
+    tracemalloc.start()
+    try:
+        [value] = FORMATS["cbor"].decode(payload, (9, 0, 1), lambda *_: None, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert value.value in ("a" * SIZE, b"a" * SIZE)
+    assert peak < 4 * len(payload) + 4096
