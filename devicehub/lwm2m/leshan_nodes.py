@@ -223,6 +223,8 @@ def _link(raw: Any) -> ObjectLink:
     match raw:
         case str():
             return link(raw)
-        case {"objectId": object_id, "objectInstanceId": instance_id} if type(object_id) is type(instance_id) is int:
+        case {"objectId": object_id, "objectInstanceId": instance_id} if (
+            type(object_id) is type(instance_id) is int
+        ):
             return ObjectLink(object_id, instance_id)
     raise ValueError("is not an object link")

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import OuterRef, Subquery
 
 from devicehub.db.batches import Pace
 from devicehub.db.portions import batched
@@ -82,7 +83,13 @@ class _Run:
     def retype(self, keys: Sequence[int]) -> None:
         """Give the resources of primary keys *keys*, and their history, their types."""
         rows = Resource.objects.filter(pk__in=keys).order_by("device_id", "path")
-        waiting = [(row, known) for row, known in _defined(rows) if _is_waiting(row, known)]
+        oldest = _oldest(rows)
+        waiting = [
+            (row, known)
+            for row, known in _defined(rows)
+            if row.resource_type_id != known.key
+            or any(_is_raw(one, known) for one in (row, oldest.get(row.pk)))
+        ]
         for row, known in waiting:
             if known.type is not None:
                 self._retype_history(row, known.type)
@@ -157,12 +164,23 @@ def _before(rows: Any, end: tuple[datetime, int] | None) -> Any:
     return rows[:AT_ONCE]
 
 
-def _is_waiting(row: Resource, known: Known) -> bool:
-    return row.resource_type_id != known.key or (
-        known.type is not None
-        and row.type != known.type
-        and retyped(row.type, row.value, known.type) is not None
-    )
+def _is_raw(row: TypedValue | None, known: Known) -> bool:
+    """Return whether the value of *row* can have the type of its definition, and has not."""
+    if row is None or known.type is None or row.type == known.type:
+        return False
+    return retyped(row.type, row.value, known.type) is not None
+
+
+def _oldest(rows: Any) -> dict[int, ResourceValue]:
+    """Return the oldest value in the history of each of the resources *rows*, by their primary keys.
+
+    It gets its type last. A message may replace the latest value between a change of its definition and its retyping.
+    """
+    history = ResourceValue.objects.filter(device=OuterRef("device"), path=OuterRef("path"))
+    first = Subquery(history.order_by("timestamp", "pk").values("pk")[:1])
+    keys = dict(rows.annotate(first=first).values_list("pk", "first"))
+    found = {value.pk: value for value in ResourceValue.objects.filter(pk__in=keys.values())}
+    return {key: found[value] for key, value in keys.items() if value in found}
 
 
 def _defined(rows: Iterable[Resource]) -> list[tuple[Resource, Known]]:

@@ -150,6 +150,17 @@ def test_a_corrected_definition_retypes_what_it_fits(endpoint):
     assert (Resource.objects.get().type, Resource.objects.get().value) == ("Float", 5.0)
 
 
+def test_history_gets_its_type_if_the_latest_value_came_after_the_definition(endpoint):
+    """Endpoints go on sending between the import of an object and the retyping of their values."""
+    raw(endpoint)
+    define(r1="Integer")
+    send(endpoint, [{"n": f"/{OBJECT}/0/1", "v": 7}], at=NOW + timedelta(seconds=1))
+
+    assert retype([OBJECT]).values == 3
+    assert history() == [7, 5, 5, 5]
+    assert retype([OBJECT]) == Retyped()
+
+
 def test_a_new_version_of_an_object_is_that_of_endpoints_that_name_it(endpoint):
     define(r1="Integer")
     send(endpoint, {"registration": {"links": f"</{OBJECT}>;ver=2.0,</{OBJECT}/0>"}}, "status")
