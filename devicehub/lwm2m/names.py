@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import count
 from typing import Any
-
-from django.db.models import Q
 
 from devicehub.kinds.identifiers import is_device_id, is_text
 
@@ -39,19 +38,28 @@ def _with_digest(endpoint_name: str) -> str:
 
 
 def device_ids(endpoint_names: Collection[str]) -> dict[str, str]:
-    """Return the device id of each of *endpoint_names*, by one query.
+    """Return the device id of each of *endpoint_names*, by one query if all are those of endpoints.
 
-    A name that no endpoint has gets the id that would be made from it; or, if an endpoint with another name has that,
-    one with a digest, which no device has: its messages are those of an unknown device.
+    A name that no endpoint has gets an id that no endpoint has: the one that would be made from it, if that is free. A
+    client that calls itself by the device id of another endpoint must not report for that one.
     """
     from devicehub.lwm2m.models import Endpoint
 
-    made = {name: device_id(name) for name in endpoint_names}
-    endpoints: Any = Endpoint.objects
-    rows = endpoints.filter(Q(endpoint_name__in=list(made)) | Q(device_id__in=list(made.values()))).order_by()
+    endpoints: Any = Endpoint.objects.order_by()
+    rows = endpoints.filter(endpoint_name__in=list(endpoint_names))
     found = dict(rows.values_list("endpoint_name", "device_id"))
-    taken = set(found.values())
-    return {
-        name: found.get(name) or (own if own not in taken else _with_digest(name))
-        for name, own in made.items()
-    }
+    unknown = {name: _ids(name) for name in endpoint_names if name not in found}
+    while unknown:
+        made = {name: next(ids) for name, ids in unknown.items()}
+        taken = set(endpoints.filter(device_id__in=list(made.values())).values_list("device_id", flat=True))
+        found |= {name: free for name, free in made.items() if free not in taken}
+        unknown = {name: ids for name, ids in unknown.items() if made[name] in taken}
+    return found
+
+
+def _ids(endpoint_name: str) -> Iterator[str]:
+    """Yield the device id of a name, and then others without end, for the case that it is taken."""
+    yield device_id(endpoint_name)
+    for number in count():
+        digest = hashlib.sha256(f"{number}\0{endpoint_name}".encode()).hexdigest()
+        yield f"{REFUSED.sub('-', endpoint_name)[: KEPT - 48]}-{digest}"

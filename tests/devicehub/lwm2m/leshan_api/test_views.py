@@ -13,7 +13,7 @@ from authsvc.operation import denials, notes
 from devicehub import provisioning
 from devicehub.ingest import limits
 from devicehub.ingest.replay import replay, waiting
-from devicehub.lwm2m import adoption
+from devicehub.lwm2m import adoption, names
 from devicehub.lwm2m.leshan_api import storing, views
 from devicehub.lwm2m.models import Endpoint, Event, Resource
 from devicehub.lwm2m.signals import event_recorded
@@ -262,12 +262,38 @@ def test_an_endpoint_with_a_name_of_its_own_is_found_by_that(post):
     assert Resource.objects.get().device.device_id == "pump"
 
 
-def test_a_name_that_is_the_device_id_of_another_endpoint_is_unknown(post):
-    Endpoint.objects.create(device_id=EP, endpoint_name="pump")
+@pytest.mark.parametrize("adopts", [False, True])
+@pytest.mark.parametrize(
+    ("device_id", "own_name", "name"),
+    [
+        ("pump", "urn:imei:1", "pump"),
+        ("T-r-7-a-e868a87a1837beaa", "Tür 7/a", "T-r-7-a-e868a87a1837beaa"),
+        ("T-r-7-a-e868a87a1837beaa", "T-r-7-a-e868a87a1837beaa", "Tür 7/a"),
+    ],
+)
+def test_a_name_that_is_the_device_id_of_another_endpoint_is_unknown(
+    post, settings, device_id, own_name, name, adopts
+):
+    settings.DEVICEHUB_LWM2M_ADOPT = adopts
+    adoption.allowance.clear()
+    Endpoint.objects.create(device_id=device_id, endpoint_name=own_name)
 
-    assert post("single", single()).status_code == 202
+    assert post("single", single(ep=name)).status_code == 202
     assert stored() == {}
-    assert post("single", single(ep="pump")).status_code == 201
+    row = QuarantinedMessage.objects.get()
+    assert (row.reason, row.user_properties) == ("unknown_device", {"endpoint": name})
+    replay(waiting())
+    assert stored() == {}
+    assert post("single", single(ep=own_name)).status_code == 201
+
+
+def test_ids_that_were_taken_on_purpose_are_no_ids_of_a_name(post):
+    for _ in range(3):
+        free = names.device_ids(["Tür 7/a"])["Tür 7/a"]
+        Endpoint.objects.create(device_id=free, endpoint_name=free)
+
+    assert post("single", single(ep="Tür 7/a")).status_code == 202
+    assert stored() == {}
 
 
 def test_a_disabled_endpoint_goes_to_the_quarantine(post, endpoint):
