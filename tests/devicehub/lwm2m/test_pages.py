@@ -123,7 +123,7 @@ def test_the_tree_has_names_units_operations_and_values(viewer, endpoint):
     text = text_of(response)
 
     assert "Manufacturer /3/0/0 Weirtech" in text
-    assert "Battery Level /3/0/9 68 /100" in text
+    assert "Battery Level /3/0/9 68 %" in text
     assert "Sensor Value /3303/0/5700 21.375 °C" in text
     assert "Instance 1 /3303/1" in text
     assert "−3.5 °C 2 h ago old" in text
