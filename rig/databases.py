@@ -9,6 +9,7 @@ import errno
 import shutil
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from rig.serving import hub
 DEVICES = 5
 SMALL_DISK = 32  # MiB; a new PostgreSQL database takes 12 of them
 BLOCK = 4096
+VACUUM_ENDS = 30  # seconds; autovacuum takes much less for tables of some thousand rows
 MESSAGES, READINGS, DEVICE, QUARANTINE = (
     "fleet_weatherstationmessage",
     "fleet_weatherstationreading",
@@ -210,11 +212,12 @@ class PostgresqlDatabase(Database):
             connection.execute(statement.encode())
 
     def end_sessions(self) -> int:
-        """End all other sessions of the database, and return their number."""
+        """End all other sessions of clients, and return their number; only a superuser may end autovacuum's."""
         return len(
             self.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                "AND backend_type = 'client backend'"
             )
         )
 
@@ -274,7 +277,18 @@ class PostgresqlDatabases:
             disk = Disk(self._disk) if small and self._disk is not None else None
             yield PostgresqlDatabase(self._cluster, name, disk)
         finally:
-            self._run(sql.SQL(f"DROP DATABASE {name} WITH (FORCE)"))
+            self._drop(sql.SQL(f"DROP DATABASE {name} WITH (FORCE)"))
+
+    def _drop(self, statement: sql.SQL) -> None:
+        """Drop a database once autovacuum has left it, whose process only a superuser may end."""
+        end = time.monotonic() + VACUUM_ENDS
+        while True:
+            try:
+                return self._run(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.1)
 
     def _run(self, statement: sql.SQL) -> None:
         with psycopg.connect(self._cluster.url, autocommit=True) as connection:
