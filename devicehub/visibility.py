@@ -17,7 +17,14 @@ from django.db.models.functions import Concat
 
 from authsvc.models import AuditEntry, Denial
 from devicehub.kinds.registry import Kind, UnknownKey, registry
-from devicehub.models import BaseDevice, CountedRefusal, DeviceCommand, QuarantinedMessage, SiteScope
+from devicehub.models import (
+    BaseDevice,
+    CountedRefusal,
+    DeviceCommand,
+    QuarantinedMessage,
+    RotationMember,
+    SiteScope,
+)
 
 # Records that stay when a device is deleted, with the column of its key.
 KEPT: tuple[tuple[type[models.Model], str], ...] = (
@@ -26,6 +33,7 @@ KEPT: tuple[tuple[type[models.Model], str], ...] = (
     (QuarantinedMessage, "device_key"),
     (CountedRefusal, "device_key"),
     (DeviceCommand, "device_key"),
+    (RotationMember, "device_key"),
 )
 
 VIEW, ADD, CHANGE, DELETE = "view", "add", "change", "delete"

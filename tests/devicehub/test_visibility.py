@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.exceptions import PermissionDenied
+from django.utils import timezone
 
 from devicehub import roles, visibility
 from devicehub.kinds.registry import registry
-from devicehub.models import DeviceCommand, SiteScope, default_deadline
+from devicehub.models import DeviceCommand, Rotation, SiteScope, default_deadline
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 
 pytestmark = pytest.mark.django_db
@@ -103,6 +104,15 @@ def test_a_limited_user_cannot_choose_another_site(stations):
     with pytest.raises(PermissionDenied):
         visibility.check_unlimited(mara)
     visibility.check_unlimited(person("olga", roles.OPERATOR))
+
+
+def test_a_place_in_a_rotation_is_a_record_of_an_earlier_device():
+    """Rotations are kept for a year, and the entries of the audit perhaps not as long."""
+    now, key = timezone.now(), "weatherstation/S-south"
+    rotation = Rotation.objects.create(name="South", started_at=now, touched_at=now)
+    rotation.members.create(kind="weatherstation", device_key=key)
+
+    assert visibility.with_records({key, "weatherstation/S-new"}) == {key}
 
 
 def test_a_role_of_one_kind_sees_that_kind_alone(stations):
