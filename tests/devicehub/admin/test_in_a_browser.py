@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ PAGES = (
 )
 
 
+SIZES = "table => [table.scrollWidth, table.parentElement.clientWidth]"
+TALLEST = "rows => Math.max(...rows.map(row => row.clientHeight))"
+LISTS = ("authsvc/grant/", "authsvc/denial/", "devicehub/quarantinedmessage/")
+DETAIL = "not JSON at byte 1: a value is missing (a number, a text in double quotes, true, false, null, or an object)"
+
+
 def fill(station: Cast) -> dict[str, Any]:
     """Create the rows that the pages show; return their primary keys by name."""
     now, device = timezone.now(), station.device
@@ -53,15 +60,25 @@ def fill(station: Cast) -> dict[str, Any]:
         dialect="emqx",
         principal=key,
         action="publish",
-        topic="no/topic",
+        topic="things/weatherstation/NEIGHBOUR-1/data",
         reason="no_grant",
         first_at=now,
         last_at=now,
     )
-    row = {"reason": "not_json", "topic": "things/a", "payload": b"{", "received_at": now}
+    row = {
+        "reason": "not_json",
+        "topic": station.topic("data"),
+        "detail": DETAIL,
+        "payload": b"{",
+        "received_at": now,
+    }
     quarantined = QuarantinedMessage.objects.create(device_key=key, **row)
     Grant.objects.create(subject=f"key:{key}", actions="publish", filter="extra/topic")
-    many = range(22)
+    note = {"note": "create_account --ingest", "valid_until": now + timedelta(days=1)}
+    Grant.objects.create(
+        subject=f"key:{key}", actions="publish", filter="things/weatherstation/+/status", **note
+    )
+    many = range(21)
     Grant.objects.bulk_create(Grant(subject="everyone", actions="publish", filter=f"a/{n}") for n in many)
     mara = User.objects.create_user("mara", is_staff=True)
     roles.assign(mara, roles.OPERATOR, ["north"])
@@ -106,6 +123,13 @@ def test_the_pages_can_be_used_by_everybody(browser: Any, client: Client, statio
         for address in PAGES:
             page.goto(f"{url}/admin/{address.format(**rows)}")
             found += [f"{page.url}: {problem}" for problem in axe.problems(page)]
+        page.emulate_media(color_scheme="light")
+        for address in LISTS:
+            page.goto(f"{url}/admin/{address}")
+            rows_wide, room = page.locator("#result_list").evaluate(SIZES)
+            tallest = page.locator("#result_list tbody tr").evaluate_all(TALLEST)
+            if rows_wide > room or tallest > 150:
+                found.append(f"{page.url}: {rows_wide} px wide in {room} px, and a row is {tallest} px high")
         # The bar of actions, which comes with the first chosen row, leaves the last one free.
         page.goto(f"{url}/admin/authsvc/grant/")
         page.locator("input.action-select").first.check()
