@@ -10,7 +10,7 @@ class Lwm2mConfig(AppConfig):
 
     def ready(self) -> None:
         from devicehub.dashboard import navigation, routes
-        from devicehub.lwm2m import expiry, registry  # Models exist only now.
+        from devicehub.lwm2m import definitions, expiry  # Models exist only now.
         from devicehub.lwm2m.kind import KIND
         from devicehub.lwm2m.leshan_api import broker  # noqa: F401 - registers its dialect
         from devicehub.lwm2m.pages.access import may_see
@@ -18,7 +18,7 @@ class Lwm2mConfig(AppConfig):
         from devicehub.simulation import device
         from devicehub.worker import tasks
 
-        post_migrate.connect(registry.install, sender=self, dispatch_uid="devicehub.lwm2m.registry")
+        post_migrate.connect(definitions.install, sender=self, dispatch_uid="devicehub.lwm2m.definitions")
         tasks.register("lwm2m_expiry", expiry.EVERY, expiry.ExpiryWatch.run, needs=expiry.ExpiryWatch.of)
         device.register(KIND.slug, SimulatedEndpoint)
         routes.register("devicehub.lwm2m.urls")

@@ -18,7 +18,7 @@ ACTIONS = (
     *("authsvc/granting.py", "authsvc/broker_tokens.py", "devicehub/rights.py"),
     *("devicehub/provisioning/*.py", "devicehub/bulk/*.py"),
     *("devicehub/commands/queue.py", "devicehub/ingest/replay.py", "devicehub/ingest/dismissal.py"),
-    "devicehub/lwm2m/registry.py",
+    "devicehub/lwm2m/definitions.py",
     *("devicehub/removal/erase.py", "devicehub/removal/inheritance.py", "devicehub/removal/requests.py"),
 )
 # Methods that write rows; issue_token() and the others of credentials change columns that are saved next.
@@ -37,8 +37,8 @@ SILENT = {
     "devicehub/provisioning/rows.py:save": "the action that changes the row records it",
     "devicehub/provisioning/groups.py:follow": "members by filter follow from a recorded change of a device",
     "devicehub/provisioning/groups.py:follow_all": "members by filter follow from changes of devices",
-    "devicehub/lwm2m/registry.py:import_files": "definitions are neither identities nor rights; each names its file",
-    "devicehub/lwm2m/registry.py:install": "definitions that are shipped, which each migrate compares",
+    "devicehub/lwm2m/definitions.py:import_files": "definitions are neither identities nor rights; each names its file",
+    "devicehub/lwm2m/definitions.py:install": "definitions that are shipped, which each migrate compares",
     "devicehub/commands/queue.py:delete_open": "the deletion of the device is recorded",
 }
 

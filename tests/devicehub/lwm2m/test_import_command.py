@@ -9,7 +9,7 @@ import sys
 import pytest
 from django.core.management import CommandError, call_command
 
-from devicehub.lwm2m import registry
+from devicehub.lwm2m import definitions
 from devicehub.lwm2m.models import ObjectType
 from rig.object_files import file, item
 
@@ -92,7 +92,7 @@ def test_an_empty_folder_is_no_error_and_no_path_is_one(tmp_path):
 
 
 def test_too_many_files_are_one_line(folder, monkeypatch):
-    monkeypatch.setattr(registry, "MOST_FILES", 1)
+    monkeypatch.setattr(definitions, "MOST_FILES", 1)
 
     with pytest.raises(CommandError, match=r"^The folders hold more than 1 files: import fewer at a time$"):
         run(folder)

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from authsvc.management.command import DatabaseCommand
-from devicehub.lwm2m import registry
-from devicehub.lwm2m.registry import Outcome, Report
+from devicehub.lwm2m import definitions
+from devicehub.lwm2m.definitions import Outcome, Report
 
 SHOWN = 100  # rows of the table; --json shows all
 ORDER = [Outcome.REFUSED, Outcome.CREATED, Outcome.UPDATED, Outcome.UNCHANGED]
@@ -34,7 +34,7 @@ class Command(DatabaseCommand):
         parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
     def handle(self, *, path: list[Path], **options: Any) -> None:
-        reports = list(registry.import_files(path))
+        reports = list(definitions.import_files(path))
         if options["json"]:
             self.stdout.write(json.dumps([report._asdict() for report in reports]))
         else:

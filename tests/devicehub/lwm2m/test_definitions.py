@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from devicehub.lwm2m import catalogue, registry, retyping
+from devicehub.lwm2m import catalogue, definitions, retyping
+from devicehub.lwm2m.definitions import Outcome
 from devicehub.lwm2m.models import Definitions, Endpoint, ObjectType, Resource, ResourceType, ResourceValue
-from devicehub.lwm2m.registry import Outcome
 from devicehub.messages.lwm2m.objects import shipped
 from devicehub.messages.lwm2m.values import DataType
 from rig.messages import STORED, send
@@ -31,7 +31,7 @@ def pump(tmp_path):
 
     def write(content: bytes = file(), name: str = "pump.xml"):
         (tmp_path / name).write_bytes(content)
-        return [report.outcome for report in registry.import_files([tmp_path / name])]
+        return [report.outcome for report in definitions.import_files([tmp_path / name])]
 
     return write
 
@@ -61,7 +61,7 @@ def test_a_second_migrate_reads_one_row_and_writes_nothing(django_assert_num_que
     before = revision()
 
     with django_assert_num_queries(2):  # One lists the tables.
-        registry.install()
+        definitions.install()
     assert revision() == before
 
 
@@ -73,7 +73,7 @@ def test_a_new_data_file_changes_only_rows_that_differ(django_assert_max_num_que
     kept = set(ResourceType.objects.values_list("pk", flat=True))
 
     with django_assert_max_num_queries(20):
-        registry.install()
+        definitions.install()
 
     assert set(changed.values_list("name", flat=True)) == {"Temperature"}
     assert not ResourceType.objects.filter(unit="F").exists()
@@ -83,10 +83,10 @@ def test_a_new_data_file_changes_only_rows_that_differ(django_assert_max_num_que
 def test_an_imported_definition_stays_when_the_shipped_ones_change(tmp_path):
     own = file(object_id=3303)
     (tmp_path / "own.xml").write_bytes(own)
-    list(registry.import_files([tmp_path]))
+    list(definitions.import_files([tmp_path]))
     Definitions.objects.update(shipped="of another version")
 
-    registry.install()
+    definitions.install()
 
     assert ObjectType.objects.get(object_id=3303, version="1.1").name == "Pump"
     assert ObjectType.objects.get(object_id=3303, version="1.0").name == "Temperature"
@@ -95,7 +95,7 @@ def test_an_imported_definition_stays_when_the_shipped_ones_change(tmp_path):
 def test_nothing_is_written_before_the_tables_exist(monkeypatch):
     monkeypatch.setattr(Definitions._meta, "db_table", "lwm2m_of_a_later_version")
 
-    registry.install()
+    definitions.install()
 
 
 # Imports
@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path):
         huge.truncate(1 << 40)  # Without blocks on the disk.
 
     reports = list(
-        registry.import_files([tmp_path, tmp_path / "b.XML", tmp_path / "none.xml", Path("/dev/null")])
+        definitions.import_files([tmp_path, tmp_path / "b.XML", tmp_path / "none.xml", Path("/dev/null")])
     )
 
     short = [
@@ -173,12 +173,12 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path):
 
 
 def test_a_folder_of_too_many_files_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "MOST_FILES", 1)
+    monkeypatch.setattr(definitions, "MOST_FILES", 1)
     for name in ("a.xml", "b.xml"):
         (tmp_path / name).write_bytes(file())
 
-    with pytest.raises(registry.InvalidObjectXml, match=r"^The folders hold more than 1 files"):
-        list(registry.import_files([tmp_path]))
+    with pytest.raises(definitions.InvalidObjectXml, match=r"^The folders hold more than 1 files"):
+        list(definitions.import_files([tmp_path]))
     assert not names()
 
 
