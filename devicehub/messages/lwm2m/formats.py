@@ -26,23 +26,21 @@ class Encode(Protocol):
 
 
 class Format(NamedTuple):
-    """A content format: its number in CoAP, its media type, and its codec."""
+    """A content format: its media type and its codec."""
 
-    code: int
     media_type: str
     decode: Decode
     encode: Encode
 
 
 FORMATS: dict[str, Format] = {
-    "senml+json": Format(110, "application/senml+json", senml.decode_json, senml.encode_json),
-    "senml+cbor": Format(112, "application/senml+cbor", senml.decode_cbor, senml.encode_cbor),
-    "lwm2m+json": Format(11543, "application/vnd.oma.lwm2m+json", lwm2m_json.decode, lwm2m_json.encode),
-    "lwm2m+cbor": Format(11544, "application/vnd.oma.lwm2m+cbor", lwm2m_cbor.decode, lwm2m_cbor.encode),
-    "tlv": Format(11542, "application/vnd.oma.lwm2m+tlv", tlv.decode, tlv.encode),
-    "text": Format(0, "text/plain", text_opaque.decode_text, text_opaque.encode_text),
-    "opaque": Format(42, "application/octet-stream", text_opaque.decode_opaque, text_opaque.encode_opaque),
-    "cbor": Format(60, "application/cbor", lwm2m_cbor.decode_one, lwm2m_cbor.encode_one),
+    "senml+json": Format("application/senml+json", senml.decode_json, senml.encode_json),
+    "senml+cbor": Format("application/senml+cbor", senml.decode_cbor, senml.encode_cbor),
+    "lwm2m+json": Format("application/vnd.oma.lwm2m+json", lwm2m_json.decode, lwm2m_json.encode),
+    "lwm2m+cbor": Format("application/vnd.oma.lwm2m+cbor", lwm2m_cbor.decode, lwm2m_cbor.encode),
+    "tlv": Format("application/vnd.oma.lwm2m+tlv", tlv.decode, tlv.encode),
+    "text": Format("text/plain", text_opaque.decode_text, text_opaque.encode_text),
+    "opaque": Format("application/octet-stream", text_opaque.decode_opaque, text_opaque.encode_opaque),
+    "cbor": Format("application/cbor", lwm2m_cbor.decode_one, lwm2m_cbor.encode_one),
 }
 NAMES = {form.media_type: name for name, form in FORMATS.items()}  # by media type
-BY_CODE = {form.code: form for form in FORMATS.values()}
