@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Q
+from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -118,7 +118,10 @@ def show_list(request: HttpRequest) -> HttpResponse:
 
 
 def _counts(endpoints: Any) -> dict[str, int]:
-    return {name: endpoints.filter(condition).count() for name, (_, condition) in STATES.items()}
+    """Return the number of endpoints in each state, by one query."""
+    counted = {f"in_{name}": Count("pk", filter=condition) for name, (_, condition) in STATES.items()}
+    found = endpoints.aggregate(**counted)
+    return {name: found[f"in_{name}"] for name in STATES}
 
 
 def _row(endpoint: Endpoint, now: datetime) -> dict[str, Any]:
