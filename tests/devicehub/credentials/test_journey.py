@@ -104,6 +104,7 @@ def test_a_device_is_added_connected_and_seen(browser: Any, tmp_path: Path, need
             assert hub.eventually(lambda: "sent" in output.read_text(), 15), output.read_text()
             page.wait_for_selector("text=First reading: temperature 21.40 °C", timeout=15_000)
             assert page.is_visible("text=/Connected/")
+            assert not page.is_visible("text=If it is refused")
             command_to(running_hub, values["topics"]["cmd"])
             assert hub.eventually(lambda: "reboot" in output.read_text()), output.read_text()
 
