@@ -196,7 +196,12 @@ class WithSecret(AddedOnce):
             for each in self.acts
             if each.fits(row)
         ]
-        context = {**self.about(request, row), **self._addresses(row), "shown": shown}
+        context = {
+            **self.about(request, row),
+            **self._addresses(row),
+            "shown": shown,
+            "secret_name": self.secret_name,
+        }
         return no_store(render(request, "devicehub/secret.html", context))
 
     @sensitive_variables()

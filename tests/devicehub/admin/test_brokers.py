@@ -199,6 +199,10 @@ class TestTokens:
 
     def test_an_unknown_act_and_an_unknown_broker(self, boss, broker):
         assert boss.post(secret_url(broker), {"do": "steal"}).status_code == 404
+        assert (
+            "Token of orchard-main</h1>"
+            in boss.get(f"/admin/authsvc/broker/{broker.pk}/secret/").content.decode()
+        )
         assert boss.get("/admin/authsvc/broker/999/secret/").status_code == 404
         assert boss.put(secret_url(broker)).status_code == 405
 
