@@ -29,7 +29,7 @@ MOST_RESOURCES = 10_000  # Values of one message.
 class EndpointInbox:
     """The Inbox of the kind `lwm2m`."""
 
-    columns = ("object_versions",)
+    columns = ("object_versions", "sleeping")
 
     def __init__(self) -> None:
         self._catalogue: Catalogue | None = None

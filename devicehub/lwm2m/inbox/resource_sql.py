@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
+from django.db import connection
 
 from devicehub.db.bulk import together_on_sqlite
-from devicehub.db.statements import PerVendor, execute, quoted
-from devicehub.lwm2m.models import Resource
+from devicehub.db.statements import PerVendor, execute, query, quoted
+from devicehub.lwm2m.models import Endpoint, Resource
 from devicehub.lwm2m.models.resources import COLUMNS
 
 LATEST = (
@@ -21,6 +22,20 @@ _TYPES = {
     "opaque": "text", "resource_type_id": "bigint", "object_id": "int", "object_instance": "int", "resource_id": "int",
     "resource_instance": "int", "timestamp": "timestamptz", "received_at": "timestamptz",
 }  # fmt: skip
+
+
+def lock(pks: Collection[int]) -> set[int] | None:
+    """Lock endpoints in the order of their keys; return those that sleep. Return None on SQLite.
+
+    There a transaction has the lock of all writers. The order keeps two workers from waiting for each other.
+    """
+    if connection.vendor == "sqlite":
+        return None
+    table = quoted(Endpoint._meta.db_table)
+    rows = query(
+        f"SELECT id, sleeping FROM {table} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE", [sorted(pks)]
+    )
+    return {pk for pk, sleeping in rows if sleeping}
 
 
 def _statement() -> tuple[str, str]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from devicehub.db import bulk
-from devicehub.ingest.items import NEWS, Judged
+from devicehub.ingest.items import NEWS, DeviceRow, Judged
 from devicehub.lwm2m import events
 from devicehub.lwm2m.composing import Arrived, compose
 from devicehub.lwm2m.events import EventType, Made
@@ -58,16 +58,16 @@ def settle(items: list[Judged]) -> list[Judged]:
     pks = {item.device.pk for item in items if item.outcome in NEWS}
     if not pks:
         return items
-    rows: Any = Endpoint.objects.filter(pk__in=pks).order_by("pk")
-    asleep = {
-        pk for pk, sleeping in rows.select_for_update(no_key=True).values_list("pk", "sleeping") if sleeping
-    }
+    asleep = resource_sql.lock(pks)
+    if asleep is None:
+        asleep = {item.device.pk for item in items if _was_asleep(item.device)}
     registered = {
         item.device.pk for item in items if item.own is not None and item.own.registration is not None
     }
     if not asleep and not registered:
         return items
-    endpoints = {row.pk: row for row in rows.filter(pk__in=asleep | registered).only(*registrations.FIELDS)}
+    rows: Any = Endpoint.objects.filter(pk__in=asleep | registered).only(*registrations.FIELDS)
+    endpoints = {row.pk: row for row in rows}
     changed: set[int] = set()
     settled = []
     for item in items:
@@ -86,6 +86,10 @@ def settle(items: list[Judged]) -> list[Judged]:
     if changed:
         Endpoint.objects.bulk_update([endpoints[pk] for pk in sorted(changed)], registrations.FIELDS)
     return settled
+
+
+def _was_asleep(device: Any) -> bool:
+    return bool(device.further[1] if isinstance(device, DeviceRow) else device.sleeping)
 
 
 def _registered(item: Judged, registration: Registration, endpoint: Endpoint) -> Judged:

@@ -161,7 +161,7 @@ class Migration(migrations.Migration):
                 ('timestamp', models.DateTimeField()),
                 ('received_at', models.DateTimeField()),
                 ('device', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='resources', to='lwm2m.endpoint', verbose_name='endpoint')),
-                ('resource_type', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='lwm2m.resourcetype')),
+                ('resource_type', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='lwm2m.resourcetype')),
             ],
             options={
                 'verbose_name': 'LwM2M resource value',

@@ -99,7 +99,15 @@ class Resource(TypedValue):
     device = models.ForeignKey(
         Endpoint, models.CASCADE, related_name="resources", db_index=False, verbose_name="endpoint"
     )
-    resource_type = models.ForeignKey(ResourceType, models.SET_NULL, null=True, blank=True, related_name="+")
+    resource_type = models.ForeignKey(
+        # Without an index, which each new value would change; definitions are seldom deleted.
+        ResourceType,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+    )
     object_id = models.PositiveIntegerField("object")
     object_instance = models.PositiveIntegerField("object instance")
     resource_id = models.PositiveIntegerField("resource")
