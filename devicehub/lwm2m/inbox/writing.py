@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from devicehub.db import bulk
@@ -130,6 +131,7 @@ def write(items: Sequence[Judged], now: datetime) -> None:
             if before is None or measured >= before[0]:
                 latest[place] = measured, path, held, resource_type, received
     bulk.insert(Event, ("id", "device_id", "type", "detail", "timestamp", "received_at"), rows)
+    history.sort(key=itemgetter(0, 1))  # In the order of the index, of which each page is then changed once.
     bulk.insert(
         ResourceValue, ("device_id", "path", *COLUMNS, "timestamp", "received_at", "event_id"), history
     )
