@@ -1,4 +1,4 @@
-"""The metrics of an ingest worker at a port of its own: its counters, and its state at the time of a scrape."""
+"""The metrics of a process at a port of its own: its counters, and its state at the time of a scrape."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from devicehub.worker.loop import Worker
 from devicehub.worker.metrics import REGISTRY
 
 
-def serve(host: str, port: int, listener: Listener, worker: Worker) -> Callable[[], object]:
+def serve(host: str, port: int, seen: Collector) -> Callable[[], object]:
     """Answer scrapes at http://host:port/metrics from a thread of its own; return the function that ends it.
 
-    Raise OSError, for example for a port that is taken.
+    *seen* collects the state of the process. Raise OSError, for example for a port that is taken.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # A counter has no series for its start time.
-    seen = _Seen(listener, worker)
     server, thread = start_http_server(port, addr=host, registry=REGISTRY)
     REGISTRY.register(seen)
 
@@ -32,8 +31,8 @@ def serve(host: str, port: int, listener: Listener, worker: Worker) -> Callable[
     return end
 
 
-class _Seen(Collector):
-    """The queue, the connection, and the broker's own numbers, at the time of a scrape."""
+class OfWorker(Collector):
+    """The queue, the connection, and the broker's own numbers of an ingest worker, at the time of a scrape."""
 
     def __init__(self, listener: Listener, worker: Worker) -> None:
         self._listener, self._worker = listener, worker

@@ -110,7 +110,7 @@ class Process:
 
     def serve_metrics(self, host: str, port: int) -> None:
         """Answer Prometheus at http://host:port/metrics. Raise OSError, for example for a port that is taken."""
-        exposition.serve(host, port, self.listener, self.worker)
+        exposition.serve(host, port, exposition.OfWorker(self.listener, self.worker))
 
     def connect(self, *, begin_anew: bool = False) -> None:
         """Prepare this process for storing, and start the listener, unless stop() was called. Raise WorkerFailed.

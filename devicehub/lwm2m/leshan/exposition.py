@@ -1,37 +1,16 @@
-"""The metrics of a follower of a Leshan server, at a port of its own (`listen_leshan --metrics PORT`)."""
+"""The metrics of a follower of a Leshan server, for `listen_leshan --metrics PORT`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from prometheus_client import disable_created_metrics, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from devicehub.lwm2m.leshan.process import Process
-from devicehub.worker.metrics import REGISTRY
 
 
-def serve(host: str, port: int, process: Process) -> Callable[[], object]:
-    """Answer scrapes at http://host:port/metrics from a thread of its own; return the function that ends it.
-
-    Raise OSError, for example for a port that is taken.
-    """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # A counter has no series for its start time.
-    seen = _Seen(process)
-    server, thread = start_http_server(port, addr=host, registry=REGISTRY)
-    REGISTRY.register(seen)
-
-    def end() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        REGISTRY.unregister(seen)
-
-    return end
-
-
-class _Seen(Collector):
+class OfFollower(Collector):
     """The stream, the queue and the endpoints at the time of a scrape."""
 
     def __init__(self, process: Process) -> None:

@@ -12,12 +12,13 @@ from django.core.management.base import CommandError, CommandParser
 from authsvc import audit
 from authsvc.management.command import DatabaseCommand
 from devicehub.conf import settings
-from devicehub.lwm2m.leshan import exposition
 from devicehub.lwm2m.leshan.address import Address
+from devicehub.lwm2m.leshan.exposition import OfFollower
 from devicehub.lwm2m.leshan.plans import Wish, wish
 from devicehub.lwm2m.leshan.process import Process
 from devicehub.management.place import place
 from devicehub.messages.message import Outcome
+from devicehub.worker import exposition
 
 
 class Command(DatabaseCommand):
@@ -77,7 +78,7 @@ class Command(DatabaseCommand):
 
 def _expose(process: Process, host: str, port: int) -> None:
     try:
-        exposition.serve(host, port, process)
+        exposition.serve(host, port, OfFollower(process))
     except OSError as error:
         raise CommandError(f"--metrics: cannot listen on {host}, port {port} ({error})") from error
 

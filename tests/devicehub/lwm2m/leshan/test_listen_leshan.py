@@ -10,11 +10,12 @@ import urllib.request
 import pytest
 from django.core.management import CommandError, call_command
 
-from devicehub.lwm2m.leshan import exposition
 from devicehub.lwm2m.leshan.address import Address
+from devicehub.lwm2m.leshan.exposition import OfFollower
 from devicehub.lwm2m.leshan.plans import wish
 from devicehub.lwm2m.leshan.process import Process
 from devicehub.lwm2m.management.commands.listen_leshan import Command
+from devicehub.worker import exposition
 from rig import servers
 from rig.fake_leshan import fake_leshan
 from rig.hub import environment
@@ -46,7 +47,7 @@ def test_a_wrong_setting_is_one_line(settings):
 def test_metrics_are_those_of_the_page():
     process = Process(Address.parse("http://127.0.0.1:1"), [])
     port = servers.free_port()
-    end = exposition.serve("127.0.0.1", port, process)
+    end = exposition.serve("127.0.0.1", port, OfFollower(process))
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
             said = reply.read().decode()
