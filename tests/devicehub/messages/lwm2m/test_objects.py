@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -130,7 +129,7 @@ def test_test_objects_have_a_resource_of_each_type():
     assert second - first == {DataType.UNSIGNED_INTEGER, DataType.CORELNK}
 
 
-def test_objects_are_read_when_they_are_needed_and_fast():
+def test_objects_are_read_when_they_are_needed():
     script = (
         "import sys, devicehub.messages.lwm2m.objects as objects\n"
         "print(objects.shipped.cache_info().currsize, 'django' in sys.modules)"
@@ -139,11 +138,3 @@ def test_objects_are_read_when_they_are_needed_and_fast():
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "0 False\n"
-
-    times = []
-    for _ in range(3):
-        objects.shipped.cache_clear()
-        start = time.perf_counter()
-        shipped()
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.06
