@@ -246,5 +246,5 @@ def test_it_stops_soon_while_the_server_is_away(monkeypatch):
 
     one.stop()
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30, "the pause of 60 s does not delay the end"
     assert "Connection refused" in one.lines[0]
