@@ -198,9 +198,16 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         return page is not None and page.has_view_permission(request)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
-        """Return the class of the form, with a help text for each column that has none of its own."""
+        """Return the class of the form, with a help text for each column that has none of its own.
+
+        The label of a time names the zone in which it is shown and typed.
+        """
         own = getattr(getattr(options.get("form", self.form), "Meta", None), "help_texts", None) or {}
-        options["labels"] = {**texts.LABELS, **(options.get("labels") or {})}
+        options["labels"] = {
+            **texts.LABELS,
+            **texts.labels_of_times(self.model),
+            **(options.get("labels") or {}),
+        }
         options["help_texts"] = {**texts.help_texts(self.model), **own, **(options.get("help_texts") or {})}
         return super().get_form(request, obj, change=change, **options)
 

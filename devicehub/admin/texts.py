@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.db import models
+from django.utils import timezone
 from django.utils.text import capfirst
 
 from authsvc.credentials import Credentials
@@ -225,6 +226,13 @@ def register(model: type[models.Model], texts: Mapping[str, str]) -> None:
 def label(field: models.Field[Any, Any]) -> str:
     """Return the label of the column *field*, for people."""
     return LABELS.get(field.name) or capfirst(str(field.verbose_name))
+
+
+def labels_of_times(model: type[models.Model]) -> dict[str, str]:
+    """Return the label of each column of times of *model*, with the time zone of the pages, such as UTC."""
+    zone = timezone.get_current_timezone_name()
+    times = [field for field in model._meta.concrete_fields if isinstance(field, models.DateTimeField)]
+    return {field.name: f"{label(field)}, in {zone}" for field in times}
 
 
 def in_a_sentence(name: str) -> str:

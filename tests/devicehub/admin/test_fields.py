@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from django import forms
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django.utils.html import format_html
 
+from authsvc.models import Account, Grant
+from devicehub import roles
 from devicehub.admin.devices import DeviceAdmin
 from devicehub.admin.widgets import MAX_LINES, MAX_PAIRS, ChoiceBoxesField, LinesField, PairsField
 from fleet.models import WeatherStationDevice
@@ -70,6 +75,29 @@ def test_a_value_of_an_object_stays_the_same(value):
 
     assert field.clean(rows) == {"key": value}
     assert not field.has_changed({"key": value}, rows)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("zone", "shown"), [("UTC", "12:00:00"), ("Europe/Berlin", "13:00:00")])
+def test_the_label_of_a_time_names_its_zone(admin_client, client, settings, zone, shown):
+    """Both where a time is typed, and on a page that a viewer only reads."""
+    settings.TIME_ZONE = zone
+    noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    account = Account.objects.create(username="backend", password_expires_at=noon)
+    grant = Grant.objects.create(subject="everyone", actions="publish", filter="a/b", valid_until=noon)
+    viewer = User.objects.create_user("vera", is_staff=True)
+    roles.assign(viewer, roles.VIEWER, None)
+    client.force_login(viewer)
+
+    for reader in (admin_client, client):
+        pages = [
+            reader.get(f"/admin/authsvc/{name}/{pk}/change/").content.decode()
+            for name, pk in (("account", account.pk), ("grant", grant.pk))
+        ]
+        assert f"Created at, in {zone}" in pages[0]
+        for page, label in zip(pages, ("Password expires at", "Valid until"), strict=True):
+            assert f"{label}, in {zone}" in page
+            assert shown in page
 
 
 def test_pairs_are_rows_with_spare_ones(admin_client, station):
