@@ -13,12 +13,13 @@ from django.db.models import CharField, Count, F, Max, Q, QuerySet, Value
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from authsvc import audit
 from authsvc.caches import BoundedCache
 from authsvc.models import Account, AuditEntry, Broker, Denial
 from devicehub import states, visibility
-from devicehub.admin import cells
+from devicehub.admin import cells, texts
 from devicehub.dashboard.rotations import visible_rotations
 from devicehub.denials import reasons
 from devicehub.kinds.registry import Kind, registry
@@ -29,8 +30,10 @@ STOPPED = timedelta(hours=1)  # A broker that asked before and not in this time 
 FRESH = 10  # Seconds for which the counts beside the navigation are cached.
 LOOKS, CHANGES, BROKERS, FOUND = 5, 10, 10, 20  # The rows of each part at most.
 LONGEST = 128  # Characters of a search.
-BY_TYPE = "#dh-types"  # The numbers by type on the start page: each has a list of its own.
+BY_TYPE = "#dh-types"  # The chart by type on the start page: each of its parts has a list of its own.
 TILES = ("connected", "silent", "never", "error", "revoked", "disabled")
+TONES = ("good", "busy", "warn", "bad", "off")  # The order of the parts of a bar.
+BAR, GAP, THINNEST = 1000.0, 3.0, 12.0  # The width of a bar, between its parts, and of its smallest part.
 
 _counts: BoundedCache[tuple[str, str], tuple[float, dict[str, int]]] = BoundedCache(lambda: 100)
 
@@ -49,6 +52,29 @@ class Tile:
     def is_red(self) -> bool:
         """Whether the number is red: something went wrong. An operator revoked the others, so they are in order."""
         return self.tone == "bad" and self.value > 0 and self.glyph != "revoked"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a bar: the devices of a type in one state, with the link to their list."""
+
+    label: str
+    value: int
+    url: str
+    tone: str
+    glyph: str
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The devices of a type, divided by state."""
+
+    name: str
+    total: int
+    url: str
+    parts: list[Part]
 
 
 @dataclass(frozen=True)
@@ -78,7 +104,7 @@ class Fleet:
     """The content of the page."""
 
     tiles: list[Tile] = field(default_factory=list)
-    kinds: list[tuple[str, list[Tile]]] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     sees_changes: bool = False
     changes: list[Change] = field(default_factory=list)
@@ -104,10 +130,6 @@ def numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 def fleet(request: HttpRequest) -> Fleet:
     """Return the content of the page for the reader of *request*."""
     by_kind = _states(request.user)
-    kinds = [
-        (str(kind.device_model._meta.verbose_name_plural), [_tile(name, found, [kind]) for name in TILES])
-        for kind, found in by_kind.items()
-    ]
     every = {name: sum(found.get(name, 0) for found in by_kind.values()) for name in states.STATES}
     tiles = [_tile(name, every, _lists(name, by_kind)) for name in TILES] if by_kind else []
     found = counts(request.user)
@@ -121,7 +143,7 @@ def fleet(request: HttpRequest) -> Fleet:
     sees_changes = visibility.may(request.user, visibility.VIEW, AuditEntry)
     return Fleet(
         tiles=tiles,
-        kinds=kinds if len(kinds) > 1 else [],
+        bars=[_bar(kind, found) for kind, found in by_kind.items()],
         looks=_looks(request),
         sees_changes=sees_changes,
         changes=_changes(request.user) if sees_changes else [],
@@ -159,13 +181,43 @@ def _tile(name: str, found: dict[str, int], kinds: Sequence[Kind]) -> Tile:
     """Return the number of devices in the state *name*. It leads to their list, or to the numbers of *kinds* below."""
     state = states.STATES[name]
     url = cells.list_url(kinds[0].device_model, f"?state={name}") if len(kinds) == 1 else BY_TYPE
-    label = "In error" if name == "error" else state.word
-    return Tile(label, found.get(name, 0), url, state.tone, state.glyph)
+    return Tile(_label(state), found.get(name, 0), url, state.tone, state.glyph)
 
 
 def _lists(name: str, by_kind: dict[Kind, dict[str, int]]) -> list[Kind]:
-    """Return the kinds that have devices in the state *name*; if there are none, any one."""
-    return [kind for kind, found in by_kind.items() if found.get(name)] or list(by_kind)[:1]
+    """Return the kinds that have devices in the state *name*; if there are none, all."""
+    return [kind for kind, found in by_kind.items() if found.get(name)] or list(by_kind)
+
+
+def _label(state: states.State) -> str:
+    return "In error" if state.name == "error" else state.word
+
+
+def _bar(kind: Kind, found: dict[str, int]) -> Bar:
+    """Return the bar of *kind*. *found* are its devices by state."""
+    shown = [state for state in states.STATES.values() if found.get(state.name)]
+    shown.sort(key=lambda state: TONES.index(state.tone))
+    left, parts = 0.0, []
+    for state, width in zip(shown, _widths([found[state.name] for state in shown]), strict=True):
+        url = cells.list_url(kind.device_model, f"?state={state.name}")
+        value = found[state.name]
+        parts.append(
+            Part(_label(state), value, url, state.tone, state.glyph, round(left, 1), round(width, 1))
+        )
+        left += width + GAP
+    name = capfirst(texts.in_a_sentence(str(kind.device_model._meta.verbose_name_plural)))
+    return Bar(name, sum(part.value for part in parts), cells.list_url(kind.device_model), parts)
+
+
+def _widths(values: Sequence[int]) -> list[float]:
+    """Return the widths of the parts of a bar. A small part keeps a width that can be seen; the others share the rest.
+
+    >>> [round(width) for width in _widths([3, 1])], [round(width) for width in _widths([100_000, 1])]
+    ([742, 255], [985, 12])
+    """
+    total = sum(values)
+    rest = BAR - GAP * (len(values) - 1) - THINNEST * len(values)
+    return [THINNEST + rest * value / total for value in values]
 
 
 def counts(user: Any) -> dict[str, int]:

@@ -137,6 +137,10 @@ def test_the_pages_can_be_used_by_everybody(browser: Any, client: Client, statio
         page.mouse.move(700, 400)
         page.mouse.wheel(0, 9_999)
         page.locator("input.action-select").last.check(timeout=3_000)
+        # From the chart of the start page to the list of a state.
+        page.goto(f"{url}/admin/")
+        page.locator("#dh-types svg a").first.click()
+        page.wait_for_url("**/admin/fleet/weatherstationdevice/?state=*")
         # From the start page over a number to the list of its rows, and from a row to its device.
         page.goto(f"{url}/admin/")
         page.get_by_role("link", name="Denied, 24 h 1").click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from authsvc.models import Account, AuditEntry, Broker, Denial
-from devicehub import roles
+from devicehub import roles, states
 from devicehub.admin import index, sidebar
 from devicehub.models import QuarantinedMessage, Rotation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
@@ -89,11 +90,12 @@ def test_the_tiles_count_and_link_on(admin_client, fleet):
     IrrigationValveDevice.objects.create(device_id="V-2", site="north")
     page = admin_client.get("/admin/")
     never = next(tile for tile in page.context["fleet"].tiles if tile.label == "Never seen")
-    of_kinds = [tile for _, tiles in page.context["fleet"].kinds for tile in tiles]
+    of_kinds = [part for bar in page.context["fleet"].bars for part in bar.parts]
     assert (never.value, never.url) == (2, "#dh-types")
     assert 'id="dh-types"' in page.content.decode()
-    for tile in of_kinds:
-        assert admin_client.get(tile.url).context["cl"].result_count == tile.value, tile
+    assert len(of_kinds) == 7
+    for part in of_kinds:
+        assert admin_client.get(part.url).context["cl"].result_count == part.value, part
     assert {tile.label for tile in page.context["fleet"].tiles if tile.is_red} == {
         "In error",
         "Denied, 24 h",
@@ -104,6 +106,61 @@ def test_the_tiles_count_and_link_on(admin_client, fleet):
     assert "no JSON" in text
     assert "2 h ago" in text
     assert "N-1 publish other/weatherstation/N-1" in text
+
+
+def test_a_number_of_several_types_leads_to_the_chart(admin_client):
+    page = admin_client.get("/admin/")
+    of_devices = [tile for tile in page.context["fleet"].tiles if tile.glyph]
+
+    assert {(tile.value, tile.url) for tile in of_devices} == {(0, "#dh-types")}
+    assert page.content.decode().count('id="dh-types"') == 1
+    assert "No devices yet" in page.content.decode()
+
+
+def bars(page) -> dict[str, list[tuple[str, int]]]:
+    return {bar.name: [(part.label, part.value) for part in bar.parts] for bar in page.context["fleet"].bars}
+
+
+def test_the_chart_divides_each_type_by_state(admin_client, client, fleet):
+    WeatherStationDevice.objects.create(device_id="N-2", site="north", status="maintenance")
+    WeatherStationDevice.objects.filter(device_id="N-2").update(last_seen=timezone.now())
+    page = admin_client.get("/admin/")
+    text = page.content.decode()
+
+    found = bars(page)
+    assert found["Weather stations"] == [
+        ("Connected", 1),
+        ("Maintenance", 1),
+        ("Revoked", 1),
+        ("In error", 1),
+        ("Disabled", 1),
+        ("Never seen", 1),
+    ]
+    assert found["Irrigation valves"] == [("Silent", 1)]
+    address = "/admin/fleet/weatherstationdevice/?state=maintenance"
+    assert text.count(f'href="{address}"') == 2  # The part, and the same in words.
+    assert "<title>Maintenance: 1</title>" in text
+    assert "style=" not in text[text.index('id="dh-types"') : text.index('id="dh-looks"')]
+
+    client.force_login(user("nora", roles.OPERATOR, ["north"]))
+    found = bars(client.get("/admin/"))
+    assert found["Weather stations"] == [("Connected", 1), ("Maintenance", 1)]
+
+
+@pytest.mark.parametrize("values", [[1], [100_000, 1], [1] * len(states.STATES), [10**9, *[1] * 9]], ids=str)
+def test_a_bar_is_full_and_each_part_can_be_seen(values):
+    widths = index._widths(values)
+
+    assert sum(widths) + index.GAP * (len(values) - 1) == pytest.approx(index.BAR)
+    assert min(widths) >= index.THINNEST
+
+
+def test_a_bar_is_written_for_machines_in_each_language(admin_client, fleet, settings):
+    settings.LANGUAGE_CODE = "de"
+
+    page = admin_client.get("/admin/", headers={"Accept-Language": "de"}).content.decode()
+
+    assert re.findall(r'<rect class="dh-good" x="([^"]+)" width="([^"]+)"', page) == [("0.0", "197.6")]
 
 
 def test_a_limited_user_counts_their_site(client, fleet):
