@@ -22,7 +22,9 @@ A member and the row of its device, with the password that each act finds and le
   that keeps the old one. After roll_back() it does the same beside the restored one, and finish() ends the old one
   only. Without an old one no first use is noted but the last login, and nothing is put back: the page says so. A grace
   for the replaced password would keep one that was to end at once.
-- old one ended by a person or by its date: as issued, without a previous one to restore.
+- issued without an old one: the device had no password before, for example because it was revoked, or the old one
+  ended: at once, by its date or by a person. As issued, but roll_back() restores nothing and leaves the device as it
+  is. If it logged in before, it counts as *without_old*, not as *old*.
 - finished or rolled back: *end* is set, and no act or late login changes the device for this rotation.
 - changed otherwise: the device has another password. Every act and late login leaves it alone. A change of the
   API key alone does not count.
@@ -39,7 +41,7 @@ from typing import Any
 
 from django.db import IntegrityError, models, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Substr
+from django.db.models.functions import Replace, Substr
 from django.utils import timezone
 
 from authsvc import audit
@@ -86,10 +88,17 @@ class Progress:
     total: int
     waiting: int  # Not rotated yet.
     confirmed: int  # Logged in with the new password.
-    old: int  # Logged in before, but not with the new password.
+    old: int  # Logged in before, but not with the new password; the old one is valid.
+    without_old: int  # Logged in before, but not with the new password; no old one is valid.
     never: int  # Never logged in.
     changed: int  # Changed or deleted since.
     ended: int  # Finished or rolled back.
+    restorable: int  # Those of *old* and *never* with an old password that roll_back() restores.
+
+    @property
+    def unconfirmed(self) -> int:
+        """Return the number of devices that have a new password and did not log in with it."""
+        return self.old + self.without_old + self.never
 
 
 @transaction.atomic
@@ -279,49 +288,76 @@ def close(rotation: Rotation, action: str, count: int, *, whole: bool = True) ->
 
 def progress(members: Members) -> Progress:
     """Return the numbers of *members* by state."""
-    states = with_state(members).order_by().values_list("state").annotate(count=models.Count("pk"))
-    found = dict(states)
-    return Progress(sum(found.values()), *(found.get(name, 0) for name in STATES))
+    rows = with_state(members).order_by().values_list("standing").annotate(count=models.Count("pk"))
+    counts = dict(rows)
+    found = {name: counts.get(name, 0) for name in STATES}
+    never_restorable = counts.get("never" + WITH_OLD, 0)
+    found["never"] += never_restorable
+    return Progress(total=sum(found.values()), **found, restorable=counts.get("old", 0) + never_restorable)
 
 
-STATES = ("waiting", "confirmed", "old", "never", "changed", "ended")
+STATES = ("waiting", "confirmed", "old", "without_old", "never", "changed", "ended")
+WITH_OLD = "_with_old"  # Ends the *standing* of a member that never logged in and has a valid old password.
 
 
 def with_state(members: Members) -> QuerySet[Any]:
-    """Return *members* with *state*, one of STATES, and *seen_at*, the time of the last login."""
+    """Return *members* with *state*, one of STATES, and *seen_at*, the time of the last login.
+
+    Their *standing* is the state, but `never` is divided by WITH_OLD. An old password shows that the device is
+    unchanged, so most devices are looked up once.
+    """
     logins = LastLogin.objects.filter(key=OuterRef("device_key"))
     found = members.annotate(
-        seen_at=Subquery(logins.values("at")),
-        used_mark=Subquery(logins.values("current_mark")),
-        unchanged=_is_unchanged(),
-    )
+        seen_at=Subquery(logins.values("at")), used_mark=Subquery(logins.values("current_mark"))
+    ).alias(has_old=_has_device(_has_overlap()), unchanged=_has_device(Q()))
     is_noted = Q(is_used=True) | (~Q(password_mark="") & Q(used_mark=F("password_mark")))
-    cases = [
-        models.When(~Q(end=""), then=models.Value("ended")),
-        models.When(changed_at=None, then=models.Value("waiting")),
-        models.When(unchanged=False, then=models.Value("changed")),
-        models.When(is_noted, then=models.Value("confirmed")),
-        models.When(seen_at=None, then=models.Value("never")),
-    ]
-    return found.annotate(
-        state=models.Case(*cases, default=models.Value("old"), output_field=models.CharField())
+    standing = _first(
+        (~Q(end=""), "ended"),
+        (Q(changed_at=None), "waiting"),
+        (
+            Q(has_old=True),
+            _first((is_noted, "confirmed"), (Q(seen_at=None), "never" + WITH_OLD), default="old"),
+        ),
+        (Q(unchanged=False), "changed"),
+        (is_noted, "confirmed"),
+        (Q(seen_at=None), "never"),
+        default="without_old",
     )
+    return found.annotate(standing=standing).annotate(
+        state=Replace("standing", models.Value(WITH_OLD), models.Value(""))
+    )
+
+
+def _first(*cases: tuple[Q, Any], default: str) -> models.Case:
+    """Return the value of the first of *cases* whose condition holds, or *default*."""
+    whens = [
+        models.When(condition, then=models.Value(value) if isinstance(value, str) else value)
+        for condition, value in cases
+    ]
+    return models.Case(*whens, default=models.Value(default), output_field=models.CharField())
 
 
 def open_members(members: Members) -> QuerySet[Any]:
     """Return those of *members* that wait for new credentials, or have not used theirs."""
-    return with_state(members).filter(state__in=("waiting", "old", "never"))
+    return with_state(members).filter(state__in=("waiting", "old", "without_old", "never"))
 
 
-def _is_unchanged() -> Any:
-    """Return the condition that a member's device has the password that the rotation gave it."""
+def _has_overlap() -> Q:
+    """Return the condition of Credentials.has_overlap() for a query of devices."""
+    now = timezone.now()
+    is_current = Q(password_expires_at=None) | Q(password_expires_at__gt=now)
+    return is_current & Q(previous_valid_until__gt=now) & ~Q(previous_password_hash="")
+
+
+def _has_device(condition: Q) -> Any:
+    """Return whether a member's device has the password that the rotation gave it, and meets *condition*."""
     found = Q(pk__in=[])
     for kind in registry:
         devices = kind.device_model._base_manager.filter(
             device_id=Substr(OuterRef("device_key"), len(kind.slug) + 2),
         )
         devices = devices.annotate(_mark=mark_in_sql(kind.device_model.HASH_COLUMN))
-        devices = devices.filter(_mark=OuterRef("password_mark"))
+        devices = devices.filter(condition, _mark=OuterRef("password_mark"))
         found |= Q(kind=kind.slug) & Q(Exists(devices))
     return models.Case(models.When(found, then=True), default=False, output_field=models.BooleanField())
 

@@ -51,6 +51,7 @@ KEYS_OF_ROLL_BACK = (
 )
 STATES = {
     "old": ("Still on the old password", "silent", "warn"),
+    "without_old": ("No old password", "silent", "warn"),
     "never": ("Never seen", "never", "off"),
     "confirmed": ("Confirmed", "done", "good"),
     "waiting": ("Not rotated yet", "wait", "off"),
@@ -240,7 +241,8 @@ def _until(rotation: Rotation) -> str:
 def _shares(numbers: Progress) -> list[tuple[str, float, float]]:
     """Return the parts of the bar: tone, beginning and width, of 100."""
     parts, at = [], 0.0
-    for name, tone in (("confirmed", "good"), ("old", "warn"), ("never", "off"), ("waiting", "none")):
+    tones = {"confirmed": "good", "old": "warn", "without_old": "warn", "never": "off", "waiting": "none"}
+    for name, tone in tones.items():
         width = 100 * getattr(numbers, name) / max(numbers.total, 1)
         parts.append((tone, round(at, 3), round(width, 3)))
         at += width
@@ -380,15 +382,22 @@ def _keys_of_again(rotation: Rotation) -> str:
 
 
 def _text_of_finish(rotation: Rotation, numbers: Progress) -> str:
-    late = devices_in_words(numbers.old + numbers.never)
+    late = devices_in_words(numbers.unconfirmed)
     return f"{late} of these did not log in with the new password yet, and cannot log in without it any more."
 
 
 def _text_of_roll_back(rotation: Rotation, numbers: Progress) -> str:
     keys = KEYS_OF_ROLL_BACK if rotation.api_keys else ""
+    without = numbers.unconfirmed - numbers.restorable
+    left_out = (
+        f"Not counted, because they had none or it has ended: {devices_in_words(without)}. "
+        if without
+        else ""
+    )
     return (
         f"The old password becomes the only one again, and the new one ends. {keys}Devices that used the new password "
-        f"keep it, and so do those whose password was changed since or whose old password has ended. {NOT_NOTED}"
+        "keep it, and so do those whose password was changed since and those without an old password to restore. "
+        f"{left_out}{NOT_NOTED}"
     )
 
 
@@ -401,7 +410,7 @@ ACTS = {
             "Rotate {devices} again",
             "Give {devices} another password?",
             _text_of_again,
-            lambda numbers: numbers.waiting + numbers.old + numbers.never,
+            lambda numbers: numbers.waiting + numbers.unconfirmed,
             _again,
             needs_old=False,
             ends=False,
@@ -412,7 +421,7 @@ ACTS = {
             "End the old passwords",
             "End the old passwords of {devices} now?",
             _text_of_finish,
-            lambda numbers: numbers.confirmed + numbers.old + numbers.never,
+            lambda numbers: numbers.confirmed + numbers.unconfirmed,
             _finish,
         ),
         Act(
@@ -421,7 +430,7 @@ ACTS = {
             "Roll back {devices}",
             "Restore the old passwords of {devices}?",
             _text_of_roll_back,
-            lambda numbers: numbers.old + numbers.never,
+            lambda numbers: numbers.restorable,
             _roll_back,
         ),
     )

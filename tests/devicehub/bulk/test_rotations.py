@@ -189,6 +189,34 @@ def test_progress_tells_new_from_old_passwords(kind, cast):
     assert [member.device_key for member in found] == ["weatherstation/R-2", "weatherstation/R-4"]
 
 
+def test_a_device_without_a_valid_old_password_does_not_count_as_on_the_old_one(kind, cast):
+    """R-1 and BARE had none before, a person ended that of R-2, and those of R-3 and R-4 ended by their dates."""
+    Stations.create(device_id="BARE")
+    provisioning.revoke(Stations.get(device_id="R-1"))
+    rotation = begin(kind, until=timezone.now() + timedelta(days=1))
+    issue(rotation)
+    provisioning.end_overlap(Stations.get(device_id="R-2"))
+    past = timezone.now() - timedelta(seconds=1)
+    Stations.filter(device_id="R-3").update(previous_valid_until=past)
+    Stations.filter(device_id="R-4").update(password_expires_at=past)
+    members = rotation.members.all()
+    assert rotations.progress(members).never == 8
+    assert rotations.progress(members).restorable == 3
+    for device_id in ("R-1", "R-2", "R-3", "R-4", "R-5"):
+        login(device_id, current=False)
+
+    progress = rotations.progress(members)
+
+    assert (progress.old, progress.without_old, progress.never, progress.unconfirmed) == (1, 4, 3, 8)
+    found = rotations.with_state(members).filter(state="old")
+    assert [member.device_key for member in found] == ["weatherstation/R-5"]
+    assert len(issue(rotation)) == 8, "rotating again reaches those without an old one too"
+    assert progress.restorable == rotations.roll_back(rotation, members) == 3
+    after = rotations.progress(members)
+    assert (after.old, after.without_old, after.never, after.ended) == (0, 4, 1, 3)
+    assert after.restorable == 0
+
+
 def test_finishing_ends_the_old_passwords(kind, cast):
     rotation = begin(kind)
     issued = issue(rotation)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from authsvc.credentials import UNTIL_USED
 from authsvc.models import AuditEntry, LastLogin
-from devicehub import roles
+from devicehub import provisioning, roles
 from devicehub.bulk import rotations
 from devicehub.kinds.registry import registry
 from devicehub.models import Rotation
@@ -34,15 +34,21 @@ def cast():
 @pytest.fixture
 def rotation(cast) -> Rotation:
     """Return a rotation whose file is written: R-0 is confirmed, R-1 still uses the old password."""
-    found = rotations.start("spring", [(registry.get("weatherstation"), Stations.all())], until=UNTIL_USED)
-    for _ in rotations.issue(found, found.members.all()):
-        pass
+    found = begin()
     now = timezone.now()
     mark = Stations.get(device_id="R-0").password_mark
     LastLogin.objects.create(
         key="weatherstation/R-0", first_at=now, at=now, current_at=now, current_mark=mark
     )
     LastLogin.objects.create(key="weatherstation/R-1", first_at=now, at=now, previous_at=now)
+    return found
+
+
+def begin() -> Rotation:
+    """Return a rotation of all stations, whose file is written."""
+    found = rotations.start("spring", [(registry.get("weatherstation"), Stations.all())], until=UNTIL_USED)
+    for _ in rotations.issue(found, found.members.all()):
+        pass
     return Rotation.objects.get()
 
 
@@ -121,6 +127,42 @@ def test_rolling_back_restores_those_not_confirmed(operator, rotation, cast):
     assert "Rolled back 4<" in page
     assert "Ended" not in page
     assert "Rolled back" in operator.get("/rotations/").content.decode()
+
+
+def test_rolling_back_counts_only_devices_with_an_old_password(operator, cast):
+    """R-1 was revoked before the rotation, so no old password of it exists."""
+    now = timezone.now()
+    LastLogin.objects.create(key="weatherstation/R-1", first_at=now, at=now, previous_at=now)
+    provisioning.revoke(Stations.get(device_id="R-1"))
+    begin()
+    url = f"/rotations/{Rotation.objects.get().pk}/"
+
+    asked = operator.post(url, {"do": "roll_back"}).content.decode()
+
+    assert "Restore the old passwords of 4 devices?" in asked
+    assert "Not counted, because they had none or it has ended: 1 device." in asked
+    answer = act(operator, url, "roll_back")
+    assert (
+        "4 devices have their old passwords again"
+        in operator.get(answer.headers["Location"]).content.decode()
+    )
+    page = operator.get(f"{url}?state=without_old").content.decode()
+    assert re.search(r"Still on the old one</span><span class=\"value\"[^>]*>0<", page)
+    assert re.search(r"No old password</span><span class=\"value\"[^>]*>1<", page)
+    assert "weatherstation/R-1" in page
+    assert "weatherstation/R-2" not in page
+
+
+def test_rolling_back_is_not_offered_without_an_old_password(operator, cast):
+    for device in Stations.all():
+        provisioning.revoke(device)
+    url = f"/rotations/{begin().pk}/"
+
+    page = operator.get(url).content.decode()
+
+    assert "Roll back" not in page
+    assert "Rotate again" in page
+    assert operator.post(url, {"do": "roll_back"}).status_code == 302
 
 
 def test_the_pages_say_which_api_keys_an_act_leaves(operator, rotation):
