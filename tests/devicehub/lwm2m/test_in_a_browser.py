@@ -105,6 +105,7 @@ def test_the_objects_of_an_endpoint_are_found_read_and_charted(
         # An object with 10,000 values is a page of its own.
         page.locator("#o3342 summary").first.click()
         page.get_by_role("link", name="Show the values of").click()
+        page.wait_for_url("**object=3342**")
         assert page.locator("#o3342 tbody tr").count() == tree.MOST_ROWS
         page.get_by_role("link", name="Next").click()
         page.get_by_text("/3342/300/5850", exact=True).wait_for()

@@ -452,3 +452,12 @@ def test_a_plain_site_is_not_redirected(send, token, endpoint, settings):
     for prefix in ("", f"/k/{token}"):
         reply = send("asgi", "POST", f"{prefix}/leshan_api/resource/single", json=single())
         assert reply.status_code in (201, 401)
+
+
+@both_entrances
+@pytest.mark.parametrize("odd", ["a%00b", "%FF%FE", "%ED%A0%80", "a%0Ab", "x" * 3_000, "%2e%2e"])
+def test_an_odd_token_in_the_path_is_refused(post, entrance, odd):
+    reply = post("single", single(), entrance=entrance, url=f"/k/{odd}/leshan_api/resource/single")
+
+    assert reply.status_code in (400, 401, 404)
+    assert not QuarantinedMessage.objects.exists()
