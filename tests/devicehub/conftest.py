@@ -12,6 +12,13 @@ from rig.tls import certificate as certificate
 from rig.tls import tls_broker as tls_broker
 
 
+@pytest.fixture(autouse=True)
+def close_sender():
+    """Close the sender of commands after the test, so that none waits for a broker that was away in another one."""
+    yield
+    commands.close()
+
+
 @pytest.fixture
 def declared():
     """Have models made in an app registry of their own; remove kinds and models afterwards."""

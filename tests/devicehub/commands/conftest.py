@@ -4,17 +4,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from devicehub import commands, mqtt, signals
+from devicehub import mqtt, signals
 from rig import servers
 from rig.command_queue import Device, running_mosquitto
 from rig.memory_broker import MemoryBroker
-
-
-@pytest.fixture(autouse=True)
-def close_sender():
-    """Close the sender after the test, so that it does not wait for a broker that was away."""
-    yield
-    commands.close()
 
 
 @pytest.fixture
