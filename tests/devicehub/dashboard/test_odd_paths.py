@@ -14,7 +14,7 @@ from django.urls.resolvers import RoutePattern
 from fleet.models import WeatherStationDevice
 from rig.people import person
 
-pytestmark = pytest.mark.django_db  # Also on PostgreSQL, which alone refuses NUL.
+pytestmark = pytest.mark.django_db
 FREE = ("str", "slug", "path")  # The converters that take any text, or almost.
 PART = re.compile(r"<(?:(\w+):)?(\w+)>")
 VALUES = {
@@ -84,8 +84,8 @@ def test_pages_with_free_texts_are_walked():
 @pytest.mark.parametrize(
     "odd",
     [
-        # PostgreSQL cannot hold the first, and no database the second; the others are of a kind that Python handles.
-        pytest.param(odd, id=name, marks=[] if name in ("NUL", "not UTF-8") else [pytest.mark.long])
+        # PostgreSQL alone cannot hold the first; the others are of a kind that Python and Django handle.
+        pytest.param(odd, id=name, marks=pytest.mark.postgresql_only if name == "NUL" else pytest.mark.long)
         for name, odd in ODD.items()
     ],
 )
