@@ -101,4 +101,4 @@ class Asker:
 
     def _put(self, series: Series, step: Step | None, answer: Answer | None, *, is_last: bool) -> None:
         replied = Replied(series.endpoint, series.registration_id, step, answer, is_last)
-        self._intake.put(replied, datetime.now(UTC))
+        self._intake.put(replied, datetime.now(UTC), 1000 + (0 if answer is None else answer.size))

@@ -59,11 +59,15 @@ class Result(StrEnum):
 
 
 class Answer(NamedTuple):
-    """The answer to a request to an endpoint: its nodes by path, or the reason why there are none."""
+    """The answer to a request to an endpoint: its nodes by path, or the reason why there are none.
+
+    *size* is the number of bytes in which the server wrote it.
+    """
 
     result: Result
     nodes: Mapping[str, Any]
     detail: str = ""
+    size: int = 0
 
 
 class Stream:
@@ -168,7 +172,7 @@ class LeshanServer:
         with self._exchange(method, path, DEVICE_SECONDS + 5.0) as response:
             body = _body(response)
         if response.status == 200:
-            return _answer(body, single)
+            return _answer(body, single)._replace(size=len(body))
         self._check(response.status)
         detail = body[:200].decode("utf-8", "replace").strip().partition("\n")[0]
         if response.status == 504:

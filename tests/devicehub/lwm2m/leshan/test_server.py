@@ -68,11 +68,11 @@ def test_an_empty_list_is_a_list(fake, server):
 
 
 def test_a_read_returns_the_node_as_it_was_given(server):
-    assert server.read("urn:dev:a", PATH) == (Result.VALUES, {PATH: TEMPERATURE}, "")
+    assert server.read("urn:dev:a", PATH)[:3] == (Result.VALUES, {PATH: TEMPERATURE}, "")
 
 
 def test_an_observation_returns_the_first_value(fake, server):
-    assert server.observe("urn:dev:a", [PATH]) == (Result.VALUES, {PATH: TEMPERATURE}, "")
+    assert server.observe("urn:dev:a", [PATH])[:3] == (Result.VALUES, {PATH: TEMPERATURE}, "")
     assert fake.requests[-1] == ("POST", f"/api/clients/urn:dev:a{PATH}/observe")
 
 
@@ -86,7 +86,14 @@ def test_a_composite_observation_names_both_formats(fake, server):
 
 
 def test_status_200_may_be_a_refusal(server):
-    assert server.read("urn:dev:a", "/3/0/99") == (Result.REFUSED, {}, "NOT_FOUND(404)")
+    assert server.read("urn:dev:a", "/3/0/99")[:3] == (Result.REFUSED, {}, "NOT_FOUND(404)")
+
+
+def test_an_answer_says_how_long_it_was(fake, server):
+    short = server.read("urn:dev:a", PATH).size
+    fake.nodes["urn:dev:a", PATH] = TEMPERATURE | {"value": "2" * 1000}
+
+    assert server.read("urn:dev:a", PATH).size == short + 1000 - len(TEMPERATURE["value"])
 
 
 @pytest.mark.parametrize("name", ["..", "."])
