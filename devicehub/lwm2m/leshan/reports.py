@@ -22,11 +22,15 @@ class Report(NamedTuple):
     content: Mapping[str, Any]
     received_at: datetime
 
-    def message(self, topic: str) -> Message:
-        """Return the message for *topic*, which is that of the endpoint and *message_type*."""
+    def message(self, topic: str, device_id: str) -> Message:
+        """Return the message for *topic*, which is that of *device_id*, the endpoint, and *message_type*.
+
+        In the quarantine it names an endpoint that is not there, whose device id may be made from the name.
+        """
         payload = json.dumps(self.content, separators=(",", ":")).encode()
         form = MEDIA_TYPE if self.message_type is MessageType.DATA else JSON
-        return Message(topic, payload, self.received_at, content_type=form)
+        properties = () if device_id == self.endpoint else (("endpoint", self.endpoint),)
+        return Message(topic, payload, self.received_at, content_type=form, user_properties=properties)
 
 
 def values(endpoint: str, event: str, nodes: Mapping[str, Any], at: datetime) -> Report:

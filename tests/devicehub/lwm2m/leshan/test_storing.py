@@ -19,6 +19,7 @@ from devicehub.lwm2m.leshan.storing import Storing
 from devicehub.lwm2m.models import Endpoint, Event, Resource, ResourceValue
 from devicehub.lwm2m.names import device_ids
 from devicehub.messages.message import Outcome
+from devicehub.models import QuarantinedMessage
 from rig.fake_leshan import TEMPERATURE, fake_leshan
 from rig.hub import eventually
 from rig.messages import NOW
@@ -168,11 +169,17 @@ def test_an_unknown_endpoint_is_adopted_if_the_settings_allow_it(db, follow, set
 def test_an_unknown_endpoint_is_quarantined(db, follow):
     with fake_leshan() as fake:
         fake.register("stranger", links=[])
+        fake.register("Tür 7/a", links=[])
 
-        outcomes = follow(fake, lambda await_stored: await_stored(1))
+        outcomes = follow(fake, lambda await_stored: await_stored(2))
 
-    assert outcomes == {Outcome.FAILED: 1}
+    assert outcomes == {Outcome.FAILED: 2}
     assert not Endpoint.objects.exists()
+    rows = QuarantinedMessage.objects.order_by("pk").values_list("device_key", "user_properties")
+    assert list(rows) == [
+        ("lwm2m/stranger", {}),
+        ("lwm2m/T-r-7-a-e868a87a1837beaa", {"endpoint": "Tür 7/a"}),
+    ]
 
 
 def a_report(number):
