@@ -21,7 +21,7 @@ from devicehub.kinds import topics
 from devicehub.kinds.identifiers import is_device_id
 from devicehub.kinds.topics import MessageType
 from devicehub.lwm2m.kind import KIND
-from devicehub.lwm2m.models import Endpoint
+from devicehub.lwm2m.models import Endpoint, ResourceValue
 from devicehub.lwm2m.pages import chart
 from devicehub.lwm2m.pages import tree as trees
 from devicehub.lwm2m.pages.access import endpoint_page, visible
@@ -176,7 +176,8 @@ def _addresses(request: HttpRequest, endpoint: Endpoint) -> dict[str, str]:
     credentials = links.address("devicehub:credentials", KIND.slug, endpoint.device_id) if may_change else ""
     staff = navigation.is_staff(request)
     in_admin = links.address("admin:lwm2m_endpoint_change", endpoint.pk) if staff else ""
-    values = links.address("admin:lwm2m_resourcevalue_changelist") if staff else ""
+    may_list = staff and visibility.may(request.user, visibility.VIEW, ResourceValue)
+    values = links.address("admin:lwm2m_resourcevalue_changelist") if may_list else ""
     return {
         "events_url": f"{events}?{urlencode({'endpoint': endpoint.device_id})}" if events else "",
         "credentials_url": credentials,

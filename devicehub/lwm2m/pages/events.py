@@ -179,7 +179,7 @@ def types(visible_events: QuerySet[Event], chosen: str) -> list[tuple[str, str]]
 
 
 def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
-    """Return *events* as rows with at most *most* values each; two queries for each event, and three for all."""
+    """Return *events* as rows with at most *most* values each; one query for each event, and two for all."""
     values = {event.pk: _values(event, most + 1) for event in events}
     pairs = [(event.device, one.path) for event in events for one in values[event.pk][:most]]
     known = definitions.of_paths(pairs)

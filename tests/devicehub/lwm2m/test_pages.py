@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.urls import reverse
 from django.utils import timezone
 
@@ -271,6 +272,21 @@ def test_many_values_are_given_in_buckets(endpoint, monkeypatch):
     assert len(series["t"]) <= 5
     assert min(series["low"]) == 0.0
     assert max(series["high"]) == 19.0
+
+
+@pytest.mark.parametrize("may_list", [True, False])
+def test_the_history_leads_to_all_values_for_staff_who_may_list_them(client, endpoint, may_list):
+    for seconds in range(chart.LATEST + 1):
+        store(endpoint, "3303/0/5700", "Float", 20.0, ago=timedelta(seconds=seconds))
+    staff = person("staff", role=None, is_staff=True)
+    for name in ("endpoint", "resourcevalue") if may_list else ("endpoint",):
+        staff.user_permissions.add(Permission.objects.get(codename=f"view_{name}"))
+    client.force_login(staff)
+
+    page = objects(client, endpoint, "?resource=3303/0/5700").content.decode()
+
+    assert "The newest 20." in page
+    assert ("All values of the endpoint" in page) is may_list
 
 
 def test_the_history_of_a_text_is_a_table_alone(viewer, endpoint):
