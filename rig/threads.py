@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from django.db import connections
 
@@ -19,6 +20,20 @@ def in_a_thread(work, *arguments):
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(one).result(30)
+
+
+@contextmanager
+def meanwhile(work):
+    """Run *work* in a thread, over a connection of its own, and yield its future; wait for it at the end."""
+
+    def one():
+        try:
+            return work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(one)
 
 
 def side_by_side(*works):

@@ -115,7 +115,7 @@ def register(declared: EventType) -> None:
     """Compose events of *declared* from values that arrive from now on. Raise InvalidEvent if its name is taken."""
     if _declared.get(declared.name, declared) != declared:
         raise InvalidEvent(f"Two event types are called {declared.name}")
-    if len(_declared) == MOST_TYPES:
+    if declared.name not in _declared and len(_declared) == MOST_TYPES:
         raise InvalidEvent(f"There are {MOST_TYPES} event types already")
     _declared[declared.name] = declared
 

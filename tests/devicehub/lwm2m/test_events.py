@@ -1,20 +1,24 @@
 """Events of a project: recorded, composed of values that belong together, and announced after the commit."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from devicehub.ingest.pipeline import pipeline
-from devicehub.lwm2m import events, hooks
+from devicehub.lwm2m import composing, events, hooks
 from devicehub.lwm2m.events import EventType, InvalidEvent, record
+from devicehub.lwm2m.inbox import writing
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, Event, EventResource
 from devicehub.lwm2m.signals import event_recorded
 from devicehub.messages.lwm2m.values import DataType, ObjectLink, Value
 from rig.messages import NOW, STORED, message, send
 from rig.pages import marked, page
+from rig.threads import meanwhile
 
 pytestmark = pytest.mark.django_db
 
@@ -80,9 +84,9 @@ def composed(name="climate"):
 def test_values_that_belong_together_make_one_event(station, declare):
     declare(CLIMATE)
 
-    pipeline([measured(station, 0, temperature=20), measured(station, 59, humidity=40)])
+    pipeline([measured(station, 0, temperature=20), measured(station, 60, humidity=40)])
 
-    assert composed() == [(59, {"3303/0/5700": 20, "3304/0/5700": 40})]
+    assert composed() == [(60, {"3303/0/5700": 20, "3304/0/5700": 40})]
     assert Event.objects.filter(type="notification").count() == 2
 
 
@@ -119,11 +123,48 @@ def test_a_late_value_finds_its_own(station, declare):
         pipeline([measured(station, after, temperature=after)])
     pipeline([measured(station, 310, humidity=40)])
     pipeline([measured(station, 5, humidity=41)])
+    pipeline([measured(station, 595, humidity=42)])
 
     assert composed() == [
         (5, {"3303/0/5700": 0, "3304/0/5700": 41}),
         (310, {"3303/0/5700": 300, "3304/0/5700": 40}),
+        (600, {"3303/0/5700": 600, "3304/0/5700": 42}),
     ]
+
+
+def test_two_values_of_one_time_are_one(station, declare):
+    declare(CLIMATE)
+    for value in (1, 2):
+        send(station, [{"n": TEMPERATURE, "v": value}, {"n": HUMIDITY, "v": value}])
+
+    assert composed() == [(3600, {"3303/0/5700": 1, "3304/0/5700": 1})]
+
+
+def test_one_of_several_instances_of_a_resource_may_belong_to_an_event(station, declare):
+    declare(EventType("power", ["3/0/7/1", HUMIDITY]))
+    send(station, [{"n": "/3/0/7/0", "v": 3800}, {"n": "/3/0/7/1", "v": 5000}, {"n": HUMIDITY, "v": 40}])
+
+    assert composed("power") == [(3600, {"3/0/7/1": 5000, "3304/0/5700": 40})]
+
+
+def test_the_values_that_are_compared_at_once_are_bounded(station, declare, monkeypatch, caplog):
+    monkeypatch.setattr(composing, "MOST_ROWS", 4)
+    declare(CLIMATE)
+    pipeline([measured(station, after, temperature=1, humidity=2) for after in (0, 100, 200)])
+
+    assert [after for after, _ in composed()] == [0, 100]
+    assert "lwm2m.not_composed" in caplog.text
+
+
+def test_few_endpoints_are_compared_by_one_query(declare, monkeypatch):
+    monkeypatch.setattr(composing, "GROUPS", 2)
+    declare(CLIMATE)
+    fleet = [Endpoint.objects.create(device_id=f"urn:dev:{number}") for number in range(5)]
+    with CaptureQueriesContext(connection) as done:
+        pipeline([measured(one, 0, temperature=1, humidity=2) for one in fleet])
+
+    assert len(composed()) == 5
+    assert len([query for query in done if 'FROM "lwm2m_resourcevalue"' in query["sql"]]) == 3
 
 
 def test_a_whole_day_in_one_message_makes_an_event_of_each_measurement(station, declare):
@@ -174,9 +215,34 @@ def test_any_instance_means_equal_instances(station, declare):
 def test_one_value_may_be_part_of_events_of_several_types(station, declare):
     declare(CLIMATE)
     declare(EventType("air", [TEMPERATURE, PRESSURE]))
-    pipeline([measured(station, 0, temperature=1, humidity=2, pressure=3)])
+    pipeline([measured(station, 0, temperature=1, humidity=2)])
+    assert (len(composed()), len(composed("air"))) == (1, 0)
+    pipeline([measured(station, 1, pressure=3)])
 
-    assert len(composed()) == len(composed("air")) == 1
+    assert (len(composed()), len(composed("air"))) == (1, 1)
+
+
+@pytest.mark.postgresql_only  # On SQLite a transaction has the lock of all writers.
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_use_a_value_once(station, declare, monkeypatch):
+    declare(CLIMATE)
+    pipeline([measured(station, 0, temperature=20)])
+    compose = writing.compose
+
+    with ExitStack() as stack:
+
+        def with_another_worker(*arguments):
+            monkeypatch.setattr(writing, "compose", compose)
+            found = compose(*arguments)
+            other = stack.enter_context(meanwhile(lambda: pipeline([measured(station, 11, humidity=41)])))
+            with pytest.raises(TimeoutError):  # It waits for the commit of this one.
+                other.result(0.3)
+            return found
+
+        monkeypatch.setattr(writing, "compose", with_another_worker)
+        assert pipeline([measured(station, 10, humidity=40)]) == [STORED]
+
+    assert composed() == [(10, {"3303/0/5700": 20, "3304/0/5700": 40})]
 
 
 def test_nothing_is_compared_without_a_declared_type(station, monkeypatch):
@@ -204,6 +270,15 @@ def test_nothing_is_compared_without_a_declared_type(station, monkeypatch):
 def test_a_type_that_cannot_be_is_refused(name, resources, options):
     with pytest.raises(InvalidEvent):
         EventType(name, resources, **options)
+
+
+def test_as_many_types_as_there_may_be_are_registered_again(declare, monkeypatch):
+    monkeypatch.setattr(events, "MOST_TYPES", 1)
+    declare(CLIMATE)
+    events.register(CLIMATE)
+
+    with pytest.raises(InvalidEvent, match="There are 1 event types already"):
+        events.register(EventType("air", ["3303/0/5700"]))
 
 
 def test_two_types_of_one_name_are_refused(declare):
@@ -317,6 +392,13 @@ def test_each_event_of_a_message_is_announced_with_its_row(station, declare, hea
         stored = Event.objects.get(pk=event.pk)
         assert (stored.type, stored.detail, stored.timestamp) == (event.type, event.detail, event.timestamp)
         assert (stored.received_at >= event.received_at, endpoint) == (True, station)
+
+
+def test_a_composed_event_is_announced_after_the_message_that_completed_it(station, declare, heard):
+    declare(CLIMATE)
+    pipeline([measured(station, 0, temperature=1), measured(station, 1, humidity=2)])
+
+    assert [event.type for _, event, _ in heard] == ["notification", "notification", "climate"]
 
 
 def test_a_failing_listener_loses_nothing(station, heard, caplog):
