@@ -13,12 +13,13 @@ from django.utils import timezone
 from devicehub import removal
 from devicehub.db import statements
 from devicehub.db.batches import Pace
+from devicehub.ingest import store
 from devicehub.lwm2m.models import Endpoint, EndpointMessage, Event, EventResource, Resource, ResourceValue
 from devicehub.models import Rollup
 from rig.endpoints import endpoint as endpoint
 from rig.endpoints import kind as kind
 from rig.endpoints import other_endpoint as other_endpoint
-from rig.messages import send
+from rig.messages import FAILED, send
 from rig.stations import no_rest as no_rest
 from rig.telemetry import DAY, HOUR, roll_up
 
@@ -88,6 +89,22 @@ class TestErasure:
 
         named = ("readings", "events", "resources", "event_values", "messages")
         assert [before[name] for name in named] == [after[name] for name in named] == [6, 4, 2, 2, 3]
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_message_that_is_being_stored_leaves_no_rows(self, endpoint, kind, monkeypatch):
+        """The history names its endpoint without a constraint in the database."""
+        load = store.load_devices
+
+        def erased_meanwhile(named):
+            found = load(named)
+            monkeypatch.setattr(store, "load_devices", load)
+            removal.erase(kind, "urn:dev:a", Pace())
+            return found
+
+        monkeypatch.setattr(store, "load_devices", erased_meanwhile)
+
+        assert send(endpoint, [{"n": "/3303/0/5700", "v": 1}]) == FAILED
+        assert remains(endpoint) == NOTHING
 
 
 class TestDeletion:
