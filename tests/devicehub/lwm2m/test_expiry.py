@@ -11,9 +11,10 @@ from django.utils import timezone
 from devicehub import signals
 from devicehub.lwm2m import expiry
 from devicehub.lwm2m.expiry import ExpiryWatch
+from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, Event
 from devicehub.lwm2m.signals import event_recorded
-from devicehub.worker import tasks
+from devicehub.worker import silence, tasks
 from devicehub.worker.hearing import Hearing
 from devicehub.worker.peers import Peers
 from rig.messages import fresh, send
@@ -88,6 +89,15 @@ def test_a_registration_that_its_server_forgot_ends_later(db, worker):
     registered(ago=670, registration_id="aB3")
 
     assert worker.run() == 1
+
+
+def test_a_silent_endpoint_without_a_lifetime_is_offline_and_stays_registered(db):
+    """The bridge of flownexus tells no lifetime, and sends nothing twice."""
+    limit = timezone.now()
+    endpoint = registered(ago=HOUR, lifetime=None, last_seen=limit - timedelta(seconds=1))
+
+    assert sum(map(len, silence.mark_silent(KIND, limit))) == 1
+    assert (fresh(endpoint).registered, fresh(endpoint).status) == (True, "offline")
 
 
 def test_an_endpoint_that_no_longer_is_registered_is_left_alone(db, worker):
