@@ -80,17 +80,20 @@ def decode_composite(found: Any, type_of: TypeOf, notes: Callable[[str], None] |
         raise CodecError("/", "is neither a node nor a map of nodes")
     if "kind" in found or any(name in found for name in INNER.values()):
         return decode(found, None, type_of, notes)
-    values: dict[Path, Value] = {}
+    values: list[Value] = []
+    seen = Seen(())
     for name, node in found.items():
         try:
             path = paths.parse(name)
         except ValueError as error:
             raise CodecError("/", str(error)) from error
         for value in decode(node, path, type_of, notes):
-            if value.path in values:
-                raise CodecError(paths.write(value.path), "has two values")
-            values[value.path] = value
-    return list(values.values())
+            try:
+                seen.add(value.path)
+            except ValueError as error:
+                raise CodecError(paths.write(value.path), str(error)) from error
+            values.append(value)
+    return values
 
 
 def _kind(node: Any, path: Path | None) -> str:

@@ -73,8 +73,6 @@ def read_composite(body: bytes) -> Posted:
     nodes = content.get("val")
     if not isinstance(nodes, Mapping):
         raise UnreadableBody("val is neither a node nor a map of nodes")
-    if any(path.split("/")[1:2] == [str(REGISTRATIONS)] for path in nodes):
-        raise UnreadableBody(f"{REGISTRATIONS} is not an object; registrations are posted to /single")
     return _values(endpoint, nodes)
 
 
@@ -94,6 +92,10 @@ def _check_values(payload: bytes) -> None:
         values = leshan_nodes.decode_composite(nodes, lambda _object, _resource: None, notes.append)
     except CodecError as error:
         raise UnreadableBody(str(error)) from error
+    if any(value.path[0] == REGISTRATIONS for value in values):
+        raise UnreadableBody(
+            f"{REGISTRATIONS} is not an object; its resources are posted to /single, one by one"
+        )
     if not values:
         raise UnreadableBody("; ".join(notes)[:400] or "the body holds no value")
 

@@ -20,6 +20,7 @@ from devicehub.messages.lwm2m.values import DataType, ObjectLink
 MOST_INTEGER = 2**63  # The first integer that *integer* cannot hold.
 NAMES = {kind: kind.value for kind in DataType}  # Faster than the property of an enum.
 COLUMNS = ("type", "number", "integer", "text", "opaque")
+NEGATIVE_ZERO = "-0.0"  # A column of floats of SQLite drops its sign.
 
 
 class TypedValue(models.Model):
@@ -48,7 +49,7 @@ def columns(kind: DataType, value: Any) -> tuple[str, float | None, int | None, 
     """Return the *value* of a type as the columns of COLUMNS."""
     name = NAMES[kind]
     if kind is DataType.FLOAT and type(value) is float and value - value == 0:  # Most values, and finite.
-        return name, value, None, None, None
+        return name, value, None, None if value or math.copysign(1, value) > 0 else NEGATIVE_ZERO, None
     if kind is DataType.FLOAT:
         return name, _number(value), None, None if type(value) is float else str(value), None
     if kind is DataType.BOOLEAN:
@@ -77,7 +78,7 @@ def read(kind: str, number: Any, integer: Any, text: Any, opaque: Any) -> Any:
             return integer
         return int(text) if text.lstrip("-").isdigit() else Decimal(text)
     if kind == DataType.FLOAT:
-        return number if text is None else Decimal(text)
+        return number if text is None else -0.0 if text == NEGATIVE_ZERO else Decimal(text)
     if kind == DataType.OPAQUE:
         return None if opaque is None else bytes(opaque)
     if kind == DataType.OBJLNK and text is not None:

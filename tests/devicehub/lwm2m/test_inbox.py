@@ -62,6 +62,29 @@ def test_each_type_is_kept_exactly(endpoint, name):
     assert event.resource_values.count() == len(values)
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        -0.0,
+        5e-324,
+        -2.2250738585072014e-308,
+        1.7976931348623157e308,
+        2**63,
+        2**64 - 1,
+        Decimal("0." + "1" * 400),
+    ],
+    ids=lambda number: str(number)[:12],
+)
+def test_numbers_at_the_ends_of_their_types_are_kept_exactly(endpoint, number):
+    """A column of floats of SQLite has no negative zero, and two equal numbers may differ."""
+    payload = f'[{{"n":"/33000/0/1","v":{number}}}]'.encode()
+
+    assert send(endpoint, payload, content_type="application/senml+json") == STORED
+    for model in (Resource, ResourceValue):
+        one = model.objects.get()
+        assert (repr(one.value), one.number) == (repr(number), float(number))
+
+
 @pytest.mark.parametrize("name", ["senml+json", "senml+cbor", "lwm2m+json", "lwm2m+cbor"])
 def test_a_format_is_recognised_without_its_content_type(endpoint, name):
     payload = FORMATS[name].encode([Value((3303, 0, 5700), DataType.FLOAT, 21.5)], ())

@@ -205,7 +205,16 @@ def test_a_composite_is_a_map_of_paths_or_one_node():
 
 
 @pytest.mark.parametrize(
-    "found", [[], None, {"3": None}, {"/x": None}, {"/3/0": DEVICE, "/3/0/0": single("STRING", "x", 0)}]
+    "found",
+    [
+        [],
+        None,
+        {"3": None},
+        {"/x": None},
+        {"/3/0": DEVICE, "/3/0/0": single("STRING", "x", 0)},
+        {"/9/0/1": single("INTEGER", "1"), "/9/0/1/0": {"id": 0, "type": "INTEGER", "value": "1"}},
+        {"/9/0/1/0": {"id": 0, "type": "INTEGER", "value": "1"}, "/9/0/1": single("INTEGER", "1")},
+    ],
 )
 def test_another_composite_is_refused(found):
     with pytest.raises(CodecError):

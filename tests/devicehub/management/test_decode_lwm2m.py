@@ -105,6 +105,20 @@ def test_a_file_that_is_missing_or_too_large_is_one_line(tmp_path, monkeypatch):
         decode(bytes(2 << 20), "opaque", "--base", "/5/0/0", monkeypatch=monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("form", "payload"),
+    [
+        ("senml+json", b'[{"n":"/9/0/1","v":1,"a\\n\\u001b[31m\\u2028_":1}]'),
+        ("senml+cbor", bytes.fromhex("81a2 626e0a 01 626e0a 02")),
+    ],
+)
+def test_an_error_that_quotes_the_payload_is_one_line(form, payload, monkeypatch):
+    with pytest.raises(CommandError) as caught:
+        decode(payload, form, "--base", "/", monkeypatch=monkeypatch)
+    assert str(caught.value).isprintable()
+    assert r"\n" in str(caught.value)
+
+
 def test_types_of_shipped_objects_are_known_and_given_ones_win(monkeypatch):
     temperature = bytes.fromhex("e4 1644 41a40000")
 

@@ -131,11 +131,22 @@ def test_a_composite_without_nodes_is_refused(value):
         read_composite(json.dumps({"ep": EP, "val": value}).encode())
 
 
-def test_registrations_are_not_an_object_of_a_composite():
-    body = json.dumps({"ep": EP, "val": {"/10240/0/0": resource(0, "TIME", 1)}}).encode()
+ENDS = {"kind": "obj", "id": 10240, "instances": [{**INSTANCE, "resources": [resource(1, "TIME", 1)]}]}
 
+
+@pytest.mark.parametrize(
+    ("shape", "nodes"),
+    [
+        ("composite", {"/10240/0/0": resource(0, "TIME", 1)}),
+        ("composite", {"/10240": ENDS}),
+        ("composite", ENDS),
+        ("composite", {"/": {"kind": "root", "objects": [OBJECT, ENDS]}}),
+        ("single", {"kind": "root", "objects": [ENDS]}),
+    ],
+)
+def test_registrations_are_no_object_at_any_place(shape, nodes):
     with pytest.raises(UnreadableBody, match="10240 is not an object"):
-        read_composite(body)
+        read(shape, json.dumps({"ep": EP, "val": nodes}).encode())
 
 
 @pytest.mark.parametrize(
