@@ -15,6 +15,7 @@ from devicehub.messages.lwm2m.values import (
     TypeOf,
     Value,
     checked,
+    decimal,
     link,
     seconds,
     total,
@@ -103,7 +104,7 @@ def _value(label: str, raw: Any, declared: DataType | None) -> tuple[DataType, A
 
 def encode(values: Sequence[Value], base: Path = ()) -> bytes:
     """Return *values* as a document. Raise CodecError for one that is not in *base*, or if only some have a time."""
-    entries, base_time = [], values[0].time if values else None
+    entries, base_time = [], checked(values[0]).time if values else None
     for value in map(checked, values):
         if not paths.lies_in(value.path, base):
             raise CodecError(paths.write(value.path), f"is not a part of {paths.write(base)}")
@@ -111,14 +112,20 @@ def encode(values: Sequence[Value], base: Path = ()) -> bytes:
             raise CodecError(paths.write(value.path), "either all values have a time, or none")
         time = ""
         if value.time is not None and base_time is not None and value.time != base_time:
-            time = f',"t":{exact_json.scalar(_difference(value.time, base_time))}'
+            time = f',"t":{exact_json.scalar(_difference(value, base_time))}'
         entries.append(f'{{"n":"{paths.write(value.path)}",{_field(value)}{time}}}')
     shared = "" if base_time is None else f'"bt":{exact_json.scalar(base_time)},'
     return f'{{{shared}"e":[{",".join(entries)}]}}'.encode()
 
 
-def _difference(one: int | Decimal, other: int | Decimal) -> Any:
-    return total(one, -other)
+def _difference(value: Value, base: int | Decimal) -> Any:
+    """Return the time of *value* as a reader adds it to *base*. Raise CodecError if digits would get lost."""
+    time: Any = value.time
+    # The sign of a decimal changes without rounding by copy_negate() only.
+    found = total(time, -base if type(base) is int else decimal(base).copy_negate())
+    if total(base, found) != time:
+        raise CodecError(paths.write(value.path), "has a time with too many digits beside the first one")
+    return found
 
 
 def _field(value: Value) -> str:

@@ -86,15 +86,18 @@ def typed(raw: Any, declared: DataType | None) -> tuple[DataType, Any]:
 
 
 def checked(value: Value) -> Value:
-    """Return *value* as a decoder would have made it. Raise CodecError if it is not of its type."""
+    """Return *value* as a decoder would have made it. Raise CodecError if its path, type, value or time is wrong."""
     if not paths.holds_value(value.path):
         raise CodecError(paths.write(value.path), "is neither a resource nor a resource instance")
-    kind = value.type if type(value.type) is DataType else DataType(value.type)
+    if not all(type(number) is int and 0 <= number <= paths.MAX_ID for number in value.path):
+        raise CodecError(paths.write(value.path), f"has an id that is not a number from 0 to {paths.MAX_ID}")
     try:
+        kind = value.type if type(value.type) is DataType else DataType(value.type)
         found = typed(value.value, kind)[1]
+        time = None if value.time is None else _time(value.time)
     except (ValueError, ArithmeticError) as error:  # A comparison with the Decimal NaN is the latter.
         raise CodecError(paths.write(value.path), str(error)) from error
-    return Value(value.path, kind, found, value.time)
+    return Value(value.path, kind, found, time)
 
 
 def one(values: Iterable[Value], form: str) -> Value:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from devicehub.messages.lwm2m import paths
 from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.formats import FORMATS
-from devicehub.messages.lwm2m.values import DataType, ObjectLink, Value
+from devicehub.messages.lwm2m.values import DataType, ObjectLink, Value, seconds
 from rig.lwm2m import decoded, vectors
 
 pytestmark = pytest.mark.sqlite_only
@@ -116,7 +116,52 @@ def test_any_bytes_are_values_or_one_error(name, payload, kind, base):
             assert kind in (None, value.type)
 
 
+numbers = (
+    st.integers(-(2**70), 2**70)
+    | st.decimals()
+    | st.decimals(0, 10, places=40)
+    | st.floats()
+    | st.sampled_from([2**63, -(2**63) - 1, 2**64, 10**400, Decimal("1e-99999"), Decimal("0." + "7" * 400)])
+)
+anything = (
+    numbers | st.none() | st.booleans() | texts | st.just("\ud800") | st.binary(max_size=9) | held["Objlnk"]
+)
+odd = st.builds(
+    Value,
+    st.lists(st.integers(-1, 70_000) | st.just(0), max_size=5).map(tuple),
+    st.sampled_from([*DataType, "Float", "Number"]),
+    anything,
+    st.none() | numbers,
+)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@quick
+@given(values=st.lists(odd, max_size=2), shared=st.none() | numbers)
+def test_any_value_is_written_as_it_is_or_refused_with_the_one_error(name, values, shared):
+    if shared is not None:
+        values = [value._replace(path=(9, 0, 1, at), time=shared) for at, value in enumerate(values)]
+    base = values[0].path if len(values) == 1 else (9,)
+    try:
+        payload = FORMATS[name].encode(values, base)
+    except CodecError:
+        return
+    read = FORMATS[name].decode(payload, base, type_of(values), 0)
+    assert [(one.path, one.time) for one in read] == [
+        (one.path, None if one.time is None else seconds(one.time)) for one in values
+    ]
+
+
 LIMITS = {
+    "a time beyond 64 bits": ("senml+cbor", Value((9, 0, 1), DataType.INTEGER, 1, 2**64)),
+    "a negative time beyond 64 bits": ("lwm2m+json", Value((9, 0, 1), DataType.INTEGER, 1, -(2**63) - 1)),
+    "an infinite time": ("senml+json", Value((9, 0, 1), DataType.INTEGER, 1, Decimal("inf"))),
+    "a time that is a text": ("senml+json", Value((9, 0, 1), DataType.INTEGER, 1, "1700000000")),
+    "a value of type Time beyond 64 bits": ("lwm2m+cbor", Value((9, 0, 1), DataType.TIME, 2**64)),
+    "a time with very many digits": ("cbor", Value((9, 0, 1), DataType.TIME, Decimal("0." + "7" * 400))),
+    "an id beyond 16 bits": ("tlv", Value((9, 0, 70_000), DataType.STRING, "")),
+    "a negative id": ("tlv", Value((9, -1, 1), DataType.STRING, "")),
+    "no type of LwM2M": ("text", Value((9, 0, 1), "Number", 1)),
     "another type": ("senml+json", Value((9, 0, 1), DataType.INTEGER, 1.5)),
     "NaN": ("senml+cbor", Value((9, 0, 1), DataType.FLOAT, float("nan"))),
     "the decimal NaN": ("senml+cbor", Value((9, 0, 1), DataType.INTEGER, Decimal("nan"))),
