@@ -9,7 +9,6 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -23,23 +22,7 @@ SHIPPED = Path(__file__).with_name("objects.json.gz")
 FIRST_VERSION = "1.0"  # A link or URN that names no version means this one.
 VERSION = re.compile(r"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})")
 
-NUMBER = r"(?:2\^[0-9]{1,2}(?:-1)?|[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?)"
-BOUNDS = re.compile(rf"({NUMBER})\s*(?:\.\.\.?|-)\s*({NUMBER})\s*(bytes?|octets?|B)?", re.IGNORECASE)
-CHOICES = re.compile(rf"{NUMBER}(?:\s*,\s*{NUMBER}){{1,100}}")
-POWER = re.compile(r"2\^([0-9]+)(-1)?")
-
 Key = tuple[int, str]  # Object id and version.
-
-
-class Limits(NamedTuple):
-    """The values that a range allows: from *low* to *high*, or one of *choices*.
-
-    They limit the number of octets of a string or opaque value, and the value itself of every other type.
-    """
-
-    low: Decimal
-    high: Decimal
-    choices: tuple[Decimal, ...] = ()
 
 
 class ResourceDefinition(NamedTuple):
@@ -58,11 +41,6 @@ class ResourceDefinition(NamedTuple):
     range: str
     unit: str
     description: str
-
-    @property
-    def limits(self) -> Limits | None:
-        """Return the limits that the range sets; None if it sets none, or is text that only people can read."""
-        return limits(self.range)
 
 
 class ObjectDefinition(NamedTuple):
@@ -84,33 +62,6 @@ class ObjectDefinition(NamedTuple):
     def key(self) -> Key:
         """Return object id and version."""
         return self.object_id, self.version
-
-
-def limits(text: str) -> Limits | None:
-    """Return the limits that the text of a range sets, or None for any other text.
-
-    >>> limits("0..255 bytes")
-    Limits(low=Decimal('0'), high=Decimal('255'), choices=())
-    >>> limits("16,32,48").choices
-    (Decimal('16'), Decimal('32'), Decimal('48'))
-    >>> limits("2 Instances"), limits("9..1"), limits("")
-    (None, None, None)
-    """
-    text = text.strip()
-    if found := BOUNDS.fullmatch(text):
-        low, high = _number(found[1]), _number(found[2])
-        return Limits(low, high) if low <= high else None
-    if CHOICES.fullmatch(text):
-        choices = tuple(_number(part.strip()) for part in text.split(","))
-        return Limits(min(choices), max(choices), choices)
-    return None
-
-
-def _number(text: str) -> Decimal:
-    """Return a number, which may be a power such as 2^32-1."""
-    if found := POWER.fullmatch(text):
-        return Decimal(2 ** int(found[1]) - (1 if found[2] else 0))
-    return Decimal(text)
 
 
 def order(version: str) -> tuple[int, int]:
