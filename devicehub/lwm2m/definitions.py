@@ -31,6 +31,8 @@ SHIPPED_ORIGIN = (
 )
 ONLY = 1  # The key of the row of Definitions.
 MOST_FILES = 10_000  # In folders.
+MOST_FOLDERS = 10_000  # In folders, such as those of a whole disk by mistake.
+PIECE = 1 << 16  # Bytes of a file that are read at once.
 FILES_AT_ONCE = 100  # In one transaction.
 ROWS_AT_ONCE = 500  # In one statement.
 FIELDS = ("name", "description", "urn", "multiple", "mandatory", "origin")
@@ -154,7 +156,7 @@ def _content(definition: ObjectDefinition) -> tuple[Any, ...]:
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     """Yield the files at *paths*, and in folders those that end with .xml, sorted; also folders that cannot be read."""
-    count = 0
+    count = visited = 0
     for path in paths:
         if not os.path.isdir(path):
             yield path
@@ -162,6 +164,11 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         refused: list[OSError] = []
         for folder, folders, names in os.walk(path, onerror=refused.append):
             folders.sort()
+            visited += 1
+            if visited > MOST_FOLDERS:
+                raise InvalidObjectXml(
+                    f"{path} holds more than {MOST_FOLDERS} folders: name the folders with the files"
+                )
             chosen = [name for name in sorted(names) if name.lower().endswith(".xml")]
             count += len(chosen)
             if count > MOST_FILES:
@@ -176,16 +183,35 @@ def _read(file: Path) -> Found:
     """Return the definitions in *file*, or the reason why it has none."""
     name = make_storable(str(file))
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return Found(name, reason="it is not a file that can be read")
-        object_xml.check_size(status.st_size)
         origin = make_storable(f"imported: {file.name}", 255)
-        return Found(name, object_xml.parse(file.read_bytes(), origin))
+        return Found(name, object_xml.parse(_content_of(file), origin))
     except OSError as error:
         return Found(name, reason=f"the file cannot be read: {error.strerror}")
     except InvalidObjectXml as error:
         return Found(name, reason=str(error))
+
+
+def _content_of(file: Path) -> bytes:
+    """Return the bytes of a regular *file*, without waiting for any. Raise InvalidObjectXml or OSError."""
+    # To open a device may do something, such as rewind a tape, so it is not opened at all.
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        raise InvalidObjectXml("it is not a file that can be read")
+    # A pipe could stand here by now, and a file of the kernel such as /proc/kmsg counts as regular: neither may block.
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb", buffering=0) as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise InvalidObjectXml("it is not a file that can be read")
+        object_xml.check_size(os.fstat(opened.fileno()).st_size)
+        # Such a file has a size of 0, and may never end.
+        content = bytearray()
+        while len(content) <= object_xml.MAX_BYTES:
+            piece = opened.read(PIECE)
+            if piece is None:
+                raise InvalidObjectXml("the file cannot be read: it has nothing to read yet")
+            if not piece:
+                break
+            content += piece
+        object_xml.check_size(len(content))
+        return bytes(content)
 
 
 def _import(files: Sequence[Found], seen: Seen) -> list[Report]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
 import sys
 
 import pytest
@@ -95,6 +97,59 @@ def test_too_many_files_are_one_line(folder, monkeypatch):
     monkeypatch.setattr(definitions, "MOST_FILES", 1)
 
     with pytest.raises(CommandError, match=r"^The folders hold more than 1 files: import fewer at a time$"):
+        run(folder)
+    assert not ObjectType.objects.filter(object_id=33000).exists()
+
+
+@pytest.mark.parametrize("named", ["the folder", "the files"])
+def test_special_files_are_refused_at_once(folder, named):
+    """A pipe would wait for a writer; a device, and some files of the kernel, have no end."""
+    os.mkfifo(folder / "pipe.xml")
+    endless = ("/dev/zero", "/proc/self/pagemap")
+    for number, path in enumerate(path for path in endless if os.path.exists(path)):
+        (folder / f"special{number}.xml").symlink_to(path)
+
+    printed, code = run(*([folder] if named == "the folder" else sorted(folder.iterdir())))
+
+    *lines, summary = printed.splitlines()
+    assert (code, summary) == (1, f"1 created, 0 updated, 0 unchanged, {len(lines) - 1} refused")
+    assert [line for line in lines if "pipe" in line] == [
+        f"refused {folder}/pipe.xml: it is not a file that can be read"
+    ]
+    assert all(line.startswith(("refused ", "created ")) and line.count(f"{folder}/") == 1 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("looks_regular", "reason"),
+    [
+        ([True, False], "it is not a file that can be read"),
+        ([True, True], "the file cannot be read: it has nothing to read yet"),
+    ],
+    ids=["became a pipe", "waits like /proc/kmsg"],
+)
+def test_a_file_that_only_looks_regular_is_refused_too(folder, monkeypatch, looks_regular, reason):
+    os.mkfifo(folder / "pipe.xml")
+    silent = os.open(folder / "pipe.xml", os.O_RDWR)
+    monkeypatch.setattr(stat, "S_ISREG", lambda _: looks_regular.pop(0))
+
+    assert run(folder / "pipe.xml")[0].startswith(f"refused {folder}/pipe.xml: {reason}\n")
+    os.close(silent)
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/pagemap"), reason="it needs a file of the kernel without an end"
+)
+def test_a_file_without_an_end_is_read_up_to_the_largest_size():
+    assert run("/proc/self/pagemap")[0].startswith(
+        "refused /proc/self/pagemap: the file has more than 2097152 bytes\n"
+    )
+
+
+def test_too_many_folders_are_one_line(folder, monkeypatch):
+    monkeypatch.setattr(definitions, "MOST_FOLDERS", 1)
+    (folder / "deeper").mkdir()
+
+    with pytest.raises(CommandError, match=r"holds more than 1 folders: name the folders with the files$"):
         run(folder)
     assert not ObjectType.objects.filter(object_id=33000).exists()
 
