@@ -15,6 +15,7 @@ from devicehub import signals
 from devicehub.ingest.items import NEWS, DeviceRow, Item, Judged
 from devicehub.ingest.presence import Transition
 from devicehub.ingest.store import as_model
+from devicehub.kinds.registry import registry
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ def of_transitions(transitions: Iterable[Transition]) -> Iterator[Call]:
     """Yield the calls of announce_transitions(): connections before statuses."""
     for change in transitions:
         sender, device = change.kind.sender, change.device
-        hooks = change.kind.hooks()
+        hooks = registry.hooks_of(change.kind)()
         if change.connected and not change.was_connected:
             yield partial(_call, hooks.on_connect, device)
             yield partial(signals.send, signals.device_connected, sender, device=device)
@@ -69,8 +70,9 @@ def _of_message(item: Judged) -> Iterator[Call]:
     if isinstance(item.device, DeviceRow):
         return  # There is no listener.
     kind = item.kind
+    hooks = registry.hooks_of(kind)()
     for sample in item.samples:
-        yield partial(_call, kind.hooks().on_data, item.device, sample.values)
+        yield partial(_call, hooks.on_data, item.device, sample.values)
         yield partial(
             signals.send,
             signals.device_data_received,
@@ -82,7 +84,7 @@ def _of_message(item: Judged) -> Iterator[Call]:
     if kind.inbox is not None:
         yield from kind.inbox.calls(item)
     if item.answered:
-        yield partial(_call, kind.hooks().on_command_response, item.device, item.answered, item.reply)
+        yield partial(_call, hooks.on_command_response, item.device, item.answered, item.reply)
 
 
 def _call(hook: Callable[..., object], *arguments: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from devicehub import signals
 from devicehub.kinds.declare import Hooks
-from devicehub.kinds.registry import Kind
+from devicehub.kinds.registry import Kind, registry
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("on_"))
 SIGNALS = (
@@ -17,8 +17,9 @@ SIGNALS = (
 
 def are_there(kind: Kind) -> bool:
     """Return whether *kind* overrides a hook, one of its signals has a receiver, or its inbox has a listener."""
+    hooks = registry.hooks_of(kind)
     return (
-        any(getattr(kind.hooks, name) is not getattr(Hooks, name) for name in HOOKS)
+        any(getattr(hooks, name) is not getattr(Hooks, name) for name in HOOKS)
         or any(signal.has_listeners(kind.sender) for signal in SIGNALS)
         or (kind.inbox is not None and kind.inbox.listens())
     )

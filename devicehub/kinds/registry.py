@@ -137,10 +137,11 @@ def describe(declared: type[Any], module: str) -> str:
 
 
 class Registry:
-    """Kinds by slug."""
+    """Kinds by slug, and the hooks that a project chose for a kind of another app."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, Kind] = {}
+        self._hooks: dict[Kind, type[Hooks]] = {}
         # Each registration raises it, which invalidates the caches that were derived from kinds.
         self.version = 0
 
@@ -175,6 +176,14 @@ class Registry:
         """Remove the kind of *slug*, if there is one; for tests that declare types of their own."""
         if self._kinds.pop(slug, None) is not None:
             self.version += 1
+
+    def use_hooks(self, kind: Kind, hooks: type[Hooks]) -> None:
+        """Have the methods of *hooks* called for the devices of *kind*, in place of those before."""
+        self._hooks[kind] = hooks
+
+    def hooks_of(self, kind: Kind) -> type[Hooks]:
+        """Return the hooks of *kind*: those that were chosen for it, or else its own."""
+        return self._hooks.get(kind, kind.hooks)
 
     def get(self, slug: str) -> Kind | None:
         """Return the kind of *slug*, or None."""

@@ -159,18 +159,19 @@ def are_heard() -> bool:
     if event_recorded.has_listeners(Endpoint):
         return True
     kind = registry.get("lwm2m")
-    return kind is not None and hooks.has_on_event(kind)
+    return kind is not None and hooks.with_on_event(kind) is not None
 
 
 def notify(endpoint: Endpoint, made: Made) -> None:
     """Notify the hook and the receivers. One that fails is logged and keeps the others from nothing."""
     event, values = made.as_model(endpoint), dict(made.values)
     kind = registry.get("lwm2m")
-    if kind is not None and hooks.has_on_event(kind):
+    found = None if kind is None else hooks.with_on_event(kind)
+    if found is not None:
         try:
-            kind.hooks().on_event(endpoint, event, values)  # type: ignore[attr-defined]
+            found().on_event(endpoint, event, values)
         except Exception:
-            log.exception("ingest.hook_failed", hook=f"{kind.hooks.__qualname__}.on_event")
+            log.exception("ingest.hook_failed", hook=f"{found.__qualname__}.on_event")
     signals.send(event_recorded, Endpoint, endpoint=endpoint, event=event, values=values)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from devicehub.kinds.declare import Hooks
-from devicehub.kinds.registry import Kind
+from devicehub.kinds.registry import Kind, registry
 
 
 class EndpointHooks(Hooks):
@@ -21,9 +21,11 @@ class EndpointHooks(Hooks):
 
 def use(kind: Kind, hooks: type[EndpointHooks]) -> None:
     """Have the methods of *hooks* called for the devices of *kind*, in place of those before."""
-    object.__setattr__(kind, "hooks", hooks)
+    registry.use_hooks(kind, hooks)
 
 
-def has_on_event(kind: Kind) -> bool:
-    """Return whether the hooks of *kind* override on_event()."""
-    return getattr(kind.hooks, "on_event", EndpointHooks.on_event) is not EndpointHooks.on_event
+def with_on_event(kind: Kind) -> type[EndpointHooks] | None:
+    """Return the hooks of *kind* if they override on_event(), or None."""
+    found = registry.hooks_of(kind)
+    has_own = getattr(found, "on_event", EndpointHooks.on_event) is not EndpointHooks.on_event
+    return cast(type[EndpointHooks], found) if has_own else None

@@ -8,6 +8,7 @@ from authsvc.core import access
 from authsvc.directory import claim_of
 from authsvc.models import Account
 from devicehub import DeviceType
+from devicehub.kinds.declare import Hooks
 from devicehub.kinds.registry import DuplicateKind, InvalidSlug, UnknownKey, registry
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 
@@ -34,6 +35,21 @@ def test_a_declaration_alone_is_no_kind(declared):
         pass
 
     assert registry.get("unused") is None
+
+
+def test_hooks_are_chosen_without_a_change_of_the_kind():
+    class Ours(Hooks):
+        pass
+
+    kind = registry.get("weatherstation")
+    registry.use_hooks(kind, Ours)
+    try:
+        assert (registry.hooks_of(kind), kind.hooks is Ours) == (Ours, False)
+        registry.use_hooks(kind, kind.hooks)
+    finally:
+        registry._hooks.pop(kind)
+
+    assert registry.hooks_of(kind) is kind.hooks
 
 
 def test_an_unknown_slug_has_no_kind():

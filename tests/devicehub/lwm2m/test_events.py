@@ -9,6 +9,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from devicehub.ingest.pipeline import pipeline
+from devicehub.kinds.registry import registry
 from devicehub.lwm2m import composing, events, hooks
 from devicehub.lwm2m.events import EventType, InvalidEvent, record
 from devicehub.lwm2m.inbox import writing
@@ -358,7 +359,7 @@ def test_a_recorded_event_is_announced_after_the_commit(station, heard, django_c
 def test_the_code_of_the_reference_works(station, capsys):
     declared, recorded, announced = marked(page("reference/lwm2m.md"), "lwm2m events")
     names = {}
-    before = KIND.hooks
+    before = registry.hooks_of(KIND)
     try:
         for code in (declared, recorded, announced):
             exec(code, names)
@@ -422,7 +423,7 @@ def test_a_hook_is_called(station, heard, monkeypatch, caplog):
             called.append((endpoint, event.type, values))
             raise RuntimeError("the hook's own fault")
 
-    before = KIND.hooks
+    before = registry.hooks_of(KIND)
     hooks.use(KIND, Ours)
     try:
         send(station, [{"n": TEMPERATURE, "v": 1}])
