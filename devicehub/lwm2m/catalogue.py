@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
+from django.db import connection
+
+from devicehub.db.statements import query
 from devicehub.lwm2m.models import Definitions, ObjectType, ResourceType
 from devicehub.messages.lwm2m.objects import by_nearness
 from devicehub.messages.lwm2m.paths import Path
@@ -45,8 +48,12 @@ class Catalogue:
         self.find = lru_cache(maxsize=65_536)(self._find)
         self._finder = lru_cache(maxsize=128)(self._make_finder)
 
+    def of_path(self, path: Path, versions: Mapping[str, str]) -> Known | None:
+        """Return the definition of the resource at *path* for an endpoint with these versions of its objects."""
+        return self.find(path[0], path[2], versions.get(str(path[0])))
+
     def finder(self, versions: Mapping[str, str]) -> Finder:
-        """Return the definitions for an endpoint with these versions of its objects."""
+        """Return the functions that do the same for many resources of an endpoint, and remember what they found."""
         return self._finder(tuple(versions.items()))
 
     def _make_finder(self, items: tuple[tuple[str, str], ...]) -> Finder:
@@ -74,6 +81,7 @@ class Catalogue:
         return None
 
 
+LOCK = "devicehub.lwm2m.definitions"  # The name of the lock on PostgreSQL.
 _lock = threading.Lock()
 _catalogue: Catalogue | None = None
 
@@ -91,12 +99,27 @@ def current() -> Catalogue:
     return found
 
 
+def held() -> Catalogue:
+    """Return the catalogue of the present revision, which no import changes before this transaction ends."""
+    _take("pg_advisory_xact_lock_shared")
+    return current()
+
+
+def lock() -> None:
+    """Wait for the transactions that hold the catalogue, and keep others waiting until this one ends."""
+    _take("pg_advisory_xact_lock")
+
+
+def _take(function: str) -> None:
+    """Take a lock, which is fair: neither busy workers nor an import wait for ever.
+
+    On SQLite a transaction that writes has the lock of all writers.
+    """
+    if connection.vendor != "sqlite":
+        query(f"SELECT {function}(hashtext(%s))", [LOCK])
+
+
 def clear() -> None:
     """Read the definitions anew at the next use."""
     global _catalogue
     _catalogue = None
-
-
-def finder(catalogue: Catalogue, versions: Mapping[str, str]) -> Callable[[Path], Known | None]:
-    """Return the function that finds the definition of a path for an endpoint with these object versions."""
-    return lambda path: catalogue.find(path[0], path[2], versions.get(str(path[0])))

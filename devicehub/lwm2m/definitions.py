@@ -20,7 +20,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 
 from authsvc.text import make_storable
 from devicehub.db.portions import batched
-from devicehub.lwm2m import object_xml, retyping
+from devicehub.lwm2m import catalogue, object_xml, retyping
 from devicehub.lwm2m.models import Definitions, ObjectType, ResourceType
 from devicehub.lwm2m.object_xml import InvalidObjectXml
 from devicehub.messages.lwm2m.objects import SHIPPED, Key, ObjectDefinition, ResourceDefinition, shipped
@@ -277,6 +277,7 @@ def _write(changed: Sequence[ObjectDefinition], held: Mapping[Key, Held], using:
     """Write the definitions *changed*, and raise the revision."""
     if not changed:
         return
+    catalogue.lock()  # Before rows: a writer of values that holds the old definitions may need some of them.
     rows = [_object_row(definition) for definition in changed]
     # The keys of rows that exist already are set too.
     _upsert(ObjectType, rows, ("object_id", "version"), FIELDS, using)

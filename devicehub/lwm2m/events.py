@@ -24,6 +24,7 @@ from devicehub import signals
 from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import registry
 from devicehub.lwm2m import catalogue, hooks
+from devicehub.lwm2m.catalogue import Catalogue
 from devicehub.lwm2m.models import Endpoint, Event, EventResource
 from devicehub.lwm2m.models.events import OURS
 from devicehub.lwm2m.models.resources import columns
@@ -197,8 +198,8 @@ def record(
     of_event = timestamp or now
     if timezone.is_naive(of_event):
         raise InvalidEvent("The timestamp of the event has no time zone")
-    find = catalogue.finder(catalogue.current(), endpoint.object_versions)
-    found = [_value(path, value, find) for path, value in values.items()]
+    definitions = catalogue.held()
+    found = [_value(path, value, definitions, endpoint) for path, value in values.items()]
     times = [_moment(value) or of_event for value in found]
     event = Event.objects.create(
         device=endpoint,
@@ -225,7 +226,7 @@ def _name(path: Path) -> str:
     return "/".join(map(str, path))
 
 
-def _value(path: str, given: Any, find: Any) -> Value:
+def _value(path: str, given: Any, definitions: Catalogue, endpoint: Endpoint) -> Value:
     """Return the value to store. Raise InvalidEvent."""
     try:
         place = paths.parse("/" + path.strip("/"))
@@ -233,7 +234,7 @@ def _value(path: str, given: Any, find: Any) -> Value:
             found = checked(given._replace(path=place))
         else:
             Seen(()).add(place)  # Only a resource or a resource instance has a value.
-            known = find(place)
+            known = definitions.of_path(place, endpoint.object_versions)
             found = Value(place, *typed(_raw(given), None if known is None else known.type))
     except CodecError as error:
         raise InvalidEvent(str(error)) from error

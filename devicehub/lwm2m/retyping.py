@@ -1,8 +1,11 @@
-"""Types for values that were stored before their object was known: the latest values of resources, and their history.
+"""Types for values that were stored before their object was known: of resources, their history, and a project's events.
 
 The formats that name no types keep such a value raw: TLV as bytes, plain text as a string. A value that does not fit
 its type stays as it was sent. A run that was stopped goes on at the next call: the history of a resource comes before
 its latest value, which shows that both are done.
+
+No value is missed that arrives meanwhile: a message that was read with older definitions is stored before these
+change, or gets the new ones when it is stored (devicehub.lwm2m.inbox.renewal).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from django.db import transaction
 from django.db.models import OuterRef, Subquery
@@ -21,23 +24,35 @@ from devicehub.history import rollups
 from devicehub.history.rollups import Late
 from devicehub.lwm2m import catalogue
 from devicehub.lwm2m.catalogue import Known
+from devicehub.lwm2m.conversion import retyped
 from devicehub.lwm2m.kind import KIND
-from devicehub.lwm2m.models import Endpoint, Resource, ResourceValue
+from devicehub.lwm2m.models import Endpoint, EventResource, Resource, ResourceValue
 from devicehub.lwm2m.models.resources import COLUMNS, TypedValue, columns
-from devicehub.messages.lwm2m import paths, text_opaque, tlv
-from devicehub.messages.lwm2m.values import DataType, typed
+from devicehub.messages.lwm2m import paths
+from devicehub.messages.lwm2m.values import DataType
 
 KEYS = 5_000  # That one query reads.
 AT_ONCE = 500  # Rows of one transaction.
 REST_AFTER = 1_000  # Changed rows after which other writers get a moment.
 
 
+class Placed(Protocol):
+    """A row with the path of a resource."""
+
+    device_id: int
+    path: str
+
+
+Row = TypeVar("Row", bound=Placed)
+
+
 @dataclass
 class Retyped:
-    """The numbers of resources that got a definition or a type, and of values of the history that got a type."""
+    """The numbers of resources that got a definition or a type, and of values of history and events that got a type."""
 
     resources: int = 0
     values: int = 0
+    event_values: int = 0
 
 
 def retype(object_ids: Collection[int], pace: Pace | None = None) -> Retyped:
@@ -49,27 +64,8 @@ def retype(object_ids: Collection[int], pace: Pace | None = None) -> Retyped:
     for object_id in sorted(set(object_ids)):
         for keys in _keys(object_id):
             run.retype(keys)
+    run.retype_events(frozenset(object_ids))
     return run.done
-
-
-def retyped(kind: str, held: Any, declared: DataType) -> tuple[DataType, Any] | None:
-    """Return *held*, a value of type *kind*, as one of type *declared*; None if it is not one.
-
-    >>> retyped("Opaque", bytes.fromhex("41a40000"), DataType.FLOAT)
-    (<DataType.FLOAT: 'Float'>, 20.5)
-    >>> retyped("String", "on", DataType.BOOLEAN) is None
-    True
-    """
-    try:
-        if kind == DataType.OPAQUE:
-            found = tlv.read_value(held, declared)
-        elif kind == DataType.STRING:
-            found = text_opaque.read_text(held, declared)
-        else:
-            found = typed(held, declared)
-    except (ValueError, ArithmeticError):
-        return None
-    return None if isinstance(found[1], str) and "\x00" in found[1] else found
 
 
 class _Run:
@@ -122,6 +118,20 @@ class _Run:
             self._count(len(changed))
             end = found[-1].timestamp, found[-1].pk
 
+    def retype_events(self, object_ids: Collection[int]) -> None:
+        """Change the values of events of the project, which are copies, also of resources that have no other value."""
+        with transaction.atomic():
+            catalogue.lock()  # A message may just compose an event of values that had no type yet.
+        for keys in _raw_event_values(object_ids):
+            self._pace.check()
+            for some in batched(keys, AT_ONCE):
+                rows = EventResource.objects.filter(pk__in=some).order_by("pk")
+                with transaction.atomic():
+                    changed = [row for row, known in _defined(rows) if _convert(row, known.type)]
+                    EventResource.objects.bulk_update(changed, COLUMNS, batch_size=100)
+                self.done.event_values += len(changed)
+                self._count(len(changed))
+
     def _count(self, changed: int) -> None:
         self._pace.report(changed)
         self._since_rest += changed
@@ -156,6 +166,21 @@ def _keys(object_id: int) -> Iterator[list[int]]:
         last = keys[-1]
 
 
+def _raw_event_values(object_ids: Collection[int]) -> Iterator[list[int]]:
+    """Yield the primary keys of values of events that have another type than their definition, in portions.
+
+    There is no index by object, and seldom a need for one: all values of events are looked through.
+    """
+    last = 0
+    rows: Any = EventResource.objects.order_by("pk").values_list(
+        "pk", "device_id", "path", "type", named=True
+    )
+    while found := list(rows.filter(pk__gt=last)[:KEYS]):
+        wanted = [row for row in found if int(row.path.partition("/")[0]) in object_ids]
+        yield [row.pk for row, known in _defined(wanted) if known.type not in (None, row.type)]
+        last = found[-1].pk
+
+
 def _before(rows: Any, end: tuple[datetime, int] | None) -> Any:
     """Return the next portion of *rows*, which begins behind the row *end* with its time and primary key."""
     if end is not None:
@@ -183,14 +208,14 @@ def _oldest(rows: Any) -> dict[int, ResourceValue]:
     return {key: found[value] for key, value in keys.items() if value in found}
 
 
-def _defined(rows: Iterable[Resource]) -> list[tuple[Resource, Known]]:
+def _defined(rows: Iterable[Row]) -> list[tuple[Row, Known]]:
     """Return those of *rows* that have a definition now, with it, each in the version of its endpoint."""
     found = list(rows)
     current = catalogue.current()
     endpoints: Any = Endpoint.objects.filter(pk__in={row.device_id for row in found}).order_by()
     versions = dict(endpoints.values_list("pk", "object_versions"))
     defined = (
-        (row, catalogue.finder(current, versions.get(row.device_id) or {})(paths.parse(f"/{row.path}")))
+        (row, current.of_path(paths.parse(f"/{row.path}"), versions.get(row.device_id) or {}))
         for row in found
     )
     return [(row, known) for row, known in defined if known is not None]

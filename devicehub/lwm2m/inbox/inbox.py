@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -14,7 +15,7 @@ from devicehub.ingest.presence import Sign
 from devicehub.kinds.topics import MessageType
 from devicehub.lwm2m import catalogue, events
 from devicehub.lwm2m.catalogue import Catalogue
-from devicehub.lwm2m.inbox import forms, registrations, writing
+from devicehub.lwm2m.inbox import forms, registrations, renewal, writing
 from devicehub.lwm2m.inbox.writing import Parcel, Placed
 from devicehub.lwm2m.models.events import REGISTRATION
 from devicehub.messages import decode
@@ -32,11 +33,15 @@ class EndpointInbox:
     columns = ("object_versions", "sleeping")
 
     def __init__(self) -> None:
-        self._catalogue: Catalogue | None = None
+        self._of_thread = threading.local()  # One thread reads and writes a batch.
+
+    @property
+    def _catalogue(self) -> Catalogue | None:
+        return getattr(self._of_thread, "catalogue", None)
 
     def prepare(self) -> None:
         """Read the definitions of objects anew if they changed."""
-        self._catalogue = catalogue.current()
+        self._of_thread.catalogue = catalogue.current()
 
     def read(
         self, message: Message, message_type: MessageType, device: Any
@@ -57,7 +62,8 @@ class EndpointInbox:
 
     def write(self, items: Sequence[Judged], now: datetime) -> None:
         """Write events, the history and the latest values of resources."""
-        writing.write([item for item in items if item.own is not None and item.outcome in NEWS], now)
+        own = [item for item in items if item.own is not None and item.outcome in NEWS]
+        writing.write(renewal.renew(own, self._catalogue, _versions), now)
 
     def listens(self) -> bool:
         """Return whether a receiver or a hook is notified of events."""

@@ -35,8 +35,7 @@ def of_paths(pairs: Iterable[tuple[Endpoint, str]]) -> dict[tuple[int, str], Res
     current = catalogue.current()
     wanted = {}
     for endpoint, path in pairs:
-        ids = paths.parse(f"/{path}")
-        known = current.find(ids[0], ids[2], versions_of(endpoint).get(str(ids[0])))
+        known = current.of_path(paths.parse(f"/{path}"), versions_of(endpoint))
         if known is not None:
             wanted[endpoint.pk, path] = known.key
     rows = ResourceType.objects.select_related("object").in_bulk(set(wanted.values()))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from devicehub.lwm2m import catalogue, definitions, retyping
+from devicehub.lwm2m.conversion import retyped
 from devicehub.lwm2m.definitions import Outcome
 from devicehub.lwm2m.models import Definitions, Endpoint, ObjectType, Resource, ResourceType, ResourceValue
 from devicehub.messages.lwm2m.objects import shipped
@@ -271,4 +272,4 @@ def test_the_catalogue_is_read_again_after_an_import(pump):
 def test_a_raw_value_is_read_as_one_of_its_type(kind, held, declared, typed):
     expected = None if typed is None else (declared, typed)
 
-    assert retyping.retyped(kind, held, DataType(declared)) == expected
+    assert retyped(kind, held, DataType(declared)) == expected

@@ -11,6 +11,7 @@ from devicehub.lwm2m.models import (
     Definitions,
     Endpoint,
     Event,
+    EventResource,
     ObjectType,
     Resource,
     ResourceType,
@@ -212,3 +213,29 @@ def test_a_text_with_nul_stays_bytes(endpoint):
 
     assert retype([OBJECT]) == Retyped(resources=1)
     assert Resource.objects.get().value == b"a\x00b"
+
+
+# --- Events of a project
+
+
+def of_event(endpoint, path=f"{OBJECT}/0/1", payload=b"\x05"):
+    """Store a raw value of an event of the project."""
+    event = Event.objects.create(device=endpoint, type="alarm", timestamp=NOW, received_at=NOW)
+    return EventResource.objects.create(
+        device=endpoint, event=event, path=path, type="Opaque", opaque=payload, timestamp=NOW
+    )
+
+
+def test_values_of_events_get_their_type(endpoint, monkeypatch):
+    """They are copies; one may have a path that no message has named."""
+    monkeypatch.setattr(retyping, "KEYS", 2)
+    monkeypatch.setattr(retyping, "AT_ONCE", 1)
+    for _ in range(3):
+        of_event(endpoint)
+    unknown, misfit = of_event(endpoint, f"{OBJECT}/0/2"), of_event(endpoint, payload=b"\x05\x06\x07")
+    define(r1="Integer")
+
+    assert retype([OBJECT]) == Retyped(event_values=3)
+    assert [one.value for one in EventResource.objects.order_by("pk")] == [5, 5, 5, b"\x05", b"\x05\x06\x07"]
+    assert EventResource.objects.get(pk=unknown.pk).type == EventResource.objects.get(pk=misfit.pk).type
+    assert retype([OBJECT]) == Retyped()
