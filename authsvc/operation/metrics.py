@@ -1,15 +1,18 @@
 """Metrics since this process started, for Prometheus: counted with each answer, rendered when they are scraped.
 
-Answers add to plain numbers. If AUTHSVC_METRICS_DIR names a folder, each process writes its numbers there once a
-second, and a scraped process reports those of all processes, including ended ones.
+Answers add to plain numbers, and so do other apps that serve requests, with counter(). If AUTHSVC_METRICS_DIR names a
+folder, each process writes its numbers there once a second, and a scraped process reports those of all processes,
+including ended ones.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections import Counter as Counts
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,35 @@ def tally(dialect: str, question: str, verdict: Verdict | None) -> Tally:
     return found
 
 
+class Counter:
+    """A counter of another app among these metrics. Its labels have fixed sets of values, which no client chooses."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        self.name, self.text, self.labels = name, text, tuple(labels)
+        self._numbers: Counts[tuple[str, ...]] = Counts()
+        self._lock = threading.Lock()
+
+    def add(self, *values: str) -> None:
+        """Count one event with these values of the labels."""
+        with self._lock:
+            self._numbers[values] += 1
+        if FOLDER in os.environ:
+            background.wake()
+
+    def numbers(self) -> list[list[Any]]:
+        """Return the values of the labels and the number of each series."""
+        with self._lock:
+            return [[list(values), number] for values, number in self._numbers.items()]
+
+
+_counters: dict[str, Counter] = {}
+
+
+def counter(name: str, text: str, labels: Sequence[str]) -> Counter:
+    """Add a counter to the metrics and return it; call this once, when its app is loaded."""
+    return _counters.setdefault(name, Counter(name, text, labels))
+
+
 def _reason(verdict: Verdict) -> str:
     """Return the reason of the first denied topic, or of the first topic if none is denied."""
     for decision in verdict.decisions:
@@ -100,6 +132,7 @@ def _numbers() -> dict[str, Any]:
         "verified": verifier.verified,
         "waiting": verifier.waiting(),
         "deaf": bool(changes.reason()),
+        "counters": {name: one.numbers() for name, one in _counters.items()},
     }
 
 
@@ -172,6 +205,19 @@ class _Collector(Collector):
             "Processes without notifications of changes, which read for each question.",
             self._sum("deaf"),
         )
+        for one in _counters.values():
+            yield self._of_counter(one)
+
+    def _of_counter(self, one: Counter) -> Metric:
+        found: Counts[tuple[str, ...]] = Counts()
+        for numbers in self._processes:
+            # An ended process of an earlier version may have left numbers without this one.
+            for values, number in numbers.get("counters", {}).get(one.name, ()):
+                found[tuple(values)] += number
+        family = CounterMetricFamily(one.name, one.text, labels=one.labels)
+        for series, number in sorted(found.items()):
+            family.add_metric(series, number)
+        return family
 
     def _of_questions(self) -> Iterator[Metric]:
         counts: dict[Key, int] = {}

@@ -18,12 +18,22 @@ from authsvc.models import digest
 from authsvc.serving import addresses
 from authsvc.serving.failures import Failures
 from authsvc.views import for_brokers, request_of
+from devicehub.lwm2m.leshan_api import counting
 from devicehub.lwm2m.leshan_api.bodies import UnreadableBody, read
 from devicehub.lwm2m.leshan_api.broker import DIALECT
+from devicehub.lwm2m.leshan_api.counting import Refusal
 from devicehub.lwm2m.leshan_api.storing import Ended, store
 from devicehub.messages.message import MAX_KEPT, FailureReason, Outcome
 
 MAX_OF_ONE, MAX_TOKENS = 5, 30  # Failures of an address in a minute: with one token, and with different ones.
+STATUSES = {
+    Refusal.METHOD: 405,
+    Refusal.TOKEN: 401,
+    Refusal.GUESSES: 429,
+    Refusal.TOO_LONG: 413,
+    Refusal.UNREADABLE: 400,
+    Refusal.DATABASE: 503,
+}
 RETRY_AFTER = {429: "60", 503: "5"}
 # The message is in the quarantine, and can be replayed from there once its endpoint can have it.
 KEPT = frozenset({FailureReason.UNKNOWN_DEVICE, FailureReason.DISABLED_DEVICE})
@@ -37,16 +47,16 @@ async def resource(request: HttpRequest, shape: str, token: str | None = None) -
     """Store the body of *shape*, if the request presents the token of a broker that names the dialect `leshan`."""
     body = _body(request)  # Always read it: an unread body breaks a persistent connection.
     if request.method != "POST":
-        return _answer(405, {"error": "send a POST"}, {"Allow": "POST"})
+        return _refused(shape, Refusal.METHOD, "send a POST", {"Allow": "POST"})
     try:
         refusal = await _refusal(request, shape, token)
     except (Error, OSError):
         logs.error(log, "leshan_api.not_admitted")
-        return _answer(503, {"error": "the database does not answer"})
+        return _refused(shape, Refusal.DATABASE, "the database does not answer")
     if refusal is not None:
         return refusal
     if body is None:
-        return _answer(413, {"error": f"the body has more than {MAX_KEPT} bytes"})
+        return _refused(shape, Refusal.TOO_LONG, f"the body has more than {MAX_KEPT} bytes")
     # In a thread: a large body takes a while, and brokers wait for the event loop.
     return await sync_to_async(_take)(shape, body)
 
@@ -56,8 +66,11 @@ def _take(shape: str, body: bytes) -> HttpResponse:
     try:
         ended = store(read(shape, body))
     except UnreadableBody as error:
-        return _answer(400, {"error": str(error)})
-    return _answer(503, {"error": "the database cannot store"}) if ended is None else _answered(ended)
+        return _refused(shape, Refusal.UNREADABLE, str(error))
+    if ended is None:
+        return _refused(shape, Refusal.DATABASE, "the database cannot store")
+    counting.ended(shape, ended)
+    return _answered(ended)
 
 
 async def _refusal(request: HttpRequest, shape: str, token: str | None) -> HttpResponse | None:
@@ -67,10 +80,18 @@ async def _refusal(request: HttpRequest, shape: str, token: str | None) -> HttpR
         return None
     address, presented = addresses.subscriber(asked.peer), digest(callers.token(asked, DIALECT) or "")
     if wait := _failures.wait(address, presented):
-        return _answer(429, {"error": "too many requests without a valid token"}, {"Retry-After": str(wait)})
+        error = "too many requests without a valid token"
+        return _refused(shape, Refusal.GUESSES, error, {"Retry-After": str(wait)})
     _failures.note(address, presented)
     error = "this token is not that of a broker with the dialect leshan"
-    return _answer(401, {"error": error}, {"WWW-Authenticate": "Bearer"})
+    return _refused(shape, Refusal.TOKEN, error, {"WWW-Authenticate": "Bearer"})
+
+
+def _refused(
+    shape: str, reason: Refusal, error: str, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    counting.refused(shape, reason)
+    return _answer(STATUSES[reason], {"error": error}, headers)
 
 
 def _answered(ended: Ended) -> HttpResponse:

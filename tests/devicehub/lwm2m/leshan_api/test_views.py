@@ -3,13 +3,16 @@
 import base64
 import json
 import threading
+from collections import Counter
+from unittest.mock import Mock
 
 import pytest
 from django.db import OperationalError
+from prometheus_client.parser import text_string_to_metric_families
 
 from authsvc import broker_tokens, logs
 from authsvc.models import Broker, Denial
-from authsvc.operation import denials, notes
+from authsvc.operation import denials, metrics, notes
 from devicehub import provisioning
 from devicehub.ingest import limits
 from devicehub.ingest.replay import replay, waiting
@@ -426,6 +429,62 @@ def test_the_use_of_a_bridge_is_noted(post, endpoint):
     notes.flush_all()
 
     assert Broker.objects.get().uses.get().count == 1
+
+
+def posts(send):
+    """Return the numbers of posts, by `path/outcome/reason`."""
+    families = text_string_to_metric_families(send("asgi", "GET", "/metrics").text)
+    [family] = [one for one in families if one.name == "devicehub_leshan_api_posts"]
+    labels = ("path", "outcome", "reason")
+    return Counter(
+        {
+            "/".join(map(one.labels.get, labels)): int(one.value)
+            for one in family.samples
+            if one.name != family.name
+        }
+    )
+
+
+def test_posts_are_counted_by_path_and_outcome(send, post, endpoint, monkeypatch):
+    before = posts(send)
+    post("single", single())
+    post("single", single())
+    post("composite", {"ep": EP, "val": {"/3303/0/5700": resource(value="NaN"), "/3304/0/5700": resource()}})
+    post("single", single(ep="stranger"))
+    post("single", b"{")
+    post("composite", b" " * (1 << 20) + b"{}")
+    post("single", single(), url="/k/wrong/leshan_api/resource/single")
+    send("asgi", "GET", "/leshan_api/resource/composite")
+    monkeypatch.setattr(storing, "pipeline", Mock(side_effect=OperationalError))
+    post("single", single())
+
+    assert posts(send) - before == {
+        "single/stored/": 2,
+        "composite/partial/": 1,
+        "single/failed/unknown_device": 1,
+        "single/refused/unreadable": 1,
+        "composite/refused/too_long": 1,
+        "single/refused/unknown_token": 1,
+        "composite/refused/not_post": 1,
+        "single/refused/database": 1,
+    }
+
+
+def test_the_posts_of_all_processes_are_added_up():
+    """One of an earlier version may have left its numbers too."""
+    name, series = "devicehub_leshan_api_posts", [["single", "stored", ""], 2]
+    processes = [
+        {"counters": {name: [series]}},
+        {"counters": {name: [series, [["single", "refused", "x"], 1]]}},
+        {},
+    ]
+
+    found = metrics._Collector(processes)._of_counter(metrics._counters[name])
+
+    assert {tuple(one.labels.values()): one.value for one in found.samples} == {
+        ("single", "stored", ""): 4,
+        ("single", "refused", "x"): 1,
+    }
 
 
 @both_entrances
