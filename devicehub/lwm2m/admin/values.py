@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -16,9 +17,11 @@ from devicehub.admin.records import OfDeviceAdmin
 from devicehub.kinds.units import unit
 from devicehub.lwm2m.models import Endpoint, Resource, ResourceType, ResourceValue
 from devicehub.lwm2m.pages.values import shown
+from devicehub.messages.lwm2m.paths import MAX_ID
 
 BEGINS_PATH = re.compile(r"/?[0-9]{1,5}(/[0-9]{1,5}){0,3}/?")
 MOST_ENDPOINTS = 100  # Of which a search lists the rows.
+MOST_PATHS = 1_000
 HELP = {
     "device": "The endpoint.",
     "place": "Its object, object instance, resource, and resource instance if it has several.",
@@ -45,22 +48,37 @@ class OfEndpointAdmin(OfDeviceAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Return the rows that *search_term* names."""
+        others, chosen = [], request.GET.get(DeviceFilter.parameter_name, "")
+        devices = [int(chosen)] if chosen.isdecimal() else None
         for word in search_term.split():
             named = Q(device_id__startswith=word) | Q(endpoint_name__startswith=word)
             found: Any = Endpoint.objects.filter(named).order_by("device_id")
             keys = list(found.values_list("pk", flat=True)[:MOST_ENDPOINTS])
-            queryset = queryset.filter(device__in=keys) if keys else self.by_other(queryset, word)
+            if keys:
+                queryset, devices = queryset.filter(device__in=keys), keys
+            else:
+                others.append(word)
+        hint = self.hint(others) if others and devices is None else ""
+        if hint:
+            messages.info(request, hint)
+            return queryset.none(), False
+        for word in others:
+            queryset = self.by_other(queryset, word, devices)
         return queryset, False
 
-    def by_other(self, queryset: QuerySet[Any], word: str) -> QuerySet[Any]:
-        """Return the rows for a *word* that begins the name of no endpoint."""
+    def hint(self, words: Sequence[str]) -> str:
+        """Return what to add to a search for *words* in which no endpoint is named, or ""."""
+        return ""
+
+    def by_other(self, queryset: QuerySet[Any], word: str, devices: Sequence[int] | None) -> QuerySet[Any]:
+        """Return the rows for a *word* that begins the name of no endpoint. *devices* are the keys of those named."""
         return queryset.none()
 
 
 class ValuesAdmin(OfEndpointAdmin):
-    """A page of values of endpoints."""
+    """A page of many values of each endpoint. No index finds a path in all of them, but in those of an endpoint."""
 
-    search_help_text = "The beginning of a device id, an endpoint name or a path such as 3303/0/5700"
+    search_help_text = "The beginning of a device id or endpoint name, and of a path: urn:dev:a 3303/0/5700"
     exclude: ClassVar[tuple[str, ...]] = (
         "device",
         "opaque",
@@ -72,7 +90,13 @@ class ValuesAdmin(OfEndpointAdmin):
     )
     readonly_fields: ClassVar[tuple[str, ...]] = ("of_device", "place", "value_shown")
 
-    def by_other(self, queryset: QuerySet[Any], word: str) -> QuerySet[Any]:
+    def hint(self, words: Sequence[str]) -> str:
+        """Return the hint to name an endpoint, if *words* are paths."""
+        if not all(map(BEGINS_PATH.fullmatch, words)):
+            return ""
+        return f"Name an endpoint too, or choose one in the filter: its device id, a space, and {words[0]}"
+
+    def by_other(self, queryset: QuerySet[Any], word: str, devices: Sequence[int] | None) -> QuerySet[Any]:
         """Return the rows whose path *word* begins."""
         if not BEGINS_PATH.fullmatch(word):
             return queryset.none()
@@ -100,7 +124,7 @@ class ResourceAdmin(ValuesAdmin):
         "device_id",
         "path",
     )  # The order of an index: there is none by time, which each value would change.
-    search_help_text = f"{ValuesAdmin.search_help_text}, or the name of a resource"
+    search_help_text = "The beginning of a device id, an endpoint name or a path, or the name of a resource"
     readonly_fields = (*ValuesAdmin.readonly_fields, "resource")
     empty_text = (
         "No value is stored. The latest value of each resource shows here as soon as an endpoint sends it."
@@ -109,10 +133,14 @@ class ResourceAdmin(ValuesAdmin):
     def noun(self, count: int = 1) -> str:
         return "latest value" if count == 1 else "latest values"
 
-    def by_other(self, queryset: QuerySet[Any], word: str) -> QuerySet[Any]:
+    def hint(self, words: Sequence[str]) -> str:
+        """Return "": the latest values are found by their objects."""
+        return ""
+
+    def by_other(self, queryset: QuerySet[Any], word: str, devices: Sequence[int] | None) -> QuerySet[Any]:
         """Return the rows whose path *word* begins, or whose resource has *word* in its name."""
         if BEGINS_PATH.fullmatch(word):
-            return super().by_other(queryset, word)
+            return super().by_other(queryset, word, devices).filter(_objects(word.strip("/")))
         return queryset.filter(resource_type__in=ResourceType.objects.filter(name__icontains=word).order_by())
 
     @admin.display(description="Resource", ordering="resource_type__name")
@@ -122,6 +150,20 @@ class ResourceAdmin(ValuesAdmin):
         if known is None:
             return "not defined"
         return f"{known.name} ({unit(known.unit)})" if known.unit else known.name
+
+
+def _objects(beginning: str) -> Q:
+    """Return the condition on the object of paths with this *beginning*, for which there is an index."""
+    number, slash, _ = beginning.partition("/")
+    if slash:
+        return Q(object_id=int(number))
+    first, found, size = int(number), Q(), 1
+    while first * size <= MAX_ID:
+        found |= Q(object_id__range=(first * size, (first + 1) * size - 1))
+        size *= 10
+        if not first:
+            break
+    return found
 
 
 class ResourceValueAdmin(ValuesAdmin):
@@ -136,6 +178,14 @@ class ResourceValueAdmin(ValuesAdmin):
 
     def noun(self, count: int = 1) -> str:
         return "value" if count == 1 else "values"
+
+    def by_other(self, queryset: QuerySet[Any], word: str, devices: Sequence[int] | None) -> QuerySet[Any]:
+        """Return the rows whose path *word* begins. The latest values tell which paths there are, for the index."""
+        if not BEGINS_PATH.fullmatch(word):
+            return queryset.none()
+        found: Any = Resource.objects.filter(device__in=devices or (), path__startswith=word.strip("/"))
+        paths = found.order_by("path").values_list("path", flat=True).distinct()[:MOST_PATHS]
+        return queryset.filter(path__in=list(paths))
 
 
 texts.register(Resource, HELP)

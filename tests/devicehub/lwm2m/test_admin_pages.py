@@ -28,6 +28,7 @@ from rig.people import person
 
 pytestmark = [pytest.mark.django_db, pytest.mark.pages]
 MODELS = (Endpoint, EndpointMessage, Event, EventResource, ObjectType, Resource, ResourceType, ResourceValue)
+PATH = '"lwm2m_resource"."path"'
 EVIDENCE = (EndpointMessage, Event, EventResource, ObjectType, Resource, ResourceType, ResourceValue)
 
 
@@ -189,9 +190,38 @@ def test_rows_are_searched_by_endpoint_without_a_join(admin_client, rows, model)
 
     assert listed("T-r") == listed("Tür") == own > 0
     assert listed("T-r nobody") == listed("nobody") == 0
-    if model in (Resource, ResourceValue):
-        assert listed("T-r /3303/0") == listed("3303/0/57") == 1
-        assert listed("T-r 3304/") == 0
+    if model is not Event:
+        assert listed("T-r /3303/0") == listed("3303/0/57 Tür") == listed("33 T-r") == 1
+        assert listed("T-r 3304/") == listed("T-r 0") == listed("T-r 34") == 0
+
+
+@pytest.mark.parametrize("model", [EventResource, ResourceValue], ids=lambda model: model.__name__)
+def test_a_path_without_an_endpoint_is_not_searched_in_all_the_history(admin_client, rows, model):
+    """No index finds it. The page says what to add."""
+    address = url(model, "changelist")
+    with CaptureQueriesContext(connection) as done:
+        page = admin_client.get(address, {"q": "3303/0/5700"})
+
+    assert not [query for query in done if '"path"' in query["sql"]]
+    assert len(page.context["cl"].result_list) == 0
+    [hint] = page.context["messages"]
+    assert str(hint).startswith("Name an endpoint too, or choose one in the filter")
+    for query in ({"q": "3303/0", "device": rows[Endpoint].pk}, {"q": "T-r 3303/0"}, {"q": "nobody 3303"}):
+        page = admin_client.get(address, query)
+        assert (len(page.context["cl"].result_list), list(page.context["messages"])) == (
+            0 if "nobody" in query["q"] else 1,
+            [],
+        )
+
+
+def test_the_latest_values_of_a_path_are_found_by_the_index_of_objects(admin_client, rows):
+    for words, found in {"33": 1, "3303": 1, "3303/0/5": 1, "/3303/": 1, "0": 0, "330": 1, "3304": 0}.items():
+        with CaptureQueriesContext(connection) as done:
+            page = admin_client.get(url(Resource, "changelist"), {"q": words})
+        assert len(page.context["cl"].result_list) == found, words
+        searched = [sql for sql in (one["sql"] for one in done) if "LIKE" in sql and PATH in sql]
+        assert searched
+        assert all('"object_id"' in sql for sql in searched)
 
 
 def test_percent_is_shown_as_its_sign(admin_client, rows):
