@@ -17,6 +17,7 @@ from devicehub.ingest.allowance import owner_of
 from devicehub.ingest.announce import announce
 from devicehub.ingest.items import Item
 from devicehub.ingest.pipeline import pipeline
+from devicehub.kinds import topics
 from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 from devicehub.models import QuarantinedMessage, QuarantineUse
 
@@ -120,6 +121,9 @@ def _replay(key: int) -> tuple[Outcome, Failure | None] | None:
             row.correlation_id,
             tuple(row.user_properties.items()),
         )
+        if row.reason == FailureReason.UNKNOWN_DEVICE and not _is_for_its_device(message):
+            detail = "its device id is now that of another device than the message names"
+            return Outcome.FAILED, _failure(row, row.reason, detail)
         with limits.lifted():
             [outcome] = pipeline([message], notify=stored.append)
         if outcome is Outcome.FAILED:
@@ -137,6 +141,12 @@ def _replay(key: int) -> tuple[Outcome, Failure | None] | None:
     for batch in stored:
         announce(batch)
     return outcome, None
+
+
+def _is_for_its_device(message: Message) -> bool:
+    address = topics.parse(message.topic)
+    inbox = None if address is None else address.kind.inbox
+    return address is None or inbox is None or bool(inbox.is_for(message, address.device_id))
 
 
 def _failure_of_this_time(row: QuarantinedMessage) -> Failure:

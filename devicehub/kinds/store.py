@@ -92,6 +92,12 @@ class Inbox(Protocol):
         Return None for a message that is read as those of other kinds. Raise messages.message.Unreadable.
         """
 
+    def is_for(self, message: Any, device_id: str) -> bool:
+        """Return whether *message* is for the device that has the id of its topic now.
+
+        It is called for a message from the quarantine that no device had then: a later one may be another device.
+        """
+
     def settle(self, items: list[Any]) -> list[Any]:
         """Return the ingest.items.Judged of a batch after a comparison with the rows of their devices.
 

@@ -12,6 +12,7 @@ from devicehub.kinds.identifiers import is_device_id, is_text
 
 MOST = 255  # characters of an endpoint name
 REFUSED = re.compile(r"[^A-Za-z0-9_:-]+")
+PROPERTY = "endpoint"  # The user property with the name, of a message that came through a Leshan server.
 KEPT = 111  # characters of a changed name that stay in the device id
 
 
@@ -55,6 +56,17 @@ def device_ids(endpoint_names: Collection[str]) -> dict[str, str]:
         found |= {name: free for name, free in made.items() if free not in taken}
         unknown = {name: ids for name, ids in unknown.items() if made[name] in taken}
     return found
+
+
+def may_be_of(device_id: str, endpoint_name: str | None) -> bool:
+    """Return False if the endpoint with *device_id* has another name than *endpoint_name*."""
+    from devicehub.lwm2m.models import Endpoint
+
+    if endpoint_name is None:
+        return True
+    rows: Any = Endpoint.objects.filter(device_id=device_id)
+    own = rows.values_list("endpoint_name", flat=True).first()
+    return own in (None, endpoint_name)
 
 
 def _ids(endpoint_name: str) -> Iterator[str]:

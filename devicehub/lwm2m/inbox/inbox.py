@@ -13,7 +13,7 @@ from devicehub.conf import settings
 from devicehub.ingest.items import NEWS, Content, DeviceRow, Judged
 from devicehub.ingest.presence import Sign
 from devicehub.kinds.topics import MessageType
-from devicehub.lwm2m import catalogue, events
+from devicehub.lwm2m import catalogue, events, names
 from devicehub.lwm2m.catalogue import Catalogue
 from devicehub.lwm2m.inbox import forms, registrations, renewal, writing
 from devicehub.lwm2m.inbox.writing import Parcel, Placed
@@ -52,6 +52,10 @@ class EndpointInbox:
         if message_type is MessageType.STATUS:
             return _read_status(message)
         return None
+
+    def is_for(self, message: Message, device_id: str) -> bool:
+        """Return whether the endpoint with *device_id* has the name that *message* carries, if it carries one."""
+        return names.may_be_of(device_id, dict(message.user_properties).get(names.PROPERTY))
 
     def settle(self, items: list[Judged]) -> list[Judged]:
         """Return *items* after their registrations are compared with those of their endpoints, and saved."""

@@ -59,7 +59,7 @@ def _message(posted: Posted) -> Message:
         timezone.now(),
         content_type=posted.content_type,
         # In the quarantine it names an endpoint that is not there, whose device id may be made from the name.
-        user_properties=(("endpoint", posted.endpoint),),
+        user_properties=((names.PROPERTY, posted.endpoint),),
     )
 
 

@@ -241,6 +241,21 @@ def test_an_unknown_endpoint_goes_to_the_quarantine_and_can_be_replayed(post):
     assert stored() == {"3303/0/5700": 24.5}
 
 
+def test_a_kept_message_is_not_that_of_a_later_endpoint_with_another_name(post):
+    """Its topic has the device id that was free then."""
+    post("single", single(ep="pump"))
+    later = Endpoint.objects.create(device_id="pump", endpoint_name="urn:imei:1")
+
+    report = replay(waiting())
+    assert stored() == {}
+    assert "another device than the message names" in report.lines()[1]
+
+    later.endpoint_name = "pump"
+    later.save()
+    replay(waiting())
+    assert stored() == {"3303/0/5700": 24.5}
+
+
 def test_an_unknown_endpoint_is_adopted_if_the_operator_allows_it(post, settings):
     settings.DEVICEHUB_LWM2M_ADOPT = True
     adoption.allowance.clear()
