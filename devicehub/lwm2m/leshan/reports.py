@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from devicehub.kinds.topics import MessageType
 from devicehub.lwm2m.leshan_nodes import MEDIA_TYPE
+from devicehub.lwm2m.names import PROPERTY
 from devicehub.messages.message import Message
 
 JSON = "application/json"
@@ -22,15 +23,16 @@ class Report(NamedTuple):
     content: Mapping[str, Any]
     received_at: datetime
 
-    def message(self, topic: str, device_id: str) -> Message:
-        """Return the message for *topic*, which is that of *device_id*, the endpoint, and *message_type*.
+    def message(self, topic: str) -> Message:
+        """Return the message for *topic*, which is that of the endpoint and *message_type*.
 
-        In the quarantine it names an endpoint that is not there, whose device id may be made from the name.
+        In the quarantine it names an endpoint that is not there: its device id may be made from the name, or be that
+        of an endpoint with another name by the time of a replay.
         """
         payload = json.dumps(self.content, separators=(",", ":")).encode()
         form = MEDIA_TYPE if self.message_type is MessageType.DATA else JSON
-        properties = () if device_id == self.endpoint else (("endpoint", self.endpoint),)
-        return Message(topic, payload, self.received_at, content_type=form, user_properties=properties)
+        named = ((PROPERTY, self.endpoint),)
+        return Message(topic, payload, self.received_at, content_type=form, user_properties=named)
 
 
 def values(endpoint: str, event: str, nodes: Mapping[str, Any], at: datetime) -> Report:

@@ -84,9 +84,8 @@ class Storing:
     def _messages(self, reports: Sequence[Report]) -> list[Message]:
         ids = self._identify({report.endpoint for report in reports})
         return [
-            report.message(topics.build(self._kind, device_id, report.message_type), device_id)
+            report.message(topics.build(self._kind, ids[report.endpoint], report.message_type))
             for report in reports
-            for device_id in (ids[report.endpoint],)
         ]
 
     def _wait(self, error: Exception) -> bool:

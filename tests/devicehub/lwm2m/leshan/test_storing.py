@@ -177,7 +177,7 @@ def test_an_unknown_endpoint_is_quarantined(db, follow):
     assert not Endpoint.objects.exists()
     rows = QuarantinedMessage.objects.order_by("pk").values_list("device_key", "user_properties")
     assert list(rows) == [
-        ("lwm2m/stranger", {}),
+        ("lwm2m/stranger", {"endpoint": "stranger"}),
         ("lwm2m/T-r-7-a-e868a87a1837beaa", {"endpoint": "Tür 7/a"}),
     ]
 
