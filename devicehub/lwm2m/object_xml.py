@@ -33,6 +33,7 @@ LONGEST_NOTICE = 20_000
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BLANKS = re.compile(r"[^\S\n]+")
+BETWEEN = re.compile(r"[ ,/]")  # Operations are letters beside each other, or with one of these between them.
 NUMBER = re.compile(r"[0-9]{1,5}")
 SHORT_VERSION = re.compile(r"[0-9]{1,5}")
 URN_VERSION = re.compile(r"urn:oma:lwm2m:[a-z]+:[0-9]+:([0-9.]+)", re.IGNORECASE)
@@ -143,9 +144,9 @@ def _object(element: Element, origin: str, notice: str) -> ObjectDefinition:
 
 def _resource(item: Element, above: str) -> ResourceDefinition:
     number = next((held for name, held in item.attrib.items() if name.upper() == "ID"), "")
-    resource_id = _id(number or _line(item, "ResourceID"), f"{above}: the id of a resource")
+    resource_id = _id(number.strip() or _line(item, "ResourceID"), f"{above}: the id of a resource")
     where = f"{above}, resource {resource_id}"
-    operations = OPERATIONS.get(_line(item, "Operations").upper().replace(" ", "").replace(",", ""))
+    operations = OPERATIONS.get(BETWEEN.sub("", _line(item, "Operations").upper()))
     if operations is None:
         raise InvalidObjectXml(f"{where}: {_shown(_line(item, 'Operations'))} is none of R, W, RW and E")
     return ResourceDefinition(
