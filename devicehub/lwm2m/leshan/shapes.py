@@ -6,6 +6,7 @@ Members that are not needed are ignored, so that later versions can be followed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ MAX_NAME = 255  # The most characters of an endpoint's name, as an endpoint name
 MAX_ID = 100  # The most characters of a registration id.
 MAX_PATHS = 1000  # The most paths of one event.
 MAX_LIFETIME = 2**32 - 1  # Seconds, the most that LwM2M allows.
+ID = re.compile(r"[0-9]{1,5}")
 # The members of an update that an endpoint may have changed, as registrations name them.
 CHANGEABLE = {
     "lifetime": ("lifetime", "lifeTimeInSec"),
@@ -283,7 +285,7 @@ def _instances(links: list[Link], named: Any) -> dict[int, tuple[int, ...]]:
     if found or not isinstance(named, Mapping):
         return {number: tuple(ids) for number, ids in found.items()}
     return {
-        int(number): tuple(one for one in ids if type(one) is int)
+        int(number): tuple(one for one in ids if type(one) is int and 0 <= one <= paths.MAX_ID)
         for number, ids in named.items()
-        if isinstance(number, str) and number.isascii() and number.isdigit() and isinstance(ids, list)
+        if ID.fullmatch(number) and int(number) <= paths.MAX_ID and isinstance(ids, list)
     }

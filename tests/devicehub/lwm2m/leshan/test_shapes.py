@@ -81,6 +81,13 @@ def test_a_link_keeps_its_quotes_and_commas():
     assert parse(found.links)[0].attributes == {"title": 'a "b", c', "dim": "3", "obs": None}
 
 
+def test_listed_instances_serve_an_endpoint_without_links():
+    """A number of thousands of digits would be an error of its own, and end the stream for all endpoints."""
+    listed = {"3": [0, 70000, -1, True, "1"], "9" * 5000: [0], "70000": [0], "²": [0], "3303": None, "6": []}
+
+    assert registration(without(objectLinks=[], availableInstances=listed)).instances == {3: (0,), 6: ()}
+
+
 def test_links_below_another_root_are_found():
     links = [{"url": "/lwm2m", "attributes": {"rt": '"oma.lwm2m"'}}, {"url": "/lwm2m/3/0", "attributes": {}}]
 
