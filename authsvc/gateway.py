@@ -127,7 +127,8 @@ async def judge(request: Request, dialect: Dialect, now: Policy, stamp: Stamp | 
 async def admit(request: Request, dialect: Dialect) -> Caller | None:
     """Return the broker that presents its token with *request* in *dialect*, which another app answers; else None.
 
-    A use is noted as that of a question, and a refusal is counted as a denial. Raise django.db.Error.
+    A use is noted as that of a question, and a refusal is counted as a denial. Raise reader.DatabaseAway, or errors of
+    the driver.
     """
     stamp = changes.stamp()
     now = policy.cached(stamp) or await policy.current(stamp)

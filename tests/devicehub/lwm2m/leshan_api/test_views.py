@@ -2,15 +2,19 @@
 
 import base64
 import json
+import sqlite3
 import threading
 from collections import Counter
 from unittest.mock import Mock
 
+import psycopg
 import pytest
 from django.db import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
-from authsvc import broker_tokens, logs
+from authsvc import broker_tokens, caches, logs
+from authsvc.freshness import reader
+from authsvc.freshness.reader import DatabaseAway
 from authsvc.models import Broker, Denial
 from authsvc.operation import denials, metrics, notes
 from devicehub import provisioning
@@ -340,6 +344,21 @@ def test_a_database_that_cannot_store_is_answered_with_503(post, endpoint, monke
     reply = post("single", single())
 
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseAway("away"), sqlite3.OperationalError("away"), psycopg.Error("away")]
+)
+def test_a_database_that_does_not_tell_the_brokers_is_answered_with_503(post, endpoint, monkeypatch, error):
+    async def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(reader, "fetch", fail)
+    caches.clear_caches()
+    reply = post("single", single())
+
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
+    assert reply.json()["error"] == "the database does not answer"
 
 
 def test_a_slow_receiver_does_not_delay_the_answer(post, endpoint):
