@@ -99,7 +99,7 @@ class Follower:
         try:
             return self.roll.handle(arrived)
         except Exception:  # A bug with one event must not end the process, which would meet it again.
-            log.exception("leshan.bug", event=type(arrived.content).__name__)
+            log.exception("leshan.bug", content=type(arrived.content).__name__)
             return []
 
     def _end(self) -> None:

@@ -248,3 +248,40 @@ def test_it_stops_soon_while_the_server_is_away(monkeypatch):
 
     assert time.monotonic() - began < 30, "the pause of 60 s does not delay the end"
     assert "Connection refused" in one.lines[0]
+
+
+@pytest.mark.parametrize(("settled", "failures"), [(60.0, [1, 2, 3]), (0.0, [1, 1, 1])])
+def test_streams_that_break_soon_are_opened_less_and_less_often(
+    fake, following, monkeypatch, settled, failures
+):
+    counted = []
+
+    class Recording:
+        def after(self, number):
+            counted.append(number)
+            return 0.01
+
+    monkeypatch.setattr(follower_module, "AWAY", Recording())
+    monkeypatch.setattr(follower_module, "SETTLED", settled)
+    one = following()
+    for number in range(1, 4):
+        fake.break_streams()
+        assert eventually(lambda number=number: len(one.lines) == 1 + 2 * number)
+
+    assert counted == failures
+
+
+def test_a_bug_with_one_event_ends_neither_the_follower_nor_the_others(fake, following, monkeypatch, caplog):
+    one = following()
+    handle = one.follower.roll.handle
+
+    def fails_once(arrived):
+        monkeypatch.setattr(one.follower.roll, "handle", handle)
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(one.follower.roll, "handle", fails_once)
+    fake.send("urn:dev:a", {PATH: node("21.5")})
+    fake.send("urn:dev:a", {PATH: node("22.5")})
+
+    assert eventually(lambda: one.values("urn:dev:a") == ["22.5"])
+    assert "leshan.bug" in caplog.text
