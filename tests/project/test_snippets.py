@@ -77,6 +77,8 @@ COMPARED = {
     "layout",
     "payload of LwM2M",  # tests/devicehub/management/test_decode_lwm2m.py
     "listen_leshan",  # tests/devicehub/lwm2m/leshan/test_listen_leshan.py
+    "lwm2m in a project: end of plant/settings.py",  # test_wheel
+    "lwm2m in a project: end of plant/urls.py",  # test_wheel
     "lwm2m endpoint",  # tests/devicehub/lwm2m/test_page_of_endpoints.py
     "lwm2m endpoint in TLV",  # tests/devicehub/lwm2m/test_page_of_endpoints.py
     "lwm2m provisioning",  # tests/devicehub/lwm2m/test_page_of_endpoints.py

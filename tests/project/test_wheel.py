@@ -23,6 +23,7 @@ import pytest
 
 from rig import servers
 from rig.hub import ROOT
+from rig.pages import fenced
 from rig.projects import Project
 
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers]
@@ -198,6 +199,46 @@ def test_a_project_from_nothing_has_its_pages_with_their_style_and_scripts(site:
     assert 'href="/devices/"' in admin  # "View site"
     (style, *_) = re.findall(r'<link href="(/static/unfold/[^"]+\.css)"', admin)
     get(site, style, "text/css")
+
+
+PROBE = """
+import django
+
+django.setup()
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+
+settings.ALLOWED_HOSTS, client = ["testserver"], Client()
+client.force_login(User.objects.create_superuser("prober"))
+for url in ("/devices/", "/devices/lwm2m/", "/devices/lwm2m/events/", "/admin/", "/admin/lwm2m/endpoint/"):
+    print(url, client.get(url).status_code)
+print("posted", client.post("/leshan_api/resource/single").status_code)
+"""
+
+
+@pytest.mark.long
+def test_a_project_has_endpoints_only_with_their_app(project: Project, tmp_path: Path) -> None:
+    copied = Project(tmp_path / "plant", {**project.environment, "DJANGO_SETTINGS_MODULE": "plant.settings"})
+    shutil.copytree(project.folder, copied.folder)
+    (copied.folder / "probe.py").write_text(PROBE)
+    without = copied.run("python probe.py")
+    shutil.copy(project.folder / "db.sqlite3", copied.folder)
+    found = [one for one in fenced(PAGE.read_text()) if one.mark.startswith("lwm2m in a project: end of ")]
+    for block in found:
+        with (copied.folder / block.mark.rpartition(" ")[2]).open("a") as file:
+            file.write(block.text)
+    copied.run("python manage.py migrate && python manage.py check --fail-level ERROR")
+
+    paths = ("/devices/", "/devices/lwm2m/", "/devices/lwm2m/events/", "/admin/", "/admin/lwm2m/endpoint/")
+    assert [line for line in without.splitlines() if line.endswith(" 404")] == [
+        *(f"{path} 404" for path in paths if "lwm2m" in path),
+        "posted 404",
+    ]
+    assert copied.run("python probe.py").splitlines()[-6:] == [
+        *(f"{path} 200" for path in paths),
+        "posted 401",
+    ]
 
 
 @pytest.mark.long
