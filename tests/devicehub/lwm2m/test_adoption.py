@@ -67,6 +67,15 @@ def test_a_stranger_cannot_fill_the_table(settings, monkeypatch):
     assert names() == ["urn:imei:0", "urn:imei:1", "urn:imei:2"]
 
 
+def test_endpoints_that_exist_take_nothing_of_the_allowance(settings, monkeypatch):
+    settings.DEVICEHUB_LWM2M_ADOPT = True
+    monkeypatch.setattr(adoption, "MOST", 2)
+    for name in ("urn:imei:1", "urn:imei:1", "urn:imei:1", "urn:imei:2"):
+        adopt([name])
+
+    assert names() == ["urn:imei:1", "urn:imei:2"]
+
+
 def test_the_allowance_comes_back_after_a_minute():
     allowance = Allowance()
 

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from devicehub import signals
+from devicehub.db import clock
 from devicehub.lwm2m import expiry
 from devicehub.lwm2m.expiry import ExpiryWatch
 from devicehub.lwm2m.kind import KIND
@@ -165,12 +166,39 @@ def test_many_expire_in_several_batches(db, worker, monkeypatch):
     assert not Endpoint.objects.filter(registered=True).exists()
 
 
-def test_a_scan_is_not_repeated_at_once(db, worker):
+def test_a_scan_is_repeated_after_many_times_its_own_time(db, worker, monkeypatch):
+    monkeypatch.setattr(expiry, "REST", 10**9)
     worker.run()
-    worker.watch._due = float("inf")
     registered(ago=HOUR)
 
     assert worker.watch.run() == 0
+
+
+def test_nothing_ends_while_the_clock_is_wrong(db, worker, monkeypatch):
+    registered(ago=HOUR)
+    monkeypatch.setattr(clock, "is_right", lambda: False)
+
+    assert worker.run() == 0
+
+
+def test_a_worker_that_stops_ends_after_a_batch(db, worker, monkeypatch):
+    monkeypatch.setattr(expiry, "BATCH", 2)
+    for number in range(5):
+        registered(f"urn:imei:{number}", ago=HOUR)
+    worker.watch._stopping = lambda: True
+
+    assert worker.run() == 2
+
+
+def test_a_watch_that_ran_a_moment_ago_was_not_away(db, worker):
+    """A process that was stopped for longer than between two runs heard nothing meanwhile."""
+    worker.run()
+    registered(ago=HOUR)
+    worker.watch._hearing._rested_since -= worker.watch._hearing._away + 1
+    assert worker.run() == 0
+
+    worker.watch._hearing._anew = float("-inf")
+    assert worker.run() == 1
 
 
 @pytest.mark.django_db(transaction=True)

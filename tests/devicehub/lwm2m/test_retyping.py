@@ -239,3 +239,35 @@ def test_values_of_events_get_their_type(endpoint, monkeypatch):
     assert [one.value for one in EventResource.objects.order_by("pk")] == [5, 5, 5, b"\x05", b"\x05\x06\x07"]
     assert EventResource.objects.get(pk=unknown.pk).type == EventResource.objects.get(pk=misfit.pk).type
     assert retype([OBJECT]) == Retyped()
+
+
+def test_values_that_get_their_type_while_they_are_rolled_up_count(endpoint, monkeypatch):
+    """A step of the roll-up reads the rows before it locks what it has read."""
+    raw(endpoint)
+    define(r1="Integer")
+    source = rollups.dialect()
+    read = source.hours
+
+    def then_retyped(*arguments):
+        monkeypatch.setattr(source, "hours", read)
+        found = read(*arguments)
+        retype([OBJECT])
+        return found
+
+    monkeypatch.setattr(source, "hours", then_retyped)
+    roll_up()
+
+    assert sum(count for *_, count in figures(DAYS, f"{OBJECT}/0/1", "lwm2m/urn:dev:a").values()) == 3
+
+
+def test_other_writers_get_their_turn_in_a_long_run(endpoint, monkeypatch):
+    monkeypatch.setattr(retyping, "AT_ONCE", 2)
+    monkeypatch.setattr(retyping, "REST_AFTER", 4)
+    rests = []
+    monkeypatch.setattr(Pace, "rest", lambda self, seconds: rests.append(seconds))
+    raw(endpoint, count=10)
+    define(r1="Integer")
+
+    retype([OBJECT])
+
+    assert rests.count(0) == 2  # The roll-up pauses too, for longer.

@@ -1,12 +1,13 @@
 """The threads that observe and read endpoints: how much of their answers waits in memory, and when they stop."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from devicehub.lwm2m.leshan import intake as intake_module
 from devicehub.lwm2m.leshan.asker import Asker
-from devicehub.lwm2m.leshan.intake import Intake
+from devicehub.lwm2m.leshan.intake import Intake, ListBegins
 from devicehub.lwm2m.leshan.plans import Action, Step
 from devicehub.lwm2m.leshan.server import Answer, Result, ServerAway
 from rig.hub import eventually
@@ -99,6 +100,20 @@ def test_an_endpoint_that_fell_asleep_between_two_steps_is_not_asked(asking):
     assert len(server.requests) == 1
 
 
+def test_a_stop_ends_a_series_after_its_present_request(asking):
+    class Stopping(Server):
+        def observe(self, endpoint, paths):
+            asker.stop()
+            return super().observe(endpoint, paths)
+
+    server = Stopping(Answer(Result.VALUES, {}))
+    asker, queue = asking(server)
+    asker.ask("a", "first", [OBSERVE, READ])
+
+    assert taken(queue, 2) == [(OBSERVE, Result.VALUES, False), (None, None, True)]
+    assert server.requests == ["a"]
+
+
 def test_a_bug_with_one_endpoint_does_not_end_the_thread(asking, caplog):
     server = Server(KeyError("a bug"), Answer(Result.VALUES, {}))
     asker, queue = asking(server)
@@ -107,3 +122,13 @@ def test_a_bug_with_one_endpoint_does_not_end_the_thread(asking, caplog):
 
     assert taken(queue, 2) == [(None, None, True), (READ, Result.VALUES, True)]
     assert "leshan.bug" in caplog.text
+
+
+def test_a_closed_queue_takes_nothing_and_keeps_nobody_waiting():
+    queue = Intake()
+    assert queue.put(ListBegins(), datetime.now(UTC), size=intake_module.MOST_BYTES)
+    queue.close()
+
+    assert not queue.put(ListBegins(), datetime.now(UTC))
+    assert len(queue.take(2, 0)) == 1
+    assert queue.take(2, 60) == []

@@ -217,6 +217,31 @@ def test_an_endpoint_that_woke_up_before_the_answer_came_is_asked_again(followed
     assert len(followed.asked) == 2
 
 
+def test_an_endpoint_that_woke_up_and_fell_asleep_waits_for_its_next_wakening(followed):
+    followed.lists(a_registration(is_sleeping=True))
+    followed.says(Presence("urn:dev:a", is_awake=True))
+    followed.answers((OBSERVE, Result.ASLEEP))
+    followed.later(1000)
+    assert len(followed.asked) == 1
+
+    followed.says(Presence("urn:dev:a", is_awake=True))
+    assert len(followed.asked) == 2
+
+
+def test_an_endpoint_that_wakes_up_gets_all_its_attempts_again(followed):
+    followed.says(Registered(a_registration()))
+    for _ in range(roll_module.MOST_ATTEMPTS):
+        followed.answers((OBSERVE, Result.SILENT))
+        followed.later(1000)
+    assert len(followed.asked) == roll_module.MOST_ATTEMPTS
+
+    followed.says(Presence("urn:dev:a", is_awake=True))
+    followed.answers((OBSERVE, Result.SILENT))
+    followed.later(10)
+
+    assert len(followed.asked) == roll_module.MOST_ATTEMPTS + 2
+
+
 def test_the_wakening_before_a_registration_is_not_reported(followed):
     assert followed.says(Presence("urn:dev:a", is_awake=True)) == []
 
