@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from devicehub.lwm2m import leshan_nodes
 from devicehub.lwm2m.models.events import NOTIFICATION, SEND
@@ -11,6 +13,7 @@ from devicehub.messages.lwm2m.errors import CodecError
 from devicehub.messages.lwm2m.values import TypeOf, Value
 from devicehub.messages.message import FailureReason, Message, Notes, Unreadable
 
+NONE: Mapping[str, str] = MappingProxyType({})
 EVENTS = {"notification": NOTIFICATION, "read": NOTIFICATION, "send": SEND}
 
 
@@ -31,7 +34,7 @@ def read(message: Message, type_of: TypeOf) -> Found:
     media_type, path = recognise.split(message.content_type)
     if media_type == leshan_nodes.MEDIA_TYPE:
         return _read_nodes(message.payload, type_of)
-    properties = dict(message.user_properties)
+    properties = dict(message.user_properties) if message.user_properties else NONE
     found = recognise.recognise(message.payload, media_type, properties.get("path") or path)
     event = EVENTS.get(properties.get("event", ""), NOTIFICATION)
     notes = Notes()

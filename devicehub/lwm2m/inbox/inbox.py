@@ -94,16 +94,19 @@ def _read_data(message: Message, device: Any, definitions: Catalogue) -> tuple[D
     received, is_dated = message.received_at, False
     placed: list[Placed] = []
     moments: dict[Any, datetime | None] = {}
+    before: Any = moments  # The time of the value before, which is not hashed again; at first no time.
+    moment: datetime | None = None
     for path, kind, held, time in found.values:
-        name = paths.name(path)
-        fault = _fault(held) if type(held) in CHECKED else ""
-        if fault:
-            notes.append(f"/{name}: {fault}")
+        if type(held) in CHECKED and (fault := _fault(held)):
+            notes.append(f"/{paths.name(path)}: {fault}")
             continue
-        if time not in moments:
-            moments[time] = recognise.moment(time, received, notes)
-            is_dated = is_dated or (moments[time] is not None and recognise.is_own(time))
-        placed.append(Placed(path, name, key_of(path[0], path[2]), kind, held, moments[time]))
+        if time is not before:
+            before = time
+            if time not in moments:
+                moments[time] = recognise.moment(time, received, notes)
+                is_dated = is_dated or (moments[time] is not None and recognise.is_own(time))
+            moment = moments[time]
+        placed.append(Placed(path, paths.name(path), key_of(path[0], path[2]), kind, held, moment))
     if not placed:
         detail = "; ".join(notes)[:400] or "the payload holds no value"
         raise Unreadable(FailureReason.NO_VALUE, detail)

@@ -114,7 +114,7 @@ def write(items: Sequence[Judged], now: datetime) -> None:
     if not items:
         return
     as_time = bulk.time_writer()
-    rows, history = [], []
+    rows, floats, others = [], [], []
     latest: dict[tuple[int, str], tuple[Any, ...]] = {}
     for item, key in zip(items, bulk.new_keys(Event, len(items)), strict=True):
         parcel, device = item.own, item.device.pk
@@ -125,16 +125,20 @@ def write(items: Sequence[Judged], now: datetime) -> None:
         for path, name, resource_type, kind, value, timestamp in parcel.values:
             held = columns(kind, value)
             measured = received if timestamp is None else as_time(timestamp)
-            history.append((device, name, *held, measured, received, key))
+            if kind is DataType.FLOAT and held[1] is not None and held[3] is None:
+                floats.append((device, name, held[0], held[1], measured, received, key))
+            else:
+                others.append((device, name, *held, measured, received, key))
             place = (device, name)
             before = latest.get(place)
             if before is None or measured >= before[0]:
                 latest[place] = measured, path, held, resource_type, received
     bulk.insert(Event, ("id", "device_id", "type", "detail", "timestamp", "received_at"), rows)
-    history.sort(key=itemgetter(0, 1))  # In the order of the index, of which each page is then changed once.
-    bulk.insert(
-        ResourceValue, ("device_id", "path", *COLUMNS, "timestamp", "received_at", "event_id"), history
-    )
+    # Most values are floats, whose rows need no other column. In the order of the index, each of its pages is changed
+    # once.
+    for names, history in ((("type", "number"), floats), (COLUMNS, others)):
+        history.sort(key=itemgetter(0, 1))
+        bulk.insert(ResourceValue, ("device_id", "path", *names, "timestamp", "received_at", "event_id"), history)
     resource_sql.replace_older(
         [
             (

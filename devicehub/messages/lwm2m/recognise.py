@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from devicehub.messages import decode
@@ -15,6 +16,7 @@ from devicehub.messages.message import FailureReason, Notes, Unreadable
 
 # Beyond every time of 64 bits: a time above half of it counts from the receipt, and is not the payload's own.
 NOW = 2**65
+OWN = NOW // 2
 # Media types that programs set without thinking; the payload itself shows its format.
 VAGUE = frozenset({"", "application/json", "application/cbor", "application/octet-stream", "text/plain"})
 SPACE = b" \t\r\n"
@@ -28,6 +30,7 @@ class Recognised(NamedTuple):
     base: Path
 
 
+@lru_cache(maxsize=256)
 def split(content_type: str) -> tuple[str, str]:
     """Return the media type of *content_type* and its parameter `path`, or "".
 
@@ -124,7 +127,7 @@ def _as_declared(value: Value, declared: DataType | None, form: str, notes: Note
 
 def is_own(time: Any) -> bool:
     """Return whether *time*, of a value, is one that the payload names itself: it does not count from the receipt."""
-    return bool(time is not None and time < NOW / 2)
+    return bool(time is not None and time < OWN)
 
 
 def moment(time: Any, received: datetime, notes: Notes) -> datetime | None:

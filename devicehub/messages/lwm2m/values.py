@@ -133,16 +133,24 @@ class Seen:
 
     def __init__(self, base: Path) -> None:
         self.base = base
+        # A short way for most payloads, which have one value each of a few resources: by path, its time.
+        self.alone: dict[Path, Any] | None = None if base else {}
         self.values: set[Any] = set()
         self.resources: set[Any] = set()  # Those with resource instances.
 
     def add(self, path: Path, time: Any = None) -> None:
         """Raise ValueError if a value at *path* is outside of the base, or contradicts another one."""
+        if self.alone is not None:
+            if len(path) == paths.RESOURCE and path not in self.alone and len(self.alone) < MOST_VALUES:
+                self.alone[path] = time
+                return
+            self.values.update(_key(*item) for item in self.alone.items())
+            self.alone = None
         if not paths.RESOURCE <= len(path) <= paths.MOST_IDS:
             raise ValueError(f"{paths.write(path)} is neither a resource nor a resource instance")
         if self.base and path[: len(self.base)] != self.base:
             raise ValueError(f"{paths.write(path)} is not a part of {paths.write(self.base)}")
-        key = path if time is None else (path, time)  # Most payloads name no time.
+        key = _key(path, time)
         if key in self.values:
             raise ValueError(f"{paths.write(path)} has two values of one time")
         if len(self.values) == MOST_VALUES:
@@ -150,12 +158,17 @@ class Seen:
         self.values.add(key)
         if len(path) > paths.RESOURCE:
             above = path[: paths.RESOURCE]
-            key = above if time is None else (above, time)
+            key = _key(above, time)
             self.resources.add(key)
             if key in self.values:
                 raise ValueError(f"{paths.write(above)} has a value and instances")
         elif key in self.resources:
             raise ValueError(f"{paths.write(path)} has a value and instances")
+
+
+def _key(path: Path, time: Any) -> Any:
+    """Return the place of a value in its payload. Most payloads name no time."""
+    return path if time is None else (path, time)
 
 
 def link(text: str) -> ObjectLink:
