@@ -21,7 +21,7 @@ SENTENCES: Mapping[str, str] = {
     Reason.CLIENT_ID: "It may not connect under this client id.",
     Reason.AMBIGUOUS_CLIENT_ID: "Two identities share this client id; neither may use it until they differ.",
     Reason.PASSWORD_TOO_LONG: "The password is too long to be checked.",
-    Reason.NO_PASSWORD: "It has no password yet, so it cannot connect.",
+    Reason.NO_PASSWORD: "It has no password, so it cannot connect.",
     Reason.WRONG_PASSWORD: "The password is wrong.",
     Reason.EXPIRED_PASSWORD: "The password was right, but has expired.",
     Reason.UNUSABLE_HASH: "The stored password hash cannot be checked; issue a new password.",

@@ -111,7 +111,7 @@ def show_list(request: HttpRequest) -> HttpResponse:
         "is_filtered": bool(query),
         "first": f"?{urlencode(query)}" if after else "",
         "next": more,
-        "counts": _counts(everything) if not query and not after else None,
+        "counts": _counts(everything) if found and not query and not after else None,
         "may_add": visibility.may(request.user, visibility.ADD, Endpoint),
     }
     return render(request, "devicehub/lwm2m/endpoints.html", context)

@@ -19,11 +19,13 @@ from devicehub import visibility
 from devicehub.dashboard import devices, links
 from devicehub.lwm2m.events import declared
 from devicehub.lwm2m.kind import KIND
-from devicehub.lwm2m.models import Endpoint, Event, EventResource, ResourceValue
+from devicehub.lwm2m.models import Endpoint, Event, EventResource, Resource, ResourceValue
 from devicehub.lwm2m.models.events import NOTIFICATION, OURS, REGISTRATION, SEND
 from devicehub.lwm2m.pages import definitions
 from devicehub.lwm2m.pages.access import endpoint_page, visible
+from devicehub.lwm2m.pages.tree import LONGEST_UNIT, MEASURED, UNITS
 from devicehub.lwm2m.pages.values import Shown, shown
+from devicehub.messages.lwm2m.values import DataType
 
 PAGE = 25
 FIRST = 6  # Values of each event in the list.
@@ -179,16 +181,18 @@ def types(visible_events: QuerySet[Event], chosen: str) -> list[tuple[str, str]]
 
 
 def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
-    """Return *events* as rows with at most *most* values each; one query for each event, and two for all."""
+    """Return *events* as rows with at most *most* values each; one query for each event, and three for all."""
     values = {event.pk: _values(event, most + 1) for event in events}
     pairs = [(event.device, one.path) for event in events for one in values[event.pk][:most]]
     known = definitions.of_paths(pairs)
+    units = {place: found.unit for place, found in known.items() if found.unit}
+    units |= _own_units([pair for pair in pairs if (pair[0].pk, pair[1]) not in units])
     return [
         Row(
             event=event,
             word=WORDS.get(event.type, event.type),
             icon=ICONS.get(event.type, "star"),
-            values=[_valued(event, one, known) for one in values[event.pk][:most]],
+            values=[_valued(event, one, known, units) for one in values[event.pk][:most]],
             has_more=len(values[event.pk]) > most,
             url=links.address("devicehub:lwm2m_event", event.pk),
             endpoint_url=links.device_page(KIND, event.device.device_id),
@@ -206,14 +210,33 @@ def _values(event: Event, most: int) -> list[Any]:
     return list(model.objects.filter(event=event.pk).order_by("-timestamp", "path")[:most])
 
 
-def _valued(event: Event, one: Any, known: Mapping[tuple[int, str], Any]) -> Valued:
+def _own_units(pairs: Iterable[tuple[Endpoint, str]]) -> dict[tuple[int, str], str]:
+    """Return the units that the object instances of measured values name, by primary key of the endpoint and path."""
+    named = {}
+    for endpoint, path in pairs:
+        object_id, instance, resource = path.split("/")[:3]
+        if int(resource) in MEASURED:
+            named[endpoint.pk, path] = f"{object_id}/{instance}/{UNITS}"
+    if not named:
+        return {}
+    rows = Resource.objects.filter(device__in={pk for pk, _ in named}, path__in=set(named.values()))
+    texts = {
+        (pk, path): text
+        for pk, path, text in rows.filter(type=DataType.STRING).values_list("device_id", "path", "text")
+    }
+    return {place: (texts.get((place[0], path)) or "")[:LONGEST_UNIT] for place, path in named.items()}
+
+
+def _valued(
+    event: Event, one: Any, known: Mapping[tuple[int, str], Any], units: Mapping[tuple[int, str], str]
+) -> Valued:
     found = known.get((event.device_id, one.path))
     page = links.device_page(KIND, event.device.device_id)
     return Valued(
         path=one.path,
         object=found.object.name if found else "",
         name=found.name if found else "",
-        unit=found.unit if found else "",
+        unit=units.get((event.device_id, one.path), ""),
         value=shown(one.type, one.value),
         measured_at=one.timestamp,
         url=f"{page}?resource={one.path}#history" if page else "",

@@ -46,6 +46,7 @@ def endpoint() -> Endpoint:
         {"n": "/3/0/6/5", "v": 2},
         {"n": "/3/0/13", "v": 1_767_225_600},
         {"n": "/33001/0/7", "vs": "as it came"},
+        {"n": "/3/0/9", "v": 63, "t": round((now - timedelta(days=200)).timestamp())},
     ]
     assert send(made, [*samples, *facts], at=now) == STORED
     assert send(made, {"awake": False}, "status", at=now) == STORED
@@ -101,6 +102,13 @@ def test_the_objects_of_an_endpoint_are_found_read_and_charted(
         page.wait_for_url("**range=24h**")
         page.locator("#chart .uplot canvas").wait_for()
         page.get_by_role("link", name="show all objects").click()
+
+        # The latest value is old: the empty chart says how old, and the mark does not cover the operations.
+        page.goto(f"{url}/devices/lwm2m/weir-7/objects/?resource=3/0/9&range=1h")
+        page.get_by_text("The latest one was measured 200 d ago").wait_for(timeout=3_000)
+        old, read = (page.locator(f"#o3 .current {part}").bounding_box() for part in (".tag", ".op"))
+        assert old["x"] + old["width"] <= read["x"]
+        page.goto(f"{url}/devices/lwm2m/weir-7/objects/")
 
         # An object with 10,000 values is a page of its own.
         page.locator("#o3342 summary").first.click()

@@ -324,6 +324,16 @@ def test_the_state_of_the_registration_is_said(viewer, endpoint, fields, word):
     assert word in text_of(objects(viewer, endpoint))
 
 
+def test_a_registration_without_a_lifetime_is_not_said_to_have_ended(viewer, endpoint):
+    """The bridge of flownexus tells no lifetime."""
+    Endpoint.objects.filter(pk=endpoint.pk).update(lifetime=None)
+
+    text = text_of(objects(viewer, endpoint))
+
+    assert "Registered 3 h ago until its server reports the end" in text
+    assert "it ended" not in text
+
+
 def test_the_list_has_every_endpoint_with_its_registration(viewer, endpoint):
     Endpoint.objects.create(device_id="T-r-7", endpoint_name="Tür 7")
 
@@ -406,6 +416,22 @@ def test_events_have_their_values_and_are_filtered(viewer, endpoint):
     assert "Temperature: Sensor Value /3303/7/5700 7 °C" in one
 
 
+def test_values_of_events_have_the_unit_that_their_sensor_names(viewer, endpoint):
+    """Objects of IPSO name the unit in a resource of their own, which need not be part of the event."""
+    ResourceType.objects.filter(resource_id=5700).update(unit="")
+    now = timezone.now()
+    event = Event.objects.create(device=endpoint, type="notification", timestamp=now, received_at=now)
+    store(endpoint, "3303/0/5701", "String", "Cel")
+    for path in ("3303/0/5700", "3303/1/5700", "3303/0/5750"):
+        store(endpoint, path, "Float", 4.5, event=event)
+
+    text = text_of(viewer.get(f"/lwm2m/events/{event.pk}/"))
+
+    assert "Sensor Value /3303/0/5700 4.5 °C" in text
+    assert "Sensor Value /3303/1/5700 4.5 2" in text  # The date follows: its sensor names no unit.
+    assert "Application Type /3303/0/5750 4.5 2" in text
+
+
 def test_events_are_paged_without_a_gap(viewer, endpoint, monkeypatch):
     monkeypatch.setattr(events, "PAGE", 2)
     now = timezone.now()
@@ -425,7 +451,9 @@ def test_events_are_paged_without_a_gap(viewer, endpoint, monkeypatch):
 
 
 def test_empty_pages_say_what_would_be_there(viewer):
-    assert "No endpoints yet" in text_of(viewer.get("/lwm2m/"))
+    text = text_of(viewer.get("/lwm2m/"))
+    assert "No endpoints yet" in text
+    assert "0 registered" not in text
     assert "Nothing happened in this period. Show any time" in text_of(viewer.get("/lwm2m/events/"))
     assert "No events yet" in text_of(viewer.get("/lwm2m/events/?since=all"))
 

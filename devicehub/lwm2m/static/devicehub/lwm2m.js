@@ -12,4 +12,5 @@ if (data) {
   const about = JSON.parse(data.textContent);
   const [place, legend, corner] = ["chart", "legend", "bucket"].map((id) => document.getElementById(id));
   new Chart(place, legend, corner).load(about, about.now);
+  tickTimes(about.now); // An empty chart names the age of the latest value.
 }
