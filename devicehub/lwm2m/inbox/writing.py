@@ -138,7 +138,9 @@ def write(items: Sequence[Judged], now: datetime) -> None:
     # once.
     for names, history in ((("type", "number"), floats), (COLUMNS, others)):
         history.sort(key=itemgetter(0, 1))
-        bulk.insert(ResourceValue, ("device_id", "path", *names, "timestamp", "received_at", "event_id"), history)
+        bulk.insert(
+            ResourceValue, ("device_id", "path", *names, "timestamp", "received_at", "event_id"), history
+        )
     resource_sql.replace_older(
         [
             (
