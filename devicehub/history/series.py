@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Avg, Count, Func, IntegerField, Max, Min, QuerySet
+from django.db.models import Avg, Count, FloatField, Func, IntegerField, Max, Min, QuerySet
 
 from devicehub.history import rollups
+from devicehub.history.rollup_sql import LARGEST
 from devicehub.history.rows import under
 from devicehub.kinds.registry import Kind
 from devicehub.models import Rollup
@@ -100,7 +101,8 @@ def points(
         return [Point(device, time, None, value, None) for device, time, value in raw]
     second = EpochSeconds("timestamp")
     buckets = (
-        rows.order_by()
+        _summable(rows, column)
+        .order_by()
         .annotate(series_bucket=second - second % given.step)
         .values("device_id", "series_bucket")
         .annotate(series_low=Min(column), series_mean=Avg(column), series_high=Max(column))
@@ -111,6 +113,13 @@ def points(
         Point(device, datetime.fromtimestamp(bucket + given.step / 2, UTC), low, mean, high)
         for device, bucket, low, mean, high in buckets
     ]
+
+
+def _summable(rows: QuerySet[Any], column: str) -> QuerySet[Any]:
+    """Return those of *rows* that rollups would count. PostgreSQL refuses a sum beyond every float."""
+    if not isinstance(rows.model._meta.get_field(column), FloatField):
+        return rows
+    return rows.filter(**{f"{column}__range": (-float(LARGEST), float(LARGEST))})
 
 
 def _measured(

@@ -57,6 +57,13 @@ class TestSeries:
             (station.pk, DAY + 3 * MINUTE, 2.0, 2.5, 3.0),
         ]
 
+    def test_values_whose_sum_is_beyond_every_float_are_in_no_bucket(self, kind, devices, station):
+        measure(station, *[(DAY, value) for value in (1.7e308, 1.7e308, -1.7e308, 1e150, 3e150)])
+
+        assert series.points(kind, devices, "temperature", DAY, Resolution(60)) == [
+            (station.pk, DAY + MINUTE / 2, 1e150, 1e150, 1e150)
+        ]
+
     def test_values_outside_of_the_range_do_not_make_it_coarser(self, kind, devices, station, monkeypatch):
         monkeypatch.setattr(series, "MAX_POINTS", 3)
         measure(station, *[(DAY + n * MINUTE, float(n)) for n in range(4)])
