@@ -20,6 +20,9 @@ from devicehub.lwm2m.pages.values import shown
 from devicehub.messages.lwm2m.paths import MAX_ID
 
 BEGINS_PATH = re.compile(r"/?[0-9]{1,5}(/[0-9]{1,5}){0,3}/?")
+MOST_WORDS = (
+    10  # Each adds a subquery: with 200 of them, the planner of PostgreSQL takes all memory of its machine.
+)
 MOST_ENDPOINTS = 100  # Of which a search lists the rows.
 MOST_PATHS = 1_000
 HELP = {
@@ -50,7 +53,11 @@ class OfEndpointAdmin(OfDeviceAdmin):
         """Return the rows that *search_term* names."""
         others, chosen = [], request.GET.get(DeviceFilter.parameter_name, "")
         devices = [int(chosen)] if chosen.isdecimal() else None
-        for word in search_term.split():
+        words = list(dict.fromkeys(search_term.split()))
+        if len(words) > MOST_WORDS:
+            messages.info(request, f"Search for at most {MOST_WORDS} words at once")
+            return queryset.none(), False
+        for word in words:
             named = Q(device_id__startswith=word) | Q(endpoint_name__startswith=word)
             found: Any = Endpoint.objects.filter(named).order_by("device_id")
             keys = list(found.values_list("pk", flat=True)[:MOST_ENDPOINTS])

@@ -214,6 +214,20 @@ def test_a_path_without_an_endpoint_is_not_searched_in_all_the_history(admin_cli
         )
 
 
+@pytest.mark.parametrize("model", [Event, EventResource, Resource, ResourceValue], ids=lambda m: m.__name__)
+def test_a_search_for_very_many_words_is_no_query_of_very_many_parts(admin_client, rows, model):
+    many = " ".join(map("value{}".format, range(200)))
+    with CaptureQueriesContext(connection) as done:
+        page = admin_client.get(url(model, "changelist"), {"q": many})
+
+    assert len(page.context["cl"].result_list) == 0
+    assert max(len(query["sql"]) for query in done) < 5_000
+    [hint] = page.context["messages"]
+    assert str(hint) == "Search for at most 10 words at once"
+    again = admin_client.get(url(model, "changelist"), {"q": "T-r " * 200})
+    assert len(again.context["cl"].result_list) == model.objects.filter(device=rows[Endpoint]).count()
+
+
 def test_the_latest_values_of_a_path_are_found_by_the_index_of_objects(admin_client, rows):
     for words, found in {"33": 1, "3303": 1, "3303/0/5": 1, "/3303/": 1, "0": 0, "330": 1, "3304": 0}.items():
         with CaptureQueriesContext(connection) as done:
