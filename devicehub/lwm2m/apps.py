@@ -12,7 +12,7 @@ class Lwm2mConfig(AppConfig):
         from devicehub.dashboard import navigation, routes
         from devicehub.lwm2m import definitions, expiry  # Models exist only now.
         from devicehub.lwm2m.kind import KIND
-        from devicehub.lwm2m.leshan_api import broker  # noqa: F401 - registers its dialect
+        from devicehub.lwm2m.leshan_api import broker, counting  # noqa: F401 - its dialect and its metric
         from devicehub.lwm2m.pages.access import may_see
         from devicehub.lwm2m.simulated import SimulatedEndpoint
         from devicehub.simulation import device
