@@ -84,6 +84,7 @@ COMPARED = {
     "lwm2m provisioning",  # tests/devicehub/lwm2m/test_page_of_endpoints.py
     "lwm2m events",  # tests/devicehub/lwm2m/test_events.py
     "lwm2m status",  # tests/devicehub/lwm2m/test_inbox.py
+    "nginx configuration",  # tests/project/test_systemd_page.py
     "own kind",  # tests/devicehub/kinds/test_own_kind_page.py
     "postgresql settings",
     "readings as resources",  # tests/devicehub/ingest/test_resources.py
@@ -94,6 +95,8 @@ COMPARED = {
     "rollups in code",
     "scrape configuration",
     "status",
+    "systemd environment",  # tests/project/test_systemd_page.py
+    "systemd unit",  # tests/project/test_systemd_page.py
     "topics",
 }
 WITH_A_NAME = re.compile(r"(?:file|append): ([\w./-]+)")
@@ -359,6 +362,7 @@ def test_the_blocks_of_a_how_to_page_run_and_print_what_it_shows(path, clone):
         "/etc/devicehub": str(folder / "etc"),
         "postgres://devicehub:PASSWORD@127.0.0.1:5432/devicehub": clone.environment["DATABASE_URL"],
         "127.0.0.1:8000": f"127.0.0.1:{free_port()}",
+        "var/devicehub.sqlite3": str(folder / "hub.sqlite3"),
     }
     marks = {RUN, RUN_TO_1, RUN_UNTIL_STOPPED, RUN_WITH_THE_SERVICE}
     script = script_of(text, marks, replaced)
