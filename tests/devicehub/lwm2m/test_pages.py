@@ -432,6 +432,26 @@ def test_values_of_events_have_the_unit_that_their_sensor_names(viewer, endpoint
     assert "Application Type /3303/0/5750 4.5 2" in text
 
 
+def test_a_page_of_events_needs_few_queries(viewer, endpoint, django_assert_max_num_queries):
+    now = timezone.now()
+    for number in range(events.PAGE):
+        kind = "alarm" if number % 2 else "notification"
+        event = Event.objects.create(device=endpoint, type=kind, timestamp=now, received_at=now)
+        if number % 2:
+            EventResource.objects.create(
+                device=endpoint, event=event, path="3303/0/5700", type="Float", number=number, timestamp=now
+            )
+        else:
+            store(endpoint, "3303/0/5700", "Float", float(number), event=event)
+
+    with django_assert_max_num_queries(18):
+        page = viewer.get("/lwm2m/events/")
+
+    assert [row.values[0].value.text for row in page.context["rows"]] == [
+        str(number) for number in reversed(range(events.PAGE))
+    ]
+
+
 def test_events_are_paged_without_a_gap(viewer, endpoint, monkeypatch):
     monkeypatch.setattr(events, "PAGE", 2)
     now = timezone.now()
@@ -488,6 +508,19 @@ def test_the_pages_need_a_sign_in_and_the_permission(client, rf, endpoint):
     request = rf.get("/")
     request.user = newcomer
     assert all(link.label != "LwM2M" for group in navigation.menu(request).groups for link in group.links)
+
+
+def test_a_reader_of_other_devices_sees_no_endpoints(client, endpoint):
+    reader = person("reader", role=None)
+    reader.user_permissions.add(Permission.objects.get(codename="view_weatherstationdevice"))
+    client.force_login(reader)
+    event = Event.objects.create(
+        device=endpoint, type="send", timestamp=timezone.now(), received_at=timezone.now()
+    )
+
+    assert client.get("/").status_code == 200
+    for url in ("lwm2m/", "lwm2m/events/", f"lwm2m/events/{event.pk}/", "devices/lwm2m/urn:dev:a/objects/"):
+        assert client.get(f"/{url}").status_code == 403, url
 
 
 def test_the_rail_leads_to_the_endpoints(viewer, endpoint):
