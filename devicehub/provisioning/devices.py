@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
 
 from authsvc import audit
 from authsvc.credentials import UNTIL_USED
@@ -19,7 +20,7 @@ from devicehub.kinds.topics import MessageType
 from devicehub.models import BaseDevice, DisabledDevice, RemovalRequest
 from devicehub.provisioning import rows
 from devicehub.provisioning.credentials import key_of
-from devicehub.provisioning.names import refuse_taken
+from devicehub.provisioning.names import IdentityTaken, refuse_taken
 from devicehub.signals import device_provisioned, send
 
 FOLLOWING = 20  # A free id is searched for one by one among so many; after them the highest number decides.
@@ -76,10 +77,27 @@ def add_without_credentials(kind: Kind, device: BaseDevice) -> None:
 
 def _insert(kind: Kind, device: BaseDevice) -> None:
     refuse_taken([n for n in (device.device_id, device.mqtt_username, device.mqtt_client_id) if n])
-    device.save(force_insert=True)
+    try:
+        with transaction.atomic():
+            device.save(force_insert=True)
+    except IntegrityError:
+        _refuse_equal(kind, device)
+        raise
     given = {name: found for name in RECORDED if (found := getattr(device, name))}
     audit.record("device_created", kind.key(device.device_id), after=given)
     transaction.on_commit(lambda: announce(kind, device))
+
+
+def _refuse_equal(kind: Kind, device: BaseDevice) -> None:
+    """Raise IdentityTaken if another device has a value of *device* that only one may have.
+
+    It may be one of its own kind, such as an endpoint name, or one that another process has just taken.
+    """
+    try:
+        device.validate_unique()
+    except ValidationError as error:
+        reason = " ".join(error.messages).rstrip(".")
+        raise IdentityTaken(f"{kind.key(device.device_id)}: {reason}") from error
 
 
 def announce(kind: Kind, device: BaseDevice) -> None:
