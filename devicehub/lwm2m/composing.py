@@ -1,7 +1,7 @@
 """Events that are composed of values: those of a declared type that were measured at one endpoint at about one time.
 
 The history is searched around the time of each new value, so a late value finds the values that it belongs to. Each
-value is used once in a type. The endpoints are locked, so that two workers never use one value.
+value is used once in a type. The endpoints are locked: two workers neither use one value, nor miss those of each other.
 """
 
 from __future__ import annotations

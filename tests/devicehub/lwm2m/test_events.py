@@ -225,9 +225,9 @@ def test_one_value_may_be_part_of_events_of_several_types(station, declare):
 
 @pytest.mark.postgresql_only  # On SQLite a transaction has the lock of all writers.
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_use_a_value_once(station, declare, monkeypatch):
+def test_values_that_two_workers_store_at_once_make_one_event(station, declare, monkeypatch):
+    """Each would miss the value of the other, which is not committed, if both compared at the same time."""
     declare(CLIMATE)
-    pipeline([measured(station, 0, temperature=20)])
     compose = writing.compose
 
     with ExitStack() as stack:
@@ -235,13 +235,13 @@ def test_two_workers_use_a_value_once(station, declare, monkeypatch):
         def with_another_worker(*arguments):
             monkeypatch.setattr(writing, "compose", compose)
             found = compose(*arguments)
-            other = stack.enter_context(meanwhile(lambda: pipeline([measured(station, 11, humidity=41)])))
+            other = stack.enter_context(meanwhile(lambda: pipeline([measured(station, 10, humidity=40)])))
             with pytest.raises(TimeoutError):  # It waits for the commit of this one.
                 other.result(0.3)
             return found
 
         monkeypatch.setattr(writing, "compose", with_another_worker)
-        assert pipeline([measured(station, 10, humidity=40)]) == [STORED]
+        assert pipeline([measured(station, 0, temperature=20)]) == [STORED]
 
     assert composed() == [(10, {"3303/0/5700": 20, "3304/0/5700": 40})]
 

@@ -90,6 +90,20 @@ class TestErasure:
         named = ("readings", "events", "resources", "event_values", "messages")
         assert [before[name] for name in named] == [after[name] for name in named] == [6, 4, 2, 2, 3]
 
+    def test_rows_that_were_stored_meanwhile_go_and_are_counted(self, spoken, kind, monkeypatch):
+        drain = removal.deletion.drain_rows
+
+        def then_stored(*arguments):
+            done = drain(*arguments)
+            speak(spoken, hours=0)
+            return done
+
+        monkeypatch.setattr(removal.deletion, "drain_rows", then_stored)
+        done = removal.erase(kind, "urn:dev:a", Pace())
+
+        assert done.others == {"events": 5, "resources": 2, "event_values": 4}
+        assert remains(spoken) == NOTHING
+
     @pytest.mark.django_db(transaction=True)
     def test_a_message_that_is_being_stored_leaves_no_rows(self, endpoint, kind, monkeypatch):
         """The history names its endpoint without a constraint in the database."""

@@ -102,8 +102,7 @@ class TestPruning:
 
     @pytest.mark.django_db(transaction=True)
     def test_many_events_of_one_time_go_in_portions_with_their_values(self, endpoint, kind):
-        moment = ago(60)
-        for _ in range(7):
+        for moment in [ago(60)] * 4 + [ago(59)] * 3:
             with_parts(endpoint, moment, 5)
         with_parts(endpoint, ago(1), 5)
         portions = []
