@@ -11,6 +11,7 @@ from devicehub.ingest import pipeline as pipelines
 from devicehub.ingest import store
 from devicehub.lwm2m import catalogue, definitions, events, retyping
 from devicehub.lwm2m.events import EventType
+from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, EventResource, Resource, ResourceType, ResourceValue
 from rig.messages import STORED, send
 from rig.object_files import file, item
@@ -83,6 +84,19 @@ def test_a_batch_that_was_read_before_an_import_is_written_with_its_types(endpoi
 
     latest, kept = Resource.objects.get(), ResourceValue.objects.get()
     assert (latest.value, kept.value, kept.number, latest.resource_type.name) == (20.5, 20.5, 20.5, "Flow")
+
+
+def test_a_batch_is_compared_with_the_definitions_of_its_own_thread(endpoint, import_pump, at_stage):
+    """Another thread of the process may have read the new ones meanwhile."""
+
+    def import_and_read():
+        import_pump()
+        in_a_thread(KIND.inbox.prepare).join(30)
+
+    at_stage(pipelines, "judged", import_and_read)
+
+    assert flow(endpoint) == STORED
+    assert ResourceValue.objects.get().value == 20.5
 
 
 def test_a_resource_that_an_import_removes_meanwhile_keeps_its_value(endpoint, import_pump, at_stage):
