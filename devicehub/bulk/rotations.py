@@ -288,8 +288,8 @@ def close(rotation: Rotation, action: str, count: int, *, whole: bool = True) ->
 
 def progress(members: Members) -> Progress:
     """Return the numbers of *members* by state."""
-    rows = with_state(members).order_by().values_list("standing").annotate(count=models.Count("pk"))
-    counts = dict(rows)
+    rows = _with_standing(members).annotate(found=F("standing")).order_by()
+    counts = dict(rows.values_list("found").annotate(count=models.Count("pk")))
     found = {name: counts.get(name, 0) for name in STATES}
     never_restorable = counts.get("never" + WITH_OLD, 0)
     found["never"] += never_restorable
@@ -298,18 +298,28 @@ def progress(members: Members) -> Progress:
 
 STATES = ("waiting", "confirmed", "old", "without_old", "never", "changed", "ended")
 WITH_OLD = "_with_old"  # Ends the *standing* of a member that never logged in and has a valid old password.
+OPEN = ("waiting", "old", "without_old", "never", "never" + WITH_OLD)
 
 
 def with_state(members: Members) -> QuerySet[Any]:
-    """Return *members* with *state*, one of STATES, and *seen_at*, the time of the last login.
+    """Return *members* with *state*, one of STATES, and *seen_at* and *used_mark* of their last logins."""
+    state = Replace("standing", models.Value(WITH_OLD), models.Value(""))
+    found: QuerySet[Any] = _with_standing(members).annotate(used_mark=F("used_mark"), state=state)
+    return found
 
-    Their *standing* is the state, but `never` is divided by WITH_OLD. An old password shows that the device is
-    unchanged, so most devices are looked up once.
+
+def _with_standing(members: Members) -> QuerySet[Any]:
+    """Return *members* with *seen_at* and the alias *standing*: the state, but `never` is divided by WITH_OLD.
+
+    It is not selected, since each place of it in a statement is computed anew. An old password shows that the device
+    is unchanged, so most devices are looked up once.
     """
     logins = LastLogin.objects.filter(key=OuterRef("device_key"))
-    found = members.annotate(
-        seen_at=Subquery(logins.values("at")), used_mark=Subquery(logins.values("current_mark"))
-    ).alias(has_old=_has_device(_has_overlap()), unchanged=_has_device(Q()))
+    found = members.annotate(seen_at=Subquery(logins.values("at"))).alias(
+        used_mark=Subquery(logins.values("current_mark")),
+        has_old=_has_device(_has_overlap()),
+        unchanged=_has_device(Q()),
+    )
     is_noted = Q(is_used=True) | (~Q(password_mark="") & Q(used_mark=F("password_mark")))
     standing = _first(
         (~Q(end=""), "ended"),
@@ -323,9 +333,7 @@ def with_state(members: Members) -> QuerySet[Any]:
         (Q(seen_at=None), "never"),
         default="without_old",
     )
-    return found.annotate(standing=standing).annotate(
-        state=Replace("standing", models.Value(WITH_OLD), models.Value(""))
-    )
+    return found.alias(standing=standing)
 
 
 def _first(*cases: tuple[Q, Any], default: str) -> models.Case:
@@ -339,7 +347,7 @@ def _first(*cases: tuple[Q, Any], default: str) -> models.Case:
 
 def open_members(members: Members) -> QuerySet[Any]:
     """Return those of *members* that wait for new credentials, or have not used theirs."""
-    return with_state(members).filter(state__in=("waiting", "old", "without_old", "never"))
+    return _with_standing(members).filter(standing__in=OPEN)
 
 
 def _has_overlap() -> Q:
