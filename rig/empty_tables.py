@@ -2,10 +2,14 @@
 
 Django empties every table and then makes content types, permissions and triggers anew.
 Here only tables that hold rows are emptied, and those that migrations filled are left as they are.
-Where a test changed the schema or the rows that migrations wrote, Django's flush does all of it.
+Where a test changed triggers or the rows that migrations wrote, a copy of the whole database of SQLite is restored.
+Where it changed tables, and on PostgreSQL, Django's flush does all of it.
 """
 
 from __future__ import annotations
+
+import sqlite3
+import weakref
 
 from django.core.management import call_command
 from django.db import connection, transaction
@@ -35,13 +39,19 @@ class EmptyTables:
     """Deletes the rows of tests when it is called. Make it when the database was just migrated."""
 
     def __init__(self) -> None:
+        self._copy = sqlite3.connect(":memory:") if connection.vendor == "sqlite" else None
+        if self._copy is not None:
+            weakref.finalize(self, self._copy.close)
         self._look()
 
     def __call__(self) -> None:
-        """Delete all rows that tests wrote; flush everything if the schema or a filled table changed."""
+        """Delete all rows that tests wrote; make everything anew if the schema or a filled table changed."""
         if self._read_state() != self._state:
-            call_command("flush", verbosity=0, interactive=False, database=connection.alias)
-            self._look()
+            if self._copy is not None and _tables() == self._tables:
+                self._copy.backup(connection.connection)
+            else:
+                call_command("flush", verbosity=0, interactive=False, database=connection.alias)
+                self._look()
             return
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(self._rows)
@@ -53,6 +63,7 @@ class EmptyTables:
 
     def _look(self) -> None:
         keeping.drop()  # The triggers that keep the entries of the audit; the tests of them create them.
+        self._tables = _tables()
         tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
         self._filled = _with_rows(tables)
         self._empty = sorted(set(tables) - set(self._filled))
@@ -60,12 +71,23 @@ class EmptyTables:
         contents = "".join(f", ({_content(table)})" for table in self._filled)
         self._query = f"SELECT s.*{contents} FROM ({SCHEMA[connection.vendor]}) AS s"
         self._state = self._read_state()
+        if self._copy is not None:
+            connection.connection.backup(self._copy)
 
     def _read_state(self) -> object:
         """Return the schema, and the contents of the tables that migrations filled."""
         with connection.cursor() as cursor:
             cursor.execute(self._query)
             return cursor.fetchone()
+
+
+def _tables() -> object:
+    """Return the tables of SQLite with their columns."""
+    if connection.vendor != "sqlite":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+        return cursor.fetchall()
 
 
 def _content(table: str) -> str:

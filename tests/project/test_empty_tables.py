@@ -67,6 +67,24 @@ def test_changed_rows_of_migrations_come_back(empty_tables: EmptyTables) -> None
     assert set(Permission.objects.values_list("codename", flat=True)) == permissions
 
 
+@pytest.mark.sqlite_only
+def test_on_sqlite_rows_and_triggers_come_back_from_a_copy(
+    empty_tables: EmptyTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("rig.empty_tables.call_command")
+    types, trigger = list(ContentType.objects.order_by("pk").values()), text_of_the_trigger()
+    ContentType.objects.filter(model="grant").delete()
+    Account.objects.create(username="backend")
+    sql(f"DROP TRIGGER {TRIGGER}")
+
+    empty_tables()
+
+    assert list(ContentType.objects.order_by("pk").values()) == types
+    assert text_of_the_trigger() == trigger
+    assert not Account.objects.exists()
+    empty_tables()
+
+
 def test_a_raised_revision_needs_no_flush(empty_tables: EmptyTables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("rig.empty_tables.call_command")
     before = PolicyRevision.objects.get().revision
