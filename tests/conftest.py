@@ -7,10 +7,12 @@ import gc
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from _pytest.doctest import DoctestModule
 from django.conf import settings
 from django.db import connection
 from django.test import TransactionTestCase
@@ -39,6 +41,17 @@ from rig.servers import MissingServer
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
 BEFORE = pytest.StashKey[float]()
 LEFT_ROWS = pytest.StashKey[LeftRows | None]()  # It holds None on PostgreSQL.
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(
+    file_path: Path,
+) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Look for doctests only in test modules that have one. To find none takes as long as to collect the tests."""
+    found = yield
+    if b">>>" in file_path.read_bytes():
+        return found
+    return [collector for collector in found if not isinstance(collector, DoctestModule)]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -133,7 +146,7 @@ def django_db_setup(
     if process and connection.vendor == "postgresql":
         connection.settings_dict["TEST"]["NAME"] = f"test_{connection.settings_dict['NAME']}_{process}"
     with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False, aliases={"default"})
+        made = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=())
         empty_tables = EmptyTables()
     watch = watching(connection.settings_dict["NAME"]) if connection.vendor == "sqlite" else nullcontext()
     try:
