@@ -13,7 +13,6 @@ from devicehub.admin.lists import DeviceFilter, lately
 from devicehub.dashboard import links
 from devicehub.lwm2m.admin.values import HELP, OfEndpointAdmin, ValuesAdmin
 from devicehub.lwm2m.models import Event, EventResource
-from devicehub.lwm2m.models.events import OURS
 from devicehub.lwm2m.pages.events import types
 from devicehub.lwm2m.pages.values import shown
 
@@ -50,8 +49,7 @@ class EventAdmin(OfEndpointAdmin):
     @admin.display(description="Values")
     def values(self, row: Any) -> str:
         """Return the values of the event, at most MOST."""
-        stored = row.resource_values if row.type in OURS else row.own_values
-        found = list(stored.order_by("path")[: MOST + 1])
+        found = list(row.values().order_by("path")[: MOST + 1])
         items = [(one.path, shown(one.type, one.value).text) for one in found[:MOST]]
         listed = format_html_join("", '<li><span class="dh-code">/{}</span> {}</li>', items)
         more = format_html("<li>the first {}</li>", MOST) if len(found) > MOST else ""
@@ -86,6 +84,7 @@ texts.register(
         "type": "notification, send, registration, or a type of your project.",
         "detail": "Of a registration: registered, updated, deregistered, expired, outdated, awake or sleeping.",
         "timestamp": "The time of its newest value.",
+        "earliest": "The time of its oldest value, if its values have several times.",
         "received_at": "The time when it arrived.",
     },
 )

@@ -114,10 +114,12 @@ def _read_data(message: Message, device: Any, definitions: Catalogue) -> tuple[D
     if len(times) > 1 and len(times) > settings.max_samples:
         detail = f"{len(times)} samples; at most {settings.max_samples} are stored of one message"
         raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
-    newest = max([moment or received for moment in times])
+    known = [moment or received for moment in times]
+    newest = max(known)
+    earliest = min(known) if len(known) > 1 else None
     samples = [] if isinstance(device, DeviceRow) else _samples(placed)
     sign = Sign(received, reading_at=newest)
-    content = Content(sign, samples, is_dated, own=Parcel(found.event, newest, placed))
+    content = Content(sign, samples, is_dated, own=Parcel(found.event, newest, placed, earliest=earliest))
     return Document(None, notes, is_exact=False), content
 
 

@@ -25,6 +25,8 @@ from devicehub.messages.lwm2m.paths import RESOURCE, Path
 from devicehub.messages.lwm2m.values import DataType
 from devicehub.models import DeviceStatus
 
+EVENT = ("id", "device_id", "type", "detail", "timestamp", "earliest", "received_at")
+
 
 class Placed(NamedTuple):
     """A value with its path, also as text, the key of its ResourceType, and its time; None is the time of receipt."""
@@ -40,6 +42,7 @@ class Placed(NamedTuple):
 class Parcel(NamedTuple):
     """The content of a message of an endpoint: one event, its values, and perhaps a registration.
 
+    *timestamp* is the time of the newest value, *earliest* that of the oldest, or None if all have one time.
     *made* collects the events that were written, for listeners; it is None without a listener.
     """
 
@@ -49,6 +52,7 @@ class Parcel(NamedTuple):
     registration: Registration | None = None
     detail: str = ""
     made: list[Made] | None = None
+    earliest: datetime | None = None
 
 
 def settle(items: list[Judged]) -> list[Judged]:
@@ -121,7 +125,8 @@ def write(items: Sequence[Judged], now: datetime) -> None:
         received = as_time(item.message.received_at)
         if parcel.made is not None:
             parcel.made.append(_made(key, item))
-        rows.append((key, device, parcel.event, parcel.detail, as_time(parcel.timestamp), received))
+        earliest = None if parcel.earliest is None else as_time(parcel.earliest)
+        rows.append((key, device, parcel.event, parcel.detail, as_time(parcel.timestamp), earliest, received))
         for path, name, resource_type, kind, value, timestamp in parcel.values:
             held = columns(kind, value)
             measured = received if timestamp is None else as_time(timestamp)
@@ -133,7 +138,7 @@ def write(items: Sequence[Judged], now: datetime) -> None:
             before = latest.get(place)
             if before is None or measured >= before[0]:
                 latest[place] = measured, path, held, resource_type, received
-    bulk.insert(Event, ("id", "device_id", "type", "detail", "timestamp", "received_at"), rows)
+    bulk.insert(Event, EVENT, rows)
     # Most values are floats, whose rows need no other column. In the order of the index, each of its pages is changed
     # once.
     for names, history in ((("type", "number"), floats), (COLUMNS, others)):

@@ -78,6 +78,7 @@ class Migration(migrations.Migration):
                 ('type', models.CharField(max_length=64)),
                 ('detail', models.CharField(blank=True, max_length=64)),
                 ('timestamp', models.DateTimeField(db_index=True)),
+                ('earliest', models.DateTimeField(blank=True, null=True)),
                 ('received_at', models.DateTimeField()),
                 ('device', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='lwm2m.endpoint', verbose_name='endpoint')),
             ],
@@ -181,7 +182,7 @@ class Migration(migrations.Migration):
                 ('timestamp', models.DateTimeField(db_index=True)),
                 ('received_at', models.DateTimeField()),
                 ('device', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='resource_values', to='lwm2m.endpoint', verbose_name='endpoint')),
-                ('event', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='resource_values', to='lwm2m.event')),
+                ('event', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='lwm2m.event')),
             ],
             options={
                 'verbose_name': 'LwM2M value',

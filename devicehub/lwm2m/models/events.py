@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 
 from devicehub.lwm2m.models.endpoints import Endpoint
-from devicehub.lwm2m.models.resources import TypedValue
+from devicehub.lwm2m.models.resources import Resource, ResourceValue, TypedValue
 
 NOTIFICATION, SEND, REGISTRATION = "notification", "send", "registration"
 OURS = frozenset({NOTIFICATION, SEND, REGISTRATION})
@@ -15,7 +17,8 @@ class Event(models.Model):
     """Something that happened at an endpoint, with all its values.
 
     *type* is `notification`, `send`, `registration`, or the name of a project's type. *detail* is the part of a
-    registration: `registered`, `updated`, `deregistered`, `expired`, `outdated`, `awake` or `sleeping`.
+    registration: `registered`, `updated`, `deregistered`, `expired`, `outdated`, `awake` or `sleeping`. *timestamp* is
+    the time of its newest value, and *earliest* that of its oldest, or None if all have one time.
     """
 
     device = models.ForeignKey(
@@ -24,6 +27,7 @@ class Event(models.Model):
     type = models.CharField(max_length=64)
     detail = models.CharField(max_length=64, blank=True)
     timestamp = models.DateTimeField(db_index=True)
+    earliest = models.DateTimeField(null=True, blank=True)
     received_at = models.DateTimeField()
 
     class Meta:
@@ -36,6 +40,17 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.detail or self.type} of {self.device_id} at {self.timestamp}"
+
+    def values(self) -> models.QuerySet[Any]:
+        """Return its values; those of an event of our own types stand in the history."""
+        if self.type not in OURS:
+            return EventResource.objects.filter(event=self.pk)
+        return ResourceValue.objects.filter(
+            device=self.device_id,
+            path__in=Resource.objects.filter(device=self.device_id).values("path"),
+            timestamp__range=(self.earliest or self.timestamp, self.timestamp),
+            event=self.pk,
+        )
 
 
 class EventResource(TypedValue):

@@ -127,7 +127,8 @@ class ResourceValue(TypedValue):
     """One value of the history of an endpoint; *event* is the key of the Event that brought it.
 
     The database checks neither key, which would cost as much as writing the row: the event is written in the same
-    transaction, and its own key of the endpoint is checked.
+    transaction, and its own key of the endpoint is checked. The key of the event has no index for the same reason;
+    Event.values() finds its values by their paths and times.
     """
 
     device = models.ForeignKey(
@@ -141,7 +142,7 @@ class ResourceValue(TypedValue):
     timestamp = models.DateTimeField(db_index=True)
     received_at = models.DateTimeField()
     event = models.ForeignKey(
-        "lwm2m.Event", models.DO_NOTHING, related_name="resource_values", db_constraint=False
+        "lwm2m.Event", models.DO_NOTHING, related_name="+", db_index=False, db_constraint=False
     )
 
     class Meta:

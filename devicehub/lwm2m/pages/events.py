@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from django.db.models import F, Q, QuerySet, Window
-from django.db.models.functions import RowNumber
+from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -20,7 +19,7 @@ from devicehub import visibility
 from devicehub.dashboard import devices, links
 from devicehub.lwm2m.events import declared
 from devicehub.lwm2m.kind import KIND
-from devicehub.lwm2m.models import Endpoint, Event, EventResource, Resource, ResourceValue
+from devicehub.lwm2m.models import Endpoint, Event, Resource
 from devicehub.lwm2m.models.events import NOTIFICATION, OURS, REGISTRATION, SEND
 from devicehub.lwm2m.pages import definitions
 from devicehub.lwm2m.pages.access import endpoint_page, visible
@@ -182,8 +181,8 @@ def types(visible_events: QuerySet[Event], chosen: str) -> list[tuple[str, str]]
 
 
 def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
-    """Return *events* as rows with at most *most* values each, by five queries."""
-    values = _values(events, most + 1)
+    """Return *events* as rows with at most *most* values each; one query for each event, and three for all."""
+    values = {event.pk: _values(event, most + 1) for event in events}
     pairs = [(event.device, one.path) for event in events for one in values[event.pk][:most]]
     known = definitions.of_paths(pairs)
     units = {place: found.unit for place, found in known.items() if found.unit}
@@ -203,28 +202,11 @@ def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
     ]
 
 
-def _values(events: list[Event], most: int) -> Mapping[int, list[Any]]:
-    """Return at most *most* values of each of *events* by its key, those measured last first.
-
-    The ones of our own types stand in the history.
-    """
-    found: dict[int, list[Any]] = {event.pk: [] for event in events}
-    ours = [event.pk for event in events if event.type in OURS - {REGISTRATION}]
-    others = [event.pk for event in events if event.type not in OURS]
-    for model, keys in ((ResourceValue, ours), (EventResource, others)):
-        if keys:
-            for one in _newest(model, keys, most):
-                found[one.event_id].append(one)
-    return found
-
-
-def _newest(model: Any, keys: list[int], most: int) -> Iterable[Any]:
-    """Return the rows of the events *keys* in *model*, at most *most* of each, those measured last first."""
-    order = (F("timestamp").desc(), F("path").asc())
-    place = Window(RowNumber(), partition_by="event_id", order_by=order)
-    rows = model.objects.filter(event__in=keys).annotate(place_in_event=place)
-    chosen: Iterable[Any] = rows.filter(place_in_event__lte=most).order_by("event_id", "place_in_event")
-    return chosen
+def _values(event: Event, most: int) -> list[Any]:
+    """Return the values of *event*, those measured last first; the ones of our own types stand in the history."""
+    if event.type == REGISTRATION:
+        return []
+    return list(event.values().order_by("-timestamp", "path")[:most])
 
 
 def _own_units(pairs: Iterable[tuple[Endpoint, str]]) -> dict[tuple[int, str], str]:

@@ -59,7 +59,7 @@ def test_each_type_is_kept_exactly(endpoint, name):
     assert {one.path: one.value for one in ResourceValue.objects.all()} == expected
     event = Event.objects.get()
     assert (event.type, event.device_id, event.timestamp) == ("notification", endpoint.pk, NOW)
-    assert event.resource_values.count() == len(values)
+    assert event.values().count() == len(values)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,31 @@ def test_late_values_join_the_history_and_do_not_replace_the_latest(endpoint):
 
     assert stored(endpoint) == {"3303/0/5700": 22.0}
     assert sorted(one.value for one in ResourceValue.objects.all()) == [18.0, 22.0]
+
+
+def test_an_event_has_the_values_of_its_message_alone(endpoint):
+    """One message covers an hour, the next is of a moment in it, and the last is of another endpoint."""
+    other = Endpoint.objects.create(device_id="urn:dev:b")
+    of_an_hour = [
+        {"bn": "/3303/0/", "n": "5700", "v": 18, "t": (NOW - HOUR).timestamp()},
+        {"n": "5700", "v": 22, "t": NOW.timestamp()},
+        {"n": "5701", "vs": "Cel", "t": (NOW - HOUR / 2).timestamp()},
+    ]
+    of_a_moment = [{"n": "/3303/0/5700", "v": 20, "t": (NOW - HOUR / 2).timestamp()}]
+    for who, records in ((endpoint, of_an_hour), (endpoint, of_a_moment), (other, of_a_moment)):
+        assert send(who, records) == STORED
+
+    first, second, third = Event.objects.order_by("pk")
+    assert (first.earliest, first.timestamp) == (NOW - HOUR, NOW)
+    assert sorted(str(one.value) for one in first.values()) == ["18.0", "22.0", "Cel"]
+    assert (second.earliest, second.timestamp) == (None, NOW - HOUR / 2)
+    assert [one.value for one in second.values()] == [one.value for one in third.values()] == [20.0]
+    if connection.vendor == "sqlite":
+        statement, values = first.values().query.sql_with_params()
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            plan = " ".join(row[-1] for row in cursor.fetchall())
+        assert "lwm2m_value_history (device_id=? AND path=? AND timestamp>? AND timestamp<?)" in plan
 
 
 def test_a_payload_with_its_own_time_is_stored_once(endpoint):

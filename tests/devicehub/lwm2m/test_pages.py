@@ -79,9 +79,9 @@ def viewer(client):
 
 
 def store(endpoint, path, kind, value, *, ago=timedelta(seconds=5), event=None):
-    """Store a value in the history, and as the latest one of its resource."""
+    """Store a value in the history, and as the latest one of its resource; *ago* is before *event*, or before now."""
     ids = [*map(int, path.split("/")), None][:4]
-    at = timezone.now() - ago
+    at = (event.timestamp if event else timezone.now()) - ago
     held = dict(
         zip(("type", "number", "integer", "text", "opaque"), columns(DataType(kind), value), strict=True)
     )
@@ -376,7 +376,12 @@ def test_events_have_their_values_and_are_filtered(viewer, endpoint):
     other = Endpoint.objects.create(device_id="other")
     made = {
         (kind, device.device_id): Event.objects.create(
-            device=device, type=kind, detail=detail, timestamp=now - ago, received_at=now
+            device=device,
+            type=kind,
+            detail=detail,
+            timestamp=now - ago,
+            earliest=now - ago - timedelta(minutes=1),
+            received_at=now,
         )
         for kind, device, detail, ago in (
             ("notification", endpoint, "", timedelta(minutes=1)),
@@ -384,10 +389,10 @@ def test_events_have_their_values_and_are_filtered(viewer, endpoint):
             ("alarm", other, "", timedelta(days=3)),
         )
     }
+    event = made["notification", "urn:dev:a"]
     for number in range(events.FIRST + 2):
-        store(
-            endpoint, f"3303/{number}/5700", "Float", float(number), event=made["notification", "urn:dev:a"]
-        )
+        ago = timedelta(seconds=10 - number)  # The last one is the newest.
+        store(endpoint, f"3303/{number}/5700", "Float", float(number), ago=ago, event=event)
     EventResource.objects.create(
         device=other,
         event=made["alarm", "other"],

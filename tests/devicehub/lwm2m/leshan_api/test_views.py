@@ -130,7 +130,7 @@ def test_a_whole_object_is_one_event(post, endpoint, nodes):
         "3/0/13": "1700000000",
         "3/0/22/0": "4:0",
     }
-    assert Event.objects.get().resource_values.count() == 5
+    assert Event.objects.get().values().count() == 5
 
 
 def test_several_objects_of_a_composite_are_one_event(post, endpoint):
