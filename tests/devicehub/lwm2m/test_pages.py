@@ -428,7 +428,7 @@ def test_values_of_events_have_the_unit_that_their_sensor_names(viewer, endpoint
     event = Event.objects.create(device=endpoint, type="notification", timestamp=now, received_at=now)
     store(endpoint, "3303/0/5701", "String", "Cel")
     for path in ("3303/0/5700", "3303/1/5700", "3303/0/5750"):
-        store(endpoint, path, "Float", 4.5, event=event)
+        store(endpoint, path, "Float", 4.5, ago=timedelta(0), event=event)
 
     text = text_of(viewer.get(f"/lwm2m/events/{event.pk}/"))
 
