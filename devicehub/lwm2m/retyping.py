@@ -25,6 +25,7 @@ from devicehub.history.rollups import Late
 from devicehub.lwm2m import catalogue
 from devicehub.lwm2m.catalogue import Known
 from devicehub.lwm2m.conversion import retyped
+from devicehub.lwm2m.inbox import resource_sql
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, EventResource, Resource, ResourceValue
 from devicehub.lwm2m.models.resources import COLUMNS, TypedValue, columns
@@ -93,7 +94,8 @@ class _Run:
             return
         self._pace.check()
         with transaction.atomic():
-            # In the order in which the inbox locks resources.
+            # As the inbox does: a database may sort paths otherwise than the inbox, which writes them in their order.
+            resource_sql.lock({row.device_id for row, _ in waiting})
             locked = rows.filter(pk__in=[row.pk for row, _ in waiting]).select_for_update(no_key=True)
             changed = [row for row, known in _defined(locked) if _set_definition(row, known)]
             Resource.objects.bulk_update(changed, ["resource_type", *COLUMNS], batch_size=100)

@@ -1,8 +1,10 @@
 """Values that were stored before the definition of their object, and get their type afterwards."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 
 from devicehub.db.batches import Pace, Stopped
 from devicehub.history import rollups
@@ -20,6 +22,7 @@ from devicehub.lwm2m.models import (
 from devicehub.lwm2m.retyping import Retyped, retype
 from rig.messages import NOW, send
 from rig.telemetry import DAYS, HOURS, figures, roll_up
+from rig.threads import meanwhile
 
 pytestmark = pytest.mark.django_db
 
@@ -271,3 +274,19 @@ def test_other_writers_get_their_turn_in_a_long_run(endpoint, monkeypatch):
     retype([OBJECT])
 
     assert rests.count(0) == 2  # The roll-up pauses too, for longer.
+
+
+@pytest.mark.postgresql_only  # On SQLite a transaction has the lock of all writers.
+@pytest.mark.django_db(transaction=True)
+def test_it_waits_for_a_message_of_the_endpoint_before_it_locks_a_value(endpoint):
+    """A message locks its endpoint, then the latest values: in another order the two could wait for each other."""
+    value = raw(endpoint, count=0)
+    define(r1="Integer")
+    with ExitStack() as stack, transaction.atomic():
+        list(Endpoint.objects.select_for_update().filter(pk=endpoint.pk))
+        other = stack.enter_context(meanwhile(lambda: retype([OBJECT])))
+        with pytest.raises(TimeoutError):
+            other.result(0.3)
+        list(Resource.objects.select_for_update(nowait=True).filter(pk=value.pk))
+
+    assert Resource.objects.get().value == 5
