@@ -538,6 +538,13 @@ def test_logs_show_no_token(token):
         assert "leshan_api" in logs._without_secrets(text)
 
 
+def test_django_logs_no_refusal_with_its_path(send, token, caplog):
+    for url in (f"/k/{token}/leshan_api/resource/single", "/k/wrong/leshan_api/resource/single"):
+        assert send("django", "POST", url, content=b"{").status_code in (400, 401)
+
+    assert not [record for record in caplog.records if record.name == "django.request"]
+
+
 def test_a_plain_site_is_not_redirected(send, token, endpoint, settings):
     """The bridge follows no redirect, and loses what it cannot send."""
     settings.SECURE_SSL_REDIRECT = True
