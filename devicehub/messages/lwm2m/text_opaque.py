@@ -22,7 +22,8 @@ from devicehub.messages.lwm2m.values import (
 )
 
 WHOLE = re.compile(r"[+-]?[0-9]{1,100}")
-REAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# Each run of digits fits one part alone; otherwise the search would take hours for a megabyte of them.
+REAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 WHOLE_TYPES = (DataType.INTEGER, DataType.UNSIGNED_INTEGER, DataType.TIME)
 
 

@@ -1,6 +1,7 @@
 """Payloads that promise or repeat much: none of them takes much more memory than its size."""
 
 import contextlib
+import time
 import tracemalloc
 
 import pytest
@@ -74,6 +75,16 @@ def test_memory_is_bounded_by_the_size_of_a_payload(name):
 
     assert peak < MOST * max(len(payload), 4096)
     assert expected is None or decoded(form, payload, base) == expected
+
+
+@pytest.mark.parametrize("text", ["{}x", "1.{}x", ".{}x", "1e{}x", "{0}.{0}e{0}x"])
+@pytest.mark.parametrize("kind", ["Float", "Integer", "Boolean", "Opaque", "Objlnk"])
+def test_a_long_text_that_is_no_number_is_refused_at_once(text, kind):
+    digits = "1" * (MAX_KEPT // 4)
+
+    began = time.process_time()
+    assert decoded("text", text.format(digits), "/9/0/1", {"9/1": kind}) == ERROR
+    assert time.process_time() - began < 1
 
 
 def test_a_payload_above_the_limit_is_refused_unread():
