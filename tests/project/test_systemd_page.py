@@ -77,7 +77,11 @@ def test_nginx_tells_the_service_what_its_page_needs_and_keeps_the_rest_inside()
     [text] = marked(page(PAGE), "nginx configuration")
 
     assert text.count("{") == text.count("}")
-    for header in ("Host $host", "X-Forwarded-Proto $scheme", "X-Forwarded-For $proxy_add_x_forwarded_for"):
+    for header in (
+        "Host $http_host",
+        "X-Forwarded-Proto $scheme",
+        "X-Forwarded-For $proxy_add_x_forwarded_for",
+    ):
         assert f"proxy_set_header {header};" in text
     for path in ("/mqtt/", "/k/", "/leshan_api/", "= /readyz", "= /metrics"):
         assert f"location {path} {{ return 403; }}" in text

@@ -213,6 +213,7 @@ class TestPassword:
         page = signed_in().post("/account/password/", fields).content.decode()
 
         assert 'id="id_old_password_error"' in page
+        assert 'value="operator" autocomplete="username"' in page  # For the password manager of the browser.
         assert "plants-9-trees" not in page
 
 

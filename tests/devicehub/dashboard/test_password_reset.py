@@ -57,7 +57,9 @@ def test_the_link_in_the_mail_leads_to_a_new_password_once(client: Client, opera
     (link,) = re.findall(r"http://testserver(/password/reset/\S+)", message.body)
 
     form = client.get(link)["Location"]
-    assert "Choose a new password" in client.get(form).content.decode()
+    page = client.get(form).content.decode()
+    assert "Choose a new password" in page
+    assert 'value="operator" autocomplete="username"' in page  # For the password manager of the browser.
     assert client.post(form, NEW)["Location"] == "/password/reset/done/"
 
     operator.refresh_from_db()
