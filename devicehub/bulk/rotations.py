@@ -210,11 +210,11 @@ def issue(
     changed otherwise since are left out. Each batch is committed when it is yielded; *before_commit* gets it before
     that. Raise Overtaken before a batch if this is not the latest run any more.
     """
-    last, expected = 0, open_members(members).count()
-    while some := list(open_members(members).filter(pk__gt=last).order_by("pk")[:BATCH]):
+    still_open = open_members(members)
+    last, expected = 0, still_open.count()
+    while some := list(still_open.filter(pk__gt=last).order_by("pk")[:BATCH]):
         with transaction.atomic():
             go_on(rotation)
-            still_open = open_members(members)  # Read again once the devices are locked.
             issued = [
                 found for kind, group in _by_kind(some) for found in _issue(rotation, still_open, kind, group)
             ]
@@ -298,7 +298,6 @@ def progress(members: Members) -> Progress:
 
 STATES = ("waiting", "confirmed", "old", "without_old", "never", "changed", "ended")
 WITH_OLD = "_with_old"  # Ends the *standing* of a member that never logged in and has a valid old password.
-OPEN = ("waiting", "old", "without_old", "never", "never" + WITH_OLD)
 
 
 def with_state(members: Members) -> QuerySet[Any]:
@@ -314,13 +313,7 @@ def _with_standing(members: Members) -> QuerySet[Any]:
     It is not selected, since each place of it in a statement is computed anew. An old password shows that the device
     is unchanged, so most devices are looked up once.
     """
-    logins = LastLogin.objects.filter(key=OuterRef("device_key"))
-    found = members.annotate(seen_at=Subquery(logins.values("at"))).alias(
-        used_mark=Subquery(logins.values("current_mark")),
-        has_old=_has_device(_has_overlap()),
-        unchanged=_has_device(Q()),
-    )
-    is_noted = Q(is_used=True) | (~Q(password_mark="") & Q(used_mark=F("password_mark")))
+    is_noted = _is_noted()
     standing = _first(
         (~Q(end=""), "ended"),
         (Q(changed_at=None), "waiting"),
@@ -333,7 +326,29 @@ def _with_standing(members: Members) -> QuerySet[Any]:
         (Q(seen_at=None), "never"),
         default="without_old",
     )
-    return found.alias(standing=standing)
+    found: QuerySet[Any] = _with_logins(members).alias(
+        has_old=_has_device(_has_overlap()), unchanged=_has_device(Q()), standing=standing
+    )
+    return found
+
+
+def _with_logins(members: Members) -> QuerySet[Any]:
+    """Return *members* with *seen_at*, the time of the last login, and the alias *used_mark*, its password."""
+    logins = LastLogin.objects.filter(key=OuterRef("device_key"))
+    found: QuerySet[Any] = members.annotate(seen_at=Subquery(logins.values("at"))).alias(
+        used_mark=Subquery(logins.values("current_mark"))
+    )
+    return found
+
+
+def _is_noted() -> Q:
+    """Return the condition that a login with the new password was noted. It may be NULL."""
+    return Q(is_used=True) | (~Q(password_mark="") & Q(used_mark=F("password_mark")))
+
+
+def _whether(condition: Q) -> models.Case:
+    """Return *condition* as a value that is never NULL."""
+    return models.Case(models.When(condition, then=True), default=False, output_field=models.BooleanField())
 
 
 def _first(*cases: tuple[Q, Any], default: str) -> models.Case:
@@ -346,8 +361,17 @@ def _first(*cases: tuple[Q, Any], default: str) -> models.Case:
 
 
 def open_members(members: Members) -> QuerySet[Any]:
-    """Return those of *members* that wait for new credentials, or have not used theirs."""
-    return _with_standing(members).filter(standing__in=OPEN)
+    """Return those of *members* that wait for new credentials, or have not used theirs, with *seen_at*.
+
+    Their *state* is `waiting`, `old`, `without_old` or `never`. Runs need no more of it, so it is not computed.
+    """
+    is_open = Q(changed_at=None) | Q(unchanged=True, is_noted=False)
+    found: QuerySet[Any] = (
+        _with_logins(members)
+        .alias(unchanged=_has_device(Q()), is_noted=_whether(_is_noted()))
+        .filter(is_open, end="")
+    )
+    return found
 
 
 def _has_overlap() -> Q:
@@ -367,7 +391,7 @@ def _has_device(condition: Q) -> Any:
         devices = devices.annotate(_mark=mark_in_sql(kind.device_model.HASH_COLUMN))
         devices = devices.filter(condition, _mark=OuterRef("password_mark"))
         found |= Q(kind=kind.slug) & Q(Exists(devices))
-    return models.Case(models.When(found, then=True), default=False, output_field=models.BooleanField())
+    return _whether(found)
 
 
 def _by_kind(members: Sequence[RotationMember]) -> Iterator[tuple[Kind, list[RotationMember]]]:

@@ -671,11 +671,6 @@ def test_a_rotation_is_bounded(kind, cast, monkeypatch):
     assert not Rotation.objects.exists()
 
 
-def test_a_statement_looks_a_device_up_at_two_places_only(kind, db):
-    statement = str(rotations.open_members(begin(kind).members.all()).query)
-    assert statement.count(Stations.model._meta.db_table) == 2, "valid old password, unchanged"
-
-
 def test_no_row_of_a_rotation_holds_a_secret(kind, cast):
     rotation = begin(kind)
     issued = issue(rotation)
