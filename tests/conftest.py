@@ -91,9 +91,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exempt the collected tests from garbage collection, which would visit them all again and again."""
+    """Exempt the collected tests from garbage collection, which would visit them all again and again.
+
+    The garbage of a test is small, so it is collected more rarely than that of a program that runs for days.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _depends_on_the_database(item: pytest.Item) -> bool:
