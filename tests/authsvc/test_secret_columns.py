@@ -22,7 +22,7 @@ from authsvc.models import Account, Broker
 from authsvc.secret_columns import SecretField
 from fleet.models import WeatherStationDevice, WeatherStationReading
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only, pytest.mark.pages]
 
 SOUNDS_SECRET = re.compile(r"hash|digest|token|secret|key|password|credential")
 NO_SECRETS = {  # Names of columns that sound secret but are not; all others must be secret columns.

@@ -26,7 +26,7 @@ from rig.browser import BROWSER_FLAGS
 from rig.cast import provision
 from rig.credential_pages import nonce_of, secrets_of
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only, pytest.mark.pages]
 LOUD = ("error", "warning")  # The types of console messages that count.
 ADMIN_MAY = {"script-src": {"'unsafe-eval'"}, "style-src": {"'unsafe-inline'"}}
 

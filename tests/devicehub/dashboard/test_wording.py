@@ -21,7 +21,7 @@ from devicehub.removal import requests
 from devicehub.simulation.run import Result, Totals
 from fleet.models import IrrigationValveDevice, WeatherStationDevice, WeatherStationReading
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only]
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only, pytest.mark.pages]
 
 
 @pytest.fixture
