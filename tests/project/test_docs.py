@@ -19,6 +19,7 @@ from authsvc.core import access, grants, passwords
 from authsvc.dialects import DIALECTS
 from authsvc.operation import metrics
 from bench import __main__ as bench_command
+from devicehub import roles
 from devicehub.messages import message
 from devicehub.models import CommandState
 from devicehub.provisioning import credentials_file
@@ -267,6 +268,10 @@ def test_every_reason_and_outcome_of_ingest_has_its_entry():
 
     assert rows(section(text, "## Outcomes")) == {outcome.value for outcome in message.Outcome}
     assert rows(section(text, "## Reasons of the quarantine")) == {r.value for r in message.FailureReason}
+
+
+def test_every_role_has_its_entry():
+    assert rows(section(page("how-to/people-and-roles.md"), "## Roles")) == set(roles.ALL_ROLES)
 
 
 def test_every_state_of_a_command_has_its_entry():

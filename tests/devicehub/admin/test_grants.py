@@ -145,6 +145,8 @@ def test_the_preview_lists_topics_and_counts(admin):
     assert not Grant.objects.exists()
     wrong = admin.post(f"{GRANTS}/add/preview/", fields(kind="device", device="NOSUCH"))
     assert b"not the key of a device" in wrong.content
+    missing = admin.post(f"{GRANTS}/add/preview/", {"kind": "everyone"}).content.decode()
+    assert "<b>Actions</b> Choose at least one action." in missing
 
 
 @pytest.mark.parametrize(
