@@ -103,6 +103,8 @@ def _read(name: str) -> bytes:
     """Return the bytes of a file, of a large one only as many as show that it is too large."""
     try:
         if name == "-":
+            if sys.stdin is None:
+                raise CommandError("-: standard input is closed")
             return sys.stdin.buffer.read(MAX_KEPT + 1)
         with Path(name).open("rb") as file:
             return file.read(MAX_KEPT + 1)

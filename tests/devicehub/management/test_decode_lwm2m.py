@@ -103,6 +103,9 @@ def test_a_file_that_is_missing_or_too_large_is_one_line(tmp_path, monkeypatch):
         call_command("decode_lwm2m", "--format", "tlv", str(tmp_path / "nothing"))
     with pytest.raises(CommandError, match=r"^byte 1048576: the payload has more than 1048576 bytes$"):
         decode(bytes(2 << 20), "opaque", "--base", "/5/0/0", monkeypatch=monkeypatch)
+    monkeypatch.setattr(sys, "stdin", None)  # After `<&-` in a shell.
+    with pytest.raises(CommandError, match=r"^-: standard input is closed$"):
+        call_command("decode_lwm2m", "--format", "tlv", "-")
 
 
 @pytest.mark.parametrize(
