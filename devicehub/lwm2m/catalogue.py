@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from devicehub.db.statements import query
+from devicehub.db.statements import execute, query, quoted
 from devicehub.lwm2m.models import Definitions, ObjectType, ResourceType
 from devicehub.messages.lwm2m.objects import by_nearness
 from devicehub.messages.lwm2m.paths import Path
@@ -81,15 +81,45 @@ class Catalogue:
         return None
 
 
-LOCK = "devicehub.lwm2m.definitions"  # The name of the lock on PostgreSQL.
 _lock = threading.Lock()
 _catalogue: Catalogue | None = None
 
 
 def current() -> Catalogue:
     """Return the catalogue of the present revision; one small query tells whether it changed."""
+    return _of(Definitions.objects.values_list("revision", flat=True).first() or 0)
+
+
+def known() -> Catalogue:
+    """Return the catalogue that this process used last, which may have changed since; the present one if none."""
+    return _catalogue or current()
+
+
+def held() -> Catalogue:
+    """Return the catalogue of the present revision, which no import changes before this transaction ends.
+
+    On SQLite a transaction that writes has the lock of all writers.
+    """
+    if connection.vendor == "sqlite":
+        return current()
+    rows = query(
+        f"SELECT revision FROM {quoted(Definitions._meta.db_table)} ORDER BY id LIMIT 1 FOR KEY SHARE"
+    )
+    return _of(rows[0][0] if rows else 0)
+
+
+def lock() -> None:
+    """Wait for the transactions that hold the catalogue, and keep others waiting until this one ends.
+
+    A lock of the table is fair: busy workers cannot keep an import waiting for ever, as they can with one of its row.
+    Queries without a lock, such as those of pages and backups, go on.
+    """
+    if connection.vendor != "sqlite":
+        execute(f"LOCK TABLE {quoted(Definitions._meta.db_table)} IN EXCLUSIVE MODE")
+
+
+def _of(revision: int) -> Catalogue:
     global _catalogue
-    revision = Definitions.objects.values_list("revision", flat=True).first() or 0
     found = _catalogue
     if found is None or found.revision != revision:
         with _lock:
@@ -97,26 +127,6 @@ def current() -> Catalogue:
             if found is None or found.revision != revision:
                 found = _catalogue = Catalogue(revision)
     return found
-
-
-def held() -> Catalogue:
-    """Return the catalogue of the present revision, which no import changes before this transaction ends."""
-    _take("pg_advisory_xact_lock_shared")
-    return current()
-
-
-def lock() -> None:
-    """Wait for the transactions that hold the catalogue, and keep others waiting until this one ends."""
-    _take("pg_advisory_xact_lock")
-
-
-def _take(function: str) -> None:
-    """Take a lock, which is fair: neither busy workers nor an import wait for ever.
-
-    On SQLite a transaction that writes has the lock of all writers.
-    """
-    if connection.vendor != "sqlite":
-        query(f"SELECT {function}(hashtext(%s))", [LOCK])
 
 
 def clear() -> None:

@@ -238,8 +238,10 @@ def _import(files: Sequence[Found], seen: Seen) -> list[Report]:
 
 
 def _lock(using: str) -> None:
-    """Let one process at a time change definitions, until its transaction ends."""
+    """Let one process at a time change definitions, until its transaction ends, and none store values meanwhile."""
     Definitions.objects.using(using).get_or_create(pk=ONLY)
+    if using == DEFAULT_DB_ALIAS:
+        catalogue.lock()
     Definitions.objects.using(using).select_for_update().get(pk=ONLY)
 
 
@@ -277,7 +279,6 @@ def _write(changed: Sequence[ObjectDefinition], held: Mapping[Key, Held], using:
     """Write the definitions *changed*, and raise the revision."""
     if not changed:
         return
-    catalogue.lock()  # Before rows: a writer of values that holds the old definitions may need some of them.
     rows = [_object_row(definition) for definition in changed]
     # The keys of rows that exist already are set too.
     _upsert(ObjectType, rows, ("object_id", "version"), FIELDS, using)

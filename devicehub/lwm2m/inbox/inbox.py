@@ -40,8 +40,8 @@ class EndpointInbox:
         return getattr(self._of_thread, "catalogue", None)
 
     def prepare(self) -> None:
-        """Read the definitions of objects anew if they changed."""
-        self._of_thread.catalogue = catalogue.current()
+        """Read the definitions of objects unless they are known; settle() shows whether they changed."""
+        self._of_thread.catalogue = catalogue.known()
 
     def read(
         self, message: Message, message_type: MessageType, device: Any
@@ -59,15 +59,14 @@ class EndpointInbox:
 
     def settle(self, items: list[Judged]) -> list[Judged]:
         """Return *items* after their registrations are compared with those of their endpoints, and saved."""
-        settled = writing.settle(items)
+        settled = writing.settle(renewal.renew(items, self._catalogue, _read_data))
         if not events.are_heard():
             return settled
         return [i if i.own is None else i._replace(own=i.own._replace(made=[])) for i in settled]
 
     def write(self, items: Sequence[Judged], now: datetime) -> None:
         """Write events, the history and the latest values of resources."""
-        own = [item for item in items if item.own is not None and item.outcome in NEWS]
-        writing.write(renewal.renew(own, self._catalogue, _versions), now)
+        writing.write([item for item in items if item.own is not None and item.outcome in NEWS], now)
 
     def listens(self) -> bool:
         """Return whether a receiver or a hook is notified of events."""

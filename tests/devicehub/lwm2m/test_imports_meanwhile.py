@@ -13,7 +13,7 @@ from devicehub.lwm2m import catalogue, definitions, events, retyping
 from devicehub.lwm2m.events import EventType
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, EventResource, Resource, ResourceType, ResourceValue
-from rig.messages import STORED, send
+from rig.messages import PARTIAL, STORED, send
 from rig.object_files import file, item
 
 OTHER = item(Name="Level").replace('ID="5"', 'ID="6"')
@@ -99,6 +99,14 @@ def test_a_batch_is_compared_with_the_definitions_of_its_own_thread(endpoint, im
     assert ResourceValue.objects.get().value == 20.5
 
 
+def test_a_value_that_the_new_definition_contradicts_has_its_note(endpoint, import_pump, at_stage):
+    at_stage(pipelines, "judged", lambda: import_pump(file(item(Type="Boolean"))))
+
+    assert flow(endpoint) == PARTIAL
+    assert endpoint.messages.get().notes[0].startswith("/33000/0/5: ")
+    assert Resource.objects.get().value == bytes.fromhex("41a40000")
+
+
 def test_a_resource_that_an_import_removes_meanwhile_keeps_its_value(endpoint, import_pump, at_stage):
     """The row of its definition is gone, so no value may refer to it."""
     import_pump()
@@ -106,7 +114,8 @@ def test_a_resource_that_an_import_removes_meanwhile_keeps_its_value(endpoint, i
 
     assert flow(endpoint) == STORED
 
-    assert (Resource.objects.get().value, Resource.objects.get().resource_type) == (20.5, None)
+    latest = Resource.objects.get()
+    assert (latest.value, latest.resource_type) == (bytes.fromhex("41a40000"), None), "as it was sent"
     assert not ResourceType.objects.filter(object__object_id=33000, resource_id=5).exists()
 
 
