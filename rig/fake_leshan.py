@@ -1,7 +1,7 @@
 """A fake of a Leshan server's REST API and stream of events, on loopback, in the forms of its versions M4 to M18.
 
 It answers as the real one was recorded to: 405 without the Accept header, CR LF, no ids, nothing replayed, status 200
-for the refusal of an endpoint, 504 for one that does not answer.
+for the refusal of an endpoint, 504 for one that does not answer, and at once with `timeout=0`.
 """
 
 from __future__ import annotations
@@ -197,6 +197,8 @@ class FakeLeshan:
                 return 400, "", b"Invalid request: client is sleeping"
             delayed = {"ep": endpoint, "path": f"/{rest}", "requestId": "1fa5", "delayed": True}
             return self._json(delayed)
+        if parse_qs(query).get("timeout") == ["0"]:
+            return 504, "", b"Request timeout"
         if endpoint in self.silent:
             self.time_out.wait(30)
             return 504, "", b"Request timeout"

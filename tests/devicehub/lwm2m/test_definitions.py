@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -93,6 +94,18 @@ def test_an_imported_definition_stays_when_the_shipped_ones_change(tmp_path):
     assert ObjectType.objects.get(object_id=3303, version="1.0").name == "Temperature"
 
 
+def test_values_get_the_types_of_new_shipped_definitions(endpoint):
+    ObjectType.objects.filter(object_id=3303).delete()
+    catalogue.clear()
+    send(endpoint, bytes.fromhex("e4 1644 41a40000"), content_type=f"{TLV};path=/3303/0")
+    assert Resource.objects.get().type == "Opaque"
+    Definitions.objects.update(shipped="of another version")
+
+    definitions.install()
+
+    assert (Resource.objects.get().type, Resource.objects.get().value) == ("Float", 20.5)
+
+
 def test_nothing_is_written_before_the_tables_exist(monkeypatch):
     monkeypatch.setattr(Definitions._meta, "db_table", "lwm2m_of_a_later_version")
 
@@ -120,6 +133,16 @@ def test_an_import_creates_changes_and_keeps(pump):
 
     assert pump(file(more)) == [Outcome.UPDATED]
     assert names() == {6: "Level"}
+
+
+def test_a_restored_backup_reaches_no_revision_that_was_read_before(pump):
+    """A process that keeps running compares revisions."""
+    Definitions.objects.update(revision=1)
+    before = time.time_ns() // 1000
+
+    pump()
+
+    assert revision() >= before
 
 
 def test_versions_of_an_object_stand_beside_each_other(pump):
@@ -234,6 +257,20 @@ def test_a_value_has_the_type_of_the_version_that_its_endpoint_names(endpoint, p
 
     assert Resource.objects.get().resource_type.object.version == "1.2"
     assert Resource.objects.get().type == "Time"
+
+
+def test_a_resource_that_its_version_lacks_has_the_type_of_another_version(endpoint, pump):
+    pump(file(version="1.0"))
+    pump(file(ITEM.replace('"5"', '"6"'), version="1.1"))
+    endpoint.object_versions = {"33000": "1.1"}
+    endpoint.save()
+
+    send(endpoint, bytes.fromhex("c4 05 41a40000"), content_type=f"{TLV};path=/33000/0")
+
+    assert (Resource.objects.get().type, Resource.objects.get().resource_type.object.version) == (
+        "Float",
+        "1.0",
+    )
 
 
 def test_the_catalogue_is_read_again_after_an_import(pump):
