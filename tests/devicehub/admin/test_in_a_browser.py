@@ -14,10 +14,11 @@ from django.test import Client
 from django.utils import timezone
 
 from authsvc.models import AuditEntry, Broker, Denial, Grant
-from devicehub import roles
+from devicehub import provisioning, roles
 from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationMessage, WeatherStationReading
 from rig import axe, hub
+from rig.browser import in_browser
 from rig.cast import Cast
 
 pytestmark = [
@@ -43,6 +44,11 @@ PAGES = (
 
 
 SIZES = "table => [table.scrollWidth, table.parentElement.clientWidth]"
+ROOM_FOR_TEXT = """select => {
+  const style = getComputedStyle(select);
+  const inside = select.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+  return inside >= parseFloat(style.fontSize) * 1.2;
+}"""
 TALLEST = "rows => Math.max(...rows.map(row => row.clientHeight))"
 LISTS = ("authsvc/grant/", "authsvc/denial/", "devicehub/quarantinedmessage/")
 DETAIL = "not JSON at byte 1: a value is missing (a number, a text in double quotes, true, false, null, or an object)"
@@ -155,3 +161,22 @@ def test_the_pages_can_be_used_by_everybody(browser: Any, client: Client, statio
         connections.close_all()
 
     assert found == []
+
+
+def test_the_admin_of_django_itself_has_room_for_all_parts(browser: Any, client: Client, tmp_path: Path):
+    """Its content floats, so the link to a removal stood beside it; its fields are lower than ours."""
+    account, _ = provisioning.create_account("backend")
+    client.force_login(User.objects.create_superuser("admin"))
+    with hub.gunicorn(tmp_path, DJANGO_SETTINGS_MODULE="rig.stock_admin") as url:
+        page = in_browser(browser, client, url).new_page()
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(f"/admin/authsvc/account/{account.pk}/change/")
+            end = page.get_by_role("link", name="Remove this service account").bounding_box()
+            last = page.locator(".submit-row").bounding_box()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert (end["x"], end["y"] > last["y"] + last["height"]) == (last["x"], True)
+            page.goto("/admin/authsvc/grant/add/")
+            assert page.locator("#id_type").evaluate(ROOM_FOR_TEXT)
+        page.context.close()
+        connections.close_all()
