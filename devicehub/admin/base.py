@@ -240,11 +240,11 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
 
     def _notice(self, request: HttpRequest, obj: Any, verb: str) -> str:
         """Return the notice that *obj* was saved, with a link to its page if the user may open it."""
-        shown: Any = obj
+        shown: Any = cells.title(obj)
         if self.has_view_permission(request, obj):
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
             url = reverse(name, args=[quote(obj.pk)], current_app=self.admin_site.name)
-            shown = format_html('<a class="dh-link" href="{}">{}</a>', url, obj)
+            shown = format_html('<a class="dh-link" href="{}">{}</a>', url, shown)
         return format_html("{} {}: {}.", capfirst(self.noun()), verb, shown)
 
 

@@ -315,7 +315,7 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         """
         devices = list(objs)
         going = "" if _have_few_rows(devices) else GOES_LATER
-        shown = [f"{device}: {_rows_in_words(device)}{going}" for device in devices[:SHOWN_DEVICES]]
+        shown = [f"{cells.title(device)}: {_rows_in_words(device)}{going}" for device in devices[:SHOWN_DEVICES]]
         if len(devices) > SHOWN_DEVICES:
             shown.append(f"{len(devices) - SHOWN_DEVICES:,} more{going}")
         meta = self.model._meta

@@ -14,12 +14,13 @@ from django.utils.html import format_html
 from django.utils.text import capfirst
 
 from authsvc import audit
-from devicehub.admin import audited
+from devicehub.admin import audited, cells
 from devicehub.admin.notices import saying
 from devicehub.credentials.forms import ReasonForm
 from devicehub.dashboard.confirmation import TYPED_FROM, is_confirmed
 
 REASON = "reason"
+REMOVED = "_devicehub_removed"  # The attribute of a request with the name of the row that it removes.
 ACTION = "delete_selected"  # Django's name of the action.
 TEMPLATE = "devicehub/admin/remove.html"
 
@@ -64,9 +65,16 @@ class Removes:
         with audit.because(request.POST.get(REASON, "")):
             return super().delete_view(request, object_id, {**words, **(extra_context or {})})  # type: ignore[misc]
 
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        """Log the deletions, and keep the name of the last row: that of a device is its id, without a state."""
+        for row in queryset:
+            setattr(request, REMOVED, cells.title(row))
+        return super().log_deletions(request, queryset)  # type: ignore[misc]
+
     def response_delete(self, request: HttpRequest, obj_display: str, obj_id: Any) -> Any:
         """Return the answer of the foundation, with our notice about the removed row."""
-        with saying(request, format_html("{} removed: {}.", capfirst(self.noun()), obj_display)):
+        name = getattr(request, REMOVED, obj_display)
+        with saying(request, format_html("{} removed: {}.", capfirst(self.noun()), name)):
             return super().response_delete(request, obj_display, obj_id)  # type: ignore[misc]
 
 

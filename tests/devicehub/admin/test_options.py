@@ -192,8 +192,19 @@ def test_a_notice_says_the_saved_object_with_a_link(admin_client, device, button
 
     (notice,) = map(str, answer.context["messages"])
     page = url("change", device.pk)
-    assert notice == f'Weather station saved: <a class="dh-link" href="{page}">&lt;b&gt; (offline)</a>.'
-    assert f'<a class="dh-link" href="{page}">&lt;b&gt; (offline)</a>' in answer.content.decode()
+    assert notice == f'Weather station saved: <a class="dh-link" href="{page}">{device.device_id}, &lt;b&gt;</a>.'
+    assert f'<a class="dh-link" href="{page}">{device.device_id}, &lt;b&gt;</a>' in answer.content.decode()
+
+
+def test_the_removal_of_a_device_names_it_and_not_its_state(admin_client, device):
+    WeatherStationDevice.objects.update(status="online", name="Roof")
+    page = url("delete", device.pk)
+    asked = admin_client.get(page)
+    removed = admin_client.post(page, {"post": "yes"}, follow=True)
+
+    assert f"{device.device_id}, Roof: " in asked.content.decode()
+    assert str(*removed.context["messages"]) == f"Weather station removed: {device.device_id}, Roof."
+    assert "(online)" not in asked.content.decode() + removed.content.decode()
 
 
 def test_notices_of_other_models_are_in_our_words(admin_client):
