@@ -107,6 +107,7 @@ ACTS = (
         RotateForm,
         icon="rotate",
         makes_secret=True,
+        first="Make a password",
     ),
     Act(
         "choose",
@@ -129,8 +130,8 @@ ACTS = (
     Act(
         "revoke",
         "Revoke",
-        "Its password and its tokens end at once, and every further question about it is denied. To come back, rotate "
-        "the password.",
+        "Its password and its tokens end at once, and every further question about it is denied. To come back, make a "
+        "new password.",
         "Revoke its credentials",
         _revoke,
         ReasonForm,
@@ -179,6 +180,9 @@ class AccountAdmin(WithSecret):
     def create(self, row: Account, typed: Mapping[str, Any]) -> str:
         """Save the new account and return its password."""
         return provisioning.add_account(row)
+
+    def has_secret(self, row: Account) -> bool:
+        return bool(row.password_hash)
 
     def shown(self, request: HttpRequest, row: Account, made: Made) -> Shown:
         """Return the username and the password of *row*."""

@@ -103,6 +103,7 @@ ACTS = (
         RotateTokenForm,
         icon="rotate",
         makes_secret=True,
+        first="Make a token",
     ),
     Act(
         "end_overlap",
@@ -117,7 +118,7 @@ ACTS = (
         "revoke",
         "Revoke",
         "Its tokens end at once. Each of its questions is refused, so that none of its clients can log in, publish or "
-        "subscribe. To come back, rotate the token.",
+        "subscribe. To come back, make a new token.",
         "Revoke its tokens",
         _revoke,
         ReasonForm,
@@ -171,6 +172,9 @@ class BrokerAdmin(WithSecret):
     def initial(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the address of this service for the forms."""
         return {"address": address_of(request)}
+
+    def has_secret(self, row: Broker) -> bool:
+        return not row.is_revoked
 
     def shown(self, request: HttpRequest, row: Broker, made: Made) -> Shown:
         """Return the token of *row* with the configuration for each of its dialects."""

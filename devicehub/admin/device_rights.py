@@ -98,7 +98,8 @@ def _obstacle(device: BaseDevice) -> str:
     has_password = bool(device.mqtt_password_hash) and (ends is None or ends > timezone.now())
     if has_password or device.api_key is not None:
         return ""
-    return "It has no valid credentials, so it may do nothing now. Rotate its password to bring these rights back."
+    act = "Rotate its password" if device.mqtt_password_hash else "Make a password for it"
+    return f"It has no valid credentials, so it may do nothing now. {act} to bring these rights back."
 
 
 def _own(kind: Kind, device: BaseDevice) -> list[Right]:

@@ -7,7 +7,7 @@ log, not behind an address. The pages are URLs of the admin, so they exist witho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from django import forms
@@ -53,6 +53,7 @@ class Act:
     fits: Callable[[Any], bool] = lambda row: True
     icon: str = ""
     makes_secret: bool = False
+    first: str = ""  # Its title and verb for a row that has no secret.
     ends: bool = False  # It ends something, so that its button is red.
 
 
@@ -115,6 +116,10 @@ class WithSecret(AddedOnce):
 
     def shown(self, request: HttpRequest, row: Any, made: Made) -> Shown:
         """Return the content of the page that shows the secret of *row*."""
+        raise NotImplementedError
+
+    def has_secret(self, row: Any) -> bool:
+        """Return whether *row* has a secret now. A new one is then its next, not its first."""
         raise NotImplementedError
 
     def about(self, request: HttpRequest, row: Any) -> dict[str, Any]:
@@ -186,9 +191,10 @@ class WithSecret(AddedOnce):
     def _state(
         self, request: HttpRequest, row: Any, act: Act | None = None, form: forms.Form | None = None
     ) -> HttpResponse:
+        is_first = not self.has_secret(row)
         shown = [
             {
-                "act": each,
+                "act": replace(each, title=each.first, verb=each.first) if each.first and is_first else each,
                 "form": form if each is act else self._form(request, each, row, None),
                 "nonce": nonces.issue(self._purpose(each, row), request.user) if each.makes_secret else "",
                 "is_wrong": each is act,
@@ -200,6 +206,7 @@ class WithSecret(AddedOnce):
             **self.about(request, row),
             **self._addresses(row),
             "shown": shown,
+            "is_first": is_first,
             "secret_name": self.secret_name,
         }
         return no_store(render(request, "devicehub/secret.html", context))

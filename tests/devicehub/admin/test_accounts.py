@@ -163,6 +163,14 @@ class TestPasswords:
         assert account.password_hash == ""
         assert AuditEntry.objects.get(action="credentials_revoked").reason == "stolen"
         assert "No password" in operator.get(LIST).content.decode()
+        page = operator.get(f"{LIST}{account.pk}/secret/").content.decode()
+        assert page.count("Make a password") == 2, "as title and as button"
+        assert "Rotate" not in page
+        assert "The old password ends" not in page
+        assert "Make a password</a>" in operator.get(f"{LIST}{account.pk}/change/").content.decode()
+        change(operator, account, "rotate", ends="now")
+        account.refresh_from_db()
+        assert account.password_hash
 
     def test_a_secret_is_nowhere_afterwards(self, operator, caplog, capfd):
         caplog.set_level(logging.DEBUG)

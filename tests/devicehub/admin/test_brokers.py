@@ -184,6 +184,10 @@ class TestTokens:
         assert broker.is_revoked
         assert "Revoked" in boss.get(LIST).content.decode()
         assert AuditEntry.objects.get(action="token_revoked").reason == "stolen"
+        page = boss.get(secret_url(broker)).content.decode()
+        assert page.count("Make a token") == 2, "as title and as button"
+        assert "Rotate" not in page
+        assert "Make a token</a>" in boss.get(f"{LIST}{broker.pk}/change/").content.decode()
 
     def test_the_number_of_one_broker_does_not_rotate_another(self, boss, broker):
         other = Broker.objects.create(name="other", token_digest="x")

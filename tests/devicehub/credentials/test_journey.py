@@ -26,6 +26,10 @@ from rig.people import person
 pytestmark = [pytest.mark.servers, pytest.mark.django_db(transaction=True), pytest.mark.pages]
 
 
+TOP_DOWN = """heads => heads.map(head => [head.getBoundingClientRect().top, head.textContent])
+  .sort((one, other) => one[0] - other[0]).map(found => found[1])"""
+
+
 @contextmanager
 def running(command: list[str], folder: Path, log: str) -> Iterator[Path]:
     """Run *command* in *folder* until the block ends; yield the file of its output."""
@@ -88,6 +92,10 @@ def test_a_device_is_added_connected_and_seen(browser: Any, tmp_path: Path, need
 
         password = page.text_content("#s-password")
         assert page.is_visible("text=Waiting for the first login")
+        page.set_viewport_size({"width": 390, "height": 844})
+        order = page.locator("#once .card h2").evaluate_all(TOP_DOWN)
+        assert order[:3] == ["Credentials", "Is it there?", "Ready to run"]
+        page.set_viewport_size({"width": 1280, "height": 720})
         page.click("button:has-text('the password')")
         page.wait_for_selector("button:has-text('Copied')")
         assert page.evaluate("navigator.clipboard.readText()") == password

@@ -93,6 +93,18 @@ def test_a_revoked_device_says_so_until_it_gets_a_key(device):
     assert of(device).word == "API key only"
 
 
+def test_the_buttons_say_what_their_page_does(device):
+    def buttons():
+        return render_to_string("devicehub/_credentials.html", {"panel": of(device), "credentials_url": "/here/"})
+
+    assert ("Rotate password</a>" in buttons(), "Rotate API key</a>" in buttons()) == (True, True)
+
+    provisioning.revoke(device)
+
+    assert ("Make a password</a>" in buttons(), "Make an API key</a>" in buttons()) == (True, True)
+    assert "Rotate" not in buttons()
+
+
 def test_the_bars_stay_in_their_row(device):
     for until in (timezone.now() + timedelta(seconds=2), timezone.now() + timedelta(days=360), UNTIL_USED):
         provisioning.rotate_password(device, valid_until=until)
