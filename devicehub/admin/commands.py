@@ -96,10 +96,10 @@ class DeviceCommandAdmin(EvidenceAdmin):
             )
             del chosen[MOST:]
         cancelled = sum(commands.cancel(command) for command in chosen)
-        self.message_user(request, f"{cancelled} cancelled.")
+        self.message_user(request, f"{cancelled:,} cancelled.")
         if cancelled < len(chosen):
             late = (
-                f"{left} not cancelled: they had ended, are being sent or may have arrived."
+                f"{left:,} not cancelled: they had ended, are being sent or may have arrived."
                 if (left := len(chosen) - cancelled) > 1
                 else "1 not cancelled: it had ended, is being sent or may have arrived."
             )

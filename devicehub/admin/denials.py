@@ -130,4 +130,4 @@ class DenialAdmin(EvidenceAdmin):
     def dismiss(self, request: HttpRequest, queryset: QuerySet[Denial]) -> None:
         """Hide the chosen causes until they happen again."""
         count = dismiss(queryset)
-        self.message_user(request, f"{count} dismissed. A cause comes back if it happens again.")
+        self.message_user(request, f"{count:,} dismissed. A cause comes back if it happens again.")

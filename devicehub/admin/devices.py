@@ -315,7 +315,9 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         """
         devices = list(objs)
         going = "" if _have_few_rows(devices) else GOES_LATER
-        shown = [f"{cells.title(device)}: {_rows_in_words(device)}{going}" for device in devices[:SHOWN_DEVICES]]
+        shown = [
+            f"{cells.title(device)}: {_rows_in_words(device)}{going}" for device in devices[:SHOWN_DEVICES]
+        ]
         if len(devices) > SHOWN_DEVICES:
             shown.append(f"{len(devices) - SHOWN_DEVICES:,} more{going}")
         meta = self.model._meta
@@ -362,7 +364,7 @@ def _have_few_rows(devices: list[Any]) -> bool:
 def _rows_in_words(device: Any) -> str:
     named = []
     for name, count in removal.count_rows(device).items():
-        number = f"more than {requests.FEW:,}" if count > requests.FEW else str(count)
+        number = f"more than {requests.FEW:,}" if count > requests.FEW else f"{count:,}"
         words = name.replace("_", " ")
         named.append(f"{number} {words.removesuffix('s') if count == 1 else words}")
     return ", ".join(named)

@@ -62,7 +62,7 @@ def page_with(request: HttpRequest, ask: Confirmation, form: Form, **more: Any) 
     or for a rotation that has no number yet `rotation_url` and `rotation_progress_url`.
     """
     if form.is_bound and form.is_valid():
-        ask = replace(ask, error=f"The number is not {ask.count}.")
+        ask = replace(ask, error=f"The number is not {ask.count:,}.")
     context = {"ask": ask, "form": form, **more}
     return no_store(render(request, "devicehub/confirm_many.html", context))
 
@@ -70,5 +70,5 @@ def page_with(request: HttpRequest, ask: Confirmation, form: Form, **more: Any) 
 def page(request: HttpRequest, ask: Confirmation, template: str = "devicehub/confirm.html") -> HttpResponse:
     """Return the page that asks; after a number that does not fit it says so."""
     if request.method == "POST" and "confirmed" in request.POST:
-        ask = replace(ask, error=f"The number is not {ask.count}.")
+        ask = replace(ask, error=f"The number is not {ask.count:,}.")
     return render(request, template, {"ask": ask})

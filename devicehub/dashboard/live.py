@@ -148,7 +148,7 @@ class Watch:
             news["denial"] = _spoken(denials)
         if "quarantine" in new:
             news["quarantine"] = render_to_string("devicehub/_quarantine.html", {"quarantine": quarantine})
-            news["quarantined"] = quarantine.count
+            news["quarantined"] = f"{quarantine.count:,}"
         return news
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 from authsvc.models import Account, AuditEntry, Broker, Denial
 from devicehub import roles, states
 from devicehub.admin import index, sidebar
+from devicehub.kinds.registry import registry
 from devicehub.models import QuarantinedMessage, Rotation
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 
@@ -153,6 +154,19 @@ def test_a_bar_is_full_and_each_part_can_be_seen(values):
 
     assert sum(widths) + index.GAP * (len(values) - 1) == pytest.approx(index.BAR)
     assert min(widths) >= index.THINNEST
+
+
+def test_large_numbers_are_grouped(admin_client, monkeypatch):
+    kind = registry.of(WeatherStationDevice)
+    monkeypatch.setattr(index, "_states", lambda user: {kind: {"connected": 12_345}})
+    monkeypatch.setattr(index, "counts", lambda user: {"denials": 23_456, "quarantine": 34_567})
+
+    page = admin_client.get("/admin/").content.decode()
+
+    assert re.findall(r'class="value[^"]*">([^<]+)<', page).count("12,345") == 1
+    for text in ("23,456", "34,567", 'dh-quiet">12,345<', "Connected: 12,345<", "<b>12,345</b>"):
+        assert text in page, text
+    assert not re.search("12345|23456|34567", page)
 
 
 def test_a_bar_is_written_for_machines_in_each_language(admin_client, fleet, settings):

@@ -192,7 +192,10 @@ def test_a_notice_says_the_saved_object_with_a_link(admin_client, device, button
 
     (notice,) = map(str, answer.context["messages"])
     page = url("change", device.pk)
-    assert notice == f'Weather station saved: <a class="dh-link" href="{page}">{device.device_id}, &lt;b&gt;</a>.'
+    assert (
+        notice
+        == f'Weather station saved: <a class="dh-link" href="{page}">{device.device_id}, &lt;b&gt;</a>.'
+    )
     assert f'<a class="dh-link" href="{page}">{device.device_id}, &lt;b&gt;</a>' in answer.content.decode()
 
 

@@ -95,7 +95,9 @@ def test_a_revoked_device_says_so_until_it_gets_a_key(device):
 
 def test_the_buttons_say_what_their_page_does(device):
     def buttons():
-        return render_to_string("devicehub/_credentials.html", {"panel": of(device), "credentials_url": "/here/"})
+        return render_to_string(
+            "devicehub/_credentials.html", {"panel": of(device), "credentials_url": "/here/"}
+        )
 
     assert ("Rotate password</a>" in buttons(), "Rotate API key</a>" in buttons()) == (True, True)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import runpy
 from datetime import timedelta
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings
 from django.core.management import call_command
+from django.template.loader import render_to_string
 from django.test import Client
 from django.utils import timezone
 
 from authsvc.models import Denial
 from devicehub.conf import rate_limit
-from devicehub.dashboard import display
+from devicehub.dashboard import display, overview
+from devicehub.dashboard.confirmation import Confirmation
 from devicehub.messages import cbor
-from devicehub.models import DeviceCommand
+from devicehub.models import CountedRefusal, DeviceCommand
 from devicehub.removal import requests
 from devicehub.simulation.run import Result, Totals
 from fleet.models import IrrigationValveDevice, WeatherStationDevice, WeatherStationReading
@@ -63,6 +66,30 @@ def test_the_dashboard_counts_denials(page, count, words):
     )
 
     assert f'title="{words}"' in page()
+
+
+def test_large_numbers_are_grouped_on_the_overview(page, monkeypatch):
+    now = timezone.now()
+    stations(1)
+    times = {"reason": "not_json", "first_at": now, "last_at": now, "count": 12_345}
+    CountedRefusal.objects.create(device_key="weatherstation/STATION-0", **times)
+    Denial.objects.create(dialect="amqtt", action="publish", topic="a/b", **{**times, "reason": "no_grant"})
+    monkeypatch.setattr(overview, "_count", lambda user: overview.Counts(12_345, 12_345, 12_345, 12_345, {}))
+
+    shown = page()
+
+    assert "12,345 more, not kept" in shown
+    assert 'title="12,345 times"' in shown
+    assert "12,345 of 12,345 devices connected" in shown
+    assert "12345" not in shown
+
+
+def test_a_list_of_the_admin_groups_its_count_and_the_number_to_type():
+    listed = {"cl": SimpleNamespace(result_count=12_345), "pagination_required": False, "noun": "grants"}
+    assert "12,345 grants" in render_to_string("devicehub/admin/pagination.html", listed)
+
+    ask = Confirmation("Remove them?", "They go.", verb="Remove", keep="Keep", keep_url="/", count=12_345)
+    assert "Type the number 12,345 to go on" in render_to_string("devicehub/confirm.html", {"ask": ask})
 
 
 def test_the_admin_counts_what_goes_with_a_device(page):
