@@ -11,6 +11,7 @@ from django.db.models.functions import SHA256, Left
 from django.utils import timezone
 
 from authsvc.secret_columns import SecretField
+from authsvc.text import in_utc
 
 # A previous password with this expiry stays valid until the current one is first used.
 UNTIL_USED = datetime(9999, 1, 1, tzinfo=UTC)
@@ -132,4 +133,4 @@ def end_of_old(until: datetime | None, name: str = "one", *, was_unused: bool = 
         kept, rest = f"The {name} in use", " The last one, which was never used, has ended."
     if until == UNTIL_USED:
         return f"{kept} ends when this one is first used.{rest}"
-    return f"{kept} is valid until {until:%Y-%m-%d %H:%M} UTC.{rest}"
+    return f"{kept} is valid until {in_utc(until)}.{rest}"

@@ -1,6 +1,8 @@
-"""Texts from outside, made storable in a database and harmless in a spreadsheet."""
+"""Texts from outside, made storable in a database and harmless in a spreadsheet, and times as texts."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 FORMULA = (
     "=",
@@ -10,6 +12,15 @@ FORMULA = (
     "\t",
     "\r",
 )  # A spreadsheet takes a cell that begins with one of these for a formula.
+
+
+def in_utc(moment: datetime) -> str:
+    """Return *moment* as all pages and commands write a time: to the second, with its zone.
+
+    >>> in_utc(datetime(2026, 12, 1, 6, 3, 41, tzinfo=UTC))
+    '2026-12-01 06:03:41 UTC'
+    """
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def make_storable(text: str, longest: int | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,13 +13,12 @@ from django.contrib.auth.models import Group
 from django.db import models
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from authsvc.durations import ago
 from authsvc.models import Account, Broker, Grant
 from devicehub.admin import texts
+from devicehub.dashboard import display
 from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.units import figure
 from devicehub.models import BaseDevice, DeviceGroup
@@ -92,23 +91,12 @@ def number(value: Any) -> str:
 
 def when(moment: datetime | None, never: str = EMPTY) -> str:
     """Return how long ago *moment* is, with the exact time as its title."""
-    if moment is None:
-        return never
-    utc = moment.astimezone(UTC)
-    return format_html(
-        '<time class="dh-when" datetime="{}" title="{} UTC">{}</time>',
-        utc.isoformat(),
-        f"{utc:%Y-%m-%d %H:%M:%S}",
-        ago(moment, timezone.now()),
-    )
+    return never if moment is None else display.relative(moment)
 
 
 def until(moment: datetime | None) -> str:
     """Return *moment* to the second, for rows that differ by seconds, and for times that may lie ahead."""
-    if moment is None:
-        return EMPTY
-    utc = moment.astimezone(UTC)
-    return format_html('<time datetime="{}">{} UTC</time>', utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}")
+    return EMPTY if moment is None else display.exact(moment)
 
 
 def device(key: str) -> str:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from authsvc.core import grants
 from authsvc.core.grants import ActionSet
 from authsvc.models import Grant
+from authsvc.text import in_utc
 from devicehub.admin import cells, index, reach
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, UnknownKey, registry
@@ -145,11 +146,7 @@ def _period(begins: datetime | None, ends: datetime | None, now: datetime) -> st
     """Return the period of a grant in words."""
     parts = []
     if begins is not None:
-        parts.append(f"from {_shown(begins)}")
+        parts.append(f"from {in_utc(begins)}")
     if ends is not None:
-        parts.append(f"{'ended' if ends <= now else 'until'} {_shown(ends)}")
+        parts.append(f"{'ended' if ends <= now else 'until'} {in_utc(ends)}")
     return " ".join(parts) or "always"
-
-
-def _shown(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -16,6 +16,7 @@ from django.shortcuts import render
 from django.views.decorators.debug import sensitive_variables
 
 from authsvc import audit
+from authsvc.text import in_utc
 from devicehub import nonces, provisioning, visibility
 from devicehub.credentials import panel, progress
 from devicehub.credentials.answers import Links, addresses, find, no_store, once, record_shown, refused
@@ -141,7 +142,7 @@ def _set_expiry(request: HttpRequest, kind: Kind, device: BaseDevice, form: form
     provisioning.set_expiry(device, moment)
     if moment is None:
         return "The password does not expire."
-    return f"The password is refused from {moment:%Y-%m-%d %H:%M} UTC on."
+    return f"The password is refused from {in_utc(moment)} on."
 
 
 def _disable(request: HttpRequest, kind: Kind, device: BaseDevice, form: forms.Form) -> str:

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from authsvc.credentials import UNTIL_USED
 from authsvc.models import LastLogin
+from authsvc.text import in_utc
 from devicehub.kinds.registry import Kind
 from devicehub.models import BaseDevice
 
@@ -176,7 +177,7 @@ def _bars(device: BaseDevice, overlap: Overlap | None, now: datetime) -> Bars:
     if overlap is not None:
         drawn = [bar("New", "bar-now", start, device.password_expires_at)]
         drawn.append(bar("Before it", "bar-old", first, overlap.until))
-    written = "%Y-%m-%d" if last - first > timedelta(days=3) else "%d %b %H:%M"
+    written = "%Y-%m-%d" if last - first > timedelta(days=3) else "%Y-%m-%d %H:%M"
     return Bars(
         drawn,
         f"{at(now):.1f}%",
@@ -188,9 +189,9 @@ def _bars(device: BaseDevice, overlap: Overlap | None, now: datetime) -> Bars:
 
 def _words(device: BaseDevice, overlap: Overlap | None, start: datetime) -> str:
     expires = device.password_expires_at
-    found = f"The password of {start:%Y-%m-%d %H:%M} UTC is valid"
-    found += f" until {expires:%Y-%m-%d %H:%M} UTC." if expires is not None else "."
+    found = f"The password of {in_utc(start)} is valid"
+    found += f" until {in_utc(expires)}." if expires is not None else "."
     if overlap is None:
         return found
-    end = f"until {overlap.until:%Y-%m-%d %H:%M} UTC" if overlap.until else "until the new one is used"
+    end = f"until {in_utc(overlap.until)}" if overlap.until else "until the new one is used"
     return f"{found} The one before it is valid {end}."

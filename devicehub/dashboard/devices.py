@@ -44,7 +44,6 @@ class Row:
     name: str
     state: State
     last_seen: datetime | None
-    last_seen_ago: str
     cells: list[Cell]
     url: str = ""
     alias: str = ""
@@ -149,7 +148,6 @@ def rows(kind: Kind, devices: Sequence[BaseDevice]) -> list[Row]:
             name=device.name,
             state=states.of(kind, device),
             last_seen=clock.plausible(device.last_seen, now),
-            last_seen_ago=display.ago(clock.plausible(device.last_seen, now), now),
             cells=[_cell(reading, newest.get((device.pk, reading.name))) for reading in declared.values()],
             url=row_url(kind, device.device_id),
             alias=alias_of(kind, device),

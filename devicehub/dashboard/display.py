@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from django.template.defaultfilters import pluralize
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from authsvc.durations import ago as ago
+from authsvc.text import in_utc as in_utc
 from devicehub.kinds.units import figure
 from devicehub.kinds.units import unit as unit
 
 LONGEST = 60
+
+
+def relative(moment: datetime) -> SafeString:
+    """Return how long ago *moment* is, with the exact time as its title. Pages with a script keep it current."""
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.astimezone(UTC).isoformat(),
+        in_utc(moment),
+        ago(moment, timezone.now()),
+    )
+
+
+def exact(moment: datetime) -> SafeString:
+    """Return *moment* to the second: for times that may lie ahead, and for rows that differ by seconds."""
+    return format_html(
+        '<time class="exact" datetime="{}">{}</time>', moment.astimezone(UTC).isoformat(), in_utc(moment)
+    )
 
 
 def value(found: Any) -> str:

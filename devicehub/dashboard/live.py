@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -133,7 +132,7 @@ class Watch:
         denials, quarantine = overview.denials(self._user), overview.quarantine(self._user)
         shared = {
             "counts": counts,
-            "denials": [replace(denial, last_ago="") for denial in denials],
+            "denials": denials,
             "quarantine": quarantine,
         }
         new = {name for name, value in shared.items() if value != self._shared.get(name)}

@@ -15,7 +15,6 @@ from django.utils import timezone
 from authsvc.core.access import Reason
 from authsvc.models import Denial
 from devicehub import visibility
-from devicehub.dashboard import display
 from devicehub.dashboard.links import address
 from devicehub.db.costly import Costly
 from devicehub.denials import reasons
@@ -125,13 +124,11 @@ class DenialInWords:
     dialect: str
     count: int
     last_at: datetime
-    last_ago: str = ""
     url: str = ""
 
 
 def denials(user: Any) -> list[DenialInWords]:
     """Return the latest denials that *user* may see, newest first."""
-    now = timezone.now()
     return [
         DenialInWords(
             who=denial.principal
@@ -145,7 +142,6 @@ def denials(user: Any) -> list[DenialInWords]:
             dialect=denial.dialect,
             count=denial.count,
             last_at=denial.last_at,
-            last_ago=display.ago(denial.last_at, now),
             url=address("devicehub:denial", denial.pk),
         )
         for denial in _latest(user)

@@ -29,6 +29,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from authsvc import audit
 from authsvc.credentials import UNTIL_USED
+from authsvc.text import in_utc
 from devicehub import nonces, visibility
 from devicehub.bulk import rotations
 from devicehub.bulk.rotations import Overtaken, Progress
@@ -235,7 +236,7 @@ def _until(rotation: Rotation) -> str:
     if rotation.until == UNTIL_USED:
         return "Each old password ends when the new one is first used."
     ends = "ended" if rotation.until <= timezone.now() else "end"
-    return f"The old passwords {ends} at {rotation.until:%Y-%m-%d %H:%M} UTC, or earlier if they expire."
+    return f"The old passwords {ends} at {in_utc(rotation.until)}, or earlier if they expire."
 
 
 def _shares(numbers: Progress) -> list[tuple[str, float, float]]:

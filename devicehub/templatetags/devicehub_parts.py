@@ -5,6 +5,7 @@
 {% state "silent" %}                    glyph and word in the tone of a state; {% state "silent" "Silent for 3 h" %}
 {% pill "error" %}                      the same on a ground, for a state that stands alone
 {% when device.last_seen %}             "3 s ago", with the exact time in `title`; "never" without one
+{% exact device.expires_at %}           2026-12-01 06:03:41 UTC, for a time that may lie ahead
 {% copy "password" "the password" %}    a button that copies the text of the element with that id
 {% copy_from "text" slug "the text" %}  the same for the element with the id text-SLUG
 {{ count|number }}                      1,284, and an en dash for None
@@ -16,13 +17,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django import template
 from django.forms import BoundField, CheckboxInput, RadioSelect
 from django.templatetags.static import static
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -97,15 +97,19 @@ def pill(name: str, word: str = "") -> SafeString:
 @register.simple_tag
 def when(moment: datetime | None, never: str = "never") -> SafeString:
     """Return how long ago *moment* is, with the exact time in UTC as its title."""
-    if moment is None:
-        return format_html('<span class="quiet">{}</span>', never)
-    utc = moment.astimezone(UTC)
-    return format_html(
-        '<time datetime="{}" title="{} UTC">{}</time>',
-        utc.isoformat(),
-        utc.strftime("%Y-%m-%d %H:%M:%S"),
-        display.ago(moment, timezone.now()),
-    )
+    return format_html('<span class="quiet">{}</span>', never) if moment is None else display.relative(moment)
+
+
+@register.simple_tag
+def exact(moment: datetime) -> SafeString:
+    """Return *moment* to the second, in UTC."""
+    return display.exact(moment)
+
+
+@register.filter
+def in_utc(moment: datetime) -> str:
+    """Return *moment* to the second, in UTC, as plain text for attributes."""
+    return display.in_utc(moment)
 
 
 @register.simple_tag

@@ -271,7 +271,7 @@ class TestCommand:
         broker = Broker.objects.get()
         assert broker.previous_token_digest == digest(token)
         assert broker.has_overlap()
-        assert f"valid until {broker.previous_token_until:%Y-%m-%d %H:%M} UTC" in text.splitlines()[1]
+        assert f"valid until {broker.previous_token_until:%Y-%m-%d %H:%M:%S} UTC" in text.splitlines()[1]
 
     def test_until_used(self, run):
         run("mosquitto-1", "go-auth")

@@ -8,7 +8,7 @@ export function ago(seconds) {
 }
 
 export function tickTimes(now) {
-  for (const time of document.querySelectorAll("time")) {
+  for (const time of document.querySelectorAll("time:not(.exact)")) {
     const text = ago(now - Date.parse(time.dateTime) / 1000);
     if (time.textContent !== text) time.textContent = text;
   }

@@ -67,7 +67,7 @@ def test_it_lists_own_topics_and_each_grant_with_its_subject_and_period(admin_cl
         ["Allow", "publish", "things/all/S-1", "Its type: Weather Station"],
         ["Allow", "publish", "extra", "This device"],
     ]
-    tomorrow, yesterday = (f"{now + days:%Y-%m-%d %H:%M} UTC" for days in (DAY, -DAY))
+    tomorrow, yesterday = (f"{now + days:%Y-%m-%d %H:%M:%S} UTC" for days in (DAY, -DAY))
     periods = [row[4] for row in rows[4:]]
     assert periods[:3] == ["always", f"until {tomorrow}", f"from {tomorrow}, not in force"]
     assert periods[3].endswith(f"ended {yesterday}, not in force")

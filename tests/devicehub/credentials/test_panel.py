@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.template.loader import render_to_string
@@ -76,6 +76,18 @@ def test_an_overlap_says_whether_the_new_password_was_used(device):
     assert (before.word, before.overlap.is_new_used, after.overlap.is_new_used) == ("Two valid", False, True)
     assert [bar.css for bar in before.bars.bars] == ["bar-now", "bar-old"]
     assert "The one before it is valid until 2" in before.bars.words
+
+
+def test_times_are_of_utc_to_the_second_in_every_zone(device, settings):
+    settings.TIME_ZONE = "Pacific/Auckland"
+    until = datetime(2126, 12, 1, 23, 4, 5, tzinfo=UTC)
+    provisioning.rotate_password(device, valid_until=until)
+    provisioning.set_expiry(device, until + timedelta(days=1))
+    page = render_to_string("devicehub/_credentials.html", {"panel": of(device), "credentials_url": ""})
+
+    assert ">2126-12-01 23:04:05 UTC</time>" in page
+    assert ">2126-12-02 23:04:05 UTC</time>" in page
+    assert "valid until 2126-12-01 23:04:05 UTC." in page, "the bars in words"
 
 
 def test_an_overlap_until_use_has_no_date(device):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from django import forms
@@ -52,6 +53,27 @@ def test_a_time_is_in_words_with_the_exact_one_as_its_title():
     assert ">44 min ago</time>" in drawn
     assert f'title="{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"' in drawn
     assert "never" in draw("{% when moment %}", moment=None)
+
+
+def test_an_exact_time_is_in_utc_to_the_second_and_stays():
+    moment = datetime(2026, 12, 1, 6, 3, 41, tzinfo=UTC)
+
+    drawn = draw(
+        "{% exact moment %}|{{ moment|in_utc }}", moment=moment.astimezone(ZoneInfo("Pacific/Auckland"))
+    )
+
+    time = '<time class="exact" datetime="2026-12-01T06:03:41+00:00">2026-12-01 06:03:41 UTC</time>'
+    assert drawn == f"{time}|2026-12-01 06:03:41 UTC"
+    assert "time:not(.exact)" in (STATIC / "time.js").read_text(), "a script keeps the others current"
+
+
+def test_times_are_drawn_by_the_tags_alone():
+    """The filter `date` writes the time of the zone of the project, and each page had another format."""
+    pages = [
+        page for page in TEMPLATES.parent.rglob("*.html") if re.search(r"\|(date|time):?\b", page.read_text())
+    ]
+
+    assert pages == []
 
 
 def test_a_copy_button_says_what_it_copies():
