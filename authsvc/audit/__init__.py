@@ -12,7 +12,7 @@ The actions record themselves, so a change by a page, a program or the shell lea
 The actor comes from the context: a request sets its user, a worker itself, and in a shell it is the login name.
 """
 
-from authsvc.audit.actions import OF_CREDENTIALS, UnknownAction, label, labels, register
+from authsvc.audit.actions import OF_CREDENTIALS, UnknownAction, groups, label, labels, register
 from authsvc.audit.actors import Actor, acting, because, current_actor, process, system
 from authsvc.audit.entries import Change, difference, record, record_many, values, was_recorded, watching
 
@@ -25,6 +25,7 @@ __all__ = [
     "because",
     "current_actor",
     "difference",
+    "groups",
     "label",
     "labels",
     "process",

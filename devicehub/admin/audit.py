@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ERROR_FLAG, PAGE_VAR
 from django.core.exceptions import PermissionDenied
 from django.core.handlers.asgi import ASGIRequest
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.text import slugify
 
 from authsvc import audit
 from authsvc.audit import export, retention
@@ -26,6 +30,9 @@ from devicehub.admin.lists import BoundedPaginator, lately
 
 RECENT = 2_000  # The filters offer the authors and addresses of so many of the newest entries,
 OFFERED = 30  # and at most so many of them; a link may name any other.
+DAYS = ("from", "until")  # The parameters of the first and the last day.
+FIRST, LAST, DAY = date(2000, 1, 1), date(2199, 12, 31), timedelta(days=1)
+LONGEST_DAY = 40  # Characters of a day in the address that are read.
 SHOWN = 80  # characters of the values in a list
 TABLE = (
     '<table class="dh-changes"><thead><tr><th scope="col">Column</th><th scope="col">Before</th>'
@@ -34,13 +41,100 @@ TABLE = (
 
 
 class ActionFilter(admin.SimpleListFilter):
-    title, parameter_name = "action", "action"
+    """Filters entries by one action, or by all of a group. It offers the actions below their groups."""
+
+    title, parameter_name, template = "action", "action", "devicehub/admin/filter_groups.html"
 
     def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        return sorted(audit.labels().items(), key=lambda item: item[1])
+        return list(audit.labels().items())
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        return queryset.filter(action=self.value()) if self.value() else None
+        chosen = self.value()
+        if not chosen:
+            return None
+        of_group = next((words for name, words in audit.groups().items() if _all_of(name) == chosen), None)
+        return queryset.filter(action=chosen) if of_group is None else queryset.filter(action__in=of_group)
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Yield the choice of all actions, and then a group at a time with its choices."""
+        yield self._choice(changelist, None, "All")
+        for name, words in audit.groups().items():
+            found = [self._choice(changelist, _all_of(name), f"All of {name.lower()}")]
+            found += [self._choice(changelist, word, text) for word, text in words.items()]
+            yield {"display": name, "choices": found, "is_open": any(one["selected"] for one in found)}
+
+    def _choice(self, changelist: Any, value: str | None, text: str) -> dict[str, Any]:
+        name = str(self.parameter_name)
+        query = changelist.get_query_string({name: value} if value else {}, [] if value else [name])
+        return {"selected": self.value() == value, "query_string": query, "display": text}
+
+
+def _all_of(group: str) -> str:
+    """Return the value of the filter for all actions of *group*."""
+    return f"all:{slugify(group)}"
+
+
+class DaysFilter(admin.ListFilter):
+    """Filters entries by the days of their times, in UTC, both with the first and the last day.
+
+    The form for the days stands above the list. A day that cannot be read finds nothing, and the form says why.
+    """
+
+    title, template = "day", "devicehub/admin/filter_days.html"
+
+    def __init__(self, request: Any, params: dict[str, Any], model: Any, model_admin: Any) -> None:
+        super().__init__(request, params, model, model_admin)
+        self.texts = {name: str(params.pop(name, [""])[-1]).strip()[:LONGEST_DAY] for name in DAYS}
+        self.used_parameters = {name: text for name, text in self.texts.items() if text}
+        skipped = (*DAYS, PAGE_VAR, ERROR_FLAG)
+        self.others = [
+            (name, text) for name, texts in request.GET.lists() if name not in skipped for text in texts
+        ]
+        self.error = ""
+        self.days: dict[str, date | None] = dict.fromkeys(DAYS)
+        for name, text in self.used_parameters.items():
+            self.days[name] = _day(text)
+            if self.days[name] is None:
+                self.error = f"{text} is not a day: write it as 2026-01-31, from {FIRST.year} to {LAST.year}."
+        if self.first and self.last and self.first > self.last:
+            self.error = "The first day is after the last one: exchange them."
+
+    @property
+    def first(self) -> date | None:
+        return self.days["from"]
+
+    @property
+    def last(self) -> date | None:
+        return self.days["until"]
+
+    def has_output(self) -> bool:
+        return True
+
+    def expected_parameters(self) -> list[str]:
+        return list(DAYS)
+
+    def choices(self, changelist: Any) -> list[Any]:
+        return [{"query_string": changelist.get_query_string(remove=DAYS)}] if self.used_parameters else []
+
+    def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        if self.error:
+            return queryset.none()
+        if self.first:
+            queryset = queryset.filter(at__gte=_midnight(self.first))
+        return queryset.filter(at__lt=_midnight(self.last + DAY)) if self.last else queryset
+
+
+def _day(text: str) -> date | None:
+    """Return the day that *text* names, or None."""
+    try:
+        found = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+    return found if FIRST <= found <= LAST else None
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 class RecentFilter(admin.SimpleListFilter):
@@ -86,7 +180,15 @@ class AuditAdmin(EvidenceAdmin):
     paginator = BoundedPaginator
     change_list_template = "devicehub/admin/audit_list.html"
     list_display = ("time", "what", "on", "author", "changes_in_short", "reason_given")
-    list_filter = (lately("at"), ActionFilter, ActorFilter, "actor_kind", AddressFilter, ObjectFilter)
+    list_filter = (
+        lately("at"),
+        DaysFilter,
+        ActionFilter,
+        ActorFilter,
+        "actor_kind",
+        AddressFilter,
+        ObjectFilter,
+    )
     search_fields = ("object_key", "actor", "=address", "reason")
     search_help_text = "A part of an object, an author or a reason, or a whole address"
     fieldsets = (
@@ -140,7 +242,11 @@ class AuditAdmin(EvidenceAdmin):
             (form.upper(), reverse("admin:authsvc_auditentry_export", args=[form]) + query)
             for form in export.FORMS
         ]
-        return super().changelist_view(request, {"exports": forms, "kept": _kept(), **(extra_context or {})})
+        context = {"exports": forms, "kept": _kept(), "bounds": (FIRST, LAST), **(extra_context or {})}
+        answer = super().changelist_view(request, context)
+        if isinstance(answer, TemplateResponse) and answer.context_data and "cl" in answer.context_data:
+            answer.context_data["days"] = _days(answer.context_data["cl"])
+        return answer
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.export)
@@ -153,9 +259,12 @@ class AuditAdmin(EvidenceAdmin):
         if form not in export.FORMS:
             raise Http404
         try:
-            rows = self.get_changelist_instance(request).queryset
+            found = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
             return HttpResponseRedirect(reverse("admin:authsvc_auditentry_changelist"))
+        if _days(found).error:
+            return HttpResponseRedirect(cells.list_url(AuditEntry, f"?{request.GET.urlencode()}"))
+        rows = found.queryset
         write, media_type = export.FORMS[form]
         texts = write(rows)
         name = f"audit-{timezone.now():%Y-%m-%d}.{form}"
@@ -164,6 +273,11 @@ class AuditAdmin(EvidenceAdmin):
             content_type=media_type,
             headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
         )
+
+
+def _days(changelist: Any) -> DaysFilter:
+    """Return the filter of *changelist* by days."""
+    return next(spec for spec in changelist.filter_specs if isinstance(spec, DaysFilter))
 
 
 async def _without_blocking(texts: Iterator[str]) -> AsyncIterator[str]:

@@ -6,6 +6,8 @@ import asyncio
 import csv
 import io
 import json
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -129,17 +131,89 @@ class TestPages:
             ("actor_kind__exact=system", 1),
             ("q=NORTH", 2),
             ("object_key=weatherstation/NORTH-1", 2),
+            ("action=all:devices", 2),
+            ("action=all:brokers", 0),
+            ("from={today}", 2),
+            ("until={today}", 2),
+            ("from={today}&until={today}&action=device_moved", 1),
+            ("from={tomorrow}", 0),
+            ("until={yesterday}", 0),
         ],
     )
     def test_a_filter_applies_to_the_list_and_to_the_export(self, client, north, query, found):
         with audit.acting(audit.system("nightly sync")):
             provisioning.move(north, "east")
         client = signed_in(client, role=roles.OPERATOR)
+        today = timezone.now().date()
+        days = {"today": today, "tomorrow": today + timedelta(days=1), "yesterday": today - timedelta(days=1)}
+        query = query.format(**days)
 
         shown = client.get(f"{LIST}?{query}").context["cl"].queryset.exclude(action__in=OF_PEOPLE)
 
         assert shown.count() == found
         assert len(keys(client.get(f"{LIST}export/csv/?{query}"))) == bool(found)
+
+    @pytest.mark.parametrize(
+        ("query", "words"),
+        [
+            ("from=2026-02-30", "2026-02-30 is not a day"),
+            ("until=0001-01-01", "0001-01-01 is not a day"),
+            ("until=9999-12-31", "9999-12-31 is not a day"),
+            ("from=" + "9" * 5_000, "is not a day"),
+            ("from=%3Cb%3E", "&lt;b&gt; is not a day"),
+            ("from=2026-02-02&until=2026-02-01", "The first day is after the last one"),
+        ],
+    )
+    def test_days_that_cannot_be_are_named_and_find_nothing(self, client, north, query, words):
+        client = signed_in(client, role=roles.OPERATOR)
+
+        page = client.get(f"{LIST}?{query}")
+        export = client.get(f"{LIST}export/csv/?{query}", follow=True)
+
+        assert words in page.content.decode()
+        assert page.context["cl"].result_count == 0
+        assert words in export.content.decode(), "the export leads to the list, which says why"
+
+    def test_the_last_day_counts_and_both_stay_in_the_address(self, client, north):
+        AuditEntry.objects.bulk_create(
+            AuditEntry(
+                at=at,
+                actor_kind="system",
+                actor="x",
+                action="device_moved",
+                object_key="weatherstation/NORTH-1",
+            )
+            for at in (datetime(2026, 1, 2, 0, 0, tzinfo=UTC), datetime(2026, 1, 3, 23, 59, 59, tzinfo=UTC))
+        )
+        client = signed_in(client, role=roles.OPERATOR)
+
+        page = client.get(f"{LIST}?from=2026-01-02&until=2026-01-03&q=NORTH&p=1")
+
+        text = page.content.decode()
+        assert page.context["cl"].result_count == 2
+        for link in (
+            f'href="{LIST}export/csv/?from=2026-01-02&amp;until=2026-01-03&amp;q=NORTH',
+            'name="from" value="2026-01-02"',
+            'name="until" value="2026-01-03"',
+            '<input type="hidden" name="q" value="NORTH">',
+            '<a href="?q=NORTH">All days</a>',
+        ):
+            assert link in text, link
+        assert (
+            page.context["cl"].get_query_string({"p": 2}) == "?from=2026-01-02&p=2&q=NORTH&until=2026-01-03"
+        )
+        assert '<input type="hidden" name="p"' not in text, "other days begin at the first page"
+
+    def test_actions_stand_in_groups_and_that_of_the_chosen_one_is_open(self, client, north):
+        audit.register("hail_reported", "Hail reported")
+        page = signed_in(client, role=roles.OPERATOR).get(f"{LIST}?action=device_moved").content.decode()
+
+        groups = re.findall(r"<details( open)?><summary>([^<]+)</summary>", page)
+        assert [name for _, name in groups] == list(audit.groups())
+        assert [name for is_open, name in groups if is_open] == ["Devices"]
+        assert re.search(r'class="selected"><a href="[^"]*" aria-current="true">Device moved<', page)
+        assert "All of many at once</a>" in page
+        assert audit.groups()["Other"]["hail_reported"] == "Hail reported"
 
     def test_no_page_adds_changes_or_deletes(self, client, north):
         client = signed_in(client, is_superuser=True, role=None)
