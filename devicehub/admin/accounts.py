@@ -218,7 +218,7 @@ class AccountAdmin(WithSecret):
             "is_new_used": login is not None and login.used_password_of(row),
             "grants": list(grants[:GRANTS]) if sees_grants else None,
             "more_grants": max(grants.count() - GRANTS, 0),
-            "grants_url": _url("grant_changelist", f"?q=key:{row.key}"),
+            "grants_url": _url("grant_changelist", f"?made=all&q=key:{row.key}"),
             "add_grant_url": _url("grant_add", f"?subject=key:{row.key}")
             if visibility.may(request.user, visibility.ADD, Grant)
             else "",

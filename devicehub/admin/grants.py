@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
@@ -32,6 +33,7 @@ from devicehub.models import DeviceGroup
 
 GROUPS = 1_000  # Groups that the form offers.
 EVERYONE, TYPE, GROUP, DEVICE, ACCOUNT = "everyone", "type", "group", "device", "account"
+OF_INGEST = Q(note=provisioning.INGEST_NOTE, subject__startswith=f"key:{account_key('')}")
 KINDS = (
     (EVERYONE, "Everyone"),
     (TYPE, "A device type"),
@@ -207,6 +209,28 @@ class ActionFilter(ChoiceFilter):
     }
 
 
+class MadeByFilter(ChoiceFilter):
+    """Leaves out the grants that an ingest account gets by itself, which would bury those that people made.
+
+    An address that names one row shows it, whatever it is.
+    """
+
+    title, parameter_name, default = "made by", "made", "people"
+    options = {
+        "people": ("People", lambda: ~OF_INGEST),
+        "ingest": ("create_account --ingest", lambda: OF_INGEST),
+        "all": ("Both", lambda: Q()),
+    }
+
+    def __init__(self, request: Any, *arguments: Any) -> None:
+        self.default = "all" if "id" in request.GET else "people"
+        super().__init__(request, *arguments)
+
+    @property
+    def hides(self) -> bool:
+        return (self.value() or self.default) == "people"
+
+
 def _begun() -> Q:
     return Q(valid_from=None) | Q(valid_from__lte=timezone.now())
 
@@ -215,12 +239,23 @@ def _not_ended() -> Q:
     return Q(valid_until=None) | Q(valid_until__gt=timezone.now())
 
 
+def _hidden(request: HttpRequest, changelist: Any) -> dict[str, Any]:
+    """Return the number of rows that the default of MadeByFilter leaves out, and the address of the list with them."""
+    spec = next(spec for spec in changelist.filter_specs if isinstance(spec, MadeByFilter))
+    if not spec.hides:
+        return {}
+    name = str(spec.parameter_name)
+    hidden = changelist.get_queryset(request, exclude_parameters=[name]).filter(OF_INGEST).count()
+    return {"hidden": hidden, "shown_url": changelist.get_query_string({name: "all"})}
+
+
 @admin.register(Grant)
 class GrantAdmin(ModelAdmin):
     form = GrantForm
     change_form_template = "devicehub/admin/grant.html"
     list_display = ("whom", "effect", "actions_in_words", "filter", "valid_from", "valid_until", "note")
-    list_filter = ("effect", ActionFilter, PeriodFilter, DeviceFilter)
+    list_filter = (MadeByFilter, "effect", ActionFilter, PeriodFilter, DeviceFilter)
+    change_list_template = "devicehub/admin/grant_list.html"
     search_fields = ("subject", "filter", "note")
     search_help_text = "Device id, username, type or group, topic filter or note"
     empty_text = "There is no grant yet. A device may use its own topics without one."
@@ -240,6 +275,13 @@ class GrantAdmin(ModelAdmin):
     @admin.display(description="Actions", ordering="actions")
     def actions_in_words(self, grant: Grant) -> str:
         return ActionSet(grant.actions).sentence
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, with the number of grants of ingest accounts that it leaves out."""
+        answer = super().changelist_view(request, extra_context)
+        if isinstance(answer, TemplateResponse) and answer.context_data and "cl" in answer.context_data:
+            answer.context_data |= _hidden(request, answer.context_data["cl"])
+        return answer
 
     def get_urls(self) -> list[Any]:
         """Return the URLs of the admin, with the suggestions and the preview of the form below each of its pages."""

@@ -1,6 +1,7 @@
 """Actions on identities: create devices and accounts with their credentials, issue new ones, revoke them."""
 
 from devicehub.provisioning.accounts import (
+    INGEST_NOTE,
     add_account,
     check_names,
     choose_account_password,
@@ -68,6 +69,7 @@ from devicehub.provisioning.unrecorded import unrecorded
 
 __all__ = [
     "CREDENTIAL_FIELDS",
+    "INGEST_NOTE",
     "MIN_CHOSEN",
     "IdentityTaken",
     "UnknownDevice",

@@ -15,6 +15,8 @@ from devicehub.provisioning import rows
 from devicehub.provisioning.credentials import hash_chosen, overlap
 from devicehub.provisioning.names import IdentityTaken, refuse_used
 
+INGEST_NOTE = "create_account --ingest"  # The note of the grants that grant_ingest() makes.
+
 
 @transaction.atomic
 def rotate_account(account: Account, *, valid_until: datetime | None) -> str:
@@ -115,7 +117,7 @@ def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
             effect=Grant.Effect.ALLOW,
             actions=actions.value,
             filter=text,
-            defaults={"note": "create_account --ingest"},
+            defaults={"note": INGEST_NOTE},
         )
         if made:
             audit.record("grant_created", granting.key(grant), after=audit.values(grant, granting.FIELDS))

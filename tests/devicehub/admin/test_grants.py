@@ -298,3 +298,35 @@ def test_the_list_names_each_subject_in_words(admin):
     found = admin.get(f"{GRANTS}/?q=irrigationvalve").content.decode()
     assert "Every irrigationvalve" in found
     assert "Service account “" not in found
+
+
+def test_the_list_hides_the_grants_of_ingest_accounts_and_says_how_many(admin):
+    account, _ = provisioning.create_account("ingest")
+    made = provisioning.grant_ingest(account)
+    noted = Grant.objects.create(
+        subject="everyone", actions="publish", filter="a/b", note=provisioning.INGEST_NOTE
+    )
+    own = Grant.objects.create(
+        subject=f"key:{account.key}", actions="publish", filter="a/c", note="for tests"
+    )
+
+    def shown(query):
+        page = admin.get(f"{GRANTS}/?{query}")
+        return set(page.context["cl"].queryset), " ".join(page.content.decode().split())
+
+    rows, page = shown("")
+    assert rows == {noted, own}, "a note of a person alone hides nothing"
+    assert f'{made} grants of ingest accounts are hidden. <a href="?made=all">Show them</a>' in page
+    rows, page = shown("made=all")
+    assert (len(rows), "are hidden" in page) == (made + 2, False)
+    assert len(shown("made=ingest")[0]) == made
+
+    one = Grant.objects.filter(
+        note=provisioning.INGEST_NOTE, actions="publish", filter__contains="weather"
+    ).first()
+    rows, page = shown(f"q={one.filter}")
+    assert rows == set()
+    assert "1 grant of ingest accounts is hidden" in page, "a search says what it would find"
+    assert shown(f"id={one.pk}")[0] == {one}, "a link to one row, such as that of the audit"
+    account_page = admin.get(f"/admin/authsvc/account/{account.pk}/change/").content.decode()
+    assert f"/admin/authsvc/grant/?made=all&amp;q=key:{account.key}" in account_page
