@@ -84,15 +84,17 @@ class DaysFilter(admin.ListFilter):
 
     def __init__(self, request: Any, params: dict[str, Any], model: Any, model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
-        self.texts = {name: str(params.pop(name, [""])[-1]).strip()[:LONGEST_DAY] for name in DAYS}
-        self.used_parameters = {name: text for name, text in self.texts.items() if text}
+        given = {name: str(params.pop(name, [""])[-1]).strip()[:LONGEST_DAY] for name in DAYS}
+        self.used_parameters = {name: text for name, text in given.items() if text}
         skipped = (*DAYS, PAGE_VAR, ERROR_FLAG)
         self.others = [
             (name, text) for name, texts in request.GET.lists() if name not in skipped for text in texts
         ]
         self.error = ""
         self.days: dict[str, date | None] = dict.fromkeys(DAYS)
-        for name, text in self.used_parameters.items():
+        for name, text in given.items():
+            if not text:
+                continue
             self.days[name] = _day(text)
             if self.days[name] is None:
                 self.error = f"{text} is not a day: write it as 2026-01-31, from {FIRST.year} to {LAST.year}."
@@ -110,11 +112,13 @@ class DaysFilter(admin.ListFilter):
     def has_output(self) -> bool:
         return True
 
-    def expected_parameters(self) -> list[str]:
+    def expected_parameters(self) -> list[str | None]:
         return list(DAYS)
 
-    def choices(self, changelist: Any) -> list[Any]:
-        return [{"query_string": changelist.get_query_string(remove=DAYS)}] if self.used_parameters else []
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Yield the way back to all days, if some are chosen."""
+        if self.used_parameters:
+            yield {"query_string": changelist.get_query_string(remove=DAYS)}
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
         if self.error:

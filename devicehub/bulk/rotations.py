@@ -94,6 +94,7 @@ class Progress:
     changed: int  # Changed or deleted since.
     ended: int  # Finished or rolled back.
     restorable: int  # Those of *old* and *never* with an old password that roll_back() restores.
+    overlapping: int  # Those with a valid old password, which finish() ends.
 
     @property
     def unconfirmed(self) -> int:
@@ -229,7 +230,7 @@ def issue(
 
 
 def finish(rotation: Rotation, members: Members) -> int:
-    """End the old passwords of *members* now; return how many had one. Raise Overtaken as issue() does."""
+    """End the old passwords of *members* now; return how many had a valid one. Raise Overtaken as issue() does."""
     ended = 0
     with _instead_of_runs(rotation):
         for kind, group in _pages(members):
@@ -237,10 +238,11 @@ def finish(rotation: Rotation, members: Members) -> int:
                 go_on(rotation)
                 pairs = _locked(members, kind, group)
                 devices = [device for device, _ in _unchanged(pairs) if device.previous_password_hash]
+                had_valid = [device for device in devices if device.has_overlap()]
                 _update(kind, devices, previous_password_hash="", previous_valid_until=None)
                 _end([member for _, member in pairs], RotationMember.End.FINISHED)
-                record(kind, devices, "overlap_ended")
-                ended += len(devices)
+                record(kind, had_valid, "overlap_ended")
+                ended += len(had_valid)
     return ended
 
 
@@ -291,13 +293,17 @@ def progress(members: Members) -> Progress:
     rows = _with_standing(members).annotate(found=F("standing")).order_by()
     counts = dict(rows.values_list("found").annotate(count=models.Count("pk")))
     found = {name: counts.get(name, 0) for name in STATES}
-    never_restorable = counts.get("never" + WITH_OLD, 0)
-    found["never"] += never_restorable
-    return Progress(total=sum(found.values()), **found, restorable=counts.get("old", 0) + never_restorable)
+    with_old = {name: counts.get(name + WITH_OLD, 0) for name in ("confirmed", "never")}
+    for name, count in with_old.items():
+        found[name] += count
+    restorable = found["old"] + with_old["never"]
+    overlapping = restorable + with_old["confirmed"]
+    return Progress(total=sum(found.values()), **found, restorable=restorable, overlapping=overlapping)
 
 
 STATES = ("waiting", "confirmed", "old", "without_old", "never", "changed", "ended")
-WITH_OLD = "_with_old"  # Ends the *standing* of a member that never logged in and has a valid old password.
+# Ends the *standing* of a confirmed or never seen member that has a valid old password.
+WITH_OLD = "_with_old"
 
 
 def with_state(members: Members) -> QuerySet[Any]:
@@ -308,7 +314,7 @@ def with_state(members: Members) -> QuerySet[Any]:
 
 
 def _with_standing(members: Members) -> QuerySet[Any]:
-    """Return *members* with *seen_at* and the alias *standing*: the state, but `never` is divided by WITH_OLD.
+    """Return *members* with *seen_at* and the alias *standing*: the state, with WITH_OLD behind some of two states.
 
     It is not selected, since each place of it in a statement is computed anew. An old password shows that the device
     is unchanged, so most devices are looked up once.
@@ -319,7 +325,7 @@ def _with_standing(members: Members) -> QuerySet[Any]:
         (Q(changed_at=None), "waiting"),
         (
             Q(has_old=True),
-            _first((is_noted, "confirmed"), (Q(seen_at=None), "never" + WITH_OLD), default="old"),
+            _first((is_noted, "confirmed" + WITH_OLD), (Q(seen_at=None), "never" + WITH_OLD), default="old"),
         ),
         (Q(unchanged=False), "changed"),
         (is_noted, "confirmed"),

@@ -265,10 +265,14 @@ class Act:
         True  # It concerns old passwords, which new devices and those changed at once do not have.
     )
     ends: bool = True
+    may_be_empty: bool = False  # It ends the rotation also if none of its devices is left for the act.
 
     def fits(self, rotation: Rotation, numbers: Progress) -> bool:
         """Return whether the act has anything to do now."""
-        if rotation.ended_at is not None or rotations.is_running(rotation) or not self.count(numbers):
+        if rotation.ended_at is not None or rotations.is_running(rotation):
+            return False
+        has_devices = numbers.confirmed + numbers.unconfirmed if self.may_be_empty else self.count(numbers)
+        if not has_devices:
             return False
         has_old = rotation.origin == Rotation.Origin.ROTATION and rotation.until is not None
         return has_old or not self.needs_old
@@ -316,10 +320,10 @@ def _ask(
     count = act.count(numbers)
     words = devices_in_words(count)
     ask = Confirmation(
-        question=act.question.format(devices=words),
+        question=act.question.format(devices=words) if count else "Finish this rotation now?",
         text=act.text(rotation, numbers),
-        verb=act.verb.format(devices=words),
-        keep="Leave them",
+        verb=act.verb.format(devices=words) if count else "Finish it",
+        keep="Leave them" if count else "Leave it open",
         keep_url=links.one(rotation.pk),
         count=count,
         hidden=[("do", act.name), ("nonce", nonces.issue(_purpose(act, rotation), request.user))],
@@ -349,6 +353,8 @@ def _again(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> 
 def _finish(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str:
     count = rotations.finish(rotation, members)
     _close(rotation, members, "rotation_finished", count)
+    if not count:
+        return "The rotation is finished. None of its devices had an old password any more."
     return f"The old passwords of {devices_in_words(count)} have ended."
 
 
@@ -383,8 +389,16 @@ def _keys_of_again(rotation: Rotation) -> str:
 
 
 def _text_of_finish(rotation: Rotation, numbers: Progress) -> str:
-    late = devices_in_words(numbers.unconfirmed)
-    return f"{late} of these did not log in with the new password yet, and cannot log in without it any more."
+    if not numbers.overlapping:
+        return "None of its devices has an old password any more, so nothing ends but the rotation."
+    late = devices_in_words(numbers.restorable)
+    text = f"{late} of these did not log in with the new password yet, and cannot log in without it any more."
+    ended = numbers.confirmed + numbers.unconfirmed - numbers.overlapping
+    return (
+        f"{text} Not counted, because they had none or it has ended: {devices_in_words(ended)}."
+        if ended
+        else text
+    )
 
 
 def _text_of_roll_back(rotation: Rotation, numbers: Progress) -> str:
@@ -422,8 +436,9 @@ ACTS = {
             "End the old passwords",
             "End the old passwords of {devices} now?",
             _text_of_finish,
-            lambda numbers: numbers.confirmed + numbers.unconfirmed,
+            lambda numbers: numbers.overlapping,
             _finish,
+            may_be_empty=True,
         ),
         Act(
             "roll_back",

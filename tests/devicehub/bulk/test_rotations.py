@@ -201,7 +201,7 @@ def test_a_device_without_a_valid_old_password_does_not_count_as_on_the_old_one(
     Stations.filter(device_id="R-4").update(password_expires_at=past)
     members = rotation.members.all()
     assert rotations.progress(members).never == 8
-    assert rotations.progress(members).restorable == 3
+    assert rotations.progress(members).restorable == rotations.progress(members).overlapping == 3
     for device_id in ("R-1", "R-2", "R-3", "R-4", "R-5"):
         login(device_id, current=False)
 
@@ -223,7 +223,9 @@ def test_finishing_ends_the_old_passwords(kind, cast):
     login("R-1")
     provisioning.rotate_password(Stations.get(device_id="R-3"), valid_until=UNTIL_USED)
     provisioning.rotate_api_key(Stations.get(device_id="R-4"))
-    assert rotations.progress(rotation.members.all()).changed == 1, "another API key leaves the password"
+    before = rotations.progress(rotation.members.all())
+    assert before.changed == 1, "another API key leaves the password"
+    assert (before.overlapping, before.restorable) == (6, 5), "the confirmed one has an old password too"
 
     assert rotations.finish(rotation, rotation.members.all()) == 6
 

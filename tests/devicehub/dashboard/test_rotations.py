@@ -200,6 +200,40 @@ def test_finishing_says_how_many_are_late(operator, rotation, cast):
     assert not Stations.exclude(previous_password_hash="").exists()
 
 
+def test_finishing_counts_only_devices_whose_old_password_is_valid(operator, rotation, cast):
+    """That of R-0, which is confirmed, ended with its first login, and that of R-1 by its date."""
+    Stations.filter(device_id="R-0").update(previous_password_hash="", previous_valid_until=None)
+    Stations.filter(device_id="R-1").update(previous_valid_until=timezone.now())
+    url = f"/rotations/{rotation.pk}/"
+
+    asked = operator.post(url, {"do": "finish"}).content.decode()
+
+    assert "End the old passwords of 3 devices now?" in asked
+    assert "3 devices of these did not log in" in asked
+    assert "Not counted, because they had none or it has ended: 2 devices." in asked
+    answer = act(operator, url, "finish")
+    assert (
+        "The old passwords of 3 devices have ended."
+        in operator.get(answer.headers["Location"]).content.decode()
+    )
+    assert AuditEntry.objects.filter(action="overlap_ended").count() == 3
+    assert not Stations.exclude(previous_password_hash="").exists()
+
+
+def test_a_rotation_without_old_passwords_can_still_be_finished(operator, rotation, cast):
+    Stations.update(previous_password_hash="", previous_valid_until=None)
+    url = f"/rotations/{rotation.pk}/"
+
+    asked = operator.post(url, {"do": "finish"}).content.decode()
+
+    assert "Finish this rotation now?" in asked
+    assert "nothing ends but the rotation" in asked
+    answer = act(operator, url, "finish")
+    assert "The rotation is finished." in operator.get(answer.headers["Location"]).content.decode()
+    rotation.refresh_from_db()
+    assert rotation.ended_at is not None
+
+
 def test_another_file_replaces_unused_passwords_once(operator, rotation, cast):
     answer = act(operator, f"/rotations/{rotation.pk}/", "again", file_format="json")
 
