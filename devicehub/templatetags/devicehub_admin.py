@@ -12,6 +12,8 @@ from django.utils.html import format_html
 
 from devicehub.admin import cells, index, sidebar
 from devicehub.admin.removing import Removes
+from devicehub.conf import settings
+from devicehub.dashboard.links import address
 
 register = template.Library()
 
@@ -48,6 +50,12 @@ def dh_group(list_url: Any) -> str:
 def dh_title(list_url: Any, otherwise: Any) -> str:
     """Return the title that the list at *list_url* has in the navigation; *otherwise* if it is not there."""
     return sidebar.title_of(str(list_url or "")) or str(otherwise)
+
+
+@register.simple_tag
+def dh_reset_url() -> str:
+    """Return the address for a forgotten password; "" if links are not mailed, or the dashboard is not there."""
+    return address("devicehub:password_reset") if settings.password_reset else ""
 
 
 @register.filter

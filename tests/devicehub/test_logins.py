@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from datetime import timedelta
 from io import StringIO
@@ -311,3 +312,50 @@ class TestFlood:
         assert (
             AccessAttempt.objects.count() == logins.MAX_WAITING
         )  # A sign-in that was not tried is not a failure.
+
+
+class TestPages:
+    def test_both_have_one_form_in_the_same_words(self, db):
+        shown = [Client().get(page).content.decode() for page in PAGES]
+        of_dashboard, of_admin = (
+            re.sub(
+                r'(name="(?:next|csrfmiddlewaretoken)" value=)"[^"]*"',
+                r"\1",
+                re.findall(r"<form.*?</form>", page, re.DOTALL)[0],
+            )
+            for page in shown
+        )
+
+        assert of_dashboard == of_admin
+        for page in shown:
+            assert '<h1 id="login-title">Sign in</h1>' in page
+            assert "Log in" not in page
+        assert 'name="next" value="/admin/"' in shown[1]
+
+    def test_the_admin_says_why_it_lets_nobody_in(self, operator, other):
+        """One sentence for a wrong password and for a user without the right: it tells a guesser nothing."""
+        wrong = sign_in(page="/admin/login/").content.decode()
+        not_staff = sign_in("other", PASSWORD, page="/admin/login/").content.decode()
+        client = Client()
+        client.force_login(other)
+        signed_in = client.get("/admin/login/?next=/admin/").content.decode()
+
+        for page in (wrong, not_staff):
+            assert (
+                "The username or the password is wrong, or this user may not open the administration." in page
+            )
+        assert "You are signed in as other, who may not open this page." in signed_in
+
+    def test_a_sign_in_leads_to_the_page_that_was_asked_for(self, operator):
+        answer = Client().post(
+            "/admin/login/?next=/admin/authsvc/grant/",
+            {"username": "operator", "password": PASSWORD, "next": "/admin/authsvc/grant/"},
+        )
+
+        assert answer["Location"] == "/admin/authsvc/grant/"
+
+    def test_the_admin_has_the_same_word_for_the_way_out(self, admin_client):
+        page = admin_client.get("/admin/").content.decode()
+
+        assert re.search(r"Sign out\s*<", page)
+        assert "Log out" not in page

@@ -41,12 +41,14 @@ def request(client: Client, email: str = "mara@example.org") -> list[mail.EmailM
 
 
 def test_without_a_mail_server_there_is_no_link_and_no_page(client: Client):
-    assert "Forgot it?" not in client.get("/login/").content.decode()
+    for page in ("/login/", "/admin/login/"):
+        assert "Forgot it?" not in client.get(page).content.decode()
     assert {client.get(url).status_code for url in PAGES} == {404}
 
 
 def test_the_sign_in_links_to_it(client: Client, offered):
-    assert 'href="/password/reset/"' in client.get("/login/").content.decode()
+    for page in ("/login/", "/admin/login/"):
+        assert 'href="/password/reset/"' in client.get(page).content.decode()
     assert {client.get(url).status_code for url in PAGES} == {200}
 
 
