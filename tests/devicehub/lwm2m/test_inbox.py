@@ -302,10 +302,7 @@ def test_a_number_with_more_digits_than_a_float_is_kept(endpoint):
 
 @pytest.mark.sqlite_first
 def test_a_batch_takes_as_many_queries_as_one_message(db):
-    """Definitions are compared twice for a batch, before and while it is written. Endpoints are not loaded for values.
-
-    PostgreSQL needs two locks more: of the definitions and of the endpoints.
-    """
+    """Definitions are compared once for a batch, and endpoints are not loaded for values alone."""
     fleet = [Endpoint.objects.create(device_id=f"urn:dev:{number}") for number in range(20)]
     batches = [
         [message(one, [{"n": "/3303/0/5700", "v": 21.5}]) for one in some] for some in (fleet[:1], fleet)
@@ -317,4 +314,4 @@ def test_a_batch_takes_as_many_queries_as_one_message(db):
             assert set(pipeline(batch)) == {STORED}
         counted.append(len(queries))
 
-    assert counted[0] == counted[1] <= (12 if connection.vendor == "sqlite" else 14)
+    assert counted[0] == counted[1] <= 12
