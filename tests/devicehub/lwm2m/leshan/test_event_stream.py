@@ -52,9 +52,26 @@ def test_several_lines_of_data_are_one_text():
 
 
 def test_comments_ids_and_waits_are_left_out():
-    assert read(b"\xef\xbb\xbf: hello\nid: 7\nretry: 10\nevent: SEND\n\nother\ndata\n\n") == [
-        ServerEvent("message", "")
+    assert read(b": hello\nid: 7\nretry: 10\nevent: SEND\n\nother\ndata\n\n") == [ServerEvent("message", "")]
+
+
+def test_a_mark_of_the_byte_order_stands_at_the_beginning_alone():
+    mark = b"\xef\xbb\xbf"
+
+    assert read(mark + b"event: SEND\ndata: 1\n\n" + mark + b"event: SEND\ndata: 2\n\n") == [
+        ServerEvent("SEND", "1"),
+        ServerEvent("message", "2"),
     ]
+
+
+def test_a_line_without_an_end_takes_no_memory():
+    stream = EventStream(most=100)
+    for _ in range(100):
+        assert list(stream.feed(b"data: 0123456789")) == []
+        assert len(stream._begun) <= 120
+
+    assert list(stream.feed(b"\n\n" + RECORDED)) == EVENTS
+    assert stream.skipped == 1
 
 
 def test_an_event_whose_end_is_missing_is_not_read():

@@ -133,8 +133,12 @@ def test_an_update_names_its_changes():
     assert read_event("UPDATED", json.dumps(data)) == Updated(
         registration(M18), frozenset({"links", "lifetime"})
     )
-    data["update"] = update
+    data["update"] = update | {"bindingMode": None, "lifetime": None}
     assert read_event("UPDATED", json.dumps(data)) == Updated(registration(M18), frozenset())
+
+
+def test_a_lifetime_beyond_that_of_lwm2m_counts_as_the_longest():
+    assert registration(M18 | {"lifetime": 2**63}).lifetime == 2**32 - 1
 
 
 def test_data_that_is_not_needed_is_not_even_parsed():
