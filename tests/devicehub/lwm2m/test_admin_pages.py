@@ -4,6 +4,7 @@ import re
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -249,6 +250,18 @@ def test_the_page_of_an_event_has_its_values(admin_client, rows):
     page = admin_client.get(url(Event, "change", rows[Event].pk)).content.decode()
 
     assert re.search(r"/3303/0/5700</span> 21\.5", page)
+
+
+def test_the_page_of_an_endpoint_leads_to_the_lists_that_its_reader_may_see(client, rows):
+    staff = person("staff", role=None, is_staff=True)
+    for name in ("endpoint", "event"):
+        staff.user_permissions.add(Permission.objects.get(codename=f"view_{name}"))
+    client.force_login(staff)
+
+    page = client.get(url(Endpoint, "change", rows[Endpoint].pk)).content.decode()
+
+    assert f"{url(Event, 'changelist')}?device=" in page
+    assert f"{url(Resource, 'changelist')}?device=" not in page
 
 
 def test_the_navigation_names_the_pages_once(admin_client, rows):

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from devicehub.ingest.pipeline import pipeline
 from devicehub.kinds.registry import registry
@@ -320,6 +321,17 @@ def test_values_are_recorded_with_the_types_of_their_resources(station):
     }
     times = {one.timestamp for one in EventResource.objects.all()}
     assert times == {NOW, NOW - 5 * SECOND}
+
+
+def test_a_value_is_never_later_than_its_event(station):
+    """Retention deletes the values of an event before the event."""
+    late = Value((0,), DataType.INTEGER, 5, time=int(NOW.timestamp()) + 60)
+
+    record("alarm", station, {"33000/0/1": late}, timestamp=NOW)
+    assert EventResource.objects.get().timestamp == NOW
+    coming = int(timezone.now().timestamp()) + 60
+    event = record("alarm", station, {"33000/0/1": late._replace(time=coming)})
+    assert event.timestamp.timestamp() == coming
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_the_tree_has_names_units_operations_and_values(viewer, endpoint):
     assert "Sensor Value /3303/0/5700 21.375 °C" in text
     assert "Instance 1 /3303/1" in text
     assert "−3.5 °C 2 h ago old" in text
-    assert "Reboot /3/0/4" in text
+    assert text.index("/3/0/0 ") < text.index("Reboot /3/0/4") < text.index("/3/0/9 ")
     assert "1 resource of the definition without a value" in text
     assert "About the device." in text
     assert "UQ" in text
@@ -258,6 +258,24 @@ def test_the_history_of_a_number_is_a_chart_in_words_and_a_table(viewer, endpoin
     assert found.has_more
     assert found.latest[0][1].text == "49"
     assert 'aria-current="true">Sensor Value' in page.content.decode()
+
+
+def test_a_value_whose_clock_is_a_little_ahead_is_in_the_chart(endpoint):
+    store(endpoint, "3303/0/5700", "Float", 4.5, ago=-timedelta(minutes=4))
+    place = endpoints.parse({"resource": "3303/0/5700", "range": "1h"})
+
+    [series] = chart.history(endpoint, place, timezone.now()).chart["series"]
+
+    assert series["v"] == [4.5]
+
+
+@pytest.mark.parametrize(("resource", "unit"), [(5601, "°F"), (5750, ""), (5518, "")])
+def test_only_measured_values_have_the_unit_that_their_instance_names(endpoint, resource, unit):
+    store(endpoint, "3303/0/5701", "String", "°F")
+    store(endpoint, f"3303/0/{resource}", "Float", 1.0)
+    place = endpoints.parse({"resource": f"3303/0/{resource}"})
+
+    assert chart.history(endpoint, place, timezone.now()).unit == unit
 
 
 def test_many_values_are_given_in_buckets(endpoint, monkeypatch):
@@ -455,6 +473,19 @@ def test_a_page_of_events_needs_one_query_for_each_event(viewer, endpoint, djang
     assert [row.values[0].value.text for row in page.context["rows"]] == [
         str(number) for number in reversed(range(events.PAGE))
     ]
+
+
+def test_events_of_an_endpoint_are_not_those_of_longer_names(viewer, endpoint):
+    now = timezone.now()
+    for one in (endpoint, Endpoint.objects.create(device_id="urn:dev:ab")):
+        Event.objects.create(device=one, type="send", timestamp=now, received_at=now)
+
+    def listed(text):
+        rows = viewer.get("/lwm2m/events/", {"endpoint": text}).context["rows"]
+        return sorted(row.event.device.device_id for row in rows)
+
+    assert listed("urn:dev:a") == ["urn:dev:a"]
+    assert listed("urn:dev") == ["urn:dev:a", "urn:dev:ab"]
 
 
 def test_events_are_paged_without_a_gap(viewer, endpoint, monkeypatch):
