@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from devicehub.kinds.identifiers import is_device_id, is_text
+from devicehub.lwm2m.models import Endpoint
 
 MOST = 255  # characters of an endpoint name
 REFUSED = re.compile(r"[^A-Za-z0-9_:-]+")
@@ -44,8 +45,6 @@ def device_ids(endpoint_names: Collection[str]) -> dict[str, str]:
     A name that no endpoint has gets an id that no endpoint has: the one that would be made from it, if that is free. A
     client that calls itself by the device id of another endpoint must not report for that one.
     """
-    from devicehub.lwm2m.models import Endpoint
-
     endpoints: Any = Endpoint.objects.order_by()
     rows = endpoints.filter(endpoint_name__in=list(endpoint_names))
     found = dict(rows.values_list("endpoint_name", "device_id"))
@@ -60,8 +59,6 @@ def device_ids(endpoint_names: Collection[str]) -> dict[str, str]:
 
 def may_be_of(device_id: str, endpoint_name: str | None) -> bool:
     """Return False if the endpoint with *device_id* has another name than *endpoint_name*."""
-    from devicehub.lwm2m.models import Endpoint
-
     if endpoint_name is None:
         return True
     rows: Any = Endpoint.objects.filter(device_id=device_id)
