@@ -200,7 +200,7 @@ def resolve(
             if version is None or "bver" in record:
                 version = _version(record.get("bver", VERSION), version)
             if not label:
-                if _has_no_value(record, base):
+                if _has_no_value(record, base, fields):
                     continue
                 label, raw = "v", 0  # The base value alone.
             if own_time is not None:
@@ -247,13 +247,17 @@ def _version(version: Any, before: Any) -> Any:
     return version
 
 
-def _has_no_value(record: dict[str, Any], base: dict[str, Any]) -> bool:
-    """Return whether a record without a value is one of base fields, or of a sum, which is not kept."""
-    if "s" in record or (record and BASE_FIELDS.issuperset(record)):
+def _has_no_value(record: dict[str, Any], base: dict[str, Any], fields: Mapping[str, Any]) -> bool:
+    """Return whether a record without a value is one of base fields, or of a sum, which is not kept.
+
+    Fields that are not known do not count, and a base sum alone is a sum.
+    """
+    own = [field for field in record if field in fields]
+    if "s" in record or (own and BASE_FIELDS.issuperset(own)):
         return True
-    if "bv" not in base:
+    if "bv" not in base and "bs" not in base:
         raise ValueError("has no value")
-    return False
+    return "bv" not in base
 
 
 def _value(label: str, raw: Any) -> Any:

@@ -337,3 +337,17 @@ def test_records_with_names_keep_their_units():
     )
 
     assert [record.unit for record in senml.decode_names_json(pack, RECEIVED_AT)] == ["Cel", "K", ""]
+
+
+@pytest.mark.parametrize(
+    ("pack", "rows"),
+    [
+        ('[{"bn":"/9/0/","of_later":1},{"n":"1","v":1}]', [["/9/0/1", "Integer", 1]]),
+        ('[{"bn":"/9/0/","bs":10,"n":"1","s":5},{"n":"2"}]', []),
+        ('[{"bn":"/9/0/","bs":10,"bv":3},{"n":"2"}]', [["/9/0/2", "Integer", 3]]),
+        ('[{"of_later":1}]', ERROR),
+        ('[{"n":"/9/0/1","of_later":1}]', ERROR),
+    ],
+)
+def test_unknown_fields_and_base_sums_do_not_make_a_record_without_value_wrong(pack, rows):
+    assert decoded("senml+json", pack) == rows
