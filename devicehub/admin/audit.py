@@ -212,7 +212,7 @@ class AuditAdmin(EvidenceAdmin):
 
     @admin.display(description="Object", ordering="object_key")
     def on(self, entry: AuditEntry) -> str:
-        return cells.changed(entry.object_key)
+        return cells.changed(entry.object_key, getattr(entry, cells.FOUND, None))
 
     @admin.display(description="Author", ordering="actor")
     def author(self, entry: AuditEntry) -> str:

@@ -167,6 +167,8 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
         found = super().get_changelist_instance(request)
         if not found.has_active_filters and not found.query:
             found.full_result_count = found.result_count
+        if self.belongs_to not in (None, ITSELF) and not self.opts.get_field(self.belongs_to).is_relation:
+            cells.find_devices(found.result_list, self.belongs_to)
         return found
 
     def render_change_form(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from authsvc.models import Account, Broker, Grant
+from devicehub import provisioning
 from devicehub.admin import texts
 from devicehub.dashboard import display
 from devicehub.kinds.registry import UnknownKey, registry
@@ -45,6 +46,7 @@ OBJECTS: dict[str, tuple[type[Any], str]] = {
     "user": (get_user_model(), "username"),
 }
 KEYS = frozenset({"device_key", "principal"})
+FOUND = "_devicehub_found"  # The attribute of a row with the keys of its list that name a device.
 NUMBER = "number_"  # The names of columns with numbers begin so; admin.css puts those to the right.
 
 
@@ -99,11 +101,28 @@ def until(moment: datetime | None) -> str:
     return EMPTY if moment is None else display.exact(moment)
 
 
-def device(key: str) -> str:
-    """Return *key* as a link to the page of its device, or as it is if no device type has it."""
+def find_devices(rows: Iterable[Any], column: str) -> None:
+    """Note in each of *rows* which of the keys in their *column* name a device, by a query for each type."""
+    found = provisioning.existing({getattr(row, column) for row in rows})
+    for row in rows:
+        setattr(row, FOUND, found)
+
+
+def device_of(row: Any, column: str) -> str:
+    """Return the key in *column* of *row* as device() does, without a query if find_devices() saw the row."""
+    return device(getattr(row, column), getattr(row, FOUND, None))
+
+
+def device(key: str, found: Collection[str] | None = None) -> str:
+    """Return *key* as a link to the page of its device, or as it is if there is no such device.
+
+    *found* contains the key if the device exists; without it a query tells.
+    """
     try:
         kind, device_id = registry.resolve(key)
     except UnknownKey:
+        return code(key)
+    if key not in (provisioning.existing([key]) if found is None else found):
         return code(key)
     url = named_url(kind.device_model, device_id)
     return format_html('<a class="dh-id" href="{}">{}</a>', url, device_id) if url else code(key)
@@ -146,6 +165,8 @@ def column(model: type[models.Model], name: Any, *, is_first: bool) -> Any:
     @admin.display(description=texts.label(field), ordering=name, boolean=is_boolean or None)
     def cell(row: Any) -> Any:
         value = getattr(row, name)
+        if shown is device:
+            return device_of(row, name)
         if shown is not None:
             return shown(value)
         word = getattr(row, f"get_{name}_display")() if field.choices else value
@@ -169,8 +190,11 @@ def _shown(field: models.Field[Any, Any], is_first: bool) -> Callable[[Any], str
     return number if isinstance(field, numeric) and not field.choices else None
 
 
-def changed(key: str) -> str:
-    """Return the *key* of a changed object as a link to the page or the list that shows its object."""
+def changed(key: str, found: Collection[str] | None = None) -> str:
+    """Return the *key* of a changed object as a link to the page or the list that shows its object.
+
+    *found* contains the key if it is that of a device that exists; without it a query tells.
+    """
     kind, _, name = key.partition("/")
     if kind == "rotation" and name.isdecimal():
         url = rotation_url(int(name))
@@ -178,5 +202,5 @@ def changed(key: str) -> str:
         model, column = OBJECTS[kind]
         url = list_url(model, f"?{urlencode({column: name})}")
     else:
-        return device(key)
+        return device(key, found)
     return format_html('<a class="dh-id" href="{}">{}</a>', url, key) if url else code(key)

@@ -64,7 +64,7 @@ class DeviceCommandAdmin(EvidenceAdmin):
 
     @admin.display(description="Device", ordering="device_key")
     def of_device(self, command: DeviceCommand) -> str:
-        return cells.device(command.device_key)
+        return cells.device_of(command, "device_key")
 
     @admin.display(description="State", ordering="state")
     def progress(self, command: DeviceCommand) -> str:

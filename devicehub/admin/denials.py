@@ -108,7 +108,7 @@ class DenialAdmin(EvidenceAdmin):
     def who(self, denial: Denial) -> str:
         """Return the device, the account, or the name that no one has."""
         if denial.principal:
-            return cells.device(denial.principal)
+            return cells.device_of(denial, "principal")
         return cells.code(denial.username) if denial.username else "Unknown"
 
     @admin.display(description="Action", ordering="action")

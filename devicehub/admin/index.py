@@ -18,7 +18,7 @@ from django.utils.text import capfirst
 from authsvc import audit
 from authsvc.caches import BoundedCache
 from authsvc.models import Account, AuditEntry, Broker, Denial
-from devicehub import states, visibility
+from devicehub import provisioning, states, visibility
 from devicehub.admin import cells, texts
 from devicehub.dashboard.rotations import visible_rotations
 from devicehub.denials import reasons
@@ -275,9 +275,11 @@ def _looks(request: HttpRequest) -> list[Look]:
 
 def _changes(user: Any) -> list[Change]:
     rows = visibility.rows(AuditEntry.objects.all(), user, "object_key")
+    newest = list(rows.order_by("-at", "-pk")[:CHANGES])
+    found = provisioning.existing({row.object_key for row in newest})
     return [
-        Change(row.actor, audit.label(row.action), cells.changed(row.object_key), row.at)
-        for row in rows.order_by("-at", "-pk")[:CHANGES]
+        Change(row.actor, audit.label(row.action), cells.changed(row.object_key, found), row.at)
+        for row in newest
     ]
 
 

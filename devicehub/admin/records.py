@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html, format_html_join, strip_tags
 
 from devicehub.admin import cells, texts
 from devicehub.admin.base import EvidenceAdmin, Panel
@@ -34,6 +34,14 @@ OUTCOMES = {
     "duplicate": ("wait", "off", "Duplicate"),
     "retained": ("wait", "off", "Retained"),
 }
+
+
+def _or_empty(shown: str) -> str:
+    """Return *shown*, the markup of user properties in unfold, once for each theme, or the mark of an empty value."""
+    return cells.EMPTY if set(strip_tags(shown).split()) == {"{}"} else shown
+
+
+PREPROCESSED = {"user_properties": _or_empty}
 
 
 class OfDeviceAdmin(EvidenceAdmin):
@@ -109,6 +117,7 @@ class MessageAdmin(OfDeviceAdmin):
     list_filter = ("outcome", DeviceFilter, lately("received_at"))
     empty_text = "No message is stored. Each message of a device shows here, also one that was refused."
     readonly_fields = ("of_device", "result", "dropped", "received_at", "in_quarantine")
+    readonly_preprocess_fields = PREPROCESSED
     fieldsets = (
         (None, {"fields": ("of_device", "topic", "received_at")}),
         ("Outcome", {"fields": ("result", "dropped", "processing_error", "processed_at")}),
@@ -161,11 +170,12 @@ class QuarantineAdmin(Replays, Dismisses, EvidenceAdmin):
         "dismissed ones."
     )
     readonly_fields = ("of_device", "payload_as_sent", "size")
+    readonly_preprocess_fields = PREPROCESSED
     exclude = ("device_key",)
 
     @admin.display(description="Device")
     def of_device(self, row: QuarantinedMessage) -> str:
-        return cells.device(row.device_key) if row.device_key else cells.EMPTY
+        return cells.device_of(row, "device_key")
 
     @admin.display(description="Payload")
     def payload_as_sent(self, row: QuarantinedMessage) -> str:

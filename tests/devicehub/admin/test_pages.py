@@ -15,7 +15,9 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.utils import label_for_field
 from django.contrib.auth.models import Group
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
@@ -24,6 +26,7 @@ from devicehub import provisioning, roles, sites
 from devicehub.admin.base import EvidenceAdmin
 from devicehub.kinds.registry import registry
 from devicehub.models import (
+    CommandState,
     CountedRefusal,
     DeviceCommand,
     DeviceGroup,
@@ -385,6 +388,53 @@ def test_rows_link_to_their_device_and_keep_the_case_of_ids(admin_client: Client
     text = admin_client.get(url(WeatherStationMessage, "change", message.pk)).content.decode()
     for words in ("Partly stored", "wind: &lt;unknown&gt;", "Received at", "Message on things/a"):
         assert words in text
+
+
+def test_a_key_without_a_device_is_a_text(admin_client: Client, rows):
+    """The key of a device that was removed, or of one that was only named by a topic."""
+    DeviceCommand.objects.update(state=CommandState.ANSWERED)  # The deletion of a device ends waiting ones.
+    WeatherStationDevice.objects.all().delete()
+    named = "weatherstationdevice/named/"
+    with_keys = (AuditEntry, Denial, DeviceCommand, QuarantinedMessage, CountedRefusal)
+
+    for model in with_keys:
+        row = model._base_manager.latest("pk")
+        for page in (url(model, "changelist"), url(model, "change", row.pk)):
+            text = admin_client.get(page).content.decode()
+            assert KEY in text, page
+            assert named not in text, page
+    start = admin_client.get("/admin/").content.decode()
+    assert KEY in start
+    assert named not in start
+
+
+def test_a_list_looks_devices_up_at_once(admin_client: Client, rows):
+    page, counted = url(QuarantinedMessage, "changelist"), []
+    WeatherStationDevice.objects.create(device_id="S-1")
+    for number in range(1, 4):
+        QuarantinedMessage.objects.create(
+            device_key=f"weatherstation/S-{number}",
+            reason="not_json",
+            topic="t",
+            payload=b"{",
+            received_at=timezone.now(),
+        )
+        with CaptureQueriesContext(connection) as queries:
+            text = admin_client.get(page).content.decode()
+        counted.append(len(queries))
+
+    assert counted[1] == counted[2]
+    assert reverse("admin:fleet_weatherstationdevice_named", args=["S-1"]) in text
+    assert reverse("admin:fleet_weatherstationdevice_named", args=["S-2"]) not in text
+
+
+def test_empty_user_properties_show_the_mark_of_an_empty_value(admin_client: Client, rows):
+    row = QuarantinedMessage.objects.get()
+    page = url(QuarantinedMessage, "change", row.pk)
+
+    assert "{}" not in re.sub(r"<[^>]+>", "", admin_client.get(page).content.decode())
+    QuarantinedMessage.objects.filter(pk=row.pk).update(user_properties={"unit": "kelvin"})
+    assert "kelvin" in admin_client.get(page).content.decode()
 
 
 def test_the_sites_of_a_filter_are_bounded(admin_client: Client, monkeypatch):
