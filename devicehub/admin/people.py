@@ -20,6 +20,7 @@ from django.http import HttpRequest, HttpResponse
 
 from devicehub import roles, sites
 from devicehub.admin.base import ModelAdmin
+from devicehub.admin.second_factor import RemovesSecondFactor
 from devicehub.admin.widgets import ChoiceBoxesField, LinesField
 from devicehub.kinds.registry import registry
 from devicehub.models import SiteScope
@@ -100,7 +101,7 @@ def has_all(user: Any, permissions: QuerySet[Permission]) -> bool:
     return bool(user.has_perms({f"{label}.{codename}" for label, codename in names}))
 
 
-class PersonAdmin(django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,misc]
+class PersonAdmin(RemovesSecondFactor, django_pages.UserAdmin, ModelAdmin):  # type: ignore[type-arg,misc]
     """The page of a user, whom only people with all of the user's rights may change: a new password would give them."""
 
     form = PersonForm

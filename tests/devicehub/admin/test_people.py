@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from authsvc.models import AuditEntry
-from devicehub import roles, visibility
+from devicehub import roles, second_factor, visibility
 from devicehub.models import SiteScope
 from devicehub.templatetags.devicehub_admin import dh_title
 from fleet.models import WeatherStationDevice
@@ -142,6 +143,59 @@ def test_a_user_changes_no_user_with_more_rights(keeper, mara, fields):
     )
     after = User.objects.get(pk=mara.pk)
     assert (after.password, after.email, roles.of(after)) == (mara.password, "", roles.ADMINISTRATOR)
+
+
+class TestRemovingASecondFactor:
+    @staticmethod
+    def give(user: User) -> str:
+        """Give *user* a second factor, and return the address of its removal."""
+        TOTPDevice.objects.create(user=user, name="Authenticator app", confirmed=True)
+        return f"/admin/auth/user/{user.pk}/second-factor/"
+
+    def test_a_page_asks_and_the_reason_stands_in_the_audit(self, keeper, mara):
+        url = self.give(mara)
+        page = f"/admin/auth/user/{mara.pk}/change/"
+        assert url in keeper.get(page).content.decode()
+
+        asked = keeper.post(url)
+        assert "Remove the second factor of mara?" in asked.content.decode()
+        assert second_factor.is_on(mara)
+        long = keeper.post(url, {"confirmed": "yes", "reason": "x" * 301})
+        assert "at most 300 characters" in long.content.decode()
+        done = keeper.post(url, {"confirmed": "yes", "reason": "telephone lost"}, follow=True)
+
+        assert not second_factor.is_on(mara)
+        assert done.redirect_chain == [(page, 302)]
+        assert [str(m) for m in done.context["messages"]] == ["mara signs in by password alone now."]
+        assert url not in done.content.decode()
+        entry = AuditEntry.objects.get(action="second_factor_removed")
+        assert (entry.object_key, entry.actor, entry.reason) == ("user/mara", "keeper", "telephone lost")
+        again = keeper.post(url, {"confirmed": "yes"}, follow=True)
+        assert [str(m) for m in again.context["messages"]] == ["mara has no second factor."]
+        assert AuditEntry.objects.filter(action="second_factor_removed").count() == 1
+
+    def test_only_who_may_change_the_user_removes_it(self, keeper, mara, admin_user):
+        url = self.give(mara)
+        viewer = User.objects.create_user("viewer", is_staff=True)
+        viewer.user_permissions.set(Permission.objects.filter(codename="view_user"))
+        reader = Client()
+        reader.force_login(viewer)
+        assert url not in reader.get(f"/admin/auth/user/{mara.pk}/change/").content.decode()
+        roles.assign(mara, roles.ADMINISTRATOR, None)
+
+        for client, user in ((reader, mara), (keeper, mara), (keeper, admin_user)):
+            url = self.give(user)
+            assert client.get(url).status_code == 403
+            assert client.post(url, {"confirmed": "yes"}).status_code == 403
+            assert second_factor.is_on(user)
+        assert keeper.get("/admin/auth/user/999999/second-factor/").status_code == 404
+
+    def test_nobody_removes_their_own_here_without_a_password(self, admin_client, admin_user):
+        url = self.give(admin_user)
+
+        assert url not in admin_client.get(f"/admin/auth/user/{admin_user.pk}/change/").content.decode()
+        assert admin_client.post(url, {"confirmed": "yes"}).status_code == 403
+        assert second_factor.is_on(admin_user)
 
 
 def test_the_pages_of_people_say_their_role(admin_client, mara):
