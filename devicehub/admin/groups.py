@@ -181,9 +181,7 @@ class GroupAdmin(ModelAdmin):
         self._check_writer(request)
         form = self.get_form(request)(request.POST, instance=DeviceGroup.objects.filter(pk=_pk).first())
         form.is_valid()  # An empty name does not matter here.
-        wrong = {
-            name: form.errors[name] for name in ("members", "types", "sites", "tags") if name in form.errors
-        }
+        wrong = [form[name] for name in ("members", "types", "sites", "tags") if name in form.errors]
         name = "preview" if request.headers.get("x-requested-with") == "fetch" else "preview_page"
         more = {"title": "Members of a group", "media": self.media, "wrong": wrong}
         count = None if wrong else _count(form.cleaned_data)

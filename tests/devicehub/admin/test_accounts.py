@@ -136,6 +136,9 @@ class TestPasswords:
         assert not account.has_overlap()
 
     def test_a_chosen_password(self, operator, account):
+        page = operator.get(secret_url(account)).content.decode()
+        # For the password manager of the browser, in the one form with a password.
+        assert page.count('value="backend" autocomplete="username"') == 1
         answer = change(operator, account, "choose", password=CHOSEN, again=CHOSEN)
 
         assert answer.status_code == 302

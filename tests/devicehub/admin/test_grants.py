@@ -241,6 +241,14 @@ def test_a_group_that_cannot_be_is_refused_beside_its_field(admin, given, field)
     assert field in reply.context["adminform"].form.errors
 
 
+def test_the_count_of_a_group_names_wrong_fields_by_their_labels(admin):
+    for given, shown in (
+        ({"how": "chosen", "members": "NOSUCH"}, "<b>Devices</b> Not the id of one device"),
+        ({"how": "filter"}, "<b>Types</b> Check at least one"),
+    ):
+        assert shown in admin.post(f"{GROUPS}/add/preview/", given).content.decode()
+
+
 ALL = [
     f"{verb}_{model}" for model in ("grant", "devicegroup") for verb in ("view", "add", "change", "delete")
 ]
