@@ -167,7 +167,7 @@ class FakeLeshan:
         """The number of open streams."""
         return len(self._streams)
 
-    def asked(self, endpoint: str) -> list[str]:
+    def requests_to(self, endpoint: str) -> list[str]:
         """Return the requests about *endpoint*, without their queries, as `POST /3303/0/5700/observe`."""
         start = f"/api/clients/{endpoint}"
         return [

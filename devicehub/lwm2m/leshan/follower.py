@@ -1,7 +1,7 @@
-"""Follow a Leshan server: read its stream of events, list its registrations, ask its endpoints, hand over reports.
+"""Follow a Leshan server: read its events, list its registrations, send requests to endpoints, hand over reports.
 
-One thread reads the stream, some ask endpoints, and the thread of run() decides and stores. A full queue between them
-makes the stream wait.
+One thread reads the stream, some send requests to endpoints, and the thread of run() decides and stores. A full queue
+between them makes the stream wait.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import structlog
 
 from devicehub.backoff import Backoff
 from devicehub.lwm2m.leshan import shapes
-from devicehub.lwm2m.leshan.asker import Asker
 from devicehub.lwm2m.leshan.event_stream import EventStream, ServerEvent
 from devicehub.lwm2m.leshan.intake import Arrived, Intake, ListBegins, Listed, ListEnds
 from devicehub.lwm2m.leshan.plans import Wish
 from devicehub.lwm2m.leshan.reports import Report
+from devicehub.lwm2m.leshan.requester import Requester
 from devicehub.lwm2m.leshan.roll import Roll
 from devicehub.lwm2m.leshan.server import LeshanServer, ServerAway, ServerRefuses, Stream
 from devicehub.lwm2m.leshan.shapes import MalformedAnswer
@@ -50,8 +50,8 @@ class Follower:
         self._store = store
         self._report = report
         self._intake = Intake()
-        self.roll = Roll(wishes, lambda *series: self._asker.ask(*series))
-        self._asker = Asker(server, self._intake, self.roll.may_be_asked)
+        self.roll = Roll(wishes, lambda *series: self._requester.request(*series))
+        self._requester = Requester(server, self._intake, self.roll.may_be_requested)
         self._reader = threading.Thread(target=self._read, name="leshan stream", daemon=True)
         self._stream: Stream | None = None
         self._has_followed = False
@@ -76,7 +76,7 @@ class Follower:
 
     def run(self) -> None:
         """Follow the server until stop(). Raise ServerRefuses if it refuses us from the beginning."""
-        self._asker.start()
+        self._requester.start()
         self._reader.start()
         try:
             while not self.stopping and self._failure is None:
@@ -105,7 +105,7 @@ class Follower:
     def _end(self) -> None:
         self.stopping = True
         self._intake.close()
-        self._asker.stop()
+        self._requester.stop()
         stream = self._stream
         if stream is not None:
             stream.close()

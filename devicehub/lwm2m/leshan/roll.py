@@ -30,11 +30,11 @@ from devicehub.lwm2m.leshan.shapes import (
 
 log = structlog.get_logger(__name__)
 
-MOST_ENDPOINTS = 100_000  # Endpoints beyond these are stored and not asked.
+MOST_ENDPOINTS = 100_000  # Endpoints beyond these are stored and get no requests.
 # An endpoint that returns ends its old registration and begins a new one at the same instant: wait for the new one.
 RETURN = timedelta(seconds=1)
-RETRY = Backoff((10, 30, 120))  # Seconds until an endpoint that did not answer is asked again.
-MOST_ATTEMPTS = 4  # Then it is asked again at its next update.
+RETRY = Backoff((10, 30, 120))  # Seconds until an endpoint that did not answer gets its requests again.
+MOST_ATTEMPTS = 4  # Then it gets them again at its next update.
 
 
 @dataclass(slots=True)
@@ -48,10 +48,10 @@ class Known:
     list_number: int
     steps: tuple[Step, ...] = ()
     todo: list[Step] = field(default_factory=list)
-    is_asked: bool = False
-    woke: bool = False  # Since it was asked.
+    is_busy: bool = False
+    woke: bool = False  # Since its requests were sent.
     failures: int = 0
-    overtaken: set[str] = field(default_factory=set)  # Paths of notifications since it was asked.
+    overtaken: set[str] = field(default_factory=set)  # Paths of notifications since its requests were sent.
 
 
 @dataclass(slots=True)
@@ -64,14 +64,14 @@ class Ended:
 
 
 class Roll:
-    """The known endpoints. *ask* is called with an endpoint, its registration id and the steps to take.
+    """The known endpoints. *request* is called with an endpoint, its registration id and the steps to take.
 
     handle() returns the reports that follow from one event, and due() those that follow from the time alone.
     """
 
-    def __init__(self, wishes: Sequence[Wish], ask: Callable[[str, str, Sequence[Step]], None]) -> None:
+    def __init__(self, wishes: Sequence[Wish], request: Callable[[str, str, Sequence[Step]], None]) -> None:
         self._wishes = wishes
-        self._ask = ask
+        self._request = request
         self._known: dict[str, Known] = {}
         self._list_number = 0
         self._ended: dict[str, Ended] = {}  # Deregistrations that may be returns.
@@ -81,7 +81,7 @@ class Roll:
     def __len__(self) -> int:
         return len(self._known)
 
-    def may_be_asked(self, endpoint: str, registration_id: str) -> bool:
+    def may_be_requested(self, endpoint: str, registration_id: str) -> bool:
         """Return whether *endpoint* is registered so and awake. Other threads call this."""
         known = self._known.get(endpoint)
         return known is not None and known.id == registration_id and not known.is_asleep
@@ -91,7 +91,7 @@ class Roll:
         return list(self._handle(arrived.content, arrived.at))
 
     def due(self, now: datetime, *, is_end: bool = False) -> list[Report]:
-        """Return the ends of registrations that no return followed, and ask again. At the *is_end* wait no longer."""
+        """Return the ends of registrations that no return followed, and repeat requests. At *is_end* do not wait."""
         found = []
         for endpoint, ended in list(self._ended.items()):
             # From the first call on, not from the receipt: the new registration may wait behind a slow database.
@@ -102,7 +102,7 @@ class Roll:
         for endpoint, at in list(self._retries.items()):
             if at <= now:
                 del self._retries[endpoint]
-                self._ask_if_useful(endpoint)
+                self._request_if_useful(endpoint)
         return found
 
     @singledispatchmethod
@@ -138,7 +138,7 @@ class Roll:
             return
         yield self._updated(known, registration, content.changed, at)
         known.failures = 0
-        self._ask_if_useful(registration.endpoint)
+        self._request_if_useful(registration.endpoint)
 
     @_handle.register
     def _(self, content: Presence, at: datetime) -> Iterator[Report]:
@@ -149,12 +149,12 @@ class Roll:
         yield reports.status(content.endpoint, {"awake": content.is_awake}, at)
         if content.is_awake:
             known.failures = 0
-            self._ask_if_useful(content.endpoint)
+            self._request_if_useful(content.endpoint)
 
     @_handle.register
     def _(self, content: Values, at: datetime) -> Iterator[Report]:
         known = self._known.get(content.endpoint)
-        if known is not None and known.is_asked:
+        if known is not None and known.is_busy:
             known.overtaken.update(content.nodes)
         if content.nodes:
             yield reports.values(content.endpoint, content.kind, content.nodes, at)
@@ -166,7 +166,7 @@ class Roll:
 
     @_handle.register
     def _(self, content: Listed, at: datetime) -> Iterator[Report]:
-        """Report what changed while no event arrived, and ask again: notifications of that time are lost."""
+        """Report what changed while no event arrived, and send requests again: notifications of that time are lost."""
         registration = content.registration
         known = self._known.get(registration.endpoint)
         if known is None or known.id != registration.id:
@@ -181,7 +181,7 @@ class Roll:
             known.is_asleep = registration.is_sleeping
             yield reports.status(registration.endpoint, {"awake": not known.is_asleep}, at)
         known.todo, known.failures = list(known.steps), 0
-        self._ask_if_useful(registration.endpoint)
+        self._request_if_useful(registration.endpoint)
 
     @_handle.register
     def _(self, content: ListEnds, at: datetime) -> Iterator[Report]:
@@ -202,10 +202,10 @@ class Roll:
         if content.step is not None:
             self._settle(known, content.step, content.answer)
         if content.is_last:
-            self._asked(content.endpoint, known, content, at)
+            self._finished(content.endpoint, known, content, at)
 
     def _begin(self, registration: Registration, at: datetime) -> Iterator[Report]:
-        """Report a registration, and ask its endpoint."""
+        """Report a registration, and send requests to its endpoint."""
         self._ended.pop(registration.endpoint, None)
         self._retries.pop(registration.endpoint, None)
         yield reports.status(registration.endpoint, {"registration": registration.members()}, at)
@@ -228,7 +228,7 @@ class Roll:
             steps=steps,
             todo=list(steps),
         )
-        self._ask_if_useful(registration.endpoint)
+        self._request_if_useful(registration.endpoint)
 
     def _steps(self, instances: Instances, version: str) -> tuple[Step, ...]:
         return tuple(plan(self._wishes, instances, version))
@@ -236,7 +236,7 @@ class Roll:
     def _updated(
         self, known: Known, registration: Registration, changed: frozenset[str], at: datetime
     ) -> Report:
-        """Return the report of an update; new paths are asked for next."""
+        """Return the report of an update; new paths are requested next."""
         known.last_update = registration.last_update
         if "links" in changed or "version" in changed:
             steps = self._steps(registration.instances, registration.version)
@@ -246,13 +246,13 @@ class Roll:
         kept = {name: members[name] for name in members if name == "id" or name in changed}
         return reports.status(registration.endpoint, {"update": kept}, at)
 
-    def _ask_if_useful(self, endpoint: str) -> None:
+    def _request_if_useful(self, endpoint: str) -> None:
         known = self._known.get(endpoint)
-        if known is None or known.is_asleep or known.is_asked or not known.todo:
+        if known is None or known.is_asleep or known.is_busy or not known.todo:
             return
         self._retries.pop(endpoint, None)
-        known.is_asked, known.woke, known.overtaken = True, False, set()
-        self._ask(endpoint, known.id, tuple(known.todo))
+        known.is_busy, known.woke, known.overtaken = True, False, set()
+        self._request(endpoint, known.id, tuple(known.todo))
 
     def _answered(
         self, known: Known | None, endpoint: str, step: Step, answer: Answer, at: datetime
@@ -277,16 +277,16 @@ class Roll:
                 known.todo[:0] = step.singly()
                 known.steps = (*(one for one in known.steps if one != step), *step.singly())
 
-    def _asked(self, endpoint: str, known: Known, last: Replied, at: datetime) -> None:
-        """Decide when to ask the endpoint for the steps that it has not answered."""
-        known.is_asked, known.overtaken = False, set()
+    def _finished(self, endpoint: str, known: Known, last: Replied, at: datetime) -> None:
+        """Decide when to request the steps that the endpoint has not answered."""
+        known.is_busy, known.overtaken = False, set()
         result = None if last.answer is None else last.answer.result
         if result is Result.ASLEEP and not known.woke:
             known.is_asleep = True
         elif not known.todo or result is Result.UNREGISTERED:
             pass  # An event about its registration will come.
         elif last.step is not None and result in (Result.VALUES, Result.REFUSED):
-            self._ask_if_useful(endpoint)  # There are new steps since it was asked.
+            self._request_if_useful(endpoint)  # There are new steps since its requests were sent.
         else:
             known.failures += 1
             if known.failures < MOST_ATTEMPTS:

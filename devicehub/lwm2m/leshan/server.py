@@ -151,7 +151,7 @@ class LeshanServer:
 
     def read(self, endpoint: str, path: str) -> Answer:
         """Read *path* of *endpoint*. Raise ServerAway or ServerRefuses."""
-        return self._ask("GET", endpoint, path, {path})
+        return self._request("GET", endpoint, path, {path})
 
     def observe(self, endpoint: str, paths: Sequence[str]) -> Answer:
         """Observe one path of *endpoint*, or several as one composite observation; the answer has the first values.
@@ -159,11 +159,11 @@ class LeshanServer:
         Raise ServerAway or ServerRefuses.
         """
         if len(paths) == 1:
-            return self._ask("POST", endpoint, f"{paths[0]}/observe", set(paths))
+            return self._request("POST", endpoint, f"{paths[0]}/observe", set(paths))
         wanted = quote(",".join(paths), safe="/,")
-        return self._ask("POST", endpoint, f"/composite/observe?paths={wanted}&{FORMATS}", None)
+        return self._request("POST", endpoint, f"/composite/observe?paths={wanted}&{FORMATS}", None)
 
-    def _ask(self, method: str, endpoint: str, target: str, single: set[str] | None) -> Answer:
+    def _request(self, method: str, endpoint: str, target: str, single: set[str] | None) -> Answer:
         """Send a request about *endpoint*. The content of the answer is the node at *single*, or nodes by path."""
         if endpoint in (".", ".."):
             return Answer(Result.REFUSED, {}, "a URL cannot name this endpoint")

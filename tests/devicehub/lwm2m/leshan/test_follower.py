@@ -54,7 +54,7 @@ def test_an_endpoint_that_is_registered_before_is_observed(fake, following):
     assert eventually(lambda: one.values("urn:dev:a") == ["20.0"])
     assert one.of("urn:dev:a") == ["registration", "notification"]
     assert one.lines == [f"follows {fake.url}; registered endpoints: 1"]
-    assert eventually(lambda: fake.asked("urn:dev:a") == [f"POST {PATH}/observe", "GET /3/0/3"])
+    assert eventually(lambda: fake.requests_to("urn:dev:a") == [f"POST {PATH}/observe", "GET /3/0/3"])
 
 
 def test_an_endpoint_that_registers_later_is_observed_and_its_notifications_stored(fake, following):
@@ -130,12 +130,12 @@ def test_what_happened_while_the_stream_was_broken_is_made_up_for(fake, followin
     assert eventually(lambda: one.values("urn:dev:a") == ["20.0", "25.0"])
 
 
-def test_a_sleeping_endpoint_is_not_asked_until_it_wakes_up(fake, following):
+def test_a_sleeping_endpoint_gets_no_request_until_it_wakes_up(fake, following):
     fake.register("urn:dev:q", queue_mode=True, sleeping=True, is_silent=True)
     fake.nodes["urn:dev:q", PATH] = TEMPERATURE
     one = following()
     assert eventually(lambda: one.of("urn:dev:q") == ["registration", "awake"])
-    assert fake.asked("urn:dev:q") == []
+    assert fake.requests_to("urn:dev:q") == []
 
     fake.sleep("urn:dev:q", is_awake=True)
 
@@ -154,10 +154,10 @@ def test_endpoints_that_do_not_answer_hold_up_neither_events_nor_others(fake, fo
     assert eventually(lambda: one.values("urn:dev:a") == ["20.0"])
     fake.notify("urn:dev:a", PATH, node("21.5"))
     assert eventually(lambda: one.values("urn:dev:a") == ["20.0", "21.5"])
-    assert len(fake.asked("urn:dev:dead0")) == 1
+    assert len(fake.requests_to("urn:dev:dead0")) == 1
 
     fake.time_out.set()
-    assert eventually(lambda: len(fake.asked("urn:dev:dead0")) == roll_module.MOST_ATTEMPTS)
+    assert eventually(lambda: len(fake.requests_to("urn:dev:dead0")) == roll_module.MOST_ATTEMPTS)
 
 
 def test_new_instances_of_an_update_are_observed(fake, following):
@@ -167,7 +167,7 @@ def test_new_instances_of_an_update_are_observed(fake, following):
 
     fake.update("urn:dev:a", objectLinks=[*LINKS, link("/3303/1")])
 
-    assert eventually(lambda: "POST /3303/1/5700/observe" in fake.asked("urn:dev:a"))
+    assert eventually(lambda: "POST /3303/1/5700/observe" in fake.requests_to("urn:dev:a"))
     assert one.of("urn:dev:a").count("update") == 1
 
 

@@ -121,7 +121,7 @@ def test_a_composite_observation_brings_both_values_at_once(run, follow, tmp_pat
 
 
 @pytest.mark.long
-def test_a_sleeping_endpoint_is_asked_when_it_wakes_up(run, follow, tmp_path):
+def test_a_sleeping_endpoint_gets_requests_when_it_wakes_up(run, follow, tmp_path):
     server = run(awake=2)
     with client(tmp_path / "client", NAME, server.port, queue_mode=True) as peer:
         time.sleep(4)  # It sleeps before we follow.

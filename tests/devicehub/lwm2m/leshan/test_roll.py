@@ -1,4 +1,4 @@
-"""Registrations, ends, returns, sleep and lists: what is reported, and which endpoint is asked."""
+"""Registrations, ends, returns, sleep and lists: what is reported, and which endpoint gets requests."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -35,10 +35,10 @@ class Followed:
     """A roll with a clock, whose reports and questions are kept."""
 
     def __init__(self, *wishes):
-        self.asked = []
+        self.requested = []
         self.now = NOW
         self.roll = Roll(
-            [wish(text) for text in wishes or ["3303/*/5700"]], lambda *one: self.asked.append(one)
+            [wish(text) for text in wishes or ["3303/*/5700"]], lambda *one: self.requested.append(one)
         )
 
     def says(self, *contents):
@@ -80,9 +80,9 @@ def registered(name, at=1000):
     return {"registration": a_registration(name, at).members()}
 
 
-def test_a_registration_is_reported_and_its_endpoint_asked(followed):
+def test_a_registration_is_reported_and_its_endpoint_gets_requests(followed):
     assert followed.says(Registered(a_registration())) == [registered("first")]
-    assert followed.asked == [("urn:dev:a", "first", (OBSERVE, READ))]
+    assert followed.requested == [("urn:dev:a", "first", (OBSERVE, READ))]
 
 
 def test_the_first_value_of_an_observation_counts_as_a_notification(followed):
@@ -93,7 +93,7 @@ def test_the_first_value_of_an_observation_counts_as_a_notification(followed):
         {"event": "read", "values": {"/3/0/3": NODE}},
     ]
     followed.later(1000)
-    assert len(followed.asked) == 1
+    assert len(followed.requested) == 1
 
 
 def test_a_value_that_a_notification_has_overtaken_is_left_out(followed):
@@ -141,7 +141,7 @@ def test_a_returning_client_is_never_offline(followed, is_swapped):
 
     assert followed.says(*(reversed(events) if is_swapped else events)) == [registered("second", 2000)]
     assert followed.later(10) == []
-    assert [one[1] for one in followed.asked] == ["first", "second"]
+    assert [one[1] for one in followed.requested] == ["first", "second"]
 
 
 def test_the_end_of_an_endpoint_that_is_not_known_is_reported_with_its_id(followed):
@@ -156,7 +156,7 @@ def test_an_answer_to_an_earlier_registration_ends_no_later_question(followed):
 
     assert followed.answers((OBSERVE, Result.SILENT)) == []
     followed.later(1000)
-    assert len(followed.asked) == 2
+    assert len(followed.requested) == 2
 
 
 def test_an_update_is_reported_with_what_it_changed(followed):
@@ -176,7 +176,7 @@ def test_new_objects_of_an_update_are_observed(followed):
 
     followed.says(Updated(a_registration(links=links, instances=instances), frozenset({"links"})))
 
-    assert followed.asked[1:] == [("urn:dev:a", "first", (Step(Action.OBSERVE, ("/3303/1/5700",)),))]
+    assert followed.requested[1:] == [("urn:dev:a", "first", (Step(Action.OBSERVE, ("/3303/1/5700",)),))]
 
 
 def test_an_update_of_a_missed_registration_is_a_registration(followed):
@@ -184,37 +184,37 @@ def test_an_update_of_a_missed_registration_is_a_registration(followed):
     assert followed.says(Updated(a_registration("second", 2000), frozenset())) == [registered("second", 2000)]
 
 
-def test_a_sleeping_endpoint_is_asked_when_it_wakes_up(followed):
+def test_a_sleeping_endpoint_gets_requests_when_it_wakes_up(followed):
     sleeping = a_registration(is_sleeping=True, queue_mode=True)
 
     reports = followed.lists(sleeping)
 
     assert reports == [{"registration": sleeping.members()}, {"awake": False}]
-    assert followed.asked == []
-    assert not followed.roll.may_be_asked("urn:dev:a", "first")
+    assert followed.requested == []
+    assert not followed.roll.may_be_requested("urn:dev:a", "first")
     assert followed.says(Presence("urn:dev:a", is_awake=True)) == [{"awake": True}]
-    assert len(followed.asked) == 1
-    assert followed.roll.may_be_asked("urn:dev:a", "first")
+    assert len(followed.requested) == 1
+    assert followed.roll.may_be_requested("urn:dev:a", "first")
 
 
-def test_an_endpoint_that_fell_asleep_is_asked_again_when_it_wakes_up(followed):
+def test_an_endpoint_that_fell_asleep_gets_requests_again_when_it_wakes_up(followed):
     followed.says(Registered(a_registration()))
     followed.answers((OBSERVE, Result.VALUES), (READ, Result.ASLEEP))
     followed.later(1000)
-    assert len(followed.asked) == 1
+    assert len(followed.requested) == 1
 
     followed.says(Presence("urn:dev:a", is_awake=True))
 
-    assert followed.asked[1:] == [("urn:dev:a", "first", (READ,))]
+    assert followed.requested[1:] == [("urn:dev:a", "first", (READ,))]
 
 
-def test_an_endpoint_that_woke_up_before_the_answer_came_is_asked_again(followed):
+def test_an_endpoint_that_woke_up_before_the_answer_came_gets_requests_again(followed):
     followed.says(Registered(a_registration()), Presence("urn:dev:a", is_awake=True))
     followed.answers((OBSERVE, Result.ASLEEP))
 
     followed.later(11)
 
-    assert len(followed.asked) == 2
+    assert len(followed.requested) == 2
 
 
 def test_an_endpoint_that_woke_up_and_fell_asleep_waits_for_its_next_wakening(followed):
@@ -222,10 +222,10 @@ def test_an_endpoint_that_woke_up_and_fell_asleep_waits_for_its_next_wakening(fo
     followed.says(Presence("urn:dev:a", is_awake=True))
     followed.answers((OBSERVE, Result.ASLEEP))
     followed.later(1000)
-    assert len(followed.asked) == 1
+    assert len(followed.requested) == 1
 
     followed.says(Presence("urn:dev:a", is_awake=True))
-    assert len(followed.asked) == 2
+    assert len(followed.requested) == 2
 
 
 def test_an_endpoint_that_wakes_up_gets_all_its_attempts_again(followed):
@@ -233,24 +233,24 @@ def test_an_endpoint_that_wakes_up_gets_all_its_attempts_again(followed):
     for _ in range(roll_module.MOST_ATTEMPTS):
         followed.answers((OBSERVE, Result.SILENT))
         followed.later(1000)
-    assert len(followed.asked) == roll_module.MOST_ATTEMPTS
+    assert len(followed.requested) == roll_module.MOST_ATTEMPTS
 
     followed.says(Presence("urn:dev:a", is_awake=True))
     followed.answers((OBSERVE, Result.SILENT))
     followed.later(10)
 
-    assert len(followed.asked) == roll_module.MOST_ATTEMPTS + 2
+    assert len(followed.requested) == roll_module.MOST_ATTEMPTS + 2
 
 
 def test_the_wakening_before_a_registration_is_not_reported(followed):
     assert followed.says(Presence("urn:dev:a", is_awake=True)) == []
 
 
-def test_a_silent_endpoint_is_asked_again_less_and_less_often(followed):
+def test_a_silent_endpoint_gets_requests_again_less_and_less_often(followed):
     followed.says(Registered(a_registration()))
     times = []
     for _ in range(1000):
-        while len(times) < len(followed.asked):
+        while len(times) < len(followed.requested):
             times.append((followed.now - NOW).total_seconds())
             followed.answers((OBSERVE, Result.SILENT))
         followed.later(1)
@@ -258,7 +258,7 @@ def test_a_silent_endpoint_is_asked_again_less_and_less_often(followed):
     assert times == [0, 10, 40, 160]
 
     followed.says(Updated(a_registration(last_update=2000), frozenset()))
-    assert len(followed.asked) == 5
+    assert len(followed.requested) == 5
 
 
 def test_a_refused_step_is_not_repeated(followed):
@@ -267,22 +267,22 @@ def test_a_refused_step_is_not_repeated(followed):
     followed.says(Updated(a_registration(last_update=2000), frozenset()))
     followed.later(1000)
 
-    assert len(followed.asked) == 1
+    assert len(followed.requested) == 1
 
 
 def test_a_refused_composite_observation_becomes_single_ones():
     followed = Followed("3303/0/5700+3/0/9")
     both = Step(Action.OBSERVE, (PATH, "/3/0/9"))
     followed.says(Registered(a_registration()))
-    assert followed.asked[0][2] == (both, READ)
+    assert followed.requested[0][2] == (both, READ)
 
     followed.answers((both, Result.REFUSED), (READ, Result.VALUES))
 
-    assert followed.asked[1][2] == tuple(both.singly())
+    assert followed.requested[1][2] == tuple(both.singly())
 
     followed.answers(*((step, Result.VALUES) for step in both.singly()))
     followed.lists(a_registration())
-    assert followed.asked[2][2] == (READ, *both.singly())
+    assert followed.requested[2][2] == (READ, *both.singly())
 
 
 def test_an_unregistered_endpoint_is_left_to_its_next_event(followed):
@@ -290,7 +290,7 @@ def test_an_unregistered_endpoint_is_left_to_its_next_event(followed):
     followed.answers((OBSERVE, Result.UNREGISTERED))
     followed.later(1000)
 
-    assert len(followed.asked) == 1
+    assert len(followed.requested) == 1
 
 
 def test_an_empty_list_takes_nobody_offline(followed):
@@ -321,21 +321,21 @@ def test_a_list_reports_what_changed_meanwhile(followed):
     ]
 
 
-def test_after_a_gap_in_the_stream_endpoints_are_asked_again(followed):
+def test_after_a_gap_in_the_stream_endpoints_get_requests_again(followed):
     """Notifications of that time are lost, and the answers bring the present values."""
     followed.says(Registered(a_registration()))
     followed.answers((OBSERVE, Result.VALUES), (READ, Result.VALUES))
 
     followed.lists(a_registration())
 
-    assert followed.asked[1:] == [("urn:dev:a", "first", (OBSERVE, READ))]
+    assert followed.requested[1:] == [("urn:dev:a", "first", (OBSERVE, READ))]
 
 
 def test_a_registration_that_the_list_named_already_is_reported_once(followed):
     followed.lists(a_registration())
 
     assert followed.says(Registered(a_registration())) == []
-    assert len(followed.asked) == 1
+    assert len(followed.requested) == 1
 
 
 def test_values_of_an_unknown_endpoint_are_reported(followed):
@@ -351,4 +351,4 @@ def test_the_number_of_known_endpoints_is_bounded(followed, monkeypatch):
         assert followed.says(Registered(a_registration(endpoint=f"urn:dev:{number}")))
 
     assert len(followed.roll) == 2
-    assert len(followed.asked) == 2
+    assert len(followed.requested) == 2

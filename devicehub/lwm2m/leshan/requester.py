@@ -16,7 +16,7 @@ from devicehub.lwm2m.leshan.server import Answer, LeshanServer, Result, ServerAw
 
 log = structlog.get_logger(__name__)
 
-THREADS = 16  # Endpoints that are asked at the same time; each waits for the slowest devices.
+THREADS = 16  # Endpoints with an open request; each waits for the slowest devices.
 GO_ON = frozenset({Result.VALUES, Result.REFUSED})
 
 
@@ -28,27 +28,27 @@ class Series(NamedTuple):
     steps: Sequence[Step]
 
 
-class Asker:
+class Requester:
     """Takes series of steps and puts the answers into *intake*. The roll keeps at most one series of an endpoint here.
 
-    *may_be_asked* is called before each step: an endpoint that fell asleep or registered again is not asked.
+    *may_be_requested* is called before each step: an endpoint that fell asleep or registered again gets no request.
     """
 
     def __init__(
         self,
         server: LeshanServer,
         intake: Intake,
-        may_be_asked: Callable[[str, str], bool],
+        may_be_requested: Callable[[str, str], bool],
         threads: int = THREADS,
     ) -> None:
         self._server = server
         self._intake = intake
-        self._may_be_asked = may_be_asked
+        self._may_be_requested = may_be_requested
         self._waiting: queue.SimpleQueue[Series | None] = queue.SimpleQueue()
         self._is_stopping = False
         self._failures = 0
         self._threads = [
-            threading.Thread(target=self._run, name=f"leshan asker {number}", daemon=True)
+            threading.Thread(target=self._run, name=f"leshan requester {number}", daemon=True)
             for number in range(threads)
         ]
 
@@ -57,7 +57,7 @@ class Asker:
         for thread in self._threads:
             thread.start()
 
-    def ask(self, endpoint: str, registration_id: str, steps: Sequence[Step]) -> None:
+    def request(self, endpoint: str, registration_id: str, steps: Sequence[Step]) -> None:
         """Queue *steps* for *endpoint*."""
         self._waiting.put(Series(endpoint, registration_id, steps))
 
@@ -77,7 +77,7 @@ class Asker:
 
     def _take(self, series: Series) -> None:
         for step in series.steps:
-            if self._is_stopping or not self._may_be_asked(series.endpoint, series.registration_id):
+            if self._is_stopping or not self._may_be_requested(series.endpoint, series.registration_id):
                 self._put(series, None, None, is_last=True)
                 return
             answer = self._answer(series.endpoint, step)
@@ -96,7 +96,7 @@ class Asker:
             if (
                 self._failures & (self._failures - 1) == 0
             ):  # The first, second, fourth, and so on: there may be many.
-                log.warning("leshan.not_asked", endpoint=endpoint, error=str(error), failures=self._failures)
+                log.warning("leshan.no_answer", endpoint=endpoint, error=str(error), failures=self._failures)
             return None
 
     def _put(self, series: Series, step: Step | None, answer: Answer | None, *, is_last: bool) -> None:

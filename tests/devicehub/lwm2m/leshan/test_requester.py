@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from devicehub.lwm2m.leshan import intake as intake_module
-from devicehub.lwm2m.leshan.asker import Asker
 from devicehub.lwm2m.leshan.intake import Intake, ListBegins
 from devicehub.lwm2m.leshan.plans import Action, Step
+from devicehub.lwm2m.leshan.requester import Requester
 from devicehub.lwm2m.leshan.server import Answer, Result, ServerAway
 from rig.hub import eventually
 
@@ -37,13 +37,13 @@ class Server:
 
 
 @pytest.fixture
-def asking():
+def requesting():
     """Return the function that starts one thread for a server; it ends after the test."""
     started = []
 
-    def start(server, may_be_asked=lambda *_: True):
+    def start(server, may_be_requested=lambda *_: True):
         queue = Intake()
-        one = Asker(server, queue, may_be_asked, threads=1)
+        one = Requester(server, queue, may_be_requested, threads=1)
         one.start()
         started.append((one, queue))
         return one, queue
@@ -64,11 +64,11 @@ def taken(queue, count):
     ]
 
 
-def test_long_answers_wait_until_there_is_room_for_them(asking):
+def test_long_answers_wait_until_there_is_room_for_them(requesting):
     server = Server(Answer(Result.VALUES, {}, size=intake_module.MOST_BYTES))
-    asker, queue = asking(server)
+    requester, queue = requesting(server)
     for name in ("a", "b", "c"):
-        asker.ask(name, "first", [READ])
+        requester.request(name, "first", [READ])
 
     assert eventually(lambda: len(server.requests) == 2)
     time.sleep(0.05)
@@ -77,48 +77,48 @@ def test_long_answers_wait_until_there_is_room_for_them(asking):
     assert eventually(lambda: len(server.requests) == 3)
 
 
-def test_a_series_ends_with_an_answer_that_needs_a_pause(asking):
-    asker, queue = asking(Server(Answer(Result.VALUES, {}), Answer(Result.SILENT, {})))
-    asker.ask("a", "first", [OBSERVE, READ, READ])
+def test_a_series_ends_with_an_answer_that_needs_a_pause(requesting):
+    requester, queue = requesting(Server(Answer(Result.VALUES, {}), Answer(Result.SILENT, {})))
+    requester.request("a", "first", [OBSERVE, READ, READ])
 
     assert taken(queue, 2) == [(OBSERVE, Result.VALUES, False), (READ, Result.SILENT, True)]
 
 
-def test_a_server_that_is_away_ends_the_series(asking):
-    asker, queue = asking(Server(ServerAway("it is away")))
-    asker.ask("a", "first", [OBSERVE, READ])
+def test_a_server_that_is_away_ends_the_series(requesting):
+    requester, queue = requesting(Server(ServerAway("it is away")))
+    requester.request("a", "first", [OBSERVE, READ])
 
     assert taken(queue, 1) == [(OBSERVE, None, True)]
 
 
-def test_an_endpoint_that_fell_asleep_between_two_steps_is_not_asked(asking):
+def test_an_endpoint_that_fell_asleep_between_two_steps_gets_no_request(requesting):
     server = Server(Answer(Result.VALUES, {}))
-    asker, queue = asking(server, lambda *_: len(server.requests) < 1)
-    asker.ask("a", "first", [OBSERVE, READ])
+    requester, queue = requesting(server, lambda *_: len(server.requests) < 1)
+    requester.request("a", "first", [OBSERVE, READ])
 
     assert taken(queue, 2) == [(OBSERVE, Result.VALUES, False), (None, None, True)]
     assert len(server.requests) == 1
 
 
-def test_a_stop_ends_a_series_after_its_present_request(asking):
+def test_a_stop_ends_a_series_after_its_present_request(requesting):
     class Stopping(Server):
         def observe(self, endpoint, paths):
-            asker.stop()
+            requester.stop()
             return super().observe(endpoint, paths)
 
     server = Stopping(Answer(Result.VALUES, {}))
-    asker, queue = asking(server)
-    asker.ask("a", "first", [OBSERVE, READ])
+    requester, queue = requesting(server)
+    requester.request("a", "first", [OBSERVE, READ])
 
     assert taken(queue, 2) == [(OBSERVE, Result.VALUES, False), (None, None, True)]
     assert server.requests == ["a"]
 
 
-def test_a_bug_with_one_endpoint_does_not_end_the_thread(asking, caplog):
+def test_a_bug_with_one_endpoint_does_not_end_the_thread(requesting, caplog):
     server = Server(KeyError("a bug"), Answer(Result.VALUES, {}))
-    asker, queue = asking(server)
-    asker.ask("a", "first", [READ])
-    asker.ask("b", "first", [READ])
+    requester, queue = requesting(server)
+    requester.request("a", "first", [READ])
+    requester.request("b", "first", [READ])
 
     assert taken(queue, 2) == [(None, None, True), (READ, Result.VALUES, True)]
     assert "leshan.bug" in caplog.text
