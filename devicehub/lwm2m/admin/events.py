@@ -14,7 +14,7 @@ from devicehub.dashboard import links
 from devicehub.lwm2m.admin.values import HELP, OfEndpointAdmin, ValuesAdmin
 from devicehub.lwm2m.models import Event, EventResource
 from devicehub.lwm2m.pages.events import types
-from devicehub.lwm2m.pages.values import shown
+from devicehub.lwm2m.pages.values import beginnings, shown_of
 
 MOST = 200  # Values on the page of an event.
 
@@ -49,8 +49,8 @@ class EventAdmin(OfEndpointAdmin):
     @admin.display(description="Values")
     def values(self, row: Any) -> str:
         """Return the values of the event, at most MOST."""
-        found = list(row.values().order_by("path")[: MOST + 1])
-        items = [(one.path, shown(one.type, one.value).text) for one in found[:MOST]]
+        found = list(beginnings(row.values()).order_by("path")[: MOST + 1])
+        items = [(one.path, shown_of(one).text) for one in found[:MOST]]
         listed = format_html_join("", '<li><span class="dh-code">/{}</span> {}</li>', items)
         more = format_html("<li>the first {}</li>", MOST) if len(found) > MOST else ""
         return format_html("<ul>{}{}</ul>", listed, more) if items else cells.EMPTY

@@ -16,7 +16,7 @@ from devicehub.admin.lists import DeviceFilter, lately
 from devicehub.admin.records import OfDeviceAdmin
 from devicehub.kinds.units import unit
 from devicehub.lwm2m.models import Endpoint, Resource, ResourceType, ResourceValue
-from devicehub.lwm2m.pages.values import shown
+from devicehub.lwm2m.pages.values import beginnings, shown_of
 from devicehub.messages.lwm2m.paths import MAX_ID
 
 BEGINS_PATH = re.compile(r"/?[0-9]{1,5}(/[0-9]{1,5}){0,3}/?")
@@ -97,6 +97,10 @@ class ValuesAdmin(OfEndpointAdmin):
     )
     readonly_fields: ClassVar[tuple[str, ...]] = ("of_device", "place", "value_shown")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the rows with the beginnings of their values."""
+        return beginnings(super().get_queryset(request))
+
     def hint(self, words: Sequence[str]) -> str:
         """Return the hint to name an endpoint, if *words* are paths."""
         if not all(map(BEGINS_PATH.fullmatch, words)):
@@ -116,7 +120,7 @@ class ValuesAdmin(OfEndpointAdmin):
     @admin.display(description="Value")
     def value_shown(self, row: Any) -> str:
         """Return the value as pages show it."""
-        found = shown(row.type, row.value)
+        found = shown_of(row)
         text = cells.code(found.text) if found.is_code else found.text
         return format_html("{} {}", text, found.more) if found.more else text
 

@@ -37,7 +37,8 @@ class TypedValue(models.Model):
         abstract = True
 
     def __str__(self) -> str:
-        return f"/{self.path}: {self.value}"
+        """Return the path with the value, if its columns were read: the pages of the admin name rows without it."""
+        return f"/{self.path}" if self.get_deferred_fields() else f"/{self.path}: {self.value}"
 
     @property
     def value(self) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db.models.functions import Left
+
 from devicehub.dashboard import display
 from devicehub.history import series
 from devicehub.lwm2m.kind import KIND
@@ -13,7 +15,7 @@ from devicehub.lwm2m.models import Endpoint, Resource, ResourceType, ResourceVal
 from devicehub.lwm2m.pages import definitions
 from devicehub.lwm2m.pages.place import DEFAULT, RANGES, SHORTEST, Place
 from devicehub.lwm2m.pages.tree import LONGEST_UNIT, MEASURED, UNITS
-from devicehub.lwm2m.pages.values import NUMBERS, Shown, number, shown
+from devicehub.lwm2m.pages.values import NUMBERS, Shown, beginnings, number, shown_of
 from devicehub.messages.lwm2m.values import DataType
 
 LATEST = 20  # Values in the table.
@@ -38,7 +40,7 @@ class History:
 
 def history(endpoint: Endpoint, place: Place, now: datetime) -> History | None:
     """Return the history of the resource that *place* names, or None if no value of it is stored."""
-    rows = Resource.objects.select_related("resource_type")
+    rows = Resource.objects.select_related("resource_type").defer("text", "opaque")
     newest = rows.filter(device=endpoint, path=place.resource).first()
     if newest is None:
         return None
@@ -46,7 +48,7 @@ def history(endpoint: Endpoint, place: Place, now: datetime) -> History | None:
     name = known.name if known else f"Resource {newest.resource_id}"
     unit = (known.unit if known else "") or own_unit(newest)
     stored = ResourceValue.objects.filter(device=endpoint, path=place.resource)
-    found = list(stored.order_by("-timestamp", "-pk")[: LATEST + 1])
+    found = list(beginnings(stored).order_by("-timestamp", "-pk")[: LATEST + 1])
     span = place.range or _fitting(stored, now)
     chart, description = None, ""
     if newest.type in NUMBERS:
@@ -72,7 +74,7 @@ def history(endpoint: Endpoint, place: Place, now: datetime) -> History | None:
         kind=newest.type,
         chart=chart,
         description=description,
-        latest=[(one.timestamp, shown(one.type, one.value)) for one in found[:LATEST]],
+        latest=[(one.timestamp, shown_of(one)) for one in found[:LATEST]],
         ranges=[
             (label, f"{place.over(range=key)}#history", key == span) for key, (label, _) in RANGES.items()
         ],
@@ -91,8 +93,8 @@ def own_unit(one: Resource) -> str:
     if one.resource_id not in MEASURED:
         return ""
     path = f"{one.object_id}/{one.object_instance}/{UNITS}"
-    row = Resource.objects.filter(device=one.device_id, path=path, type=DataType.STRING).first()
-    return (row.text or "")[:LONGEST_UNIT] if row else ""
+    rows = Resource.objects.filter(device=one.device_id, path=path, type=DataType.STRING)
+    return rows.values_list(Left("text", LONGEST_UNIT), flat=True).first() or ""
 
 
 def _series(

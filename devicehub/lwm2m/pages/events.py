@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -24,7 +25,7 @@ from devicehub.lwm2m.models.events import NOTIFICATION, OURS, REGISTRATION, SEND
 from devicehub.lwm2m.pages import definitions
 from devicehub.lwm2m.pages.access import endpoint_page, visible
 from devicehub.lwm2m.pages.tree import LONGEST_UNIT, MEASURED, UNITS
-from devicehub.lwm2m.pages.values import Shown, shown
+from devicehub.lwm2m.pages.values import Shown, beginnings, shown_of
 from devicehub.messages.lwm2m.values import DataType
 
 PAGE = 25
@@ -206,7 +207,7 @@ def _values(event: Event, most: int) -> list[Any]:
     """Return the values of *event*, those measured last first; the ones of our own types stand in the history."""
     if event.type == REGISTRATION:
         return []
-    return list(event.values().order_by("-timestamp", "path")[:most])
+    return list(beginnings(event.values()).order_by("-timestamp", "path")[:most])
 
 
 def _own_units(pairs: Iterable[tuple[Endpoint, str]]) -> dict[tuple[int, str], str]:
@@ -218,12 +219,12 @@ def _own_units(pairs: Iterable[tuple[Endpoint, str]]) -> dict[tuple[int, str], s
             named[endpoint.pk, path] = f"{object_id}/{instance}/{UNITS}"
     if not named:
         return {}
-    rows = Resource.objects.filter(device__in={pk for pk, _ in named}, path__in=set(named.values()))
-    texts = {
-        (pk, path): text
-        for pk, path, text in rows.filter(type=DataType.STRING).values_list("device_id", "path", "text")
-    }
-    return {place: (texts.get((place[0], path)) or "")[:LONGEST_UNIT] for place, path in named.items()}
+    rows = Resource.objects.filter(
+        device__in={pk for pk, _ in named}, path__in=set(named.values()), type=DataType.STRING
+    )
+    found = rows.values_list("device_id", "path", Left("text", LONGEST_UNIT))
+    units = {(pk, path): text for pk, path, text in found}
+    return {place: units.get((place[0], path)) or "" for place, path in named.items()}
 
 
 def _valued(
@@ -236,7 +237,7 @@ def _valued(
         object=found.object.name if found else "",
         name=found.name if found else "",
         unit=units.get((event.device_id, one.path), ""),
-        value=shown(one.type, one.value),
+        value=shown_of(one),
         measured_at=one.timestamp,
         url=f"{page}?resource={one.path}#history" if page else "",
     )

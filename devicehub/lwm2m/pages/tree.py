@@ -17,7 +17,7 @@ from devicehub.lwm2m.models import Endpoint, ObjectType, Resource, ResourceType
 from devicehub.lwm2m.models.endpoints import MOST_LIFETIME
 from devicehub.lwm2m.pages import definitions
 from devicehub.lwm2m.pages.place import Place
-from devicehub.lwm2m.pages.values import Shown, shown
+from devicehub.lwm2m.pages.values import Shown, beginnings, shown_of
 from devicehub.messages.lwm2m import paths
 
 MOST_OBJECTS = 200
@@ -116,7 +116,7 @@ def tree(endpoint: Endpoint, place: Place, now: datetime, current: str = "") -> 
     registered = _registered(endpoint)
     all_ids = sorted(counted.keys() | registered.keys())
     found = Tree([], len(all_ids), sum(values for values, _ in counted.values()))
-    rows = stored.select_related("resource_type", "resource_type__object").order_by(*ORDER)
+    rows = beginnings(stored.select_related("resource_type", "resource_type__object")).order_by(*ORDER)
     if place.search:
         values = list(rows.filter(_matching(place.search))[: MOST_ROWS + 1])
         found.is_cut = len(values) > MOST_ROWS
@@ -225,26 +225,28 @@ class _Drawing:
             url=self._place.over(object_id=number, after="", first=0, search=""),
         )
 
-    def instances(self, values: Iterable[Resource]) -> list[Instance]:
+    def instances(self, values: Iterable[Any]) -> list[Instance]:
         found = []
         for number, some in groupby(values, key=lambda row: row.object_instance):
             rows: list[Row] = []
             parts_of = [list(parts) for _, parts in groupby(some, key=lambda row: row.resource_id)]
-            unit = next((parts[0].text for parts in parts_of if parts[0].resource_id == UNITS), None) or ""
+            unit = (
+                next((parts[0].text_read for parts in parts_of if parts[0].resource_id == UNITS), None) or ""
+            )
             for parts in parts_of:
                 rows += self._rows(parts, unit[:LONGEST_UNIT] if parts[0].resource_id in MEASURED else "")
             path = "/".join(rows[0].path.split("/")[:2])
             found.append(Instance(path, number, rows))
         return found
 
-    def _rows(self, parts: list[Resource], unit: str) -> Iterator[Row]:
+    def _rows(self, parts: list[Any], unit: str) -> Iterator[Row]:
         """Yield the rows of one resource: with several instances there is a head above them."""
         first = parts[0]
         is_part = len(parts) > 1
         if is_part:
             yield self._row(first, path="/".join(first.path.split("/")[:3]), value=None, several=len(parts))
         for one in parts:
-            value = shown(one.type, one.value)
+            value = shown_of(one)
             link = ""
             if value.object_id is not None:
                 link = f"{self._place.over(object_id=value.object_id, after='', first=0, search='')}#o{value.object_id}"

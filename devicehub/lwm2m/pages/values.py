@@ -1,4 +1,4 @@
-"""Values of resources as people read them."""
+"""Values of resources as people read them. Pages read the beginnings of long texts and bytes, and their lengths."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from django.db.models import BinaryField, QuerySet
+from django.db.models.functions import Length, Substr
 from django.template.defaultfilters import pluralize
 
+from devicehub.lwm2m.models.resources import read
 from devicehub.messages.lwm2m.values import DataType, ObjectLink
 
 LONGEST = 120  # Characters of a text; the rest is cut.
 SHOWN_BYTES = 24
+READ = 512  # Characters of a text that are read: all digits of a number that is not very long.
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOTHING = ObjectLink(65535, 65535)  # A link to no object.
 NUMBERS = frozenset({DataType.INTEGER, DataType.UNSIGNED_INTEGER, DataType.FLOAT})
+TEXTS = frozenset({DataType.STRING, DataType.CORELNK})
 
 
 class Shown(NamedTuple):
@@ -28,8 +33,29 @@ class Shown(NamedTuple):
     instance_id: int | None = None
 
 
-def shown(kind: str, value: Any) -> Shown:
-    """Return the *value* of the type *kind*.
+def beginnings(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Return *rows*, which hold typed values, with the beginnings of their texts and bytes for shown_of()."""
+    found: QuerySet[Any] = rows.defer("text", "opaque").annotate(
+        text_read=Substr("text", 1, READ),
+        text_length=Length("text"),
+        opaque_read=Substr("opaque", 1, SHOWN_BYTES, output_field=BinaryField()),
+        opaque_length=Length("opaque"),
+    )
+    return found
+
+
+def shown_of(row: Any) -> Shown:
+    """Return the value of a row of beginnings()."""
+    if row.type not in TEXTS and (row.text_length or 0) > READ:
+        return Shown(f"{row.text_read[: LONGEST - 1]}…", is_number=True)
+    # SQLite has NULL for the beginning of no bytes.
+    opaque = row.opaque_read if row.opaque_length else None if row.opaque_length is None else b""
+    value = read(row.type, row.number, row.integer, row.text_read, opaque)
+    return shown(row.type, value, row.opaque_length if row.type == DataType.OPAQUE else row.text_length)
+
+
+def shown(kind: str, value: Any, length: int | None = None) -> Shown:
+    """Return the *value* of the type *kind*. *length* is that of the whole text or bytes, if *value* begins them.
 
     >>> shown("Float", 21.5).text, shown("Boolean", False).text, shown("Time", 0).text
     ('21.5', 'no', '1970-01-01 00:00:00 UTC')
@@ -43,7 +69,7 @@ def shown(kind: str, value: Any) -> Shown:
     if kind == DataType.TIME:
         return _time(value)
     if kind == DataType.OPAQUE:
-        return _opaque(bytes(value))
+        return _opaque(bytes(value), length)
     if kind == DataType.OBJLNK and isinstance(value, ObjectLink):
         if value == NOTHING:
             return Shown("no object")
@@ -54,8 +80,9 @@ def shown(kind: str, value: Any) -> Shown:
     text = str(value)
     if not text:
         return Shown("", "empty text")
-    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-    more = "" if cut is text else f"{len(text):,} characters"
+    length = len(text) if length is None else length
+    cut = text if length <= LONGEST else f"{text[: LONGEST - 1]}…"
+    more = "" if cut is text else f"{length:,} characters"
     return Shown(cut, more, is_code=kind == DataType.CORELNK)
 
 
@@ -84,7 +111,8 @@ def _time(seconds: Any) -> Shown:
     return Shown(f"{moment:%Y-%m-%d %H:%M:%S} UTC")
 
 
-def _opaque(content: bytes) -> Shown:
-    more = f"{len(content):,} byte{pluralize(len(content))}"
-    cut = " …" if len(content) > SHOWN_BYTES else ""
+def _opaque(content: bytes, length: int | None) -> Shown:
+    length = len(content) if length is None else length
+    more = f"{length:,} byte{pluralize(length)}"
+    cut = " …" if length > SHOWN_BYTES else ""
     return Shown(content[:SHOWN_BYTES].hex(" ") + cut, more, is_code=True)
