@@ -19,7 +19,7 @@ from rig.endpoints import endpoint as endpoint
 MIB = 1 << 20
 EACH = 6  # Long texts, and as many long values of bytes.
 MOST_MEMORY = 4 * MIB  # Of a page; all values together have 12 MiB.
-WHOLE = re.compile(r'(?<!\()"lwm2m_\w+"\."(text|opaque)"')  # A column that is no argument of a function.
+WHOLE = re.compile(r'(?<!\()"lwm2m_\w+"\."(text|opaque)"')  # A column outside of a function call.
 MODELS = (Resource, ResourceValue, EventResource)
 TEXT, BYTES = "2048/0/1", "2048/1/2"
 pytestmark = pytest.mark.django_db
