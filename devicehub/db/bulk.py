@@ -125,8 +125,9 @@ class _Postgresql:
             copy.write(block)
 
     def new_keys(self, table: str, count: int) -> Sequence[int]:
-        drawn = query(
-            "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
+        drawn = query(  # Otherwise the sequence would be looked up for each key.
+            "SELECT nextval(sequence) FROM (SELECT pg_get_serial_sequence(%s, 'id')::regclass AS sequence OFFSET 0)"
+            " AS one, generate_series(1, %s)",
             [quoted(table), count],
         )
         return sorted(key for (key,) in drawn)

@@ -92,6 +92,7 @@ def _read_data(message: Message, device: Any, definitions: Catalogue) -> tuple[D
         raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
     received, is_dated = message.received_at, False
     placed: list[Placed] = []
+    new = tuple.__new__  # The constructor of a NamedTuple takes twice as long.
     moments: dict[Any, datetime | None] = {}
     before: Any = moments  # The time of the value before, which is not hashed again; at first no time.
     moment: datetime | None = None
@@ -105,17 +106,19 @@ def _read_data(message: Message, device: Any, definitions: Catalogue) -> tuple[D
                 moments[time] = recognise.moment(time, received, notes)
                 is_dated = is_dated or (moments[time] is not None and recognise.is_own(time))
             moment = moments[time]
-        placed.append(Placed(path, paths.name(path), key_of(path[0], path[2]), kind, held, moment))
+        placed.append(new(Placed, (path, paths.name(path), key_of(path[0], path[2]), kind, held, moment)))
     if not placed:
         detail = "; ".join(notes)[:400] or "the payload holds no value"
         raise Unreadable(FailureReason.NO_VALUE, detail)
     times = set(moments.values())
-    if len(times) > 1 and len(times) > settings.max_samples:
-        detail = f"{len(times)} samples; at most {settings.max_samples} are stored of one message"
-        raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
-    known = [moment or received for moment in times]
-    newest = max(known)
-    earliest = min(known) if len(known) > 1 else None
+    newest = earliest = None
+    if len(times) > 1:
+        if len(times) > settings.max_samples:
+            detail = f"{len(times)} samples; at most {settings.max_samples} are stored of one message"
+            raise Unreadable(FailureReason.TOO_MANY_SAMPLES, detail)
+        known = [one or received for one in times]
+        newest, earliest = max(known), min(known)
+    newest = newest or moment or received
     samples = [] if isinstance(device, DeviceRow) else _samples(placed)
     sign = Sign(received, reading_at=newest)
     content = Content(sign, samples, is_dated, own=Parcel(found.event, newest, placed, earliest=earliest))

@@ -118,8 +118,8 @@ def write(items: Sequence[Judged], now: datetime) -> None:
     if not items:
         return
     as_time = bulk.time_writer()
-    rows, floats, others = [], [], []
-    latest: dict[tuple[int, str], tuple[Any, ...]] = {}
+    rows, numbers, others = [], [], []
+    latest: dict[tuple[int, str], tuple[str, str, Placed]] = {}
     for item, key in zip(items, bulk.new_keys(Event, len(items)), strict=True):
         parcel, device = item.own, item.device.pk
         received = as_time(item.message.received_at)
@@ -127,41 +127,39 @@ def write(items: Sequence[Judged], now: datetime) -> None:
             parcel.made.append(_made(key, item))
         earliest = None if parcel.earliest is None else as_time(parcel.earliest)
         rows.append((key, device, parcel.event, parcel.detail, as_time(parcel.timestamp), earliest, received))
-        for path, name, resource_type, kind, value, timestamp in parcel.values:
-            held = columns(kind, value)
-            measured = received if timestamp is None else as_time(timestamp)
-            if kind is DataType.FLOAT and held[1] is not None and held[3] is None:
-                floats.append((device, name, held[0], held[1], measured, received, key))
+        before: Any = None  # The time of the value before, which is written once.
+        measured = received
+        for placed in parcel.values:
+            _, name, _, kind, value, timestamp = placed
+            if timestamp is not before:
+                before, measured = timestamp, received if timestamp is None else as_time(timestamp)
+            held, number, integer, text, opaque = columns(kind, value)
+            if text is None and opaque is None:
+                numbers.append((device, name, held, number, integer, measured, received, key))
             else:
-                others.append((device, name, *held, measured, received, key))
+                others.append((device, name, held, number, integer, text, opaque, measured, received, key))
             place = (device, name)
-            before = latest.get(place)
-            if before is None or measured >= before[0]:
-                latest[place] = measured, path, held, resource_type, received
+            newest = latest.get(place)
+            if newest is None or measured >= newest[0]:
+                latest[place] = measured, received, placed
     bulk.insert(Event, EVENT, rows)
-    # Most values are floats, whose rows need no other column. In the order of the index, each of its pages is changed
+    # Most values are numbers, whose rows need no other column. In the order of the index, each of its pages is changed
     # once.
-    for names, history in ((("type", "number"), floats), (COLUMNS, others)):
+    for names, history in ((COLUMNS[:3], numbers), (COLUMNS, others)):
         history.sort(key=itemgetter(0, 1))
         bulk.insert(
             ResourceValue, ("device_id", "path", *names, "timestamp", "received_at", "event_id"), history
         )
-    resource_sql.replace_older(
-        [
-            (
-                *place,
-                *held,
-                resource_type,
-                *path,
-                *(() if len(path) > RESOURCE else (None,)),
-                measured,
-                received,
-            )
-            for place, (measured, path, held, resource_type, received) in sorted(latest.items())
-        ]
-    )
+    resource_sql.replace_older([_latest_row(place, *found) for place, found in sorted(latest.items())])
     if types := events.declared():
         _compose(types, items, now)
+
+
+def _latest_row(place: tuple[int, str], measured: str, received: str, placed: Placed) -> tuple[Any, ...]:
+    """Return the row of resource_sql.LATEST for one value."""
+    path = placed.path if len(placed.path) > RESOURCE else (*placed.path, None)
+    held = columns(placed.type, placed.value)
+    return (*place, *held, placed.resource_type, *path, measured, received)
 
 
 def _made(key: int, item: Judged) -> Made:

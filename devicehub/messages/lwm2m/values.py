@@ -36,6 +36,8 @@ class DataType(StrEnum):
     OBJLNK = "Objlnk"
     CORELNK = "Corelnk"
 
+    __hash__ = str.__hash__  # That of an enum is not the one of the text that it equals, and slow.
+
 
 class ObjectLink(NamedTuple):
     """A link to an object instance."""
