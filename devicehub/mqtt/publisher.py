@@ -157,8 +157,9 @@ class Connection:
         """Publish and, at QoS 1 and 2, wait for the ack and return it. Raise MqttError without one.
 
         An ack may be a refusal; see Ack.is_failure. The wait ends when the connection is lost: some brokers hang up on
-        a message that they refuse.
+        a message that they refuse. Unacknowledged means that the broker may have it.
         """
+        was_lost = bool(self._loss)
         info = self._client.publish(
             message.topic,
             message.payload,
@@ -166,7 +167,9 @@ class Connection:
             message.retain,
             properties=properties_of(message, self._client.protocol),
         )
-        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_AGAIN):
+        # paho has no connection either when the broker hung up on this message before publish() returned.
+        may_be_sent = info.rc == paho.MQTT_ERR_NO_CONN and not was_lost
+        if info.rc not in (paho.MQTT_ERR_SUCCESS, paho.MQTT_ERR_AGAIN) and not may_be_sent:
             raise MqttError(f"not published to {message.topic}: {paho.error_string(info.rc)}")
         ack = self._answer(self._acks, info.mid, timeout)
         if ack is None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, closing, contextmanager
 
+import paho.mqtt.client as paho
 import pytest
 
 from devicehub import mqtt
@@ -105,6 +106,30 @@ def test_a_lost_connection_comes_back_neither_to_send_again_nor_to_throw_out_the
 
             assert taken_of(listener, 1) == [b"next"]
             assert len(wire.made) == 2
+    finally:
+        wire.close()
+
+
+def test_a_message_on_its_way_when_the_connection_is_lost_is_unacknowledged(broker, monkeypatch):
+    """The broker hung up on it before paho returned, which then says that it has no connection."""
+    wire = Wire(broker)
+    try:
+        with closing(Connection(BrokerAddress("127.0.0.1", wire.port), "device")) as connection:
+            publish = connection._client.publish
+
+            def published_and_lost(*given, **options):
+                info = publish(*given, **options)
+                wire.hang_up()
+                assert eventually(lambda: connection._loss)
+                info.rc = paho.MQTT_ERR_NO_CONN
+                return info
+
+            monkeypatch.setattr(connection._client, "publish", published_and_lost)
+
+            with pytest.raises(Unacknowledged, match="the connection was lost"):
+                connection.publish(Outgoing(TOPIC, b"on its way"))
+            with pytest.raises(MqttError, match="not published"):  # Now it was lost before.
+                connection.publish(Outgoing(TOPIC, b"too late"))
     finally:
         wire.close()
 
