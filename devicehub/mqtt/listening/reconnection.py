@@ -10,7 +10,9 @@ from devicehub.backoff import Backoff
 SOON = 60.0  # Seconds a connection must last to count as stable.
 THROWN_OUT = 3  # After so many short connections in a row the likely cause is reported.
 AWAY = Backoff.doubling(1, 8, spread=0.5)  # For a broker that is away: connected within 10 s of its return.
-EVICTED = Backoff.doubling(2, 30, spread=0.5)  # While each connection is closed soon.
+# While each connection is closed soon. A network that resets connections for ten seconds is not another client: it
+# resets five at most, and a pause of 8 s leaves time to connect within 10 s of its end.
+EVICTED = Backoff((2, 4, 8, 8, 8, 16, 30), spread=0.5)
 
 
 class Reconnection:

@@ -277,7 +277,7 @@ class TestProbes:
             assert answer.headers["cache-control"] == "no-store"
 
 
-LABELS = ("dialect", "question", "verdict", "reason", "le", "event")
+LABELS = ("dialect", "question", "verdict", "reason", "le", "event", "path", "outcome")
 
 
 def samples(text: str) -> dict[str, dict[Key, float]]:
