@@ -78,7 +78,8 @@ def ask(request: HttpRequest) -> HttpResponse:
             "Enter the code of your second factor first.\n", status=403, content_type="text/plain"
         )
     user = get_user(request)
-    if LEAVE_FIELD in request.POST or not sessions.is_open(request.session, user):
+    is_over = not sessions.is_open(request.session, user) or not second_factor.is_on(user)
+    if is_over or LEAVE_FIELD in request.POST:
         logout(request)
         return HttpResponseRedirect(request.get_full_path())
     is_wrong = False

@@ -374,6 +374,15 @@ class TestSigningInWithASecondFactor:
         assert client.post("/account/", {"second_factor_leave": "yes"})["Location"] == "/account/"
         assert "Enter your code" not in client.get("/login/").content.decode()
 
+    def test_a_removal_leads_back_to_the_password(self, operator, backup):
+        client = signed_in()
+        second_factor.remove(operator)
+
+        assert client.get("/account/")["Location"] == "/account/"
+        assert not admits(client), "a session that only knew the password does not become one of the user"
+        assert client.get("/account/")["Location"] == "/login/?next=/account/"
+        assert admits(signed_in())
+
     def test_a_form_of_another_site_gets_no_code_checked(self, operator, backup):
         client = Client(enforce_csrf_checks=True, headers=HTML)
         client.force_login(operator)
