@@ -174,6 +174,14 @@ class TestRemovingASecondFactor:
         assert [str(m) for m in again.context["messages"]] == ["mara has no second factor."]
         assert AuditEntry.objects.filter(action="second_factor_removed").count() == 1
 
+    def test_of_two_removals_at_once_one_is_recorded(self, mara):
+        self.give(mara)
+
+        for _ in range(2):
+            second_factor.remove(mara)
+
+        assert AuditEntry.objects.filter(action="second_factor_removed").count() == 1
+
     def test_only_who_may_change_the_user_removes_it(self, keeper, mara, admin_user):
         url = self.give(mara)
         viewer = User.objects.create_user("viewer", is_staff=True)
