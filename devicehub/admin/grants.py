@@ -33,7 +33,6 @@ from devicehub.models import DeviceGroup
 
 GROUPS = 1_000  # Groups that the form offers.
 EVERYONE, TYPE, GROUP, DEVICE, ACCOUNT = "everyone", "type", "group", "device", "account"
-OF_INGEST = Q(note=provisioning.INGEST_NOTE, subject__startswith=f"key:{account_key('')}")
 KINDS = (
     (EVERYONE, "Everyone"),
     (TYPE, "A device type"),
@@ -209,6 +208,18 @@ class ActionFilter(ChoiceFilter):
     }
 
 
+def _of_ingest() -> Q:
+    """Return the condition of grants as an ingest account gets them; their note alone could hide any other grant."""
+    rules: dict[ActionSet, list[str]] = {}
+    for actions, text in provisioning.ingest_rules(clear_retained=True):
+        rules.setdefault(actions, []).append(text)
+    found = Q(pk__in=[])
+    for actions, filters in rules.items():
+        found |= Q(actions=actions.value, filter__in=filters)
+    is_noted = Q(note=provisioning.INGEST_NOTE, subject__startswith=f"key:{account_key('')}")
+    return is_noted & Q(effect=Grant.Effect.ALLOW) & found
+
+
 class MadeByFilter(ChoiceFilter):
     """Leaves out the grants that an ingest account gets by itself, which would bury those that people made.
 
@@ -217,8 +228,8 @@ class MadeByFilter(ChoiceFilter):
 
     title, parameter_name, default = "made by", "made", "people"
     options = {
-        "people": ("People", lambda: ~OF_INGEST),
-        "ingest": ("create_account --ingest", lambda: OF_INGEST),
+        "people": ("People", lambda: ~_of_ingest()),
+        "ingest": ("create_account --ingest", lambda: _of_ingest()),
         "all": ("Both", lambda: Q()),
     }
 
@@ -245,7 +256,7 @@ def _hidden(request: HttpRequest, changelist: Any) -> dict[str, Any]:
     if not spec.hides:
         return {}
     name = str(spec.parameter_name)
-    hidden = changelist.get_queryset(request, exclude_parameters=[name]).filter(OF_INGEST).count()
+    hidden = changelist.get_queryset(request, exclude_parameters=[name]).filter(_of_ingest()).count()
     return {"hidden": hidden, "shown_url": changelist.get_query_string({name: "all"})}
 
 

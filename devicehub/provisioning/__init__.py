@@ -8,6 +8,7 @@ from devicehub.provisioning.accounts import (
     create_account,
     end_account_overlap,
     grant_ingest,
+    ingest_rules,
     revoke_account,
     rotate_account,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "follow",
     "follow_all",
     "grant_ingest",
+    "ingest_rules",
     "key_of",
     "keys_of",
     "kind_of",

@@ -96,6 +96,18 @@ def revoke_account(account: Account) -> None:
     audit.record("credentials_revoked", account.key)
 
 
+def ingest_rules(*, clear_retained: bool) -> list[tuple[ActionSet, str]]:
+    """Return the actions and the filters that grant_ingest() allows."""
+    rules = [
+        (actions, text)
+        for text in topics.subscriptions()
+        for actions in (ActionSet.SUBSCRIBE, ActionSet.RECEIVE)
+    ] + [(ActionSet.PUBLISH, text) for text in topics.command_filters()]
+    if clear_retained:
+        rules += [(ActionSet.PUBLISH, text) for text in topics.subscriptions()]
+    return rules
+
+
 @transaction.atomic
 def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
     """Give *account* the grants of ingest for the kinds that exist now; return how many were missing.
@@ -103,15 +115,8 @@ def grant_ingest(account: Account, *, clear_retained: bool = False) -> int:
     With *clear_retained* it may also publish to the topics of devices: a broker clears a retained message when it
     receives an empty one on its topic, and no broker asks about payloads.
     """
-    wanted = [
-        (actions, text)
-        for text in topics.subscriptions()
-        for actions in (ActionSet.SUBSCRIBE, ActionSet.RECEIVE)
-    ] + [(ActionSet.PUBLISH, text) for text in topics.command_filters()]
-    if clear_retained:
-        wanted += [(ActionSet.PUBLISH, text) for text in topics.subscriptions()]
     added = 0
-    for actions, text in wanted:
+    for actions, text in ingest_rules(clear_retained=clear_retained):
         grant, made = Grant.objects.get_or_create(
             subject=f"key:{account.key}",
             effect=Grant.Effect.ALLOW,

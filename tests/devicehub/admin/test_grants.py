@@ -317,16 +317,19 @@ def test_the_list_hides_the_grants_of_ingest_accounts_and_says_how_many(admin):
     own = Grant.objects.create(
         subject=f"key:{account.key}", actions="publish", filter="a/c", note="for tests"
     )
+    wide = Grant.objects.create(
+        subject=f"key:{account.key}", actions="all", filter="#", note=provisioning.INGEST_NOTE
+    )
 
     def shown(query):
         page = admin.get(f"{GRANTS}/?{query}")
         return set(page.context["cl"].queryset), " ".join(page.content.decode().split())
 
     rows, page = shown("")
-    assert rows == {noted, own}, "a note of a person alone hides nothing"
+    assert rows == {noted, own, wide}, "a note of a person alone hides nothing"
     assert f'{made} grants of ingest accounts are hidden. <a href="?made=all">Show them</a>' in page
     rows, page = shown("made=all")
-    assert (len(rows), "are hidden" in page) == (made + 2, False)
+    assert (len(rows), "are hidden" in page) == (made + 3, False)
     assert len(shown("made=ingest")[0]) == made
 
     one = Grant.objects.filter(
