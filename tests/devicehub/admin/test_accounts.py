@@ -53,6 +53,11 @@ def change(client, account, do, **fields):
     return client.post(secret_url(account), {"do": do, **nonce, **fields})
 
 
+def hidden_end(page):
+    """Return the end of an old password that a form for a first one sends."""
+    return re.search(r'type="hidden" name="ends" value="([a-z]+)"', page).group(1)
+
+
 def password_of(answer):
     return unescape(re.search(r'id="value-password">([^<]+)<', answer.content.decode()).group(1))
 
@@ -171,9 +176,23 @@ class TestPasswords:
         assert "Rotate" not in page
         assert "The old password ends" not in page
         assert "Make a password</a>" in operator.get(f"{LIST}{account.pk}/change/").content.decode()
-        change(operator, account, "rotate", ends="now")
+        answer = change(operator, account, "rotate", ends=hidden_end(page))
         account.refresh_from_db()
         assert account.password_hash
+        assert account.previous_password_hash == ""
+        assert "ends when this one is first used" not in answer.content.decode()
+
+    def test_a_first_password_does_not_end_one_that_somebody_else_made_meanwhile(self, operator, account):
+        provisioning.revoke_account(account)
+        page = operator.get(secret_url(account)).content.decode()
+        provisioning.rotate_account(account, valid_until=None)
+        theirs = account.password_hash
+
+        change(operator, account, "rotate", ends=hidden_end(page))
+
+        account.refresh_from_db()
+        assert account.previous_password_hash == theirs
+        assert account.has_overlap()
 
     def test_a_secret_is_nowhere_afterwards(self, operator, caplog, capfd):
         caplog.set_level(logging.DEBUG)

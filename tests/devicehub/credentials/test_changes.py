@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -122,12 +123,16 @@ def test_revoking_ends_password_and_key(ours, operator, change):
 
 
 def test_a_revoked_device_gets_a_new_password_without_a_word_about_an_old_one(ours, operator, change):
-    change(operator, "STATION-001", "revoke")
+    revoked = change(operator, "STATION-001", "revoke")
+    form = operator.get(revoked["Location"]).content.decode()
+    (ends,) = re.findall(r'type="hidden" name="ends" value="([a-z]+)"', form)
 
-    page = change(operator, "STATION-001", "rotate", ends="now").content.decode()
+    page = change(operator, "STATION-001", "rotate", ends=ends).content.decode()
 
     assert secrets_of(page)
     assert "There was no password before." in page
+    change(operator, "STATION-001", "rotate", ends=ends)
+    assert stored().has_overlap(), "a page that is open since does not end the password of somebody else"
 
 
 def test_an_expiry_is_set_and_removed(ours, operator, change):
