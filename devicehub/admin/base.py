@@ -15,7 +15,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
-from django.db.models import QuerySet
+from django.db.models import DateTimeField, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -28,6 +28,7 @@ from devicehub.admin import audited, cells, texts, widgets
 from devicehub.admin.audited import Audited
 from devicehub.admin.notices import Notices, saying
 from devicehub.admin.removing import Removes
+from devicehub.credentials.forms import check_year
 from devicehub.kinds.identifiers import is_text
 
 if not TYPE_CHECKING and apps.is_installed("unfold"):
@@ -226,7 +227,10 @@ class ModelAdmin(Removes, Notices, Audited, Limited, Foundation):  # type: ignor
             return widgets.ChoiceBoxesField(choices=self.boxes[db_field.name], **about)
         if db_field.name in self.pairs:
             return widgets.PairsField(**about)
-        return super().formfield_for_dbfield(db_field, request, **options)
+        found = super().formfield_for_dbfield(db_field, request, **options)
+        if found is not None and isinstance(db_field, DateTimeField):
+            found.validators.append(check_year)
+        return found
 
     def response_add(
         self, request: HttpRequest, obj: Any, post_url_continue: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -22,8 +22,16 @@ LONGEST_OVERLAP = timedelta(days=366)
 UNTIL_DATE, UNTIL_NEW, NOW = "date", "used", "now"
 
 
+def check_year(moment: datetime) -> None:
+    """Raise ValidationError for the first and the last year of the calendar, parts of which other zones do not have."""
+    if moment.year in (MINYEAR, MAXYEAR):
+        raise ValidationError(f"Write a year from {MINYEAR + 1} to {MAXYEAR - 1}.")
+
+
 class MomentField(forms.DateTimeField):
     """A date and time in UTC, with the browser's own chooser."""
+
+    default_validators = [check_year]
 
     def __init__(self, **options: Any) -> None:
         widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")

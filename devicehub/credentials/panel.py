@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
 
@@ -15,6 +15,7 @@ from devicehub.models import BaseDevice
 
 SOON = timedelta(days=14)  # The pill names an expiry from so long before it on.
 MARGIN = 0.15  # The part of the bars that is left free before the first and behind the last moment.
+LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ def _bars(device: BaseDevice, overlap: Overlap | None, now: datetime) -> Bars:
     start = min(device.credentials_changed_at or device.created_at, now)
     ends = [moment for moment in (device.password_expires_at, overlap.until if overlap else None) if moment]
     length = max((max([now, *ends]) - start), timedelta(hours=1))
-    first, last = start - length * MARGIN, start + length * (1 + MARGIN)
+    margin = min(length * MARGIN, LATEST - start - length)
+    first, last = start - margin, start + length + margin
 
     def at(moment: datetime | None) -> float:
         place = (moment - first) / (last - first) * 100 if moment is not None else 100.0

@@ -110,6 +110,18 @@ def test_a_grant_that_cannot_be_is_refused_beside_its_field(admin, given, field)
     assert Grant.objects.count() == 1
 
 
+@pytest.mark.parametrize(("zone", "day"), [("America/New_York", "9999-12-31"), ("Asia/Tokyo", "0001-01-01")])
+def test_a_period_lies_in_the_calendar_of_every_zone(admin, settings, zone, day):
+    settings.TIME_ZONE = zone
+    period = {"valid_until_0": day, "valid_until_1": "23:59" if day > "1" else "00:00"}
+
+    reply = admin.post(f"{GRANTS}/add/", fields(kind="everyone", **period))
+
+    assert reply.context["adminform"].form.errors == {"valid_until": ["Write a year from 2 to 9998."]}
+    assert reply.status_code == 200
+    assert not Grant.objects.exists()
+
+
 def test_a_change_and_a_deletion_are_recorded_once(admin):
     grant = Grant.objects.create(subject="everyone", actions="all", filter="a")
     admin.post(f"{GRANTS}/{grant.pk}/change/", fields(kind="everyone", filter="b"))

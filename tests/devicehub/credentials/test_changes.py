@@ -146,6 +146,14 @@ def test_an_expiry_is_set_and_removed(ours, operator, change):
     assert stored().password_expires_at is None
 
 
+@pytest.mark.parametrize("moment", ["0001-12-31T23:59", "9999-12-31T23:59"])
+def test_an_expiry_lies_in_the_calendar_of_every_zone(ours, operator, change, moment):
+    page = change(operator, "STATION-001", "expiry", expires_at=moment).content.decode()
+
+    assert "Write a year from 2 to 9998." in page
+    assert stored().password_expires_at is None
+
+
 def test_the_old_password_can_be_ended_at_once(ours, operator, change):
     change(operator, "STATION-001", "rotate", ends="used")
     assert "The new password has not been used yet." in operator.get(URL).content.decode()

@@ -90,6 +90,16 @@ def test_times_are_of_utc_to_the_second_in_every_zone(device, settings):
     assert "valid until 2126-12-01 23:04:05 UTC." in page, "the bars in words"
 
 
+@pytest.mark.parametrize("year", [1, 9000, 9999])
+def test_an_expiry_far_away_has_bars(device, year):
+    """People who mean never may write the last day that a calendar has."""
+    provisioning.set_expiry(device, datetime(year, 12, 31, 23, 59, tzinfo=UTC))
+    bars = of(device).bars
+
+    assert f"until {year}-12-31 23:59:00 UTC." in bars.words
+    assert all(0 <= float(bar.start.rstrip("%")) <= 100 for bar in bars.bars)
+
+
 def test_an_overlap_until_use_has_no_date(device):
     provisioning.rotate_password(device, valid_until=UNTIL_USED)
 
