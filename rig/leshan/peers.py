@@ -1,4 +1,7 @@
-"""Leshan servers and clients as processes on loopback: the library's of 2.0.0-M15, and the demo server 2.0.0-M4."""
+"""Leshan servers and clients as processes on loopback: the library's of 2.0.0-M15, and the demo server 2.0.0-M4.
+
+Each runs in the folder of its logs: Californium writes its properties into the working directory.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,11 @@ class Server(servers.Restartable):
         self._starts += 1
         log = self._folder / f"server-{self._starts}.log"
         with servers.process(
-            [jars.java(), *OPTIONS, *self._command], env=_environment(), log=log, ready=self._is_ready
+            [jars.java(), *OPTIONS, *self._command],
+            env=_environment(),
+            log=log,
+            ready=self._is_ready,
+            cwd=self._folder,
         ) as process:
             yield process
 
@@ -102,7 +109,11 @@ def client(
     with (
         os.fdopen(os.open(path, os.O_RDWR), "w") as pipe,
         servers.process(
-            command, env=_environment(), log=log, ready=lambda: "registered " in log.read_text()
+            command,
+            env=_environment(),
+            log=log,
+            ready=lambda: "registered " in log.read_text(),
+            cwd=folder,
         ) as process,
     ):
         yield Client(process, pipe, log)

@@ -202,6 +202,7 @@ def test_the_demo_server_m4_is_followed(run, follow, tmp_path):
         peer.tell("quit")
         await_for(lambda: one.of(NAME)[-1] == "deregistration")
 
+    assert (tmp_path / "Californium.properties").exists()  # It writes this wherever it runs.
     registration = one.reports[0].content["registration"]
     assert registration["lifetime"] == 120
     assert abs(registration["at"] / 1000 - time.time()) < 600
