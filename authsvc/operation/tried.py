@@ -12,6 +12,7 @@ from authsvc.core.access import Action, Client, Decision, Principal
 from authsvc.core.authority import Rules
 from authsvc.core.grants import ActionSet, Period, Rule
 from authsvc.core.levels import Comparison, cut
+from authsvc.text import in_utc
 
 OWN = "own topics"
 MAX_RULES = 200  # Rules in one explanation.
@@ -113,7 +114,7 @@ def _waiting(period: Period, subject: str, text: str, wanted: str, now: float) -
     rule = period.rule
     begins = period.begins if period.begins is not None and period.begins > now else None
     moment = datetime.fromtimestamp(begins or period.ends or 0, UTC)
-    sentence = f"{'Not in force until' if begins else 'Its period ended at'} {moment:%Y-%m-%d %H:%M:%S} UTC."
+    sentence = f"{'Not in force until' if begins else 'Its period ended at'} {in_utc(moment)}."
     return TriedRule(
         rule.name,
         subject,

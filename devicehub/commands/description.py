@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from authsvc.text import in_utc
 from devicehub.models import CommandState, DeviceCommand
 
 TIMES = ("queued_at", "deadline", "due_at", "sent_at", "acknowledged_at", "answered_at", "ended_at")
@@ -62,10 +63,6 @@ def is_being_sent(command: DeviceCommand) -> bool:
     """Return whether a process holds a lease on *command*."""
     until = command.leased_until if command.state == CommandState.QUEUED else None
     return until is not None and until > timezone.now()
-
-
-def in_utc(time: datetime) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def printable(text: str) -> str:

@@ -27,7 +27,7 @@ def _links(request: HttpRequest) -> Links:
         add=reverse("devicehub:add_device"),
         credentials=_credentials,
         light=_light,
-        device=lambda kind, device_id: device_url(kind.key(device_id), request),
+        device=lambda kind, device_id: device_url(kind.key(device_id), request, [kind.key(device_id)]),
     )
 
 

@@ -265,12 +265,13 @@ def _row(
     user = request.user
     is_device, is_account = denial.principal in devices, denial.principal.startswith(f"{ACCOUNT}/")
     key, username = named.get(denial.username, ("", "")) if not denial.principal else ("", "")
+    who = denial.principal or key
     about = "a service account" if is_account else devices.get(denial.principal, "unknown")
     return Row(
         denial=denial,
         who=_who(denial),
         about="" if denial.is_rest else about,
-        who_url=device_url(denial.principal or key, request) if is_device or key else "",
+        who_url=device_url(who, request, [who]) if is_device or key else "",
         is_device=is_device,
         action=reasons.action(denial),
         sentence=reasons.sentence(denial),

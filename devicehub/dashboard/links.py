@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from urllib.parse import urlencode
 
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
+from devicehub import provisioning
 from devicehub.dashboard import navigation
 from devicehub.kinds.registry import Kind, UnknownKey, registry
 
 
-def device_url(key: str, request: HttpRequest | None = None) -> str:
-    """Return the address of the device called *key* for the reader of *request*; "" for a key of no kind.
+def device_url(key: str, request: HttpRequest | None = None, existing: Collection[str] | None = None) -> str:
+    """Return the address of the device called *key* for the reader of *request*; "" if there is no such device.
 
     It is the page of the device, or while there is none its admin page if the reader may open that, or else its row
-    on the overview.
+    on the overview. *existing* contains the key if the device exists; without it a query tells.
     """
     try:
         kind, device_id = registry.resolve(key)
     except UnknownKey:
+        return ""
+    if key not in (provisioning.existing([key]) if existing is None else existing):
         return ""
     own = device_page(kind, device_id)
     in_admin = ""
@@ -44,7 +48,10 @@ def address(name: str, *arguments: object) -> str:
 
 
 def _admin_page(kind: Kind, device_id: str) -> str:
-    """Return the address that leads to the admin page of a device; no query, unless a project registered its own."""
+    """Return the address that leads to the admin page of a device that exists; "" without one.
+
+    It takes no query, unless a project registered a page of its own.
+    """
     name = f"admin:{kind.device_model._meta.app_label}_{kind.device_model._meta.model_name}"
     if found := address(f"{name}_named", device_id):
         return found

@@ -30,7 +30,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from authsvc import audit
 from authsvc.credentials import UNTIL_USED
 from authsvc.text import in_utc
-from devicehub import nonces, visibility
+from devicehub import nonces, provisioning, visibility
 from devicehub.bulk import rotations
 from devicehub.bulk.rotations import Overtaken, Progress
 from devicehub.credentials import answers
@@ -150,6 +150,7 @@ def one(request: HttpRequest, number: int, links: Links) -> HttpResponseBase:
     if after.isdecimal():
         rows = rows.filter(pk__gt=int(after[:18]))
     found = list(rows[: MEMBERS + 1])
+    existing = provisioning.existing({member.device_key for member in found[:MEMBERS]})
     may_act = bool(_members(rotation, request.user, visibility.CHANGE).exists())
     context = {
         "rotation": rotation,
@@ -168,7 +169,7 @@ def one(request: HttpRequest, number: int, links: Links) -> HttpResponseBase:
         "shown": shown,
         "word": STATES[shown][0],
         "members": [
-            (member, device_url(member.device_key, request), _has_used_new(member))
+            (member, device_url(member.device_key, request, existing), _has_used_new(member))
             for member in found[:MEMBERS]
         ],
         "next": f"?state={shown}&after={found[MEMBERS - 1].pk}" if len(found) > MEMBERS else "",

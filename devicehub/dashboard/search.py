@@ -121,7 +121,7 @@ def _found(kind: Kind, device: BaseDevice, request: HttpRequest, *, is_exact: bo
         site=device.site,
         kind=kind,
         state=states.of(kind, device),
-        url=device_url(key, request),
+        url=device_url(key, request, [key]),
         is_exact=is_exact,
     )
 

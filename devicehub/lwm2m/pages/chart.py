@@ -116,7 +116,7 @@ def _described(name: str, columns: dict[str, list[Any]], unit: str, span: str) -
     if not columns["t"]:
         return f"{name}: no value in the last {span}"
     low, high = min(columns.get("low", columns["v"])), max(columns.get("high", columns["v"]))
-    last = f"{datetime.fromtimestamp(columns['t'][-1], UTC):%Y-%m-%d %H:%M:%S} UTC"
+    last = display.in_utc(datetime.fromtimestamp(columns["t"][-1], UTC))
     return f"{name} in the last {span}: between {number(low)} and {number(high)} {unit}, the last at {last}"
 
 

@@ -10,6 +10,7 @@ from django.db.models import BinaryField, QuerySet
 from django.db.models.functions import Length, Substr
 from django.template.defaultfilters import pluralize
 
+from authsvc.text import in_utc
 from devicehub.lwm2m.models.resources import read
 from devicehub.messages.lwm2m.values import DataType, ObjectLink
 
@@ -108,7 +109,7 @@ def _time(seconds: Any) -> Shown:
         moment = EPOCH + timedelta(seconds=float(seconds))
     except OverflowError:
         return Shown(number(seconds), "seconds since 1970", is_number=True)
-    return Shown(f"{moment:%Y-%m-%d %H:%M:%S} UTC")
+    return Shown(in_utc(moment))
 
 
 def _opaque(content: bytes, length: int | None) -> Shown:

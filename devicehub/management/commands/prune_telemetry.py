@@ -13,6 +13,7 @@ from django.db import IntegrityError
 from django.template.defaultfilters import pluralize
 
 from authsvc.durations import duration
+from authsvc.text import in_utc
 from devicehub import provisioning
 from devicehub.kinds.registry import Kind, registry
 from devicehub.management.batch_command import BatchCommand
@@ -77,11 +78,11 @@ def _kinds(slug: str | None) -> list[Kind]:
 
 def _line(name: str, done: Pruned, *, dry_run: bool) -> str:
     what = done.what if name == done.what else f"{name}: {done.what}"
-    oldest = f"; oldest kept {done.oldest:%Y-%m-%d %H:%M} UTC" if done.oldest else ""
+    oldest = f"; oldest kept {in_utc(done.oldest)}" if done.oldest else ""
     if done.before is None:
         return f"{what}: kept for ever{oldest}"
     dropped = (
         f" and {done.partitions} partition{pluralize(done.partitions)} dropped" if done.partitions else ""
     )
     verb = "would be deleted" if dry_run else "deleted"
-    return f"{what}: {done.deleted} {verb}{dropped}, older than {done.before:%Y-%m-%d %H:%M} UTC{oldest}"
+    return f"{what}: {done.deleted} {verb}{dropped}, older than {in_utc(done.before)}{oldest}"

@@ -2,11 +2,13 @@
 
 import json
 import uuid
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from django.core.management import CommandError
 from django.utils import timezone as clock
 
+from devicehub.commands import description
 from devicehub.models import DeviceCommand
 from rig.command_queue import (
     ACKNOWLEDGED,
@@ -51,6 +53,13 @@ def test_the_list_shows_what_waits_and_why(station, neighbour):
     assert [(one["id"], one["state"], one["due_at"] is None) for one in found] == [
         (str(sent.id), "acknowledged", False)
     ]
+
+
+def test_the_deadline_is_in_utc_whatever_its_zone():
+    deadline = datetime(2026, 12, 1, 8, 3, 41, tzinfo=timezone(timedelta(hours=2)))
+    command = DeviceCommand(name="reboot", device_key="weatherstation/STATION-001", deadline=deadline)
+
+    assert "is queued until 2026-12-01 06:03:41 UTC: not tried yet" in description.in_words(command)
 
 
 def test_a_terminal_gets_a_table_of_what_waits(station, monkeypatch):

@@ -313,3 +313,11 @@ def test_the_links_of_members_take_no_query_each(operator, rotation, django_asse
         page = operator.get(f"/rotations/{rotation.pk}/?state=never").content.decode()
 
     assert page.count("/admin/fleet/weatherstationdevice/named/R-") >= 3
+
+
+def test_a_member_that_was_removed_has_no_link(operator, rotation):
+    Stations.filter(device_id="R-1").delete()
+
+    page = operator.get(f"/rotations/{rotation.pk}/?state=changed").content.decode()
+
+    assert '<span class="id">weatherstation/R-1</span>' in page

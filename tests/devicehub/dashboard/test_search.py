@@ -76,6 +76,20 @@ def test_a_project_without_the_admin_leads_to_the_overview(rf, viewer, station):
     assert device_url("toaster/T-1", request) == ""
 
 
+@pytest.mark.parametrize("is_staff", [True, False])
+def test_no_link_leads_to_a_device_that_is_gone(rf, viewer, station, is_staff):
+    viewer.is_staff = is_staff
+    request = rf.get("/")
+    request.user = viewer
+    key = "weatherstation/STATION-001"
+    assert device_url(key, request) != ""
+
+    station.delete()
+
+    assert device_url(key, request) == ""
+    assert device_url(key, request, [key]) != ""
+
+
 def test_an_id_of_two_types_leads_nowhere_by_itself(client, viewer, station):
     IrrigationValveDevice.objects.create(device_id="STATION-001")
 
