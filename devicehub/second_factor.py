@@ -76,13 +76,17 @@ def renew_backup_codes(user: Any) -> list[str]:
 
 
 @transaction.atomic
-def remove(user: Any) -> None:
-    """Remove the second factor of *user* with its backup codes. Of several removals at once one is recorded."""
+def remove(user: Any) -> bool:
+    """Remove the second factor of *user* with its backup codes; return whether there was one.
+
+    Of several removals at once one finds it, and is recorded.
+    """
     removed, _ = _totp(user).filter(confirmed=True).delete()
     _totp(user).delete()
     _static().objects.filter(user=user).delete()
     if removed:
         audit.record("second_factor_removed", f"user/{user.get_username()}")
+    return bool(removed)
 
 
 @transaction.atomic

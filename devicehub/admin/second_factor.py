@@ -21,9 +21,9 @@ MODELS = ("otp_totp.TOTPDevice", "otp_static.StaticDevice")
 
 
 class RemovesSecondFactor:
-    """A mixin for the admin of users: whoever may change a user removes the second factor, behind a page that asks.
+    """A mixin for the admin of users: readers who may change a user remove the second factor, behind a page that asks.
 
-    One's own is removed on the account page, which asks for the password.
+    They remove their own on the account page, which asks for the password.
     """
 
     def get_urls(self) -> list[Any]:
@@ -50,10 +50,9 @@ class RemovesSecondFactor:
             raise PermissionDenied
         if user is None:
             raise Http404
-        name, page = user.get_username(), self._page("change", user)
+        name = user.get_username()
         if not second_factor.is_on(user):
-            messages.info(request, f"{name} has no second factor.")
-            return HttpResponseRedirect(page)
+            return self._after_removal(request, user, was_on=False)
         form = ReasonForm(request.POST if "confirmed" in request.POST else None)
         if not confirmation.is_answered(request, form, 1):
             ask = Confirmation(
@@ -62,13 +61,20 @@ class RemovesSecondFactor:
                 "a new factor is added on the account page. Make sure that the request comes from this person.",
                 verb="Remove the second factor",
                 keep="Keep it",
-                keep_url=page,
+                keep_url=self._page("change", user),
             )
             return confirmation.page_with(request, ask, form)
         with audit.because(form.cleaned_data["reason"]):
-            second_factor.remove(user)
-        messages.success(request, f"{name} signs in by password alone now.")
-        return HttpResponseRedirect(page)
+            was_on = second_factor.remove(user)
+        return self._after_removal(request, user, was_on=was_on)
+
+    def _after_removal(self, request: HttpRequest, user: Any, *, was_on: bool) -> HttpResponse:
+        name = user.get_username()
+        if was_on:
+            messages.success(request, f"{name} signs in by password alone now.")
+        else:
+            messages.info(request, f"{name} has no second factor.")
+        return HttpResponseRedirect(self._page("change", user))
 
     def _may_remove(self, request: HttpRequest, user: Any) -> bool:
         return bool(user != request.user and self.has_change_permission(request, user))  # type: ignore[attr-defined]

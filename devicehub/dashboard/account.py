@@ -185,8 +185,10 @@ def _remove(request: HttpRequest) -> HttpResponse:
     form = PasswordForm(request, request.POST)
     if not form.is_valid():
         return _second_factor(request, form=form)
-    second_factor.remove(request.user)
-    messages.success(request, "Your second factor is removed. The password alone signs you in.")
+    if second_factor.remove(request.user):
+        messages.success(request, "Your second factor is removed. The password alone signs you in.")
+    else:
+        messages.info(request, "You have no second factor. The password alone signs you in.")
     return HttpResponseRedirect(reverse("devicehub:account"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
@@ -170,6 +172,9 @@ class TestRemovingASecondFactor:
         assert url not in done.content.decode()
         entry = AuditEntry.objects.get(action="second_factor_removed")
         assert (entry.object_key, entry.actor, entry.reason) == ("user/mara", "keeper", "telephone lost")
+        with mock.patch.object(second_factor, "is_on", return_value=True):  # Another removal was faster.
+            late = keeper.post(url, {"confirmed": "yes"}, follow=True)
+        assert [str(m) for m in late.context["messages"]] == ["mara has no second factor."]
         again = keeper.post(url, {"confirmed": "yes"}, follow=True)
         assert [str(m) for m in again.context["messages"]] == ["mara has no second factor."]
         assert AuditEntry.objects.filter(action="second_factor_removed").count() == 1

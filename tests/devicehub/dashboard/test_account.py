@@ -402,6 +402,20 @@ class TestSigningInWithASecondFactor:
         assert not StaticToken.objects.exists()
         assert admits(signed_in())
 
+    def test_a_removal_that_finds_none_is_not_recorded(self, operator, backup):
+        """Of two removals at the same time, one finds the factor."""
+        client = signed_in()
+        client.post("/", {"second_factor_code": backup[0]})
+        removal = {"act": "remove", "password": PASSWORD}
+
+        said = [
+            client.post("/account/second-factor/", removal, follow=True).content.decode() for _ in range(2)
+        ]
+
+        assert ["Your second factor is removed" in page for page in said] == [True, False]
+        assert "You have no second factor" in said[1]
+        assert AuditEntry.objects.filter(action="second_factor_removed").count() == 1
+
     def test_new_backup_codes_replace_the_old_ones(self, operator, backup):
         client = signed_in()
         client.post("/", {"second_factor_code": backup[0]})
