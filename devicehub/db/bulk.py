@@ -125,7 +125,7 @@ class _Postgresql:
             copy.write(block)
 
     def new_keys(self, table: str, count: int) -> Sequence[int]:
-        drawn = query(  # Otherwise the sequence would be looked up for each key.
+        drawn = query(  # OFFSET 0 has the sequence looked up once, not for each key.
             "SELECT nextval(sequence) FROM (SELECT pg_get_serial_sequence(%s, 'id')::regclass AS sequence OFFSET 0)"
             " AS one, generate_series(1, %s)",
             [quoted(table), count],

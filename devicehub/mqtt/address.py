@@ -22,7 +22,7 @@ class MqttError(DevicehubError):
 
 
 class Unacknowledged(MqttError):
-    """A message was sent and the broker did not acknowledge it: it may arrive or not."""
+    """The broker did not acknowledge a message that may have been sent: it may arrive or not."""
 
 
 class InvalidAddress(DevicehubError, ValueError):

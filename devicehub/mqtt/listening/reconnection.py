@@ -19,8 +19,7 @@ class Reconnection:
     """The next wait, which depends on the connections before it. No clock is read here.
 
     The first attempt after a stable connection is made at once. A connection that was lost soon does not reset the
-    waits: two clients with one client id evict each other for as long as both connect again, so each waits longer
-    every time.
+    waits: two clients with one client id evict each other for as long as both connect again, so the waits grow.
     """
 
     def __init__(self, chance: Callable[[float, float], float] = random.uniform) -> None:

@@ -168,7 +168,7 @@ def test_the_first_attempt_is_made_at_once_and_the_next_ever_later():
     assert waits == [1, 2, 4, 8, 8, 8]  # It is connected within 10 s of the broker's return.
 
 
-def test_a_client_that_is_evicted_repeatedly_waits_ever_longer():
+def test_the_waits_of_a_client_that_is_evicted_repeatedly_grow():
     """This holds also if each connection lasts as long as the other client waits."""
     waiting = Reconnection(longest)
     waits = []
