@@ -18,6 +18,7 @@ from django.views.decorators.http import require_safe
 from authsvc.text import make_storable
 from devicehub import visibility
 from devicehub.dashboard import devices, links
+from devicehub.db import together
 from devicehub.lwm2m.events import declared
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, Event, Resource
@@ -43,6 +44,7 @@ PERIODS: Mapping[str, tuple[str, timedelta | None]] = {
 }
 DAY = "24h"
 WORDS = {NOTIFICATION: "Notification", SEND: "Send", REGISTRATION: "Registration"}
+ORDER = ("-timestamp", "path")  # Of the values of an event.
 ICONS = {NOTIFICATION: "eye", SEND: "up", REGISTRATION: "link"}
 
 
@@ -182,8 +184,8 @@ def types(visible_events: QuerySet[Event], chosen: str) -> list[tuple[str, str]]
 
 
 def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
-    """Return *events* as rows with at most *most* values each; one query for each event, and three for all."""
-    values = {event.pk: _values(event, most + 1) for event in events}
+    """Return *events* as rows with at most *most* values each, by as many queries for one as for many."""
+    values = _values(events, most + 1)
     pairs = [(event.device, one.path) for event in events for one in values[event.pk][:most]]
     known = definitions.of_paths(pairs)
     units = {place: found.unit for place, found in known.items() if found.unit}
@@ -203,11 +205,15 @@ def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
     ]
 
 
-def _values(event: Event, most: int) -> list[Any]:
-    """Return the values of *event*, those measured last first; the ones of our own types stand in the history."""
-    if event.type == REGISTRATION:
-        return []
-    return list(beginnings(event.values()).order_by("-timestamp", "path")[:most])
+def _values(events: list[Event], most: int) -> dict[int, list[Any]]:
+    """Return at most *most* values of each of *events*, those measured last first, by the primary key of the event."""
+    found: dict[int, list[Any]] = {event.pk: [] for event in events}
+    stored = [event.values().order_by(*ORDER)[:most] for event in events if event.type != REGISTRATION]
+    for model in {one.model for one in stored}:
+        keys = together.keys([one for one in stored if one.model is model])
+        for row in beginnings(model.objects.filter(pk__in=keys)).order_by(*ORDER):
+            found[row.event_id].append(row)
+    return found
 
 
 def _own_units(pairs: Iterable[tuple[Endpoint, str]]) -> dict[tuple[int, str], str]:
