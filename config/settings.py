@@ -220,6 +220,7 @@ INSTALLED_APPS = [
     "devicehub",
     "authsvc",
     "axes",
+    "drf_spectacular_sidecar",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -313,7 +314,8 @@ DEVICEHUB_HTTPS = flag("DEVICEHUB_HTTPS", default=_https_default)
 SECURE_SSL_REDIRECT = DEVICEHUB_HTTPS
 # Brokers follow redirects, and a redirect to a page with status 200 would admit every client.
 # The bridge of a Leshan server follows none, and what it cannot send is lost.
-SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^(k/[^/]+/)?leshan_api/", r"^(healthz|readyz|metrics)$"]
+# The API refuses http itself: a client that follows a redirect would send its key in clear text every time.
+SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^api/", r"^(k/[^/]+/)?leshan_api/", r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("BEHIND_PROXY", default=False) else None
@@ -344,6 +346,7 @@ MQTT_URL = secret("MQTT_URL", "mqtt://127.0.0.1:1883")
 DEVICEHUB_DEVICE_URL = text("DEVICEHUB_DEVICE_URL", default="")
 DEVICEHUB_TOPIC_PREFIX = text("DEVICEHUB_TOPIC_PREFIX", default="things")
 DEVICEHUB_MQTT_VERSION = text("DEVICEHUB_MQTT_VERSION", default="5")
+DEVICEHUB_API_RATE = text("DEVICEHUB_API_RATE", default="6000/m")
 DEVICEHUB_MAX_SAMPLES = number("DEVICEHUB_MAX_SAMPLES", default=10_000)
 DEVICEHUB_RATE_LIMIT = text("DEVICEHUB_RATE_LIMIT", default="")
 DEVICEHUB_MQTT_GROUP = text("DEVICEHUB_MQTT_GROUP", default="devicehub")

@@ -13,11 +13,17 @@ from authsvc import audit
 from authsvc.models import AuditEntry
 from authsvc.serving import addresses
 
+# The attribute of a request that names the API key with which a program or a device sent it.
+KEY = "devicehub_key"
+
 Middleware = Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
 def of_request(request: HttpRequest) -> audit.Actor:
-    """Return the user of *request*, with the address of the client."""
+    """Return the user of *request*, or the API key that it carries, with the address of the client."""
+    key = getattr(request, KEY, "")
+    if key:
+        return audit.Actor(AuditEntry.Kind.KEY, key, addresses.of_request(request))
     user = getattr(request, "user", None)
     name = user.get_username() if user is not None and user.is_authenticated else "nobody signed in"
     return audit.Actor(AuditEntry.Kind.USER, name, addresses.of_request(request))

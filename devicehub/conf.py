@@ -16,6 +16,8 @@ MQTT_GROUP = "devicehub"
 
 LESHAN_OBSERVE = ("3303/*/5700", "3304/*/5700")  # Temperature and humidity.
 
+API_RATE = "6000/m"
+
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -74,6 +76,11 @@ class Settings:
     def rate_limit(self) -> RateLimit | None:
         """DEVICEHUB_RATE_LIMIT: messages stored of one device in a time, such as `600/m`; empty means no limit."""
         return rate_limit(str(getattr(django_settings, "DEVICEHUB_RATE_LIMIT", "")))
+
+    @property
+    def api_rate(self) -> RateLimit | None:
+        """DEVICEHUB_API_RATE: requests of one API key or user that a process answers in a time; empty is unlimited."""
+        return rate_limit(str(getattr(django_settings, "DEVICEHUB_API_RATE", API_RATE)))
 
     @property
     def max_samples(self) -> int:

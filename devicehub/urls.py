@@ -1,9 +1,8 @@
 """The URLs of the pages, to include at the root or below a prefix. Their names have the namespace `devicehub`."""
 
 from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import path
+from django.urls import include, path
 
-from devicehub.api.token import token
 from devicehub.conf import settings
 from devicehub.dashboard import (
     account,
@@ -28,7 +27,7 @@ login = LoginView.as_view(
 )
 
 urlpatterns = [
-    path("api/token", token, name="token"),
+    path("api/", include("devicehub.api.urls")),
     path("", show_overview, name="overview"),
     path("stream/", stream, name="stream"),
     path("denials/", denials.show_list, name="denials"),

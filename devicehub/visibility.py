@@ -46,13 +46,19 @@ def sites_of(user: Any) -> frozenset[str] | None:
     """
     if user is None or isinstance(user, AnonymousUser) or not user.is_active:
         return frozenset()
-    if user.is_superuser:
-        return None
     if not hasattr(user, "_devicehub_sites"):
+        if user.is_superuser:
+            return None
         row = SiteScope.objects.filter(user_id=user.pk).values_list("sites", flat=True).first()
         user._devicehub_sites = None if row is None else frozenset(site for site in row if site)
     found: frozenset[str] | None = user._devicehub_sites
     return found
+
+
+def narrow(user: Any, site: str) -> None:
+    """Limit *user* to *site* for as long as this object lives, also a superuser: their program's key has a site."""
+    sites = sites_of(user)
+    user._devicehub_sites = frozenset({site}) if sites is None else sites & {site}
 
 
 def is_limited(user: Any) -> bool:

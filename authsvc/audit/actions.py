@@ -92,6 +92,8 @@ _groups: dict[str, dict[str, str]] = {
         "role_changed": "Role changed",
         "role_deleted": "Role deleted",
         "sites_changed": "Sites of a user changed",
+        "program_key_created": "API key of a program created",
+        "program_key_deleted": "API key of a program deleted",
     },
     "Data and commands": {
         "command_sent": "Command sent",

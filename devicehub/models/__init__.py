@@ -1,5 +1,6 @@
 """The abstract models behind the three tables of each device type, and the models that all types share."""
 
+from devicehub.models.api import ApiKey, RepeatableRequest
 from devicehub.models.background import (
     DisabledDevice,
     IngestSession,
@@ -46,6 +47,7 @@ __all__ = [
     "OPEN_STATES",
     "OPERATOR_STATES",
     "QUARANTINED_AS",
+    "ApiKey",
     "BaseDevice",
     "BaseMessage",
     "BaseReading",
@@ -71,6 +73,7 @@ __all__ = [
     "QuarantinedMessage",
     "QuarantinedQuerySet",
     "RemovalRequest",
+    "RepeatableRequest",
     "RetainedTopic",
     "RolledUp",
     "Rollup",

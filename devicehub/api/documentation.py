@@ -1,0 +1,95 @@
+"""`/api/schema/` and `/api/docs/`: the API described as OpenAPI 3.1, and a page to read and try it."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+from django.urls import include, path, reverse
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from drf_spectacular.settings import patched_settings
+from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from devicehub.api.base import ApiView
+from devicehub.api.operations import documented
+from devicehub.content_security import restrict
+from devicehub.kinds.registry import registry
+
+SETTINGS: dict[str, Any] = {
+    "TITLE": "DeviceHub",
+    "DESCRIPTION": "Devices, their credentials, values, commands and access, for programs.",
+    "OAS_VERSION": "3.1.0",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_SUFFIX": "",
+    "SCHEMA_PATH_PREFIX": "/api/",
+    "AUTHENTICATION_WHITELIST": [],
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "apiKey": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "Authorization",
+                "description": "`Api-Key dh_...`: a key of a program, or the key of a device without `dh_`.",
+            },
+            "session": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "sessionid",
+                "description": "A session of the pages. Requests that change something need the CSRF token.",
+            },
+        }
+    },
+}
+
+_lock = threading.Lock()
+_made: dict[tuple[int, str], Any] = {}
+
+
+def document() -> dict[str, Any]:
+    """Return the description of the API as OpenAPI 3.1, made once for the types that are declared."""
+    root = reverse("devicehub:api").removesuffix("api/")
+    key = (registry.version, root)
+    with _lock:  # The library has one set of settings for the whole process.
+        if key not in _made:
+            _made.clear()
+            _made[key] = _generate(root)
+        return copy.deepcopy(_made[key])
+
+
+def _generate(root: str) -> dict[str, Any]:
+    settings = SETTINGS | {"VERSION": "1.0", "SERVERS": [{"url": root}]}
+    with patched_settings(settings):
+        patterns = [path("api/", include("devicehub.api.urls"))]
+        found: dict[str, Any] = SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
+    return found
+
+
+class SchemaView(ApiView):
+    """The description of the API."""
+
+    renderer_classes = (OpenApiJsonRenderer, OpenApiYamlRenderer)
+    tag = "Index"
+
+    @documented(exclude=True)
+    def get(self, request: Request) -> Response:
+        """Return OpenAPI 3.1 as JSON, or as YAML if it is accepted alone."""
+        return Response(document())
+
+
+class Docs(ApiView, SpectacularSwaggerSplitView):
+    """The description as a page, on which requests can be tried."""
+
+    renderer_classes = SpectacularSwaggerSplitView.renderer_classes  # type: ignore[misc]
+    url_name = "devicehub:api_schema"
+    title = "DeviceHub API"
+
+    @documented(exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return the page."""
+        response: Response = SpectacularSwaggerSplitView.get(self, request, *args, **kwargs)
+        restrict(response)
+        return response

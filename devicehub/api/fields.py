@@ -1,0 +1,119 @@
+"""The fields of bodies, answers and parameters that all resources share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from devicehub.api import paging
+from devicehub.api.bodies import moment
+
+MIN_64, MAX_64 = -(2**63), 2**64 - 1
+
+
+class Moment(serializers.DateTimeField):
+    """A time in RFC 3339. Answers have it in UTC; in a body or a parameter a time without a zone is refused."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("default_timezone", UTC)
+        super().__init__(**options)
+
+    def to_internal_value(self, value: Any) -> datetime:
+        """Return the time in *value*. Raise ValidationError."""
+        try:
+            # A + that was not percent-encoded in a query is a space.
+            found = datetime.fromisoformat(str(value)[:40].replace(" ", "+" if "T" in str(value) else " "))
+        except ValueError:
+            raise serializers.ValidationError("Write a time as 2026-12-01T06:00:00Z.") from None
+        if found.tzinfo is None:
+            raise serializers.ValidationError("Give a zone, such as 2026-12-01T06:00:00Z.")
+        try:
+            return found.astimezone(UTC)
+        except OverflowError:
+            raise serializers.ValidationError("This time is beyond the years 1 to 9999.") from None
+
+    def to_representation(self, value: Any) -> Any:
+        """Return *value* as RFC 3339 in UTC."""
+        return value if value is None or isinstance(value, str) else moment(value)
+
+
+class Names(serializers.CharField):
+    """A parameter with names, separated by commas."""
+
+    default_error_messages = {"many": "Give at most 100 names."}
+
+    def to_internal_value(self, value: Any) -> Any:
+        """Return a list of the names, each once. Raise ValidationError."""
+        found = list(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+        if len(found) > 100:
+            self.fail("many")
+        return found
+
+    def to_representation(self, value: Any) -> Any:
+        """Return the names as one text."""
+        return ",".join(value)
+
+
+class Closed(serializers.Serializer):
+    """A serializer that refuses names which it does not have, so that a misspelt one is not ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the values of *data*. Raise ValidationError."""
+        if isinstance(data, Mapping):
+            unknown = [str(name)[:100] for name in data if name not in self.fields][:20]
+            if unknown:
+                writable = ", ".join(sorted(n for n, field in self.fields.items() if not field.read_only))
+                raise serializers.ValidationError(
+                    dict.fromkeys(unknown, f"There is no such field; use {writable}.")
+                )
+        return super().to_internal_value(data)
+
+
+class SelectedOne(serializers.Serializer):
+    """The parameter of every object and list: the members to return."""
+
+    def get_fields(self) -> Any:
+        """Return the fields, with one whose name is that of an attribute of serializers."""
+        found = super().get_fields()
+        found["fields"] = Names(
+            required=False,
+            default=list,
+            help_text="The members to return, separated by commas; without it, all.",
+        )
+        return found
+
+
+class Selected(SelectedOne):
+    """The parameters of every list."""
+
+    cursor = serializers.CharField(
+        required=False,
+        default="",
+        allow_blank=True,
+        help_text="The place of the page, from `next` or `previous`.",
+    )
+    limit = serializers.IntegerField(
+        required=False,
+        default=paging.DEFAULT,
+        min_value=1,
+        max_value=paging.MOST,
+        help_text="Rows of a page.",
+    )
+
+
+class Selectable(serializers.Serializer):
+    """A serializer of answers, of which `fields=` selects members. Raise ValidationError for unknown ones."""
+
+    def get_fields(self) -> Any:
+        """Return the fields that the context selects, or all."""
+        found = super().get_fields()
+        wanted = self.context.get("fields") or ()
+        unknown = [name for name in wanted if name not in found]
+        if unknown:
+            raise serializers.ValidationError(
+                {"fields": f"There is no member {unknown[0][:100]}; there are {', '.join(found)}."}
+            )
+        return {name: field for name, field in found.items() if name in wanted} if wanted else found

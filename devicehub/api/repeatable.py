@@ -1,0 +1,100 @@
+"""`Idempotency-Key`: a request that creates something may be repeated for 24 hours, and creates it once.
+
+A repetition gets the first answer again. An answer with a secret is never kept: its repetition is 409 with the address
+of what was made. Only requests that succeeded count; one that was refused may be sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from devicehub.api import bodies, callers
+from devicehub.api.problems import Problem, invalid
+from devicehub.models import RepeatableRequest
+
+HEADER = "Idempotency-Key"
+LONGEST = 255  # characters of a key
+KEPT = timedelta(hours=24)
+MOST = 10_000  # requests of one caller; the oldest ones are forgotten first
+LARGEST = 64 << 10  # bytes of an answer that is kept; the repetition of a larger one gets its address
+
+
+class Made(NamedTuple):
+    """The outcome of a request: its answer and the address of what it made.
+
+    An answer that *holds_secret* is never kept.
+    """
+
+    status: int
+    answer: Any
+    location: str
+    holds_secret: bool = False
+
+    def response(self) -> Response:
+        """Return the answer, which no cache keeps."""
+        headers = {"Cache-Control": "no-store"} | ({"Location": self.location} if self.location else {})
+        return Response(self.answer, self.status, headers=headers)
+
+
+def once(request: Request, make: Callable[[], Made]) -> Response:
+    """Return the answer of *make*, which runs in a transaction; with an Idempotency-Key, once for each key.
+
+    Raise Problem, and what *make* raises.
+    """
+    key = request.headers.get(HEADER, "")
+    if not key:
+        with transaction.atomic():
+            return make().response()
+    if len(key) > LONGEST or not key.isascii() or not key.isprintable():
+        raise invalid(HEADER, f"{HEADER} has 1-{LONGEST} printable characters of ASCII.")
+    caller, digest = callers.name(request), _digest(key.encode())
+    asked = _digest(
+        b"\n".join((str(request.method).encode(), request.path.encode(), bodies.dumps(request.data)))
+    )
+    try:
+        with transaction.atomic():
+            row = _begin(caller, digest, asked)
+            made = make()
+            kept = None if made.holds_secret or len(bodies.dumps(made.answer)) > LARGEST else made.answer
+            row.keep(made.status, made.location, kept and _as_json(kept))
+            return made.response()
+    except IntegrityError:
+        found = RepeatableRequest.objects.filter(caller=caller, key_digest=digest).first()
+        if found is None:
+            raise
+    return _repeated(found, asked)
+
+
+def _begin(caller: str, digest: str, asked: str) -> RepeatableRequest:
+    """Return the row of a first request. Raise IntegrityError for a repetition, which waits for the first one."""
+    now = timezone.now()
+    rows = RepeatableRequest.objects
+    rows.filter(created_at__lt=now - KEPT).delete()
+    beyond = rows.filter(caller=caller).order_by("-pk").values_list("pk", flat=True)[MOST - 1 : MOST].first()
+    if beyond is not None:
+        rows.filter(caller=caller, pk__lte=beyond).delete()
+    return rows.create(caller=caller, key_digest=digest, request_digest=asked, created_at=now)
+
+
+def _repeated(row: RepeatableRequest, asked: str) -> Response:
+    if row.request_digest != asked:
+        raise Problem("key-reused")
+    if row.answer is None:
+        raise Problem("already-made", location=row.location, headers={"Location": row.location})
+    return Made(row.status, row.answer, row.location).response()
+
+
+def _as_json(answer: Any) -> Any:
+    return bodies.loads(bodies.dumps(answer))
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
