@@ -1,4 +1,4 @@
-"""What the schema says about every operation, beside what its view declares: parameters, errors, rights and tags."""
+"""The description of every operation in the schema, beside that of its view: parameters, errors, rights and tags."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ProblemSerializer(serializers.Serializer):
     type = serializers.CharField(help_text="The kind of problem, such as `/problems/not-found`.")
     title = serializers.CharField()
     status = serializers.IntegerField()
-    detail = serializers.CharField(help_text="What to do.")
+    detail = serializers.CharField(help_text="The remedy, in one sentence or two.")
     errors = ProblemErrorSerializer(many=True, required=False)
     location = serializers.CharField(required=False, help_text="The address of what the first request made.")
 
