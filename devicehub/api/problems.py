@@ -58,7 +58,9 @@ KINDS: dict[str, Kind] = {
         403, "https required", "Use https, and make a new key: this one was sent in clear text."
     ),
     "csrf": Kind(403, "CSRF check failed", "Send the CSRF token with a session, or use an API key."),
-    "not-found": Kind(404, "Not found", "Check the address. Objects that you may not see are not found either."),
+    "not-found": Kind(
+        404, "Not found", "Check the address. Objects that you may not see are not found either."
+    ),
     "method-not-allowed": Kind(405, "Method not allowed", "Use one of the methods in `Allow`."),
     "not-acceptable": Kind(406, "Not acceptable", "Accept `application/json`, or what the schema names."),
     "conflict": Kind(409, "Conflict", "Read the present state, and decide again."),
