@@ -18,6 +18,7 @@ from devicehub.states import STATES
 
 COUNTED = 100_000  # Rows of a list that are counted and can be paged through; a filter reaches the rest.
 LISTED = 30  # Devices that a filter offers.
+LONGEST_KEY = 19  # The digits of a number that may be beyond the primary keys.
 QUIET = {"1h": ("1 hour", 1), "1d": ("1 day", 24), "7d": ("7 days", 7 * 24), "30d": ("30 days", 30 * 24)}
 
 
@@ -116,15 +117,21 @@ class DeviceFilter(admin.SimpleListFilter):
 
     title, parameter_name = "device", "device"
 
+    @classmethod
+    def chosen(cls, request: Any) -> int | None:
+        """Return the primary key that the address names, or None without one; a longer number is not one."""
+        text = request.GET.get(cls.parameter_name, "")
+        return int(text) if text.isdecimal() and len(text) < LONGEST_KEY else None
+
     def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
         model = model_admin.model._meta.get_field("device").remote_field.model
         own = model_admin.admin_site._registry.get(model)
         devices = own.get_queryset(request) if own else model.objects.none()
         rows = devices.order_by("device_id").values_list("pk", "device_id")
         found = list(rows[:LISTED])
-        chosen = request.GET.get(self.parameter_name, "")
-        if chosen.isdecimal() and int(chosen) not in dict(found):
-            found = list(rows.filter(pk=int(chosen)) if len(chosen) < 19 else []) + found
+        chosen = self.chosen(request)
+        if chosen is not None and chosen not in dict(found):
+            found = list(rows.filter(pk=chosen)) + found
         return [(str(pk), device_id) for pk, device_id in found]
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:

@@ -51,8 +51,8 @@ class OfEndpointAdmin(OfDeviceAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Return the rows that *search_term* names."""
-        others, chosen = [], request.GET.get(DeviceFilter.parameter_name, "")
-        devices = [int(chosen)] if chosen.isdecimal() else None
+        others, chosen = [], DeviceFilter.chosen(request)
+        devices = None if chosen is None else [chosen]
         words = list(dict.fromkeys(search_term.split()))
         if len(words) > MOST_WORDS:
             messages.info(request, f"Search for at most {MOST_WORDS} words at once")

@@ -215,6 +215,17 @@ def test_a_path_without_an_endpoint_is_not_searched_in_all_the_history(admin_cli
         )
 
 
+@pytest.mark.parametrize("digits", [30, 5000])
+@pytest.mark.parametrize("model", [Event, EventResource, Resource, ResourceValue], ids=lambda m: m.__name__)
+def test_a_number_beyond_all_keys_finds_no_endpoint(admin_client, rows, model, digits):
+    """Python converts at most 4,300 digits, and SQLite keys of at most 64 bits."""
+    query = {"device": "9" * digits, "q": "3303/0/5700"}
+
+    page = admin_client.get(url(model, "changelist"), query)
+
+    assert list(page.context["cl"].result_list) == []
+
+
 @pytest.mark.parametrize("model", [Event, EventResource, Resource, ResourceValue], ids=lambda m: m.__name__)
 def test_a_search_for_very_many_words_is_no_query_of_very_many_parts(admin_client, rows, model):
     many = " ".join(map("value{}".format, range(200)))
