@@ -353,9 +353,10 @@ def _again(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> 
 
 def _finish(request: HttpRequest, rotation: Rotation, members: QuerySet[Any]) -> str:
     count = rotations.finish(rotation, members)
-    _close(rotation, members, "rotation_finished", count)
+    is_whole = _close(rotation, members, "rotation_finished", count)
     if not count:
-        return "The rotation is finished. None of its devices had an old password any more."
+        what = "The rotation" if is_whole else "Your part of the rotation"
+        return f"{what} is finished. None of these devices had an old password any more."
     return f"The old passwords of {devices_in_words(count)} have ended."
 
 
@@ -366,9 +367,14 @@ def _roll_back(request: HttpRequest, rotation: Rotation, members: QuerySet[Any])
     return f"{devices_in_words(count)} have their {old} again; the others keep what they have."
 
 
-def _close(rotation: Rotation, members: QuerySet[Any], action: str, count: int) -> None:
-    """Note the end of *rotation* if *members* are all of its devices; a user of one site ends a part of it."""
-    rotations.close(rotation, action, count, whole=members.count() == rotation.members.count())
+def _close(rotation: Rotation, members: QuerySet[Any], action: str, count: int) -> bool:
+    """Note the end of *rotation* if *members* are all of its devices; a user of one site ends a part of it.
+
+    Return whether they are all.
+    """
+    is_whole = bool(members.count() == rotation.members.count())
+    rotations.close(rotation, action, count, whole=is_whole)
+    return is_whole
 
 
 def _text_of_again(rotation: Rotation, numbers: Progress) -> str:
@@ -391,7 +397,7 @@ def _keys_of_again(rotation: Rotation) -> str:
 
 def _text_of_finish(rotation: Rotation, numbers: Progress) -> str:
     if not numbers.overlapping:
-        return "None of its devices has an old password any more, so nothing ends but the rotation."
+        return "None of these devices has an old password any more, so no password ends."
     late = devices_in_words(numbers.restorable)
     text = f"{late} of these did not log in with the new password yet, and cannot log in without it any more."
     ended = numbers.confirmed + numbers.unconfirmed - numbers.overlapping

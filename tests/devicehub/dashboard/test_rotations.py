@@ -227,7 +227,7 @@ def test_a_rotation_without_old_passwords_can_still_be_finished(operator, rotati
     asked = operator.post(url, {"do": "finish"}).content.decode()
 
     assert "Finish this rotation now?" in asked
-    assert "nothing ends but the rotation" in asked
+    assert "so no password ends" in asked
     answer = act(operator, url, "finish")
     assert "The rotation is finished." in operator.get(answer.headers["Location"]).content.decode()
     rotation.refresh_from_db()
@@ -260,6 +260,17 @@ def test_progress_is_told_while_the_file_is_written(operator, rotation):
     Rotation.objects.update(written_at=timezone.now())
     complete = operator.get(f"/rotations/{rotation.pk}/progress/").json()
     assert (complete["title"], complete["over"]) == ("The file is complete.", True)
+
+
+def test_a_part_without_old_passwords_is_finished_alone(rotation, cast):
+    Stations.update(previous_password_hash="", previous_valid_until=None)
+    northern = signed_in(person("mara", roles.OPERATOR, ["north"], is_staff=True))
+
+    answer = act(northern, f"/rotations/{rotation.pk}/", "finish")
+
+    page = northern.get(answer.headers["Location"]).content.decode()
+    assert "Your part of the rotation is finished." in page
+    assert Rotation.objects.get().ended_at is None
 
 
 def test_a_limited_operator_sees_and_ends_their_part(rotation, cast):
