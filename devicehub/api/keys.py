@@ -38,7 +38,7 @@ class KeySerializer(Selectable):
 
 
 class NewKeySerializer(Closed):
-    """What a new key is to be."""
+    """The members of a request for a new key."""
 
     name = serializers.CharField(max_length=100)
     scopes = serializers.ListField(
