@@ -6,15 +6,20 @@ import copy
 import threading
 from typing import Any
 
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpResponse
+from django.shortcuts import render
 from django.urls import include, path, reverse
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.settings import patched_settings
-from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from devicehub.api.addresses import address
 from devicehub.api.base import ApiView
+from devicehub.api.bodies import JsonRenderer
 from devicehub.api.operations import documented
 from devicehub.content_security import restrict
 from devicehub.kinds.registry import registry
@@ -80,16 +85,23 @@ class SchemaView(ApiView):
         return Response(document())
 
 
-class Docs(ApiView, SpectacularSwaggerSplitView):
+class Docs(ApiView):
     """The description as a page, on which requests can be tried."""
 
-    renderer_classes = SpectacularSwaggerSplitView.renderer_classes  # type: ignore[misc]
-    url_name = "devicehub:api_schema"
-    title = "DeviceHub API"
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """Return the renderer of problems: the page itself is one of Django's, for any `Accept`."""
+        return JsonRenderer(), JsonRenderer.media_type
 
     @documented(exclude=True)
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def get(self, request: Request) -> HttpResponse:
         """Return the page."""
-        response: Response = SpectacularSwaggerSplitView.get(self, request, *args, **kwargs)
+        response = render(request._request, "devicehub/api_docs.html", {"schema_url": address("api_schema")})
         restrict(response)
+        response["Cache-Control"] = "no-store, private"
         return response
+
+    def handle_exception(self, exc: Exception) -> Any:
+        """Lead a browser without a session to the sign-in; answer anything else as the rest of the API."""
+        if isinstance(exc, NotAuthenticated) and "text/html" in self.request.headers.get("Accept", ""):
+            return redirect_to_login(self.request.get_full_path())
+        return super().handle_exception(exc)

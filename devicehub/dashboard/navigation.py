@@ -163,5 +163,6 @@ def _user(request: HttpRequest) -> Any:
 
 
 register("Overview", START, icon="overview", order=10)
+register("REST API", "devicehub:api_docs", group=FOOT, icon="book", order=80)
 register("Administration", "admin:index", group=FOOT, icon="admin", order=90, visible=is_staff)
 register("My account", "devicehub:account", group=ACCOUNT, icon="key", order=10)
