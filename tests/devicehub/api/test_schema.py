@@ -84,7 +84,7 @@ def test_every_route_is_described():
 
 @pytest.mark.django_db
 def test_the_description_is_served_to_callers_only():
-    """Nobody without a key or a session reads it; it comes as JSON or YAML."""
+    """Reading it takes a key or a session; it comes as JSON or YAML."""
     caller = program(person("ada"))
     assert Program().get("/api/schema/").status_code == 401
     answer = caller.get("/api/schema/")
