@@ -146,15 +146,21 @@ _abandoned: set[asyncio.Future[Any]] = set()
 
 def _abandon(task: asyncio.Future[Any]) -> None:
     """Cancel *task* without waiting for it, and keep a reference to it until it ends."""
-
-    def done(task: asyncio.Future[Any]) -> None:
-        _abandoned.discard(task)
-        if not task.cancelled():
-            task.exception()  # Retrieved, because asyncio would log it otherwise.
-
+    if task.done():  # It ended in the moment in which its caller was cancelled.
+        _drop(task)
+        return
     _abandoned.add(task)
-    task.add_done_callback(done)
+    task.add_done_callback(_drop)
     task.cancel()
+
+
+def _drop(task: asyncio.Future[Any]) -> None:
+    """Retrieve the error of *task*, which asyncio would log otherwise; close a connection that it made after all."""
+    _abandoned.discard(task)
+    if task.cancelled() or task.exception() is not None:
+        return
+    if isinstance(made := task.result(), psycopg.AsyncConnection):
+        made.pgconn.finish()
 
 
 class _Held(threading.local):
