@@ -21,6 +21,7 @@ from devicehub.models import (
     BaseDevice,
     CountedRefusal,
     DeviceCommand,
+    DeviceTag,
     QuarantinedMessage,
     RotationMember,
     SiteScope,
@@ -74,6 +75,11 @@ def may(user: Any, action: str, model: type[models.Model]) -> bool:
     if user.has_perm(f"{meta.app_label}.{action}_{meta.model_name}"):
         return True
     return action == VIEW and bool(user.has_perm(f"{meta.app_label}.{CHANGE}_{meta.model_name}"))
+
+
+def may_tag(user: Any) -> bool:
+    """Return whether *user* may set tags. They can bring a device into a group, so a limit to sites excludes it."""
+    return may(user, ADD, DeviceTag) and not is_limited(user)
 
 
 def kinds_of(user: Any, action: str = VIEW) -> list[Kind]:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import transaction
 from django.db.models import ProtectedError, QuerySet, RestrictedError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
@@ -26,7 +25,6 @@ from devicehub.admin.lists import CredentialsFilter, QuietFilter, SiteFilter, St
 from devicehub.admin.notices import say_instead
 from devicehub.admin.options import HEARTBEAT, RATE, TAGS, OptionsForm, WithOptions
 from devicehub.admin.row_actions import RowActions
-from devicehub.credentials import adding
 from devicehub.dashboard import bulk
 from devicehub.kinds.identifiers import is_client_id, is_text
 from devicehub.kinds.registry import Kind, registry
@@ -40,9 +38,6 @@ from devicehub.models import (
 )
 from devicehub.removal import requests
 
-FEW_DEVICES = (
-    50  # A request deletes at most this many itself: each takes many statements, and other writers wait.
-)
 SHOWN_DEVICES = 100  # The confirmation page of a deletion lists at most this many.
 GOES_LATER = "; disabled at once, then removed in the background"
 # People with a limit do not learn by which identity.
@@ -91,7 +86,7 @@ class DeviceForm(OptionsForm):
         new = [given[n] for n in NAMES if n in given and n in self.changed_data]
         try:
             if not device.pk and "device_id" in given:
-                adding.refuse_used(registry.of(device), given["device_id"], self.user)
+                provisioning.refuse_used(registry.of(device), given["device_id"], self.user)
             provisioning.refuse_taken([n for n in new if n], but=device if device.pk else None)
         except provisioning.IdentityTaken as error:
             is_limited = visibility.is_limited(self.user)
@@ -116,16 +111,7 @@ class DeviceForm(OptionsForm):
 
     def clean_status(self) -> str:
         """Return the chosen status; without a choice that of the device, which ends one of an operator."""
-        chosen: str = self.cleaned_data["status"]
-        before = self.instance.status
-        return chosen or (_reported(self.instance) if before in OPERATOR_STATES else before)
-
-
-def _reported(device: BaseDevice) -> str:
-    if not device.connected:
-        return DeviceStatus.OFFLINE
-    said = device.reported_status
-    return said if said and said != DeviceStatus.OFFLINE else DeviceStatus.ONLINE
+        return provisioning.chosen_status(self.instance, self.cleaned_data["status"])
 
 
 def links(request: HttpRequest, device: BaseDevice) -> str:
@@ -314,7 +300,7 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         The method of Django would load every row of the devices.
         """
         devices = list(objs)
-        going = "" if _have_few_rows(devices) else GOES_LATER
+        going = "" if removal.have_few_rows(devices) else GOES_LATER
         shown = [
             f"{cells.title(device)}: {_rows_in_words(device)}{going}" for device in devices[:SHOWN_DEVICES]
         ]
@@ -338,27 +324,11 @@ class DeviceAdmin(RowActions, WithOptions, ManyDevices, WithCredentials):
         self._delete(request, list(queryset))
 
     def _delete(self, request: HttpRequest, devices: list[Any]) -> None:
-        if _have_few_rows(devices):
-            with transaction.atomic():
-                for device in devices:
-                    device.delete()
+        if removal.delete_or_request(devices):
             return
-        removal.request_all(devices)
         which = devices[0].device_id if len(devices) == 1 else f"{len(devices):,} devices"
         verb = "is" if len(devices) == 1 else "are"
         say_instead(request, f"{which} {verb} disabled and being removed.")
-
-
-def _have_few_rows(devices: list[Any]) -> bool:
-    """Return whether *devices* are few enough for deletion in a web request, and together have few enough rows."""
-    if len(devices) > FEW_DEVICES:
-        return False
-    left = requests.FEW
-    for device in devices:
-        left -= 1 + sum(removal.count_rows(device).values())
-        if left < 0:
-            return False
-    return True
 
 
 def _rows_in_words(device: Any) -> str:

@@ -14,7 +14,7 @@ from devicehub import provisioning, visibility
 from devicehub.admin.base import ModelAdmin
 from devicehub.admin.widgets import LinesInput
 from devicehub.conf import settings
-from devicehub.credentials.forms import TagsField, may_tag
+from devicehub.credentials.forms import TagsField
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import MAX_TAGS, BaseDevice, DeviceOptions, DeviceTag
 from devicehub.models.groups import LONGEST_HEARTBEAT, validate_rate
@@ -101,7 +101,7 @@ class WithOptions(ModelAdmin):
 
     def closed_options(self, request: HttpRequest) -> list[str]:
         """Return the fields that the user of *request* may not change."""
-        may = {TAGS: may_tag(request.user)}
+        may = {TAGS: visibility.may_tag(request.user)}
         may |= dict.fromkeys(COLUMNS, visibility.may(request.user, visibility.CHANGE, DeviceOptions))
         return [name for name in FIELDS if not may[name] or registry.of(self.model) is None]
 

@@ -185,10 +185,6 @@ def _has_password(device: BaseDevice) -> bool:
     return bool(device.mqtt_password_hash)
 
 
-def _has_any(device: BaseDevice) -> bool:
-    return _has_password(device) or device.api_key is not None
-
-
 ACTS = {
     act.name: act
     for act in (
@@ -199,6 +195,6 @@ ACTS = {
         Act("move", _site, _move),
         Act("disable", partial(_reason, "disable"), _disable, lambda device: device.is_active),
         Act("enable", partial(_reason, "enable"), _enable, lambda device: not device.is_active),
-        Act("revoke", partial(_reason, "revoke"), _revoke, _has_any),
+        Act("revoke", partial(_reason, "revoke"), _revoke, provisioning.has_credentials),
     )
 }

@@ -13,12 +13,11 @@ from django.utils import timezone
 
 from authsvc.audit.actors import MAX_REASON
 from authsvc.credentials import UNTIL_USED
-from devicehub import sites, visibility
+from devicehub import provisioning, sites, visibility
 from devicehub.kinds.identifiers import is_device_id
 from devicehub.kinds.registry import Kind
-from devicehub.models import MAX_TAGS, BaseDevice, DeviceTag
+from devicehub.models import MAX_TAGS, BaseDevice
 
-LONGEST_OVERLAP = timedelta(days=366)
 UNTIL_DATE, UNTIL_NEW, NOW = "date", "used", "now"
 
 
@@ -84,11 +83,6 @@ class TagsField(forms.CharField):
         return tags
 
 
-def may_tag(user: Any) -> bool:
-    """Return whether *user* may set tags. They can bring a device into a group, so a limit to sites excludes it."""
-    return visibility.may(user, visibility.ADD, DeviceTag) and not visibility.is_limited(user)
-
-
 class SiteField(forms.CharField):
     """A site: one of those of a user who is limited to sites, otherwise any text, with the existing ones to choose."""
 
@@ -136,7 +130,7 @@ class DeviceForm(forms.Form):
             f"Left empty it is the next free id: {free}."
         )
         self.fields["site"] = SiteField(user, kinds)
-        if may_tag(user):
+        if visibility.may_tag(user):
             self.fields["tags"] = TagsField()
         self.fields["reason"] = ReasonField()
 
@@ -178,10 +172,10 @@ class RotateForm(forms.Form):
         if cleaned.get("ends") != UNTIL_DATE or "until" in self.errors:
             return cleaned
         now = timezone.now()
-        if until is None or until <= now:
-            self.add_error("until", "This date is over: choose one in the future, or “at once”.")
-        elif until > now + LONGEST_OVERLAP:
-            self.add_error("until", "An overlap lasts a year at most.")
+        try:
+            provisioning.check_end(until or now, now)
+        except provisioning.InvalidOverlap as error:
+            self.add_error("until", str(error))
         return cleaned
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -19,11 +19,29 @@ from devicehub.provisioning import rows
 
 MIN_CHOSEN = 12  # characters; a password that a person chose has at least this many
 CREDENTIAL_FIELDS = ("mqtt_username", "api_key", *BaseDevice.password_columns(), "updated_at")
+LONGEST_OVERLAP = timedelta(days=366)
 OVERLAP_FIELDS = ("previous_password_hash", "previous_valid_until", "updated_at")
 
 
 class UnusablePassword(DevicehubError, ValueError):
     """A password that a person chose is too short, or of a form with which no client can log in."""
+
+
+class InvalidOverlap(DevicehubError, ValueError):
+    """The old password cannot stay valid until that time."""
+
+
+def check_end(until: datetime, now: datetime) -> None:
+    """Raise InvalidOverlap unless an old password may stay valid until *until*."""
+    if until <= now:
+        raise InvalidOverlap("This date is over: choose one in the future, or “at once”.")
+    if until > now + LONGEST_OVERLAP:
+        raise InvalidOverlap("An overlap lasts a year at most.")
+
+
+def has_credentials(device: BaseDevice) -> bool:
+    """Return whether *device* has a password or an API key, of which revoke() would end something."""
+    return bool(device.mqtt_password_hash) or device.api_key is not None
 
 
 @transaction.atomic

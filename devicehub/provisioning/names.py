@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from django.db import connection, models
+from django.db import models
 
 from authsvc.core.access import ACCOUNT
 from authsvc.directory import claim_of
 from authsvc.models import Account, ClientIdTaken
+from devicehub.db.prefixes import begins_with
 from devicehub.db.statements import query
 from devicehub.errors import DevicehubError
 from devicehub.kinds.registry import registry
@@ -57,11 +58,7 @@ def _claimed(entries: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
 def _covered(column: str, entry: str) -> models.Q:
     """Return the condition that *column* equals *entry*, or begins with the text before its `*`; case-sensitive."""
     prefix = entry.removesuffix("*")
-    if prefix == entry:
-        return models.Q((column, entry))
-    if connection.vendor == "sqlite":  # LIKE on SQLite ignores case, and does not use the index.
-        return models.Q((f"{column}__gte", prefix), (f"{column}__lt", f"{prefix}{chr(0x10FFFF)}"))
-    return models.Q((f"{column}__startswith", prefix))
+    return models.Q((column, entry)) if prefix == entry else begins_with(column, prefix)
 
 
 def refuse_used(names: list[str], but: BaseDevice | None = None) -> None:

@@ -5,14 +5,23 @@
 
 from devicehub.removal.deletion import check_deletable
 from devicehub.removal.erase import Erased, NothingThere, erase, preview, register, unregister
-from devicehub.removal.requests import count_rows, request, request_all, work_off
+from devicehub.removal.requests import (
+    count_rows,
+    delete_or_request,
+    have_few_rows,
+    request,
+    request_all,
+    work_off,
+)
 
 __all__ = [
     "Erased",
     "NothingThere",
     "check_deletable",
     "count_rows",
+    "delete_or_request",
     "erase",
+    "have_few_rows",
     "preview",
     "register",
     "request",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +20,7 @@ from devicehub.removal.deletion import EnabledAgain
 log = structlog.get_logger(__name__)
 
 FEW = 10_000  # rows; a web request deletes a device with at most this many itself
+FEW_DEVICES = 50  # A request deletes at most this many: each takes many statements, and other writers wait.
 AT_ONCE = 500  # devices per statement
 
 # Requests that failed, with the name of the error: workers retry them every few seconds, and log each once.
@@ -49,6 +50,33 @@ def count_rows(device: BaseDevice) -> dict[str, int]:
     for name, rows in deletion.tables_of(kind, device):
         found[name] = found.get(name, 0) + rows.order_by()[: FEW + 1].count()
     return found
+
+
+def have_few_rows(devices: Sequence[BaseDevice]) -> bool:
+    """Return whether *devices* are few enough for deletion in a web request, and together have few enough rows."""
+    if len(devices) > FEW_DEVICES:
+        return False
+    left = FEW
+    for device in devices:
+        left -= 1 + sum(count_rows(device).values())
+        if left < 0:
+            return False
+    return True
+
+
+def delete_or_request(devices: Sequence[BaseDevice]) -> bool:
+    """Delete *devices*, all of one model, if they have few rows; otherwise disable them now and request their removal.
+
+    Return whether they were deleted. Raise ProtectedError or RestrictedError, and then change nothing.
+    """
+    if not have_few_rows(devices):
+        request_all(devices)
+        return False
+    with transaction.atomic():
+        deletion.check_deletable(devices)
+        for device in devices:
+            device.delete()
+    return True
 
 
 def request(device: BaseDevice) -> None:

@@ -5,7 +5,6 @@ from django.contrib.auth.models import User
 
 from authsvc.models import AuditEntry
 from devicehub import provisioning, removal
-from devicehub.admin import devices
 from devicehub.models import RemovalRequest
 from devicehub.removal import requests
 from fleet.models import WeatherStationDevice
@@ -85,7 +84,7 @@ class TestAdmin:
         self, station, neighbour, operator, monkeypatch
     ):
         """Each takes many statements, and a transaction with all of them would keep other writers waiting."""
-        monkeypatch.setattr(devices, "FEW_DEVICES", 1)
+        monkeypatch.setattr(requests, "FEW_DEVICES", 1)
         url, pks = "/admin/fleet/weatherstationdevice/", [station.pk, neighbour.pk]
         chosen = {"action": "delete_selected", "_selected_action": pks}
 
