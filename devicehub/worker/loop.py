@@ -14,12 +14,12 @@ import structlog
 from django.db import connections
 
 from devicehub.backoff import Backoff
+from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.items import Item
 from devicehub.ingest.pipeline import CANNOT_STORE, pipeline
 from devicehub.messages.message import Message, Outcome
 from devicehub.mqtt import Delivery, Listener
 from devicehub.worker import metrics
-from devicehub.worker.announcer import Announcer
 
 log = structlog.get_logger(__name__)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
+from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.items import Item
 from devicehub.lwm2m import adoption
 from devicehub.lwm2m.kind import KIND
@@ -21,7 +22,6 @@ from devicehub.lwm2m.leshan.storing import Storing
 from devicehub.lwm2m.names import device_ids
 from devicehub.messages.message import Outcome
 from devicehub.worker import metrics
-from devicehub.worker.announcer import Announcer
 from devicehub.worker.durability import settle
 
 log = structlog.get_logger(__name__)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import structlog
 from django.utils import timezone
 
+from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.items import Item, Judged
 from devicehub.ingest.pipeline import CANNOT_STORE, pipeline
 from devicehub.kinds import topics
@@ -18,7 +19,6 @@ from devicehub.lwm2m.adoption import adopt
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.leshan_api.bodies import Posted
 from devicehub.messages.message import FailureReason, Message, Outcome
-from devicehub.worker.announcer import Announcer
 
 log = structlog.get_logger(__name__)
 

@@ -16,13 +16,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devicehub import signals
 from devicehub.backoff import Backoff
-from devicehub.ingest import store
+from devicehub.ingest import announcer, store
+from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message, Outcome
 from devicehub.models import QuarantinedMessage
 from devicehub.mqtt import Delivery
-from devicehub.worker import announcer, loop, metrics
-from devicehub.worker.announcer import Announcer
+from devicehub.worker import loop, metrics
 from devicehub.worker.wal_checkpoints import MESSAGES, WalCheckpoints
 from fleet.models import WeatherStationDevice
 from rig.hub import ROOT, environment
