@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from authsvc.operation import metrics
-from devicehub.lwm2m.leshan_api.storing import Ended
+from devicehub.ingest.posted import Ended
 
 
 class Refusal(StrEnum):

@@ -17,11 +17,12 @@ from authsvc.models import digest
 from authsvc.serving import addresses
 from authsvc.serving.failures import Failures
 from authsvc.views import for_brokers, request_of
+from devicehub.ingest.posted import Ended
 from devicehub.lwm2m.leshan_api import counting
 from devicehub.lwm2m.leshan_api.bodies import UnreadableBody, read
 from devicehub.lwm2m.leshan_api.broker import DIALECT
 from devicehub.lwm2m.leshan_api.counting import Refusal
-from devicehub.lwm2m.leshan_api.storing import Ended, store
+from devicehub.lwm2m.leshan_api.storing import store
 from devicehub.messages.message import MAX_KEPT, FailureReason, Outcome
 
 MAX_OF_ONE, MAX_TOKENS = 5, 30  # Failures of an address in a minute: with one token, and with different ones.

@@ -18,10 +18,10 @@ from authsvc.freshness.reader import DatabaseAway
 from authsvc.models import Broker, Denial
 from authsvc.operation import denials, metrics, notes
 from devicehub import provisioning
-from devicehub.ingest import limits
+from devicehub.ingest import limits, posted
 from devicehub.ingest.replay import replay, waiting
 from devicehub.lwm2m import adoption, names
-from devicehub.lwm2m.leshan_api import storing, views
+from devicehub.lwm2m.leshan_api import views
 from devicehub.lwm2m.models import Endpoint, Event, Resource
 from devicehub.lwm2m.signals import event_recorded
 from devicehub.models import QuarantinedMessage
@@ -340,7 +340,7 @@ def test_a_database_that_cannot_store_is_answered_with_503(post, endpoint, monke
     def fail(*_, **__):
         raise OperationalError("database is locked")
 
-    monkeypatch.setattr(storing, "pipeline", fail)
+    monkeypatch.setattr(posted, "pipeline", fail)
     reply = post("single", single())
 
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
@@ -489,7 +489,7 @@ def test_posts_are_counted_by_path_and_outcome(send, post, endpoint, monkeypatch
     post("composite", b" " * (1 << 20) + b"{}")
     post("single", single(), url="/k/wrong/leshan_api/resource/single")
     send("asgi", "GET", "/leshan_api/resource/composite")
-    monkeypatch.setattr(storing, "pipeline", Mock(side_effect=OperationalError))
+    monkeypatch.setattr(posted, "pipeline", Mock(side_effect=OperationalError))
     post("single", single())
 
     assert posts(send) - before == {
