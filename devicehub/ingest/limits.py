@@ -6,6 +6,7 @@ A device may send its whole allowance at once; used allowance comes back evenly.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from django.db import transaction
 
 from authsvc import caches
-from devicehub.conf import RateLimit, rate_limit
+from devicehub.conf import RateLimit, rate_limit, settings
 from devicehub.models import DeviceOptions
 
 # Devices with a count; one whose count was dropped may send its whole allowance again.
@@ -57,6 +58,11 @@ class Limiter:
         longest = max((each.seconds for each in (general, *own.values()) if each is not None), default=0)
         transaction.on_commit(lambda: self._count(used, longest, now))
         return refused
+
+    def wait(self, limit: RateLimit, key: str, now: float | None = None) -> float:
+        """Return the seconds until device *key*, which is limited to *limit*, may send another message."""
+        used = self._left_over(key, limit, time.monotonic() if now is None else now)
+        return max(0.0, used + 1 - limit.messages) * limit.seconds / limit.messages
 
     def clear(self) -> None:
         """Delete all counts."""
@@ -105,6 +111,14 @@ def _rates(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, RateLimit]]:
 limiter = Limiter()
 own_limits = OwnLimits()
 caches.register(own_limits.clear)
+
+
+def wait(key: str) -> int:
+    """Return the whole seconds, at least 1, after which device *key* may send another message to this process."""
+    limit = own_limits.read().get(key, settings.rate_limit)
+    return 1 if limit is None else max(1, math.ceil(limiter.wait(limit, key)))
+
+
 _lifted: ContextVar[bool] = ContextVar("lifted", default=False)
 
 
