@@ -108,7 +108,9 @@ class Posting:
         responses={
             202: PostedSerializer,
             (413, MEDIA_TYPE): OpenApiResponse(ProblemSerializer, "The body has more than 1 MiB."),
-            (503, MEDIA_TYPE): OpenApiResponse(ProblemSerializer, "Not stored; `Retry-After` says when to send it again."),
+            (503, MEDIA_TYPE): OpenApiResponse(
+                ProblemSerializer, "Not stored; send it again after `Retry-After`."
+            ),
         },
         examples=[FLAT, SAMPLES, SENML, STORED, FAILED],
     )

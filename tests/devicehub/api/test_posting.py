@@ -129,7 +129,7 @@ def test_a_message_that_fails_is_kept(post, body, reason):
 
 
 def test_a_body_beyond_a_mebibyte_is_refused(post):
-    """It is no message at all; one of exactly a mebibyte is."""
+    """It does not become a message; one of exactly a mebibyte does."""
     answer = post(b" " * (MAX_KEPT + 1))
     assert (answer.status_code, answer["Content-Type"]) == (413, PROBLEM)
     assert not QuarantinedMessage.objects.exists()
