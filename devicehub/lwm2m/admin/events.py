@@ -11,9 +11,9 @@ from django.utils.html import format_html, format_html_join
 from devicehub.admin import cells, sidebar, texts
 from devicehub.admin.lists import DeviceFilter, lately
 from devicehub.dashboard import links
+from devicehub.lwm2m import event_rows
 from devicehub.lwm2m.admin.values import HELP, OfEndpointAdmin, ValuesAdmin
 from devicehub.lwm2m.models import Event, EventResource
-from devicehub.lwm2m.pages.events import types
 from devicehub.lwm2m.pages.values import beginnings, shown_of
 
 MOST = 200  # Values on the page of an event.
@@ -25,13 +25,13 @@ class EventTypeFilter(admin.SimpleListFilter):
     title, parameter_name = "type", "type"
 
     def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = types(
+        found: list[tuple[str, str]] = event_rows.types(
             model_admin.get_queryset(request), request.GET.get(self.parameter_name, "")
         )
         return found
 
     def queryset(self, request: Any, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        return queryset.filter(type=self.value()) if self.value() else None
+        return event_rows.selected(queryset, of_type=self.value() or "")
 
 
 class EventAdmin(OfEndpointAdmin):

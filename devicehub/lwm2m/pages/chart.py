@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models.functions import Left
-
 from devicehub.dashboard import display
 from devicehub.history import series
+from devicehub.lwm2m import labels
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, Resource, ResourceType, ResourceValue
-from devicehub.lwm2m.pages import definitions
 from devicehub.lwm2m.pages.place import DEFAULT, RANGES, SHORTEST, Place
-from devicehub.lwm2m.pages.tree import LONGEST_UNIT, MEASURED, UNITS
 from devicehub.lwm2m.pages.values import NUMBERS, Shown, beginnings, number, shown_of
 from devicehub.messages.lwm2m.values import DataType
 
@@ -46,7 +43,8 @@ def history(endpoint: Endpoint, place: Place, now: datetime) -> History | None:
         return None
     known = newest.resource_type
     name = known.name if known else f"Resource {newest.resource_id}"
-    unit = (known.unit if known else "") or own_unit(newest)
+    place_of = (endpoint.pk, newest.path)
+    unit = (known.unit if known else "") or labels.own_units([place_of]).get(place_of, "")
     stored = ResourceValue.objects.filter(device=endpoint, path=place.resource)
     found = list(beginnings(stored).order_by("-timestamp", "-pk")[: LATEST + 1])
     span = place.range or _fitting(stored, now)
@@ -88,15 +86,6 @@ def _fitting(stored: Any, now: datetime) -> str:
     return SHORTEST if oldest and now - oldest < timedelta(seconds=RANGES[SHORTEST][1]) else DEFAULT
 
 
-def own_unit(one: Resource) -> str:
-    """Return the unit that the object instance of *one* names for its measured values, or ""."""
-    if one.resource_id not in MEASURED:
-        return ""
-    path = f"{one.object_id}/{one.object_instance}/{UNITS}"
-    rows = Resource.objects.filter(device=one.device_id, path=path, type=DataType.STRING)
-    return rows.values_list(Left("text", LONGEST_UNIT), flat=True).first() or ""
-
-
 def _series(
     endpoint: Endpoint, path: str, since: datetime, now: datetime
 ) -> tuple[int, dict[str, list[Any]]]:
@@ -133,6 +122,5 @@ def first_choice(endpoint: Endpoint) -> str:
 def operations_in_words(known: ResourceType) -> str:
     """Return the operations of a resource: "read, write"; "none" if a server may do nothing with it."""
     return (
-        ", ".join(word for letter, word in definitions.OPERATIONS.items() if letter in known.operations)
-        or "none"
+        ", ".join(word for letter, word in labels.OPERATIONS.items() if letter in known.operations) or "none"
     )

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Left
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from authsvc.text import make_storable
-from devicehub import visibility
 from devicehub.dashboard import devices, links
-from devicehub.db import together
-from devicehub.lwm2m.events import declared
+from devicehub.lwm2m import event_rows, labels
 from devicehub.lwm2m.kind import KIND
-from devicehub.lwm2m.models import Endpoint, Event, Resource
-from devicehub.lwm2m.models.events import NOTIFICATION, OURS, REGISTRATION, SEND
-from devicehub.lwm2m.pages import definitions
+from devicehub.lwm2m.models import Event
+from devicehub.lwm2m.models.events import NOTIFICATION, REGISTRATION, SEND
 from devicehub.lwm2m.pages.access import endpoint_page, visible
-from devicehub.lwm2m.pages.tree import LONGEST_UNIT, MEASURED, UNITS
 from devicehub.lwm2m.pages.values import Shown, beginnings, shown_of
-from devicehub.messages.lwm2m.values import DataType
 
 PAGE = 25
 FIRST = 6  # Values of each event in the list.
 MOST = 500  # Values on the page of one event.
 LONGEST = 128
-LOOKED_THROUGH = 1_000  # The newest events, in which the types of a project are found.
 MOST_ENDPOINTS = 100  # That fit a text.
 PERIODS: Mapping[str, tuple[str, timedelta | None]] = {
     "1h": ("1 h", timedelta(hours=1)),
@@ -43,7 +36,6 @@ PERIODS: Mapping[str, tuple[str, timedelta | None]] = {
     "all": ("Any time", None),
 }
 DAY = "24h"
-WORDS = {NOTIFICATION: "Notification", SEND: "Send", REGISTRATION: "Registration"}
 ORDER = ("-timestamp", "path")  # Of the values of an event.
 ICONS = {NOTIFICATION: "eye", SEND: "up", REGISTRATION: "link"}
 
@@ -115,13 +107,13 @@ def _parse(query: Mapping[str, str]) -> Filter:
 def show_list(request: HttpRequest) -> HttpResponse:
     """Return the events that the filters let through, the newest first."""
     asked = _parse(request.GET)
-    events = _visible(request.user)
+    events = event_rows.visible(request.user)
     found = list(_filtered(events, asked, request.user)[: PAGE + 1])
     more = asked.over(before=found[PAGE - 1].pk) if len(found) > PAGE else ""
     context = {
         "rows": _rows(found[:PAGE]),
         "filter": asked,
-        "types": types(events, asked.type),
+        "types": event_rows.types(events, asked.type),
         "periods": [(key, words) for key, (words, _) in PERIODS.items()],
         "period": PERIODS[asked.period][0],
         "newest": asked.over(before=0) if asked.before else "",
@@ -135,40 +127,21 @@ def show_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def show_one(request: HttpRequest, number: int) -> HttpResponse:
     """Return one event with its values, at most MOST."""
-    event = _visible(request.user).filter(pk=number).first() if number < 2**63 else None
+    event = event_rows.visible(request.user).filter(pk=number).first() if number < 2**63 else None
     if event is None:
         raise Http404
     [row] = _rows([event], MOST)
     return render(request, "devicehub/lwm2m/event.html", {"row": row, "most": MOST})
 
 
-def _visible(user: Any) -> QuerySet[Event]:
-    """Return the events of the endpoints that *user* may see, the newest first."""
-    events = Event.objects.select_related("device").order_by("-timestamp", "-pk")
-    events = events.defer(*(f"device__{name}" for name in _not_shown()))
-    sites = visibility.sites_of(user)
-    return events if sites is None else events.filter(device__site__in=sites)
-
-
-def _not_shown() -> Iterable[str]:
-    shown_columns = {"id", "device_id", "name", "endpoint_name", "object_versions"}
-    return [field.name for field in Endpoint._meta.concrete_fields if field.name not in shown_columns]
-
-
 def _filtered(events: QuerySet[Event], asked: Filter, user: Any) -> QuerySet[Event]:
-    if asked.type:
-        events = events.filter(type=asked.type)
-    if asked.endpoint:
-        endpoints = visible(user)
-        exact = Q(device_id=asked.endpoint) | Q(endpoint_name=asked.endpoint)
-        chosen = list(endpoints.filter(exact).values_list("pk", flat=True))
-        if not chosen:
-            like = endpoints.filter(devices.named_like(KIND, asked.endpoint)).order_by("device_id")
-            chosen = list(like.values_list("pk", flat=True)[:MOST_ENDPOINTS])
-        events = events.filter(device__in=chosen)
     length = PERIODS[asked.period][1]
-    if length is not None:
-        events = events.filter(timestamp__gte=timezone.now() - length)
+    events = event_rows.selected(
+        events,
+        of_type=asked.type,
+        endpoints=_endpoints(user, asked.endpoint) if asked.endpoint else None,
+        since=None if length is None else timezone.now() - length,
+    )
     if asked.before:
         last = Event.objects.filter(pk=asked.before).values_list("timestamp", flat=True).first()
         if last is not None:
@@ -176,24 +149,25 @@ def _filtered(events: QuerySet[Event], asked: Filter, user: Any) -> QuerySet[Eve
     return events
 
 
-def types(visible_events: QuerySet[Event], chosen: str) -> list[tuple[str, str]]:
-    """Return the types to choose from: ours, the declared ones, those of the newest events, and the chosen one."""
-    newest = visible_events.order_by("-timestamp").values_list("type", flat=True)[:LOOKED_THROUGH]
-    others = sorted({*newest, *(one.name for one in declared()), *filter(None, [chosen])} - OURS)
-    return [*WORDS.items(), *((name, name) for name in others)]
+def _endpoints(user: Any, text: str) -> list[int]:
+    """Return the endpoints called *text*; without one, those whose names it fits."""
+    chosen = event_rows.named(user, text)
+    if not chosen:
+        like = visible(user).filter(devices.named_like(KIND, text)).order_by("device_id")
+        chosen = list(like.values_list("pk", flat=True)[:MOST_ENDPOINTS])
+    return chosen
 
 
 def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
     """Return *events* as rows with at most *most* values each, by as many queries for one as for many."""
     values = _values(events, most + 1)
     pairs = [(event.device, one.path) for event in events for one in values[event.pk][:most]]
-    known = definitions.of_paths(pairs)
-    units = {place: found.unit for place, found in known.items() if found.unit}
-    units |= _own_units([pair for pair in pairs if (pair[0].pk, pair[1]) not in units])
+    known = labels.of_paths(pairs)
+    units = labels.units_of([(endpoint.pk, path) for endpoint, path in pairs], known)
     return [
         Row(
             event=event,
-            word=WORDS.get(event.type, event.type),
+            word=event_rows.WORDS.get(event.type, event.type),
             icon=ICONS.get(event.type, "star"),
             values=[_valued(event, one, known, units) for one in values[event.pk][:most]],
             has_more=len(values[event.pk]) > most,
@@ -208,29 +182,12 @@ def _rows(events: list[Event], most: int = FIRST) -> list[Row]:
 def _values(events: list[Event], most: int) -> dict[int, list[Any]]:
     """Return at most *most* values of each of *events*, those measured last first, by the primary key of the event."""
     found: dict[int, list[Any]] = {event.pk: [] for event in events}
-    stored = [event.values().order_by(*ORDER)[:most] for event in events if event.type != REGISTRATION]
-    for model in {one.model for one in stored}:
-        keys = together.keys([one for one in stored if one.model is model])
+    placed = event_rows.places(events, most)
+    for model in {one.model for one in placed}:
+        keys = [one.key for one in placed if one.model is model]
         for row in beginnings(model.objects.filter(pk__in=keys)).order_by(*ORDER):
             found[row.event_id].append(row)
     return found
-
-
-def _own_units(pairs: Iterable[tuple[Endpoint, str]]) -> dict[tuple[int, str], str]:
-    """Return the units that the object instances of measured values name, by primary key of the endpoint and path."""
-    named = {}
-    for endpoint, path in pairs:
-        object_id, instance, resource = path.split("/")[:3]
-        if int(resource) in MEASURED:
-            named[endpoint.pk, path] = f"{object_id}/{instance}/{UNITS}"
-    if not named:
-        return {}
-    rows = Resource.objects.filter(
-        device__in={pk for pk, _ in named}, path__in=set(named.values()), type=DataType.STRING
-    )
-    found = rows.values_list("device_id", "path", Left("text", LONGEST_UNIT))
-    units = {(pk, path): text for pk, path, text in found}
-    return {place: units.get((place[0], path)) or "" for place, path in named.items()}
 
 
 def _valued(

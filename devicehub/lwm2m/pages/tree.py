@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, F, Q, QuerySet
 
+from devicehub.lwm2m import labels
+from devicehub.lwm2m.labels import LONGEST_UNIT, MEASURED, UNITS
 from devicehub.lwm2m.models import Endpoint, ObjectType, Resource, ResourceType
 from devicehub.lwm2m.models.endpoints import MOST_LIFETIME
-from devicehub.lwm2m.pages import definitions
 from devicehub.lwm2m.pages.place import Place
 from devicehub.lwm2m.pages.values import Shown, beginnings, shown_of
 from devicehub.messages.lwm2m import paths
@@ -25,10 +26,6 @@ MOST_ROWS = 300
 MOST_DEFINED = 1_000  # Definitions of resources on one page.
 ALL_OPEN = 60  # With at most so many values every object is open at first.
 DAY = timedelta(days=1)
-# Objects of IPSO have the unit of their measured values in a resource of their own.
-UNITS = 5701
-MEASURED = frozenset({5601, 5602, 5603, 5604, 5700})
-LONGEST_UNIT = 20
 ORDER = ("object_id", "object_instance", "resource_id", F("resource_instance").asc(nulls_first=True))
 
 
@@ -135,7 +132,7 @@ def tree(endpoint: Endpoint, place: Place, now: datetime, current: str = "") -> 
         values = list(rows.filter(object_id__in=inline)[:MOST_ROWS])
     drawn = _Drawing(endpoint, place, now, current)
     by_object = {key: list(some) for key, some in groupby(values[:MOST_ROWS], key=lambda row: row.object_id)}
-    types = definitions.of_objects(endpoint, ids)
+    types = labels.of_objects(endpoint, ids)
     for number in ids:
         count, instances = counted.get(number, (0, 0))
         branch = drawn.branch(number, types.get(number), count, max(instances, registered.get(number, 0)))
@@ -200,7 +197,7 @@ def operations(letters: str) -> list[Operation]:
     """Return all operations, each with whether *letters* allow it."""
     return [
         Operation("X" if letter == "E" else letter, word, letter in letters)
-        for letter, word in definitions.OPERATIONS.items()
+        for letter, word in labels.OPERATIONS.items()
     ]
 
 
@@ -209,7 +206,7 @@ class _Drawing:
 
     def __init__(self, endpoint: Endpoint, place: Place, now: datetime, current: str) -> None:
         self._place, self._current = place, current
-        self._versions = definitions.versions_of(endpoint)
+        self._versions = labels.versions_of(endpoint)
         self._old = now - lifetime(endpoint)
 
     def branch(self, number: int, known: ObjectType | None, count: int, instances: int) -> Branch:
