@@ -20,6 +20,7 @@ from devicehub.messages.lwm2m.values import DataType, ObjectLink
 MOST_INTEGER = 2**63  # The first integer that *integer* cannot hold.
 NAMES = {kind: kind.value for kind in DataType}  # Faster than the property of an enum.
 COLUMNS = ("type", "number", "integer", "text", "opaque")
+MOST_DIGITS = 4_300  # Python converts no longer text to an integer.
 NEGATIVE_ZERO = "-0.0"  # A column of floats of SQLite drops its sign.
 
 
@@ -77,7 +78,7 @@ def read(kind: str, number: Any, integer: Any, text: Any, opaque: Any) -> Any:
     if kind in _INTEGERS:
         if integer is not None or text is None:
             return integer
-        return int(text) if text.lstrip("-").isdigit() else Decimal(text)
+        return int(text) if len(text) <= MOST_DIGITS and text.lstrip("-").isdigit() else Decimal(text)
     if kind == DataType.FLOAT:
         return number if text is None else -0.0 if text == NEGATIVE_ZERO else Decimal(text)
     if kind == DataType.OPAQUE:
