@@ -23,7 +23,7 @@ class Program:
         if user is not None and not key:
             self.client.force_login(user)
 
-    def get(self, path: str, **params: Any) -> Any:
+    def get(self, path: str, /, **params: Any) -> Any:
         """Return the response to a GET with *params* as the query."""
         return self.client.get(path, params, headers=self._headers)
 

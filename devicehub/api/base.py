@@ -246,8 +246,11 @@ class ListView(ApiView):
         if self.params["fields"]:
             self.serializer_class(context=self.context()).fields  # noqa: B018 - It refuses unknown members, also of no rows.
         rows = filtered(self.filterset_class, request, self.rows())
-        page = paging.of_rows(rows, self.order, self.params["cursor"], self.params["limit"])
-        return self.page(page)
+        return self.page(self.cut(rows))
+
+    def cut(self, rows: QuerySet[Any]) -> paging.Page:
+        """Return the page of *rows* that the parameters name."""
+        return paging.of_rows(rows, self.order, self.params["cursor"], self.params["limit"])
 
     def page(self, page: paging.Page) -> Response:
         """Return *page* as an answer."""

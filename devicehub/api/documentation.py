@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "OAS_VERSION": "3.1.0",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_SUFFIX": "",
+    "ENUM_NAME_OVERRIDES": {"Lwm2mType": "devicehub.messages.lwm2m.values.DataType"},
     "SCHEMA_PATH_PREFIX": "/api/",
     "AUTHENTICATION_WHITELIST": [],
     "APPEND_COMPONENTS": {

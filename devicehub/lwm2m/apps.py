@@ -9,6 +9,7 @@ class Lwm2mConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from devicehub.api import routes as api_routes
         from devicehub.dashboard import navigation, routes
         from devicehub.lwm2m import definitions, expiry  # Models exist only now.
         from devicehub.lwm2m.kind import KIND
@@ -22,6 +23,7 @@ class Lwm2mConfig(AppConfig):
         tasks.register("lwm2m_expiry", expiry.EVERY, expiry.ExpiryWatch.run, needs=expiry.ExpiryWatch.of)
         device.register(KIND.slug, SimulatedEndpoint)
         routes.register("devicehub.lwm2m.urls")
+        api_routes.register("devicehub.lwm2m.api.urls")
         navigation.register(
             "LwM2M",
             "devicehub:lwm2m",
