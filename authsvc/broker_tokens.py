@@ -1,4 +1,4 @@
-"""Actions on brokers: register one, rotate and revoke its tokens. Each leaves its row in the audit."""
+"""Actions on brokers: register, change and delete one, rotate and revoke its tokens. Each has its row in the audit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from authsvc import audit
 from authsvc.credentials import UNTIL_USED
 from authsvc.errors import AuthsvcError
 from authsvc.models import TOKEN_FIELDS, Broker
+
+FIELDS = ("name", "dialects", "networks", "is_active")
 
 
 class BrokerExists(AuthsvcError, ValueError):
@@ -34,6 +36,39 @@ def add(broker: Broker) -> str:
     broker.save(force_insert=True)
     audit.record("broker_created", broker.key, after=audit.values(broker, ("dialects", "networks")))
     return token
+
+
+@transaction.atomic
+def change_broker(broker: Broker, **changes: Any) -> Broker:
+    """Change *changes*, some of FIELDS, of *broker* and return it. Raise BrokerExists, ValidationError."""
+    locked = _locked(broker)
+    before = audit.values(locked, FIELDS)
+    for name, value in changes.items():
+        if name not in FIELDS:
+            raise ValueError(f"{name!r} is not a field of a broker that can be changed")
+        setattr(locked, name, value)
+    old, new = audit.difference(before, audit.values(locked, FIELDS))
+    if not new:
+        return broker
+    if "name" in new and Broker.objects.filter(name=locked.name).exists():
+        raise BrokerExists(f"There is already a broker {locked.name}")
+    locked.clean_fields(exclude={field.name for field in Broker._meta.fields} - new.keys())
+    locked.clean()
+    locked.save(update_fields=sorted(new))
+    for name in new:
+        setattr(broker, name, getattr(locked, name))
+    audit.record("broker_changed", broker.key, before=old, after=new)
+    return broker
+
+
+@transaction.atomic
+def delete_broker(broker: Broker) -> None:
+    """Delete *broker*, whose questions are refused from now on; do nothing if it is gone already."""
+    stored = Broker.objects.select_for_update().filter(pk=broker.pk).first()
+    if stored is None:
+        return
+    audit.record("broker_deleted", stored.key, before=audit.values(stored, FIELDS))
+    stored.delete()
 
 
 @transaction.atomic

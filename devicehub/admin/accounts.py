@@ -177,6 +177,21 @@ class AccountAdmin(WithSecret):
         fields = ("username", "client_ids", "is_active", "is_superuser", "password_expires_at")
         return [(None, {"fields": fields}), *([("Dates", {"fields": self.readonly_fields})] if obj else [])]
 
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        """Save the account by the actions of provisioning, which record it."""
+        if change:
+            values = {name: getattr(obj, name) for name in provisioning.ACCOUNT_FIELDS}
+            provisioning.change_account(obj, **values)
+            return
+        super().save_model(request, obj, form, change)
+
+    def delete_model(self, request: HttpRequest, obj: Account) -> None:
+        provisioning.delete_account(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for account in queryset:
+            provisioning.delete_account(account)
+
     def create(self, row: Account, typed: Mapping[str, Any]) -> str:
         """Save the new account and return its password."""
         return provisioning.add_account(row)

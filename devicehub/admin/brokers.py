@@ -165,6 +165,20 @@ class BrokerAdmin(WithSecret):
             return [(None, {"fields": ("name", *limits, "address")})]
         return [(None, {"fields": ("name", *limits)}), ("Dates", {"fields": self.readonly_fields})]
 
+    def save_model(self, request: HttpRequest, obj: Broker, form: Any, change: bool) -> None:
+        """Save the broker by the actions of broker_tokens, which record it."""
+        if change:
+            broker_tokens.change_broker(obj, **{name: getattr(obj, name) for name in broker_tokens.FIELDS})
+            return
+        super().save_model(request, obj, form, change)
+
+    def delete_model(self, request: HttpRequest, obj: Broker) -> None:
+        broker_tokens.delete_broker(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        for broker in queryset:
+            broker_tokens.delete_broker(broker)
+
     def create(self, row: Broker, typed: Mapping[str, Any]) -> str:
         """Save the new broker and return its token."""
         return broker_tokens.add(row)

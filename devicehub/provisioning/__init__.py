@@ -1,11 +1,15 @@
 """Actions on identities: create devices and accounts with their credentials, issue new ones, revoke them."""
 
 from devicehub.provisioning.accounts import (
+    ACCOUNT_FIELDS,
     INGEST_NOTE,
+    NotForIngest,
     add_account,
+    change_account,
     check_names,
     choose_account_password,
     create_account,
+    delete_account,
     end_account_overlap,
     grant_ingest,
     ingest_rules,
@@ -73,11 +77,13 @@ from devicehub.provisioning.subjects import subject_problem
 from devicehub.provisioning.unrecorded import unrecorded
 
 __all__ = [
+    "ACCOUNT_FIELDS",
     "CREDENTIAL_FIELDS",
     "INGEST_NOTE",
     "MIN_CHOSEN",
     "IdentityTaken",
     "InvalidOverlap",
+    "NotForIngest",
     "UnknownDevice",
     "UnknownKind",
     "UnknownMembers",
@@ -88,6 +94,7 @@ __all__ = [
     "add_without_credentials",
     "announce",
     "before_group_delete",
+    "change_account",
     "change_device",
     "change_group",
     "check_chosen",
@@ -101,6 +108,7 @@ __all__ = [
     "create",
     "create_account",
     "create_group",
+    "delete_account",
     "delete_group",
     "described",
     "disable",

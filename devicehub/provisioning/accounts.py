@@ -1,21 +1,33 @@
-"""Actions on service accounts: create them, give them the grants of ingest, change their passwords."""
+"""Actions on service accounts: create, change and delete them, rotate their passwords, give them grants of ingest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 
 from authsvc import audit, granting
 from authsvc.core.grants import ActionSet
 from authsvc.models import Account, Grant
+from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
 from devicehub.provisioning import rows
 from devicehub.provisioning.credentials import hash_chosen, overlap
 from devicehub.provisioning.names import IdentityTaken, refuse_used
 
+ACCOUNT_FIELDS = (
+    "client_ids",
+    "is_active",
+    "is_superuser",
+    "password_expires_at",
+)  # Those that people change.
 INGEST_NOTE = "create_account --ingest"  # The note of the grants that grant_ingest() makes.
+
+
+class NotForIngest(DevicehubError, ValueError):
+    """An account that is not for ingest would get what only ingest needs."""
 
 
 @transaction.atomic
@@ -46,13 +58,21 @@ def create_account(
     ingest: bool = False,
     clear_retained: bool = False,
     client_ids: Iterable[str] = (),
+    expires_at: datetime | None = None,
 ) -> tuple[Account, str]:
-    """Create a service account; return it and its password, only once. Raise IdentityTaken, InvalidUsername.
+    """Create a service account; return it and its password, only once. Raise IdentityTaken, ValidationError.
 
     *ingest* gives it exactly the grants that `listen_mqtt` and the sender of commands need: to receive and subscribe
     to all data, status and reply topics, and to publish to all cmd topics; with *clear_retained* to the others too.
+    It may then connect under every client id of workers and senders, which begin with its name.
     """
-    account = Account(username=name, is_superuser=superuser, client_ids=list(client_ids))
+    if clear_retained and not ingest:
+        raise NotForIngest("Only an ingest account clears retained messages.")
+    # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
+    ids = dict.fromkeys([*client_ids, *([f"{name}-*"] if ingest else ())])
+    account = Account(
+        username=name, is_superuser=superuser, client_ids=list(ids), password_expires_at=expires_at
+    )
     password = add_account(account)
     if ingest:
         grant_ingest(account, clear_retained=clear_retained)
@@ -69,6 +89,35 @@ def add_account(account: Account) -> str:
     account.save(force_insert=True)
     audit.record("account_created", account.key, after=audit.values(account, ("is_superuser", "client_ids")))
     return password
+
+
+@transaction.atomic
+def change_account(account: Account, **changes: Any) -> Account:
+    """Change *changes*, some of ACCOUNT_FIELDS, of *account* and return it. Raise ValidationError."""
+    changed = rows.locked(account)
+    before = audit.values(changed, ACCOUNT_FIELDS)
+    for name, value in changes.items():
+        if name not in ACCOUNT_FIELDS:
+            raise ValueError(f"{name!r} is not a field of an account that can be changed")
+        setattr(changed, name, value)
+    old, new = audit.difference(before, audit.values(changed, ACCOUNT_FIELDS))
+    if not new:
+        return account
+    changed.clean_fields(exclude={field.name for field in Account._meta.fields} - new.keys())
+    changed.clean()
+    rows.save(changed, account, new)
+    audit.record("account_changed", account.key, before=old, after=new)
+    return account
+
+
+@transaction.atomic
+def delete_account(account: Account) -> None:
+    """Delete *account* with its grants and its last login; do nothing if it is gone already."""
+    stored = Account.objects.select_for_update().filter(pk=account.pk).first()
+    if stored is None:
+        return
+    audit.record("account_deleted", stored.key, before=audit.values(stored, ("username", *ACCOUNT_FIELDS)))
+    stored.delete()
 
 
 def check_names(account: Account) -> None:

@@ -72,14 +72,12 @@ class Command(ReasonedCommand):
             return _grant(name, ingest=options["ingest"], clear_retained=options["clear_retained"])
         if Account.objects.filter(username=name).exists():
             raise CommandError(f"There is an account {name} already; --rotate gives it a new password")
-        # Workers connect as NAME-1, NAME-2, the sender of commands as NAME-commands-...
-        client_ids = [*client_id, f"{name}-*"] if options["ingest"] else client_id
         _, password = provisioning.create_account(
             name,
             superuser=options["superuser"],
             ingest=options["ingest"],
             clear_retained=options["clear_retained"],
-            client_ids=client_ids,
+            client_ids=client_id,
         )
         if options["json"]:
             return json.dumps({"username": name, "password": password})

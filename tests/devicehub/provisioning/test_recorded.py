@@ -92,6 +92,10 @@ PROVISIONING = {
     "move": Case(lambda: provisioning.move(station(), "north"), "device_moved"),
     "set_expiry": Case(lambda: provisioning.set_expiry(account(), SOON), "expiry_set", BACKEND),
     "add_account": Case(lambda: provisioning.create_account("new"), "account_created", "account/new"),
+    "change_account": Case(
+        lambda: provisioning.change_account(account(), is_active=False), "account_changed", BACKEND
+    ),
+    "delete_account": Case(lambda: provisioning.delete_account(account()), "account_deleted", BACKEND),
     "revoke_account": Case(lambda: provisioning.revoke_account(account()), "credentials_revoked", BACKEND),
     "end_account_overlap": Case(
         lambda: provisioning.end_account_overlap(overlapping(account())), "overlap_ended", BACKEND
