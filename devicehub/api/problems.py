@@ -204,7 +204,7 @@ def _flat(errors: Any, path: str = "") -> Iterator[dict[str, str]]:
     """Yield the errors of a serializer one by one, each with the path of its field, such as `payload.level`."""
     if isinstance(errors, Mapping):
         for name, inner in errors.items():
-            name = "" if name == "non_field_errors" else str(name)[:100]
+            name = "" if name in ("non_field_errors", "__all__") else str(name)[:100]
             yield from _flat(inner, ".".join(filter(None, (path, name))))
     elif isinstance(errors, list | tuple):
         for position, inner in enumerate(errors):

@@ -2,7 +2,16 @@
 
 from django.urls import path, re_path
 
-from devicehub.api import documentation, index, keys, posting, routes
+from devicehub.api import (
+    accounts,
+    brokers,
+    documentation,
+    grants,
+    index,
+    keys,
+    posting,
+    routes,
+)
 from devicehub.api.token import token
 
 urlpatterns = [
@@ -10,7 +19,17 @@ urlpatterns = [
     path("", index.Index.as_view(), name="api"),
     path("schema/", documentation.SchemaView.as_view(), name="api_schema"),
     path("docs/", documentation.Docs.as_view(), name="api_docs"),
+    path("accounts/", accounts.Accounts.as_view(), name="api_accounts"),
+    path("accounts/<str:username>/", accounts.OneAccount.as_view(), name="api_account"),
+    path("accounts/<str:username>/revoke/", accounts.AccountRevocation.as_view(), name="api_revoke_account"),
+    path("accounts/<str:username>/rotate/", accounts.AccountRotation.as_view(), name="api_rotate_account"),
+    path("brokers/", brokers.Brokers.as_view(), name="api_brokers"),
+    path("brokers/<int:number>/", brokers.OneBroker.as_view(), name="api_broker"),
+    path("brokers/<int:number>/revoke/", brokers.BrokerRevocation.as_view(), name="api_revoke_broker"),
+    path("brokers/<int:number>/rotate/", brokers.BrokerRotation.as_view(), name="api_rotate_broker"),
     path("devices/<str:type>/<str:device_id>/readings/", posting.Readings.as_view(), name="api_readings"),
+    path("grants/", grants.Grants.as_view(), name="api_grants"),
+    path("grants/<int:number>/", grants.OneGrant.as_view(), name="api_grant"),
     path("keys/", keys.Keys.as_view(), name="api_keys"),
     path("keys/<int:number>/", keys.OneKey.as_view(), name="api_key"),
     *routes.patterns(),
