@@ -77,3 +77,10 @@ def dh_noun(page: Any, opts: Any, count: int = 1) -> str:
     if isinstance(page, Removes):
         return page.noun(count)
     return str(opts.verbose_name if count == 1 else opts.verbose_name_plural)
+
+
+@register.simple_tag(takes_context=True)
+def dh_owner(context: Any) -> Any:
+    """Return the ModelAdmin whose list or form is shown; None on another page."""
+    shown = context.get("cl") or context.get("adminform")
+    return getattr(shown, "model_admin", None)

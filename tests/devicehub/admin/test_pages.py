@@ -460,7 +460,17 @@ def test_lists_name_their_rows_as_the_navigation_does(admin_client: Client, rows
     ):
         page = " ".join(admin_client.get(url(model, "changelist")).content.decode().split())
         assert f'title="Add {one}"' in page or f">Add {one}</a>" in page
-        assert f'<div class="py-4"> {several} </div>' in page or f" {several} </p>" in page
+        assert f'<p class="dh-count">{several}</p>' in page or f" {several} </p>" in page
+
+
+def test_a_list_leads_to_the_form_for_another_row(admin_client: Client):
+    """The button has the word of the navigation; evidence, which nobody adds, has none."""
+    page = admin_client.get("/admin/authsvc/account/").content.decode()
+    links = re.findall(r"<a [^>]*addlink[^>]*>.*", page)
+    assert any(
+        'href="/admin/authsvc/account/add/"' in link and "Add service account" in link for link in links
+    )
+    assert "/admin/authsvc/denial/add/" not in admin_client.get("/admin/authsvc/denial/").content.decode()
 
 
 @pytest.mark.parametrize(
