@@ -59,6 +59,20 @@ def reason(command: DeviceCommand) -> str:
     return ""
 
 
+def obstacle(command: DeviceCommand) -> str:
+    """Return why *command* cannot be cancelled, in one sentence or two."""
+    if is_being_sent(command):
+        return "A process is sending the command. Read it again in a moment."
+    match command.state:
+        case CommandState.QUEUED if command.leased_until is None:
+            return "The command changed meanwhile. Try again."
+        case CommandState.QUEUED:
+            return "The process that was sending the command ended, so it may have arrived."
+        case CommandState.SENT | CommandState.ACKNOWLEDGED:
+            return "The command was sent, so it may have arrived."
+    return f"The command has ended: it is {command.state}."
+
+
 def is_being_sent(command: DeviceCommand) -> bool:
     """Return whether a process holds a lease on *command*."""
     until = command.leased_until if command.state == CommandState.QUEUED else None

@@ -15,6 +15,7 @@ from authsvc import audit
 from devicehub.commands import sender, transitions
 from devicehub.conf import settings
 from devicehub.errors import DevicehubError
+from devicehub.kinds.declare import InvalidCommand
 from devicehub.kinds.registry import registry
 from devicehub.messages.json_limits import fault_as_json
 from devicehub.models import OPEN_STATES, BaseDevice, DeviceCommand
@@ -45,16 +46,42 @@ def send(
     """
     if broker_name != "default":
         raise ValueError(f"There is no broker {broker_name!r}; commands go over MQTT_URL, which is 'default'")
-    device.check_command(name, payload)
-    now = timezone.now()
-    command = _command(device, name, _storable(payload or {}), _lifetime(deadline), now)
-    command.due_at = now + HEAD_START
-    with transaction.atomic():
-        command.save(force_insert=True)
-        _record("command_sent", [command])
+    command = _queue(device, name, payload, deadline, HEAD_START)
     # Robust: the row is committed, so an error is logged here, and the background sender retries.
     transaction.on_commit(lambda: sender.send_now(command.id), robust=True)
     return str(command.id)
+
+
+def enqueue(
+    device: BaseDevice,
+    name: str,
+    payload: dict[str, Any] | None = None,
+    *,
+    deadline: timedelta | None = None,
+) -> DeviceCommand:
+    """Queue a command as send() does, but leave it to the ingest worker to publish it; return its row.
+
+    The call waits for no broker. A worker publishes the command within about a second of the commit.
+    """
+    return _queue(device, name, payload, deadline, timedelta(0))
+
+
+def _queue(
+    device: BaseDevice,
+    name: str,
+    payload: dict[str, Any] | None,
+    deadline: timedelta | None,
+    head_start: timedelta,
+) -> DeviceCommand:
+    """Store a command that is due after *head_start*, with its record; return its row."""
+    device.check_command(name, payload)
+    now = timezone.now()
+    command = _command(device, name, _storable(payload or {}), _lifetime(deadline), now)
+    command.due_at = now + head_start
+    with transaction.atomic():
+        command.save(force_insert=True)
+        _record("command_sent", [command])
+    return command
 
 
 def send_many(
@@ -83,7 +110,7 @@ def send_many(
 def _lifetime(deadline: timedelta | None) -> timedelta:
     lifetime = settings.command_deadline if deadline is None else deadline
     if not timedelta(0) < lifetime <= LONGEST:
-        raise ValueError(f"A deadline must be above 0 and at most {LONGEST.days} days")
+        raise InvalidCommand(f"A deadline must be above 0 and at most {LONGEST.days} days", "deadline")
     return lifetime
 
 
@@ -130,13 +157,13 @@ def _storable(payload: dict[str, Any]) -> Any:
     """
     text = orjson.dumps(payload)
     if len(text) > LARGEST:
-        raise ValueError(f"The payload has {len(text)} bytes; at most {LARGEST} are allowed")
+        raise InvalidCommand(f"The payload has {len(text)} bytes; at most {LARGEST} are allowed")
     if not _is_finite(payload):
-        raise ValueError("The payload holds NaN or an infinite number; JSON has neither")
+        raise InvalidCommand("The payload holds NaN or an infinite number; JSON has neither")
     content = orjson.loads(text)
     fault = fault_as_json(content)
     if fault is not None:
-        raise ValueError(f"The payload {fault}, which not every database keeps unchanged")
+        raise InvalidCommand(f"The payload {fault}, which not every database keeps unchanged")
     return content
 
 

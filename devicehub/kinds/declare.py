@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from devicehub.errors import DevicehubError
 from devicehub.kinds import resources
 
 
@@ -103,6 +104,18 @@ PAYLOAD_TYPES: Mapping[type, tuple[type, ...]] = {
 }
 
 
+class InvalidCommand(DevicehubError, ValueError):
+    """A command cannot be sent as requested; *field* is the value at fault, such as `name` or `payload.level`."""
+
+    def __init__(self, text: str, field: str = "payload") -> None:
+        super().__init__(text)
+        self.field = field
+
+
+class WrongParameterType(InvalidCommand, TypeError):
+    """A parameter of a command has another type than the one declared."""
+
+
 class Command:
     """One command that a device understands. *payload* maps each required parameter to a Python type."""
 
@@ -124,19 +137,20 @@ class Command:
         """Return True if *data* fits. Raise ValueError for missing or unknown parameters, TypeError for wrong types."""
         given = {} if data is None else data
         if not isinstance(given, Mapping):
-            raise TypeError(f"A payload must be a mapping, not {type(given).__name__}")
+            raise WrongParameterType(f"A payload must be a mapping, not {type(given).__name__}")
         for name in self.payload:
             if name not in given:
-                raise ValueError(f"The parameter {name} is missing")
+                raise InvalidCommand(f"The parameter {name} is missing", f"payload.{name}")
         for name in given:
             if name not in self.payload:
-                raise ValueError(f"There is no parameter {name}")
+                raise InvalidCommand(f"There is no parameter {name}", f"payload.{name}")
         for name, kind in self.payload.items():
             value = given[name]
             if not isinstance(value, PAYLOAD_TYPES[kind]) or (isinstance(value, bool) and kind is not bool):
-                raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}")
+                text = f"{name} must be {kind.__name__}, not {type(value).__name__}"
+                raise WrongParameterType(text, f"payload.{name}")
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name} must be finite")
+                raise InvalidCommand(f"{name} must be finite", f"payload.{name}")
         return True
 
     def __repr__(self) -> str:

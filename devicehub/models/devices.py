@@ -18,6 +18,7 @@ from authsvc.secret_columns import SecretField
 from devicehub.db import clock
 from devicehub.db.portions import batched
 from devicehub.kinds import identifiers
+from devicehub.kinds.declare import InvalidCommand
 from devicehub.kinds.registry import registry
 from devicehub.models.fields import DeviceIdField, validate_device_id
 
@@ -270,7 +271,8 @@ class BaseDevice(Credentials):
         command = kind.commands.get(name)
         if command is None:
             declared = ", ".join(sorted(kind.commands)) or "none"
-            raise ValueError(f"{kind.sender.__name__} has no command {name!r}; its commands: {declared}")
+            text = f"{kind.sender.__name__} has no command {name!r}; its commands: {declared}"
+            raise InvalidCommand(text, "name")
         command.validate_payload(payload)
 
 

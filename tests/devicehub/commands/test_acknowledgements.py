@@ -135,3 +135,11 @@ def test_a_receiver_may_send_the_next_command(said, station):
         signals.device_command_sent.disconnect(go_on)
 
     assert DeviceCommand.objects.filter(state=ACKNOWLEDGED).count() == 4
+
+
+def test_an_enqueued_command_is_left_to_the_worker(memory_broker, station):
+    command = commands.enqueue(station.device, "reboot")
+
+    assert (memory_broker.messages, the_command()) == ([], command)
+    assert commands.send_due() == 1
+    assert the_command().state == ACKNOWLEDGED

@@ -4,6 +4,7 @@ import pytest
 
 from devicehub import commands
 from devicehub.models import DeviceCommand
+from devicehub.kinds.declare import InvalidCommand
 from fleet.devices import WeatherStation
 from rig.command_queue import QUEUED, the_command
 
@@ -78,3 +79,20 @@ def test_send_checks_what_send_command_checks(station):
         commands.send(station.device, "set_interval", {"interval": "60"})
     with pytest.raises(ValueError, match="no broker 'other'"):
         commands.send(station.device, "reboot", None, "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "field"),
+    [
+        ("fly", {}, "name"),
+        ("set_interval", {}, "payload.interval"),
+        ("set_interval", {"interval": 1, "unit": "s"}, "payload.unit"),
+        ("set_interval", {"interval": "1"}, "payload.interval"),
+        ("set_interval", [], "payload"),
+    ],
+)
+def test_a_refusal_names_the_value_at_fault(station, name, payload, field):
+    with pytest.raises(InvalidCommand) as refused:
+        station.device.check_command(name, payload)
+
+    assert refused.value.field == field
