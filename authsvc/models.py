@@ -539,6 +539,7 @@ class AuditEntry(models.Model):
         ordering = ["-at", "-pk"]
         verbose_name = "audit entry"
         verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["actor", "at"], name="authsvc_audit_of_actor")]
 
     def __str__(self) -> str:
         return f"{self.action} {self.object_key} by {self.actor}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rest_framework import serializers
 
+from authsvc.durations import duration
 from devicehub.api import paging
 from devicehub.api.bodies import moment
 
@@ -38,6 +40,19 @@ class Moment(serializers.DateTimeField):
     def to_representation(self, value: Any) -> Any:
         """Return *value* as RFC 3339 in UTC."""
         return value if value is None or isinstance(value, str) else moment(value)
+
+
+class Duration(serializers.CharField):
+    """A duration as people write it, such as `90s`, `15m`, `24h` or `7d`; only for bodies."""
+
+    def to_internal_value(self, value: Any) -> Any:
+        """Return the duration in *value* as a timedelta. Raise ValidationError."""
+        text = super().to_internal_value(value)
+        try:
+            found: timedelta = duration(text)
+        except ArgumentTypeError:
+            raise serializers.ValidationError("Write a duration as 90s, 15m, 24h or 7d.") from None
+        return found
 
 
 class Names(serializers.CharField):

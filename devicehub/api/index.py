@@ -23,7 +23,7 @@ def show(name: str, route: str) -> None:
     _lists[name] = route
 
 
-for _name in ("schema", "docs", "accounts", "brokers", "grants", "keys"):
+for _name in ("schema", "docs", "accounts", "audit", "brokers", "denials", "grants", "keys", "quarantine"):
     show(_name, f"api_{_name}")
 
 

@@ -29,6 +29,7 @@ from devicehub.dashboard import navigation, overview
 from devicehub.dashboard.access import page
 from devicehub.dashboard.links import device_url
 from devicehub.denials import allowing, reasons
+from devicehub.denials.attempts import visible
 from devicehub.denials.dismissal import dismiss
 from devicehub.denials.explained import changed_at, explain_denials, rule_label
 
@@ -166,16 +167,6 @@ def _place(text: str) -> tuple[datetime, int] | None:
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC), int(pk)
     except (ValueError, OverflowError):  # The year 1 begins earlier in the east.
         return None
-
-
-def visible(user: Any) -> QuerySet[Denial]:
-    """Return the denials of attempts that *user* may see. Raise PermissionDenied without the permission.
-
-    Brokers ask "superuser?" for every client, so those denials are left out.
-    """
-    if not visibility.may(user, visibility.VIEW, Denial):
-        raise PermissionDenied("You may not see denials.")
-    return visibility.rows(Denial.objects.exclude(reason=Reason.NOT_SUPERUSER), user, "principal")
 
 
 def _filtered(user: Any, wanted: Filter) -> QuerySet[Denial]:

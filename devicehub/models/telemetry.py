@@ -69,12 +69,18 @@ class BaseMessage(models.Model):
         return f"Message on {self.topic} ({self.processing_status})"
 
     @property
-    def quarantined(self) -> QuarantinedMessage | None:
-        """The row of the quarantine that holds the bytes of this message; None if there is none, or none any more."""
+    def quarantine_id(self) -> int | None:
+        """The primary key of the row of the quarantine that got the bytes of this message, also if it is gone."""
         found = _QUARANTINED_AS.search(self.processing_error)
         if found is None or self.payload_raw is not None or self.payload_json is not None:
             return None
-        return QuarantinedMessage.objects.filter(pk=int(found[1])).first()
+        return int(found[1])
+
+    @property
+    def quarantined(self) -> QuarantinedMessage | None:
+        """The row of the quarantine that holds the bytes of this message; None if there is none, or none any more."""
+        key = self.quarantine_id
+        return None if key is None else QuarantinedMessage.objects.filter(pk=key).first()
 
     def mark_completed(self) -> None:
         """Set the status to completed and the time of processing to now, and save both."""
