@@ -3,8 +3,8 @@
 import pytest
 
 from devicehub import commands
-from devicehub.models import DeviceCommand
 from devicehub.kinds.declare import InvalidCommand
+from devicehub.models import DeviceCommand
 from fleet.devices import WeatherStation
 from rig.command_queue import QUEUED, the_command
 
