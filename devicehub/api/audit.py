@@ -33,12 +33,8 @@ class AuditSerializer(Selectable):
     object = serializers.CharField(
         source="object_key", help_text="The key of the object, such as `weatherstation/STATION-001`."
     )
-    before = serializers.JSONField(
-        allow_null=True, help_text="The values before, by name. Secrets are left out."
-    )
-    after = serializers.JSONField(
-        allow_null=True, help_text="The values after, by name. Secrets are left out."
-    )
+    before = serializers.JSONField(help_text="The values before, by name, or null. Secrets are left out.")
+    after = serializers.JSONField(help_text="The values after, by name, or null. Secrets are left out.")
     reason = serializers.CharField(help_text="The reason that the actor gave, or an empty text.")
 
     def get_label(self, entry: AuditEntry) -> str:

@@ -50,7 +50,7 @@ class CommandSerializer(Selectable):
     answered_at = Moment(allow_null=True)
     ended_at = Moment(allow_null=True, help_text="The time at which it failed, expired or was cancelled.")
     response = serializers.JSONField(
-        allow_null=True, help_text="The answer of the device: `ok`, and `result` or `error`."
+        help_text="The answer of the device: `ok`, and `result` or `error`; null before it."
     )
 
     def get_reason(self, command: DeviceCommand) -> str:

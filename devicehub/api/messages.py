@@ -40,7 +40,7 @@ class MessageSerializer(Selectable):
         help_text="The number in the quarantine, which holds the payload of a failed message.",
     )
     payload_json = serializers.JSONField(
-        allow_null=True, help_text="The payload, if it is JSON, or what CBOR says as JSON."
+        help_text="The payload, if it is JSON, or what CBOR says as JSON; otherwise null."
     )
     payload_base64 = serializers.SerializerMethodField(
         help_text="The bytes of another payload as base64, or null."
