@@ -6,9 +6,10 @@ It stops bodies that are longer than their path allows: Django stores a whole bo
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from authsvc import background, gateway
 from authsvc.conf import limit_of_body
@@ -35,11 +36,32 @@ NOT_ALLOWED = Reply(405, b'{"error":"ask with POST, PUT or GET"}')
 OPERATION = {"/healthz": readiness.alive, "/readyz": readiness.report, "/metrics": metrics.report}
 
 
+class Refusal(NamedTuple):
+    """The answer to a body that is refused: a type of problem (RFC 9457), its title and its text."""
+
+    code: str
+    title: str
+    text: str
+
+    def reply(self, status: int, headers: Iterable[Any]) -> Reply:
+        """Return the answer with *status*: one line for a browser, problem details for a program."""
+        accepts = b",".join(value for name, value in headers if name.lower() == b"accept")
+        if b"text/html" in accepts:
+            return Reply(status, f"{self.text}\n".encode(), TEXT)
+        found = {"type": f"/problems/{self.code}", "title": self.title, "status": status, "detail": self.text}
+        return Reply(status, json.dumps(found).encode(), "application/problem+json")
+
+
 REFUSALS = {
-    bodies.TOO_LARGE: Reply(413, b"The body of this request is too large.\n", TEXT),
-    bodies.TIMED_OUT: Reply(408, b"The body of this request did not arrive in time.\n", TEXT),
-    bodies.BUSY: Reply(503, b"Too many requests are arriving. Try again later.\n", TEXT),
+    bodies.TOO_LARGE: Refusal("too-large", "Too large", "The body of this request is too large."),
+    bodies.TIMED_OUT: Refusal(
+        "timed-out", "Body timed out", "The body of this request did not arrive in time."
+    ),
+    bodies.BUSY: Refusal(
+        "unavailable", "Unavailable", "Too many requests are arriving. Try again in a few seconds."
+    ),
 }
+RETRY_AFTER = (b"retry-after", b"5")
 CLOSE = (b"connection", b"close")
 
 
@@ -148,7 +170,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int) -> No
     headers = scope["headers"]
     is_held_back = bodies.is_held_back(headers)
     closes = is_held_back or bodies.declared(headers) > bodies.MAX_DISCARDED
-    await _send(scope, send, REFUSALS[status], *PROTECTED, *([CLOSE] if closes else []))
+    more = [*PROTECTED, *([CLOSE] if closes else []), *([RETRY_AFTER] if status == bodies.BUSY else [])]
+    await _send(scope, send, REFUSALS[status].reply(status, headers), *more)
     if not is_held_back:
         await bodies.discard(receive)
 

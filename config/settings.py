@@ -315,7 +315,7 @@ SECURE_SSL_REDIRECT = DEVICEHUB_HTTPS
 # Brokers follow redirects, and a redirect to a page with status 200 would admit every client.
 # The bridge of a Leshan server follows none, and what it cannot send is lost.
 # The API refuses http itself: a client that follows a redirect would send its key in clear text every time.
-SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^api/", r"^(k/[^/]+/)?leshan_api/", r"^(healthz|readyz|metrics)$"]
+SECURE_REDIRECT_EXEMPT = [r"^mqtt/", r"^api(/|$)", r"^(k/[^/]+/)?leshan_api/", r"^(healthz|readyz|metrics)$"]
 SECURE_HSTS_SECONDS = 31_536_000 if DEVICEHUB_HTTPS else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DEVICEHUB_HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if flag("BEHIND_PROXY", default=False) else None

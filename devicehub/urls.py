@@ -3,6 +3,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
+from devicehub.api.index import Unknown
 from devicehub.conf import settings
 from devicehub.dashboard import (
     account,
@@ -27,7 +28,9 @@ login = LoginView.as_view(
 )
 
 urlpatterns = [
+    path("api", Unknown.as_view()),
     path("api/", include("devicehub.api.urls")),
+    path("", include("devicehub.api.problem_pages")),
     path("", show_overview, name="overview"),
     path("stream/", stream, name="stream"),
     path("denials/", denials.show_list, name="denials"),

@@ -15,15 +15,16 @@ A view holds no rule: it finds what the caller may see by devicehub.visibility, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Model, QuerySet
-from django.http import Http404, HttpRequest
+from django.http import Http404
 from django_filters import rest_framework as django_filters
 from rest_framework import serializers
 from rest_framework.exceptions import NotAuthenticated
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -31,7 +32,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from devicehub import api_keys, visibility
-from devicehub.api import paging, problems
+from devicehub.api import clear_text, paging, problems
 from devicehub.api.bodies import JsonParser, JsonRenderer
 from devicehub.api.callers import DeviceCaller, KeyAuthentication, WithSession
 from devicehub.api.fields import Selected
@@ -73,6 +74,12 @@ class MayCall(BasePermission):
         return True
 
 
+class Negotiation(DefaultContentNegotiation):
+    """The choice of the form of an answer by `Accept` alone; the parameter `format` is one like any other."""
+
+    settings = SimpleNamespace(URL_FORMAT_OVERRIDE=None)
+
+
 class ApiView(APIView):
     """A view of the API.
 
@@ -92,6 +99,7 @@ class ApiView(APIView):
     throttle_classes = (RateThrottle,)
     renderer_classes: ClassVar[Sequence[type[BaseRenderer]]] = (JsonRenderer,)
     parser_classes = (JsonParser,)
+    content_negotiation_class = Negotiation
     versioning_class = None
     schema = Schema()
     params: Mapping[str, Any]
@@ -104,8 +112,11 @@ class ApiView(APIView):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
-        """Return the view. It needs no sign-in by a session: MayCall decides."""
-        view = super().as_view(**initkwargs)
+        """Return the view. It needs no sign-in by a session, because MayCall decides.
+
+        It opens its transactions itself, also in a project with ATOMIC_REQUESTS: a list locks no rows.
+        """
+        view = transaction.non_atomic_requests(super().as_view(**initkwargs))
         view.login_required = False
         return view
 
@@ -115,9 +126,22 @@ class ApiView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the request before its method is called. Raise Problem, NotAuthenticated."""
-        _refuse_clear_text(request._request)
+        clear_text.refuse(request._request)
         super().initial(request, *args, **kwargs)
         self.params = self._params(request)
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return *response*, which no cache keeps: it is for this caller alone. A problem is JSON for any `Accept`."""
+        if getattr(response, "content_type", None) == problems.MEDIA_TYPE:
+            request.accepted_renderer = JsonRenderer()
+            request.accepted_media_type = problems.MEDIA_TYPE
+        found = super().finalize_response(request, response, *args, **kwargs)
+        found.headers.setdefault("Cache-Control", "no-store")
+        return found
+
+    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return the methods in `Allow`, and nothing about their values: the schema describes these."""
+        return Response(status=204)
 
     @classmethod
     def scope_of(cls, method: str | None) -> str:
@@ -269,12 +293,3 @@ def filtered(
         raise serializers.ValidationError(bound.errors)
     found: QuerySet[Any] = bound.qs
     return found
-
-
-def _refuse_clear_text(request: HttpRequest) -> None:
-    """Raise Problem `https-required` for a request over http where the site is for https.
-
-    It is refused and not redirected: a client that follows would send its key in clear text every time.
-    """
-    if settings.SECURE_SSL_REDIRECT and not request.is_secure():
-        raise Problem("https-required")

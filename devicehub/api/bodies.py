@@ -17,6 +17,7 @@ from devicehub.api.problems import Problem
 from devicehub.messages.json_limits import fault_as_json
 
 MAX_BODY = 1 << 20  # bytes of a JSON body
+MAX_DEPTH = 64  # levels of a JSON body; far fewer than a recursive function can follow
 
 
 def read(stream: Any, most: int) -> bytes:
@@ -44,9 +45,26 @@ class JsonParser(BaseParser):
             found = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise ParseError(f"The body is not JSON: {error}.") from error
+        if _is_deeper(found, MAX_DEPTH):
+            raise ParseError(f"The body has more than {MAX_DEPTH} levels of arrays and objects.")
         if fault := fault_as_json(found):
             raise ParseError(f"The body {fault}.")
         return found
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Return whether *value* has more than so many *levels* of arrays and objects, without a call for each."""
+    inner = [value]
+    for _ in range(levels + 1):
+        inner = [
+            found
+            for one in inner
+            if isinstance(one, list | dict)
+            for found in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not inner:
+            return False
+    return True
 
 
 class JsonRenderer(BaseRenderer):

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from devicehub.api import clear_text
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView
 from devicehub.api.operations import documented
@@ -60,7 +61,8 @@ class Unknown(ApiView):
     """Any other address below `/api/`."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Raise Problem `not-found` to everybody."""
+        """Raise Problem `not-found` to everybody, and `https-required` before it."""
+        clear_text.refuse(request._request)
         path = request.path
         hint = "" if path.endswith("/") else f" Perhaps you mean {path}/, with a slash at its end."
         raise Problem("not-found", f"There is no such address.{hint}")

@@ -12,11 +12,21 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import structlog
-from django.core.exceptions import PermissionDenied, TooManyFieldsSent, ValidationError
+from django.core.exceptions import (
+    BadRequest,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+    ValidationError,
+)
 from django.db import DatabaseError, IntegrityError, InterfaceError
-from django.http import Http404
+from django.http import Http404, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 
 from authsvc import logs
 from devicehub.errors import DevicehubError
@@ -63,6 +73,7 @@ KINDS: dict[str, Kind] = {
     ),
     "method-not-allowed": Kind(405, "Method not allowed", "Use one of the methods in `Allow`."),
     "not-acceptable": Kind(406, "Not acceptable", "Accept `application/json`, or what the schema names."),
+    "timed-out": Kind(408, "Body timed out", "Send the whole body without a pause."),
     "conflict": Kind(409, "Conflict", "Read the present state, and decide again."),
     "taken": Kind(409, "Name taken", "Choose another name."),
     "already-made": Kind(
@@ -165,8 +176,10 @@ def of(error: Exception) -> Problem | None:
             return Problem("not-found")
         case PermissionDenied():
             return Problem("not-allowed", str(error))
-        case TooManyFieldsSent():
+        case TooManyFieldsSent() | TooManyFilesSent() | RequestDataTooBig():
             return Problem("too-large")
+        case BadRequest() | SuspiciousOperation() | MultiPartParserError() | UnreadablePostError():
+            return Problem("unreadable-body")
         case IntegrityError():
             return Problem("conflict")
         case DatabaseError() | InterfaceError():
@@ -204,7 +217,7 @@ def _flat(errors: Any, path: str = "") -> Iterator[dict[str, str]]:
     """Yield the errors of a serializer one by one, each with the path of its field, such as `payload.level`."""
     if isinstance(errors, Mapping):
         for name, inner in errors.items():
-            name = "" if name in ("non_field_errors", "__all__") else str(name)[:100]
+            name = "" if name in (api_settings.NON_FIELD_ERRORS_KEY, "__all__") else str(name)[:100]
             yield from _flat(inner, ".".join(filter(None, (path, name))))
     elif isinstance(errors, list | tuple):
         for position, inner in enumerate(errors):

@@ -13,6 +13,8 @@ from authsvc.core.access import AmbiguousIdentity
 from authsvc.freshness import reader
 from authsvc.serving import addresses
 from authsvc.serving.failures import Failures
+from devicehub.api import clear_text, problems
+from devicehub.api.problems import Problem
 from devicehub.kinds.registry import registry
 from devicehub.models import digest_api_key
 
@@ -32,8 +34,12 @@ _failures = Failures("token.locked", lambda: MAX_OF_ONE, lambda: MANY_KEYS)
 @csrf_exempt
 async def token(request: HttpRequest) -> JsonResponse:
     """Return a token for the device of the API key in `Authorization: Api-Key <key>`; `{"ttl": 900}` shortens it."""
+    try:
+        clear_text.refuse(request)
+    except Problem as problem:
+        return _refused(problem.code, problem.text)
     if request.method != "POST":
-        return JsonResponse({"error": "Send a POST."}, status=405, headers={"Allow": "POST"})
+        return _refused("method-not-allowed", "Send a POST.", Allow="POST")
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key = key.strip() if scheme.lower() == "api-key" else ""
     if not key or len(key) > MAX_KEY or not key.isascii():
@@ -47,7 +53,7 @@ async def token(request: HttpRequest) -> JsonResponse:
         return _unauthorized()
     ttl = _ttl(request)
     if ttl is None:
-        return JsonResponse({"error": f"ttl is a whole number of seconds, 1 to {TTL}."}, status=400)
+        return _refused("invalid", f"ttl is a whole number of seconds, 1 to {TTL}.")
     try:
         issued = await tokens.issue(username, ttl)
     except (tokens.NotIssued, AmbiguousIdentity):
@@ -58,19 +64,26 @@ async def token(request: HttpRequest) -> JsonResponse:
 
 
 def _unauthorized() -> JsonResponse:
-    return JsonResponse(
-        {"error": "This API key is not valid."}, status=401, headers={"WWW-Authenticate": "Api-Key"}
-    )
+    return _refused("not-authenticated", "This API key is not valid.", WWW_Authenticate="Api-Key")
 
 
 def _too_many(wait: int) -> JsonResponse:
-    response = JsonResponse(
-        {"error": "Too many invalid API keys came from this address. Try again later."},
-        status=429,
-        headers={"Retry-After": str(wait), "Cache-Control": "no-store"},
-    )
+    text = "Too many invalid API keys came from this address. Try again later."
+    response = _refused("too-many-requests", text, Retry_After=str(wait))
     response._has_been_logged = True  # type: ignore[attr-defined] # Django would log every 4xx.
     return response
+
+
+def _refused(code: str, text: str, **headers: str) -> JsonResponse:
+    """Return the problem *code*, whose member `error` repeats *text* for devices that read no other."""
+    problem = Problem(code, text)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return JsonResponse(
+        {**problems.content(problem), "error": text},
+        status=problem.status_code,
+        content_type=problems.MEDIA_TYPE,
+        headers={"Cache-Control": "no-store", **named},
+    )
 
 
 async def _username(digest: str) -> str | None:

@@ -50,11 +50,12 @@ class Sessions:
         self, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
         """Return the page that asks for the code, if one is due. The check of the form's token has run before."""
-        if settings.SESSION_COOKIE_NAME not in request.COOKIES or not sessions.is_code_due(request.session):
+        if settings.SESSION_COOKIE_NAME not in request.COOKIES or getattr(view, "csrf_exempt", False):
+            return None  # A view for programs sees nobody, and answers for itself when there is no database.
+        if not sessions.is_code_due(request.session):
             return None
-        is_sign_out = request.resolver_match is not None and request.resolver_match.view_name in SIGN_OUTS
-        if is_sign_out or getattr(view, "csrf_exempt", False):
-            return None  # Without a user: a sign-out works, and a view for programs sees nobody.
+        if request.resolver_match is not None and request.resolver_match.view_name in SIGN_OUTS:
+            return None  # Without a user a sign-out works.
         return ask(request)
 
 

@@ -190,7 +190,8 @@ def test_a_device_may_request_less_time_and_never_more(station: Cast, exchange):
 def test_all_invalid_keys_get_the_same_answer(station: Cast, exchange, key):
     reply = exchange(None) if key is None or not key.isascii() else exchange(key)
 
-    assert (reply.status_code, reply.json()) == (401, {"error": "This API key is not valid."})
+    assert (reply.status_code, reply.json()["error"]) == (401, "This API key is not valid.")
+    assert reply.json()["type"] == "/problems/not-authenticated"
 
 
 def test_secrets_are_accepted_in_their_own_place_only(station: Cast, exchange, ask):

@@ -19,7 +19,8 @@ from authsvc.core import access, grants, passwords
 from authsvc.dialects import DIALECTS
 from authsvc.operation import metrics
 from bench import __main__ as bench_command
-from devicehub import roles
+from devicehub import api_keys, roles
+from devicehub.api import problems
 from devicehub.messages import message
 from devicehub.models import CommandState
 from devicehub.provisioning import credentials_file
@@ -282,6 +283,26 @@ def test_every_state_of_a_command_has_its_entry():
     states = section(page("how-to/send-commands.md"), "## States of a command")
 
     assert rows(states) == set(CommandState.values)
+
+
+def test_every_problem_of_the_api_has_its_entry():
+    """The table shows the status, the title and the advice of each."""
+    shown = {
+        code: tuple(cell.strip() for cell in row.split("|")[:3])
+        for code, row in table(section(page("reference/rest-api.md"), "## Errors")).items()
+    }
+
+    assert shown == {
+        f"{problems.PREFIX}{code}": (str(kind.status), kind.title, kind.advice)
+        for code, kind in problems.KINDS.items()
+    }
+
+
+def test_every_scope_of_an_api_key_has_its_entry():
+    entries = table(section(page("reference/rest-api.md"), "### Keys of programs"))
+
+    said = {scope: row.strip(" |") for scope, row in entries.items()}
+    assert said == {scope: text[0].lower() + text[1:] for scope, text in api_keys.SCOPES.items()}
 
 
 def test_every_system_check_has_its_entry():

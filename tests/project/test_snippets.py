@@ -45,6 +45,7 @@ from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.messages import STORED, fresh, readings, send
 from rig.pages import PAGES, ROOT, blocks, fenced, marked, page
 from rig.preloaded import commands
+from rig.programs import person, program
 from rig.servers import free_port
 
 pytestmark = pytest.mark.sqlite_only
@@ -87,6 +88,7 @@ COMPARED = {
     "nginx configuration",  # tests/project/test_systemd_page.py
     "own kind",  # tests/devicehub/kinds/test_own_kind_page.py
     "postgresql settings",
+    "problem",
     "readings as resources",  # tests/devicehub/ingest/test_resources.py
     "cached directory",
     "command",
@@ -590,6 +592,14 @@ def test_the_command_and_the_reply_of_the_reference_belong_together(station, pub
     assert send(station, json.dumps(answer | {"id": str(command.id)}).encode(), "reply") == STORED
     command.refresh_from_db()
     assert (command.succeeded, command.result) == (True, answer["result"])
+
+
+@pytest.mark.django_db
+def test_the_problem_of_the_reference_is_what_a_program_gets():
+    (shown,) = marked(page("reference/rest-api.md"), "problem")
+
+    answer = program(person("ada")).post("/api/keys/", {"name": "ci", "scopes": ["root"]})
+    assert answer.json() == json.loads(shown)
 
 
 def test_the_answer_of_readyz_is_the_shown_one(send, entrance, transactional_db, monkeypatch):
