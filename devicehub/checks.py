@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
@@ -11,6 +12,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 from django.db import connection, router
 from django.db.models import Model
+from django.urls import NoReverseMatch, reverse
 
 from authsvc.core import topics as filters
 from authsvc.models import Account, AuditEntry, AuditRetention
@@ -121,15 +123,22 @@ def check_group(**_: Any) -> list[CheckMessage]:
 
 @register()
 def check_rate_limit(**_: Any) -> list[CheckMessage]:
-    """Check that DEVICEHUB_RATE_LIMIT is a rate or empty (devicehub.E009)."""
-    try:
-        settings.rate_limit  # noqa: B018 - reading it is the check
-    except ValueError as error:
-        hint = (
-            "Write messages for each second, minute or hour, such as 600/m, or leave it empty for no limit."
-        )
-        return [Error(f"DEVICEHUB_RATE_LIMIT: {error}", hint=hint, id="devicehub.E009")]
-    return []
+    """Check that DEVICEHUB_RATE_LIMIT and DEVICEHUB_API_RATE are rates or empty (devicehub.E009)."""
+    errors: list[CheckMessage] = []
+    hint = "Write a number for each second, minute or hour, such as 600/m, or leave it empty for no limit."
+    for name, read in RATES:
+        try:
+            read()
+        except ValueError as error:
+            errors.append(Error(f"{name}: {error}", hint=hint, id="devicehub.E009"))
+    return errors
+
+
+# Settings that are rates, and the functions that read them.
+RATES: tuple[tuple[str, Callable[[], object]], ...] = (
+    ("DEVICEHUB_RATE_LIMIT", lambda: settings.rate_limit),
+    ("DEVICEHUB_API_RATE", lambda: settings.api_rate),
+)
 
 
 @register()
@@ -230,6 +239,26 @@ def check_second_factor(**_: Any) -> list[CheckMessage]:
     hint = f"Put {second_factor.MIDDLEWARE!r} below {AUTHENTICATION!r} in MIDDLEWARE."
     problem = "A sign-in asks for no second factor, also of users who have one."
     return [Warning(problem, hint=hint, id="devicehub.W025")]
+
+
+@register()
+def check_api(**_: Any) -> list[CheckMessage]:
+    """Check that the REST API refuses http itself, and that its page finds its files (devicehub.W026)."""
+    try:
+        root = reverse("devicehub:api").lstrip("/")
+    except NoReverseMatch:
+        return []  # The project leaves the pages out.
+    found: list[CheckMessage] = []
+    exempt = django_settings.SECURE_REDIRECT_EXEMPT
+    if django_settings.SECURE_SSL_REDIRECT and not any(re.search(pattern, root) for pattern in exempt):
+        problem = f"SECURE_SSL_REDIRECT leads programs that call /{root} to https, after they sent their key."
+        hint = f'Add r"^{root[:-1]}(/|$)" to SECURE_REDIRECT_EXEMPT: the API then refuses http.'
+        found.append(Warning(problem, hint=hint, id="devicehub.W026"))
+    if not apps.is_installed("drf_spectacular_sidecar"):
+        problem = f"The page about the REST API at /{root}docs/ lacks its script and its style."
+        hint = 'Add "drf_spectacular_sidecar" to INSTALLED_APPS.'
+        found.append(Warning(problem, hint=hint, id="devicehub.W026"))
+    return found
 
 
 AUTHENTICATION = "django.contrib.auth.middleware.AuthenticationMiddleware"

@@ -39,7 +39,7 @@ def rate_limit(text: str) -> RateLimit | None:
     match = re.fullmatch(r"([1-9][0-9]{0,8})/([smh])", text)
     if match is None:
         raise ValueError(
-            f"{text!r} is not a rate; write messages for each second, minute or hour, such as 600/m"
+            f"{text!r} is not a rate; write a number for each second, minute or hour, such as 600/m"
         )
     return RateLimit(int(match[1]), SECONDS[match[2]])
 

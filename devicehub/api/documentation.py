@@ -12,7 +12,7 @@ from django.shortcuts import render
 from django.urls import include, path, reverse
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
-from drf_spectacular.settings import patched_settings
+from drf_spectacular.settings import SPECTACULAR_DEFAULTS, patched_settings
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -51,13 +51,20 @@ SETTINGS: dict[str, Any] = {
     },
 }
 
+# The settings of the library that a project may have changed for an API of its own; the others cannot be patched.
+_CHANGEABLE = {
+    name
+    for name in SPECTACULAR_DEFAULTS
+    if not name.startswith(("SERVE_", "SWAGGER_", "REDOC_")) and name != "DEFAULT_GENERATOR_CLASS"
+}
+
 _lock = threading.Lock()
 _made: dict[tuple[int, str], Any] = {}
 
 
 def document() -> dict[str, Any]:
     """Return the description of the API as OpenAPI 3.1, made once for the types that are declared."""
-    root = reverse("devicehub:api").removesuffix("api/")
+    root = reverse("devicehub:api").removesuffix("/api/")
     key = (registry.version, root)
     with _lock:  # The library has one set of settings for the whole process.
         if key not in _made:
@@ -67,7 +74,8 @@ def document() -> dict[str, Any]:
 
 
 def _generate(root: str) -> dict[str, Any]:
-    settings = SETTINGS | {"VERSION": "1.0", "SERVERS": [{"url": root}]}
+    kept = {name: value for name, value in SPECTACULAR_DEFAULTS.items() if name in _CHANGEABLE}
+    settings = kept | SETTINGS | {"VERSION": "1.0", "SERVERS": [{"url": root or "/"}]}
     with patched_settings(settings):
         patterns = [path("api/", include("devicehub.api.urls"))]
         found: dict[str, Any] = SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)

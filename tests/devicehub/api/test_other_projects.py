@@ -1,0 +1,189 @@
+"""The API in a project below a prefix, and in one with settings for an API of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from django.urls import include, path
+
+from devicehub import checks
+from devicehub.api import documentation
+from rig.hub import ROOT
+from rig.openapi import described
+from rig.programs import Program, person, program
+
+PREFIXED = (path("devices/", include("devicehub.urls")),)
+
+
+@pytest.mark.django_db
+def test_all_addresses_are_right_below_a_prefix(settings):
+    """Those of the index, of the description and its page, of pages, of new objects, and of errors."""
+    settings.ROOT_URLCONF = PREFIXED
+    ada = person("ada")
+    caller, host = program(ada), "http://testserver"
+    index = caller.get("/devices/api/").json()
+    assert index["keys"] == f"{host}/devices/api/keys/"
+    for address in index.values():
+        assert address.startswith(f"{host}/devices/api/")
+    found = caller.get("/devices/api/schema/").json()
+    assert found["servers"] == [{"url": "/devices"}]
+    assert "/api/keys/" in found["paths"]
+    page = Program(user=ada).get("/devices/api/docs/").content.decode()
+    assert 'data-schema="/devices/api/schema/"' in page
+    made = caller.post("/devices/api/keys/", {"name": "n", "scopes": ["access:read"]})
+    assert made["Location"] == f"/devices/api/keys/{made.json()['id']}/"
+    assert caller.get("/devices/api/keys/", limit=1).json()["next"].startswith(f"{host}/devices/api/keys/?")
+    assert "/devices/api/keys/, with" in caller.get("/devices/api/keys").json()["detail"]
+    nobody = Program().client.get("/devices/api/docs/", headers={"Accept": "text/html"})
+    assert nobody["Location"] == "/devices/login/?next=/devices/api/docs/"
+    assert Program().get("/devices/problems/not-found").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("redirects", "exempt", "apps", "problems"),
+    [
+        (True, [r"^devices/api(/|$)"], ["drf_spectacular_sidecar"], []),
+        (True, [r"^devices/api/"], ["drf_spectacular_sidecar"], []),
+        (True, [r"^api/"], ["drf_spectacular_sidecar"], ["after they sent their key"]),
+        (False, [], ["drf_spectacular_sidecar"], []),
+        (False, [], [], ["lacks its script"]),
+    ],
+)
+def test_missing_settings_of_the_api_are_named(settings, redirects, exempt, apps, problems):
+    """The hint is what the check then accepts."""
+    settings.ROOT_URLCONF = PREFIXED
+    settings.SECURE_SSL_REDIRECT, settings.SECURE_REDIRECT_EXEMPT = redirects, exempt
+    settings.INSTALLED_APPS = [*(a for a in settings.INSTALLED_APPS if "sidecar" not in a), *apps]
+    found = checks.check_api()
+    assert [one.id for one in found] == ["devicehub.W026"] * len(problems)
+    for one, text in zip(found, problems, strict=True):
+        assert text in one.msg
+    if problems == ["after they sent their key"]:
+        assert r'"^devices/api(/|$)"' in found[0].hint
+
+
+def test_a_project_without_the_pages_gets_no_message(settings):
+    """It has no API."""
+    settings.ROOT_URLCONF = ()
+    assert checks.check_api() == []
+
+
+@pytest.mark.parametrize(
+    ("value", "is_reported"), [("", False), ("10/s", False), ("10 a minute", True), ("0/m", True)]
+)
+def test_a_wrong_rate_is_reported(settings, value, is_reported):
+    """The check names the setting."""
+    settings.DEVICEHUB_API_RATE = value
+    found = checks.check_rate_limit()
+    assert ["DEVICEHUB_API_RATE" in one.msg for one in found] == [True] * is_reported
+
+
+OF_A_PROJECT = {
+    "REST_FRAMEWORK": {
+        "ALLOWED_VERSIONS": ["9"],
+        "COERCE_DECIMAL_TO_STRING": False,
+        "DATETIME_FORMAT": "%d",
+        "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.BasicAuthentication"],
+        "DEFAULT_FILTER_BACKENDS": ["rest_framework.filters.SearchFilter"],
+        "DEFAULT_METADATA_CLASS": None,
+        "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
+        "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.MultiPartParser"],
+        "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+        "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.BrowsableAPIRenderer"],
+        "DEFAULT_SCHEMA_CLASS": "rest_framework.schemas.openapi.AutoSchema",
+        "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
+        "DEFAULT_THROTTLE_RATES": {"user": "1/day"},
+        "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.AcceptHeaderVersioning",
+        "EXCEPTION_HANDLER": "rest_framework.views.exception_handler",
+        "NON_FIELD_ERRORS_KEY": "all",
+        "PAGE_SIZE": 3,
+        "UNAUTHENTICATED_USER": None,
+        "URL_FORMAT_OVERRIDE": "limit",
+    },
+    "SPECTACULAR_SETTINGS": {
+        "APPEND_COMPONENTS": {},
+        "CAMELIZE_NAMES": True,
+        "COMPONENT_SPLIT_REQUEST": True,
+        "ENUM_NAME_OVERRIDES": {"Nothing": ["access:read"]},
+        "OAS_VERSION": "3.0.3",
+        "POSTPROCESSING_HOOKS": [],
+        "SCHEMA_PATH_PREFIX": "/x",
+        "SECURITY": [{"basic": []}],
+        "SORT_OPERATIONS": False,
+        "TAGS": [{"name": "Plant"}],
+        "TITLE": "Plant",
+    },
+}
+# Requests of a superuser who needs no database, in a project with these settings.
+ASK = """
+import json, os, sys
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "rig.settings"
+import rig.settings
+
+for name, value in json.loads(sys.argv[1]).items():
+    setattr(rig.settings, name, value)
+rig.settings.ALLOWED_HOSTS = ["testserver"]
+rig.settings.LOGGING = {"version": 1}
+import django
+
+django.setup()
+from django.contrib.auth.models import User
+from django.test import Client
+from devicehub.api import callers
+
+callers.of_request = lambda _: (User(pk=1, username="ada", is_superuser=True), None)
+client = Client()
+
+
+def ask(method, path, body=None, **headers):
+    answer = client.generic(method, path, json.dumps(body or {}), "application/json", headers=headers)
+    return [answer.status_code, answer["Content-Type"], answer.content.decode()]
+
+
+asked = [
+    ask("GET", "/api/"),
+    ask("GET", "/api/schema/"),
+    ask("GET", "/api/keys/?limit=none"),
+    ask("GET", "/api/", Accept="application/json; version=1"),
+    ask("POST", "/api/keys/", []),
+    ask("POST", "/api/keys/", {"name": 1, "scopes": ["x"], "expires_at": "1"}),
+]
+from rig.openapi import described
+
+print(json.dumps([asked, described()]))
+"""
+
+
+@pytest.mark.servers
+@pytest.mark.sqlite_only
+def test_settings_of_a_project_for_its_own_api_change_nothing():
+    """Each answer, and the description, is that of a project without such settings."""
+
+    def ask(settings):
+        done = subprocess.run(
+            [sys.executable, "-c", ASK, json.dumps(settings)],
+            cwd=ROOT,
+            env=dict(os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    (plain, page), (changed, other) = ask({}), ask(OF_A_PROJECT)
+    assert other == page == described()
+    assert changed == plain
+    assert [answer[0] for answer in plain] == [200, 200, 400, 200, 400, 400]
+
+
+def test_the_description_is_made_once_for_each_root(settings):
+    """Another prefix has a description of its own."""
+    first = documentation.document()["servers"]
+    settings.ROOT_URLCONF = PREFIXED
+    assert (first, documentation.document()["servers"]) == ([{"url": "/"}], [{"url": "/devices"}])
