@@ -273,7 +273,8 @@ def _body(response: HTTPResponse) -> bytes:
 
 def _elements(pieces: Iterator[bytes]) -> Iterator[Any]:
     """Yield the elements of a JSON list as they arrive; only one is in memory. Raise MalformedAnswer."""
-    decoder, utf8, text = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")("replace"), ""
+    decoder = json.JSONDecoder(parse_int=shapes.integer)
+    utf8, text = codecs.getincrementaldecoder("utf-8")("replace"), ""
     is_begun = False
     for piece in pieces:
         text += utf8.decode(piece)

@@ -21,6 +21,7 @@ from devicehub.messages.lwm2m.errors import CodecError
 MAX_NAME = 255  # The most characters of an endpoint's name, as an endpoint name stands in the database.
 MAX_ID = 100  # The most characters of a registration id.
 MAX_PATHS = 1000  # The most paths of one event.
+MOST_DIGITS = 4_300  # Of an integer that Python reads.
 MAX_LIFETIME = 2**32 - 1  # Seconds, the most that LwM2M allows.
 ID = re.compile(r"[0-9]{1,5}")
 # The members of an update that an endpoint may have changed, as registrations name them.
@@ -110,10 +111,15 @@ class Values:
 Event = Registered | Deregistered | Updated | Presence | Values
 
 
+def integer(text: str) -> int | str:
+    """Return an integer of JSON; one with more digits than Python converts stays a text, and costs its value alone."""
+    return int(text) if len(text) <= MOST_DIGITS else text
+
+
 def load(text: str | bytes) -> Any:
     """Return the content of a JSON text. Raise MalformedAnswer."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=integer)
     except (ValueError, RecursionError) as error:
         raise MalformedAnswer(f"is not JSON ({str(error)[:100]})") from error
 

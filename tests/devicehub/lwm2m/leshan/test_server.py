@@ -53,6 +53,16 @@ def test_a_registration_that_cannot_be_read_does_not_hide_the_others(fake, serve
     assert [isinstance(one, MalformedAnswer) for one in found] == [True, False, True]
 
 
+def test_a_number_of_very_many_digits_does_not_hide_the_others(fake, server):
+    """Python converts at most 4,300 digits of an integer."""
+    good = json.dumps(fake.register("urn:dev:b"))
+    wrong = good.replace('"lifetime": ', f'"lifetime": {"1" * 5_000}', 1)
+    assert wrong != good
+    fake.lists_as = f"[{wrong}, {good}]".encode()
+
+    assert [isinstance(one, MalformedAnswer) for one in server.registrations()] == [True, False]
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b"[", b'[{"endpoint": "a"', b"<html>", b"[" + b"[" * 300_000])
 def test_a_list_that_is_none_is_refused(fake, server, body):
     fake.lists_as = body

@@ -205,3 +205,12 @@ def test_any_members_are_read_or_refused(members):
         return
     json.dumps(found.members())
     assert all(isinstance(number, int) for number in found.instances)
+
+
+def test_a_number_of_very_many_digits_is_the_text_of_its_node():
+    """The other nodes of the event keep their values."""
+    val = f'{{"/3303/0/5700": {{"value": {"1" * 5_000}}}, "/3303/0/5601": {{"value": 7}}}}'
+
+    found = read_event("SEND", f'{{"ep": "urn:dev:a", "val": {val}}}')
+
+    assert [node["value"] for node in found.nodes.values()] == ["1" * 5_000, 7]
