@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet, Value
@@ -21,12 +23,32 @@ from devicehub.lwm2m.api import values
 from devicehub.lwm2m.api.history import Between
 from devicehub.lwm2m.api.values import Lwm2mEventValueSerializer
 from devicehub.lwm2m.event_rows import Place
-from devicehub.lwm2m.models import Endpoint, Event
-from devicehub.lwm2m.models.resources import COLUMNS
+from devicehub.lwm2m.models import Endpoint, Event, ResourceType
+from devicehub.lwm2m.models.resources import COLUMNS, read
 
 FIRST = 100  # Values of each event in a list.
-HELD = ("path", "timestamp", *COLUMNS)
+HELD = ("path", "timestamp", *COLUMNS)  # The columns of an EventValue.
 MOST = 10_000  # Values of one event, and of all events of a page.
+
+
+@dataclass(slots=True)
+class EventValue:
+    """A value of an event, with the definition and the unit of its resource."""
+
+    path: str
+    timestamp: datetime
+    type: str
+    number: float | None
+    integer: int | None
+    text: str | None
+    opaque: bytes | None
+    known: ResourceType | None = None
+    unit: str = ""
+
+    @property
+    def value(self) -> Any:
+        """The value, as that of a row."""
+        return read(self.type, self.number, self.integer, self.text, self.opaque)
 
 
 class Lwm2mEventSerializer(Selectable):
@@ -168,7 +190,7 @@ def add_values(events: Sequence[Any], places: Sequence[Place], most: int) -> Non
             row.unit = units.get((event.device_id, row.path), "")
 
 
-def _rows(places: Sequence[Place]) -> dict[Place, Any]:
+def _rows(places: Sequence[Place]) -> dict[Place, EventValue]:
     """Return the rows at *places*, by one query; one may have been deleted meanwhile."""
     by_model = {model: [place.key for place in places if place.model is model] for model in event_rows.MODELS}
     parts = [
@@ -181,5 +203,5 @@ def _rows(places: Sequence[Place]) -> dict[Place, Any]:
     found = {}
     for number, key, *held in parts[0].union(*parts[1:], all=True):
         model = event_rows.MODELS[number]
-        found[model, key] = model(pk=key, **dict(zip(HELD, held, strict=True)))
+        found[model, key] = EventValue(*held)
     return {place: found[place.model, place.key] for place in places if (place.model, place.key) in found}

@@ -39,30 +39,19 @@ LONG = frozenset({DataType.STRING, DataType.CORELNK, DataType.OBJLNK, DataType.O
         "examples": [21.5, True, "3303:0", "2026-12-01T06:00:00Z", "AQL/"],
     }
 )
-class HeldField(serializers.Field):
-    """The value of a row, as JSON has it."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(source="*", read_only=True, **options)
-
-    def to_representation(self, value: Any) -> Any:
-        """Return the value of the row *value*."""
-        return plain(value.type, value.value)
+class HeldField(serializers.JSONField):
+    """A value as plain() returns it."""
 
 
 class Lwm2mEventValueSerializer(serializers.Serializer):
     """One value of an event."""
 
-    path = serializers.SerializerMethodField(help_text="Its path, such as /3303/0/5700.")
+    path = serializers.CharField(help_text="Its path, such as /3303/0/5700.")
     object = serializers.CharField(
-        source="known.object.name",
-        allow_null=True,
-        help_text="The name of its object, or null if that is not known.",
+        allow_null=True, help_text="The name of its object, or null if that is not known."
     )
     name = serializers.CharField(
-        source="known.name",
-        allow_null=True,
-        help_text="The name of its resource, or null if that is not known.",
+        allow_null=True, help_text="The name of its resource, or null if that is not known."
     )
     type = TypeField()
     unit = serializers.CharField(
@@ -71,15 +60,29 @@ class Lwm2mEventValueSerializer(serializers.Serializer):
     value = HeldField()
     timestamp = Moment(help_text="The time of measurement, or else of receipt.")
 
-    def get_path(self, row: Any) -> str:
-        """Return the path of the value."""
-        return f"/{row.path}"
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        """Return the members of a value, all at once: a page has many values."""
+        known = instance.known
+        return {
+            "path": f"/{instance.path}",
+            "object": known.object.name if known else None,
+            "name": known.name if known else None,
+            "type": instance.type,
+            "unit": instance.unit,
+            "value": plain(instance.type, instance.value),
+            "timestamp": moment(instance.timestamp),
+        }
 
 
 class Lwm2mValueSerializer(Lwm2mEventValueSerializer, Selectable):
     """One value of a resource or resource instance."""
 
     received_at = Moment(help_text="The time of receipt.")
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        """Return the selected members of a value."""
+        found = {**super().to_representation(instance), "received_at": moment(instance.received_at)}
+        return {name: found[name] for name in self.fields}
 
 
 class PathField(serializers.CharField):
