@@ -7,7 +7,7 @@ from typing import Any
 import django_filters
 from django.db.models import QuerySet
 from django.http import Http404
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,14 +18,12 @@ from devicehub.api.addresses import address
 from devicehub.api.base import DeviceView, ListView
 from devicehub.api.callers import DeviceCaller
 from devicehub.api.fields import Closed, Duration, Moment, Selectable, SelectedOne
-from devicehub.api.operations import IDEMPOTENCY_KEY, ProblemSerializer, documented
+from devicehub.api.operations import IDEMPOTENCY_KEY, documented, refused
 from devicehub.api.problems import Problem, invalid
 from devicehub.api.repeatable import Made
 from devicehub.commands import description
 from devicehub.kinds.declare import InvalidCommand
 from devicehub.models import CommandState, DeviceCommand
-
-CONFLICT = OpenApiResponse(ProblemSerializer, "The device is disabled.")
 
 
 class CommandSerializer(Selectable):
@@ -125,7 +123,7 @@ class Commands(OfCommands, ListView):
         summary="Send a command to a device",
         parameters=[IDEMPOTENCY_KEY],
         request=NewCommandSerializer,
-        responses={202: CommandSerializer, 409: CONFLICT},
+        responses={202: CommandSerializer, **refused(409, "The device is disabled.")},
         examples=[
             OpenApiExample(
                 "Set an interval",
@@ -174,9 +172,7 @@ class OneCommand(OfCommands):
         summary="Cancel a command",
         responses={
             200: CommandSerializer,
-            409: OpenApiResponse(
-                ProblemSerializer, "The command has ended, is being sent or may have arrived."
-            ),
+            **refused(409, "The command has ended, is being sent or may have arrived."),
         },
     )
     def delete(self, request: Request, **parts: Any) -> Response:

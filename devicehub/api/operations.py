@@ -93,6 +93,11 @@ DESCRIPTIONS = {
 }
 
 
+def refused(code: int, text: str) -> dict[tuple[int, str], OpenApiResponse]:
+    """Return an entry of `responses` for a refusal with the status *code*, which *text* explains."""
+    return {(code, "application/problem+json"): OpenApiResponse(ProblemSerializer, text)}
+
+
 def documented(**options: Any) -> Callable[[View], View]:
     """Decorate a method of an ApiView with what extend_schema() takes.
 

@@ -9,7 +9,6 @@ import django_filters
 from django.db.models import QuerySet
 from django.db.models.functions import Length
 from django.http import Http404
-from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,7 +17,7 @@ from devicehub import visibility
 from devicehub.api.base import ApiView, ListView
 from devicehub.api.fields import Moment, Selectable, SelectedOne
 from devicehub.api.filters import PeriodFilterSet
-from devicehub.api.operations import ProblemSerializer, documented
+from devicehub.api.operations import documented, refused
 from devicehub.api.problems import Problem
 from devicehub.ingest.replay import replay
 from devicehub.messages.message import FailureReason, Outcome
@@ -154,7 +153,7 @@ class Replay(OfQuarantine):
         request=None,
         responses={
             200: ReplaySerializer,
-            409: OpenApiResponse(ProblemSerializer, "The message was replayed already."),
+            **refused(409, "The message was replayed already."),
         },
     )
     def post(self, request: Request, number: int) -> Response:
