@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from django.db.models import Q, QuerySet
 
 from devicehub import visibility
-from devicehub.db.statements import query, quoted
+from devicehub.db.statements import PerVendor, query, quoted
 from devicehub.lwm2m.events import declared
 from devicehub.lwm2m.kind import KIND
 from devicehub.lwm2m.models import Endpoint, Event, EventResource, Resource, ResourceValue
@@ -115,10 +115,21 @@ def _statement(number: int, is_own: bool) -> str:
     )
     if is_own:
         return f"SELECT v.event_id AS event, {columns} FROM {own} v WHERE v.event_id IN (%s)"
-    # SQLite joins in this order, PostgreSQL chooses it.
-    return (
-        f"SELECT v.event_id AS event, {columns} FROM {event} e"
-        f" CROSS JOIN {resource} r CROSS JOIN {value} v"
-        " WHERE e.id IN (%s) AND r.device_id = e.device_id AND v.device_id = e.device_id AND v.path = r.path"
-        " AND v.timestamp BETWEEN COALESCE(e.earliest, e.timestamp) AND e.timestamp AND v.event_id = e.id"
-    )
+    within = "BETWEEN COALESCE(e.earliest, e.timestamp) AND e.timestamp"
+    joined = JOINED().format(value=value, resource=resource, within=within)
+    return f"SELECT v.event_id AS event, {columns} FROM {event} e {joined}"
+
+
+# The values of each event are found along the index of the history. SQLite joins tables in the given order; PostgreSQL
+# would choose another one, such as the whole history first, if OFFSET did not keep it from it.
+JOINED = PerVendor(
+    sqlite=(
+        "CROSS JOIN {resource} r CROSS JOIN {value} v WHERE e.id IN (%s) AND r.device_id = e.device_id"
+        " AND v.device_id = e.device_id AND v.path = r.path AND v.timestamp {within} AND v.event_id = e.id"
+    ),
+    postgresql=(
+        "CROSS JOIN LATERAL (SELECT path FROM {resource} WHERE device_id = e.device_id OFFSET 0) r"
+        " CROSS JOIN LATERAL (SELECT * FROM {value} v WHERE v.device_id = e.device_id AND v.path = r.path"
+        " AND v.timestamp {within} AND v.event_id = e.id OFFSET 0) v WHERE e.id IN (%s)"
+    ),
+)
