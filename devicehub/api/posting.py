@@ -12,7 +12,6 @@ from rest_framework.response import Response
 
 from authsvc.operation import metrics
 from devicehub.api import bodies
-from devicehub.api.base import DeviceView
 from devicehub.api.operations import ProblemSerializer, documented
 from devicehub.api.problems import MEDIA_TYPE, Problem
 from devicehub.ingest import limits, posted
@@ -153,7 +152,3 @@ class Posting:
             text = f"The device sent {ended.detail}."
             raise Problem("too-many-requests", text, headers={"Retry-After": str(wait)})
         return Response(shown, status=202)
-
-
-class Readings(Posting, DeviceView):
-    """The readings of a device."""

@@ -13,8 +13,8 @@ from devicehub.api import (
     index,
     keys,
     messages,
-    posting,
     quarantine,
+    readings,
     routes,
 )
 from devicehub.api.token import token
@@ -42,8 +42,9 @@ urlpatterns = [
         commands.OneCommand.as_view(),
         name="api_command",
     ),
+    path("devices/<str:type>/<str:device_id>/latest/", readings.Latest.as_view(), name="api_latest"),
     path("devices/<str:type>/<str:device_id>/messages/", messages.Messages.as_view(), name="api_messages"),
-    path("devices/<str:type>/<str:device_id>/readings/", posting.Readings.as_view(), name="api_readings"),
+    path("devices/<str:type>/<str:device_id>/readings/", readings.Readings.as_view(), name="api_readings"),
     path("grants/", grants.Grants.as_view(), name="api_grants"),
     path("grants/<int:number>/", grants.OneGrant.as_view(), name="api_grant"),
     path("keys/", keys.Keys.as_view(), name="api_keys"),
@@ -51,6 +52,7 @@ urlpatterns = [
     path("quarantine/", quarantine.Quarantine.as_view(), name="api_quarantine"),
     path("quarantine/<int:number>/", quarantine.OneMessage.as_view(), name="api_quarantined"),
     path("quarantine/<int:number>/replay/", quarantine.Replay.as_view(), name="api_replay"),
+    path("readings/export/", readings.ReadingsExport.as_view(), name="api_readings_export"),
     *routes.patterns(),
     re_path(r"", index.Unknown.as_view(), name="api_unknown"),
 ]

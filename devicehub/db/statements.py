@@ -67,6 +67,12 @@ def as_time(moment: datetime) -> str:
     return TIME_WRITERS()(moment)
 
 
+def read_time(found: str | datetime) -> datetime:
+    """Return a time that a statement found as an aware one, in UTC. SQLite returns a text, or a time without a zone."""
+    moment = datetime.fromisoformat(found) if isinstance(found, str) else found
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
 def _sqlite_time(moment: datetime) -> str:
     """Write a time as Django keeps it there: in UTC and without a zone."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)

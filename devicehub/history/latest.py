@@ -12,6 +12,7 @@ from typing import Any
 from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
+from devicehub.history import rows
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Latest
 
@@ -33,10 +34,10 @@ def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[t
         return dict(kind.store.latest(devices, names))
     if kind.reading_model is None:
         return {}
-    rows = kind.device_model.objects.filter(pk__in=list(devices)).order_by()
+    found_devices = kind.device_model.objects.filter(pk__in=list(devices)).order_by()
     readings = kind.reading_model.objects.filter(device=OuterRef("pk")).order_by("-timestamp", "-pk")
     oldest = readings.values("timestamp")[NEWEST - 1 : NEWEST]
-    rows = rows.annotate(newest_since=Coalesce(Subquery(oldest), Value(LONG_AGO)))
+    found_devices = found_devices.annotate(newest_since=Coalesce(Subquery(oldest), Value(LONG_AGO)))
     recent = readings.filter(timestamp__gte=OuterRef("newest_since"))
     # Numbered names, since a reading may have the name of a column.
     columns = {
@@ -44,7 +45,7 @@ def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[t
         for number, name in enumerate(names)
     }
     wanted: dict[tuple[int, str], int] = {}
-    for pk, *found in rows.annotate(**columns).values_list("pk", *columns):
+    for pk, *found in found_devices.annotate(**columns).values_list("pk", *columns):
         wanted |= {(pk, name): row for name, row in zip(names, found, strict=True) if row is not None}
     by_pk = kind.reading_model.objects.in_bulk(list(set(wanted.values())))
     return {
@@ -52,6 +53,18 @@ def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[t
         for (device, name), row in wanted.items()
         if row in by_pk  # A row may have been pruned meanwhile.
     }
+
+
+def of_device(kind: Kind, device: int, names: Sequence[str] = ()) -> dict[str, Latest]:
+    """Return the newest value of each reading of *device* (a primary key) by name, in a handful of queries.
+
+    Without *names* they are the declared readings, or the first MOST_NAMES names in its narrow table.
+    """
+    wanted = list(names)
+    if not wanted:
+        wanted = list(kind.columns) if kind.history_model is None else rows.names(kind, device)
+    found = values(kind, [device], wanted)
+    return {name: found[device, name] for name in wanted if (device, name) in found}
 
 
 def heard_last(

@@ -7,12 +7,12 @@ aware, in UTC.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from devicehub.db.statements import PerVendor, as_time, execute, execute_many, query, quoted
+from devicehub.db.statements import PerVendor, as_time, execute, execute_many, query, quoted, read_time
 from devicehub.models import Rollup
 
 Figures = tuple[float, float, float, int]
@@ -50,6 +50,21 @@ class Rows(NamedTuple):
     last_id: int
 
 
+class Wanted(NamedTuple):
+    """The buckets of a page: of the readings *names* of one device, by *period*.
+
+    *since* and *until* are beginnings of buckets, or None; *until* is excluded.
+    """
+
+    source: Source
+    device: int
+    names: Sequence[str]
+    period: str
+    since: datetime | None
+    until: datetime | None
+    descending: bool
+
+
 class SqlDialect(Protocol):
     """The statements in which the two databases differ."""
 
@@ -62,11 +77,13 @@ class SqlDialect(Protocol):
     def fresh(
         self, source: Source, name: str, devices: Sequence[int], after: int, since: Any, period: str
     ) -> list[Fresh]: ...
+    def fresh_of(self, wanted: Wanted, after: int, most: int) -> list[Bucket]: ...
 
 
 # Values beyond this are left out, since their sums, and intermediate results of PostgreSQL, would overflow.
 LARGEST = "1e150"
 FEW = 100_000  # rows; SQLite reads this many along their ids in a tenth of a second
+FEW_OF_ONE = 5_000  # rows; for one device SQLite reads more of them faster along its own index
 TABLE = Rollup._meta.db_table
 NAMES = ", ".join(COLUMNS)
 KEY = "device_key, name, period, start"
@@ -97,13 +114,7 @@ def _together(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> list[Buc
         ):
             if count:
                 figures[column if name is None else name] = float(low), float(high), float(mean), count
-    return [Bucket(device, _aware(start), figures) for (device, start), figures in found.items()]
-
-
-def _aware(moment: str | datetime) -> datetime:
-    if isinstance(moment, str):
-        return datetime.fromisoformat(moment).replace(tzinfo=UTC)
-    return moment.astimezone(UTC)
+    return [Bucket(device, read_time(start), figures) for (device, start), figures in found.items()]
 
 
 class _Both:
@@ -137,8 +148,11 @@ class _Both:
         )
         return _together(rows, source.columns)
 
-    def _along_ids(self, table: str, after: int) -> str:
-        """Return the SQL after the name of the table that makes the database read rows above *after* by their ids."""
+    def _along_ids(self, table: str, after: int, few: int = FEW) -> str:
+        """Return the SQL after the name of the table that makes the database read rows above *after* by their ids.
+
+        That is for at most *few* rows.
+        """
         return ""
 
     def fresh(
@@ -160,9 +174,38 @@ class _Both:
             [*parameters, *devices],
         )
         return [
-            (device, _aware(moment), float(low), float(high), float(mean), count)
+            (device, read_time(moment), float(low), float(high), float(mean), count)
             for device, moment, low, high, mean, count in found
         ]
+
+    def fresh_of(self, wanted: Wanted, after: int, most: int) -> list[Bucket]:
+        """Return the first *most* buckets of the rows with ids above *after*, which are not rolled up yet.
+
+        In a wide table a bucket has all names, in a narrow one a single name.
+        """
+        source, start = wanted.source, self.starts[wanted.period].format("fresh")
+        columns = wanted.names if source.name_column is None else source.columns
+        values = [f"fresh.{quoted(column)}" for column in columns]
+        conditions = ["device_id = %s", "id > %s", f"({' OR '.join(map(_counts, values))})"]
+        parameters: list[Any] = [wanted.device, after]
+        name, groups = "NULL", start
+        if source.name_column is not None:
+            name = f"fresh.{quoted(source.name_column)}"
+            groups = f"{start}, {name}"
+            conditions.append(f"{name} IN ({', '.join(['%s'] * len(wanted.names))})")
+            parameters += wanted.names
+        for sign, moment in ((">=", wanted.since), ("<", wanted.until)):
+            if moment is not None:
+                conditions.append(f"timestamp {sign} %s")
+                parameters.append(as_time(moment))
+        found = query(
+            f"SELECT device_id, {start} AS bucket, {name}, {', '.join(map(self._figures, values))}"
+            f" FROM {source.table} AS fresh {self._along_ids(source.table, after, FEW_OF_ONE)}"
+            f" WHERE {' AND '.join(conditions)} GROUP BY device_id, {groups}"
+            f" ORDER BY bucket{' DESC' if wanted.descending else ''} LIMIT %s",
+            [*parameters, most],
+        )
+        return _together(found, columns)
 
 
 class _Sqlite(_Both):
@@ -181,9 +224,9 @@ class _Sqlite(_Both):
         )
         return last, set()
 
-    def _along_ids(self, table: str, after: int) -> str:
+    def _along_ids(self, table: str, after: int, few: int = FEW) -> str:
         """Return a hint if there are few such rows; SQLite cannot estimate that, and would scan all rows of devices."""
-        return "NOT INDEXED" if self.last_id(table)[0] - after <= FEW else ""
+        return "NOT INDEXED" if self.last_id(table)[0] - after <= few else ""
 
     def add(self, parts: Sequence[Part]) -> None:
         added = ADDED.format(least="min", greatest="max")

@@ -190,10 +190,10 @@ def add_late(kind: Kind, values: Iterable[Late]) -> None:
     state, hours = lock(kind), dict[tuple[int, datetime], Bucket]()
     for one in values:
         if one.row <= state.last_id and abs(one.number) <= float(LARGEST):
-            at = one.device, _start_of(one.timestamp, Rollup.Period.HOUR)
+            at = one.device, start_of(one.timestamp, Rollup.Period.HOUR)
             figures = hours.setdefault(at, Bucket(*at, {})).figures
             own = (one.number, one.number, one.number, 1)
-            figures[one.name] = _together(figures[one.name], own) if one.name in figures else own
+            figures[one.name] = together(figures[one.name], own) if one.name in figures else own
     if hours:
         _add(kind, state, list(hours.values()))
 
@@ -226,7 +226,7 @@ def _by_day(hours: Iterable[Bucket]) -> list[Bucket]:
         at = hour.device, _day(hour.start)
         day = found.setdefault(at, Bucket(*at, {})).figures
         for name, figures in hour.figures.items():
-            day[name] = _together(day[name], figures) if name in day else figures
+            day[name] = together(day[name], figures) if name in day else figures
     return list(found.values())
 
 
@@ -261,7 +261,7 @@ def buckets(
     Buckets that begin at *until* or later are left out. They are complete up to now: rows that are not rolled up yet
     are added from their table.
     """
-    rows_of, start = source(kind), _start_of(since, period)
+    rows_of, start = source(kind), start_of(since, period)
     if rows_of is None:
         return []
     rolled_up, found = _stored(kind, devices, name, period, start, until)
@@ -271,7 +271,7 @@ def buckets(
         if until is not None and moment >= until:
             continue
         old = found.get((device, moment))
-        found[device, moment] = _together(old, (low, high, mean, count)) if old else (low, high, mean, count)
+        found[device, moment] = together(old, (low, high, mean, count)) if old else (low, high, mean, count)
     return [
         Shown(device, moment, low, mean, high)
         for (device, moment), (low, high, mean, _) in sorted(found.items(), key=lambda item: item[0][::-1])
@@ -302,14 +302,15 @@ def _stored(
     return (found[0][0] if found else before), stored
 
 
-def _together(one: Figures, other: Figures) -> Figures:
+def together(one: Figures, other: Figures) -> Figures:
     """Return lowest, highest, mean and number of both together."""
     count = one[3] + other[3]
     mean = one[2] + (other[2] - one[2]) * (other[3] / count)
     return min(one[0], other[0]), max(one[1], other[1]), mean, count
 
 
-def _start_of(moment: datetime, period: Rollup.Period) -> datetime:
+def start_of(moment: datetime, period: Rollup.Period) -> datetime:
+    """Return the beginning of the hour or day that *moment* is in."""
     hour = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     return hour if period == Rollup.Period.HOUR else _day(hour)
 

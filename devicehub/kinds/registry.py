@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -110,6 +110,15 @@ class Kind:
         reading: Reading = (None if describe is None else describe(name)) or Reading(verbose_name=name)
         reading.name = name
         return reading
+
+    def units(self, device: int, names: Sequence[str]) -> dict[str, str]:
+        """Return the unit of each of *names* of *device* (a primary key); one without a unit has an empty text."""
+        of_store = getattr(self.store, "units", None)
+        if self.reading_model is None and of_store is not None:
+            found: Mapping[str, str] = of_store(device, names)
+            return {name: found.get(name, "") for name in names}
+        declared = self.readings if self.reading_model is not None else self.columns
+        return {name: (declared[name] if name in declared else self.described(name)).unit for name in names}
 
     def counted_as(self, model: type[Any]) -> str:
         """Return the name under which rows of *model*, one of its store, are counted."""

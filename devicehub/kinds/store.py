@@ -25,13 +25,21 @@ class Latest(NamedTuple):
 class Narrow(NamedTuple):
     """A narrow table: each row is one value of a device, under the name in *name_column*.
 
-    Its *model* has the columns of a model of Tables, and an index on `device`, *name_column* and `timestamp` in this
-    order. A name has 1-100 characters. *value_column* is a number, or NULL for a value that no chart can show.
+    Its *model* has the columns of a model of Tables, perhaps `received_at`, and an index on `device`, *name_column*
+    and `timestamp` in this order. A name has 1-100 characters. *value_column* is a number, or NULL for a value that no
+    chart can show. If that is not the whole value, *columns* hold it, and *read* returns it from their values.
     """
 
     model: type[Any]
     name_column: str = "path"
     value_column: str = "number"
+    columns: Sequence[str] = ()
+    read: Callable[..., Any] = lambda value: value
+
+    @property
+    def exact(self) -> Sequence[str]:
+        """The columns whose values *read* takes."""
+        return self.columns or (self.value_column,)
 
 
 class Tables(Protocol):
@@ -48,6 +56,8 @@ class Tables(Protocol):
     - *current*, models with a foreign key `device` and an `id` whose rows are changed in place, such as the latest
       values: removal deletes them, retention does not;
     - *describe*, a function that returns the kinds.declare.Reading of a name in *narrow*, with its unit, or None;
+    - *units*, a function that returns the units of names in *narrow* of one device (a primary key), by name; without
+      it they are those of *describe*;
     - *counted*, the names under which rows are counted, by model; rows of other models are counted as `readings`.
     """
 

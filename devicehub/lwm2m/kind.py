@@ -11,7 +11,7 @@ from devicehub.kinds.declare import Reading
 from devicehub.kinds.pages import Pages
 from devicehub.kinds.registry import Kind, registry
 from devicehub.kinds.store import Latest, Narrow
-from devicehub.lwm2m import catalogue
+from devicehub.lwm2m import catalogue, labels
 from devicehub.lwm2m.hooks import EndpointHooks
 from devicehub.lwm2m.inbox.inbox import EndpointInbox
 from devicehub.lwm2m.models import (
@@ -24,28 +24,34 @@ from devicehub.lwm2m.models import (
     ResourceType,
     ResourceValue,
 )
+from devicehub.lwm2m.models.resources import COLUMNS, read
 from devicehub.messages.lwm2m import paths
 from devicehub.messages.lwm2m.values import DataType
 
 ADMIN = "devicehub.lwm2m.admin"
 
 
+def _holds_value(name: str) -> bool:
+    """Return whether *name* is the path of a resource or of an instance of one."""
+    try:
+        return paths.holds_value(paths.parse(f"/{name}"))
+    except ValueError:
+        return False
+
+
 class ResourceTables:
     """The tables of the values of endpoints. A value is deleted before its event, to which it refers."""
 
     models = (ResourceValue, EventResource, Event)
-    narrow = Narrow(ResourceValue)
+    narrow = Narrow(ResourceValue, columns=COLUMNS, read=read)
     current = (Resource,)
     counted = {Event: "events", Resource: "resources", EventResource: "event_values"}
 
     def describe(self, name: str) -> Reading | None:
         """Return the name, the type and the unit that the newest definition gives to a path; None for other texts."""
-        try:
-            path = paths.parse(f"/{name}")
-        except ValueError:
+        if not _holds_value(name):
             return None
-        if not paths.holds_value(path):
-            return None
+        path = paths.parse(f"/{name}")
         known = catalogue.current().find(path[0], path[2], None)
         found = None if known is None else ResourceType.objects.filter(pk=known.key).first()
         if found is None:
@@ -55,6 +61,16 @@ class ResourceTables:
             unit=found.unit,
             verbose_name=f"{found.name} {name}",
         )
+
+    def units(self, device: int, names: Sequence[str]) -> Mapping[str, str]:
+        """Return the units of *names*, which are paths, of one endpoint (a primary key); one without is left out."""
+        endpoint: Any = Endpoint.objects.only("pk", "object_versions").filter(pk=device).first()
+        of_values = [name for name in names if _holds_value(name)]
+        if endpoint is None or not of_values:
+            return {}
+        pairs = [(device, name) for name in of_values]
+        found = labels.units_of(pairs, labels.of_paths((endpoint, name) for name in of_values))
+        return {name: unit for (_, name), unit in found.items()}
 
     def latest(self, devices: Collection[int], names: Sequence[str]) -> Mapping[tuple[int, str], Latest]:
         """Return the latest value of each of *names*, which are paths, by primary key of the endpoint and name."""
