@@ -47,6 +47,7 @@ ADMINISTERED = {
     ("auth", "user"): ("view", *ALL),
     ("authsvc", "auditretention"): ("view", "change"),
     ("authsvc", "broker"): ALL,
+    ("devicehub", "apikey"): ("view", "delete"),
     ("devicehub", "sitescope"): ("view", *ALL),
 }
 

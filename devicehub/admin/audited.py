@@ -24,6 +24,7 @@ WORDS = {
     "authsvc.Account": "account",
     "authsvc.Broker": "broker",
     "authsvc.Grant": "grant",
+    "devicehub.ApiKey": "program_key",
     "devicehub.DeviceGroup": "group",
 }
 # The columns of a device whose change has a word of its own.

@@ -22,7 +22,7 @@ from devicehub.admin import texts
 from devicehub.dashboard import display
 from devicehub.kinds.registry import UnknownKey, registry
 from devicehub.kinds.units import figure
-from devicehub.models import BaseDevice, DeviceGroup
+from devicehub.models import ApiKey, BaseDevice, DeviceGroup
 from devicehub.states import State
 
 EMPTY = "–"
@@ -39,6 +39,7 @@ TO_THE_SECOND = frozenset(
 # The list that shows an object, and the column that names it there, by the first part of its key.
 OBJECTS: dict[str, tuple[type[Any], str]] = {
     "account": (Account, "username"),
+    "api_key": (ApiKey, "id"),
     "broker": (Broker, "name"),
     "grant": (Grant, "id"),
     "group": (DeviceGroup, "slug"),

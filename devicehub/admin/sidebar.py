@@ -218,6 +218,7 @@ for _title, _model, _group, _icon, _order, _badge, _tone in (
     ("Audit", "authsvc_auditentry", OPERATION, "history_edu", 60, "", ""),
     ("Users", "auth_user", PEOPLE, "person", 10, "", ""),
     ("Roles", "auth_group", PEOPLE, "badge", 20, "", ""),
+    ("API keys", "devicehub_apikey", PEOPLE, "key", 30, "", ""),
 ):
     register(
         _title, f"admin:{_model}{LIST}", group=_group, icon=_icon, order=_order, badge=_badge, tone=_tone
