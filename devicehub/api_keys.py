@@ -12,7 +12,7 @@ import string
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -93,6 +93,8 @@ def create(
         raise InvalidKey("scopes", f"Choose one or more of {', '.join(SCOPES)}.")
     if expires_at is not None and expires_at <= timezone.now():
         raise InvalidKey("expires_at", "Choose a time in the future.")
+    if expires_at is not None and expires_at.year >= MAXYEAR:  # Not every time zone has all of it.
+        raise InvalidKey("expires_at", f"Choose a time before the year {MAXYEAR}.")
     if site:
         visibility.check_site(owner, site)
     if ApiKey.objects.filter(owner=owner).count() >= MOST:
@@ -114,9 +116,12 @@ def create(
 
 @transaction.atomic
 def delete(row: ApiKey) -> None:
-    """Delete *row*; its key is refused from now on."""
-    audit.record("program_key_deleted", row.key, before=_described(row))
-    row.delete()
+    """Delete *row*, whose key is refused from now on; do nothing if it is gone already."""
+    stored = ApiKey.objects.select_for_update().filter(pk=row.pk).first()
+    if stored is None:
+        return
+    audit.record("program_key_deleted", stored.key, before=_described(stored))
+    stored.delete()
 
 
 def find(secret: str) -> ApiKey | None:

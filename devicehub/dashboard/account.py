@@ -1,4 +1,4 @@
-"""The account of the reader: theme, password, second factor and sessions."""
+"""The account of the reader: theme, password, second factor, API keys and sessions."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from django.views.decorators.http import require_POST, require_safe
 from authsvc import audit
 from devicehub import nonces, second_factor, sessions, visibility
 from devicehub.dashboard.access import signed_in
+from devicehub.models import ApiKey
 
 NONCE = "second-factor"
 
@@ -78,6 +79,7 @@ def show(request: HttpRequest) -> HttpResponse:
             "sites": visibility.sites_of(request.user),
             "has_second_factor": second_factor.is_on(request.user),
             "offers_second_factor": second_factor.is_installed(),
+            "keys": list(ApiKey.objects.filter(owner_id=request.user.pk)),
             "own": own,
             "others": list(sessions.others(request).order_by("-last_seen", "-pk")) if own else [],
         },

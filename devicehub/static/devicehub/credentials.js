@@ -22,7 +22,7 @@ function saveDrawing({ currentTarget: { dataset } }) {
 // The browser may keep a left page in memory for the way back, whatever Cache-Control says: leave no secret in it.
 function wipe() {
   const said = document.createElement("p");
-  said.textContent = "These credentials were shown once. If they are lost, rotate them.";
+  said.textContent = once.dataset.left || "These credentials were shown once. If they are lost, rotate them.";
   once.replaceChildren(said);
 }
 if (once) {

@@ -125,6 +125,14 @@ def test_others_keys_are_not_found_without_the_permission(admin):
     callers._failures._found.clear()
 
 
+def test_of_two_deletions_at_once_one_is_recorded(admin):
+    """The second one finds no row, and raises nothing."""
+    made = api_keys.create(admin, "ci", ALL)
+    for _ in range(2):
+        api_keys.delete(ApiKey(pk=made.row.pk))
+    assert AuditEntry.objects.filter(action="program_key_deleted").count() == 1
+
+
 def test_a_repetition_makes_no_second_key_and_shows_no_secret(admin):
     """It is 409 with the address of the key; another body under the same text is refused."""
     body = {"name": "ci", "scopes": ["access:read"]}
@@ -147,6 +155,7 @@ def test_a_repetition_makes_no_second_key_and_shows_no_secret(admin):
         ({"name": "n", "scopes": ["root"]}, "scopes.0"),
         ({"name": "n", "scopes": ["access:read"], "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"name": "n", "scopes": ["access:read"], "expires_at": "2040-01-01T00:00:00"}, "expires_at"),
+        ({"name": "n", "scopes": ["access:read"], "expires_at": "9999-12-31T23:59:59Z"}, "expires_at"),
         ({"name": "n", "scopes": ["access:read"], "scope": 1}, "scope"),
         ([], ""),
     ],
