@@ -1,8 +1,9 @@
-"""A kind with a reading of each type, in tables of its own."""
+"""A kind with a reading of each type, in tables of its own; the browser of tests of pages."""
 
 import pytest
 
 from devicehub import DeviceType, Reading, reading_types
+from rig.browser import browser as browser
 from rig.kinds import tables_of
 
 

@@ -71,7 +71,7 @@ def test_a_missing_slash_is_named_and_not_redirected(path, method, caller):
     assert f"{path}/" in problem(getattr(caller, method)(path), "not-found")["detail"]
 
 
-# What a browser of another site gets
+# Browsers
 
 
 @pytest.mark.parametrize("method", ["get", "options"])

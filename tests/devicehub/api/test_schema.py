@@ -65,6 +65,13 @@ def test_every_schema_is_one():
         Draft202012Validator.check_schema(schema), name
 
 
+def test_no_change_has_a_default():
+    """A generated client sends defaults, and so would change what its user did not name."""
+    for name, schema in documentation.document()["components"]["schemas"].items():
+        if name.startswith("Patched"):
+            assert [m for m, about in schema["properties"].items() if "default" in about] == [], name
+
+
 def test_every_route_is_described():
     """A route without an operation in the description would be known to nobody."""
 
