@@ -7,6 +7,7 @@ so only people without a limit see it.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
@@ -136,6 +137,27 @@ def rows(queryset: QuerySet[Any], user: Any, column: str = "device_key", action:
         )
         visible |= Q((f"{column}__in", keys.order_by().values("_key")))
     return queryset.filter(visible)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The rows that a user may see, as plain values, for rows that are not in the database any more or not yet sent."""
+
+    kinds: frozenset[str]
+    sites: frozenset[str] | None
+    everything: bool
+
+    def sees(self, slug: str, site: str) -> bool:
+        """Return whether the user sees a row of a device of the kind *slug* at *site*; "" if it is of no device."""
+        if self.everything:
+            return True
+        return slug in self.kinds and (self.sites is None or site in self.sites)
+
+
+def reach(user: Any) -> Reach:
+    """Return the reach of *user*, by the same rules as rows()."""
+    kinds = frozenset(kind.slug for kind in kinds_of(user))
+    return Reach(kinds, sites_of(user), sees_everything(user))
 
 
 def with_records(keys: Collection[str]) -> set[str]:

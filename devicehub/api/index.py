@@ -24,7 +24,18 @@ def show(name: str, route: str) -> None:
     _lists[name] = route
 
 
-for _name in ("schema", "docs", "accounts", "audit", "brokers", "denials", "grants", "keys", "quarantine"):
+for _name in (
+    "schema",
+    "docs",
+    "accounts",
+    "audit",
+    "brokers",
+    "denials",
+    "events",
+    "grants",
+    "keys",
+    "quarantine",
+):
     show(_name, f"api_{_name}")
 
 

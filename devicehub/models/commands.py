@@ -72,6 +72,15 @@ class DeviceCommand(models.Model):
             models.Index(
                 fields=["device_key"], name="devicehub_command_open", condition=models.Q(due_at__isnull=False)
             ),
+            # For the newest steps of all commands.
+            *(
+                models.Index(
+                    fields=[f"{step}_at"],
+                    name=f"devicehub_command_{step[:8]}",
+                    condition=models.Q((f"{step}_at__isnull", False)),
+                )
+                for step in ("sent", "acknowledged", "answered", "ended")
+            ),
         ]
         constraints = [
             models.CheckConstraint(
