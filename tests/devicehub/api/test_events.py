@@ -309,8 +309,8 @@ def test_a_caller_gets_only_what_it_may_see(run, station, neighbour):
             await sync_to_async(deny)(f"weatherstation/{device.device_id}")
         await sync_to_async(deny)("stranger")
         found = {}
-        for name, client in clients.items():
-            heard = await client.hear(100, seconds=0.4)
+        all_heard = await asyncio.gather(*(client.hear(100, seconds=0.5) for client in clients.values()))
+        for (name, client), heard in zip(clients.items(), all_heard, strict=True):
             found[name] = {
                 f"{one.name} {one.data.get('device', one.data.get('principal'))[-3:]}" for one in heard
             }
