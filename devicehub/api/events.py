@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections
-from django.http import Http404, HttpRequest, HttpResponseBase, StreamingHttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,10 +27,12 @@ from devicehub.models import ApiKey, DeviceCommand
 from devicehub.stream import broadcast, cursors
 from devicehub.stream.broadcast import Reader
 from devicehub.stream.cursors import Place
-from devicehub.stream.events import COMMANDS, DENIALS, NAMES, Event
+from devicehub.stream.events import COMMANDS, DENIALS, NAMES, READINGS, STATUS, Event
 from devicehub.stream.logins import KeyLogin, Login
+from devicehub.stream.sources import COMMAND_TIMES, DENIAL_COLUMNS
 
 MEDIA_TYPE = "text/event-stream"
+NO_STORE = {"Cache-Control": "no-store"}
 BUSY = {"Retry-After": "30"}
 
 
@@ -72,20 +73,53 @@ class Limits(NamedTuple):
     denials: bool
 
 
-EXAMPLE = """\
-retry: 2000
+def _sent(name: str, /, **members: Any) -> dict[str, Any]:
+    """Return the schema of one event, whose data is JSON with *members*."""
+    content = {"type": "object", "properties": members}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
+    properties = {"id": TEXT, "event": {"type": "string", "enum": [name]}, "data": data}
+    return {"type": "object", "properties": properties, "required": ["event", "data"]}
 
-id: AcQC...
-event: start
-data: {"event":"start"}
 
-id: AcQD...
-event: readings
-data: {"device":"weatherstation/STATION-001","type":"weatherstation","device_id":"STATION-001",\
-"timestamp":"2026-12-01T06:00:00Z","received_at":"2026-12-01T06:00:01Z",\
-"values":{"temperature":{"value":21.5,"unit":"Cel"}}}
-
-"""
+TEXT = {"type": "string"}
+TIME = {"type": ["string", "null"], "format": "date-time"}
+DEVICE = {"device": TEXT, "type": TEXT, "device_id": TEXT}
+VALUES = {
+    "type": "object",
+    "additionalProperties": {"type": "object", "properties": {"value": {}, "unit": TEXT}},
+}
+SENT = {
+    "type": "object",
+    "description": "One event; `data` is JSON.",
+    "anyOf": [
+        _sent("start"),
+        _sent("reset"),
+        _sent(READINGS, **DEVICE, timestamp=TIME, received_at=TIME, values=VALUES),
+        _sent(
+            STATUS,
+            **DEVICE,
+            status=TEXT,
+            connected={"type": "boolean"},
+            connected_changed_at=TIME,
+            last_seen=TIME,
+        ),
+        _sent(
+            COMMANDS,
+            device=TEXT,
+            id={"type": "string", "format": "uuid"},
+            **dict.fromkeys(("name", "state", "error"), TEXT),
+            **dict.fromkeys(("deadline", *COMMAND_TIMES), TIME),
+        ),
+        _sent(
+            DENIALS,
+            id={"type": "integer"},
+            principal=TEXT,
+            **dict.fromkeys(DENIAL_COLUMNS, TEXT) | {"count": {"type": "integer"}},
+            first_at=TIME,
+            last_at=TIME,
+        ),
+    ],
+}
 
 
 class Events(ApiView):
@@ -106,12 +140,15 @@ class Events(ApiView):
             opening: Opening | None = getattr(response, "opening", None)
             if opening is None:
                 return response
+            if not isinstance(request, ASGIRequest):  # A stream would hold a thread.
+                text = await sync_to_async(broadcast.once)(opening.reader, opening.place)
+                return HttpResponse(text, content_type=MEDIA_TYPE, headers=NO_STORE)
             # The connections of this request would stay open as long as the stream.
             await sync_to_async(connections.close_all)()
             return StreamingHttpResponse(
                 broadcast.events(opening.reader, opening.place),
                 content_type=MEDIA_TYPE,
-                headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+                headers={**NO_STORE, "X-Accel-Buffering": "no"},
             )
 
         view.cls = cls  # type: ignore[attr-defined] # For the description of the API.
@@ -131,8 +168,7 @@ class Events(ApiView):
                 description="The `id` of the last event that arrived. The stream goes on after it.",
             )
         ],
-        responses={(200, MEDIA_TYPE): OpenApiTypes.STR},
-        examples=[OpenApiExample("stream", value=EXAMPLE, response_only=True, media_type=MEDIA_TYPE)],
+        responses={(200, MEDIA_TYPE): SENT},
     )
     def get(self, request: Request) -> Response:
         """Send server-sent events, each with the JSON of one thing that happened, about once a second.
@@ -156,11 +192,9 @@ class Events(ApiView):
         more than a minute after it happened may be missing.
 
         A comment is sent every 15 seconds without an event. The stream ends with the key or session, and when the
-        rights of its user change: connect again. A server process holds 100 streams, and 10 of one caller.
+        rights of its user change: connect again. A server process holds 100 streams, and 10 of one caller. A server
+        without ASGI answers at once with what happened since `Last-Event-ID`, and ends.
         """
-        if not isinstance(request._request, ASGIRequest):
-            text = "This server cannot hold streams open; it has to be served by ASGI."
-            raise Problem("unavailable", text, headers={"Retry-After": "3600"})
         user: Any = request.user
         key = request.auth if isinstance(request.auth, ApiKey) else None
         limits = _limits(user)

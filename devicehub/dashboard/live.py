@@ -1,7 +1,7 @@
 """The changes on an open page, as server-sent events, about one per second.
 
-One thread with one connection to the database queries for all open pages of the process, so that a hundred pages
-take one connection and not a hundred.
+One thread with one connection to the database queries for all open pages of the process, and for the streams of
+programs, so that a hundred pages take one connection and not a hundred.
 
 Under WSGI a stream would hold a thread for as long as its page is open. There the page requests its whole content
 every few seconds.
@@ -10,34 +10,30 @@ every few seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 import structlog
-from asgiref.sync import sync_to_async
-from django.contrib.auth import SESSION_KEY, get_user, get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.models import AnonymousUser
 from django.core.handlers.asgi import ASGIRequest
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from devicehub import sessions, states, visibility
+from devicehub import states, visibility
 from devicehub.dashboard import devices, overview
 from devicehub.dashboard.chart import Chart, Tail
 from devicehub.dashboard.devices import Row
 from devicehub.dashboard.selection import Selection
 from devicehub.kinds.registry import Kind
 from devicehub.states import State
+from devicehub.stream import logins, thread
 
-Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
 
 MAX_STREAMS = 100
@@ -47,7 +43,6 @@ LIFETIME = 300  # seconds; then the browser connects again
 RETRY = b"retry: 2000\n\n"
 POLL_SECONDS = 5  # seconds between two requests of a page whose server cannot stream
 
-_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="live")
 _streams: set[object] = set()
 
 
@@ -158,40 +153,12 @@ def _spoken(denials: list[overview.DenialInWords]) -> str:
     return f"Denied: {latest.who}, {latest.action} {latest.topic}. {latest.sentence}"
 
 
-class Login:
-    """The session, the user and their limits with which a stream was opened."""
+class Login(logins.Login):
+    """The login of a page, with the limits of its user."""
 
     def __init__(self, request: HttpRequest, user: AbstractBaseUser) -> None:
         """Take both from *request*, whose user is *user*."""
-        session: Any = getattr(request, "session", {})
-        self._user_pk = user.pk
-        self._sessions = type(session) if SESSION_KEY in session else None
-        self._session_key = session.session_key if self._sessions else None
-        self._scope = overview.scope_of(user)
-
-    def counts(self) -> bool:
-        """Return whether a new request with this session would have the same user with the same limits.
-
-        False after a sign-out, the end of the session or a new password, when the user is deactivated or deleted,
-        when their permissions or sites changed, and when the session cannot be read.
-        """
-        try:
-            user = self._user()
-            return bool(user.pk == self._user_pk and overview.scope_of(user) == self._scope)
-        except DatabaseError as error:
-            log.warning(
-                "live.database_away", error=type(error).__name__
-            )  # The browser connects again on its own.
-            return False
-
-    def _user(self) -> AbstractBaseUser | AnonymousUser:
-        if self._sessions is None:  # A middleware of the project identifies its users without a session.
-            users = get_user_model()._default_manager.filter(pk=self._user_pk)
-            return next((user for user in users if user.is_active), AnonymousUser())
-        request = HttpRequest()
-        request.session = self._sessions(self._session_key)
-        user: AbstractBaseUser | AnonymousUser = sessions.admitted(request.session, get_user(request))
-        return user
+        super().__init__(request, user, overview.scope_of)
 
 
 async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -202,7 +169,7 @@ async def while_signed_in(login: Login, stream: AsyncGenerator[bytes, None]) -> 
         async for event in stream:
             if loop.time() >= check_at:
                 check_at = loop.time() + CHECK_SECONDS
-                if not await _run(login.counts):
+                if not await thread.run(login.counts):
                     return
             yield event
 
@@ -226,10 +193,10 @@ async def events(selection: Selection, user: Any) -> AsyncGenerator[bytes, None]
     ends = loop.time() + LIFETIME
     try:
         yield RETRY
-        yield _event("start", await _run(watch.start))
+        yield _event("start", await thread.run(watch.start))
         while loop.time() < ends:
             await asyncio.sleep(SECONDS)
-            yield _event("news", await _run(watch.look))
+            yield _event("news", await thread.run(watch.look))
     except DatabaseError as error:
         log.warning(
             "live.database_away", error=type(error).__name__
@@ -237,17 +204,7 @@ async def events(selection: Selection, user: Any) -> AsyncGenerator[bytes, None]
     finally:
         _streams.discard(stream)
         if not _streams:
-            _thread.submit(connections.close_all)
-
-
-async def _run(call: Callable[[], Result]) -> Result:
-    """Run *call* in the thread of the streams, with its connection to the database, and return the result."""
-
-    def run() -> Result:
-        close_old_connections()
-        return call()
-
-    return await sync_to_async(run, thread_sensitive=False, executor=_thread)()
+            thread.rest()
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

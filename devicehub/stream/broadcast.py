@@ -31,6 +31,7 @@ MOST_WAITING = (
 )
 AT_ONCE = 200  # Events that are handed to a stream without a pause.
 RETRY = b"retry: 2000\n\n"
+RETRY_POLL = b"retry: 5000\n\n"  # Of a server that cannot hold a stream open.
 
 
 class Reader(NamedTuple):
@@ -211,6 +212,22 @@ async def events(reader: Reader, place: Place | None) -> AsyncGenerator[bytes, N
         if broadcast.is_empty:
             _forget(broadcast)
             broadcast.end()
+
+
+def once(reader: Reader, place: Place | None) -> bytes:
+    """Return what *reader* gets from *place* to now, for a server that cannot hold a stream open."""
+    feed = Feed()
+    feed.begin()
+    parts = [RETRY_POLL]
+    if place is None:
+        parts.append(_marker("start", feed.place))
+    else:
+        try:
+            parts += [event.wire for event in feed.since(place) if reader.wants(event)]
+            parts.append(b"id: %s\n\n" % cursors.write(*feed.place).encode())
+        except Flood:
+            parts.append(_marker("reset", feed.place))
+    return b"".join(parts)
 
 
 class EndOfStream(Exception):

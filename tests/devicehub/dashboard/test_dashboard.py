@@ -31,6 +31,7 @@ from devicehub.denials import reasons
 from devicehub.history import latest, series
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import BaseDevice, DeviceStatus, QuarantinedMessage
+from devicehub.stream import thread
 from rig import denied, hub
 from rig.people import person
 
@@ -589,7 +590,7 @@ class TestLive:
     def leave_no_connection(self) -> Iterator[None]:
         """Let the thread of the streams close its connections before the test database is dropped."""
         yield
-        live._thread.submit(lambda: None).result()
+        thread.executor.submit(lambda: None).result()
 
 
 class TestDisplay:

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from devicehub.dashboard import live
 from devicehub.models import SiteScope
+from devicehub.stream import logins, thread
 from rig.people import person
 
 # The values of production, before a fixture changes them.
@@ -30,7 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(live, "SECONDS", 0.01)
     monkeypatch.setattr(live, "CHECK_SECONDS", 0.02)
     yield
-    live._thread.submit(lambda: None).result()
+    thread.executor.submit(lambda: None).result()
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_a_stream_ends_when_its_login_cannot_be_read(outlives, monkeypatch):
     def away(*_: Any) -> None:
         raise DatabaseError
 
-    assert not outlives(lambda: monkeypatch.setattr(live, "get_user", away))
+    assert not outlives(lambda: monkeypatch.setattr(logins, "get_user", away))
 
 
 @pytest.mark.sqlite_only
