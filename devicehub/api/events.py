@@ -66,7 +66,7 @@ class Opening(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a caller may see in a stream; it ends when this changes."""
+    """The rights of a caller in a stream, which ends when they change."""
 
     reach: visibility.Reach
     commands: bool

@@ -115,7 +115,7 @@ class Broadcast:
         except Exception:
             log.exception("stream.failed")
         finally:
-            # What was read and not handed out is read again from the places of the clients.
+            # Events that were read and not handed out are read again, from the places of the clients.
             _forget(self)
             for stream in [*self.streams, *(stream for stream, _ in self._joining)]:
                 stream.waiting.put_nowait(None)

@@ -16,7 +16,7 @@ State = tuple[int, int, int]
 States = tuple[State, ...]
 
 LONGEST = 4_000  # Characters of a cursor.
-HIGHEST = 2**58  # A position beyond it is no time before the year 9999, and no key of a row.
+HIGHEST = 2**58  # Beyond all times before the year 9999, and all keys of rows.
 
 
 class Place(NamedTuple):
