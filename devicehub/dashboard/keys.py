@@ -62,10 +62,11 @@ class KeyForm(PasswordForm):
 
     def __init__(self, request: HttpRequest, *args: Any) -> None:
         super().__init__(request, *args)
-        if not request.user.has_usable_password():
+        user: Any = request.user
+        if not user.has_usable_password():
             del self.fields["password"]
-        site = KeySiteField(request.user)
-        if visibility.sites_of(request.user) or site.suggested:
+        site = KeySiteField(user)
+        if visibility.sites_of(user) or site.suggested:
             self.fields["site"] = site
         self.fields["reason"] = ReasonField()
         self.order_fields(self.field_order)
