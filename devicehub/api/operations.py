@@ -70,6 +70,10 @@ class Schema(AutoSchema):
         """Return the ways to authenticate: a key or a session."""
         return [{"apiKey": []}, {"session": []}]
 
+    def _get_format_parameters(self) -> list[Any]:
+        """Return nothing: `Accept` alone chooses the form of an answer."""
+        return []
+
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         found = super()._get_response_bodies(direction)
         codes = {"400", "401", "403", "429"}

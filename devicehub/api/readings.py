@@ -22,7 +22,7 @@ from devicehub.api import paging, streaming
 from devicehub.api.base import ApiView, DeviceView
 from devicehub.api.bodies import JsonRenderer, moment
 from devicehub.api.fields import Moment, Names, Selected
-from devicehub.api.operations import ProblemSerializer, documented
+from devicehub.api.operations import documented, refused
 from devicehub.api.posting import Posting
 from devicehub.api.problems import Problem, invalid
 from devicehub.history import buckets, export, latest, pages
@@ -347,9 +347,7 @@ class ReadingsExport(ApiView):
         responses={
             (200, "text/csv"): OpenApiResponse(OpenApiTypes.STR, "A head, and a line for each row."),
             (200, "application/x-ndjson"): OpenApiResponse(OpenApiTypes.STR, "A JSON object in each line."),
-            503: OpenApiResponse(
-                ProblemSerializer, "Too many exports run; `Retry-After` says when to try again."
-            ),
+            **refused(503, "Too many exports run; `Retry-After` says when to try again."),
         },
     )
     def get(self, request: Request) -> HttpResponseBase:
