@@ -30,14 +30,18 @@ class ValidFilter(ChoiceFilter):
 class ApiKeyAdmin(RecordAdmin):
     """Keys are made on the account page of their owner alone, and changed nowhere: here they end."""
 
-    list_display = ("name", "owner", "begins", "listed", "site", "expires", "last_used_at", "created_at")
+    list_display = ("name", "whose", "begins", "listed", "site", "expires", "last_used_at", "created_at")
     list_filter = (ValidFilter,)
     list_select_related = ("owner",)
     search_fields = ("name", "owner__username", "start")
     search_help_text = "Name, username of the owner, or the first characters of the key"
-    fields = ("name", "owner", "begins", "listed", "site", "expires_at", "last_used_at", "created_at")
-    readonly_fields = ("begins", "listed", "last_used_at", "created_at")
+    fields = ("name", "whose", "begins", "listed", "site", "expires_at", "last_used_at", "created_at")
+    readonly_fields = ("whose", "begins", "listed", "last_used_at", "created_at")
     empty_text = "There are no API keys yet. Each user makes their own on My account."
+
+    @admin.display(description="Owner", ordering="owner__username")
+    def whose(self, key: ApiKey) -> str:
+        return str(key.owner.get_username())
 
     @admin.display(description="Begins with", ordering="start")
     def begins(self, key: ApiKey) -> str:
