@@ -151,7 +151,12 @@ class Commands(OfCommands, ListView):
                 raise invalid(error.field, str(error)) from error
             except commands.CommandNotSent as error:
                 raise Problem("conflict", f"{error}. Enable it first.") from error
-            return Made(202, CommandSerializer(command).data, address("api_command", **parts, id=command.pk))
+            return Made(
+                202,
+                CommandSerializer(command).data,
+                address("api_command", **parts, id=command.pk),
+                device_key=command.device_key,
+            )
 
         return repeatable.once(request, make)
 

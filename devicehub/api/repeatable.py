@@ -30,13 +30,15 @@ LARGEST = 64 << 10  # bytes of an answer that is kept; the repetition of a large
 class Made(NamedTuple):
     """The outcome of a request: its answer and the address of what it made.
 
-    An answer that *holds_secret* is never kept.
+    An answer that *holds_secret* is never kept. *device_key* names the device that it is about, with whose data the
+    kept answer is erased.
     """
 
     status: int
     answer: Any
     location: str
     holds_secret: bool = False
+    device_key: str = ""
 
     def response(self) -> Response:
         """Return the answer, which no cache keeps."""
@@ -64,7 +66,7 @@ def once(request: Request, make: Callable[[], Made]) -> Response:
             row = _begin(caller, digest, asked)
             made = make()
             kept = None if made.holds_secret or len(bodies.dumps(made.answer)) > LARGEST else made.answer
-            row.keep(made.status, made.location, kept and _as_json(kept))
+            row.keep(made.status, made.location, kept and _as_json(kept), made.device_key)
             return made.response()
     except IntegrityError:
         found = RepeatableRequest.objects.filter(caller=caller, key_digest=digest).first()

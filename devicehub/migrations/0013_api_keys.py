@@ -41,6 +41,7 @@ class Migration(migrations.Migration):
                 ('key_digest', models.CharField(max_length=64)),
                 ('request_digest', models.CharField(max_length=64)),
                 ('location', models.CharField(blank=True, max_length=600)),
+                ('device_key', models.CharField(blank=True, db_index=True, max_length=260)),
                 ('status', models.PositiveSmallIntegerField(default=0)),
                 ('answer', models.JSONField(null=True)),
                 ('created_at', models.DateTimeField(db_index=True)),

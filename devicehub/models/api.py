@@ -47,13 +47,15 @@ class ApiKey(models.Model):
 class RepeatableRequest(models.Model):
     """A request that created something, by its `Idempotency-Key`; *answer* is kept unless it held a secret.
 
-    *caller* names the user, the key or the device that sent it. The row is deleted after 24 hours.
+    *caller* names the user, the key or the device that sent it, and *device_key* the device that it is about, if any.
+    The row is deleted after 24 hours, or with the data of that device.
     """
 
     caller = models.CharField(max_length=300)
     key_digest = models.CharField(max_length=64)
     request_digest = models.CharField(max_length=64)
     location = models.CharField(max_length=600, blank=True)
+    device_key = models.CharField(max_length=260, blank=True, db_index=True)
     status = models.PositiveSmallIntegerField(default=0)
     answer = models.JSONField(null=True)
     created_at = models.DateTimeField(db_index=True)
@@ -66,7 +68,7 @@ class RepeatableRequest(models.Model):
     def __str__(self) -> str:
         return f"{self.location} of {self.caller}"
 
-    def keep(self, status: int, location: str, answer: Any = None) -> None:
+    def keep(self, status: int, location: str, answer: Any = None, device_key: str = "") -> None:
         """Record the outcome; without *answer* a repetition learns the address alone."""
-        self.status, self.location, self.answer = status, location, answer
-        self.save(update_fields=["status", "location", "answer"])
+        self.status, self.location, self.answer, self.device_key = status, location, answer, device_key
+        self.save(update_fields=["status", "location", "answer", "device_key"])

@@ -36,6 +36,7 @@ from devicehub.models import (
     QuarantinedMessage,
     QuarantineUse,
     RemovalRequest,
+    RepeatableRequest,
     Rollup,
     RotationMember,
 )
@@ -59,6 +60,7 @@ class Erased:
     rollups: int = 0
     quarantine: int = 0
     commands: int = 0
+    api_answers: int = 0  # Kept answers of the REST API.
     rotations: int = 0  # Its places in rotations of a fleet.
     grants: int = 0
     memberships: int = 0  # In groups.
@@ -147,6 +149,7 @@ register("tags", DeviceTag, "device_key")
 register("options", DeviceOptions, "device_key")
 register("logins", LastLogin, "key")
 register("rotations", RotationMember, "device_key")
+register("api_answers", RepeatableRequest, "device_key")  # Kept answers, such as one with a command.
 
 
 def erase(kind: Kind, device_id: str, pace: Pace) -> Erased:

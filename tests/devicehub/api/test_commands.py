@@ -11,7 +11,10 @@ from django.utils import timezone
 from authsvc.models import AuditEntry
 from devicehub import commands, mqtt, roles
 from devicehub.commands import sender
-from devicehub.models import CommandState, DeviceCommand
+from devicehub.db.batches import Pace
+from devicehub.kinds.registry import registry
+from devicehub.models import CommandState, DeviceCommand, RepeatableRequest
+from devicehub.removal.erase import erase
 from fleet.models import WeatherStationDevice
 from rig.cast import provision
 from rig.programs import Program, person, program
@@ -125,6 +128,14 @@ def test_a_repetition_queues_no_second_command(caller):
     again = caller.post(LIST, SET, Idempotency_Key="one")
     assert (again.status_code, again.json(), again["Location"]) == (202, first.json(), first["Location"])
     assert DeviceCommand.objects.count() == 1
+
+
+def test_a_kept_answer_is_erased_with_the_device(caller):
+    """It holds the parameters of the command."""
+    assert caller.post(LIST, SET, Idempotency_Key="one").status_code == 202
+    assert RepeatableRequest.objects.get().answer["payload"] == {"interval": 60}
+    erase(registry.get("weatherstation"), "NORTH-1", Pace())
+    assert not RepeatableRequest.objects.exists()
 
 
 def test_a_queued_command_is_cancelled_once(caller):

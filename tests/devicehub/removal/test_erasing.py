@@ -55,6 +55,7 @@ class TestErasing:
             "denials": 2,
             "logins": 0,
             "admin_log": 0,
+            "api_answers": 0,
             "rotations": 0,
             "retained": 4,
             "audit_kept": 3,
