@@ -12,7 +12,7 @@ class DevicehubConfig(AppConfig):
         from authsvc.models import register_claim_check
         from devicehub import checks, commands, models, provisioning, rights, roles, second_factor, sessions  # noqa: F401 - models exist only now
         from devicehub.removal import inheritance
-        from devicehub.retention import page_layout
+        from devicehub.retention import device_indexes, page_layout
 
         register_claim_check(provisioning.refuse_claims)
         register_subject_check(provisioning.subject_problem)
@@ -29,5 +29,8 @@ class DevicehubConfig(AppConfig):
         second_factor.watch()
         post_migrate.connect(
             page_layout.leave_room, sender=self, dispatch_uid="devicehub.retention.page_layout"
+        )
+        post_migrate.connect(
+            device_indexes.make, sender=self, dispatch_uid="devicehub.retention.device_indexes"
         )
         post_migrate.connect(roles.install, sender=self, dispatch_uid="devicehub.roles")

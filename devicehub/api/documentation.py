@@ -33,6 +33,17 @@ SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {"Lwm2mType": "devicehub.messages.lwm2m.values.DataType"},
     "SCHEMA_PATH_PREFIX": "/api/",
     "AUTHENTICATION_WHITELIST": [],
+    # Fields of one name have different choices in different resources, so each list of choices has a name.
+    "ENUM_NAME_OVERRIDES": {
+        "CredentialsState": "devicehub.api.device_credentials.STATES",
+        "DeviceState": "devicehub.api.devices.STATES",
+        "OperatorStatus": "devicehub.api.devices.OPERATOR_CHOICES",
+        "ParameterType": "devicehub.api.types.PARAMETER_TYPES",
+        "ReadingType": "devicehub.api.types.READING_TYPES",
+        "Secret": "devicehub.api.device_credentials.SECRETS",
+        "StateFieldType": "devicehub.api.types.STATE_TYPES",
+        "TopicDirection": "devicehub.api.types.DIRECTIONS",
+    },
     "APPEND_COMPONENTS": {
         "securitySchemes": {
             "apiKey": {

@@ -8,6 +8,9 @@ from devicehub.api import (
     brokers,
     commands,
     denials,
+    device_access,
+    device_credentials,
+    devices,
     documentation,
     events,
     grants,
@@ -17,6 +20,7 @@ from devicehub.api import (
     quarantine,
     readings,
     routes,
+    types,
 )
 from devicehub.api.token import token
 
@@ -37,11 +41,28 @@ urlpatterns = [
     path("brokers/<int:number>/rotate/", brokers.BrokerRotation.as_view(), name="api_rotate_broker"),
     path("denials/", denials.Denials.as_view(), name="api_denials"),
     path("denials/<int:number>/", denials.OneDenial.as_view(), name="api_denial"),
+    path("devices/", devices.Devices.as_view(), name="api_devices"),
+    path("devices/<str:type>/<str:device_id>/", devices.Device.as_view(), name="api_device"),
+    path(
+        "devices/<str:type>/<str:device_id>/access/",
+        device_access.Access.as_view(),
+        name="api_device_access",
+    ),
     path("devices/<str:type>/<str:device_id>/commands/", commands.Commands.as_view(), name="api_commands"),
     path(
         "devices/<str:type>/<str:device_id>/commands/<uuid:id>/",
         commands.OneCommand.as_view(),
         name="api_command",
+    ),
+    path(
+        "devices/<str:type>/<str:device_id>/credentials/revoke/",
+        device_credentials.Revoke.as_view(),
+        name="api_credentials_revoke",
+    ),
+    path(
+        "devices/<str:type>/<str:device_id>/credentials/rotate/",
+        device_credentials.Rotate.as_view(),
+        name="api_credentials_rotate",
     ),
     path("devices/<str:type>/<str:device_id>/latest/", readings.Latest.as_view(), name="api_latest"),
     path("devices/<str:type>/<str:device_id>/messages/", messages.Messages.as_view(), name="api_messages"),
@@ -55,6 +76,8 @@ urlpatterns = [
     path("quarantine/<int:number>/", quarantine.OneMessage.as_view(), name="api_quarantined"),
     path("quarantine/<int:number>/replay/", quarantine.Replay.as_view(), name="api_replay"),
     path("readings/export/", readings.ReadingsExport.as_view(), name="api_readings_export"),
+    path("types/", types.Types.as_view(), name="api_types"),
+    path("types/<str:type>/", types.OneType.as_view(), name="api_type"),
     *routes.patterns(),
     re_path(r"", index.Unknown.as_view(), name="api_unknown"),
 ]

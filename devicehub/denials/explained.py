@@ -25,6 +25,7 @@ from authsvc.operation.wire import CONNECT, WireAnswer
 from authsvc.text import make_storable
 from devicehub import visibility
 from devicehub.kinds import topics
+from devicehub.models import BaseDevice
 
 LONGEST_NAME = 260
 ACTIONS = (CONNECT, *(action.value for action in Action))
@@ -57,8 +58,19 @@ def explain_for(user: Any, name: str, action: str, topic: str, client_id: str) -
     An empty *client_id* is not checked. Raise NotOneIdentity.
     """
     username = username_for(user, name)
-    if username is None:
-        return None
+    return None if username is None else _decide(username, action, topic, client_id)
+
+
+def explain_device(device: BaseDevice, action: str, topic: str, client_id: str) -> Explanation:
+    """Return the decision on *action*, one of ACTIONS, of *device*, as explain_for() does. Raise NotOneIdentity."""
+    if not device.mqtt_username:
+        raise NotOneIdentity(
+            f"{device.device_id} has no username and no password: rotate its credentials first"
+        )
+    return _decide(device.mqtt_username, action, topic, client_id)
+
+
+def _decide(username: str, action: str, topic: str, client_id: str) -> Explanation:
     checked = make_storable(client_id) or None
     if action == CONNECT:
         return run(explain_login(username, checked))
