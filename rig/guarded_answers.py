@@ -1,4 +1,4 @@
-"""A guard around all tests of the API: no answer holds a secret but the one that made it."""
+"""A guard around tests of the API: an answer holds no secret but that which it made."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def stored() -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def no_secret_in_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Secrets]:
+def no_secret_in_answers(monkeypatch: pytest.MonkeyPatch) -> Secrets:
     """Fail a test in which an answer holds a secret that it did not make."""
     known = Secrets()
     for owner, name in ((passwords, "generate"), (secrets, "token_hex"), (secrets, "token_urlsafe")):
@@ -81,7 +81,7 @@ def no_secret_in_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Secrets]:
         return response
 
     monkeypatch.setattr(Client, "request", request)
-    yield known
+    return known
 
 
 def _note(monkeypatch: pytest.MonkeyPatch, known: Secrets, owner: Any, name: str, read: Any) -> None:

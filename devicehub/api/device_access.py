@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from authsvc.models import Grant
 from authsvc.operation.explain import Explanation, NotOneIdentity
 from authsvc.operation.tried import TriedRule
-from authsvc.operation.wire import WireAnswer
+from authsvc.operation.wire import CONNECT, WireAnswer
 from devicehub import visibility
 from devicehub.api.base import DeviceView
 from devicehub.api.fields import Selectable, SelectedOne
@@ -100,11 +100,11 @@ class Access(DeviceView):
         _, device = self.device()
         self.require(visibility.VIEW, Grant)
         action, topic = self.params["action"], self.params["topic"]
-        if action != explained.CONNECT and not topic:
+        if action != CONNECT and not topic:
             raise invalid("topic", "Give the topic that the client uses.")
         try:
             found = explained.explain_device(
-                device, action, "" if action == explained.CONNECT else topic, self.params["client_id"]
+                device, action, "" if action == CONNECT else topic, self.params["client_id"]
             )
         except NotOneIdentity as error:
             raise Problem("conflict", f"{error}.") from error

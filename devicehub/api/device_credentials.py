@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
@@ -17,15 +14,13 @@ from rest_framework.response import Response
 
 from authsvc import audit
 from authsvc.audit.actors import MAX_REASON
-from authsvc.credentials import UNTIL_USED
-from authsvc.durations import duration
 from devicehub import provisioning, visibility
 from devicehub.api import repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import DeviceView
 from devicehub.api.fields import Closed, Moment
 from devicehub.api.operations import IDEMPOTENCY_KEY, documented
-from devicehub.api.problems import invalid
+from devicehub.api.overlaps import Overlap
 from devicehub.api.repeatable import Made
 from devicehub.api.types import TopicSerializer, topics_of
 from devicehub.credentials import answers, handover, panel
@@ -35,10 +30,9 @@ from devicehub.models import BaseDevice
 PASSWORD, API_KEY = "password", "api_key"
 SECRETS = [PASSWORD, API_KEY]
 STATES = list(panel.STATES)
-UNTIL_NEW_IS_USED, NOW = "until_used", "now"
 
 
-class OverlapSerializer(serializers.Serializer):
+class PasswordOverlapSerializer(serializers.Serializer):
     """Two passwords are valid at a time."""
 
     until = Moment(allow_null=True, help_text="The end of the old one; null is the first use of the new one.")
@@ -57,7 +51,7 @@ class CredentialsSerializer(serializers.Serializer):
     client_ids = serializers.ListField(child=serializers.CharField(), help_text="The client ids of its own.")
     changed_at = Moment(allow_null=True)
     expires_at = Moment(allow_null=True, help_text="The password is refused from then on.")
-    overlap = OverlapSerializer(allow_null=True)
+    overlap = PasswordOverlapSerializer(allow_null=True)
     first_login_at = Moment(allow_null=True)
     last_login_at = Moment(allow_null=True)
     last_login_broker = serializers.CharField()
@@ -87,15 +81,7 @@ class RotationSerializer(Closed):
     """The secret to replace, and the end of the old one."""
 
     what = serializers.ChoiceField(choices=SECRETS)
-    overlap = serializers.CharField(
-        required=False,
-        max_length=20,
-        help_text=(
-            "The time for which the old password stays valid: a duration such as `90s`, `15m`, `24h` or `7d`, at"
-            " most a year; `until_used`, which is the default, ends it when the new one is first used, and `now` at"
-            " once. An API key has no overlap."
-        ),
-    )
+    overlap = Overlap()
     reason = serializers.CharField(
         required=False,
         default="",
@@ -157,11 +143,10 @@ class Rotate(DeviceView):
     def post(self, request: Request, type: str, device_id: str) -> Response:  # noqa: A002 - the name in the address
         """Make a new secret for the device. The answer shows it, and no later one does.
 
-        A new API key ends the old one and its tokens at once.
+        A new API key ends the old one and its tokens at once, so it takes no `overlap`.
         """
         values = self.body(RotationSerializer)
         self.device()
-        ends = _end(values)
 
         def make() -> Made:
             with audit.because(values["reason"]):
@@ -169,7 +154,9 @@ class Rotate(DeviceView):
                 if values["what"] == API_KEY:
                     made = {"api_key": provisioning.rotate_api_key(device)}
                 else:
-                    made = {"mqtt_password": provisioning.rotate_password(device, valid_until=ends)}
+                    made = {
+                        "mqtt_password": provisioning.rotate_password(device, valid_until=values["overlap"])
+                    }
                 answers.record_shown(kind, device, made)
             location = address("api_device", type=kind.slug, device_id=device.device_id)
             return Made(200, handed_over(kind, device, made), location, holds_secret=True)
@@ -199,26 +186,3 @@ class Revoke(DeviceView):
             if provisioning.has_credentials(device):
                 provisioning.revoke(device)
         return Response(CredentialsSerializer(panel.of(kind, device)).data)
-
-
-def _end(values: Mapping[str, Any]) -> datetime | None:
-    """Return the end of the old password, as rotate_password() takes it. Raise Problem `invalid`."""
-    overlap = values.get("overlap")
-    if values["what"] == API_KEY:
-        if overlap is not None:
-            raise invalid("overlap", "An API key has no overlap: the old one ends at once. Leave it out.")
-        return None
-    if overlap in (None, UNTIL_NEW_IS_USED):
-        return UNTIL_USED
-    if overlap == NOW:
-        return None
-    now = timezone.now()
-    try:
-        until = now + duration(overlap)
-        provisioning.check_end(until, now)
-    except ArgumentTypeError:
-        text = f"Write a duration such as 90s, 15m, 24h or 7d, or {UNTIL_NEW_IS_USED} or {NOW}."
-        raise invalid("overlap", text) from None
-    except (provisioning.InvalidOverlap, OverflowError):
-        raise invalid("overlap", "An overlap lasts longer than no time, and a year at most.") from None
-    return until

@@ -39,7 +39,8 @@ def page(user: Any, wanted: Mapping[str, Any], cursor: str, limit: int) -> Page:
     """
     at = _parsed(cursor)
     kinds = sorted(visibility.kinds_of(user), key=lambda kind: kind.slug)
-    arms, values = [], []
+    arms: list[str] = []
+    values: list[Any] = []
     for position, kind in enumerate(kinds):
         if wanted.get("type", kind.slug) != kind.slug or not _is_ahead(kind, at):
             continue

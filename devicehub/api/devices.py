@@ -160,7 +160,7 @@ class EditableSerializer(Closed):
 
 
 class NewDeviceSerializer(EditableSerializer):
-    """What a new device is to be."""
+    """The values of a new device."""
 
     type = serializers.CharField(max_length=100)
     device_id = serializers.CharField(
@@ -223,7 +223,7 @@ class Devices(ApiView):
         responses=DeviceSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
-        """Return the devices in the order of type and device id. A filter without a device is no error."""
+        """Return the devices in the order of type and device id."""
         user: Any = request.user
         wanted = {name: value for name, value in self.params.items() if name not in self.NOT_FILTERS}
         if "type" in wanted and wanted["type"] not in {kind.slug for kind in visibility.kinds_of(user)}:

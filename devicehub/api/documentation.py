@@ -30,13 +30,13 @@ SETTINGS: dict[str, Any] = {
     "OAS_VERSION": "3.1.0",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_SUFFIX": "",
-    "ENUM_NAME_OVERRIDES": {"Lwm2mType": "devicehub.messages.lwm2m.values.DataType"},
     "SCHEMA_PATH_PREFIX": "/api/",
     "AUTHENTICATION_WHITELIST": [],
     # Fields of one name have different choices in different resources, so each list of choices has a name.
     "ENUM_NAME_OVERRIDES": {
         "CredentialsState": "devicehub.api.device_credentials.STATES",
         "DeviceState": "devicehub.api.devices.STATES",
+        "Lwm2mType": "devicehub.messages.lwm2m.values.DataType",
         "OperatorStatus": "devicehub.api.devices.OPERATOR_CHOICES",
         "ParameterType": "devicehub.api.types.PARAMETER_TYPES",
         "ReadingType": "devicehub.api.types.READING_TYPES",
