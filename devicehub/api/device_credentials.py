@@ -90,6 +90,13 @@ class RotationSerializer(Closed):
         help_text="It stands in the audit.",
     )
 
+    def validate(self, attrs: Any) -> Any:
+        """Return *attrs*. Raise ValidationError for an overlap of an API key."""
+        if attrs["what"] == API_KEY and "overlap" in self.initial_data:
+            text = "An API key has no overlap: the old one ends at once. Leave it out."
+            raise serializers.ValidationError({"overlap": text})
+        return attrs
+
 
 class RevocationSerializer(Closed):
     """The reason of a revocation."""

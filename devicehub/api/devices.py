@@ -168,6 +168,7 @@ class NewDeviceSerializer(EditableSerializer):
         required=False,
         default="",
         allow_blank=True,
+        trim_whitespace=False,
         help_text="1-128 letters, digits, `_`, `:` and `-`; without it, the next free id.",
     )
 
