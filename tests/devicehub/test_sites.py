@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,39 +16,23 @@ from django.contrib.auth.models import Group, User
 from django.db import models, transaction
 from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
-from django.utils import timezone
 
-from authsvc.models import Account, AuditEntry, Broker, Denial, Grant, LastLogin
+from authsvc.models import Denial
 from devicehub import nonces, roles
 from devicehub.credentials import changes
 from devicehub.dashboard import rotations
 from devicehub.lwm2m.models import (
-    Endpoint,
-    EndpointMessage,
     Event,
-    EventResource,
-    ObjectType,
-    Resource,
-    ResourceType,
-    ResourceValue,
 )
 from devicehub.models import (
-    DeviceCommand,
-    DeviceGroup,
-    DeviceOptions,
-    DeviceTag,
-    GroupMember,
-    QuarantinedMessage,
-    RemovalRequest,
     SiteScope,
-    default_deadline,
 )
 from fleet.models import WeatherStationDevice
+from rig import southern
+from rig.southern import KEY, MARK, SOUTH, VALUE
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_only, pytest.mark.pages]
 
-MARK = "hiddenmark"
-SOUTH, KEY = "SOUTH-1", "weatherstation/SOUTH-1"
 # They answer everybody alike, hold no rows of devices, or end the session of the walk.
 NOT_WALKED = ("mqtt/", "healthz", "readyz", "metrics", "api/token", "logout", "jsi18n", "static/")
 
@@ -57,78 +40,7 @@ NOT_WALKED = ("mqtt/", "healthz", "readyz", "metrics", "api/token", "logout", "j
 @pytest.fixture
 def south() -> WeatherStationDevice:
     """Return a device of the southern site, with rows in every table that knows devices."""
-    now = timezone.now()
-    device = WeatherStationDevice.objects.create(
-        device_id=SOUTH, name=MARK, site=f"{MARK}-site", metadata={MARK: MARK}, firmware_version=MARK
-    )
-    device.generate_credentials()
-    device.previous_password_hash, device.previous_valid_until = "before", now + timedelta(days=1)
-    device.save()
-    device.readings.create(timestamp=now, temperature=12.34567)
-    device.messages.create(topic=f"things/{MARK}", payload_json={MARK: 1}, processing_error=MARK)
-    DeviceCommand.objects.create(device_key=KEY, name=MARK, payload={MARK: 1}, deadline=default_deadline())
-    QuarantinedMessage.objects.create(
-        device_key=KEY, reason="not_json", detail=MARK, topic=MARK, payload=MARK.encode(), received_at=now
-    )
-    Denial.objects.create(
-        dialect="go-auth",
-        username=MARK,
-        principal=KEY,
-        action="publish",
-        topic=MARK,
-        reason="no_grant",
-        first_at=now,
-        last_at=now,
-    )
-    LastLogin.objects.create(key=KEY, first_at=now, at=now, broker=MARK, client_id=MARK)
-    AuditEntry.objects.create(
-        at=now, actor_kind="user", actor=MARK, action="rotated", object_key=KEY, reason=MARK
-    )
-    DeviceTag.objects.create(device_key=KEY, tag=MARK)
-    DeviceOptions.objects.create(device_key=KEY)
-    group = DeviceGroup.objects.create(slug=MARK, name=MARK)
-    GroupMember.objects.create(group=group, device_key=KEY)
-    Grant.objects.create(subject=f"key:{KEY}", actions="publish", filter=f"{MARK}/#", note=MARK)
-    Account.objects.create(username=MARK)
-    Broker.objects.create(name=MARK, token_digest=uuid.uuid4().hex)
-    RemovalRequest.objects.create(device_key="weatherstation/SOUTH-2", requested_at=now)
-    for label, fields in (
-        (
-            "rotation",
-            {"name": MARK, "started_by": MARK, "until": now + timedelta(days=1)}
-            | dict.fromkeys(("started_at", "touched_at", "written_at"), now),
-        ),
-        ("deviceimport", {"file_name": MARK, "user": User.objects.create_user("south"), "uploaded_at": now}),
-    ):
-        apps.get_model("devicehub", label).objects.create(**fields)
-    rotation = apps.get_model("devicehub", "rotation").objects.get()
-    rotation.members.create(
-        kind="weatherstation",
-        device_key=KEY,
-        changed_at=device.credentials_changed_at,
-        password_mark=device.password_mark,
-    )
-    add_endpoint()
-    return device
-
-
-def add_endpoint() -> None:
-    """Create an LwM2M endpoint of the southern site, with rows in every table of endpoints."""
-    now = timezone.now()
-    endpoint = Endpoint.objects.create(
-        device_id=SOUTH, name=MARK, site=f"{MARK}-site", endpoint_name=f"{MARK} 7", registered=True
-    )
-    EndpointMessage.objects.create(device=endpoint, topic=f"things/{MARK}", processing_error=MARK)
-    kind = ObjectType.objects.create(object_id=33001, name="Object of the walk")
-    resource = ResourceType.objects.create(
-        object=kind, resource_id=1, name="Resource of the walk", type="String"
-    )
-    value = {"path": "33001/0/1", "type": "String", "text": MARK, "timestamp": now}
-    ids = {"object_id": 33001, "object_instance": 0, "resource_id": 1, "resource_type": resource}
-    event = Event.objects.create(device=endpoint, type="alarm", detail=MARK, timestamp=now, received_at=now)
-    Resource.objects.create(device=endpoint, received_at=now, **ids, **value)
-    ResourceValue.objects.create(device=endpoint, received_at=now, event=event, **value)
-    EventResource.objects.create(device=endpoint, event=event, **value)
+    return southern.device()
 
 
 @pytest.fixture
@@ -204,22 +116,6 @@ def number_of(route: str) -> Any:
             found = apps.get_model("devicehub", model) if isinstance(model, str) else model
             return found._base_manager.values_list("pk", flat=True).first() or 1
     return 1
-
-
-def southern_rows() -> dict[str, list[Any]]:
-    """Return all rows of our tables that hold the mark, or the key or the id of the southern device."""
-    found: dict[str, list[Any]] = {}
-    for model in apps.get_models():
-        if model._meta.app_label not in ("fleet", "devicehub", "authsvc", "lwm2m"):
-            continue
-        rows = [row for row in model._base_manager.order_by("pk").values() if is_southern(row)]
-        found[model._meta.label] = rows
-    return found
-
-
-def is_southern(row: dict[str, Any]) -> bool:
-    text = repr(row)
-    return MARK in text or SOUTH in text
 
 
 def bodies(url: str) -> Iterator[dict[str, Any]]:
@@ -347,7 +243,7 @@ def ways(url: str) -> Iterator[tuple[dict[str, str], str]]:
 def is_silent(response: Any, url: str) -> bool:
     """Return whether *response* to *url* has no error, and tells nothing of the southern device."""
     said = text_of(response).replace(url, "")
-    return response.status_code < 500 and MARK not in said and "12.34567" not in said
+    return response.status_code < 500 and MARK not in said and VALUE not in said
 
 
 @pytest.mark.parametrize(
@@ -359,16 +255,16 @@ def is_silent(response: Any, url: str) -> bool:
 def test_no_form_changes_a_device_of_another_site(walked, role, sites, monkeypatch):
     monkeypatch.setattr(nonces, "use", lambda *_: None)  # The nonce must not be the only thing that refuses.
     client = person(role, sites)
-    before = southern_rows()
+    before = southern.rows()
 
     wrong = []
     for url in walked:
         for body in bodies(url):
             response = client.post(url, body)
             is_hidden = role == roles.VIEWER or is_silent(response, url)
-            if response.status_code >= 500 or not is_hidden or southern_rows() != before:
+            if response.status_code >= 500 or not is_hidden or southern.rows() != before:
                 wrong.append(f"{url} {body.get('action')}: {response.status_code}")
-            before = southern_rows() if wrong else before
+            before = southern.rows() if wrong else before
 
     assert "\n".join(wrong) == ""
 
@@ -399,11 +295,11 @@ def test_the_forms_of_the_walk_change_the_device_only_for_people_who_may(south, 
 def changing(client: Client, url: str) -> set[str]:
     """Return the acts of the walk at *url* that change the southern device; each is rolled back."""
     found: set[str] = set()
-    before = southern_rows()
+    before = southern.rows()
     for body in bodies(url):
         with transaction.atomic():
             text_of(client.post(url, body))
-            if southern_rows() != before:
+            if southern.rows() != before:
                 found.add(str(body.get("do") or body.get("action")))
             transaction.set_rollback(True)
     return found
