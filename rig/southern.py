@@ -42,10 +42,10 @@ VALUE = "12.34567"  # The only reading.
 SOUTH, KEY = "SOUTH-1", "weatherstation/SOUTH-1"
 
 
-def device() -> WeatherStationDevice:
+def device() -> Any:
     """Return the device of the southern site, which is created with all its rows."""
     now = timezone.now()
-    device = WeatherStationDevice.objects.create(
+    device: Any = WeatherStationDevice.objects.create(
         device_id=SOUTH, name=MARK, site=f"{MARK}-site", metadata={MARK: MARK}, firmware_version=MARK
     )
     device.generate_credentials()
