@@ -52,8 +52,8 @@ class RepeatableRequest(models.Model):
     """
 
     caller = models.CharField(max_length=300)
-    key_digest = models.CharField(max_length=64)
-    request_digest = models.CharField(max_length=64)
+    key_digest = SecretField(max_length=64)
+    request_digest = SecretField(max_length=64)
     location = models.CharField(max_length=600, blank=True)
     device_key = models.CharField(max_length=260, blank=True, db_index=True)
     status = models.PositiveSmallIntegerField(default=0)
