@@ -56,10 +56,11 @@ RUN_TO_1 = "run, ends with 1"
 RUN_BESIDE_THE_QUICKSTART = "run beside the quickstart"
 RUN_UNTIL_STOPPED = "run until stopped"
 RUN_WITH_THE_SERVICE = "run with the service"
+RUN_AGAINST_THE_API = "run against the API"  # tests/project/test_api_page.py
 PRINTED = "printed"
 PRINTED_LIKE = "printed, with other values"
 IN_A_SHELL = {RUN, RUN_TO_1, RUN_BESIDE_THE_QUICKSTART, RUN_UNTIL_STOPPED, RUN_WITH_THE_SERVICE}
-IN_A_SHELL |= {PRINTED, PRINTED_LIKE}
+IN_A_SHELL |= {PRINTED, PRINTED_LIKE, RUN_AGAINST_THE_API}
 # Commands of manage.py, called in this process.
 CALLED = "called"
 # Blocks that a test compares, by the name of the block.
