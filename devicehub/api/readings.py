@@ -36,19 +36,7 @@ RAW = "raw"
 MAX_ID = 2**63
 
 
-LATEST = {
-    "type": "object",
-    "additionalProperties": {
-        "type": "object",
-        "description": "The newest value of a reading.",
-        "required": ["value", "unit", "timestamp"],
-        "properties": {
-            "value": {"description": "Integers keep 64 bits; bytes are base64."},
-            "unit": {"type": "string", "description": "The unit of SenML, or an empty text."},
-            "timestamp": {"type": "string", "format": "date-time", "description": "The time of measurement."},
-        },
-    },
-}
+LATEST = {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/LatestValue"}}
 
 
 class LatestQuery(serializers.Serializer):

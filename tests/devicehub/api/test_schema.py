@@ -65,6 +65,50 @@ def test_every_schema_is_one():
         Draft202012Validator.check_schema(schema), name
 
 
+def test_every_object_of_an_answer_has_a_name():
+    """Generators name an object without one by its place, such as `GetLatest200ResponseValue`."""
+
+    def objects(schema, place):
+        if "properties" in schema:
+            yield place
+        for part in ("items", "additionalProperties"):
+            if isinstance(schema.get(part), dict):
+                yield from objects(schema[part], place)
+        for part in schema.get("oneOf", []) + schema.get("anyOf", []) + schema.get("allOf", []):
+            yield from objects(part, place)
+
+    found = documentation.document()
+    parts = [
+        (content["schema"], place)
+        for place, operation in operations(found).items()
+        for body in [*operation["responses"].values(), operation.get("requestBody", {})]
+        for media_type, content in body.get("content", {}).items()
+        if media_type.endswith("json") and "schema" in content
+    ]
+    parts += [
+        (member, (name, inner))
+        for name, schema in found["components"]["schemas"].items()
+        for inner, member in schema.get("properties", {}).items()
+    ]
+    assert [place for schema, place in parts for place in objects(schema, place)] == []
+
+
+def test_a_choice_of_schemas_is_one():
+    """A value that fits two alternatives of oneOf is refused, and an empty schema fits any."""
+
+    def choices(schema):
+        if isinstance(schema, dict):
+            if "oneOf" in schema:
+                yield schema["oneOf"]
+            for inner in schema.values():
+                yield from choices(inner)
+        elif isinstance(schema, list):
+            for inner in schema:
+                yield from choices(inner)
+
+    assert [one for one in choices(documentation.document()) if {} in one] == []
+
+
 def test_no_change_has_a_default():
     """A generated client sends defaults, and so would change what its user did not name."""
     for name, schema in documentation.document()["components"]["schemas"].items():
