@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_SUFFIX": "",
     "SCHEMA_PATH_PREFIX": "/api/",
+    "SORT_OPERATION_PARAMETERS": False,  # Functions of generated clients take them in the order of the address.
     "AUTHENTICATION_WHITELIST": [],
     # Fields of one name have different choices in different resources, so each list of choices has a name.
     "ENUM_NAME_OVERRIDES": {
