@@ -17,12 +17,14 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from devicehub import api_keys
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView
 from devicehub.api.bodies import JsonRenderer
 from devicehub.api.operations import documented
 from devicehub.content_security import restrict
 from devicehub.kinds.registry import registry
+from devicehub.messages.message import FailureReason
 
 SETTINGS: dict[str, Any] = {
     "TITLE": "DeviceHub",
@@ -37,10 +39,12 @@ SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "CredentialsState": "devicehub.api.device_credentials.STATES",
         "DeviceState": "devicehub.api.devices.STATES",
+        "FailureReason": [reason.value for reason in FailureReason],
         "Lwm2mType": "devicehub.messages.lwm2m.values.DataType",
         "OperatorStatus": "devicehub.api.devices.OPERATOR_CHOICES",
         "ParameterType": "devicehub.api.types.PARAMETER_TYPES",
         "ReadingType": "devicehub.api.types.READING_TYPES",
+        "Scope": list(api_keys.SCOPES),
         "Secret": "devicehub.api.device_credentials.SECRETS",
         "StateFieldType": "devicehub.api.types.STATE_TYPES",
         "TopicDirection": "devicehub.api.types.DIRECTIONS",

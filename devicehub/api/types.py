@@ -50,7 +50,7 @@ class Anything(serializers.Field):
         return value
 
 
-class ReadingSerializer(serializers.Serializer):
+class DeclaredReadingSerializer(serializers.Serializer):
     """One value that devices of a type measure."""
 
     name = serializers.CharField()
@@ -111,7 +111,7 @@ class TypeSerializer(Selectable):
 
     type = serializers.CharField(help_text="The name in addresses, keys and topics.")
     name = serializers.CharField(help_text="The name for people.")
-    readings = ReadingSerializer(many=True)
+    readings = DeclaredReadingSerializer(many=True)
     commands = CommandTypeSerializer(many=True)
     state_fields = StateFieldSerializer(many=True)
     topic_template = serializers.CharField()
