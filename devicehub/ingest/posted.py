@@ -20,6 +20,7 @@ from typing import NamedTuple
 import structlog
 from django.db import connection, connections
 
+from devicehub.ingest import durability
 from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.items import Item, Judged
 from devicehub.ingest.pipeline import CANNOT_STORE, pipeline
@@ -135,7 +136,7 @@ class Storing:
             if late.is_too_old():
                 late.end.set_result(None)
         batch = [one for one in batch if not one.end.done()]
-        ends = _store([one.message for one in batch]) if batch else []
+        ends = self._stored([one.message for one in batch]) if batch else []
         if ends is None:
             connections.close_all()
         if ends is None and len(batch) > 1:
@@ -144,6 +145,16 @@ class Storing:
             return
         for one, end in zip(batch, [None] if ends is None else ends, strict=True):
             one.end.set_result(end)
+
+    def _stored(self, messages: Sequence[Message]) -> list[Ended] | None:
+        try:
+            if connection.connection is None:
+                connection.ensure_connection()
+                durability.demand(connection)  # A device may delete what was answered.
+        except CANNOT_STORE as error:
+            log.exception("ingest.not_stored", error=type(error).__name__)
+            return None
+        return _store(messages)
 
 
 def store(message: Message) -> Ended | None:

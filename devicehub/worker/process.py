@@ -16,11 +16,11 @@ from authsvc.errors import lacks_tables
 from devicehub import commands
 from devicehub.conf import settings
 from devicehub.errors import DevicehubError
+from devicehub.ingest.durability import settle
 from devicehub.kinds import topics
 from devicehub.messages.message import Outcome
 from devicehub.mqtt import BrokerAddress, Connection, Listener, MqttError
 from devicehub.worker import admission, exposition, sessions
-from devicehub.worker.durability import settle
 from devicehub.worker.loop import BATCH, POLL, RETRY, Worker
 from devicehub.worker.peers import Peers
 from devicehub.worker.periodic import PeriodicWork

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import structlog
 
 from devicehub.ingest.announcer import Announcer
+from devicehub.ingest.durability import settle
 from devicehub.ingest.items import Item
 from devicehub.lwm2m import adoption
 from devicehub.lwm2m.kind import KIND
@@ -22,7 +23,6 @@ from devicehub.lwm2m.leshan.storing import Storing
 from devicehub.lwm2m.names import device_ids
 from devicehub.messages.message import Outcome
 from devicehub.worker import metrics
-from devicehub.worker.durability import settle
 
 log = structlog.get_logger(__name__)
 

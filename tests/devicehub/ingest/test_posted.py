@@ -161,3 +161,24 @@ def test_a_request_in_a_transaction_stores_in_it(stations):
         assert posted.store(message(1)).outcome is Outcome.STORED
         transaction.set_rollback(True)
     assert WeatherStationReading.objects.count() == 0
+
+
+def test_a_post_that_is_answered_is_on_the_disk(storing, stations, monkeypatch):
+    """The connection of the thread flushes each commit, whatever the project sets."""
+    demanded, demand = [], posted.durability.demand
+    monkeypatch.setattr(posted.durability, "demand", lambda one: demanded.append(demand(one)))
+    assert storing.store(message(1)).outcome is Outcome.STORED
+    assert storing.store(message(2)).outcome is Outcome.STORED
+    assert len(demanded) == 1
+
+
+def test_a_database_without_connections_is_one_that_cannot_store(storing, stations, monkeypatch):
+    """The thread goes on once there are some."""
+
+    def refuse(_):
+        raise DatabaseError("too many clients")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(posted.durability, "demand", refuse)
+        assert storing.store(message(1)) is None
+    assert storing.store(message(1)).outcome is Outcome.STORED

@@ -444,7 +444,7 @@ from django.conf import settings
 {before}
 django.setup()
 from django.db import connection
-from devicehub.worker.durability import settle
+from devicehub.ingest.durability import settle
 settle()
 connection.ensure_connection()
 connection.close()

@@ -1,6 +1,6 @@
-"""Database settings of an ingest worker: a commit is on the disk, and no wait lasts for ever.
+"""Database settings of a process that stores: a commit is on the disk, and no wait lasts for ever.
 
-They are set for the connections of this process alone. Stricter settings of the operator stay.
+They are set for its connections alone. Stricter settings of the operator stay.
 """
 
 from __future__ import annotations
@@ -59,6 +59,14 @@ def settle() -> None:
     sys.setswitchinterval(SWITCH)
 
 
+def demand(connection: BaseDatabaseWrapper) -> None:
+    """Have *connection* flush each commit, and on PostgreSQL not wait for ever, in a process that does more than store.
+
+    Raise DatabaseError.
+    """
+    _FLUSHES.get(connection.vendor, lambda _: None)(connection)
+
+
 def _demand(connection: BaseDatabaseWrapper, **_: Any) -> None:
     _DEMANDS.get(connection.vendor, lambda _: None)(connection)
 
@@ -68,6 +76,11 @@ def _of_sqlite(connection: BaseDatabaseWrapper) -> None:
         is_storing = threading.current_thread() is threading.main_thread()
         for pragma in SQLITE_PRAGMAS + (STORING_PRAGMAS if is_storing else ()):
             cursor.execute(f"PRAGMA {pragma}")
+    _flush_on_sqlite(connection)
+
+
+def _flush_on_sqlite(connection: BaseDatabaseWrapper) -> None:
+    with connection.cursor() as cursor:
         cursor.execute("PRAGMA journal_mode")
         wanted = FULL if cursor.fetchone()[0] == "wal" else EXTRA
         cursor.execute("PRAGMA synchronous")
@@ -104,3 +117,4 @@ _WANTED = {
 }
 _OPTIONS: dict[str, dict[str, Any]] = {"sqlite": SQLITE_OPTIONS, "postgresql": POSTGRESQL_OPTIONS}
 _DEMANDS = {"sqlite": _of_sqlite, "postgresql": _of_postgresql}
+_FLUSHES = {"sqlite": _flush_on_sqlite, "postgresql": _of_postgresql}
