@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import auth, changes, faults, figures, fuzz, ingest, keeping, lwm2m, mutants, questions, storm
+from bench import api, auth, changes, faults, figures, fuzz, ingest, keeping, lwm2m, mutants, questions, storm
 from bench.figures import CannotWrite
 from rig.servers import MissingServer, ServerFailed
 from rig.serving import VENDORS, CannotMeasure
@@ -124,6 +124,26 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     one.add_argument("--messages", type=positive, default=20_000, help="messages per round (default: 20000)")
     one.add_argument("--rounds", type=positive, default=5, help="rounds per measurement (default: 5)")
     one.set_defaults(module=lwm2m)
+
+    one = benches.add_parser("api", help="answers of the REST API, exports, and posts of readings")
+    one.add_argument(
+        "--devices", dest="count", type=positive, default=100_000, help="stations (default: 100000)"
+    )
+    one.add_argument(
+        "--stored",
+        type=positive,
+        default=10_000_000,
+        help="readings, and as many messages (default: 10000000)",
+    )
+    one.add_argument("--requests", type=positive, default=200, help="requests of each address (default: 200)")
+    one.add_argument(
+        "--messages",
+        type=positive,
+        default=api.MESSAGES,
+        help="messages over MQTT per round (default: 10000)",
+    )
+    one.add_argument("--rounds", type=positive, default=3, help="rounds of posts (default: 3)")
+    one.set_defaults(module=api)
 
     one = benches.add_parser(
         "faults", help="messages lost when a worker, a database, a broker or a network fails"

@@ -6,18 +6,21 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.urls import URLResolver, get_resolver, resolve
 
-from bench import auth, changes, figures, ingest, keeping, load, lwm2m, publisher, storm, subjects
+from bench import api, auth, changes, figures, ingest, keeping, load, lwm2m, publisher, storm, subjects
 from bench.__main__ import arguments, main
+from bench.api_addresses import ADDRESSES
 from rig import placement, servers
 from rig.serving import VENDORS, CannotMeasure, databases, hub
 
@@ -373,6 +376,57 @@ def test_lwm2m_reports_notifications_beside_typed_ingest(bench, capsys):
 
     assert "Target, at least 50,000 records per second of each codec" in capsys.readouterr().out
     assert any(line.startswith("| sqlite, senml+cbor | ") for line in figures_of(lwm2m, report))
+
+
+@pytest.mark.servers
+@pytest.mark.long
+def test_api_reports_answers_exports_and_posts_beside_a_bare_view(bench, capsys):
+    given = ("--devices", "20", "--stored", "200", "--requests", "2", "--messages", "100", "--rounds", "1")
+    report = bench("api", *given)
+
+    answers = {row["address"]: row for row in report["answers"]}
+    assert answers["bare view"]["times"] == 1
+    assert answers["readings, 1,000 rows"]["rows"] == 1_000
+    assert answers["readings, hours"]["rows"] > 0
+    assert [(row["form"], row["rows"]) for row in report["exports"]] == [("csv", 10_300), ("ndjson", 10_300)]
+    posts = {row["what"]: row for row in report["posts"]}
+    assert list(posts) == [
+        "MQTT, one reading in each message",
+        "posts of 100 samples",
+        "posts to the bare view",
+        "posts of one sample",
+    ]
+    assert posts["posts of one sample"]["reference"] == "bare view"
+
+    api.show(report)
+
+    assert "Target, an export of at least 50,000 rows per second" in capsys.readouterr().out
+    assert any(line.startswith("| sqlite | newest values | ") for line in figures_of(api, report))
+
+
+# The description and its page, and streams: an export is measured by its rows, and events have no end.
+NOT_MEASURED = {"api/schema/", "api/docs/", "api/readings/export/", "api/events/"}
+
+
+def routes(patterns: list[Any], before: str = "") -> Iterator[str]:
+    """Yield the routes that a GET reads."""
+    for one in patterns:
+        route = f"{before}{one.pattern}"
+        if isinstance(one, URLResolver):
+            yield from routes(one.url_patterns, route)
+        elif hasattr(getattr(one.callback, "cls", None), "get"):
+            yield route
+
+
+def test_every_route_of_the_api_is_measured():
+    """A new one needs its line in bench/api_addresses.py."""
+    a_uuid = "7f1d7c0e-8f0a-4b5e-9a55-3f1f4b7f0a11"
+    paths = [one.path.partition("?")[0].replace("{command}", a_uuid) for one in ADDRESSES]
+    measured = {resolve(re.sub(r"\{\w+\}", "1", path)).route for path in paths}
+
+    found = {route for route in routes(get_resolver().url_patterns) if route.startswith("api/")}
+
+    assert found - measured - NOT_MEASURED == set()
 
 
 @pytest.mark.skipif(not placement.is_fixed(), reason="needs Linux and two cores")
