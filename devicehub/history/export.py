@@ -14,7 +14,6 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -24,7 +23,7 @@ from django.db import connection, transaction
 from django.db.models import DateTimeField, Exists, OuterRef, QuerySet, Subquery, Value
 
 from authsvc.text import harmless
-from devicehub.db.statements import execute, query, quoted
+from devicehub.db.statements import PerVendor, execute, query, quoted
 from devicehub.history.exact import as_json
 from devicehub.history.pages import Range, long_columns
 from devicehub.kinds.registry import Kind
@@ -36,6 +35,11 @@ IDLE = "5min"  # PostgreSQL ends the snapshot of a client that reads nothing for
 FORMS = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson; charset=utf-8"}
 DEVICE, RECEIVED = "export_device", "export_received"
 TIMES = frozenset({"timestamp", "received_at", RECEIVED})
+# The text of a time in UTC, with all digits.
+TIME_TEXTS = PerVendor(
+    sqlite="CAST({0} AS text)",
+    postgresql="to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
+)
 HEAD = ("device_id", "timestamp", "received_at")
 
 Row = tuple[Any, ...]
@@ -134,9 +138,9 @@ def _rows(kind: Kind, devices: QuerySet[Any], within: Range, device: int | None)
 
 
 def _selected(column: str) -> str:
-    """Return *column* as it is selected: on SQLite a time as its text, which costs less than a time of Python."""
+    """Return *column* as it is selected: a time as its text, which costs a tenth of a time of Python."""
     name = quoted(column)
-    return f"CAST({name} AS text)" if connection.vendor == "sqlite" and column in TIMES else name
+    return TIME_TEXTS().format(name) if column in TIMES else name
 
 
 def _order() -> str:
@@ -160,7 +164,11 @@ def _by_place(statement: str, parameters: list[Any], most: int) -> Iterator[list
     The time of that row is sent as it was found, so that it is equal to itself in any form.
     """
     moment, key = quoted("timestamp"), quoted("id")
-    behind = f" WHERE {moment} >= %s AND ({moment} > %s OR {key} > %s)"
+    if connection.vendor == "sqlite":
+        behind = f" WHERE {moment} >= %s AND ({moment} > %s OR {key} > %s)"
+    else:
+        in_utc = "(%s::timestamp AT TIME ZONE 'UTC')"
+        behind = f" WHERE {moment} >= {in_utc} AND ({moment} > {in_utc} OR {key} > %s)"
     end = f" ORDER BY {_order()} LIMIT %s"
     portion = query(f"{statement}{end}", [*parameters, most])
     while portion:
@@ -171,13 +179,15 @@ def _by_place(statement: str, parameters: list[Any], most: int) -> Iterator[list
         portion = query(f"{statement}{behind}{end}", [*parameters, at, at, last, most])
 
 
-def _moment(found: Any) -> str | None:
-    """Return a time, as the database returns it, in RFC 3339 and UTC."""
-    if isinstance(found, str):  # SQLite keeps it in UTC, and without a zone.
-        return f"{found[:10]}T{found[11:]}Z"
-    if isinstance(found, datetime):
-        return f"{found.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
-    return None
+def _moment(found: str | None) -> str | None:
+    """Return a time, in UTC and without a zone, in RFC 3339.
+
+    >>> _moment("2026-03-02 06:00:00"), _moment("2026-03-02 06:00:00.250000"), _moment("2026-03-02 06:00:00.000000")
+    ('2026-03-02T06:00:00Z', '2026-03-02T06:00:00.250000Z', '2026-03-02T06:00:00Z')
+    """
+    if found is None:
+        return None
+    return f"{found[:10]}T{found[11:].removesuffix('.000000')}Z"
 
 
 def _bool(found: Any) -> bool | None:

@@ -71,9 +71,13 @@ class TestContent:
 
     @pytest.mark.parametrize("form", ["csv", "ndjson"])
     @pytest.mark.parametrize("at_once", [1, 2, 3, 100])
-    def test_no_row_is_missing_or_repeated_between_portions(self, caller, monkeypatch, form, at_once):
-        """Also where many rows have one time."""
+    @pytest.mark.parametrize("has_cursors", [True, False])
+    def test_no_row_is_missing_or_repeated_between_portions(
+        self, caller, monkeypatch, form, at_once, has_cursors
+    ):
+        """Also where many rows have one time, and behind a pool of connections that allows no cursors."""
         monkeypatch.setattr(export, "AT_ONCE", at_once)
+        monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", not has_cursors)
         [one] = stations("")
         measure(one, *[(DAY + n // 3 * MINUTE, float(n)) for n in range(10)])
         rows = exported(caller, **{"as": form})
