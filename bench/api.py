@@ -99,8 +99,9 @@ def run(
                 with served(
                     "config.asgi:application", folder / f"api-{vendor}.log", environment=environment
                 ) as server:
-                    report["answers"] += _answers(vendor, server, wanted, requests)
+                    # First, since the memory of a server stays at what its largest answers took.
                     report["exports"] += _exports(vendor, server, wanted)
+                    report["answers"] += _answers(vendor, server, wanted, requests)
                     report["posts"] += _posts(vendor, server, wanted, worker, port, rounds, messages)
     targets = _targets(report)
     return {
