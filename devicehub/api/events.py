@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connections
+from django.db import connections, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
@@ -155,7 +155,7 @@ class Events(ApiView):
         view.initkwargs = initkwargs  # type: ignore[attr-defined]
         view.csrf_exempt = True  # type: ignore[attr-defined] # It only reads.
         view.login_required = False  # type: ignore[attr-defined]
-        return view
+        return transaction.non_atomic_requests(view)  # Django refuses others in a project with ATOMIC_REQUESTS.
 
     @documented(
         operation_id="stream_events",

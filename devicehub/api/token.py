@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from django.contrib.auth.decorators import login_not_required
+from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -32,6 +33,7 @@ _failures = Failures("token.locked", lambda: MAX_OF_ONE, lambda: MANY_KEYS)
 
 @login_not_required
 @csrf_exempt
+@transaction.non_atomic_requests  # Django refuses other asynchronous views in a project with ATOMIC_REQUESTS.
 async def token(request: HttpRequest) -> JsonResponse:
     """Return a token for the device of the API key in `Authorization: Api-Key <key>`; `{"ttl": 900}` shortens it."""
     try:

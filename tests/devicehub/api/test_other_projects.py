@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from django.urls import include, path
+from django.db import connection
+from django.urls import include, path, resolve
 
 from devicehub import checks
 from devicehub.api import documentation
@@ -80,6 +81,19 @@ def test_a_wrong_rate_is_reported(settings, value, is_reported):
     settings.DEVICEHUB_API_RATE = value
     found = checks.check_rate_limit()
     assert ["DEVICEHUB_API_RATE" in one.msg for one in found] == [True] * is_reported
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_project_may_open_a_transaction_for_each_request(monkeypatch):
+    """The API opens its own, so a list locks no device; Django refuses asynchronous views without a mark."""
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    caller = program(person("ada"))
+    for address in ("/api/", "/api/events/"):
+        answer = caller.get(address)
+        assert answer.status_code == 200, address
+        answer.close()
+    assert caller.post("/api/token").status_code == 401
+    assert "_non_atomic_requests" in vars(resolve("/api/devices/weatherstation/STATION-001/").func)
 
 
 OF_A_PROJECT = {
