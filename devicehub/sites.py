@@ -19,7 +19,7 @@ _sites: WeakKeyDictionary[Kind, Costly[list[str]]] = WeakKeyDictionary()
 def existing(kinds: Iterable[Kind]) -> list[str]:
     """Return at most MOST sites of devices of *kinds*, sorted; in a large fleet they may be a minute old.
 
-    No index has the sites: it would need a migration of the tables of a project. So the query reads all devices.
+    The query reads the index that retention.device_indexes makes, with an entry for each device.
     """
     found: set[str] = set()
     for kind in kinds:
