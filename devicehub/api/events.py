@@ -155,7 +155,9 @@ class Events(ApiView):
         view.initkwargs = initkwargs  # type: ignore[attr-defined]
         view.csrf_exempt = True  # type: ignore[attr-defined] # It only reads.
         view.login_required = False  # type: ignore[attr-defined]
-        return transaction.non_atomic_requests(view)  # Django refuses others in a project with ATOMIC_REQUESTS.
+        return transaction.non_atomic_requests(
+            view
+        )  # Django refuses others in a project with ATOMIC_REQUESTS.
 
     @documented(
         operation_id="stream_events",
