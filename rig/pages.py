@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,9 @@ BENCHES = ROOT / "bench" / "README.md"
 PAGES = sorted(
     [*ROOT.glob("*.md"), BENCHES, *(p for p in DOCS.rglob("*.md") if p.parent.name != "decisions")]
 )
+# Blocks that a test compares with the output of those that ran: line by line, or only the members of their JSON.
+PRINTED = "printed"
+PRINTED_LIKE = "printed, with other values"
 
 
 class Block(NamedTuple):
@@ -41,3 +45,13 @@ def blocks(text: str, language: str, mark: str = "") -> list[str]:
 def marked(text: str, mark: str) -> list[str]:
     """Return the code blocks of *text* below the comment *mark*, of any language."""
     return [block.text for block in fenced(text) if block.mark == mark]
+
+
+def missing_lines(text: str, output: str) -> list[str]:
+    """Return the lines of the `printed` blocks of *text* that *output* does not have."""
+    missing = [line for block in marked(text, PRINTED) for line in block.splitlines() if line not in output]
+    decode = json.JSONDecoder().raw_decode
+    answers = [decode(line)[0].keys() for line in output.splitlines() if line.startswith('{"')]
+    return missing + [
+        block for block in marked(text, PRINTED_LIKE) if json.loads(block).keys() not in answers
+    ]

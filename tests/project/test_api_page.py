@@ -22,9 +22,8 @@ from devicehub.models import CommandState, DeviceCommand
 from fleet.models import WeatherStationDevice
 from rig import hub
 from rig.messages import send
-from rig.pages import blocks, page
+from rig.pages import blocks, missing_lines, page
 from rig.programs import person
-from tests.project.test_snippets import missing_lines
 
 pytestmark = [pytest.mark.sqlite_only, pytest.mark.servers, pytest.mark.django_db(transaction=True)]
 

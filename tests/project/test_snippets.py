@@ -43,7 +43,7 @@ from devicehub.models import DeviceCommand, Rollup
 from devicehub.retention import pruning
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.messages import STORED, fresh, readings, send
-from rig.pages import PAGES, ROOT, blocks, fenced, marked, page
+from rig.pages import PAGES, PRINTED, PRINTED_LIKE, ROOT, blocks, fenced, marked, missing_lines, page
 from rig.preloaded import commands
 from rig.programs import person, program
 from rig.servers import free_port
@@ -57,8 +57,6 @@ RUN_BESIDE_THE_QUICKSTART = "run beside the quickstart"
 RUN_UNTIL_STOPPED = "run until stopped"
 RUN_WITH_THE_SERVICE = "run with the service"
 RUN_AGAINST_THE_API = "run against the API"  # tests/project/test_api_page.py
-PRINTED = "printed"
-PRINTED_LIKE = "printed, with other values"
 IN_A_SHELL = {RUN, RUN_TO_1, RUN_BESIDE_THE_QUICKSTART, RUN_UNTIL_STOPPED, RUN_WITH_THE_SERVICE}
 IN_A_SHELL |= {PRINTED, PRINTED_LIKE, RUN_AGAINST_THE_API}
 # Commands of manage.py, called in this process.
@@ -240,16 +238,6 @@ def started(command: str) -> str:
     return f'{command.rstrip()} > "$LOGS/{port[1]}" 2>&1 &\nstarted="$started $!"\n' + (
         f"{sys.executable} -IS -c {shlex.quote(ACCEPTS)} {port[1]}\n"
     )
-
-
-def missing_lines(text: str, output: str) -> list[str]:
-    """Return the lines of the `printed` blocks of *text* that *output* does not have."""
-    missing = [line for block in marked(text, PRINTED) for line in block.splitlines() if line not in output]
-    decode = json.JSONDecoder().raw_decode
-    answers = [decode(line)[0].keys() for line in output.splitlines() if line.startswith('{"')]
-    return missing + [
-        block for block in marked(text, PRINTED_LIKE) if json.loads(block).keys() not in answers
-    ]
 
 
 def run_and_stop_all(script: str, place: Place) -> str:

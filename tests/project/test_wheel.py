@@ -242,6 +242,29 @@ def test_a_project_has_endpoints_only_with_their_app(project: Project, tmp_path:
 
 
 @pytest.mark.long
+def test_a_project_from_nothing_has_the_api_below_its_prefix(site: httpx.Client, project: Project) -> None:
+    """Its page, which loads only what is there, its description with the type of the project, and its problems."""
+    key = project.run(
+        "python manage.py shell -v 0 -c 'from django.contrib.auth.models import User;"
+        " from devicehub import api_keys;"
+        ' print(api_keys.create(User.objects.get(), "page", list(api_keys.SCOPES)).secret)\''
+    ).strip()
+    headers = {"Authorization": f"Api-Key {key}"}
+    page = site.get("/devices/api/docs/", headers=headers)
+    assert page.status_code == 200
+    for address in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text):
+        assert site.get(address).status_code == 200, address
+    assert "swagger-ui-bundle" in page.text
+    index = site.get("/devices/api/", headers=headers).json()
+    assert site.get(index["devices"], headers=headers).json()["results"][0]["device_id"] == "GH-001"
+    found = site.get(index["schema"], headers=headers).json()
+    assert found["servers"] == [{"url": "/devices"}]
+    missing = site.get("/devices/api/none/")
+    assert site.get(missing.json()["type"]).status_code == 200
+    assert "devicehub.W026" not in project.run("python manage.py check 2>&1")
+
+
+@pytest.mark.long
 def test_a_project_from_nothing_answers_its_broker(site: httpx.Client, project: Project) -> None:
     token = json.loads((project.folder / "broker.json").read_text())["token"]
     (device,) = json.loads((project.folder / "greenhouses.json").read_text())
