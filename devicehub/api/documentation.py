@@ -91,6 +91,8 @@ _CHANGEABLE = {
     if not name.startswith(("SERVE_", "SWAGGER_", "REDOC_")) and name != "DEFAULT_GENERATOR_CLASS"
 }
 
+BLANK, NULL = ({"$ref": f"#/components/schemas/{name}"} for name in ("Blank", "Null"))
+
 _lock = threading.Lock()
 _made: dict[tuple[int, str], Any] = {}
 
@@ -117,20 +119,33 @@ def _generate(root: str) -> dict[str, Any]:
             for member in schema["properties"].values():
                 # A generated client would send it, and so change what its user did not name.
                 member.pop("default", None)
-    _correct(found)
+    schemas = found["components"]["schemas"]
+    _correct(found, schemas)
+    for name in ("Blank", "Null"):
+        schemas.pop(name, None)
     return found
 
 
-def _correct(schema: Any) -> None:
-    """Take out each choice between any value and null, which the library writes: null would fit both, and so none."""
+def _correct(schema: Any, schemas: dict[str, Any]) -> None:
+    """Correct each choice between parts that the library writes and generators, or JSON Schema, read otherwise.
+
+    Null fits both of any value and null, and so none. A name for an empty text, or for null, is no type of a program.
+    """
     if isinstance(schema, dict):
-        if {} in schema.get("oneOf", ()):
+        parts = schema.get("oneOf", [])
+        if {} in parts:
             del schema["oneOf"]
+        elif BLANK in parts:
+            [values] = [schemas[part["$ref"].rpartition("/")[2]]["enum"] for part in parts if part != BLANK]
+            del schema["oneOf"]
+            schema |= {"type": "string", "enum": [*values, ""]}
+        elif NULL in parts:
+            schema["oneOf"] = [{"type": "null"} if part == NULL else part for part in parts]
         for inner in schema.values():
-            _correct(inner)
+            _correct(inner, schemas)
     elif isinstance(schema, list):
         for inner in schema:
-            _correct(inner)
+            _correct(inner, schemas)
 
 
 class SchemaView(ApiView):

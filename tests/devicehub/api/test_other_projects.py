@@ -92,7 +92,7 @@ def test_a_project_may_open_a_transaction_for_each_request(monkeypatch):
         answer = caller.get(address)
         assert answer.status_code == 200, address
         answer.close()
-    assert caller.post("/api/token").status_code == 401
+    assert Program().post("/api/token").status_code == 401
     assert "_non_atomic_requests" in vars(resolve("/api/devices/weatherstation/STATION-001/").func)
 
 

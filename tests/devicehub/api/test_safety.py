@@ -49,6 +49,7 @@ def test_a_request_over_http_is_refused_and_not_redirected(path, caller, setting
     assert secure.status_code in (200, 404)
 
 
+@pytest.mark.sqlite_only  # Each request of a synchronous client has a loop of its own, and leaves a connection there.
 @pytest.mark.django_db(transaction=True)
 def test_a_token_is_not_made_over_http(settings):
     """The key of a device is not read either."""
