@@ -19,6 +19,7 @@ from devicehub import api_keys, roles
 from devicehub.api import documentation
 from devicehub.conf import settings as options
 from fleet.models import WeatherStationDevice
+from rig.examples import FACTOR, examples
 from rig.openapi import COMMAND, PAGE, described
 from rig.programs import Program, person, program
 
@@ -198,6 +199,8 @@ CONFORMS = (
 KNOWN = {"type": "weatherstation", "device_id": "STATION-001"}
 
 
+@pytest.mark.fuzzed
+@pytest.mark.pages
 @pytest.mark.parametrize("place", sorted(operations()), ids=lambda place: f"{place[1]} {place[0]}")
 def test_any_request_gets_an_answer_of_the_description(place, callers, description):
     """As an administrator, a viewer, a device and nobody; none is a fault of the server."""
@@ -206,7 +209,9 @@ def test_any_request_gets_an_answer_of_the_description(place, callers, descripti
     checks = CHECKS.get_by_names(CONFORMS)
 
     @settings(
-        max_examples=10,
+        max_examples=min(examples(10), 50),
+        derandomize=FACTOR
+        == 1,  # A commit's run tries the same requests each time, and the long part others.
         database=None,
         deadline=None,
         phases=[Phase.generate],
