@@ -129,7 +129,8 @@ def _generate(root: str) -> dict[str, Any]:
 def _correct(schema: Any, schemas: dict[str, Any]) -> None:
     """Correct each choice between parts that the library writes and generators, or JSON Schema, read otherwise.
 
-    Null fits both of any value and null, and so none. A name for an empty text, or for null, is no type of a program.
+    A choice between any value and null refuses null, because it fits both. Generators make a type of a name for an
+    empty text or for null, and some do not import it.
     """
     if isinstance(schema, dict):
         parts = schema.get("oneOf", [])
