@@ -35,7 +35,7 @@ class Stream:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stream")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="export")
         self._is_closed = False
 
     def __aiter__(self) -> Stream:

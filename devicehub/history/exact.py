@@ -13,6 +13,7 @@ AS_THEY_ARE = frozenset({float, int, str, bool, type(None), dict, list})
 def as_json(value: Any) -> Any:
     """Return *value* as a value of JSON: bytes as base64, and as text a number that no float holds.
 
+    >>> from decimal import Decimal
     >>> as_json(2**63), as_json(b"\\x00\\xff"), as_json(Decimal("0.1"))
     (9223372036854775808, 'AP8=', '0.1')
     """

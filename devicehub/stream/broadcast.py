@@ -12,6 +12,7 @@ from typing import NamedTuple
 import structlog
 from django.db import DatabaseError
 
+from devicehub.errors import DevicehubError
 from devicehub.stream import cursors, thread
 from devicehub.stream.cursors import Place
 from devicehub.stream.events import Event, dumps
@@ -230,7 +231,7 @@ def once(reader: Reader, place: Place | None) -> bytes:
     return b"".join(parts)
 
 
-class EndOfStream(Exception):
+class EndOfStream(DevicehubError):
     """Nothing more follows."""
 
 

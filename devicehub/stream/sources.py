@@ -20,6 +20,7 @@ from django.utils import timezone
 from authsvc.models import Denial
 from devicehub.db import bulk
 from devicehub.db.costly import EXPENSIVE, KEPT
+from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, UnknownKey, registry
 from devicehub.messages.message import Outcome
@@ -40,7 +41,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEWS = (Outcome.STORED.value, Outcome.PARTIAL.value)
 
 
-class Flood(Exception):
+class Flood(DevicehubError):
     """More happened than a stream carries, or too long ago."""
 
 

@@ -233,7 +233,7 @@ class TestRunning:
 
         assert len(asyncio.run(read(0)).splitlines()) == 6
         assert len(asyncio.run(read(1)).splitlines()) == 1
-        for thread in [thread for thread in threading.enumerate() if thread.name.startswith("stream")]:
+        for thread in [thread for thread in threading.enumerate() if thread.name.startswith("export")]:
             thread.join(5)
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("stream")]
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("export")]
         assert not export._open

@@ -8,6 +8,7 @@ from devicehub.backoff import Backoff
 from devicehub.lwm2m.leshan import follower as follower_module
 from devicehub.lwm2m.leshan import intake as intake_module
 from devicehub.lwm2m.leshan import roll as roll_module
+from devicehub.lwm2m.leshan.shapes import Values
 from rig.fake_leshan import LINKS, TEMPERATURE, fake_leshan, link
 from rig.hub import eventually
 from rig.leshan.following import PATH, SECONDS, Following
@@ -276,6 +277,8 @@ def test_a_bug_with_one_event_ends_neither_the_follower_nor_the_others(fake, fol
     handle = one.follower.roll.handle
 
     def fails_once(arrived):
+        if not isinstance(arrived.content, Values):  # The end of the list may still be waiting.
+            return handle(arrived)
         monkeypatch.setattr(one.follower.roll, "handle", handle)
         raise KeyError("a bug")
 
