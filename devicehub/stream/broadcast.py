@@ -141,9 +141,12 @@ class Broadcast:
         self.place = place
 
     async def _admit(self) -> None:
-        """Add the streams that wait, and hand them the events since their places."""
-        joining, self._joining = self._joining, []
-        for stream, place in joining:
+        """Add the streams that wait, and hand them the events since their places.
+
+        Each one waits in the list until its turn: it may leave before, and is notified if this ends before.
+        """
+        while self._joining:
+            stream, place = self._joining.pop(0)
             self.streams.add(stream)
             if place is None:
                 stream.send(_marker("start", self.place))

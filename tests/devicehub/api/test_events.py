@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -447,6 +448,53 @@ def test_a_client_that_does_not_read_is_disconnected(run, station, monkeypatch):
     monkeypatch.setattr(broadcast, "MOST_WAITING", 2)
     key = key_of(person("ada"))
     assert run(listen()) == 2
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch, event: threading.Event) -> list[Any]:
+    """Have the feed wait for *event* before it hands out what happened since a place; return a list of its calls."""
+    since, calls = feed.Feed.since, []
+
+    def late(self: feed.Feed, place: Any) -> Any:
+        calls.append(place)
+        event.wait(20)
+        return since(self, place)
+
+    monkeypatch.setattr(feed.Feed, "since", late)
+    return calls
+
+
+@pytest.mark.parametrize("going", [0, 1], ids=["first", "second"])
+def test_a_client_that_leaves_while_others_join_takes_no_other_with_it(run, station, monkeypatch, going):
+    """The one that joined at the same time hears what happens; nothing of the other is left."""
+
+    async def listen() -> list[Heard]:
+        before = await Client(key).open("?type=readings")
+        await before.hear(1)
+        last = before.last_id
+        await before.close()
+        clients = [await Client(key).open("?type=readings", last) for _ in range(2)]
+        hearing = [asyncio.create_task(one.hear(1)) for one in clients]
+        while not calls or not all(one.raw for one in clients):
+            await asyncio.sleep(0.01)
+        assert len(calls) == 1  # The first one gets what happened, and the second one waits for its turn.
+        hearing[going].cancel()
+        await asyncio.wait([hearing[going]])
+        go_on.set()
+        await sync_to_async(send)(station, {"temperature": 1})
+        found = await hearing[not going]
+        current = broadcast._current
+        assert current is not None
+        assert len(current.streams) == 1
+        for one in clients:
+            await one.close()
+        assert broadcast._current is None
+        return found
+
+    monkeypatch.setattr(broadcast, "CHECK_SECONDS", 60)
+    go_on = threading.Event()
+    calls = held_back(monkeypatch, go_on)
+    key = key_of(person("ada"))
+    assert [one.name for one in run(listen())] == ["readings"]
 
 
 def test_a_database_that_is_away_ends_the_streams(run, monkeypatch):
