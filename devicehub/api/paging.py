@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -149,8 +149,10 @@ def _typed(model: type[Model], names: Sequence[str], values: Sequence[Any]) -> t
 def _of_column(model: type[Model], name: str, value: Any) -> Any:
     field = model._meta.pk if name == "pk" else model._meta.get_field(name)
     found = field.to_python(value)  # type: ignore[union-attr]
-    if isinstance(field, DateTimeField) and (not isinstance(found, datetime) or found.tzinfo is None):
-        raise ValueError
+    if isinstance(field, DateTimeField):
+        if not isinstance(found, datetime) or found.tzinfo is None:
+            raise ValueError
+        found = found.astimezone(UTC)  # OverflowError for a time that no year of UTC has.
     if isinstance(field, IntegerField) and not -(2**63) <= found < 2**63:
         raise ValueError
     return found

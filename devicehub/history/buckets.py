@@ -62,23 +62,19 @@ def buckets(
     since = None if within.since is None else rollups.start_of(within.since, period)
     until = within.until
     if until is not None and (start := rollups.start_of(until, period)) != until:
-        until = start + rollups.PERIODS[period]
+        until = _end(start, period)
     if behind is not None and not descending:
         since = behind.start if since is None else max(since, behind.start)
     if behind is not None and descending:
-        beyond = behind.start + rollups.PERIODS[period]
-        until = beyond if until is None else min(until, beyond)
+        ends = [moment for moment in (_end(behind.start, period), until) if moment is not None]
+        until = min(ends, default=None)
     wanted = Wanted(rows_of, device.pk, names, period.value, since, until, descending)
     # Some beginnings are shared by all names, and some buckets of the first one are before the place.
     enough = most + 1 + 2 * len(names)
     rolled_up, found = _stored(kind, kind.key(device.device_id), wanted, enough)
     if len(found) == enough:
         last = next(reversed(found)).start
-        wanted = (
-            wanted._replace(since=last)
-            if descending
-            else wanted._replace(until=last + rollups.PERIODS[period])
-        )
+        wanted = wanted._replace(since=last) if descending else wanted._replace(until=_end(last, period))
     for fresh in dialect().fresh_of(wanted, rolled_up, enough):
         for name, figures in fresh.figures.items():
             place = Place(fresh.start, name)
@@ -87,6 +83,14 @@ def buckets(
     if behind is not None:
         places = [place for place in places if (place < behind if descending else place > behind)]
     return [_bucket(place, found[place]) for place in places[:most]], len(places) > most
+
+
+def _end(start: datetime, period: Rollup.Period) -> datetime | None:
+    """Return the end of the bucket that begins at *start*; None for the last one of the year 9999."""
+    try:
+        return start + rollups.PERIODS[period]
+    except OverflowError:
+        return None
 
 
 def _bucket(place: Place, figures: Figures) -> Bucket:

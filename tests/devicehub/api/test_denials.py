@@ -10,6 +10,7 @@ from django.utils import timezone
 from authsvc.core.access import Reason
 from authsvc.models import Denial
 from devicehub import roles
+from devicehub.api.paging import Cursor
 from fleet.models import WeatherStationDevice
 from rig.cast import provision
 from rig.denied import denial
@@ -144,3 +145,10 @@ def test_they_are_for_people_who_may_see_them():
 def test_an_unknown_number_is_not_found(caller, number):
     """A number beyond 64 bits is like any other."""
     assert caller.get(f"{LIST}{number}/").status_code == 404
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_cursor_beyond_the_calendar_is_refused(caller, moment):
+    """No year of UTC has its time."""
+    answer = caller.get(LIST, cursor=str(Cursor((moment, 1))))
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid-cursor")

@@ -1,12 +1,14 @@
 """The values of devices: the newest ones, and those of a time in pages of rows, hours or days."""
 
 from datetime import timedelta
+from unittest.mock import ANY
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from devicehub import roles
+from devicehub.api.paging import Cursor
 from devicehub.history import pages
 from devicehub.lwm2m.models import Endpoint, Resource
 from fleet.models import WeatherStationDevice, WeatherStationReading
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.django_db
 
 STATION = "/api/devices/weatherstation/STATION-001"
 MINUTE = timedelta(minutes=1)
+LAST = "9999-12-31T23:59:59Z"
 
 
 @pytest.fixture
@@ -156,6 +159,18 @@ class TestRows:
         """It is 400 with a type of its own, for any content."""
         answer = caller.get(f"{STATION}/readings/", cursor=cursor, interval=interval)
         assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid-cursor")
+
+    @pytest.mark.parametrize("interval", ["raw", "hour", "day"])
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    def test_the_last_hour_of_the_calendar_is_one_as_well(self, caller, station, interval, order):
+        """A range may end in it, and a cursor may name it."""
+        fill(station, 2)
+        found = caller.get(f"{STATION}/readings/", to=LAST, interval=interval, order=order)
+        assert (found.status_code, len(found.json()["results"])) == (200, 2 if interval == "raw" else 1)
+        before = Cursor((LAST, 1 if interval == "raw" else "temperature"), backward=True)
+        assert caller.get(f"{STATION}/readings/", cursor=str(before), interval=interval).json() == (
+            caller.get(f"{STATION}/readings/", interval=interval).json() | {"next": ANY}
+        )
 
     def test_the_number_of_queries_is_the_same_for_many_rows(self, caller, station):
         """For rows, hours and days, and within the limit of the API."""
