@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import ProtectedError, QuerySet, RestrictedError
+from django.http import Http404
 from django.views.decorators.debug import sensitive_variables
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
@@ -339,8 +340,10 @@ class Device(DeviceView):
     def _described(self, kind: Kind, device: BaseDevice) -> dict[str, Any]:
         rows = kind.device_model.objects.all()
         key = (kind.slug, device.pk, device.device_id)
-        [found] = described(self.request.user, [key], lambda _: rows)
-        return found
+        found = described(self.request.user, [key], lambda _: rows)
+        if not found:  # It was removed meanwhile.
+            raise Http404
+        return found[0]
 
     def _answer(self, kind: Kind, device: BaseDevice) -> Response:
         shown = self._described(kind, device)

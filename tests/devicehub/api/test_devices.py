@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from authsvc.models import AuditEntry
 from devicehub import provisioning, roles
+from devicehub.api import device_pages
 from devicehub.kinds.registry import registry
 from devicehub.lwm2m.models import Endpoint
 from devicehub.models import DeviceGroup, DeviceOptions, GroupMember, RemovalRequest
@@ -230,6 +231,13 @@ class TestOne:
         GroupMember.objects.create(group=group, device_key="weatherstation/STATION-1")
         assert program(person("ada")).get(STATION).json()["groups"] == ["yard"]
         assert program(person("lena", roles.VIEWER, ["north"])).get(STATION).json()["groups"] is None
+
+    @pytest.mark.parametrize("method", ["get", "patch"])
+    def test_one_that_is_removed_meanwhile_is_not_found(self, admin, station, monkeypatch, method):
+        """Between two queries of a request."""
+        monkeypatch.setattr(device_pages, "read", lambda *_: {})
+        answer = admin.get(STATION) if method == "get" else admin.patch(STATION, {"name": "x"})
+        assert problem(answer) == (404, "not-found")
 
     def test_it_takes_few_queries(self, admin, station):
         admin.get(STATION)
