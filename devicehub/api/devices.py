@@ -29,7 +29,14 @@ from devicehub.api.types import TopicSerializer, topics_of
 from devicehub.credentials import answers, panel
 from devicehub.kinds.identifiers import is_device_id
 from devicehub.kinds.registry import Kind, registry
-from devicehub.models import MAX_TAGS, OPERATOR_STATES, BaseDevice, DeviceStatus, InvalidDeviceId
+from devicehub.models import (
+    MAX_TAGS,
+    OPERATOR_STATES,
+    BaseDevice,
+    DeviceStatus,
+    DeviceTag,
+    InvalidDeviceId,
+)
 from devicehub.models.groups import LONGEST_HEARTBEAT
 
 LARGEST_METADATA = 16 << 10  # bytes of the metadata of one device as JSON
@@ -232,6 +239,8 @@ class Devices(ApiView):
             raise invalid("type", f"There is no type {wanted['type'][:100]} that you may see.")
         if "group" in wanted and not device_pages.sees_groups_of(user):
             raise Problem("not-allowed", "You may not see groups of devices.")
+        if "tag" in wanted:
+            self.require(visibility.VIEW, DeviceTag)
         DeviceSerializer(context=self.context()).fields  # noqa: B018 - It refuses unknown members, also of no rows.
         page = device_pages.page(user, wanted, self.params["cursor"], self.params["limit"])
         rows = described(user, page.rows, lambda kind: visibility.devices(kind, user))

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -131,6 +132,15 @@ class TestTheList:
         assert problem(limited.get(LIST, group="yard")) == (403, "not-allowed")
         assert ids(program(person("nils", roles.VIEWER, [])).get(LIST)) == []
         assert ids(program(person("root"), site="south").get(LIST)) == ["lwm2m/E-0"]
+
+    def test_a_caller_who_may_not_see_tags_finds_no_device_by_one(self):
+        """The answers show them no tags, and the filter tells nothing about them."""
+        provisioning.set_tags("weatherstation/W-2", ["roof"])
+        user = person("nina", "")
+        user.user_permissions.add(Permission.objects.get(codename="view_weatherstationdevice"))
+        caller = program(user)
+        assert [row["tags"] for row in caller.get(LIST).json()["results"]] == [None] * 3
+        assert problem(caller.get(LIST, tag="roof")) == (403, "not-allowed")
 
     def test_a_caller_without_permissions_sees_no_type(self):
         assert ids(program(person("nina", "")).get(LIST)) == []
