@@ -188,8 +188,9 @@ class ApiView(APIView):
             values = request.query_params.getlist(name)
             if len(values) > 1:
                 raise problems.invalid(name, "Give it once.")
-            if len(values[0]) > MAX_LENGTH or not is_text(values[0] or "-"):
-                raise problems.invalid(name, f"Give at most {MAX_LENGTH:,} characters, without NUL.")
+            most = paging.LONGEST_CURSOR if name == "cursor" else MAX_LENGTH
+            if len(values[0]) > most or not is_text(values[0] or "-"):
+                raise problems.invalid(name, f"Give at most {most:,} characters, without NUL.")
         if self.query is None or not allowed:
             return {}
         given = {

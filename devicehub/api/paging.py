@@ -21,7 +21,7 @@ from devicehub.api.problems import Problem
 from devicehub.messages.json_limits import fault_as_json
 
 DEFAULT, MOST = 50, 1_000  # rows of a page
-LONGEST_CURSOR = 2_000  # characters
+LONGEST_CURSOR = 2_100  # characters; a name of 255 characters that JSON escapes takes 2,046
 
 
 class Cursor(NamedTuple):

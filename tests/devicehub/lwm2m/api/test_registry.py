@@ -196,3 +196,13 @@ def test_as_many_queries_for_many_rows_as_for_few(django_assert_max_num_queries)
                 assert reader.get(url, limit=limit).status_code == 200
             counts.add((url, len(queries)))
     assert len(counts) == 2
+
+
+@pytest.mark.parametrize("character", ["x", "名", "😀", "\x01"])
+def test_the_pages_lead_on_behind_the_longest_name(reader, character):
+    """A cursor holds the name, and so may be long."""
+    for number, length in enumerate((254, 255)):
+        Endpoint.objects.create(device_id=f"E-{number}", endpoint_name=character * length)
+    page = reader.get(ENDPOINTS, limit=1).json()
+    assert [one["device_id"] for one in page["results"]] == ["E-0"]
+    assert [one["device_id"] for one in reader.get(page["next"]).json()["results"]] == ["E-1"]
