@@ -140,6 +140,8 @@ class Events(ApiView):
             opening: Opening | None = getattr(response, "opening", None)
             if opening is None:
                 return response
+            if request.method == "HEAD":
+                return HttpResponse(content_type=MEDIA_TYPE, headers=NO_STORE)
             if not isinstance(request, ASGIRequest):  # A stream would hold a thread.
                 text = await sync_to_async(broadcast.once)(opening.reader, opening.place)
                 return HttpResponse(text, content_type=MEDIA_TYPE, headers=NO_STORE)

@@ -497,6 +497,20 @@ def test_a_client_that_leaves_while_others_join_takes_no_other_with_it(run, stat
     assert [one.name for one in run(listen())] == ["readings"]
 
 
+def test_a_request_for_the_head_opens_no_stream(run):
+    """Its headers are those of the stream."""
+
+    async def ask() -> Any:
+        answer = await AsyncClient().head("/api/events/", headers={"Authorization": f"Api-Key {key}"})
+        await sync_to_async(connections.close_all)()
+        return answer
+
+    key = key_of(person("ada"))
+    answer = run(ask())
+    assert (answer.status_code, answer["Content-Type"]) == (200, "text/event-stream")
+    assert not answer.streaming
+
+
 def test_a_database_that_is_away_ends_the_streams(run, monkeypatch):
     """The clients connect again, and go on where they were."""
 
