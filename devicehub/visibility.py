@@ -6,7 +6,8 @@ so only people without a limit see it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +114,20 @@ def device(key: str, user: Any, action: str = VIEW) -> BaseDevice | None:
         return None
     found: BaseDevice | None = devices(kind, user, action).filter(device_id=device_id).first()
     return found
+
+
+def seen(keys: Iterable[str], user: Any) -> set[str]:
+    """Return those of *keys* that are devices which *user* may see, by one query for each kind."""
+    by_kind: dict[Kind, list[str]] = {}
+    for key in keys:
+        with suppress(UnknownKey):
+            kind, device_id = registry.resolve(key)
+            by_kind.setdefault(kind, []).append(device_id)
+    return {
+        kind.key(device_id)
+        for kind, ids in by_kind.items()
+        for device_id in devices(kind, user).filter(device_id__in=ids).values_list("device_id", flat=True)
+    }
 
 
 def sees_everything(user: Any, action: str = VIEW) -> bool:

@@ -235,13 +235,11 @@ class Events(ApiView):
 
     def _devices(self, slugs: Collection[str]) -> set[str]:
         """Return the keys of the devices that are wanted; empty for all. Raise Http404."""
-        found = set()
-        for text in self.params["device"]:
-            key = f"{next(iter(slugs))}/{text}" if "/" not in text and len(slugs) == 1 else text
-            if visibility.device(key, self.request.user) is None:
-                raise Http404
-            found.add(key)
-        return found
+        slug = next(iter(slugs)) if len(slugs) == 1 else ""
+        wanted = {f"{slug}/{text}" if slug and "/" not in text else text for text in self.params["device"]}
+        if wanted - visibility.seen(wanted, self.request.user):
+            raise Http404
+        return wanted
 
     def _place(self) -> Place | None:
         """Return the place after the last event that the caller has; None without one."""

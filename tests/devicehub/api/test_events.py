@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections
 from django.test import AsyncClient
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from authsvc.models import Denial
@@ -556,6 +557,20 @@ def test_odd_requests_are_refused(run, station):
     answers = [(run(ask(client, query)), status) for client, query, status in cases]
     assert [found for found, _ in answers] == [(status, PROBLEM) for _, status in answers]
     assert run(ask(Client(user=vera)))[0] == 200
+
+
+def test_many_devices_take_as_many_queries_as_few():
+    """They are found by one query for each type."""
+    names = [f"S-{number}" for number in range(20)]
+    for name in names:
+        WeatherStationDevice.objects.create(device_id=name, mqtt_username=name)
+    caller, counts = Program(user=person("ada")), []
+    for some in (names[:1], names[:2], names):
+        with CaptureQueriesContext(connection) as queries:
+            answer = caller.get("/api/events/", type="weatherstation", device=",".join(some))
+        assert answer.status_code == 200
+        counts.append(len(queries))
+    assert counts[1] == counts[2]
 
 
 def test_a_server_without_asgi_answers_at_once(station):
