@@ -191,10 +191,15 @@ def ended(item: Item) -> Ended:
 @cache
 def announcer() -> Announcer:
     """Return the announcer of this process: a hook that never returns must not keep requests waiting."""
-    found = Announcer()
-    atexit.register(found.stop)
-    return found
+    return Announcer()
+
+
+def stop() -> None:
+    """Store what waits, and then call the hooks of what was stored, for a few seconds at most."""
+    _storing.stop()
+    if announcer.cache_info().currsize:
+        announcer().stop()
 
 
 _storing = Storing()
-atexit.register(_storing.stop)
+atexit.register(stop)

@@ -1,5 +1,6 @@
 """Messages that wait for their outcome: those that wait at once share a transaction, and no fault."""
 
+import functools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -182,3 +183,23 @@ def test_a_database_without_connections_is_one_that_cannot_store(storing, statio
         patch.setattr(posted.durability, "demand", refuse)
         assert storing.store(message(1)) is None
     assert storing.store(message(1)).outcome is Outcome.STORED
+
+
+def test_the_end_of_the_process_stores_before_it_ends_the_hooks(monkeypatch):
+    """So a message that still waited has its hooks called."""
+    ended = []
+
+    class Announcing:
+        def stop(self):
+            ended.append("hooks")
+
+    class Waiting:
+        def stop(self):
+            ended.append("storing")
+
+    monkeypatch.setattr(posted, "announcer", functools.cache(Announcing))
+    monkeypatch.setattr(posted, "_storing", Waiting())
+    posted.stop()
+    posted.announcer()
+    posted.stop()
+    assert ended == ["storing", "storing", "hooks"]
