@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -53,11 +54,12 @@ class Stream:
         return part
 
     def close(self) -> None:
-        """End the query without a wait for its thread."""
+        """End the query without a wait for its thread, or for a database that does not answer."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._source.interrupt()
+        # PostgreSQL is told by a connection of its own, and the event loop answers brokers meanwhile.
+        threading.Thread(target=self._source.interrupt, name="interrupt", daemon=True).start()
         self._thread.submit(self._end)
         self._thread.shutdown(wait=False)
 

@@ -14,6 +14,7 @@ from django.test import AsyncClient
 from django.test.utils import CaptureQueriesContext
 
 from devicehub import api_keys, roles
+from devicehub.api import streaming
 from devicehub.history import export
 from devicehub.history.pages import Range
 from devicehub.kinds.registry import registry
@@ -237,3 +238,32 @@ class TestRunning:
             thread.join(5)
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("export")]
         assert not export._open
+
+    def test_the_event_loop_waits_for_no_database(self):
+        """A query is interrupted by another connection, and that may take long."""
+        begun, go_on, ended = threading.Event(), threading.Event(), []
+
+        class Stuck:
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                go_on.wait(10)
+                return b""
+
+            def interrupt(self):
+                begun.set()
+                ended.append(go_on.wait(2))
+
+            def close(self):
+                pass
+
+        async def leave():
+            stream = streaming.Stream(Stuck())
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.01)
+            assert begun.wait(10)
+            assert ended == []
+            go_on.set()
+
+        asyncio.run(leave())
