@@ -147,9 +147,14 @@ class OneKey(ApiView):
 
 
 def visible(request: Request) -> QuerySet[ApiKey]:
-    """Return the keys of the caller; all keys if they may view keys and are not limited to sites."""
+    """Return the keys of the caller; all keys if they may view keys and are not limited to sites.
+
+    A key with a site sees those of its site alone: it is not to end the keys of its owner for other sites.
+    """
     rows = ApiKey.objects.select_related("owner")
     user: Any = request.user
+    if isinstance(request.auth, ApiKey) and request.auth.site:
+        rows = rows.filter(site=request.auth.site)
     if visibility.may(user, visibility.VIEW, ApiKey) and not visibility.is_limited(user):
         return rows
     return rows.filter(owner_id=user.pk)

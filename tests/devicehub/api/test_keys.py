@@ -214,6 +214,17 @@ def test_a_key_of_a_site_is_limited_also_for_a_superuser(django_user_model):
     }
 
 
+def test_a_key_of_a_site_does_not_see_the_keys_of_its_owner_for_others(admin):
+    """Nor does it delete them."""
+    others = [api_keys.create(admin, "other", ALL, site=site).row for site in ("", "south")]
+    caller = program(admin, site="north")
+    assert [key["name"] for key in caller.get("/api/keys/").json()["results"]] == ["program"]
+    for other in others:
+        assert caller.get(f"/api/keys/{other.pk}/").status_code == 404
+        assert caller.delete(f"/api/keys/{other.pk}/").status_code == 404
+    assert ApiKey.objects.count() == 3
+
+
 def test_a_person_with_a_limit_makes_no_key_for_another_site(admin):
     """It is 403."""
     SiteScope.objects.create(user=admin, sites=["north"])
