@@ -15,7 +15,7 @@ from devicehub import provisioning, roles
 from devicehub.kinds.registry import registry
 from rig.programs import PROBLEM, Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 ONE = "/api/accounts/backend/"
 

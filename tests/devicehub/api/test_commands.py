@@ -19,7 +19,7 @@ from fleet.models import WeatherStationDevice
 from rig.cast import provision
 from rig.programs import Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 KEY = "weatherstation/NORTH-1"
 LIST = "/api/devices/weatherstation/NORTH-1/commands/"

@@ -11,7 +11,7 @@ from devicehub.api import callers, keys
 from devicehub.models import ApiKey, SiteScope
 from rig.programs import PROBLEM, Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 ALL = list(api_keys.SCOPES)
 

@@ -13,7 +13,7 @@ from fleet.models import WeatherStationDevice, WeatherStationMessage
 from rig.cast import provision
 from rig.programs import Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 LIST = "/api/devices/weatherstation/NORTH-1/messages/"
 TOPIC = "things/weatherstation/NORTH-1/data"

@@ -17,7 +17,7 @@ from devicehub.content_security import POLICY
 from fleet.models import WeatherStationDevice
 from rig.programs import PROBLEM, Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 NEW_KEY = {"name": "n", "scopes": ["access:read"]}
 
