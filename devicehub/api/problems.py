@@ -21,7 +21,7 @@ from django.core.exceptions import (
     TooManyFilesSent,
     ValidationError,
 )
-from django.db import DatabaseError, IntegrityError, InterfaceError
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError
 from django.http import Http404, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
@@ -182,6 +182,8 @@ def of(error: Exception) -> Problem | None:
             return Problem("unreadable-body")
         case IntegrityError():
             return Problem("conflict")
+        case DataError() | ProgrammingError():
+            return None
         case DatabaseError() | InterfaceError():
             logs.error(log, "api.database_away", error=type(error).__name__)
             return Problem("unavailable", headers={"Retry-After": "5"})

@@ -24,6 +24,7 @@ HEADER = "Idempotency-Key"
 LONGEST = 255  # characters of a key
 KEPT = timedelta(hours=24)
 MOST = 10_000  # requests of one caller; the oldest ones are forgotten first
+AT_ONCE = 100  # expired rows that one request deletes
 LARGEST = 64 << 10  # bytes of an answer that is kept; the repetition of a larger one gets its address
 
 
@@ -79,7 +80,11 @@ def _begin(caller: str, digest: str, asked: str) -> RepeatableRequest:
     """Return the row of a first request. Raise IntegrityError for a repetition, which waits for the first one."""
     now = timezone.now()
     rows = RepeatableRequest.objects
-    rows.filter(created_at__lt=now - KEPT).delete()
+    expired = rows.filter(created_at__lt=now - KEPT)
+    expired.filter(caller=caller, key_digest=digest).delete()
+    # Those that another request deletes now are left to it.
+    some = expired.select_for_update(skip_locked=True).values_list("pk", flat=True)[:AT_ONCE]
+    rows.filter(pk__in=list(some)).delete()
     beyond = rows.filter(caller=caller).order_by("-pk").values_list("pk", flat=True)[MOST - 1 : MOST].first()
     if beyond is not None:
         rows.filter(caller=caller, pk__lte=beyond).delete()

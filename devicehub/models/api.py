@@ -48,7 +48,7 @@ class RepeatableRequest(models.Model):
     """A request that created something, by its `Idempotency-Key`; *answer* is kept unless it held a secret.
 
     *caller* names the user, the key or the device that sent it, and *device_key* the device that it is about, if any.
-    The row is deleted after 24 hours, or with the data of that device.
+    The row expires after 24 hours, and is deleted by a later request, or with the data of that device.
     """
 
     caller = models.CharField(max_length=300)

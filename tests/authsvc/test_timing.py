@@ -42,6 +42,7 @@ def cast(transactional_db: None) -> dict[str, Cast]:
     return cast
 
 
+@pytest.mark.sqlite_first  # On a busy machine the measurement takes minutes.
 @pytest.mark.parametrize("password", ["x" * 43, ""], ids=["a password", "none"])
 @pytest.mark.parametrize("listening", [False, True], ids=["deaf", "listening"])
 def test_every_refusal_takes_as_long_as_that_of_a_stranger(cast, token, listening, password):

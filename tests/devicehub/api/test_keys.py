@@ -8,7 +8,7 @@ from django.utils import timezone
 from authsvc.models import AuditEntry
 from devicehub import api_keys, roles
 from devicehub.api import callers, keys
-from devicehub.models import ApiKey, SiteScope
+from devicehub.models import ApiKey, RepeatableRequest, SiteScope
 from rig.programs import PROBLEM, Program, person, program
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
@@ -252,3 +252,14 @@ def test_the_number_of_keys_is_bounded(admin, monkeypatch):
 def test_the_scopes_of_the_schema_are_those_of_the_keys():
     """A scope is listed once, in the order of the documentation."""
     assert keys.NewKeySerializer().fields["scopes"].child.choices == {scope: scope for scope in ALL}
+
+
+def test_expired_requests_are_forgotten(admin):
+    """Their keys may be used again, and their rows go with later requests."""
+    body = {"name": "ci", "scopes": ["access:read"]}
+    caller = program(admin)
+    for key in ("one", "two"):
+        assert caller.post("/api/keys/", body, Idempotency_Key=key).status_code == 201
+    RepeatableRequest.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    assert caller.post("/api/keys/", body, Idempotency_Key="one").status_code == 201
+    assert RepeatableRequest.objects.count() == 1

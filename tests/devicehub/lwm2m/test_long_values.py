@@ -77,6 +77,7 @@ def _pages(endpoint, events):
     return found
 
 
+@pytest.mark.pages
 def test_no_page_reads_a_long_value(admin_client, endpoint, long_events):
     for name, url in _pages(endpoint, long_events).items():
         assert admin_client.get(url).status_code == 200, name
