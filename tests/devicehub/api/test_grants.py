@@ -107,7 +107,7 @@ def test_a_change_of_a_grant_that_another_editor_changed_is_refused(caller, gran
     newer = caller.patch(url(grant), {"note": "mine"}, If_Match=tag)["ETag"]
     assert caller.patch(url(grant), {"note": "yours"}, If_Match=tag).status_code == 412
     assert caller.delete(url(grant), If_Match=tag).status_code == 412
-    assert caller.delete(url(grant), If_Match=newer).status_code == 204
+    assert caller.delete(url(grant), If_Match=f"W/{newer}").status_code == 204  # As behind a proxy.
 
 
 def test_a_repetition_creates_one_grant(caller):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 from django.test import Client
 
 from authsvc.asgi import REFUSALS
-from devicehub.api import throttling
+from devicehub.api import problems, throttling
 from devicehub.api.problems import KINDS
 from devicehub.conf import RateLimit
 from devicehub.conf import settings as options
@@ -285,3 +285,9 @@ def test_the_pages_of_problems_are_for_everybody(settings):
         assert answer["Content-Security-Policy"] == POLICY
     assert "<code>Retry-After</code>" in Client().get("/problems/unavailable").content.decode()
     assert Client().get("/problems/none").status_code == 404
+
+
+def test_a_wrong_statement_is_no_outage():
+    """A fault of the program is 500, with its traceback in the log; a database that is away is 503."""
+    assert problems.of(ProgrammingError("no such column")) is None
+    assert problems.of(OperationalError("gone")).code == "unavailable"

@@ -224,7 +224,8 @@ def test_values_of_other_sites_and_without_the_scope_are_not_read(endpoint):
 
 def test_as_many_queries_for_many_rows_as_for_few(endpoint, django_assert_max_num_queries):
     reader = Program(user=person("ada"))
-    reader.get(LATEST)  # The process reads the definitions, which it then keeps.
+    observe(endpoint, (NOON - timedelta(hours=1), 1.5))
+    reader.get(f"{HISTORY}?path=/3303/0/5700")  # The process reads the definitions, which it then keeps.
     counts = set()
     for start in (0, 10):
         rows = [
