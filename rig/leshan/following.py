@@ -19,7 +19,7 @@ PATH = "/3303/0/5700"
 class Following:
     """Follows the server at *url* until stop(). *lines* are those for the operator.
 
-    While *gate* is not set, nothing is stored.
+    While *gate* is not set, nothing is stored; *is_held* is true when the follower waits there with reports.
     """
 
     def __init__(self, url: str, *wishes: str) -> None:
@@ -27,6 +27,7 @@ class Following:
         self.lines: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.is_held = False
         self.error: ServerRefuses | None = None
         server = LeshanServer(Address.parse(url))
         wanted = [wish(text) for text in wishes or ["3303/*/5700"]]
@@ -41,8 +42,14 @@ class Following:
             self.error = error
 
     def _store(self, reports: Sequence[Report]) -> None:
+        self.is_held = not self.gate.is_set()
         self.gate.wait()
+        self.is_held = False
         self.reports += reports
+
+    def waiting(self) -> list[type[Any]]:
+        """Return the types of the events and answers that were read and not taken yet, in order."""
+        return [type(arrived.content) for arrived in tuple(self.follower._intake._items)]
 
     def of(self, endpoint: str) -> list[str]:
         """Return the kind of each report of *endpoint*: the event of values, or `registration`, `update`, and so on."""

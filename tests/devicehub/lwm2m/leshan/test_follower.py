@@ -8,7 +8,7 @@ from devicehub.backoff import Backoff
 from devicehub.lwm2m.leshan import follower as follower_module
 from devicehub.lwm2m.leshan import intake as intake_module
 from devicehub.lwm2m.leshan import roll as roll_module
-from devicehub.lwm2m.leshan.shapes import Values
+from devicehub.lwm2m.leshan.shapes import Deregistered, Values
 from rig.fake_leshan import LINKS, TEMPERATURE, fake_leshan, link
 from rig.hub import eventually
 from rig.leshan.following import PATH, SECONDS, Following
@@ -206,10 +206,11 @@ def test_events_that_were_read_are_stored_at_the_end(fake, following):
     assert eventually(lambda: len(one.values("urn:dev:a")) == 1)
     one.gate.clear()
     fake.send("urn:dev:a", {PATH: node("21.5")})
-    time.sleep(0.05)  # The follower waits at the gate.
+    assert eventually(lambda: one.is_held)
     fake.send("urn:dev:a", {PATH: node("22.5")})
     fake.deregister("urn:dev:a")
-    assert eventually(lambda: one.follower.waiting == 2)
+    assert eventually(lambda: Deregistered in one.waiting())
+    assert Values in one.waiting()
 
     one.stop()
 
