@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,23 @@ from rig.leshan.jars import NO_REAL_LESHAN
 from rig.memory_broker import MemoryBroker
 from rig.servers import MissingServer
 
+# The mark that the expression of -m demands, such as that of `servers and not long`.
+DEMANDED = re.compile(r"(?P<mark>servers|pages|long) and (?!.*\bor\b)")
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup"}
 BEFORE = pytest.StashKey[float]()
 LEFT_ROWS = pytest.StashKey[LeftRows | None]()  # It holds None on PostgreSQL.
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over modules without a test of the mark that -m demands: to import them takes longer than many tests."""
+    demanded = DEMANDED.match(config.option.markexpr or "")
+    if (
+        demanded
+        and collection_path.suffix == ".py"
+        and demanded["mark"].encode() not in collection_path.read_bytes()
+    ):
+        return True
+    return None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -61,7 +77,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests of the other database, and on PostgreSQL those that use no database and no server."""
+    """Deselect tests of the other database, and on PostgreSQL those that use no database and no server.
+
+    A mark by which modules are passed over must stand in the module of its tests.
+    """
+    for item in items:
+        for mark in ("servers", "pages", "long"):
+            if item.get_closest_marker(mark) and mark not in _text(item.path):
+                raise pytest.UsageError(f"{item.nodeid} has the mark {mark}, which its module does not name")
     if connection.vendor == "postgresql":
         deselected = [item for item in items if not _depends_on_the_database(item)]
     else:
@@ -98,6 +121,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text()
 
 
 def _depends_on_the_database(item: pytest.Item) -> bool:

@@ -23,6 +23,8 @@ from rig import leaks
 from rig.hostile_projects import AT_MQTT, HERE, besides
 from rig.questions import good
 
+pytestmark = pytest.mark.sqlite_first
+
 # ---------------------------------------------------------------- logs and mails
 
 

@@ -336,6 +336,7 @@ def report_of(replies: list[tuple[int, str]], questions: int) -> list[dict[str, 
     return asyncio.run(run())
 
 
+@pytest.mark.long
 @pytest.mark.servers
 def test_keeping_reports_every_step_and_the_stall_of_a_writer(bench, capsys):
     report = bench("keeping", "--rows", "3000")
@@ -360,6 +361,7 @@ def test_keeping_reports_every_step_and_the_stall_of_a_writer(bench, capsys):
     assert any(line.startswith("| sqlite | erase a device | ") for line in figures_of(keeping, report))
 
 
+@pytest.mark.long
 @pytest.mark.servers
 def test_lwm2m_reports_notifications_beside_typed_ingest(bench, capsys):
     report = bench("lwm2m", "--devices", "5", "--fleet", "20", "--messages", "100", "--rounds", "1")

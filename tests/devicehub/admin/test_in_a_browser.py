@@ -23,6 +23,7 @@ from rig.cast import Cast
 
 pytestmark = [
     pytest.mark.servers,
+    pytest.mark.long,
     pytest.mark.sqlite_only,
     pytest.mark.django_db(transaction=True),
     pytest.mark.pages,

@@ -579,6 +579,7 @@ def test_a_form_names_its_object(admin_client: Client):
 
 
 @pytest.mark.servers
+@pytest.mark.long
 @pytest.mark.sqlite_only
 def test_the_pages_work_in_the_admin_of_django():
     """A project without unfold, and without the pages of devicehub.urls."""

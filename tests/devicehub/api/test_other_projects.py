@@ -173,6 +173,7 @@ print(json.dumps([asked, described()]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.servers
 @pytest.mark.sqlite_only
 def test_settings_of_a_project_for_its_own_api_change_nothing():

@@ -6,6 +6,8 @@ from devicehub import provisioning, roles
 from devicehub.kinds.registry import registry
 from rig.programs import person, program
 
+pytestmark = pytest.mark.sqlite_first
+
 TYPES = "/api/types/"
 
 

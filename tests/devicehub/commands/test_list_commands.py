@@ -23,6 +23,8 @@ from rig.command_queue import (
     run_command,
 )
 
+pytestmark = pytest.mark.sqlite_first
+
 # --- manage.py list_commands, cancel_command
 
 

@@ -17,6 +17,8 @@ from fleet.models import WeatherStationDevice
 from rig.command_queue import ACKNOWLEDGED, reply, run_command, the_command
 from rig.hub import ROOT, environment, eventually
 
+pytestmark = pytest.mark.sqlite_first
+
 # --- manage.py send_command
 
 

@@ -620,6 +620,7 @@ class TestDisplay:
         assert display.value(b"12345") == "5 bytes"
 
 
+@pytest.mark.sqlite_first
 @pytest.mark.servers
 @pytest.mark.django_db(transaction=True)
 def test_a_browser_sees_a_new_reading_and_a_denial_without_reloading(

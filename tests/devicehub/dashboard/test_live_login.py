@@ -22,7 +22,7 @@ from rig.people import person
 
 # The values of production, before a fixture changes them.
 checks_at_least_every, looks_at_least_every = live.CHECK_SECONDS, live.SECONDS
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite_first]
 
 
 @pytest.fixture(autouse=True)

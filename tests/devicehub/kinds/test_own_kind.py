@@ -33,7 +33,7 @@ from devicehub.retention.partition_sql import NotPartitioned
 from rig.cast import provision
 from rig.messages import NOW, fresh, send
 
-pytestmark = pytest.mark.usefixtures("heat")
+pytestmark = [pytest.mark.usefixtures("heat"), pytest.mark.sqlite_first]
 
 
 @pytest.fixture

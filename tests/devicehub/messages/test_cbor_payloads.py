@@ -27,6 +27,8 @@ from rig.meter import (
     send,
 )
 
+pytestmark = pytest.mark.sqlite_first
+
 
 def one(name, encoded, *row, notes=()):
     """Return the row for a map of one value in CBOR and `amount: 1`."""

@@ -24,6 +24,8 @@ from rig.meter import (
     send,
 )
 
+pytestmark = pytest.mark.sqlite_first
+
 WHOLE = {
     "empty": bad("not_json", b""),
     "white space": bad("not_json", b" \t\r\n"),

@@ -41,6 +41,8 @@ from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig import servers
 from rig.hub import ROOT, environment, eventually
 
+pytestmark = pytest.mark.sqlite_first
+
 TYPES = ("float", "integer", "boolean", "string", "json", "binary")
 WEATHER = {
     "temperature": Reading(type="float", range=(-40, 80)),

@@ -85,7 +85,7 @@ def assert_nothing_is_lost(report):
 
 
 @pytest.mark.servers
-@pytest.mark.sqlite_first
+@pytest.mark.long
 def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
     """This tests the suite itself: it must find a loss if there is one."""
     monkeypatch.setattr(scenarios, "PATIENCE", 4)
@@ -104,6 +104,7 @@ def test_a_worker_that_acknowledges_too_early_is_found_out(suffer, monkeypatch):
     assert not report.held
 
 
+@pytest.mark.sqlite_first
 @pytest.mark.servers
 def test_an_ack_before_the_flush_is_found_out(suffer):
     hasty = scenarios.Scenario(

@@ -122,8 +122,9 @@ def test_a_worker_whose_session_was_taken_over_ends_and_says_why(transactional_d
             assert len(older.wire.made) == 1
 
 
+@pytest.mark.long
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize("version", [pytest.param("5", marks=pytest.mark.long), "3.1.1"])
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
 def test_of_two_equal_workers_one_remains_and_goes_on(listen, publish, version):
     """A worker that is evicted without a reason waits ever longer: with mosquitto 2.0.11, and any broker of 3.1.1."""
     spoken = {"DEVICEHUB_MQTT_VERSION": version, "DEVICEHUB_MQTT_GROUP": ""}

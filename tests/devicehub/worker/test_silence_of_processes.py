@@ -145,6 +145,7 @@ def test_a_device_that_vanishes_without_a_word_and_one_with_a_will(transactional
         assert pair("STATION-001") == {"connected": 1, "disconnected": 1, "status_changed": 2}
 
 
+@pytest.mark.long
 def test_a_device_whose_messages_wait_for_a_killed_worker_is_not_silent(transactional_db, broker, tmp_path):
     """Mosquitto keeps its share for it, so devices were heard only until then."""
     _, port = broker

@@ -29,6 +29,8 @@ from rig.entrances import both_entrances
 from rig.hub import eventually
 from rig.messages import fresh
 
+pytestmark = pytest.mark.sqlite_first
+
 EP = "urn:imei:100000000000000"
 DATE = 1795933949432
 BRIDGE = {
