@@ -91,7 +91,7 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]
         if request is None or is_full(request) or self.is_whitelisted(request, credentials):
             return
         if self.is_locked(request, credentials):
-            request.axes_locked_out, request.axes_credentials = True, credentials
+            _lock_out(request, credentials)
             return
         username = name(request, credentials)
         self._count(request, username)
@@ -99,7 +99,7 @@ class Handler(AxesDatabaseHandler):  # type: ignore[misc]
         login = {"username": username, "address": request.axes_ip_address}
         log.warning("login.failed", **login, failures=failures)
         if self.is_locked(request, credentials):
-            request.axes_locked_out, request.axes_credentials = True, credentials
+            _lock_out(request, credentials)
             log.warning("login.locked", **login)
             user_locked_out.send("axes", request=request, username=username, ip_address=login["address"])
 
@@ -146,6 +146,19 @@ def name(request: HttpRequest, credentials: dict[str, Any] | None = None) -> str
 def address(request: HttpRequest) -> str | None:
     """Return the address by which failures are counted; None if it cannot be determined."""
     return addresses.subscriber(addresses.of_request(request)) or None
+
+
+def wait(request: HttpRequest) -> int:
+    """Return the seconds after which a refused sign-in may be tried again; 0 for a lock that does not end by itself."""
+    if is_full(request):
+        return 1
+    cool_off = get_cool_off(request)
+    return int(cool_off.total_seconds()) if cool_off else 0
+
+
+def _lock_out(request: Any, credentials: dict[str, Any]) -> None:
+    request.axes_locked_out, request.axes_credentials = True, credentials
+    request.sign_in_wait = wait(request)
 
 
 def _refuse(request: Any) -> None:

@@ -2,7 +2,7 @@
 
 A sign-in adds a row, and the session holds the number of the row. A session whose row is missing has ended: that
 works with every session engine, and the table holds no key of a session. A session of a user with a second factor
-also holds that a code is due, until the code was entered.
+also holds that a code is due, until the code was entered. An action that outlives the session needs the password again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY
+from django.contrib.auth import SESSION_KEY, authenticate
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db.models import QuerySet
@@ -51,6 +51,24 @@ def begin(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
 def end(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
     """Delete the row of the session that signs out."""
     SignIn.objects.filter(pk=_number(request.session)).delete()
+
+
+def is_own_password(request: HttpRequest, password: str) -> bool:
+    """Return whether *password* is that of the user of *request*, checked with the limits of a sign-in."""
+    own: Any = request.user
+    user = authenticate(request, username=own.get_username(), password=password)
+    return user is not None and user.pk == own.pk
+
+
+def wait_for_password(request: HttpRequest) -> int | None:
+    """Return the seconds until the next password is checked; None if that of *request* was checked.
+
+    Call it for a program: the middleware of axes then leaves the answer as it is, and does not send its page.
+    """
+    if not getattr(request, "axes_locked_out", False):
+        return None
+    request.axes_locked_out = False  # type: ignore[attr-defined]
+    return max(1, getattr(request, "sign_in_wait", 1))  # As devicehub.logins sets it.
 
 
 def is_open(session: Any, user: Any, request: HttpRequest | None = None) -> bool:

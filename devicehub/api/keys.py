@@ -12,7 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from devicehub import api_keys, visibility
+from devicehub import api_keys, sessions, visibility
 from devicehub.api import repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView, ListView
@@ -21,6 +21,8 @@ from devicehub.api.operations import IDEMPOTENCY_KEY, documented
 from devicehub.api.problems import Problem, invalid
 from devicehub.api.repeatable import Made
 from devicehub.models import ApiKey
+
+LONGEST_PASSWORD = 1_000  # characters
 
 
 class KeySerializer(Selectable):
@@ -48,6 +50,13 @@ class NewKeySerializer(Closed):
     )
     site = serializers.CharField(max_length=100, required=False, default="", allow_blank=True)
     expires_at = Moment(required=False, default=None, allow_null=True)
+    password = serializers.CharField(
+        max_length=LONGEST_PASSWORD,
+        required=False,
+        write_only=True,
+        trim_whitespace=False,
+        help_text="Your password, with a session, since a key outlives it. Leave it out with a key.",
+    )
 
 
 class MadeKeySerializer(KeySerializer):
@@ -96,10 +105,13 @@ class Keys(ListView):
     def post(self, request: Request) -> Response:
         """Make a key with which a program acts as you. The answer shows it, and no later one does.
 
-        A key can make keys with at most its own scopes, site and expiry.
+        A key can make keys with at most its own scopes, site and expiry. With a session the body has your password
+        too, unless you sign in without one; too many wrong ones are refused, as on the sign-in page.
         """
         values = self.body(NewKeySerializer)
+        password = values.pop("password", None)
         _refuse_more(request, values)
+        _confirm(request, password)
 
         def make() -> Made:
             try:
@@ -115,7 +127,7 @@ class Keys(ListView):
             shown = {**KeySerializer(made.row).data, "key": made.secret}
             return Made(201, shown, address("api_key", number=made.row.pk), holds_secret=True)
 
-        return repeatable.once(request, make)
+        return repeatable.once(request, make, undigested=("password",))
 
 
 class OneKey(ApiView):
@@ -177,3 +189,29 @@ def _refuse_more(request: Request, values: dict[str, Any]) -> None:
     expires_at = values["expires_at"]
     if own.expires_at is not None and (expires_at is None or expires_at > own.expires_at):
         raise Problem("not-allowed", "A key that this one makes has to expire no later than itself.")
+
+
+@sensitive_variables()
+def _confirm(request: Request, password: str | None) -> None:
+    """Raise Problem unless *password* is that of the user of a session, or there is none beside a key.
+
+    The page for new keys has the same rule: a user whose password is elsewhere is not asked for it.
+    """
+    user: Any = request.user
+    if isinstance(request.auth, ApiKey):
+        if password is not None:
+            raise invalid("password", "Leave it out: a program needs no password beside its key.")
+        return
+    if not user.has_usable_password():
+        return
+    if not password:
+        raise invalid(
+            "password", "Give your password: a session alone makes no key, since a key outlives it."
+        )
+    if sessions.is_own_password(request._request, password):
+        return
+    wait = sessions.wait_for_password(request._request)
+    if wait is not None:
+        text = "Too many passwords were wrong, or too many people sign in at once."
+        raise Problem("too-many-requests", text, headers={"Retry-After": str(wait)})
+    raise invalid("password", "This is not your password. Capitals and small letters count.")

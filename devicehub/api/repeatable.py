@@ -7,7 +7,7 @@ of what was made. Only requests that succeeded count; one that was refused may b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -47,9 +47,10 @@ class Made(NamedTuple):
         return Response(self.answer, self.status, headers=headers)
 
 
-def once(request: Request, make: Callable[[], Made]) -> Response:
+def once(request: Request, make: Callable[[], Made], undigested: Collection[str] = ()) -> Response:
     """Return the answer of *make*, which runs in a transaction; with an Idempotency-Key, once for each key.
 
+    *undigested* are the members of the body that leave no trace: the digest of a password would help to guess it.
     Raise Problem, and what *make* raises.
     """
     key = request.headers.get(HEADER, "")
@@ -59,9 +60,10 @@ def once(request: Request, make: Callable[[], Made]) -> Response:
     if len(key) > LONGEST or not key.isascii() or not key.isprintable():
         raise invalid(HEADER, f"{HEADER} has 1-{LONGEST} printable characters of ASCII.")
     caller, digest = callers.name(request), _digest(key.encode())
-    asked = _digest(
-        b"\n".join((str(request.method).encode(), request.path.encode(), bodies.dumps(request.data)))
-    )
+    body = request.data
+    if undigested and isinstance(body, Mapping):
+        body = {name: value for name, value in body.items() if name not in undigested}
+    asked = _digest(b"\n".join((str(request.method).encode(), request.path.encode(), bodies.dumps(body))))
     try:
         with transaction.atomic():
             row = _begin(caller, digest, asked)

@@ -8,7 +8,6 @@ from typing import Any
 import segno
 from django import forms
 from django.contrib import messages
-from django.contrib.auth import authenticate
 from django.contrib.auth.views import PasswordChangeView
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -42,8 +41,7 @@ class PasswordForm(forms.Form):
     def clean_password(self) -> str:
         """Return the password, checked with the limits of a sign-in. Raise ValidationError if it is wrong."""
         password = str(self.cleaned_data["password"])
-        user = authenticate(self._request, username=self._request.user.get_username(), password=password)
-        if user is None or user.pk != self._request.user.pk:
+        if not sessions.is_own_password(self._request, password):
             raise forms.ValidationError("This is not your password. Capitals and small letters count.")
         return password
 

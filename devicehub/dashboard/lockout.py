@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from axes.helpers import get_cool_off
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
@@ -13,14 +12,12 @@ from devicehub.dashboard.access import strict
 @strict
 def page(request: HttpRequest, *_: object) -> HttpResponse:
     """Return the page with status 429 and, in Retry-After, the seconds until the next try."""
-    cool_off = get_cool_off(request)
-    wait = int(cool_off.total_seconds()) if cool_off else 0
-    is_full = logins.is_full(request)
-    context = {"is_full": is_full, "minutes": -(-wait // 60)}
+    wait = logins.wait(request)
+    context = {"is_full": logins.is_full(request), "minutes": -(-wait // 60)}
     response = render(request, "devicehub/locked.html", context, status=429)
     response.headers["Cache-Control"] = "no-store"
     # Django would log every 4xx; a flood of sign-ins is logged once, when it begins.
     response._has_been_logged = True  # type: ignore[attr-defined]
-    if is_full or wait:
-        response.headers["Retry-After"] = "1" if is_full else str(wait)
+    if wait:
+        response.headers["Retry-After"] = str(wait)
     return response

@@ -14,18 +14,22 @@ from rig.programs import PROBLEM, Program, person, program
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 ALL = list(api_keys.SCOPES)
+PASSWORD = "grows-tomatoes-9"
 
 
 @pytest.fixture
 def admin():
-    """Return an administrator."""
-    return person("ada")
+    """Return an administrator with a password."""
+    ada = person("ada")
+    ada.set_password(PASSWORD)
+    ada.save()
+    return ada
 
 
 def test_a_session_makes_a_key_that_works_and_is_shown_once(admin):
     """The answer with the key is not cached, and no later one holds it."""
     browser = Program(user=admin)
-    made = browser.post("/api/keys/", {"name": "ci", "scopes": ["access:read"]})
+    made = browser.post("/api/keys/", {"name": "ci", "scopes": ["access:read"], "password": PASSWORD})
     assert made.status_code == 201
     secret = made.json()["key"]
     assert secret.startswith("dh_")
@@ -37,6 +41,50 @@ def test_a_session_makes_a_key_that_works_and_is_shown_once(admin):
     assert later.json()["last_used_at"] is not None
     assert secret not in later.content.decode()
     assert secret not in str(list(ApiKey.objects.values()))
+
+
+@pytest.mark.parametrize("password", [None, "", "wrong", f"{PASSWORD} "])
+def test_a_session_alone_makes_no_key(admin, password):
+    """The body needs the password of the user, as the page does; the answer names the member."""
+    body = {"name": "ci", "scopes": ["access:read"]} | ({} if password is None else {"password": password})
+    answer = Program(user=admin).post("/api/keys/", body)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "password")
+    assert not ApiKey.objects.exists()
+
+
+def test_guesses_of_the_password_are_limited_as_on_the_sign_in_page(admin):
+    """They get a problem with Retry-After, and then the right one too, at that address."""
+    browser, body = Program(user=admin), {"name": "ci", "scopes": ["access:read"]}
+    statuses = [browser.post("/api/keys/", body | {"password": f"guess {n}"}).status_code for n in range(5)]
+    answer = browser.post("/api/keys/", body | {"password": PASSWORD})
+    assert statuses == [400] * 4 + [429]
+    assert (answer.status_code, answer["Content-Type"]) == (429, PROBLEM)
+    assert int(answer["Retry-After"]) > 60
+    assert not ApiKey.objects.exists()
+
+
+def test_a_user_without_a_password_and_a_program_are_not_asked(admin):
+    """The password of the first is elsewhere; a program that sends one is told to leave it out."""
+    body = {"name": "ci", "scopes": ["access:read"]}
+    elsewhere = person("eve")
+    elsewhere.set_unusable_password()
+    elsewhere.save()
+    assert Program(user=elsewhere).post("/api/keys/", body).status_code == 201
+    answer = program(admin).post("/api/keys/", body | {"password": PASSWORD})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "password")
+
+
+def test_a_repeatable_request_keeps_no_digest_of_the_password(admin):
+    """It would help to guess it; the same request with another valid password is a repetition."""
+    browser, body = Program(user=admin), {"name": "ci", "scopes": ["access:read"]}
+    first = browser.post("/api/keys/", body | {"password": PASSWORD}, Idempotency_Key="one")
+    admin.set_password("grows-melons-7")
+    admin.save()
+    again = Program(user=admin).post(
+        "/api/keys/", body | {"password": "grows-melons-7"}, Idempotency_Key="one"
+    )
+    assert (first.status_code, again.status_code) == (201, 409)
+    assert again["Location"] == first["Location"]
 
 
 def test_the_audit_names_the_key_as_the_author(admin):
@@ -162,7 +210,8 @@ def test_a_repetition_makes_no_second_key_and_shows_no_secret(admin):
 )
 def test_a_wrong_value_is_named(admin, body, field):
     """Each answer lists the field at fault, and nothing is made."""
-    answer = Program(user=admin).post("/api/keys/", body)
+    sent = body and {"password": PASSWORD, **body}
+    answer = Program(user=admin).post("/api/keys/", sent)
     assert answer.status_code == 400
     assert field in [error["field"] for error in answer.json()["errors"]]
     assert not ApiKey.objects.exists()
@@ -228,7 +277,7 @@ def test_a_key_of_a_site_does_not_see_the_keys_of_its_owner_for_others(admin):
 def test_a_person_with_a_limit_makes_no_key_for_another_site(admin):
     """It is 403."""
     SiteScope.objects.create(user=admin, sites=["north"])
-    body = {"name": "n", "scopes": ["access:read"], "site": "south"}
+    body = {"name": "n", "scopes": ["access:read"], "site": "south", "password": PASSWORD}
     assert Program(user=admin).post("/api/keys/", body).status_code == 403
 
 
@@ -244,7 +293,8 @@ def test_the_number_of_keys_is_bounded(admin, monkeypatch):
     """One more than allowed is refused with what to do."""
     monkeypatch.setattr(api_keys, "MOST", 1)
     api_keys.create(admin, "first", ALL)
-    answer = Program(user=admin).post("/api/keys/", {"name": "n", "scopes": ["access:read"]})
+    body = {"name": "n", "scopes": ["access:read"], "password": PASSWORD}
+    answer = Program(user=admin).post("/api/keys/", body)
     assert answer.status_code == 400
     assert "delete one first" in answer.json()["detail"]
 
