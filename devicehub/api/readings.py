@@ -350,8 +350,6 @@ class ReadingsExport(ApiView):
         self.require(visibility.VIEW, kind.device_model)
         devices = visibility.devices(kind, request.user)
         device = self._device(devices)
-        if export.is_full():
-            raise Problem("unavailable", "Too many exports run; wait for one.", headers={"Retry-After": "30"})
         form = self.params["as"]
         headers = {
             "Cache-Control": "no-store",
@@ -361,7 +359,11 @@ class ReadingsExport(ApiView):
         if request.method == "HEAD":
             return HttpResponse(headers=headers, content_type=export.FORMS[form])
         within = Range(self.params.get("from"), self.params.get("to"))
-        source = export.Export(kind, devices, form, within, device)
+        try:
+            source = export.Export(kind, devices, form, within, device)
+        except export.TooMany as error:
+            text = "Too many exports run; wait for one."
+            raise Problem("unavailable", text, headers={"Retry-After": "30"}) from error
         return StreamingHttpResponse(
             streaming.content(request._request, source), headers=headers, content_type=export.FORMS[form]
         )

@@ -11,6 +11,8 @@ import csv
 import io
 import json
 import sqlite3
+import threading
+import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +26,7 @@ from django.db.models import DateTimeField, Exists, OuterRef, QuerySet, Subquery
 
 from authsvc.text import harmless
 from devicehub.db.statements import PerVendor, execute, query, quoted
+from devicehub.errors import DevicehubError
 from devicehub.history.exact import as_json
 from devicehub.history.pages import Range, long_columns
 from devicehub.kinds.registry import Kind
@@ -31,6 +34,7 @@ from devicehub.kinds.registry import Kind
 AT_ONCE = 2_000  # rows of a portion
 HEAVY_AT_ONCE = 16  # rows of a portion whose values may have 1 MiB each
 MOST = 4  # exports at once in a process; each has a connection to the database
+BEGINNING = 10.0  # Seconds in which an export has to begin; a client that went away before never begins it.
 IDLE = "5min"  # PostgreSQL ends the snapshot of a client that reads nothing for so long.
 FORMS = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson; charset=utf-8"}
 DEVICE, RECEIVED = "export_device", "export_received"
@@ -46,18 +50,18 @@ Row = tuple[Any, ...]
 Column = Callable[[Any], Any]
 
 _open: weakref.WeakSet[Export] = weakref.WeakSet()
+_lock = threading.Lock()
 
 
-def is_full() -> bool:
-    """Return whether this process has as many exports as it may have at once."""
-    return len(_open) >= MOST
+class TooMany(DevicehubError):
+    """This process has as many exports as it may have at once."""
 
 
 class Export:
     """An iterator over an export of *kind* as bytes: the readings of *devices*, a query set, within a range.
 
     *form* is one of FORMS. With *device*, a primary key, they are those of this device alone. Close it, also after its
-    end.
+    end. Raise TooMany.
     """
 
     def __init__(
@@ -69,13 +73,25 @@ class Export:
         self._write = Csv(kind) if form == "csv" else Ndjson(kind)
         self._connection: Any = None
         self._texts = self._iterate()
-        _open.add(self)
+        self._is_begun, self._made_at = False, time.monotonic()
+        with _lock:
+            if sum(one.takes_place() for one in _open) >= MOST:
+                raise TooMany
+            _open.add(self)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        self._is_begun = True
         return next(self._texts)
+
+    def takes_place(self) -> bool:
+        """Return whether it is one of those that run at once: it was begun, or may be begun soon.
+
+        Django drops an answer without closing it if the client goes away while a thread makes it.
+        """
+        return self._is_begun or time.monotonic() - self._made_at < BEGINNING
 
     def close(self) -> None:
         """End the query. Call it in the thread that iterates."""

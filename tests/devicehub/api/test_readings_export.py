@@ -192,6 +192,18 @@ class TestRunning:
         assert len(list(first.streaming_content)) == 2
         assert len(exported(caller)) == 2
 
+    def test_an_export_that_never_begins_takes_no_place_for_long(self, caller, monkeypatch):
+        """Its client went away while a thread made the answer, and nothing closes that."""
+        monkeypatch.setattr(export, "MOST", 1)
+        monkeypatch.setattr(export, "BEGINNING", 0.0)
+        left = caller.get(PATH, type="weatherstation")
+        begun = caller.get(PATH, type="weatherstation")
+        assert next(iter(begun.streaming_content))
+        assert caller.get(PATH, type="weatherstation").status_code == 503
+        for answer in (left, begun):
+            answer.close()
+        assert not export._open
+
     def test_a_request_for_the_head_runs_nothing(self, caller):
         """Its headers are those of the export."""
         answer = caller.client.head(PATH, {"type": "weatherstation"}, headers=caller._headers)
