@@ -32,6 +32,7 @@ MOST_WAITING = (
 )
 AT_ONCE = 200  # Events that are handed to a stream without a pause.
 RETRY = b"retry: 2000\n\n"
+RETRY_LATER = b"retry: 30000\n\n"  # Of a stream for which there is no place any more.
 RETRY_POLL = b"retry: 5000\n\n"  # Of a server that cannot hold a stream open.
 
 
@@ -145,7 +146,9 @@ class Broadcast:
 
         Each one waits in the list until its turn: it may leave before, and is notified if this ends before.
         """
-        while self._joining:
+        for _ in range(len(self._joining)):  # Those who join meanwhile wait for the next look.
+            if not self._joining:
+                return
             stream, place = self._joining.pop(0)
             self.streams.add(stream)
             if place is None:
@@ -180,8 +183,14 @@ def is_full_for(name: str) -> bool:
 
 
 async def events(reader: Reader, place: Place | None) -> AsyncGenerator[bytes, None]:
-    """Yield what is sent to *reader*: the events from *place*, or from now, until its login is not valid any more."""
+    """Yield what is sent to *reader*: the events from *place*, or from now, until its login is not valid any more.
+
+    The answers to many requests at once begin after the checks of all of them, so the places are counted again here.
+    """
     global _current
+    if is_full() or is_full_for(reader.name):
+        yield RETRY_LATER
+        return
     loop = asyncio.get_running_loop()
     _open[reader.name] += 1
     stream = Stream(reader)

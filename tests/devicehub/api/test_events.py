@@ -433,6 +433,49 @@ def test_streams_are_bounded(run, monkeypatch):
     assert all(int(answer["Retry-After"]) > 0 and answer["Content-Type"] == PROBLEM for answer in answers)
 
 
+def test_streams_that_are_opened_at_once_are_bounded_too(run, monkeypatch):
+    """One that was admitted beside others, and for which there is no place any more, ends and names a time."""
+
+    async def listen() -> list[Client]:
+        clients = [await Client(key).open() for _ in range(2)]
+        for one in clients:
+            await one.hear(1)
+        for one in clients:
+            await one.close()
+        return clients
+
+    monkeypatch.setattr(broadcast, "MAX_OF_ONE", 1)
+    key = key_of(person("ada"))
+    first, second = run(listen())
+    assert first.last_id
+    assert second.raw == broadcast.RETRY_LATER
+    assert not broadcast._open
+
+
+def test_clients_that_join_all_the_time_keep_no_event_from_others(run, station, monkeypatch):
+    """Each look admits those who waited when it began."""
+    since = feed.Feed.since
+
+    def joined_again(self: feed.Feed, place: Any) -> Any:
+        broadcast._current.join(broadcast.Stream(reader), place)
+        return since(self, place)
+
+    async def listen() -> list[Heard]:
+        client = await Client(key).open("?type=readings")
+        await client.hear(1)
+        broadcast._current.join(broadcast.Stream(reader), broadcast._current.place)
+        await sync_to_async(send)(station, {"temperature": 1})
+        found = await client.hear(1, seconds=5)
+        broadcast._current.end()
+        await client.close()
+        return found
+
+    monkeypatch.setattr(feed.Feed, "since", joined_again)
+    reader = broadcast.Reader("other", None, lambda event: False)
+    key = key_of(person("ada"))
+    assert [one.name for one in run(listen())] == ["readings"]
+
+
 def test_a_client_that_does_not_read_is_disconnected(run, station, monkeypatch):
     """Nothing waits without a bound."""
 
