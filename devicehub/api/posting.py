@@ -19,7 +19,12 @@ from devicehub.kinds import topics
 from devicehub.kinds.topics import MessageType
 from devicehub.messages.message import MAX_KEPT, FailureReason, Message, Outcome
 
-REFUSED, TOO_LARGE, DATABASE = "refused", "too_large", "database"
+REFUSED, TOO_LARGE, DATABASE, TIMED_OUT = "refused", "too_large", "database", "timed_out"
+NOT_STORED = "The database cannot store. The message is not stored; send it again."
+MAYBE_STORED = (
+    "The database takes too long. The message may be stored; send it again: with times of the device it is then a "
+    "duplicate, and without them it may be stored twice."
+)
 _posts = metrics.counter(
     "devicehub_api_posts",
     "Posts of readings by devices, by outcome, failed and refused ones also by reason.",
@@ -108,7 +113,8 @@ class Posting:
             202: PostedSerializer,
             (413, MEDIA_TYPE): OpenApiResponse(ProblemSerializer, "The body has more than 1 MiB."),
             (503, MEDIA_TYPE): OpenApiResponse(
-                ProblemSerializer, "Not stored; send it again after `Retry-After`."
+                ProblemSerializer,
+                "Not stored, or perhaps, as `detail` says; send it again after `Retry-After`.",
             ),
         },
         examples=[FLAT, SAMPLES, SENML, STORED, FAILED],
@@ -135,10 +141,14 @@ class Posting:
             raise
         topic = topics.build(caller.kind, caller.device_id, MessageType.DATA)
         content_type = request._request.headers.get("Content-Type", "")
-        ended = posted.store(Message(topic, body, timezone.now(), content_type=content_type))
+        try:
+            ended = posted.store(Message(topic, body, timezone.now(), content_type=content_type))
+        except posted.UnknownOutcome as error:
+            _posts.add(REFUSED, TIMED_OUT)
+            raise Problem("unavailable", MAYBE_STORED, headers={"Retry-After": "5"}) from error
         if ended is None:
             _posts.add(REFUSED, DATABASE)
-            raise Problem("unavailable", "The database cannot store.", headers={"Retry-After": "5"})
+            raise Problem("unavailable", NOT_STORED, headers={"Retry-After": "5"})
         _posts.add(ended.outcome.value, str(ended.reason or ""))
         shown = {
             "outcome": ended.outcome.value,

@@ -1,6 +1,7 @@
 """Database settings of a process that stores: a commit is on the disk, and no wait lasts for ever.
 
-They are set for its connections alone. Stricter settings of the operator stay.
+They are set for its connections alone, or for its transactions where others may use the connection after it. Stricter
+settings of the operator stay.
 """
 
 from __future__ import annotations
@@ -60,11 +61,22 @@ def settle() -> None:
 
 
 def demand(connection: BaseDatabaseWrapper) -> None:
-    """Have *connection* flush each commit, and on PostgreSQL not wait for ever, in a process that does more than store.
+    """Have *connection* flush each commit on SQLite, in a process that does more than store. Raise DatabaseError."""
+    if connection.vendor == "sqlite":
+        _flush_on_sqlite(connection)
 
-    Raise DatabaseError.
+
+def demand_now(connection: BaseDatabaseWrapper) -> None:
+    """Have the transaction of *connection* flush its commit on PostgreSQL, and not wait for ever. Raise DatabaseError.
+
+    The settings end with the transaction: a pool lends the connection to requests, and a pooler to other processes.
     """
-    _FLUSHES.get(connection.vendor, lambda _: None)(connection)
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_FOR_THIS_TRANSACTION)
+        if cursor.fetchone()[0] == "off":
+            _say_not_durable()
 
 
 def _demand(connection: BaseDatabaseWrapper, **_: Any) -> None:
@@ -117,4 +129,7 @@ _WANTED = {
 }
 _OPTIONS: dict[str, dict[str, Any]] = {"sqlite": SQLITE_OPTIONS, "postgresql": POSTGRESQL_OPTIONS}
 _DEMANDS = {"sqlite": _of_sqlite, "postgresql": _of_postgresql}
-_FLUSHES = {"sqlite": _flush_on_sqlite, "postgresql": _of_postgresql}
+_FOR_THIS_TRANSACTION = "SELECT current_setting('fsync')" + "".join(
+    f", CASE WHEN current_setting('{name}') = '{unwanted}' THEN set_config('{name}', '{wanted}', true) END"
+    for name, (unwanted, wanted) in _WANTED.items()
+)

@@ -45,9 +45,11 @@ def pipeline(
     messages: Sequence[Message],
     acknowledge: Callable[[], None] = lambda: None,
     notify: Callable[[Sequence[Item]], None] = announce,
+    begin: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Store *messages* in one transaction, call *acknowledge*, then *notify* with the items; return the outcomes.
 
+    *begin* is called first in the transaction, and in a second one if the database refuses the first.
     Raise one of CANNOT_STORE; then nothing is stored or acknowledged, and no listener is notified.
     """
     reach("received")
@@ -56,11 +58,12 @@ def pipeline(
     devices = store.load_devices(named)
     batch = [judge(message, address, devices) for message, address in zip(messages, addresses, strict=True)]
     reach("judged")
-    stored = _attempt(batch)
+    stored = _attempt(batch, begin)
     if isinstance(stored, Exception):
         log.warning("ingest.batch_refused", messages=len(batch), exc_info=stored)
         # Loaded again: a device may be deleted by now, and no part would fail, since the commit checks foreign keys.
         with transaction.atomic():
+            begin()
             devices = store.load_devices(named)
             stored = _in_parts([judge(*one, devices) for one in zip(messages, addresses, strict=True)])
     reach("committed")
@@ -280,13 +283,13 @@ def _percentage(value: Any) -> float:
     return number
 
 
-def _attempt(batch: Sequence[Item]) -> list[Item] | Exception:
-    """Store *batch*; return its items, or the error with which the database refuses its content.
+def _attempt(batch: Sequence[Item], begin: Callable[[], None] = lambda: None) -> list[Item] | Exception:
+    """Store *batch*, after *begin*; return its items, or the error with which the database refuses its content.
 
     Raise one of CANNOT_STORE if the database itself cannot store.
     """
     try:
-        return store.write(batch)
+        return store.write(batch, begin)
     except Exception as error:
         if isinstance(error, CANNOT_STORE) and not isinstance(error, DataError | IntegrityError):
             raise

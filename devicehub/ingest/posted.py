@@ -11,7 +11,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import structlog
 from django.db import connection, connections
 
+from devicehub.errors import DevicehubError
 from devicehub.ingest import durability
 from devicehub.ingest.announcer import Announcer
 from devicehub.ingest.items import Item, Judged
@@ -31,8 +32,13 @@ log = structlog.get_logger(__name__)
 MOST = 100  # Messages that wait in a process; further ones are refused.
 BATCH = 50  # The most messages in one transaction; each has up to a mebibyte.
 PATIENCE = 15.0  # Seconds after which a message is not stored any more: its client has given up, or will send it again.
+LONGEST = 30.0  # Seconds for which a request waits, also for a thread that hangs.
 IDLE = 1.0  # Seconds without a message after which the thread closes its connection.
 FAREWELL = 5.0  # Seconds for waiting messages at the end of the process.
+
+
+class UnknownOutcome(DevicehubError):
+    """A message is being stored for so long that its request is answered before: it may be stored, or not."""
 
 
 class Ended(NamedTuple):
@@ -50,7 +56,10 @@ class Ended(NamedTuple):
 
 @dataclass
 class Waiting:
-    """A message whose request waits for *end*, which becomes None if the message cannot be stored."""
+    """A message whose request waits for *end*, which becomes None if the message cannot be stored.
+
+    A request that gives up cancels *end*, unless the thread has taken the message.
+    """
 
     message: Message
     end: Future[Ended | None] = field(default_factory=Future)
@@ -71,7 +80,10 @@ class Storing:
         self._is_stopped = False
 
     def store(self, message: Message) -> Ended | None:
-        """Store *message* and return how it ended; None if it is not stored, and the request may be repeated."""
+        """Store *message* and return how it ended; None if it is not stored, and the request may be repeated.
+
+        Raise UnknownOutcome.
+        """
         waiting = Waiting(message)
         with self._lock:
             if self._is_stopped:
@@ -84,7 +96,13 @@ class Storing:
             except queue.Full:
                 log.warning("ingest.not_stored", error="too many messages wait", waiting=MOST)
                 return None
-        return waiting.end.result()
+        try:
+            return waiting.end.result(LONGEST)
+        except TimeoutError:
+            log.warning("ingest.not_stored", error="the thread that stores hangs", seconds=LONGEST)
+            if waiting.end.cancel():
+                return None
+            raise UnknownOutcome("The message may be stored, or may be stored soon.") from None
 
     def stop(self, seconds: float = FAREWELL) -> None:
         """Store what waits, for *seconds* at most, end the thread, and refuse further messages."""
@@ -122,7 +140,8 @@ class Storing:
             connections.close_all()
 
     def _store(self, batch: Sequence[Waiting]) -> None:
-        """Store *batch* and answer each of it."""
+        """Store *batch*, without those whose requests gave up, and answer each of it."""
+        batch = [one for one in batch if one.end.set_running_or_notify_cancel()]
         try:
             self._attempt(batch)
         except BaseException as error:  # A mistake of this program must not keep requests waiting.
@@ -154,18 +173,18 @@ class Storing:
         except CANNOT_STORE as error:
             log.exception("ingest.not_stored", error=type(error).__name__)
             return None
-        return _store(messages)
+        return _store(messages, lambda: durability.demand_now(connection))
 
 
 def store(message: Message) -> Ended | None:
-    """Store *message* and return how it ended; None if the database cannot store it."""
+    """Store *message* and return how it ended; None if the database cannot store it. Raise UnknownOutcome."""
     if not connection.in_atomic_block:
         return _storing.store(message)
     ends = _store([message])
     return None if ends is None else ends[0]
 
 
-def _store(messages: Sequence[Message]) -> list[Ended] | None:
+def _store(messages: Sequence[Message], begin: Callable[[], None] = lambda: None) -> list[Ended] | None:
     """Store *messages* in one transaction; return how each ended, or None if the database cannot store."""
     items: list[Item] = []
 
@@ -174,7 +193,7 @@ def _store(messages: Sequence[Message]) -> list[Ended] | None:
         announcer().notify(stored)
 
     try:
-        pipeline(messages, notify=notify)
+        pipeline(messages, notify=notify, begin=begin)
     except CANNOT_STORE as error:
         log.exception("ingest.not_stored", error=type(error).__name__)
         if not items:

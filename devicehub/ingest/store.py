@@ -54,8 +54,12 @@ def _device_row(row: tuple[Any, ...]) -> DeviceRow:
 
 
 @transaction.atomic
-def write(batch: Sequence[Item]) -> list[Item]:
-    """Store *batch*; return its items with their outcomes. Raise DatabaseError, and then nothing is stored."""
+def write(batch: Sequence[Item], begin: Callable[[], None] = lambda: None) -> list[Item]:
+    """Store *batch*; return its items with their outcomes. Raise DatabaseError, and then nothing is stored.
+
+    *begin* is called first, in the transaction.
+    """
+    begin()
     items = list(batch)
     by_kind: dict[str, list[int]] = defaultdict(list)  # Positions in the batch.
     for place, item in enumerate(batch):

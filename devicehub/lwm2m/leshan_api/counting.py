@@ -17,6 +17,7 @@ class Refusal(StrEnum):
     TOO_LONG = "too_long"
     UNREADABLE = "unreadable"
     DATABASE = "database"
+    SLOW = "timed_out"
 
 
 REFUSED = "refused"

@@ -19,7 +19,10 @@ log = structlog.get_logger(__name__)
 
 
 def store(posted: Posted) -> Ended | None:
-    """Store *posted* in one transaction; return how it ended, or None if the database cannot store."""
+    """Store *posted* in one transaction; return how it ended, or None if the database cannot store.
+
+    Raise UnknownOutcome.
+    """
     try:
         adopt([posted.endpoint])
         message = _message(posted)

@@ -17,7 +17,7 @@ from authsvc.models import digest
 from authsvc.serving import addresses
 from authsvc.serving.failures import Failures
 from authsvc.views import for_brokers, request_of
-from devicehub.ingest.posted import Ended
+from devicehub.ingest.posted import Ended, UnknownOutcome
 from devicehub.lwm2m.leshan_api import counting
 from devicehub.lwm2m.leshan_api.bodies import UnreadableBody, read
 from devicehub.lwm2m.leshan_api.broker import DIALECT
@@ -33,6 +33,7 @@ STATUSES = {
     Refusal.TOO_LONG: 413,
     Refusal.UNREADABLE: 400,
     Refusal.DATABASE: 503,
+    Refusal.SLOW: 503,
 }
 RETRY_AFTER = {429: "60", 503: "5"}
 # The message is in the quarantine, and can be replayed from there once its endpoint can have it.
@@ -67,6 +68,8 @@ def _take(shape: str, body: bytes) -> HttpResponse:
         ended = store(read(shape, body))
     except UnreadableBody as error:
         return _refused(shape, Refusal.UNREADABLE, str(error))
+    except UnknownOutcome:
+        return _refused(shape, Refusal.SLOW, "the database takes too long; the message may be stored")
     if ended is None:
         return _refused(shape, Refusal.DATABASE, "the database cannot store")
     counting.ended(shape, ended)

@@ -193,6 +193,18 @@ def test_a_database_that_cannot_store_is_answered_with_503(post, monkeypatch):
     assert answer["Content-Type"] == PROBLEM
 
 
+def test_a_post_whose_outcome_is_not_known_in_time_is_answered_with_503(post, monkeypatch):
+    """The answer says that the message may be stored, and when to send it again."""
+
+    def hang(_):
+        raise posted.UnknownOutcome
+
+    monkeypatch.setattr(posted, "store", hang)
+    answer = post({"temperature": 21.5})
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert "The message may be stored" in answer.json()["detail"]
+
+
 def test_a_post_needs_few_queries(post, django_assert_max_num_queries):
     """As many for a hundred samples as for one."""
     with django_assert_max_num_queries(12):

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.utils import timezone
 
 from devicehub.ingest import posted
@@ -128,6 +128,27 @@ def test_a_full_queue_refuses(stations, monkeypatch):
     storing.stop()
 
 
+def test_no_request_waits_for_ever_for_a_thread_that_hangs(stations, monkeypatch):
+    """A message that it has not taken is never stored; of one that it has, the outcome is unknown."""
+    monkeypatch.setattr(posted, "LONGEST", 0.01)
+    storing, go_on, begun = posted.Storing(), threading.Event(), threading.Event()
+    pipeline = posted.pipeline
+
+    def hang(messages, **options):
+        begun.set()
+        go_on.wait(10)
+        return pipeline(messages, **options)
+
+    monkeypatch.setattr(posted, "pipeline", hang)
+    with pytest.raises(posted.UnknownOutcome):
+        storing.store(message(1))
+    assert begun.wait(10)
+    assert storing.store(message(2)) is None
+    go_on.set()
+    storing.stop()
+    assert list(WeatherStationReading.objects.values_list("temperature", flat=True)) == [1]
+
+
 def test_the_end_answers_all_that_wait(storing, batches, stations):
     """Later ones are refused."""
     with ThreadPoolExecutor(8) as threads:
@@ -171,6 +192,27 @@ def test_a_post_that_is_answered_is_on_the_disk(storing, stations, monkeypatch):
     assert storing.store(message(1)).outcome is Outcome.STORED
     assert storing.store(message(2)).outcome is Outcome.STORED
     assert len(demanded) == 1
+
+
+@pytest.mark.postgresql_only
+def test_the_connection_keeps_no_setting_of_a_post(storing, stations, monkeypatch):
+    """They hold in the transaction that stores, and a pool lends the connection to others afterwards."""
+    found, write = [], posted.durability.demand_now
+
+    def settings():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+            found.append(cursor.fetchone())
+
+    def note(one):
+        settings()
+        write(one)
+        settings()
+
+    monkeypatch.setattr(posted.durability, "demand_now", note)
+    for number in (1, 2):
+        assert storing.store(message(number)).outcome is Outcome.STORED
+    assert found == [("0", "0"), ("5s", "30s")] * 2
 
 
 def test_a_database_without_connections_is_one_that_cannot_store(storing, stations, monkeypatch):

@@ -320,9 +320,9 @@ def test_one_bad_message_among_many_costs_few_attempts(station, monkeypatch):
     attempts, write = [], store.write
 
     @transaction.atomic
-    def picky(batch):
+    def picky(batch, *first):
         attempts.append(len(batch))
-        stored = write(batch)
+        stored = write(batch, *first)
         if any(b"13" in item.message.payload and item.outcome is not Outcome.FAILED for item in batch):
             raise IntegrityError("unlucky")
         return stored

@@ -348,6 +348,17 @@ def test_a_database_that_cannot_store_is_answered_with_503(post, endpoint, monke
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
 
 
+def test_a_post_whose_outcome_is_not_known_in_time_is_answered_with_503(post, endpoint, monkeypatch):
+    def hang(_):
+        raise posted.UnknownOutcome
+
+    monkeypatch.setattr(posted, "store", hang)
+    reply = post("single", single())
+
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
+    assert "may be stored" in reply.json()["error"]
+
+
 @pytest.mark.parametrize(
     "error", [DatabaseAway("away"), sqlite3.OperationalError("away"), psycopg.Error("away")]
 )
