@@ -24,6 +24,8 @@ from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.credential_pages import nonce_of
 from rig.hub import database_url
 
+pytestmark = pytest.mark.sqlite_first
+
 Stations = WeatherStationDevice.objects
 PASSWORD_HASH = passwords.hash_generated("a generated password")
 # The username, a worker, a sender, an entry.

@@ -23,6 +23,8 @@ from devicehub.models import BaseDevice
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import provision
 
+pytestmark = pytest.mark.sqlite_first
+
 HASH = passwords.hash_generated("the password of somebody")
 # Valid usernames that look as if they had a special meaning.
 AWKWARD = ["a" * 128, "a:b@c=d.e-f_g", "0", "-", "--", "=1", "null_", "NONE", "Guest", "1e3", "true"]

@@ -18,6 +18,8 @@ from rig.entrances import ENTRANCES, send_request
 from rig.hostile_projects import HOSTILE, plain
 from rig.questions import first, good
 
+pytestmark = pytest.mark.sqlite_first
+
 # vernemq and jwt need headers of their own.
 LOGINS = [first(dialect) for dialect in DIALECTS if dialect.name not in ("jwt", "vernemq")]
 # Headers that a client library or a proxy may add to a question.

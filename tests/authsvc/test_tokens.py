@@ -24,6 +24,8 @@ from devicehub import provisioning
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 
+pytestmark = pytest.mark.sqlite_first
+
 SECRET = "a secret of 64 bytes or even more, which HS512 would also be content with"
 KEY = Key("k1", "HS256", SECRET, SECRET)
 PRIVATE = ec.generate_private_key(ec.SECP256R1())

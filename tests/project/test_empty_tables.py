@@ -110,3 +110,20 @@ def test_a_trigger_that_was_replaced_or_disabled_comes_back(empty_tables: EmptyT
 
     assert text_of_the_trigger() == before
     assert triggers.missing() == []
+
+
+def test_a_table_that_is_made_anew_as_it_was_needs_no_flush(
+    empty_tables: EmptyTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connection.schema_editor() as editor:
+        editor.delete_model(WeatherStationReading)
+        editor.create_model(WeatherStationReading)
+    device = WeatherStationDevice.objects.create(device_id="STATION-001")
+    WeatherStationReading.objects.create(device=device, timestamp=device.created_at, temperature=20)
+
+    with monkeypatch.context() as without_flush:
+        without_flush.delattr("rig.empty_tables.call_command")
+        empty_tables.accept_schema()
+        empty_tables()
+
+    assert not WeatherStationReading.objects.exists()

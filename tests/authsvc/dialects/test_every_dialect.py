@@ -25,6 +25,8 @@ from rig.questions import (
     good,
 )
 
+pytestmark = pytest.mark.sqlite_first
+
 HOSTILE = [
     "",
     "\x00",

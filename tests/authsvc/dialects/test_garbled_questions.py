@@ -15,6 +15,8 @@ from authsvc.dialects.base import FORM, JSON, Request
 from rig.oracles import reads_as_deny
 from rig.questions import BESIDE, by_question, good, in_sessions
 
+pytestmark = pytest.mark.sqlite_first
+
 # ---------------------------------------------------------------- garbage
 
 # fmt: off

@@ -16,6 +16,8 @@ from authsvc.operation.reasons import SENTENCES
 from fleet.models import WeatherStationDevice
 from rig.cast import Cast
 
+pytestmark = pytest.mark.sqlite_first
+
 
 @pytest.fixture
 def why(loop, transactional_db):

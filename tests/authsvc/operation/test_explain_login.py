@@ -17,6 +17,8 @@ from devicehub import provisioning
 from fleet.models import IrrigationValveDevice, WeatherStationDevice
 from rig.cast import Cast
 
+pytestmark = pytest.mark.sqlite_first
+
 
 def explain(*arguments: str) -> tuple[int, str]:
     out = StringIO()

@@ -25,6 +25,8 @@ from rig.cast import Cast
 from rig.oracles import reads_as_allow
 from rig.questions import good
 
+pytestmark = pytest.mark.sqlite_first
+
 OTHERS = "things/weatherstation/STATION-002/data"
 
 

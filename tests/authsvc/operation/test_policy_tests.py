@@ -18,6 +18,8 @@ from authsvc.operation.policy_tests import MAX_BYTES, MAX_TESTS, PolicyTest, Unr
 from fleet.models import IrrigationValveDevice
 from rig.cast import Cast
 
+pytestmark = pytest.mark.sqlite_first
+
 HOLDS = """
 # The station may use its own topics, and no others.
 - who: STATION-001

@@ -14,7 +14,7 @@ from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationDevice, WeatherStationMessage, WeatherStationReading
 from rig.programs import PROBLEM, Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 PATH = "/api/devices/weatherstation/STATION-001/readings/"
 

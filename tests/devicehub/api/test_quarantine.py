@@ -16,7 +16,7 @@ from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.cast import provision
 from rig.programs import Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 LIST = "/api/quarantine/"
 TOPIC = "things/weatherstation/NORTH-1/data"

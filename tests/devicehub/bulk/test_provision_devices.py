@@ -14,7 +14,7 @@ from authsvc.models import AuditEntry
 from devicehub.bulk import imports
 from fleet.models import WeatherStationDevice
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 Stations = WeatherStationDevice.objects
 
 

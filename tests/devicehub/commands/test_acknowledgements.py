@@ -21,6 +21,8 @@ from rig.command_queue import (
     the_command,
 )
 
+pytestmark = pytest.mark.sqlite_first
+
 
 @pytest.mark.parametrize(
     ("code", "words", "state"),

@@ -8,6 +8,8 @@ from devicehub.models import DeviceCommand
 from fleet.devices import WeatherStation
 from rig.command_queue import QUEUED, the_command
 
+pytestmark = pytest.mark.sqlite_first
+
 # --- Parameters
 
 

@@ -17,7 +17,7 @@ from devicehub.dashboard.navigation import register
 from devicehub.templatetags import devicehub_navigation
 from rig.people import person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 
 def greenhouses(request: HttpRequest) -> HttpResponse:

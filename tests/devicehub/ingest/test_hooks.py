@@ -14,6 +14,8 @@ from fleet.devices import WeatherStation
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.messages import EARLIER, HOUR, NOW, STORED, fresh, iso, message, message_row, readings, send
 
+pytestmark = pytest.mark.sqlite_first
+
 # --- Presence, hooks and signals
 
 

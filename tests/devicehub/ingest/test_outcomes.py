@@ -7,6 +7,8 @@ from devicehub.models import QuarantinedMessage
 from rig.messages import FAILED, PARTIAL, STORED, message, message_row, readings, row, send
 from rig.payloads import FORMS
 
+pytestmark = pytest.mark.sqlite_first
+
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_each_payload_has_its_outcome(station, form):

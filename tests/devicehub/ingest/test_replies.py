@@ -9,6 +9,8 @@ from devicehub.models import DeviceCommand, QuarantinedMessage
 from fleet.models import WeatherStationDevice
 from rig.messages import FAILED, NOW, STORED, fresh, message, message_row, send
 
+pytestmark = pytest.mark.sqlite_first
+
 # --- Replies
 
 

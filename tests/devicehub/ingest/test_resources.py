@@ -15,7 +15,7 @@ from rig.kinds import tables_of
 from rig.messages import DUPLICATE, FAILED, NOW, PARTIAL, STORED, message_row, readings, row, send
 from rig.pages import blocks, page
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 VALUES = [
     Value((3303, 0, 5700), DataType.FLOAT, 21.5),

@@ -8,6 +8,8 @@ from devicehub.models import QuarantinedMessage
 from fleet.models import WeatherStationDevice
 from rig.messages import EARLIER, FAILED, HOUR, NOW, PARTIAL, STORED, fresh, iso, message, message_row, send
 
+pytestmark = pytest.mark.sqlite_first
+
 # --- Status
 
 LONG_AGO = "0001-01-01T00:00:00+14:00"

@@ -11,6 +11,8 @@ from fleet.models import WeatherStationDevice
 from rig.messages import FAILED, NOW, PARTIAL, fresh, message_row, readings, send
 from rig.payloads import UNKNOWN_TOPICS
 
+pytestmark = pytest.mark.sqlite_first
+
 
 @pytest.mark.parametrize("topic", UNKNOWN_TOPICS, ids=lambda topic: ascii(topic)[:50])
 def test_a_message_on_no_topic_of_ours_is_quarantined(station, topic):

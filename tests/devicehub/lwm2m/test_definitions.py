@@ -17,7 +17,7 @@ from devicehub.messages.lwm2m.values import DataType
 from rig.messages import STORED, send
 from rig.object_files import ITEM, file, item
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 TLV = "application/vnd.oma.lwm2m+tlv"
 

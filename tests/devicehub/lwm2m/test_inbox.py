@@ -14,7 +14,7 @@ from devicehub.messages.lwm2m.values import DataType, ObjectLink, Value
 from rig.messages import FAILED, HOUR, NOW, PARTIAL, STORED, fresh, message, message_row, send
 from rig.pages import marked, page
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 EVERY_TYPE = [
     Value((3442, 0, 110), DataType.STRING, "Grüße"),

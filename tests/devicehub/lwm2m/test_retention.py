@@ -135,12 +135,13 @@ class TestPruning:
 @pytest.mark.postgresql_only
 class TestPartitions:
     @pytest.fixture
-    def table(self, transactional_db):
+    def table(self, transactional_db, django_db_setup):
         """Re-create the table of values after the test, as the migrations made it."""
         yield
         with connection.schema_editor() as editor:
             editor.execute(f"DROP TABLE {VALUES} CASCADE")
             editor.create_model(ResourceValue)
+        django_db_setup.accept_schema()
 
     @pytest.fixture
     def divided(self, table, endpoint, kind, monkeypatch):

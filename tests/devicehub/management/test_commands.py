@@ -29,7 +29,7 @@ from rig import servers
 from rig.credential_pages import nonce_of, secrets_of
 from rig.hub import ROOT, environment
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 
 
 def run(*arguments: str) -> str:

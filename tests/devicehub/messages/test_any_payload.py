@@ -17,6 +17,8 @@ from devicehub.models import QuarantinedMessage
 from rig.examples import examples
 from rig.meter import CBOR, EPOCH, FAILED, NOW, PARTIAL, SENML, SENML_CBOR, STORED, is_as_sent, send, stored
 
+pytestmark = pytest.mark.sqlite_first
+
 # --- Anything at all
 
 NAMES = ["temperature", "humidity", "amount", "count", "low", "wet", "label", "extra", "raw", "x"]

@@ -13,6 +13,8 @@ from fleet.models import WeatherStationDevice
 from rig.examples import examples
 from rig.fields import clean_fields
 
+pytestmark = pytest.mark.sqlite_first
+
 REFUSED = (ValidationError, ValueError)
 DEVICE_ID = re.compile(r"[A-Za-z0-9_:-]{1,128}\Z", re.ASCII)
 USERNAME = re.compile(r"[A-Za-z0-9_.@:=-]{1,128}\Z", re.ASCII)

@@ -19,12 +19,13 @@ from rig.telemetry import measure
 
 
 @pytest.fixture
-def table(transactional_db):
+def table(transactional_db, django_db_setup):
     """Return the name of the table of readings; re-create the table after the test, as the migrations made it."""
     yield WeatherStationReading._meta.db_table
     with connection.schema_editor() as editor:
         editor.execute("DROP TABLE fleet_weatherstationreading CASCADE")
         editor.create_model(WeatherStationReading)
+    django_db_setup.accept_schema()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from devicehub.worker.periodic import PeriodicWork
 from devicehub.worker.tasks import Context, DuplicateTask
 from rig.hub import eventually
 
+pytestmark = pytest.mark.sqlite_first
+
 OURS = ["silence", "commands", "rollups", "retained", "removal", "partitions", "groups", "imports"]
 
 

@@ -11,7 +11,7 @@ from devicehub.models import digest_api_key
 from rig.endpoints import endpoint as endpoint
 from rig.programs import Program, person, program
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite_first]
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
 OBJECTS, ENDPOINTS = "/api/lwm2m/objects/", "/api/lwm2m/endpoints/"
 
