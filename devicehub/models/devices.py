@@ -184,7 +184,8 @@ class BaseDevice(Credentials):
 
     mqtt_client_id = models.CharField(max_length=128, unique=True, null=True, blank=True)
     connected = models.BooleanField(default=False, editable=False)
-    connected_changed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Its index is for the stream of events; a message of a connected device does not change it.
+    connected_changed_at = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
     last_message_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_reading_at = models.DateTimeField(null=True, blank=True, editable=False)
     reported_status = models.CharField(max_length=20, blank=True, editable=False)

@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
                 ('updated_at', models.DateTimeField(auto_now=True)),
                 ('mqtt_client_id', models.CharField(blank=True, max_length=128, null=True, unique=True)),
                 ('connected', models.BooleanField(default=False, editable=False)),
-                ('connected_changed_at', models.DateTimeField(blank=True, editable=False, null=True)),
+                ('connected_changed_at', models.DateTimeField(blank=True, db_index=True, editable=False, null=True)),
                 ('last_message_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('last_reading_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('reported_status', models.CharField(blank=True, editable=False, max_length=20)),
