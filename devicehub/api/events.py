@@ -192,8 +192,10 @@ class Events(ApiView):
           keep.
 
         The `id` of each event is opaque. Send the last one as `Last-Event-ID` when you connect again, as browsers do
-        by themselves: nothing is lost, and only events of the last seconds may come twice. A change that is recorded
-        more than a minute after it happened may be missing.
+        by themselves: nothing is lost, and only events of the last minute, or since the oldest open transaction
+        began, may come twice. A change is sent however late its transaction commits, unless 10,000 others were added
+        meanwhile. A connection, step of a command or denial may be missing that is written more than a minute after
+        it happened, as after a failure of the database.
 
         A comment is sent every 15 seconds without an event. The stream ends with the key or session, and when the
         rights of its user change: connect again. A server process holds 100 streams, and 10 of one caller. A server

@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Iterable
 
+from devicehub.db.writers import open_writers
 from devicehub.stream.cursors import Place, State
 from devicehub.stream.events import Event
 from devicehub.stream.sources import MOST, Flood, Row, Source, sources
@@ -28,15 +29,18 @@ class Feed:
 
     def begin(self) -> None:
         """Read from now on."""
-        for source in self._sources:
-            source.begin()
+        bounds = [source.bound() for source in self._sources]
+        writers = self._writers()
+        for source, bound in zip(self._sources, bounds, strict=True):
+            source.begin(writers.get(source.table, ()), bound)
 
     def look(self) -> list[Event]:
         """Return the events since the last look. Raise Flood if there are too many; then begin() has to follow."""
         found: list[Event] = []
         states, at = [source.state for source in self._sources], int(time.time())
+        writers = self._writers()
         for number, source in enumerate(self._sources):
-            rows = source.look()
+            rows = source.look(writers.get(source.table, ()))
             if len(found) + len(rows) > MOST:
                 raise Flood
             made = source.events(rows) if rows else {}
@@ -65,6 +69,9 @@ class Feed:
                 self._add(found, made.get(row[0]), min(place.at, now), states)
             states[number] = source.state
         return found
+
+    def _writers(self) -> dict[str, set[str]]:
+        return open_writers({source.table: source.key for source in self._sources})
 
     def _add(self, found: list[Event], event: Event | None, at: int, states: list[State]) -> None:
         if event is not None:

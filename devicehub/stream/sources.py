@@ -2,14 +2,12 @@
 
 Every process reads the same events in this way, and none is lost when one starts anew. A position is the key of a row
 that is only added, or the time of a change in microseconds. A row may appear after later ones: PostgreSQL assigns keys
-before the commit, and times are those of the process that wrote them. So the last seconds are read again, and rows
-that were read already are left out.
+before the commit, and times are those of the process that wrote them. So the rows since the oldest open transaction are
+read again, and those that were read already are left out.
 """
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +17,6 @@ from django.utils import timezone
 
 from authsvc.models import Denial
 from devicehub.db import bulk
-from devicehub.db.costly import EXPENSIVE, KEPT
 from devicehub.errors import DevicehubError
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, UnknownKey, registry
@@ -34,10 +31,12 @@ Row = tuple[Any, int]  # The key of a row, and its position.
 MOST = 10_000  # Events of one look, and events after a cursor.
 MOST_READ = 50_000  # Rows whose positions are read at once.
 MOST_KEYS = 500_000  # Keys between a cursor and now.
-LATE = 5.0  # Seconds in which a row may appear after one with a higher key.
 LATE_TIMES = timedelta(seconds=60)  # The time from a change until it is written, and seen by this clock.
-RECENT = 2_000  # Keys before the newest one that are read first, for rows that appear late.
+# The reach of a transaction that is open when reading begins: keys before the newest one, and a time before now.
+RECENT = 10_000
+RECENT_TIMES = timedelta(minutes=10)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 NEWS = (Outcome.STORED.value, Outcome.PARTIAL.value)
 
 
@@ -49,33 +48,55 @@ class Source:
     """A table, up to the position that was read last.
 
     *floor* is the position up to which no further row will appear, and *seen* are the rows after it that were read.
+    A *bound* is a position that everything written from then on is beyond: it may become the floor once the
+    transactions are over that were open by then. Read it before these are queried, and the rows after them.
     """
 
     name: str
+    table: str
+    key: str | None = None  # The column with the keys from a sequence, if the position is the key.
 
     def __init__(self) -> None:
         self.floor = self.position = 0
         self.seen: dict[Any, int] = {}
+        self._digest = 0
+        self._settled = 0  # The next floor: the rows up to it were read by the last look.
+        self._bounds = (0, 0)  # Of the last two looks.
+        self._began: dict[str, int] = {}  # The bound before each open transaction wrote something.
 
     @property
     def state(self) -> State:
         """The state after the rows that were read."""
-        return self.floor, self.position, len(self.seen)
+        return self.floor, self.position, self._digest
 
-    def begin(self) -> None:
-        """Read from now on."""
-        self.floor, self.position = self._beginning()
+    def begin(self, writers: Collection[str] = (), bound: int | None = None) -> None:
+        """Read from now on. *writers* are open transactions that wrote to the table, queried after *bound* was read."""
+        bound = self.bound() if bound is None else bound
+        self.floor = self._recent(bound) if writers else bound
         try:
             self.seen = dict(self._read(self.floor, None))
         except Flood:
-            self.floor, self.seen = self.position, {}
-        self.position = max([self.position, *self.seen.values()])
+            self.floor, self.seen = self._now(bound), {}
+        self.position = max([self._now(bound), *self.seen.values()])
+        self._digest = _digest(self.seen.items())
+        self._began = dict.fromkeys(writers, self.floor)
+        self._settled, self._bounds = self.floor, (bound, bound)
 
-    def look(self) -> list[Row]:
-        """Return the rows that appeared since the last look. note() has to follow for each. Raise Flood."""
-        self.floor = max(self.floor, self._new_floor())
+    def look(self, writers: Collection[str] = ()) -> list[Row]:
+        """Return the rows that appeared since the last look. note() has to follow for each. Raise Flood.
+
+        *writers* are the open transactions that wrote to the table, queried before this call.
+        """
+        if self._settled > self.floor:
+            self.floor = self._settled
+            self.seen = {pk: position for pk, position in self.seen.items() if position > self.floor}
+            self._digest = _digest(self.seen.items())
         self.position = max(self.position, self.floor)
-        self.seen = {pk: position for pk, position in self.seen.items() if position > self.floor}
+        bound, (earlier, last) = self.bound(), self._bounds
+        self._began = {one: self._began.get(one, earlier) for one in writers}
+        self._settled, self._bounds = min([last, *self._began.values()]), (last, bound)
+        if self.key and bound <= self.floor:
+            return []
         fresh = [row for row in self._read(self.floor, None) if self.seen.get(row[0]) != row[1]]
         if len(fresh) > MOST:
             raise Flood
@@ -83,36 +104,44 @@ class Source:
 
     def note(self, row: Row) -> None:
         """Note that *row* was read."""
+        if row[0] in self.seen:
+            self._digest -= _digest([(row[0], self.seen[row[0]])])
+        self._digest = (self._digest + _digest([row])) % DIGESTS
         self.seen[row[0]] = row[1]
         self.position = max(self.position, row[1])
 
     def history(self, state: State) -> list[Row]:
         """Return the rows after *state* that this source has read itself. Raise Flood."""
-        floor, position, count = state
+        floor, position, digest = state
         if position - floor > self._widest() or self.position - position > self._widest():
             raise Flood
-        # More rows than were sent: one of them appeared late, and all are sent again.
-        after = position if len(self._read(floor, position)) <= count else floor
+        # Other rows than those that were sent: one may have appeared late, and all are sent again.
+        after = position if _digest(self._read(floor, position)) == digest else floor
         found = self._read(after, self.position)
         return [row for row in found if row[1] <= self.floor or self.seen.get(row[0]) == row[1]]
 
     def states(self, rows: Sequence[Row]) -> list[State]:
         """Return the state after each of *rows*, which history() returned."""
-        found, same, window = [], 0, sorted(self.seen.values())
-        before, passed = -1, 0
-        for _, position in rows:
+        found: list[State] = []
+        before, same = -1, 0
+        digest = self._digest - _digest(row for row in rows if row[1] > self.floor)
+        for row in rows:
+            position = row[1]
             if position <= self.floor:
-                same = same + 1 if position == before else 1
-                found.append((max(0, position - 1), position, same))
+                same = _digest([row]) + (same if position == before else 0)
+                found.append((max(0, position - 1), position, same % DIGESTS))
             else:
-                while passed < len(window) and window[passed] <= position:
-                    passed += 1
-                found.append((self.floor, position, passed))
+                digest += _digest([row])
+                found.append((self.floor, position, digest % DIGESTS))
             before = position
         return found
 
     def events(self, rows: Sequence[Row]) -> Mapping[Any, Event]:
         """Return the events of *rows* by key; a row that was deleted meanwhile has none."""
+        raise NotImplementedError
+
+    def bound(self) -> int:
+        """Return a position that everything written from now on is beyond."""
         raise NotImplementedError
 
     def _read(self, after: int, until: int | None) -> list[Row]:
@@ -125,14 +154,24 @@ class Source:
         """Return the rows after a position, up to another one, at most MOST_READ + 1."""
         raise NotImplementedError
 
-    def _beginning(self) -> tuple[int, int]:
+    def _now(self, bound: int) -> int:
+        """Return the present position, if the bound is *bound*."""
         raise NotImplementedError
 
-    def _new_floor(self) -> int:
+    def _recent(self, bound: int) -> int:
+        """Return the position that an open transaction is taken to be beyond, if the bound is *bound*."""
         raise NotImplementedError
 
     def _widest(self) -> int:
         raise NotImplementedError
+
+
+DIGESTS = 2**32
+
+
+def _digest(rows: Iterable[Row]) -> int:
+    """Return a number that is the same in all processes for the same *rows*, whatever their order."""
+    return sum(map(hash, rows)) % DIGESTS
 
 
 class Added(Source):
@@ -141,34 +180,23 @@ class Added(Source):
     def __init__(self, kind: Kind, model: Any) -> None:
         super().__init__()
         self.kind, self._model = kind, model
-        self._marks: deque[tuple[float, int]] = deque()
+        self.table, self.key = model._meta.db_table, model._meta.pk.column
 
-    def look(self) -> list[Row]:
-        """Return the new rows. The position moves on without any, so that no look reads old rows."""
-        newest = self._newest()
-        if newest <= self.floor:
-            self._marks.clear()
-            return []
-        self._marks.append((time.monotonic(), self.position))
-        found = super().look()
-        if not found:
-            self.position = max(self.position, newest)
-        return found
+    def history(self, state: State) -> list[Row]:
+        """Return the rows after *state* that this source has read itself. Raise Flood, also beyond all keys."""
+        if state[1] > self.position and state[1] > self.bound():  # A backup of the database was restored.
+            raise Flood
+        return super().history(state)
 
-    def _newest(self) -> int:
+    def bound(self) -> int:
+        """Return the newest key."""
         return int(self._model.objects.aggregate(newest=Max("pk"))["newest"] or 0)
 
-    def _beginning(self) -> tuple[int, int]:
-        newest = self._newest()
-        self._marks.clear()
-        return max(0, newest - RECENT), newest
+    def _now(self, bound: int) -> int:
+        return bound
 
-    def _new_floor(self) -> int:
-        settled = time.monotonic() - LATE
-        floor = 0
-        while self._marks and self._marks[0][0] <= settled:
-            floor = self._marks.popleft()[1]
-        return floor
+    def _recent(self, bound: int) -> int:
+        return max(0, bound - RECENT)
 
     def _rows(self, after: int, until: int | None) -> Iterable[Row]:
         rows = self._selected().filter(pk__gt=after).order_by("pk")
@@ -256,38 +284,27 @@ class Reports(Added):
 class Changed(Source):
     """A table whose rows change; the position is the time of the last change in microseconds."""
 
-    def _beginning(self) -> tuple[int, int]:
-        now = timezone.now()
-        return position_of(now - LATE_TIMES), position_of(now)
-
-    def _new_floor(self) -> int:
+    def bound(self) -> int:
+        """Return the time before now after which all changes lie that are still to be written."""
         return position_of(timezone.now() - LATE_TIMES)
+
+    def _now(self, bound: int) -> int:
+        return bound + LATE_TIMES // MICROSECOND
+
+    def _recent(self, bound: int) -> int:
+        return max(0, bound - RECENT_TIMES // MICROSECOND)
 
     def _widest(self) -> int:
         return HIGHEST
 
 
 class Connections(Changed):
-    """The devices of one kind that connected or were lost. The event is the state of the device.
-
-    No index has the time, which many messages would have to change: on a large table a look takes a while, and the
-    next one follows later.
-    """
+    """The devices of one kind that connected or were lost. The event is the state of the device."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__()
         self.kind, self.name = kind, f"connections/{kind.slug}"
-        self._next_at = float("-inf")
-
-    def look(self) -> list[Row]:
-        """Return the new changes, or none before the next look is due."""
-        began = time.monotonic()
-        if began < self._next_at:
-            return []
-        found = super().look()
-        took = time.monotonic() - began
-        self._next_at = began + KEPT * took if took > EXPENSIVE else began
-        return found
+        self.table = kind.device_model._meta.db_table
 
     def events(self, rows: Sequence[Row]) -> Mapping[Any, Event]:
         """Return the events by key of the device."""
@@ -307,6 +324,7 @@ class Commands(Changed):
     """The commands to devices: one event for each step, with the state after it."""
 
     name = "commands"
+    table = DeviceCommand._meta.db_table
 
     def events(self, rows: Sequence[Row]) -> Mapping[Any, Event]:
         """Return the events by key of the command."""
@@ -329,15 +347,18 @@ class Commands(Changed):
         return made
 
     def _rows(self, after: int, until: int | None) -> Iterable[Row]:
-        at = time_of(after)
-        later = Q()
-        for column in COMMAND_TIMES:
-            later |= Q((f"{column}__gt", at))
-        found = DeviceCommand.objects.filter(later).order_by().values_list("pk", *COMMAND_TIMES)
-        rows = [
+        # An arm for each index: SQLite reads the whole table for one condition with five alternatives.
+        first, *others = (
+            DeviceCommand.objects.filter(Q((f"{column}__gt", time_of(after))))
+            .order_by()
+            .values_list("pk", *COMMAND_TIMES)
+            for column in COMMAND_TIMES
+        )
+        most = len(COMMAND_TIMES) * MOST_READ + 1
+        rows = {
             (pk, max(position_of(time) for time in times if time is not None))
-            for pk, *times in found[: MOST_READ + 1]
-        ]
+            for pk, *times in first.union(*others, all=True)[:most]
+        }
         if len(rows) > MOST_READ:
             raise Flood
         return [row for row in rows if until is None or row[1] <= until]
@@ -347,6 +368,7 @@ class Denials(Changed):
     """The refusals: one event whenever one happens again."""
 
     name = "denials"
+    table = Denial._meta.db_table
 
     def events(self, rows: Sequence[Row]) -> Mapping[Any, Event]:
         """Return the events by key of the denial."""
@@ -389,7 +411,7 @@ def sources() -> list[Source]:
 
 def position_of(at: datetime) -> int:
     """Return *at* in microseconds since 1970, and 0 for earlier times."""
-    return max(0, (at - EPOCH) // timedelta(microseconds=1))
+    return max(0, (at - EPOCH) // MICROSECOND)
 
 
 def time_of(position: int) -> datetime:

@@ -23,8 +23,15 @@ def test_another_text_is_not_a_place(text):
     assert cursors.read(text) is None
 
 
+def test_a_text_of_another_site_is_not_a_place(settings):
+    """Only its own processes write places that are read, so that none makes it query what nobody saw."""
+    text = cursors.write(1, 2, ((3, 4, 5),))
+    settings.SECRET_KEY = "another"
+    assert cursors.read(text) is None
+
+
 def test_a_changed_text_is_not_a_place():
-    """Neither one with a wrong checksum, nor one beyond all times and keys."""
+    """Neither one with a wrong signature, nor one beyond all times and keys."""
     text = cursors.write(1, 2, ((3, 4, 5),))
     assert cursors.read(text[:-1]) is None
     assert cursors.read("B" + text[1:]) is None
