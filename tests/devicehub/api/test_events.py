@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from django.test import AsyncClient
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from authsvc.models import Denial
 from devicehub import api_keys, roles
@@ -558,16 +559,21 @@ def test_a_request_for_the_head_opens_no_stream(run):
 def test_a_database_that_is_away_ends_the_streams(run, monkeypatch):
     """The clients connect again, and go on where they were."""
 
+    def fail(_: object) -> None:
+        raise OperationalError("the connection is closed")
+
     async def listen() -> list[Heard]:
         client = await Client(key).open()
         await client.hear(1)
-        monkeypatch.setattr(sources.Commands, "look", lambda _: 1 / 0)
+        monkeypatch.setattr(sources.Commands, "look", fail)
         found = await client.hear(1)
         await client.close()
         return found
 
     key = key_of(person("ada"))
-    assert run(listen()) == []
+    with capture_logs() as logs:
+        assert run(listen()) == []
+    assert [line["error"] for line in logs if line["event"] == "stream.database_away"] == ["OperationalError"]
 
 
 def test_odd_requests_are_refused(run, station):
