@@ -13,6 +13,15 @@ from authsvc.durations import duration
 from devicehub.api import paging
 from devicehub.api.bodies import moment
 
+TEXT, TRUTH, NUMBER = "Write a text, in quotes.", "Write true or false.", "Write a number, without quotes."
+# The types of JSON that a field of a body takes; fields of the library also take others that they can convert.
+JSON_TYPES: tuple[tuple[type[serializers.Field], tuple[type, ...], str], ...] = (
+    (serializers.CharField, (str,), TEXT),
+    (serializers.DateTimeField, (str,), TEXT),
+    (serializers.BooleanField, (bool,), TRUTH),
+    (serializers.IntegerField, (int,), NUMBER),
+    (serializers.FloatField, (int, float), NUMBER),
+)
 MIN_64, MAX_64 = -(2**63), 2**64 - 1
 
 
@@ -73,7 +82,10 @@ class Names(serializers.CharField):
 
 
 class Closed(serializers.Serializer):
-    """A serializer that refuses names which it does not have, so that a misspelt one is not ignored."""
+    """A serializer of a body that refuses names which it does not have, so that a misspelt one is not ignored.
+
+    It also refuses a value of another type of JSON than the schema declares, such as 1 for a text.
+    """
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the values of *data*. Raise ValidationError."""
@@ -84,7 +96,36 @@ class Closed(serializers.Serializer):
                 raise serializers.ValidationError(
                     dict.fromkeys(unknown, f"There is no such field; use {writable}.")
                 )
-        return super().to_internal_value(data)
+        wrong = _mistyped(self.fields, data)
+        try:
+            found = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({**error.detail, **wrong}) from error
+        if wrong:
+            raise serializers.ValidationError(wrong)
+        return found
+
+
+def _mistyped(fields: Mapping[str, serializers.Field], data: Any) -> dict[str, Any]:
+    """Return the faults of the values in *data* that have another type of JSON than their field, by name."""
+    if not isinstance(data, Mapping):
+        return {}
+    faults = {name: _fault(field, data[name]) for name, field in fields.items() if name in data}
+    return {name: fault for name, fault in faults.items() if fault}
+
+
+def _fault(field: serializers.Field, value: Any) -> Any:
+    """Return the fault of *value*, in a list by its places; nothing for one of the type of *field*."""
+    if isinstance(field, serializers.ListField):
+        inner = enumerate(value if isinstance(value, list) else ())
+        return {place: fault for place, one in inner if (fault := _fault(field.child, one))}
+    if value is None:
+        return None
+    for kind, types, fault in JSON_TYPES:
+        if isinstance(field, kind):
+            is_right = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+            return None if is_right else [fault]
+    return None
 
 
 class SelectedOne(serializers.Serializer):

@@ -136,7 +136,7 @@ def test_a_revoked_broker_has_no_token_until_it_is_rotated(caller, broker):
         ({"dialects": None}, 400, "dialects"),
         ({"networks": ["10.0.0.1/8"]}, 400, "networks"),
         ({"networks": [""]}, 400, "networks.0"),
-        ({"networks": [2**63]}, 400, "networks"),
+        ({"networks": [2**63]}, 400, "networks.0"),
         ({"token": "mine"}, 400, "token"),
         ({"name": "taken"}, 409, ""),
     ],
