@@ -188,8 +188,8 @@ class Events(ApiView):
           `reason`, `rule`, `dialect`, `broker`, `address`, `count`, `first_at`, `last_at`. A key also needs the
           scope `access:read`; without it they are left out, or refused if `type` names them.
         - `start`: a stream begins here. `reset`: events are missing before it, since more than 10,000 happened at
-          once, or since `Last-Event-ID` is older than an hour, than 10,000 events, or unknown: read again what you
-          keep.
+          once, or 8 MiB of JSON and bytes in readings, or since `Last-Event-ID` is unknown, older than an hour, or
+          older than so much: read again what you keep.
 
         The `id` of each event is opaque. Send the last one as `Last-Event-ID` when you connect again, as browsers do
         by themselves: nothing is lost, and only events of the last minute, or since the oldest open transaction

@@ -30,6 +30,7 @@ HEARTBEAT = 15.0  # Seconds without an event after which a comment is sent.
 MOST_WAITING = (
     20_000  # Events that wait for a slow client; then its stream ends, and it can go on where it was.
 )
+HEAVIEST = 16 << 20  # Bytes of those that wait, with the same end.
 AT_ONCE = 200  # Events that are handed to a stream without a pause.
 RETRY = b"retry: 2000\n\n"
 RETRY_LATER = b"retry: 30000\n\n"  # Of a stream for which there is no place any more.
@@ -45,11 +46,13 @@ class Reader(NamedTuple):
 
 
 class Stream:
-    """One open stream. *waiting* holds what is to be sent; None ends the stream."""
+    """One open stream. *waiting* holds what is to be sent, of *weight* bytes; None ends the stream."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.weight = 0
+        self._is_over = False
 
     async def offer(self, found: Sequence[Event]) -> None:
         """Have those of *found* sent that the reader wants. Other work of the event loop gets its turn meanwhile."""
@@ -61,10 +64,19 @@ class Stream:
 
     def send(self, text: bytes | None) -> None:
         """Have *text* sent, or end a stream whose client does not read."""
-        if self.waiting.qsize() < MOST_WAITING:
-            self.waiting.put_nowait(text)
-        elif self.waiting.qsize() == MOST_WAITING:
-            self.waiting.put_nowait(None)
+        if self._is_over:
+            return
+        is_slow = self.waiting.qsize() >= MOST_WAITING or self.weight > HEAVIEST
+        text = None if is_slow else text
+        self._is_over = text is None
+        self.weight += len(text or b"")
+        self.waiting.put_nowait(text)
+
+    async def next(self) -> bytes | None:
+        """Return what is to be sent next; None at the end."""
+        text = await self.waiting.get()
+        self.weight -= len(text or b"")
+        return text
 
 
 class Broadcast:
@@ -251,7 +263,7 @@ async def _next(stream: Stream, seconds: float) -> bytes | None:
     """Return what is to be sent next, or None if there was nothing for *seconds*. Raise EndOfStream."""
     try:
         async with asyncio.timeout(max(0.0, seconds)):
-            text = await stream.waiting.get()
+            text = await stream.next()
     except TimeoutError:
         return None
     if text is None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from devicehub.db.writers import open_writers
 from devicehub.stream.cursors import Place, State
 from devicehub.stream.events import Event
-from devicehub.stream.sources import MOST, Flood, Row, Source, sources
+from devicehub.stream.sources import HEAVIEST, MOST, Flood, Row, Source, sources
 
 OLDEST = 3600  # Seconds after which a place is too old to go on from.
 
@@ -38,10 +38,11 @@ class Feed:
         """Return the events since the last look. Raise Flood if there are too many; then begin() has to follow."""
         found: list[Event] = []
         states, at = [source.state for source in self._sources], int(time.time())
-        writers = self._writers()
+        writers, weight = self._writers(), 0
         for number, source in enumerate(self._sources):
             rows = source.look(writers.get(source.table, ()))
-            if len(found) + len(rows) > MOST:
+            weight += source.weight(rows)
+            if len(found) + len(rows) > MOST or weight > HEAVIEST:
                 raise Flood
             made = source.events(rows) if rows else {}
             for row in rows:
@@ -57,11 +58,12 @@ class Feed:
         if place.mark != self._mark or len(place.states) != len(self._sources) or place.at < now - OLDEST:
             raise Flood
         found: list[Event] = []
-        states, total = list(place.states), 0
+        states, total, weight = list(place.states), 0, 0
         for number, source in enumerate(self._sources):
             rows = source.history(place.states[number])
             total += len(rows)
-            if total > MOST:
+            weight += source.weight(rows) if total <= MOST else 0
+            if total > MOST or weight > HEAVIEST:
                 raise Flood
             made = source.events(rows) if rows else {}
             for row, state in _with_states(source, rows):

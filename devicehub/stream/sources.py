@@ -12,12 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Max, Q, QuerySet
+from django.db.models import F, Max, Q, QuerySet, Sum
 from django.utils import timezone
 
 from authsvc.models import Denial
 from devicehub.db import bulk
 from devicehub.errors import DevicehubError
+from devicehub.history.pages import Length, long_columns
 from devicehub.kinds import topics
 from devicehub.kinds.registry import Kind, UnknownKey, registry
 from devicehub.messages.message import Outcome
@@ -29,6 +30,7 @@ from devicehub.stream.events import Event, moment
 Row = tuple[Any, int]  # The key of a row, and its position.
 
 MOST = 10_000  # Events of one look, and events after a cursor.
+HEAVIEST = 8 << 20  # Bytes of long texts, JSON and bytes of the events of one look, and after a cursor.
 MOST_READ = 50_000  # Rows whose positions are read at once.
 MOST_KEYS = 500_000  # Keys between a cursor and now.
 LATE_TIMES = timedelta(seconds=60)  # The time from a change until it is written, and seen by this clock.
@@ -136,6 +138,10 @@ class Source:
             before = position
         return found
 
+    def weight(self, rows: Sequence[Row]) -> int:
+        """Return the bytes of those values of *rows* that may be long, without reading them."""
+        return 0
+
     def events(self, rows: Sequence[Row]) -> Mapping[Any, Event]:
         """Return the events of *rows* by key; a row that was deleted meanwhile has none."""
         raise NotImplementedError
@@ -219,7 +225,16 @@ class Readings(Added):
         self.name = f"readings/{kind.slug}"
         narrow = kind.narrow
         self._columns = list(kind.readings) if narrow is None else [narrow.name_column, narrow.value_column]
+        self._long = long_columns(kind, self._columns) if narrow is None else []
         self._units: dict[str, str] = {}
+
+    def weight(self, rows: Sequence[Row]) -> int:
+        """Return the bytes of the long texts, JSON and bytes of *rows*; a narrow table has numbers here."""
+        if not self._long or not rows:
+            return 0
+        found = self._model.objects.filter(bulk.among("id", [pk for pk, _ in rows])).order_by()
+        length = sum((Length(F(column)) for column in self._long[1:]), start=Length(F(self._long[0])))
+        return int(found.aggregate(weight=Sum(length))["weight"] or 0)
 
     def events(self, rows: Sequence[Row]) -> Mapping[Any, Event]:
         """Return the events by key of the reading."""

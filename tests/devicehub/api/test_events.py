@@ -301,6 +301,16 @@ def test_a_flood_is_a_reset(run, station, monkeypatch):
     assert run(listen()) == ["reset", "readings"]
 
 
+def test_a_slow_client_has_bytes_waiting_up_to_a_bound(monkeypatch):
+    """Then its stream ends, as for too many events."""
+    monkeypatch.setattr(broadcast, "HEAVIEST", 10)
+    stream = broadcast.Stream(broadcast.Reader("ada", None, lambda event: True))
+    for text in (b"x" * 10, b"y", b"z", b"z"):
+        stream.send(text)
+    assert [stream.waiting.get_nowait() for _ in range(3)] == [b"x" * 10, b"y", None]
+    assert stream.waiting.empty()
+
+
 def test_a_caller_gets_only_what_it_may_see(run, station, neighbour):
     """By site, by scope of the key, by type and by device."""
 
