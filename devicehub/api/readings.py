@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from devicehub import visibility
-from devicehub.api import paging, streaming
+from devicehub.api import callers, paging, streaming
 from devicehub.api.base import ApiView, DeviceView
 from devicehub.api.bodies import JsonRenderer, moment
 from devicehub.api.fields import Moment, Names, Selected
@@ -360,7 +360,10 @@ class ReadingsExport(ApiView):
             return HttpResponse(headers=headers, content_type=export.FORMS[form])
         within = Range(self.params.get("from"), self.params.get("to"))
         try:
-            source = export.Export(kind, devices, form, within, device)
+            source = export.Export(kind, devices, form, within, device, caller=callers.name(request))
+        except export.TooManyOfOne as error:
+            text = f"You have {export.MOST_OF_ONE} exports running here; wait for one."
+            raise Problem("too-many-requests", text, headers={"Retry-After": "30"}) from error
         except export.TooMany as error:
             text = "Too many exports run; wait for one."
             raise Problem("unavailable", text, headers={"Retry-After": "30"}) from error

@@ -34,6 +34,7 @@ from devicehub.kinds.registry import Kind
 AT_ONCE = 2_000  # rows of a portion
 HEAVY_AT_ONCE = 16  # rows of a portion whose values may have 1 MiB each
 MOST = 4  # exports at once in a process; each has a connection to the database
+MOST_OF_ONE = 2  # exports at once of one caller in a process
 BEGINNING = 10.0  # Seconds in which an export has to begin; a client that went away before never begins it.
 IDLE = "5min"  # PostgreSQL ends the snapshot of a client that reads nothing for so long.
 FORMS = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson; charset=utf-8"}
@@ -57,16 +58,28 @@ class TooMany(DevicehubError):
     """This process has as many exports as it may have at once."""
 
 
+class TooManyOfOne(TooMany):
+    """The caller has as many exports as one may have at once."""
+
+
 class Export:
     """An iterator over an export of *kind* as bytes: the readings of *devices*, a query set, within a range.
 
-    *form* is one of FORMS. With *device*, a primary key, they are those of this device alone. Close it, also after its
-    end. Raise TooMany.
+    *form* is one of FORMS. With *device*, a primary key, they are those of this device alone. *caller* is a name to
+    count by. Close it, also after its end. Raise TooMany.
     """
 
     def __init__(
-        self, kind: Kind, devices: QuerySet[Any], form: str, within: Range, device: int | None = None
+        self,
+        kind: Kind,
+        devices: QuerySet[Any],
+        form: str,
+        within: Range,
+        device: int | None = None,
+        *,
+        caller: str = "",
     ) -> None:
+        self.caller = caller
         self._columns = _columns(kind)
         self._rows = _rows(kind, devices, within, device).values_list(*self._columns)
         self._at_once = HEAVY_AT_ONCE if long_columns(kind, list(kind.readings)) else AT_ONCE
@@ -75,7 +88,10 @@ class Export:
         self._texts = self._iterate()
         self._is_begun, self._made_at = False, time.monotonic()
         with _lock:
-            if sum(one.takes_place() for one in _open) >= MOST:
+            others = [one for one in _open if one.takes_place()]
+            if sum(one.caller == caller for one in others) >= MOST_OF_ONE:
+                raise TooManyOfOne
+            if len(others) >= MOST:
                 raise TooMany
             _open.add(self)
 

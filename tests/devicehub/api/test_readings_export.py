@@ -192,6 +192,16 @@ class TestRunning:
         assert len(list(first.streaming_content)) == 2
         assert len(exported(caller)) == 2
 
+    def test_one_caller_leaves_places_to_others(self, caller, monkeypatch):
+        """One more of the same caller is 429 with Retry-After."""
+        monkeypatch.setattr(export, "MOST_OF_ONE", 1)
+        first = caller.get(PATH, type="weatherstation")
+        refused = caller.get(PATH, type="weatherstation")
+        assert (refused.status_code, refused["Retry-After"]) == (429, "30")
+        other = program(person("otto", roles.VIEWER)).get(PATH, type="weatherstation")
+        assert [len(list(answer.streaming_content)) for answer in (first, other)] == [1, 1]
+        assert exported(caller)
+
     def test_an_export_that_never_begins_takes_no_place_for_long(self, caller, monkeypatch):
         """Its client went away while a thread made the answer, and nothing closes that."""
         monkeypatch.setattr(export, "MOST", 1)
@@ -201,7 +211,7 @@ class TestRunning:
         assert next(iter(begun.streaming_content))
         assert caller.get(PATH, type="weatherstation").status_code == 503
         for answer in (left, begun):
-            answer.close()
+            list(answer.streaming_content)
         assert not export._open
 
     def test_a_request_for_the_head_runs_nothing(self, caller):
