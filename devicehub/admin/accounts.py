@@ -171,7 +171,9 @@ class AccountAdmin(WithSecret):
         return super().get_form(request, obj, change=change, **options)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("username", *self.readonly_fields) if obj else ()
+        # A superuser may use all topics, as if it had every grant.
+        fixed = () if visibility.may(request.user, visibility.ADD, Grant) else ("is_superuser",)
+        return ("username", *self.readonly_fields, *fixed) if obj else fixed
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = ("username", "client_ids", "is_active", "is_superuser", "password_expires_at")

@@ -31,7 +31,7 @@ from devicehub.kinds.identifiers import is_text
 
 MOST_CLIENT_IDS = 100
 CLIENT_IDS_HELP = "Client ids that it may connect with besides its username; an entry may end in `*`."
-SUPERUSER_HELP = "No topic rule applies to a superuser."
+SUPERUSER_HELP = "No topic rule applies to a superuser. To make one needs the permission to add grants too."
 
 
 class AccountSerializer(Selectable):
@@ -136,7 +136,7 @@ class Accounts(OfAllSites, ListView):
         """Create an account. The answer shows its password, and no later one does."""
         self.require(visibility.ADD, Account)
         values = self.body(NewAccountSerializer)
-        if values["ingest"]:
+        if values["ingest"] or values["is_superuser"]:
             self.require(visibility.ADD, Grant)
 
         def make() -> Made:
@@ -189,6 +189,8 @@ class OneAccount(OfAccount):
         values = self.body(ChangedAccountSerializer, partial=True)
         with transaction.atomic():
             account = self.account(visibility.CHANGE)
+            if values.get("is_superuser") and not account.is_superuser:
+                self.require(visibility.ADD, Grant)
             etags.check(request, editable(account))
             return self.answer(provisioning.change_account(account, **values))
 

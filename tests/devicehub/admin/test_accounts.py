@@ -8,6 +8,7 @@ from datetime import timedelta
 from html import unescape
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.db import connection
@@ -242,6 +243,19 @@ class TestPages:
 
         account.refresh_from_db()
         assert (account.username, account.client_ids, account.is_active) == ("backend", ["a", "b"], False)
+
+    def test_a_superuser_needs_the_permission_to_add_grants(self, operator, account):
+        """A superuser may use all topics, which a person who may add and change accounts alone cannot allow."""
+        user = User.objects.create_user("accountant", is_staff=True)
+        wanted = ["add_account", "change_account", "view_account"]
+        user.user_permissions.set(Permission.objects.filter(codename__in=wanted))
+        url = f"{LIST}{account.pk}/change/"
+        for client, expected in ((signed_in(user), False), (operator, True)):
+            client.post(url, {"client_ids": "", "is_active": "on", "is_superuser": "on"})
+            add(client, username=f"new-{expected}", is_superuser="on")
+
+            found = Account.objects.filter(username__in=("backend", f"new-{expected}"))
+            assert [one.is_superuser for one in found] == [expected, expected]
 
     @pytest.mark.parametrize(
         "who",

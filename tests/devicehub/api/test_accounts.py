@@ -78,16 +78,23 @@ def test_an_ingest_account_gets_its_grants_and_client_ids(caller):
     assert not Account.objects.filter(username="other").exists()
 
 
-def test_the_grants_of_ingest_need_the_permission_to_add_grants(caller):
-    """A person who may add accounts alone cannot add grants in this way."""
+@pytest.mark.parametrize("right", ["ingest", "is_superuser"])
+def test_rights_to_topics_need_the_permission_to_add_grants(account, right):
+    """A person who may add and change accounts alone cannot add grants, or what is more than all grants."""
     user = person("accountant", "")
-    codenames = ["add_account", "view_account"]
+    codenames = ["add_account", "change_account", "view_account"]
     user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    answer = program(user).post("/api/accounts/", {"username": "ingest", "ingest": True})
-    assert (answer.status_code, answer.json()["detail"]) == (
-        403,
-        "The user lacks the permission authsvc.add_grant.",
-    )
+    answers = [program(user).post("/api/accounts/", {"username": "other", right: True})]
+    if right == "is_superuser":
+        answers.append(program(user).patch(f"/api/accounts/{account.username}/", {right: True}))
+        Account.objects.filter(pk=account.pk).update(is_superuser=True)
+        unchanged = program(user).patch(f"/api/accounts/{account.username}/", {right: True})
+        assert unchanged.status_code == 200
+    for answer in answers:
+        assert (answer.status_code, answer.json()["detail"]) == (
+            403,
+            "The user lacks the permission authsvc.add_grant.",
+        )
 
 
 def test_an_account_is_changed(caller, account):
