@@ -114,7 +114,7 @@ def refusing_database(monkeypatch):
     write = store.write
 
     @transaction.atomic
-    def picky(batch):
+    def picky(batch, *begin):
         stored = write(batch)
         if any(b"poison" in item.message.payload and item.outcome is not FAILED for item in batch):
             raise IntegrityError("poison")

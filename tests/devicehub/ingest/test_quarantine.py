@@ -227,10 +227,10 @@ def test_a_refused_message_of_an_unknown_device_gets_no_allowance_of_its_own(dev
     """Ids of unknown devices can be invented without end, for any reason of failure."""
     write = store.write
 
-    def refuse(batch):
+    def refuse(batch, *begin):
         if any(item.reason == FailureReason.UNKNOWN_DEVICE for item in batch):
             raise DataError("it does not fit")
-        return write(batch)
+        return write(batch, *begin)
 
     monkeypatch.setattr(store, "write", refuse)
 

@@ -202,7 +202,7 @@ def test_a_database_that_cannot_store_is_one_line(station, monkeypatch):
     quarantined()
     station()
 
-    def full(batch):
+    def full(batch, *begin):
         raise OperationalError("disk is full")
 
     monkeypatch.setattr(store, "write", full)
