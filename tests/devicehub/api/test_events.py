@@ -569,7 +569,7 @@ def test_a_request_for_the_head_opens_no_stream(run):
 def test_a_database_that_is_away_ends_the_streams(run, monkeypatch):
     """The clients connect again, and go on where they were."""
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise OperationalError("the connection is closed")
 
     async def listen() -> list[Heard]:
