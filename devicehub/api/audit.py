@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import django_filters
 from django.db.models import QuerySet
 from django.http import Http404
 from rest_framework import serializers
@@ -16,7 +15,7 @@ from authsvc.models import AuditEntry
 from devicehub import visibility
 from devicehub.api.base import ApiView, ListView
 from devicehub.api.fields import Moment, Selectable, SelectedOne
-from devicehub.api.filters import PeriodFilterSet
+from devicehub.api.filters import PeriodFilterSet, TextFilter
 from devicehub.api.operations import documented
 
 
@@ -51,9 +50,9 @@ class AuditFilter(PeriodFilterSet):
         model = AuditEntry
         fields: tuple[str, ...] = ()
 
-    actor = django_filters.CharFilter(help_text="The actor of the entries.")
-    action = django_filters.CharFilter(help_text="The word of the action.")
-    object = django_filters.CharFilter(field_name="object_key", help_text="The key of the object.")
+    actor = TextFilter(help_text="The actor of the entries.")
+    action = TextFilter(help_text="The word of the action.")
+    object = TextFilter(field_name="object_key", help_text="The key of the object.")
 
 
 class OfAudit(ApiView):

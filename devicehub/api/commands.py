@@ -18,6 +18,7 @@ from devicehub.api.addresses import address
 from devicehub.api.base import DeviceView, ListView
 from devicehub.api.callers import DeviceCaller
 from devicehub.api.fields import Closed, Duration, Moment, Selectable, SelectedOne
+from devicehub.api.filters import ChoiceFilter, TextFilter
 from devicehub.api.operations import IDEMPOTENCY_KEY, documented, refused
 from devicehub.api.problems import Problem, invalid
 from devicehub.api.repeatable import Made
@@ -79,8 +80,8 @@ class CommandFilter(django_filters.FilterSet):
         model = DeviceCommand
         fields: tuple[str, ...] = ()
 
-    state = django_filters.ChoiceFilter(choices=CommandState.choices, help_text="The state of the commands.")
-    name = django_filters.CharFilter(help_text="The name of the commands.")
+    state = ChoiceFilter(choices=CommandState.choices, help_text="The state of the commands.")
+    name = TextFilter(help_text="The name of the commands.")
 
 
 class OfCommands(DeviceView):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import django_filters
 from django.db.models import QuerySet
 from django.http import Http404
 from rest_framework import serializers
@@ -14,7 +13,7 @@ from rest_framework.response import Response
 from authsvc.models import Denial
 from devicehub.api.base import ApiView, ListView
 from devicehub.api.fields import Moment, Selectable, SelectedOne
-from devicehub.api.filters import PeriodFilterSet, TruthFilter
+from devicehub.api.filters import PeriodFilterSet, TextFilter, TruthFilter
 from devicehub.api.operations import documented
 from devicehub.denials import reasons
 from devicehub.denials.attempts import visible
@@ -63,10 +62,10 @@ class DenialFilter(PeriodFilterSet):
         model = Denial
         fields: tuple[str, ...] = ()
 
-    principal = django_filters.CharFilter(help_text="The key of the device or account.")
-    reason = django_filters.CharFilter(help_text="The code of the reason.")
-    dialect = django_filters.CharFilter(help_text="The form in which the broker asked.")
-    broker = django_filters.CharFilter(help_text="The name of the broker that asked last.")
+    principal = TextFilter(help_text="The key of the device or account.")
+    reason = TextFilter(help_text="The code of the reason.")
+    dialect = TextFilter(help_text="The form in which the broker asked.")
+    broker = TextFilter(help_text="The name of the broker that asked last.")
     dismissed = TruthFilter(
         field_name="dismissed_at",
         lookup_expr="isnull",

@@ -1,4 +1,4 @@
-"""The filters that lists share: a period of time, and true or false."""
+"""The filters that lists share: a text, a choice, a period of time, and true or false."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from django import forms
 from rest_framework import serializers
 
 from devicehub.api.fields import Moment
+
+
+class Settled(django_filters.Filter):
+    """A filter whose defaults are its own, and not the settings FILTERS_* of a project."""
+
+    def __init__(self, field_name: str | None = None, lookup_expr: str = "exact", **options: Any) -> None:
+        super().__init__(field_name, lookup_expr, **options)
+
+
+class TextFilter(Settled, django_filters.CharFilter):
+    """A filter by a text."""
+
+
+class ChoiceFilter(Settled, django_filters.ChoiceFilter):
+    """A filter by one of some words."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"empty_label": "", "null_label": None, "null_value": "null", **options})
 
 
 class MomentField(forms.CharField):
@@ -25,7 +43,7 @@ class MomentField(forms.CharField):
             raise forms.ValidationError([str(one) for one in error.detail]) from error
 
 
-class MomentFilter(django_filters.IsoDateTimeFilter):
+class MomentFilter(Settled, django_filters.IsoDateTimeFilter):
     """A filter by a time with a zone."""
 
     field_class = MomentField
@@ -42,7 +60,7 @@ class TruthField(forms.CharField):
         return None if not text else text == "true"
 
 
-class TruthFilter(django_filters.BooleanFilter):
+class TruthFilter(Settled, django_filters.BooleanFilter):
     """A filter by `true` or `false`; other texts are refused."""
 
     field_class = TruthField

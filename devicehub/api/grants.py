@@ -24,6 +24,7 @@ from devicehub.api.addresses import address
 from devicehub.api.all_sites import OfAllSites, tagged
 from devicehub.api.base import ListView
 from devicehub.api.fields import Closed, Moment, Selectable, SelectedOne
+from devicehub.api.filters import TextFilter
 from devicehub.api.operations import IDEMPOTENCY_KEY, IF_MATCH, documented
 from devicehub.api.problems import Problem
 from devicehub.api.repeatable import Made
@@ -105,9 +106,7 @@ class GrantFilter(django_filters.FilterSet):
         model = Grant
         fields: tuple[str, ...] = ()
 
-    subject = django_filters.CharFilter(
-        help_text="Grants of exactly this subject, such as `key:account/backend`."
-    )
+    subject = TextFilter(help_text="Grants of exactly this subject, such as `key:account/backend`.")
 
 
 class Grants(OfAllSites, ListView):

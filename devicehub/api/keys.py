@@ -17,6 +17,7 @@ from devicehub.api import repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView, ListView
 from devicehub.api.fields import Closed, Moment, Selectable, SelectedOne
+from devicehub.api.filters import TextFilter
 from devicehub.api.operations import IDEMPOTENCY_KEY, documented
 from devicehub.api.problems import Problem, invalid
 from devicehub.api.repeatable import Made
@@ -72,9 +73,7 @@ class KeyFilter(django_filters.FilterSet):
         model = ApiKey
         fields: tuple[str, ...] = ()
 
-    owner = django_filters.CharFilter(
-        field_name="owner__username", help_text="The user whose keys these are."
-    )
+    owner = TextFilter(field_name="owner__username", help_text="The user whose keys these are.")
 
 
 class Keys(ListView):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import django_filters
 from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -14,7 +13,7 @@ from rest_framework.response import Response
 from devicehub import visibility
 from devicehub.api.base import DeviceView, ListView
 from devicehub.api.fields import Moment, Selectable, Selected
-from devicehub.api.filters import PeriodFilterSet
+from devicehub.api.filters import ChoiceFilter, PeriodFilterSet
 from devicehub.api.operations import documented
 from devicehub.kinds.registry import registry
 from devicehub.messages.message import Outcome
@@ -68,10 +67,10 @@ class MessageParameters(Selected):
 class MessageFilter(PeriodFilterSet):
     """The filters of the list of messages, within those of one device, which an index finds."""
 
-    outcome = django_filters.ChoiceFilter(
+    outcome = ChoiceFilter(
         choices=[(word, word) for word in OUTCOMES], help_text="The outcome of the messages."
     )
-    processing_status = django_filters.ChoiceFilter(
+    processing_status = ChoiceFilter(
         choices=ProcessingStatus.choices, help_text="The status of the messages."
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import django_filters
 from django.db.models import QuerySet
 from django.db.models.functions import Length
 from django.http import Http404
@@ -16,7 +15,7 @@ from rest_framework.response import Response
 from devicehub import visibility
 from devicehub.api.base import ApiView, ListView
 from devicehub.api.fields import Moment, Selectable, SelectedOne
-from devicehub.api.filters import PeriodFilterSet
+from devicehub.api.filters import ChoiceFilter, PeriodFilterSet, TextFilter
 from devicehub.api.operations import documented, refused
 from devicehub.api.problems import Problem
 from devicehub.ingest.replay import replay
@@ -82,10 +81,10 @@ class QuarantineFilter(PeriodFilterSet):
         model = QuarantinedMessage
         fields: tuple[str, ...] = ()
 
-    reason = django_filters.ChoiceFilter(
+    reason = ChoiceFilter(
         choices=[(reason, reason) for reason in REASONS], help_text="The reason of the messages."
     )
-    device = django_filters.CharFilter(field_name="device_key", help_text="The key of the device.")
+    device = TextFilter(field_name="device_key", help_text="The key of the device.")
 
 
 class OfQuarantine(ApiView):

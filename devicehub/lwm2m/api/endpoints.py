@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from devicehub import visibility
 from devicehub.api.base import ApiView, ListView
 from devicehub.api.fields import Moment, Selectable, SelectedOne
+from devicehub.api.filters import TextFilter
 from devicehub.api.operations import documented
 from devicehub.kinds.identifiers import is_text
 from devicehub.lwm2m import labels
@@ -88,10 +89,8 @@ class EndpointFilter(django_filters.FilterSet):
         model = Endpoint
         fields: tuple[str, ...] = ()
 
-    endpoint = django_filters.CharFilter(
-        field_name="endpoint_name", help_text="The name with which the endpoint registers."
-    )
-    device_id = django_filters.CharFilter(help_text="The device id of the endpoint.")
+    endpoint = TextFilter(field_name="endpoint_name", help_text="The name with which the endpoint registers.")
+    device_id = TextFilter(help_text="The device id of the endpoint.")
 
 
 class Endpoints(ListView):

@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from devicehub import visibility
 from devicehub.api.base import ApiView, ListView
 from devicehub.api.fields import Selectable, SelectedOne
+from devicehub.api.filters import Settled, TextFilter
 from devicehub.api.operations import documented
 from devicehub.lwm2m.labels import OPERATIONS
 from devicehub.lwm2m.models import Endpoint, ObjectType
@@ -81,7 +82,7 @@ class Lwm2mOneObjectSerializer(Lwm2mObjectTypeSerializer):
     versions = serializers.ListField(child=serializers.CharField())
 
 
-class IdFilter(django_filters.NumberFilter):
+class IdFilter(Settled, django_filters.NumberFilter):
     """A filter by an id of LwM2M."""
 
     field_class = forms.IntegerField
@@ -95,7 +96,7 @@ class ObjectFilter(django_filters.FilterSet):
         fields: tuple[str, ...] = ()
 
     object_id = IdFilter(min_value=0, max_value=paths.MAX_ID, help_text="The id of the object.")
-    version = django_filters.CharFilter(help_text="The version, such as 1.1.")
+    version = TextFilter(help_text="The version, such as 1.1.")
 
 
 class OneObjectQuery(SelectedOne):

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 
+import django_filters
 import pytest
 from django.db import connection
 from django.urls import include, path, resolve
+from rest_framework.settings import DEFAULTS
 
 from devicehub import checks
 from devicehub.api import documentation
+from devicehub.api.filters import Settled
 from rig.hub import ROOT
 from rig.openapi import described
 from rig.programs import Program, person, program
@@ -99,9 +102,15 @@ def test_a_project_may_open_a_transaction_for_each_request(monkeypatch):
 OF_A_PROJECT = {
     "REST_FRAMEWORK": {
         "ALLOWED_VERSIONS": ["9"],
+        "COERCE_BIGINT_TO_STRING": True,
         "COERCE_DECIMAL_TO_STRING": False,
+        "COMPACT_JSON": False,
         "DATETIME_FORMAT": "%d",
+        "DATETIME_INPUT_FORMATS": ["%d"],
+        "DATE_FORMAT": "%d",
+        "DATE_INPUT_FORMATS": ["%d"],
         "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.BasicAuthentication"],
+        "DEFAULT_CONTENT_NEGOTIATION_CLASS": "rest_framework.negotiation.BaseContentNegotiation",
         "DEFAULT_FILTER_BACKENDS": ["rest_framework.filters.SearchFilter"],
         "DEFAULT_METADATA_CLASS": None,
         "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
@@ -111,13 +120,42 @@ OF_A_PROJECT = {
         "DEFAULT_SCHEMA_CLASS": "rest_framework.schemas.openapi.AutoSchema",
         "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
         "DEFAULT_THROTTLE_RATES": {"user": "1/day"},
+        "DEFAULT_VERSION": "9",
         "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.AcceptHeaderVersioning",
+        "DURATION_FORMAT": "iso-8601",
         "EXCEPTION_HANDLER": "rest_framework.views.exception_handler",
+        "FORMAT_SUFFIX_KWARG": "number",
+        "HTML_SELECT_CUTOFF": 1,
+        "HTML_SELECT_CUTOFF_TEXT": "more",
+        "LIST_SERIALIZER_ERRORS_AS_DICT": True,
         "NON_FIELD_ERRORS_KEY": "all",
+        "NUM_PROXIES": 3,
+        "ORDERING_PARAM": "limit",
         "PAGE_SIZE": 3,
+        "SCHEMA_COERCE_METHOD_NAMES": {"get": "read"},
+        "SCHEMA_COERCE_PATH_PK": False,
+        "SEARCH_PARAM": "owner",
+        "STRICT_JSON": False,
+        "TEST_REQUEST_DEFAULT_FORMAT": "json",
+        "TEST_REQUEST_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+        "TIME_FORMAT": "%H",
+        "TIME_INPUT_FORMATS": ["%H"],
+        "UNAUTHENTICATED_TOKEN": "builtins.object",
         "UNAUTHENTICATED_USER": None,
+        "UNICODE_JSON": False,
+        "UPLOADED_FILES_USE_URL": False,
+        "URL_FIELD_NAME": "id",
         "URL_FORMAT_OVERRIDE": "limit",
+        "VERSION_PARAM": "limit",
+        "VIEW_DESCRIPTION_FUNCTION": "builtins.repr",
+        "VIEW_NAME_FUNCTION": "builtins.repr",
     },
+    "FILTERS_DEFAULT_LOOKUP_EXPR": "icontains",
+    "FILTERS_DISABLE_HELP_TEXT": True,
+    "FILTERS_EMPTY_CHOICE_LABEL": None,
+    "FILTERS_NULL_CHOICE_LABEL": "nothing",
+    "FILTERS_NULL_CHOICE_VALUE": "stored",
+    "FILTERS_VERBOSE_LOOKUPS": {"exact": "is"},
     "SPECTACULAR_SETTINGS": {
         "APPEND_COMPONENTS": {},
         "CAMELIZE_NAMES": True,
@@ -168,7 +206,19 @@ asked = [
     ask("POST", "/api/keys/", {"name": 1, "scopes": ["x"], "expires_at": "1"}),
 ]
 from rig.openapi import described
+from devicehub.api import urls
+import django_filters
 
+
+def filters(base):
+    for found in base.__subclasses__():
+        for name, one in found.base_filters.items() if found.__module__.startswith("devicehub.") else ():
+            null = [getattr(one, "null_value", ""), one.extra.get("null_label"), one.extra.get("empty_label")]
+            yield [found.__name__, name, one.field_name, one.lookup_expr, null]
+        yield from filters(found)
+
+
+asked.append(sorted(filters(django_filters.FilterSet)))
 print(json.dumps([asked, described()]))
 """
 
@@ -193,8 +243,17 @@ def test_settings_of_a_project_for_its_own_api_change_nothing():
 
     (plain, page), (changed, other) = ask({}), ask(OF_A_PROJECT)
     assert other == page == described()
-    assert changed == plain
-    assert [answer[0] for answer in plain] == [200, 200, 400, 200, 400, 400]
+    assert [pair for pair in zip(plain, changed, strict=True) if pair[0] != pair[1]] == []
+    *answers, filters = plain
+    assert [answer[0] for answer in answers] == [200, 200, 400, 200, 400, 400]
+    assert ["KeyFilter", "owner", "owner__username", "exact", ["", None, None]] in filters
+
+
+def test_the_settings_of_that_project_are_all():
+    """A new setting of the libraries is tried too."""
+    assert OF_A_PROJECT["REST_FRAMEWORK"].keys() == DEFAULTS.keys()
+    named = {name.removeprefix("FILTERS_") for name in OF_A_PROJECT if name.startswith("FILTERS_")}
+    assert named == django_filters.conf.DEFAULTS.keys()
 
 
 def test_the_description_is_made_once_for_each_root(settings):
@@ -202,3 +261,27 @@ def test_the_description_is_made_once_for_each_root(settings):
     first = documentation.document()["servers"]
     settings.ROOT_URLCONF = PREFIXED
     assert (first, documentation.document()["servers"]) == ([{"url": "/"}], [{"url": "/devices"}])
+
+
+def test_each_filter_has_defaults_of_its_own():
+    """A project may set FILTERS_DEFAULT_LOOKUP_EXPR, which the library reads where filters are declared."""
+    found = documentation.document()["paths"]  # All views are imported.
+    assert found
+    filtersets = [
+        one for one in subclasses(django_filters.FilterSet) if one.__module__.startswith("devicehub.")
+    ]
+    assert len(filtersets) > 5
+    loose = [
+        (one.__name__, name)
+        for one in filtersets
+        for name, each in one.base_filters.items()
+        if not isinstance(each, Settled)
+    ]
+    assert loose == []
+
+
+def subclasses(base):
+    """Yield all classes below *base*."""
+    for found in base.__subclasses__():
+        yield found
+        yield from subclasses(found)
