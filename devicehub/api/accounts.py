@@ -172,12 +172,15 @@ class OneAccount(OfAccount):
     scopes = {"GET": "access:read", "PATCH": "access:write", "DELETE": "access:write"}
     query = SelectedOne
 
-    @documented(operation_id="get_account", summary="Read an account", responses=AccountSerializer)
+    @documented(
+        has_etag=True, operation_id="get_account", summary="Read an account", responses=AccountSerializer
+    )
     def get(self, request: Request, username: str) -> Response:
         """Return the account, without its password."""
         return self.answer(self.account())
 
     @documented(
+        has_etag=True,
         operation_id="change_account",
         summary="Change an account",
         parameters=[IF_MATCH],
@@ -242,6 +245,7 @@ class AccountRevocation(OfAccount):
     scopes = {"POST": "access:write"}
 
     @documented(
+        has_etag=True,
         operation_id="revoke_account",
         summary="Revoke the credentials of an account",
         request=None,

@@ -163,12 +163,13 @@ class OneBroker(OfBroker):
     scopes = {"GET": "access:read", "PATCH": "access:write", "DELETE": "access:write"}
     query = SelectedOne
 
-    @documented(operation_id="get_broker", summary="Read a broker", responses=BrokerSerializer)
+    @documented(has_etag=True, operation_id="get_broker", summary="Read a broker", responses=BrokerSerializer)
     def get(self, request: Request, number: int) -> Response:
         """Return the broker, without its token."""
         return self.answer(self.found(pk=number))
 
     @documented(
+        has_etag=True,
         operation_id="change_broker",
         summary="Change a broker",
         parameters=[IF_MATCH],
@@ -231,6 +232,7 @@ class BrokerRevocation(OfBroker):
     scopes = {"POST": "access:write"}
 
     @documented(
+        has_etag=True,
         operation_id="revoke_broker",
         summary="Revoke the tokens of a broker",
         request=None,

@@ -292,13 +292,16 @@ class Device(DeviceView):
     open_to_devices = frozenset({"GET", "HEAD"})
     query = SelectedOne
 
-    @documented(operation_id="get_device", summary="Read a device", responses=OneDeviceSerializer)
+    @documented(
+        has_etag=True, operation_id="get_device", summary="Read a device", responses=OneDeviceSerializer
+    )
     def get(self, request: Request, type: str, device_id: str) -> Response:  # noqa: A002 - the name in the address
         """Return the device with its state, its topics and the state of its credentials."""
         kind, device = self.device()
         return self._answer(kind, device)
 
     @documented(
+        has_etag=True,
         operation_id="update_device",
         summary="Change a device",
         parameters=[IF_MATCH],

@@ -21,7 +21,7 @@ from devicehub import api_keys
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView
 from devicehub.api.bodies import JsonRenderer
-from devicehub.api.operations import documented
+from devicehub.api.operations import HEADERS, documented
 from devicehub.content_security import restrict
 from devicehub.kinds.registry import registry
 from devicehub.messages.message import FailureReason
@@ -50,6 +50,7 @@ SETTINGS: dict[str, Any] = {
         "TopicDirection": "devicehub.api.types.DIRECTIONS",
     },
     "APPEND_COMPONENTS": {
+        "headers": HEADERS,
         # The library makes components of serializers only, and generators name what has no name by its place.
         "schemas": {
             "LatestValue": {

@@ -154,12 +154,13 @@ class OneGrant(OfAllSites):
     tag = "Grants"
     query = SelectedOne
 
-    @documented(operation_id="get_grant", summary="Read a grant", responses=GrantSerializer)
+    @documented(has_etag=True, operation_id="get_grant", summary="Read a grant", responses=GrantSerializer)
     def get(self, request: Request, number: int) -> Response:
         """Return the grant."""
         return self._shown(self.found(pk=number))
 
     @documented(
+        has_etag=True,
         operation_id="change_grant",
         summary="Change a grant",
         parameters=[IF_MATCH],

@@ -16,7 +16,8 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
-    description="A text of your choice, 1-255 characters. A repetition with it within 24 hours makes nothing new.",
+    description="A text of your choice, 1-255 characters. A repetition with it within 24 hours makes nothing new: it "
+    "gets the first answer again, or 409 with `Location` if that had a secret. Another request with it is 422.",
 )
 IF_MATCH = OpenApiParameter(
     "If-Match",
@@ -24,6 +25,34 @@ IF_MATCH = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="The `ETag` of the object as you read it; it is refused if somebody changed it since.",
 )
+
+# The headers of answers, as components of the description.
+HEADERS: dict[str, dict[str, Any]] = {
+    "ETag": {
+        "description": "The tag of the values as they are now. Send it as `If-Match` with a change.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Location": {
+        "description": "The address of what this request made, or of what it is about.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "AlreadyMade": {
+        "description": "With the problem `already-made`: the address of what the first request made.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Retry-After": {
+        "description": "The seconds after which to send the request again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "WWW-Authenticate": {
+        "description": "The scheme of `Authorization`.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
 
 
 class ProblemErrorSerializer(serializers.Serializer):
@@ -76,16 +105,43 @@ class Schema(AutoSchema):
 
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         found = super()._get_response_bodies(direction)
-        codes = {"400", "401", "403", "429"}
+        parameters = self.get_override_parameters()
+        codes = {"400", "401", "403", "429", "503"}
         if "{" in self.path:
             codes.add("404")
+        if IDEMPOTENCY_KEY in parameters:
+            codes |= {"409", "422"}
+        if IF_MATCH in parameters:
+            codes.add("412")
         problem = self._get_response_for_code(
             OpenApiResponse(ProblemSerializer), "default", ["application/problem+json"], direction
         )
         for code in sorted(codes - set(found)):
             found[code] = {**problem, "description": DESCRIPTIONS[code]}
         found["default"] = {**problem, "description": "Another problem."}
-        return found
+        return {code: _with_headers(response, self._headers(code)) for code, response in found.items()}
+
+    def _headers(self, code: str) -> dict[str, str]:
+        """Return the headers of an answer with the status *code*, each with its name in HEADERS."""
+        parameters, headers = self.get_override_parameters(), OF_STATUS.get(code, {})
+        if IDEMPOTENCY_KEY in parameters:
+            headers |= {"Location": "Location"} if code[0] == "2" else {}
+            headers |= {"Location": "AlreadyMade"} if code == "409" else {}
+        if code == "200" and getattr(getattr(self.view, self.method.lower(), None), "has_etag", False):
+            headers |= {"ETag": "ETag"}
+        return headers
+
+
+def _with_headers(response: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+    named = {name: {"$ref": f"#/components/headers/{component}"} for name, component in headers.items()}
+    return {"headers": named, **response} if named else response
+
+
+OF_STATUS: dict[str, dict[str, str]] = {
+    "401": {"WWW-Authenticate": "WWW-Authenticate"},
+    "429": {"Retry-After": "Retry-After"},
+    "503": {"Retry-After": "Retry-After"},
+}
 
 
 DESCRIPTIONS = {
@@ -93,7 +149,11 @@ DESCRIPTIONS = {
     "401": "No valid key or session.",
     "403": "The key lacks a scope, or its user a permission.",
     "404": "There is no such object, or the caller may not see it.",
+    "409": "Taken, against the present state, or made already by a request with the same `Idempotency-Key`.",
+    "412": "The object was changed since you read it.",
+    "422": "Another request had this `Idempotency-Key`.",
     "429": "Too many requests; `Retry-After` says when to go on.",
+    "503": "The service cannot do it now; `Retry-After` says when to try again.",
 }
 
 
@@ -102,14 +162,15 @@ def refused(code: int, text: str) -> dict[tuple[int, str], OpenApiResponse]:
     return {(code, "application/problem+json"): OpenApiResponse(ProblemSerializer, text)}
 
 
-def documented(**options: Any) -> Callable[[View], View]:
-    """Decorate a method of an ApiView with what extend_schema() takes.
+def documented(*, has_etag: bool = False, **options: Any) -> Callable[[View], View]:
+    """Decorate a method of an ApiView with what extend_schema() takes, and whether its answer has an `ETag`.
 
     The decorator of the library alone would use the class that the settings of the project name.
     """
 
     def decorate(method: View) -> View:
         method.schema = Schema()  # type: ignore[attr-defined]
+        method.has_etag = has_etag  # type: ignore[attr-defined]
         return extend_schema(**options)(method)
 
     return decorate

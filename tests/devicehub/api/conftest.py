@@ -1,9 +1,10 @@
-"""A kind with a reading of each type, in tables of its own; the browser of tests of pages; no answer holds a secret."""
+"""A kind with a reading of each type, in tables of its own; the browser of tests of pages; guards of all answers."""
 
 import pytest
 
 from devicehub import DeviceType, Reading, reading_types
 from rig.browser import browser as browser
+from rig.described_headers import described_headers as described_headers
 from rig.guarded_answers import no_secret_in_answers as no_secret_in_answers
 from rig.kinds import tables_of
 

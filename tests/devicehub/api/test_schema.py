@@ -60,6 +60,22 @@ def test_every_operation_is_described():
                 assert list(response["content"]) == ["application/problem+json"], (place, code)
 
 
+def test_the_headers_of_answers_are_described():
+    """Of changes that may be refused or repeated, and of waits; a guard compares them with each answer of the tests."""
+    for place, operation in operations().items():
+        sent = {parameter["name"] for parameter in operation.get("parameters", ())}
+        headers = {code: set(one.get("headers", ())) for code, one in operation["responses"].items()}
+        assert headers["429"] == headers["503"] == {"Retry-After"}, place
+        if "If-Match" in sent:
+            assert "412" in headers, place
+            assert headers.get("200", {"ETag"}) == {"ETag"}, place
+        if "Idempotency-Key" in sent:
+            assert "422" in headers, place
+            assert [headers[code] for code in headers if code[0] == "2" or code == "409"] == [
+                {"Location"}
+            ] * 2
+
+
 def test_every_schema_is_one():
     """Each component is a valid JSON Schema of the dialect of OpenAPI 3.1."""
     for name, schema in documentation.document()["components"]["schemas"].items():
@@ -194,6 +210,7 @@ CONFORMS = (
     "status_code_conformance",
     "content_type_conformance",
     "response_schema_conformance",
+    "response_headers_conformance",
 )
 # The values that a generated request has for a part of a path half of the time, so that it finds its object.
 KNOWN = {"type": "weatherstation", "device_id": "STATION-001"}
