@@ -23,7 +23,7 @@ from django.db.models import Model, QuerySet
 from django.http import Http404
 from django_filters import rest_framework as django_filters
 from rest_framework import serializers
-from rest_framework.exceptions import NotAuthenticated
+from rest_framework.exceptions import NotAcceptable, NotAuthenticated
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import BaseRenderer
@@ -78,6 +78,20 @@ class Negotiation(DefaultContentNegotiation):
     """The choice of the form of an answer by `Accept` alone; the parameter `format` is one like any other."""
 
     settings = SimpleNamespace(URL_FORMAT_OVERRIDE=None)
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: Any = None) -> Any:
+        """Return the renderer and its media type. Raise NotAcceptable.
+
+        A client that accepts problems alone gets the first form: the schema names no other media type for an answer
+        without a body, and generated clients send the first one with `json` in it also for streams.
+        """
+        try:
+            return super().select_renderer(request, renderers, format_suffix)
+        except NotAcceptable:
+            accepted = [text.partition(";")[0].strip() for text in self.get_accept_list(request)]
+            if problems.MEDIA_TYPE not in accepted:
+                raise
+            return renderers[0], renderers[0].media_type
 
 
 class ApiView(APIView):

@@ -652,3 +652,10 @@ def test_a_server_without_asgi_answers_at_once(station):
     assert first.count("event: readings") == 1
     assert "event: " not in ask("?type=readings", last_of(first))
     assert "event: reset" in ask("", "x")
+
+
+def test_a_client_that_accepts_problems_alone_gets_the_stream(station):
+    """Generated clients prefer a media type with `json` in it, and the description has only that of problems."""
+    caller = Program(user=person("ada"))
+    answer = caller.client.get("/api/events/", headers={"Accept": "application/problem+json"})
+    assert (answer.status_code, answer["Content-Type"]) == (200, "text/event-stream")

@@ -152,6 +152,13 @@ def test_an_unknown_form_of_answer_is_refused(path, caller):
         problem(answer, "not-acceptable")
 
 
+def test_a_caller_that_accepts_problems_alone_may_delete(caller):
+    """Generated clients accept what the description names, and for an answer without a body that is the problem."""
+    made = caller.post("/api/keys/", NEW_KEY).json()
+    answer = caller.delete(f"/api/keys/{made['id']}/", Accept=PROBLEM)
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
 def test_a_problem_is_json_also_for_a_caller_that_accepts_yaml_alone():
     """The description comes as YAML, an error about it does not."""
     answer = Client().get("/api/schema/", headers={"Accept": "application/vnd.oai.openapi"})
