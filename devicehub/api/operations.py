@@ -103,6 +103,21 @@ class Schema(AutoSchema):
         """Return nothing: `Accept` alone chooses the form of an answer."""
         return []
 
+    def _get_parameters(self) -> Any:
+        """Return the parameters, without empty defaults: generated clients send them, and an empty text is refused."""
+        found = super()._get_parameters()
+        for parameter in found:
+            if parameter["schema"].get("default") == "":
+                del parameter["schema"]["default"]
+        return found
+
+    def _get_request_body(self, direction: Any = "request") -> Any:
+        """Return the body, which is required for a change, and for readings: generators then put it before headers."""
+        found = super()._get_request_body(direction)
+        if found and (self.method == "PATCH" or self.method in getattr(self.view, "of_devices_only", ())):
+            found["required"] = True
+        return found
+
     def _get_response_bodies(self, direction: Any = "response") -> Any:
         found = super()._get_response_bodies(direction)
         parameters = self.get_override_parameters()

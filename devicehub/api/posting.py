@@ -69,7 +69,7 @@ SENML = OpenApiExample(
     "SenML",
     value=[{"bn": "", "bt": 1796104800, "n": "temperature", "u": "Cel", "v": 21.5}],
     request_only=True,
-    media_type="application/senml+json",
+    media_type="application/json",
 )
 STORED = OpenApiExample(
     "stored",
@@ -102,9 +102,7 @@ class Posting:
         request={
             "application/json": OpenApiTypes.ANY,
             "application/cbor": OpenApiTypes.BINARY,
-            "application/senml+json": OpenApiTypes.ANY,
             "application/senml+cbor": OpenApiTypes.BINARY,
-            "application/vnd.oma.lwm2m+json": OpenApiTypes.ANY,
             "application/vnd.oma.lwm2m+cbor": OpenApiTypes.BINARY,
             "application/vnd.oma.lwm2m+tlv": OpenApiTypes.BINARY,
             "text/plain": OpenApiTypes.STR,
@@ -123,7 +121,9 @@ class Posting:
         """Store the body as a message on the data topic of the device, in any form of a payload over MQTT.
 
         Only the device itself may do this, with its own API key. The `Content-Type` names the form, as that of MQTT 5
-        does; of another one the form is recognised. A body has at most 1 MiB.
+        does; of another one the form is recognised. JSON may also be `application/senml+json` or
+        `application/vnd.oma.lwm2m+json`; these are not listed, since generators tell bodies of JSON apart by their
+        schema alone. A body has at most 1 MiB.
 
         A failed message is answered with 202 too, with the reason: the same one would fail again. If `quarantined` is
         true, an operator can replay it. Beyond the rate limit of the device the answer is 429.

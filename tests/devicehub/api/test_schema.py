@@ -135,6 +135,29 @@ def test_no_change_has_a_default():
             assert [m for m, about in schema["properties"].items() if "default" in about] == [], name
 
 
+def test_a_default_of_a_parameter_is_one_of_its_values():
+    """A generated client sends defaults with every request."""
+    for place, operation in operations().items():
+        for parameter in operation.get("parameters", []):
+            schema = parameter["schema"]
+            if "default" in schema:
+                assert schema["default"] != "", (place, parameter["name"])
+                Draft202012Validator(schema).validate(schema["default"])
+
+
+def test_readings_have_one_form_of_json():
+    """Generators choose the media type of a body by its schema, and any value fits each kind of JSON here."""
+    body = operations()["/api/devices/{type}/{device_id}/readings/", "post"]["requestBody"]
+    assert [name for name in body["content"] if "json" in name] == ["application/json"]
+    assert body["required"]
+
+
+def test_a_change_needs_its_body():
+    """Generators put an optional body behind the optional headers, which then come first by position."""
+    changes = [operation for (_, method), operation in operations().items() if method == "patch"]
+    assert all(operation["requestBody"]["required"] for operation in changes)
+
+
 def test_every_route_is_described():
     """A route without an operation in the description would be known to nobody."""
 
