@@ -292,6 +292,11 @@ class ExportQuery(serializers.Serializer):
     device = serializers.CharField(
         required=False, default="", help_text="The id of one device; without it, all."
     )
+    units = serializers.BooleanField(
+        required=False,
+        default=False,
+        help_text="With the units: in the names of the columns, such as `temperature [Cel]`, or as the member `units`.",
+    )
 
     def get_fields(self) -> Any:
         """Return the fields, with those whose names are words of Python."""
@@ -343,13 +348,16 @@ class ReadingsExport(ApiView):
 
         The columns of CSV are `device_id`, `timestamp`, `received_at` and the readings of the type, or `name` and
         `value` for LwM2M endpoints. The lines of JSON have the members `device_id`, `timestamp`, `received_at` and
-        `values`. The units are those of the type. If the connection ends before the last part, the export is not
+        `values`. The units are those of the type, and stand in the export with `units=true`; those of LwM2M endpoints
+        differ by device, and stand in their `latest/`. If the connection ends before the last part, the export is not
         complete.
         """
         kind = self._kind()
         self.require(visibility.VIEW, kind.device_model)
         devices = visibility.devices(kind, request.user)
         device = self._device(devices)
+        if self.params["units"] and kind.narrow is not None:
+            raise invalid("units", f"Leave it out: those of {kind.slug} are in `latest/` of each device.")
         form = self.params["as"]
         headers = {
             "Cache-Control": "no-store",
@@ -360,7 +368,15 @@ class ReadingsExport(ApiView):
             return HttpResponse(headers=headers, content_type=export.FORMS[form])
         within = Range(self.params.get("from"), self.params.get("to"))
         try:
-            source = export.Export(kind, devices, form, within, device, caller=callers.name(request))
+            source = export.Export(
+                kind,
+                devices,
+                form,
+                within,
+                device,
+                caller=callers.name(request),
+                units=self.params["units"],
+            )
         except export.TooManyOfOne as error:
             text = f"You have {export.MOST_OF_ONE} exports running here; wait for one."
             raise Problem("too-many-requests", text, headers={"Retry-After": "30"}) from error

@@ -66,7 +66,8 @@ class Export:
     """An iterator over an export of *kind* as bytes: the readings of *devices*, a query set, within a range.
 
     *form* is one of FORMS. With *device*, a primary key, they are those of this device alone. *caller* is a name to
-    count by. Close it, also after its end. Raise TooMany.
+    count by. With *units* the names of CSV, or the lines of JSON, have the units that *kind* declares. Close it, also
+    after its end. Raise TooMany.
     """
 
     def __init__(
@@ -78,12 +79,13 @@ class Export:
         device: int | None = None,
         *,
         caller: str = "",
+        units: bool = False,
     ) -> None:
         self.caller = caller
         self._columns = _columns(kind)
         self._rows = _rows(kind, devices, within, device).values_list(*self._columns)
         self._at_once = HEAVY_AT_ONCE if long_columns(kind, list(kind.readings)) else AT_ONCE
-        self._write = Csv(kind) if form == "csv" else Ndjson(kind)
+        self._write = Csv(kind, units=units) if form == "csv" else Ndjson(kind, units=units)
         self._connection: Any = None
         self._texts = self._iterate()
         self._is_begun, self._made_at = False, time.monotonic()
@@ -270,10 +272,11 @@ CELLS: Mapping[str, Column] = {
 class Csv:
     """A writer of CSV with a head (RFC 4180)."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, *, units: bool = False) -> None:
         self._narrow = kind.narrow
         self._columns = [CELLS.get(reading.type, _cell) for reading in kind.readings.values()]
-        names = ("name", "value") if kind.narrow else tuple(kind.readings)
+        marks = {name: f" [{one.unit}]" if units and one.unit else "" for name, one in kind.readings.items()}
+        names = ["name", "value"] if kind.narrow else [f"{name}{mark}" for name, mark in marks.items()]
         self.head = _lines([[harmless(name) for name in (*HEAD, *names)]])
 
     def __call__(self, portion: list[Row]) -> bytes:
@@ -299,8 +302,10 @@ class Ndjson:
 
     head = b""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, *, units: bool = False) -> None:
         self._narrow = kind.narrow
+        declared = {name: reading.unit for name, reading in kind.readings.items()}
+        self._units = {"units": declared} if units else {}
         self._names = list(kind.readings)
         self._columns = [EXACT.get(reading.type, _as_it_is) for reading in kind.readings.values()]
 
@@ -314,8 +319,11 @@ class Ndjson:
             exact = map(as_json, map(self._narrow.read, *values[1:]))
             held = ({name: value} for name, value in zip(values[0], exact, strict=True))
         rows = zip(devices, map(_moment, times), map(_moment, received), held, strict=True)
+        more = self._units
         return b"".join(
-            _line({"device_id": device, "timestamp": moment, "received_at": receipt, "values": values})
+            _line(
+                {"device_id": device, "timestamp": moment, "received_at": receipt, "values": values, **more}
+            )
             for device, moment, receipt, values in rows
         )
 

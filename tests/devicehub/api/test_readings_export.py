@@ -70,6 +70,18 @@ class TestContent:
         assert rows[2] == ["STATION-001", "2026-03-02T01:00:00Z", received, "-2.5", "", ""]
         assert temperatures(rows) == [("STATION-002", "1.0"), ("STATION-001", "-2.5")]
 
+    def test_units_come_with_the_names_if_they_are_wanted(self, caller):
+        """In the head of CSV, and in each line of JSON; those of endpoints differ by device."""
+        measure(*stations(""), (DAY, 1.0))
+        head, row = exported(caller, units="true")
+        assert head[3:] == ["temperature [Cel]", "humidity [%RH]", "rainfall [mm]"]
+        assert row[3] == "1.0"
+        [line] = exported(caller, units="true", **{"as": "ndjson"})
+        assert line["units"] == {"temperature": "Cel", "humidity": "%RH", "rainfall": "mm"}
+        assert line.keys() == {"device_id", "timestamp", "received_at", "values", "units"}
+        answer = caller.get(PATH, type="lwm2m", units="true")
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "units")
+
     @pytest.mark.parametrize("form", ["csv", "ndjson"])
     @pytest.mark.parametrize("at_once", [1, 2, 3, 100])
     @pytest.mark.parametrize("has_cursors", [True, False])
