@@ -32,7 +32,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from devicehub import api_keys, visibility
-from devicehub.api import clear_text, paging, problems
+from devicehub.api import clear_text, heavy_pages, paging, problems
 from devicehub.api.bodies import JsonParser, JsonRenderer
 from devicehub.api.callers import DeviceCaller, KeyAuthentication, WithSession
 from devicehub.api.fields import Selected
@@ -252,12 +252,16 @@ class Filters(django_filters.DjangoFilterBackend):
 
 
 class ListView(ApiView):
-    """A list in pages by cursor. *order* is that of its rows; with its index each page is one short read."""
+    """A list in pages by cursor. *order* is that of its rows; with its index each page is one short read.
+
+    *heavy* are the columns that may be long, by the member that shows each; a page of heavy rows has fewer of them.
+    """
 
     query = Selected
     serializer_class: ClassVar[type[serializers.Serializer]]
     filterset_class: ClassVar[type[django_filters.FilterSet] | None] = None
     order: ClassVar[Sequence[str]] = ("-id",)
+    heavy: ClassVar[Mapping[str, str]] = {}
     filter_backends = (Filters,)
     pagination_class = paging.CursorPages
 
@@ -289,7 +293,12 @@ class ListView(ApiView):
 
     def cut(self, rows: QuerySet[Any]) -> paging.Page:
         """Return the page of *rows* that the parameters name."""
-        return paging.of_rows(rows, self.order, self.params["cursor"], self.params["limit"])
+        place = (self.order, self.params["cursor"], self.params["limit"])
+        wanted = self.params["fields"]
+        shown = [column for name, column in self.heavy.items() if not wanted or name in wanted]
+        if self.heavy:
+            rows = rows.defer(*self.heavy.values())
+        return heavy_pages.of_rows(rows, *place, shown) if shown else paging.of_rows(rows, *place)
 
     def page(self, page: paging.Page) -> Response:
         """Return *page* as an answer."""

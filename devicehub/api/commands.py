@@ -103,6 +103,7 @@ class Commands(OfCommands, ListView):
 
     scopes = {"GET": "devices:read", "POST": "commands:write"}
     serializer_class = CommandSerializer
+    heavy = {"payload": "payload", "response": "response"}
     filterset_class = CommandFilter
     order = ("-queued_at", "-id")
 
@@ -116,7 +117,7 @@ class Commands(OfCommands, ListView):
         responses=CommandSerializer(many=True),
     )
     def get(self, request: Request, **parts: str) -> Response:
-        """Return the commands, the newest first."""
+        """Return the commands, the newest first. A page of heavy commands has fewer rows than `limit`."""
         return self.list()
 
     @documented(

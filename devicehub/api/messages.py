@@ -82,6 +82,11 @@ class Messages(DeviceView, ListView):
     tag = "Telemetry"
     query = MessageParameters
     serializer_class = MessageSerializer
+    heavy = {
+        "payload_json": "payload_json",
+        "payload_base64": "payload_raw",
+        "user_properties": "user_properties",
+    }
     filterset_class = MessageFilter
 
     def rows(self) -> QuerySet[Any]:
@@ -103,5 +108,8 @@ class Messages(DeviceView, ListView):
         responses=MessageSerializer(many=True),
     )
     def get(self, request: Request, **parts: str) -> Response:
-        """Return the messages as they came, each with its outcome, the newest first."""
+        """Return the messages as they came, each with its outcome, the newest first.
+
+        A page of heavy messages has fewer rows than `limit`.
+        """
         return self.list()

@@ -6,6 +6,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from devicehub import roles
+from devicehub.api import heavy_pages
 from devicehub.ingest.pipeline import pipeline
 from devicehub.messages.message import Message
 from devicehub.models import QuarantinedMessage
@@ -126,3 +127,22 @@ def test_they_are_for_people_who_may_see_them(north):
     own = provision("NORTH-2")
     assert Program(own.api_key).get(LIST.replace("NORTH-1", "NORTH-2")).status_code == 403
     assert Program().get(LIST).status_code == 401
+
+
+def test_a_page_of_heavy_messages_ends_early(caller, monkeypatch):
+    """Payloads are weighed before they are read, in both directions; without them the page is whole."""
+    monkeypatch.setattr(heavy_pages, "HEAVIEST", 250)
+    arrive(*(b'{"temperature": %d, "x": "%s"}' % (n, b"y" * 70) for n in range(5)))
+    first = caller.get(LIST, limit=4).json()
+    second = caller.get(first["next"]).json()
+    back = caller.get(second["previous"]).json()
+    assert [
+        [row["payload_json"]["temperature"] for row in page["results"]] for page in (first, second, back)
+    ] == [
+        [4, 3],
+        [2, 1],
+        [4, 3],
+    ]
+    monkeypatch.setattr(heavy_pages, "HEAVIEST", 1)
+    assert len(caller.get(LIST).json()["results"]) == 1
+    assert len(caller.get(LIST, fields="id,outcome").json()["results"]) == 5
