@@ -45,7 +45,7 @@ ADDRESSES = (
     Address("a type", "/api/types/weatherstation/"),
     Address("devices", "/api/devices/"),
     Address("devices of a type", "/api/devices/?type=weatherstation"),
-    Address("devices, 1,000 of a page", "/api/devices/?limit=1000"),
+    Address("devices, 200 of a page", "/api/devices/?limit=200"),
     Address("a device", f"{STATION}/"),
     Address("newest values", f"{STATION}/latest/"),
     Address("readings, rows", f"{STATION}/readings/"),

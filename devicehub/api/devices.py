@@ -42,6 +42,7 @@ from devicehub.models.groups import LONGEST_HEARTBEAT
 LARGEST_METADATA = 16 << 10  # bytes of the metadata of one device as JSON
 OPERATOR_CHOICES = sorted(status.value for status in OPERATOR_STATES)
 STATES = list(states.STATES)
+MOST = 200  # Devices of a page: each has 28 members, so that a page of more takes more than 50 ms.
 EXAMPLE = {
     "type": "weatherstation",
     "device_id": "STATION-001",
@@ -203,6 +204,10 @@ class DeviceChangesSerializer(EditableSerializer):
 
 class DeviceQuery(Selected):
     """The filters of the list. Each column has an index in the order of the device ids."""
+
+    limit = serializers.IntegerField(
+        required=False, default=paging.DEFAULT, min_value=1, max_value=MOST, help_text="Rows of a page."
+    )
 
     type = serializers.CharField(required=False, help_text="The devices of this type.")
     site = serializers.CharField(required=False, allow_blank=True, help_text="Those at this site.")

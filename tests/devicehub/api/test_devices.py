@@ -108,6 +108,7 @@ class TestTheList:
             ({"type": "toaster"}, "invalid"),
             ({"status": "asleep"}, "invalid"),
             ({"connected": "maybe"}, "invalid"),
+            ({"limit": 201}, "invalid"),
             ({"name": "Gate"}, "unknown-parameter"),
             ({"ordering": "name"}, "unknown-parameter"),
             ({"prefix": "a\x00"}, "invalid"),
