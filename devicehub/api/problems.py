@@ -80,7 +80,7 @@ KINDS: dict[str, Kind] = {
         409, "Already made", "The first request made it. Its secret is shown once; rotate it if it was lost."
     ),
     "changed": Kind(412, "Changed meanwhile", "Read it again, and send the new `ETag` as `If-Match`."),
-    "too-large": Kind(413, "Too large", "Send less at once."),
+    "too-large": Kind(413, "Too large", "Send less at once, or ask for less."),
     "unsupported-media-type": Kind(
         415, "Unsupported media type", "Use a `Content-Type` that the schema names."
     ),

@@ -57,7 +57,7 @@ class Latest(DeviceView):
     @documented(
         operation_id="get_latest",
         summary="Read the newest values",
-        responses={200: LATEST},
+        responses={200: LATEST, **refused(413, "The values have more than 8 MiB; name fewer in `fields`.")},
         examples=[
             OpenApiExample(
                 "weather station",
@@ -73,10 +73,14 @@ class Latest(DeviceView):
         """Return the newest value of each reading by its name, with its unit and the time of its measurement.
 
         A reading without a value in the newest 20 rows of the device is missing. Of LwM2M endpoints the names are
-        paths such as `3303/0/5700`, the first 1,000 without `fields`.
+        paths such as `3303/0/5700`, the first 1,000 without `fields`; values of more than 8 MiB together are refused,
+        and `/api/lwm2m/endpoints/{ep}/resources/` has them in pages.
         """
         kind, device = self.device()
-        found = latest.of_device(kind, device.pk, _wanted(kind, self.params["fields"]))
+        try:
+            found = latest.of_device(kind, device.pk, _wanted(kind, self.params["fields"]))
+        except latest.TooHeavy as error:
+            raise Problem("too-large", f"{error} Name fewer of them in `fields`.") from error
         units = kind.units(device.pk, list(found))
         return Response(
             {

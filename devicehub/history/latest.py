@@ -12,6 +12,7 @@ from typing import Any
 from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
+from devicehub.errors import DevicehubError
 from devicehub.history import rows
 from devicehub.kinds.registry import Kind
 from devicehub.kinds.store import Latest
@@ -20,7 +21,12 @@ from devicehub.kinds.store import Latest
 # cost a scan of all its rows.
 NEWEST = 20
 HEARD = 5_000  # The devices heard last are searched for in this many of the newest rows.
+HEAVIEST = 8 << 20  # Bytes of the newest values of a device that are read at once.
 LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
+
+
+class TooHeavy(DevicehubError):
+    """The newest values have too many bytes to read them at once."""
 
 
 def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[tuple[int, str], Latest]:
@@ -58,11 +64,13 @@ def values(kind: Kind, devices: Collection[int], names: Sequence[str]) -> dict[t
 def of_device(kind: Kind, device: int, names: Sequence[str] = ()) -> dict[str, Latest]:
     """Return the newest value of each reading of *device* (a primary key) by name, in a handful of queries.
 
-    Without *names* they are the declared readings, or the first MOST_NAMES names in its narrow table.
+    Without *names* they are the declared readings, or the first MOST_NAMES names in its narrow table. Raise TooHeavy.
     """
     wanted = list(names)
     if not wanted:
         wanted = list(kind.columns) if kind.history_model is None else rows.names(kind, device)
+    if kind.weight(device, wanted) > HEAVIEST:
+        raise TooHeavy(f"These values have more than {HEAVIEST:,} bytes.")
     found = values(kind, [device], wanted)
     return {name: found[device, name] for name in wanted if (device, name) in found}
 

@@ -120,6 +120,11 @@ class Kind:
         declared = self.readings if self.reading_model is not None else self.columns
         return {name: (declared[name] if name in declared else self.described(name)).unit for name in names}
 
+    def weight(self, device: int, names: Sequence[str]) -> int:
+        """Return the bytes of the latest values of *names* of *device* (a primary key), or 0 for a bounded number."""
+        of_store = getattr(self.store, "weight", None)
+        return of_store(device, names) if of_store is not None else 0
+
     def counted_as(self, model: type[Any]) -> str:
         """Return the name under which rows of *model*, one of its store, are counted."""
         names: Mapping[type[Any], str] = getattr(self.store, "counted", {})

@@ -58,6 +58,8 @@ class Tables(Protocol):
     - *describe*, a function that returns the kinds.declare.Reading of a name in *narrow*, with its unit, or None;
     - *units*, a function that returns the units of names in *narrow* of one device (a primary key), by name; without
       it they are those of *describe*;
+    - *weight*, a function that returns the bytes of the latest values of names of one device (a primary key), if they
+      may be many: a program is then told to name fewer;
     - *counted*, the names under which rows are counted, by model; rows of other models are counted as `readings`.
     """
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.db.models import Sum
+from django.db.models.functions import Coalesce, Length
 
 from devicehub.kinds.declare import Reading
 from devicehub.kinds.pages import Pages
@@ -71,6 +73,12 @@ class ResourceTables:
         pairs = [(device, name) for name in of_values]
         found = labels.units_of(pairs, labels.of_paths((endpoint, name) for name in of_values))
         return {name: unit for (_, name), unit in found.items()}
+
+    def weight(self, device: int, names: Sequence[str]) -> int:
+        """Return the characters and bytes of the latest values of *names* of one endpoint (a primary key)."""
+        size = Coalesce(Length("text"), 0) + Coalesce(Length("opaque"), 0)
+        rows = Resource.objects.filter(device=device, path__in=list(names))
+        return int(rows.aggregate(size=Sum(size))["size"] or 0)
 
     def latest(self, devices: Collection[int], names: Sequence[str]) -> Mapping[tuple[int, str], Latest]:
         """Return the latest value of each of *names*, which are paths, by primary key of the endpoint and name."""

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from devicehub import roles
 from devicehub.api.paging import Cursor
-from devicehub.history import pages
+from devicehub.history import latest, pages
 from devicehub.lwm2m.models import Endpoint, Resource
 from fleet.models import WeatherStationDevice, WeatherStationReading
 from rig.endpoints import HUMIDITY, MAKER, TEMPERATURE, observe
@@ -88,6 +88,19 @@ class TestLatest:
         found = caller.get("/api/devices/lwm2m/urn:dev:a/latest/").json()
         assert found[TEMPERATURE]["value"] == 21.5
         assert found[TEMPERATURE]["timestamp"] == "2026-03-02T00:00:00Z"
+
+    def test_values_that_are_too_heavy_together_are_read_by_name(self, caller, monkeypatch):
+        monkeypatch.setattr(latest, "HEAVIEST", 30)
+        endpoint = Endpoint.objects.create(device_id="urn:dev:a")
+        for resource, held in ((0, {"text": "x" * 20}), (1, {"opaque": b"x" * 20})):
+            observe(endpoint, (DAY, 1), path=f"3/0/{resource}")
+            Resource.objects.create(
+                device=endpoint, path=f"3/0/{resource}", type="String" if "text" in held else "Opaque",
+                object_id=3, object_instance=0, resource_id=resource, timestamp=DAY, received_at=DAY, **held,
+            )  # fmt: skip
+        answer = caller.get("/api/devices/lwm2m/urn:dev:a/latest/")
+        assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-large")
+        assert list(caller.get("/api/devices/lwm2m/urn:dev:a/latest/", fields="3/0/1").json()) == ["3/0/1"]
 
 
 class TestRows:
