@@ -14,7 +14,7 @@ from authsvc.operation.tried import TriedRule
 from authsvc.operation.wire import CONNECT, WireAnswer
 from devicehub import visibility
 from devicehub.api.base import DeviceView
-from devicehub.api.fields import Selectable, SelectedOne
+from devicehub.api.fields import Choice, Selectable, SelectedOne
 from devicehub.api.operations import documented
 from devicehub.api.problems import Problem, invalid
 from devicehub.denials import explained
@@ -25,7 +25,7 @@ LONGEST_BODY = 2_000  # characters of an answer over the wire
 class AccessQuery(SelectedOne):
     """The question."""
 
-    action = serializers.ChoiceField(
+    action = Choice(
         choices=explained.ACTIONS, help_text="`connect` is a login with the right password; it has no topic."
     )
     topic = serializers.CharField(

@@ -18,7 +18,7 @@ from devicehub import provisioning, visibility
 from devicehub.api import repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import DeviceView
-from devicehub.api.fields import Closed, Moment
+from devicehub.api.fields import Choice, Closed, Moment
 from devicehub.api.operations import IDEMPOTENCY_KEY, documented
 from devicehub.api.overlaps import Overlap
 from devicehub.api.repeatable import Made
@@ -80,7 +80,7 @@ class HandoverSerializer(serializers.Serializer):
 class RotationSerializer(Closed):
     """The secret to replace, and the end of the old one."""
 
-    what = serializers.ChoiceField(choices=SECRETS)
+    what = Choice(choices=SECRETS)
     overlap = Overlap()
     reason = serializers.CharField(
         required=False,

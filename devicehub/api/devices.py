@@ -21,7 +21,7 @@ from devicehub.api import bodies, device_pages, etags, index, paging, repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView, DeviceView
 from devicehub.api.device_credentials import CredentialsSerializer, HandoverSerializer, handed_over
-from devicehub.api.fields import Closed, Moment, Selectable, Selected, SelectedOne
+from devicehub.api.fields import Choice, Closed, Moment, Selectable, Selected, SelectedOne
 from devicehub.api.operations import IDEMPOTENCY_KEY, IF_MATCH, documented
 from devicehub.api.problems import Problem, invalid
 from devicehub.api.repeatable import Made
@@ -194,7 +194,7 @@ class DeviceChangesSerializer(EditableSerializer):
     is_active = serializers.BooleanField(
         required=False, help_text="false disables the device at once; true cancels a removal too."
     )
-    status = serializers.ChoiceField(
+    status = Choice(
         choices=OPERATOR_CHOICES,
         required=False,
         allow_null=True,
@@ -211,9 +211,7 @@ class DeviceQuery(Selected):
 
     type = serializers.CharField(required=False, help_text="The devices of this type.")
     site = serializers.CharField(required=False, allow_blank=True, help_text="Those at this site.")
-    status = serializers.ChoiceField(
-        required=False, choices=DeviceStatus.values, help_text="Those with this last status."
-    )
+    status = Choice(required=False, choices=DeviceStatus.values, help_text="Those with this last status.")
     connected = serializers.BooleanField(required=False, help_text="Those that are connected, or not.")
     is_active = serializers.BooleanField(required=False, help_text="Those that are active, or disabled.")
     tag = serializers.CharField(required=False, help_text="Those with this tag.")

@@ -64,6 +64,15 @@ class Duration(serializers.CharField):
         return found
 
 
+class Choice(serializers.ChoiceField):
+    """One of a few words; the refusal of another one lists them."""
+
+    def __init__(self, choices: Any, **options: Any) -> None:
+        super().__init__(choices, **options)
+        words = ", ".join(str(word) for word in self.choices)
+        self.error_messages["invalid_choice"] = f'"{{input}}" is not a valid choice; choose one of {words}.'
+
+
 class Names(serializers.CharField):
     """A parameter with names, separated by commas."""
 

@@ -23,7 +23,7 @@ from devicehub.api import etags, repeatable
 from devicehub.api.addresses import address
 from devicehub.api.all_sites import OfAllSites, tagged
 from devicehub.api.base import ListView
-from devicehub.api.fields import Closed, Moment, Selectable, SelectedOne
+from devicehub.api.fields import Choice, Closed, Moment, Selectable, SelectedOne
 from devicehub.api.filters import TextFilter
 from devicehub.api.operations import IDEMPOTENCY_KEY, IF_MATCH, documented
 from devicehub.api.problems import Problem
@@ -45,7 +45,7 @@ SUBJECT_HELP = (
 class ActionsField(serializers.ListField):
     """The actions of a grant, one or more."""
 
-    child = serializers.ChoiceField(choices=list(grants.WORDS))
+    child = Choice(choices=list(grants.WORDS))
 
     def __init__(self) -> None:
         super().__init__(min_length=1, max_length=len(grants.WORDS), help_text=ACTIONS_HELP)
@@ -89,9 +89,7 @@ class NewGrantSerializer(Closed):
     """The values of a new grant, or some values of a changed one."""
 
     subject = serializers.CharField(max_length=260, help_text=SUBJECT_HELP)
-    effect = serializers.ChoiceField(
-        choices=Grant.Effect.values, required=False, default=Grant.Effect.ALLOW.value
-    )
+    effect = Choice(choices=Grant.Effect.values, required=False, default=Grant.Effect.ALLOW.value)
     actions = ActionsField()
     filter = serializers.CharField(max_length=512, trim_whitespace=False, help_text=FILTER_HELP)
     note = serializers.CharField(max_length=255, required=False, default="", allow_blank=True)

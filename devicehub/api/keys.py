@@ -16,7 +16,7 @@ from devicehub import api_keys, sessions, visibility
 from devicehub.api import repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView, ListView
-from devicehub.api.fields import Closed, Moment, Selectable, SelectedOne
+from devicehub.api.fields import Choice, Closed, Moment, Selectable, SelectedOne
 from devicehub.api.filters import TextFilter
 from devicehub.api.operations import IDEMPOTENCY_KEY, documented
 from devicehub.api.problems import Problem, invalid
@@ -45,7 +45,7 @@ class NewKeySerializer(Closed):
 
     name = serializers.CharField(max_length=100)
     scopes = serializers.ListField(
-        child=serializers.ChoiceField(choices=list(api_keys.SCOPES)),
+        child=Choice(choices=list(api_keys.SCOPES)),
         min_length=1,
         max_length=len(api_keys.SCOPES),
     )

@@ -21,7 +21,7 @@ from devicehub import visibility
 from devicehub.api import callers, paging, streaming
 from devicehub.api.base import ApiView, DeviceView
 from devicehub.api.bodies import JsonRenderer, moment
-from devicehub.api.fields import Moment, Names, Selected
+from devicehub.api.fields import Choice, Moment, Names, Selected
 from devicehub.api.operations import documented, refused
 from devicehub.api.posting import Posting
 from devicehub.api.problems import Problem, invalid
@@ -93,14 +93,12 @@ class Latest(DeviceView):
 class ReadingsQuery(Selected):
     """The parameters of the values over a time."""
 
-    interval = serializers.ChoiceField(
+    interval = Choice(
         choices=[RAW, *Rollup.Period.values],
         default=RAW,
         help_text="Each row, or figures of each hour or day of UTC.",
     )
-    order = serializers.ChoiceField(
-        choices=["asc", "desc"], default="asc", help_text="The oldest first, or the newest."
-    )
+    order = Choice(choices=["asc", "desc"], default="asc", help_text="The oldest first, or the newest.")
 
     def get_fields(self) -> Any:
         """Return the fields, with those whose names are words of Python or attributes of serializers."""
@@ -304,7 +302,7 @@ class ExportQuery(serializers.Serializer):
 
     def get_fields(self) -> Any:
         """Return the fields, with those whose names are words of Python."""
-        form = serializers.ChoiceField(
+        form = Choice(
             choices=list(export.FORMS),
             default="csv",
             help_text="CSV for spreadsheets, which computes no cell, or lines of JSON with exact values.",
@@ -435,6 +433,8 @@ def _wanted(kind: Kind, given: list[str], *, numbers: bool = False, is_list: boo
     for name in given:
         if len(name) > 100 or not is_text(name):
             raise invalid("fields", "A name has 1-100 characters.")
+        if kind.reading_model is None and name.startswith("/"):
+            raise invalid("fields", f"Leave out the / in front: {name[1:]}.")
     if not is_list and not (given and kind.reading_model is not None):
         return given
     try:

@@ -85,6 +85,8 @@ class TestLatest:
             timestamp=DAY,
             received_at=DAY,
         )
+        refused = caller.get("/api/devices/lwm2m/urn:dev:a/latest/", fields="/3303/0/5700").json()
+        assert refused["detail"] == "Leave out the / in front: 3303/0/5700."
         found = caller.get("/api/devices/lwm2m/urn:dev:a/latest/").json()
         assert found[TEMPERATURE]["value"] == 21.5
         assert found[TEMPERATURE]["timestamp"] == "2026-03-02T00:00:00Z"

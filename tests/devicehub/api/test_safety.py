@@ -136,6 +136,17 @@ def test_methods_in_odd_case_are_the_same_methods(caller):
     assert caller.client.generic("get", "/api/keys/", headers=caller._headers).status_code == 200
 
 
+def test_a_refused_word_comes_with_those_that_there_are(caller):
+    """In a body, in a list of a body, and in a parameter."""
+    body = caller.post("/api/keys/", {**NEW_KEY, "scopes": ["root"]})
+    assert problem(body, "invalid")["errors"][0]["detail"].endswith("access:read, access:write.")
+    WeatherStationDevice.objects.create(device_id="S-1", mqtt_username="S-1")
+    query = caller.get("/api/devices/weatherstation/S-1/readings/", interval="week")
+    assert problem(query, "invalid")["detail"] == (
+        'interval: "week" is not a valid choice; choose one of raw, hour, day.'
+    )
+
+
 def test_head_is_a_get_without_a_body(caller):
     """It needs the scope of the GET."""
     answer = caller.client.head("/api/keys/", headers=caller._headers)
