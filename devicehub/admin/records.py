@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join, strip_tags
@@ -124,6 +124,11 @@ class MessageAdmin(OfDeviceAdmin):
         ("Payload", {"fields": ("payload_json", "payload_raw", "in_quarantine", "content_type")}),
         ("Properties", {"fields": ("correlation_id", "user_properties")}),
     )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the messages without their payloads: those of a page of the list may take gigabytes of memory."""
+        found: QuerySet[Any] = super().get_queryset(request)
+        return found.defer("payload_json", "payload_raw", "user_properties")
 
     @admin.display(description="Outcome", ordering="outcome")
     def result(self, message: BaseMessage) -> str:

@@ -632,3 +632,14 @@ def test_the_expiry_of_a_device_has_one_form_only(admin_client: Client):
     assert "Password expires at" in page
     assert 'name="password_expires_at' not in page
     assert "password_expires_at" not in admin_client.get(url(WeatherStationDevice, "add")).content.decode()
+
+
+def test_the_list_of_messages_reads_no_payloads(admin_client):
+    """Each may have a mebibyte, and JSON takes many times that in memory; the page of one shows it."""
+    device = WeatherStationDevice.objects.create(device_id="HEAVY-1", mqtt_username="h1")
+    row = WeatherStationMessage.objects.create(device=device, topic="t", payload_json={"weight": "seventeen"})
+    with CaptureQueriesContext(connection) as queries:
+        assert admin_client.get("/admin/fleet/weatherstationmessage/").status_code == 200
+    assert not [one["sql"] for one in queries if "payload_json" in one["sql"]]
+    page = admin_client.get(f"/admin/fleet/weatherstationmessage/{row.pk}/change/").content.decode()
+    assert "seventeen" in page
