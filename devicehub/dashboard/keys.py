@@ -146,7 +146,9 @@ def _form(request: HttpRequest, form: KeyForm) -> HttpResponse:
 def _once(request: HttpRequest, made: MadeKey) -> HttpResponse:
     """Return the page with the key in clear text: the answer of the request that made it."""
     url = request.build_absolute_uri(reverse("devicehub:api"))
-    curl = f'API_KEY={in_shell(made.secret)}\ncurl -H "Authorization: Api-Key $API_KEY" {in_shell(url)}\n'
+    curl = (
+        f'export HUB_KEY={in_shell(made.secret)}\ncurl -H "Authorization: Api-Key $HUB_KEY" {in_shell(url)}\n'
+    )
     context = {"key": made.row, "values": [("key", "API key", made.secret, True)], "curl": curl}
     return no_store(render(request, "devicehub/account_key.html", context))
 

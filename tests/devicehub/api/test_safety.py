@@ -293,6 +293,11 @@ def test_a_fault_of_the_server_shows_nothing_of_itself(caller, monkeypatch):
 # Settings of other projects
 
 
+def test_the_page_of_a_problem_leads_to_the_documentation():
+    """People who follow the `type` of an answer find the request there."""
+    assert 'href="/api/docs/"' in Client().get("/problems/invalid").content.decode()
+
+
 def test_the_pages_of_problems_are_for_everybody(settings):
     """Each type of problem has one; it needs no sign-in."""
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]

@@ -64,7 +64,7 @@ class TestMaking:
         key = key_in(page)
         assert "no-store" in response["Cache-Control"]
         assert page.count(key) == 2, "beside its name, and in the lines for curl"
-        assert 'curl -H "Authorization: Api-Key $API_KEY" http://testserver/api/' in html.unescape(page)
+        assert 'curl -H "Authorization: Api-Key $HUB_KEY" http://testserver/api/' in html.unescape(page)
         assert Program(key).get("/api/").status_code == 200
         row = ApiKey.objects.get()
         assert (row.owner, row.scopes, row.expires_at) == (
