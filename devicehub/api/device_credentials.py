@@ -13,12 +13,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from authsvc import audit
-from authsvc.audit.actors import MAX_REASON
 from devicehub import provisioning, visibility
 from devicehub.api import repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import DeviceView
-from devicehub.api.fields import Choice, Closed, Moment
+from devicehub.api.fields import Choice, Closed, Moment, Reason
 from devicehub.api.operations import IDEMPOTENCY_KEY, documented
 from devicehub.api.overlaps import Overlap
 from devicehub.api.repeatable import Made
@@ -82,13 +81,7 @@ class RotationSerializer(Closed):
 
     what = Choice(choices=SECRETS)
     overlap = Overlap()
-    reason = serializers.CharField(
-        required=False,
-        default="",
-        allow_blank=True,
-        max_length=MAX_REASON,
-        help_text="It stands in the audit.",
-    )
+    reason = Reason()
 
     def validate(self, attrs: Any) -> Any:
         """Return *attrs*. Raise ValidationError for an overlap of an API key."""
@@ -101,13 +94,7 @@ class RotationSerializer(Closed):
 class RevocationSerializer(Closed):
     """The reason of a revocation."""
 
-    reason = serializers.CharField(
-        required=False,
-        default="",
-        allow_blank=True,
-        max_length=MAX_REASON,
-        help_text="It stands in the audit.",
-    )
+    reason = Reason()
 
 
 def handed_over(kind: Kind, device: BaseDevice, secrets: Mapping[str, str]) -> dict[str, Any]:

@@ -15,13 +15,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from authsvc import audit
-from authsvc.audit.actors import MAX_REASON
 from devicehub import provisioning, removal, states, visibility
 from devicehub.api import bodies, device_pages, etags, index, paging, repeatable
 from devicehub.api.addresses import address
 from devicehub.api.base import ApiView, DeviceView
 from devicehub.api.device_credentials import CredentialsSerializer, HandoverSerializer, handed_over
-from devicehub.api.fields import Choice, Closed, Moment, Selectable, Selected, SelectedOne
+from devicehub.api.fields import Choice, Closed, Moment, Reason, Selectable, Selected, SelectedOne
 from devicehub.api.operations import IDEMPOTENCY_KEY, IF_MATCH, documented
 from devicehub.api.problems import Problem, invalid
 from devicehub.api.repeatable import Made
@@ -159,13 +158,7 @@ class EditableSerializer(Closed):
         required=False, allow_null=True, min_value=1, max_value=LONGEST_HEARTBEAT
     )
     rate_limit = serializers.CharField(required=False, allow_blank=True, max_length=40)
-    reason = serializers.CharField(
-        required=False,
-        default="",
-        allow_blank=True,
-        max_length=MAX_REASON,
-        help_text="It stands in the audit beside the change.",
-    )
+    reason = Reason()
 
 
 class NewDeviceSerializer(EditableSerializer):

@@ -9,6 +9,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from authsvc.audit.actors import MAX_REASON
 from authsvc.durations import duration
 from devicehub.api import paging
 from devicehub.api.bodies import moment
@@ -71,6 +72,20 @@ class Choice(serializers.ChoiceField):
         super().__init__(choices, **options)
         words = ", ".join(str(word) for word in self.choices)
         self.error_messages["invalid_choice"] = f'"{{input}}" is not a valid choice; choose one of {words}.'
+
+
+class Reason(serializers.CharField):
+    """The reason of a change, for the audit; only for bodies."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            required=False,
+            default="",
+            allow_blank=True,
+            max_length=MAX_REASON,
+            help_text="It stands in the audit beside the change.",
+            **options,
+        )
 
 
 class Names(serializers.CharField):
