@@ -14,18 +14,14 @@ from rest_framework.request import Request
 from authsvc.serving import addresses
 from authsvc.serving.failures import Failures
 from devicehub import actors, api_keys, visibility
+from devicehub.api import device_keys
+from devicehub.api.device_keys import LONGEST_KEY, MANY_KEYS, MAX_OF_ONE
 from devicehub.api.problems import Problem
-from devicehub.db.statements import query, quoted
+from devicehub.db.statements import query
 from devicehub.kinds.registry import Kind, registry
 from devicehub.models import ApiKey, digest_api_key
 
 SCHEME = "Api-Key"
-LONGEST_KEY = 256
-
-# Limits of failures per minute, after which further ones get status 429: of one key at one address, and of different
-# keys at one address. A valid key is never refused for failures of others, which may share its address.
-MAX_OF_ONE = 5
-MANY_KEYS = 30
 _failures = Failures("api.locked", lambda: MAX_OF_ONE, lambda: MANY_KEYS)
 
 
@@ -114,15 +110,10 @@ def _of_device(secret: str, request: HttpRequest) -> tuple[DeviceCaller, None] |
     kinds = list(registry)
     if not kinds:
         return None
-    arms = (
-        f"SELECT {position}, id, device_id FROM {quoted(kind.device_model._meta.db_table)}"
-        " WHERE api_key = %s AND is_active"
-        for position, kind in enumerate(kinds)
-    )
-    rows = query(" UNION ALL ".join(arms), [digest_api_key(secret)] * len(kinds))
+    rows = query(device_keys.statement(kinds), [digest_api_key(secret)] * len(kinds))
     if len(rows) != 1:
         return None
-    position, pk, device_id = rows[0]
+    position, pk, device_id, _username = rows[0]
     device = DeviceCaller(kinds[position], pk, device_id)
     setattr(request, actors.KEY, device.key)
     return device, None

@@ -14,20 +14,14 @@ from authsvc.core.access import AmbiguousIdentity
 from authsvc.freshness import reader
 from authsvc.serving import addresses
 from authsvc.serving.failures import Failures
-from devicehub.api import clear_text, problems
+from devicehub.api import clear_text, device_keys, problems
+from devicehub.api.device_keys import LONGEST_KEY, MANY_KEYS, MAX_OF_ONE
 from devicehub.api.problems import Problem
 from devicehub.kinds.registry import registry
 from devicehub.models import digest_api_key
 
 TTL = 3600  # seconds; a device may request less
 MAX_BODY = 1024
-MAX_KEY = 256
-
-# Limits of failures per minute, after which further failures get status 429: of one key at one address, and of
-# different keys at one address. A valid key is never refused for failures of others: a fleet may share an address,
-# and 256 random bits cannot be guessed.
-MAX_OF_ONE = 5
-MANY_KEYS = 30
 _failures = Failures("token.locked", lambda: MAX_OF_ONE, lambda: MANY_KEYS)
 
 
@@ -44,7 +38,7 @@ async def token(request: HttpRequest) -> JsonResponse:
         return _refused("method-not-allowed", "Send a POST.", Allow="POST")
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key = key.strip() if scheme.lower() == "api-key" else ""
-    if not key or len(key) > MAX_KEY or not key.isascii():
+    if not key or len(key) > LONGEST_KEY or not key.isascii():
         return _unauthorized()
     address, digest = addresses.subscriber(addresses.of_request(request)), digest_api_key(key)
     username = await _username(digest)
@@ -93,12 +87,8 @@ async def _username(digest: str) -> str | None:
     kinds = list(registry)
     if not kinds:
         return None
-    arms = (
-        f"SELECT mqtt_username FROM {kind.device_model._meta.db_table} WHERE api_key = %s AND is_active"
-        for kind in kinds
-    )
-    rows = await reader.fetch(" UNION ALL ".join(arms), [digest] * len(kinds))
-    return str(rows[0][0]) if len(rows) == 1 and rows[0][0] else None
+    rows = await reader.fetch(device_keys.statement(kinds), [digest] * len(kinds))
+    return str(rows[0][-1]) if len(rows) == 1 and rows[0][-1] else None
 
 
 def _ttl(request: HttpRequest) -> int | None:
