@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 
 from authsvc.brokers import BY_DIALECT
+from rig.ports import free_port as free_port
 
 STOP_SECONDS = 10
 PROBE_SECONDS = 0.02
@@ -44,7 +45,6 @@ user root
 # Only our role, with its password; the superuser is refused.
 PG_HBA_CONF = "host all devicehub 127.0.0.1/32 scram-sha-256\n"
 
-_given_ports: set[int] = set()
 
 # The test that runs now, if it may not start a server because it does not carry the mark `servers`.
 unmarked_test: str | None = None
@@ -66,17 +66,6 @@ class NotPermitted(MissingServer):
 
 class ServerFailed(Exception):
     """A server ended, or was not ready in time; the message ends with its last log lines."""
-
-
-def free_port() -> int:
-    """Return an unused loopback TCP port; never the same one twice in this process."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given_ports:
-            _given_ports.add(port)
-            return port
 
 
 def accepts(port: int) -> bool:
