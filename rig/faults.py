@@ -446,7 +446,7 @@ SCENARIOS = (
     Scenario("kill-stages", "F1", kill_at_a_stage, "kill -9 at each stage of a batch",
              rounds=len(STAGES), least=9 * len(STAGES), often=BOTH),
     Scenario("kill-random", "F2", kill_at_random, "kill -9 under load", rounds=2, least=KILLS,
-             version="3.1.1", group="", often=SQLITE),
+             version="3.1.1", group=""),
     Scenario("rolling-restart", "F3", roll, "SIGTERM and a new start under load", rounds=2),
     Scenario("two-workers", "F2", kill_one_of_two, "kill -9 of one of two on a shared subscription",
              workers=2, often=SQLITE),
