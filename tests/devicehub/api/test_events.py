@@ -586,6 +586,15 @@ def test_a_database_that_is_away_ends_the_streams(run, monkeypatch):
     assert [line["error"] for line in logs if line["event"] == "stream.database_away"] == ["OperationalError"]
 
 
+def test_keys_that_are_texts_have_one_digest_in_all_processes():
+    """Python hashes a text differently in each process, and a client may go on at another worker."""
+    assert (
+        sources._digest([("STATION-001", 7), (5, 9)])
+        == sources._digest([(5, 9), ("STATION-001", 7)])
+        == 1_643_184_492
+    )
+
+
 def test_odd_requests_are_refused(run, station):
     """With problem details, also of a client that accepts only a stream."""
 
